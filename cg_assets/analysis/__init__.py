@@ -1,0 +1,1 @@
+"""Estimators with error bars, figures of merit and plots."""

@@ -1,0 +1,51 @@
+"""The one door for Dagster: gathers assets, checks, jobs, resources and the executor."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import dagster as dg
+
+from cg_assets.assets import build_assets
+from cg_assets.automation import build_jobs, register_first_batches
+from cg_assets.executors import build_executor
+from cg_assets.resources import build_resources
+from cg_assets.resources.console import progress_logger
+from cg_assets.systems import SystemSpec, load_all_systems
+
+
+def build_definitions(
+    systems: dict[str, SystemSpec] | None = None,
+    resources: dict[str, Any] | None = None,
+    executor: dg.ExecutorDefinition | None = None,
+) -> dg.Definitions:
+    """Everything that Dagster loads.
+
+    Args:
+        systems: systems by name; all that can be found where None.
+        resources: replace the default resources of the same names.
+        executor: replaces the one that `CG_EXECUTOR` names.
+
+    Raises:
+        SystemSpecError: a system's file is wrong.
+    """
+    systems = load_all_systems() if systems is None else systems
+    return dg.Definitions(
+        assets=build_assets(systems),
+        jobs=build_jobs(systems),
+        resources=build_resources() | (resources or {}),
+        executor=executor or build_executor(),
+        loggers={"console": progress_logger},
+    )
+
+
+def _load() -> dg.Definitions:
+    systems = load_all_systems()
+    if os.environ.get("DAGSTER_HOME"):
+        with dg.DagsterInstance.get() as instance:
+            register_first_batches(instance, systems)
+    return build_definitions(systems)
+
+
+defs = _load()

@@ -1,0 +1,39 @@
+"""The named errors of the project: each message names the field or file, the value and the remedy."""
+
+from __future__ import annotations
+
+
+class CgAssetsError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class SystemSpecError(CgAssetsError):
+    """A system's YAML is wrong; raised when the system is loaded, before any work."""
+
+
+class ExpressionError(SystemSpecError):
+    """An expression of a model potential or a static bias cannot be used."""
+
+
+class ForceMapError(CgAssetsError):
+    """A force map is not valid for its coordinate map or violates a constraint."""
+
+
+class StorageError(CgAssetsError):
+    """A Parquet file is missing, truncated, or does not follow its schema."""
+
+
+class SamplingError(CgAssetsError):
+    """A simulation could not be started or its checkpoint does not fit the plan."""
+
+
+class TrainingError(CgAssetsError):
+    """A data set cannot train this potential, or training diverged."""
+
+
+class DeviceError(CgAssetsError):
+    """The requested compute device is not there."""
+
+
+class TrackingError(CgAssetsError):
+    """MLflow cannot be reached, or a model or alias is not registered."""

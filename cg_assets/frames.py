@@ -1,0 +1,102 @@
+"""Frames: the arrays that travel together from a sampler to Parquet to training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A block of frames of one system.
+
+    Sites are atoms (or the one walker of a model potential) before mapping and beads after it.
+
+    Attributes:
+        positions: `(n_frames, n_sites, dimension)` float32 [nm or reduced].
+        time: `(n_frames,)` float64 [ps or reduced], time of the frame within its replica.
+        replica: `(n_frames,)` int32.
+        temperature: `(n_frames,)` float64 [K or reduced].
+        start: `(n_frames,)` int32, index of the start state that the replica came from.
+        probe: `(n_frames,)` bool, True for replicas run only to test conditional equilibration.
+        forces: unbiased forces, same shape as positions [kJ/mol/nm or reduced]; None where unknown.
+        force_variance: `(n_frames, n_sites)` variance of each force component's label, where known.
+        window: `(n_frames,)` int32 umbrella window.
+        bias_energy: `(n_frames,)` float64 energy of the bias [kJ/mol or reduced].
+        potential_energy: `(n_frames,)` float64 unbiased potential energy [kJ/mol or reduced].
+        box: `(n_frames, 3)` float32 edges of the periodic box [nm].
+        collective_variables: name to `(n_frames,)` float32 [rad, nm or reduced].
+    """
+
+    positions: NDArray[np.float32]
+    time: NDArray[np.float64]
+    replica: NDArray[np.int32]
+    temperature: NDArray[np.float64]
+    start: NDArray[np.int32]
+    probe: NDArray[np.bool_]
+    forces: NDArray[np.float32] | None = None
+    force_variance: NDArray[np.float32] | None = None
+    window: NDArray[np.int32] | None = None
+    bias_energy: NDArray[np.float64] | None = None
+    potential_energy: NDArray[np.float64] | None = None
+    box: NDArray[np.float32] | None = None
+    collective_variables: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse arrays of different length."""
+        n_frames = len(self.positions)
+        if self.positions.ndim != 3:
+            raise ValueError(f"positions must have shape (n_frames, n_sites, dimension), not {self.positions.shape}")
+        for name, value in self._arrays().items():
+            if len(value) != n_frames:
+                raise ValueError(f"{name} has {len(value)} frames where positions has {n_frames}")
+        if self.forces is not None and self.forces.shape != self.positions.shape:
+            raise ValueError(f"forces {self.forces.shape} and positions {self.positions.shape} differ in shape")
+
+    def _arrays(self) -> dict[str, NDArray]:
+        arrays = {
+            item.name: value
+            for item in fields(self)
+            if item.name != "collective_variables" and (value := getattr(self, item.name)) is not None
+        }
+        return arrays | {f"cv_{name}": value for name, value in self.collective_variables.items()}
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.positions)
+
+    @property
+    def n_sites(self) -> int:
+        """Number of atoms or beads."""
+        return self.positions.shape[1]
+
+    @property
+    def dimension(self) -> int:
+        """Number of Cartesian components of a site."""
+        return self.positions.shape[2]
+
+    def select(self, index: NDArray) -> Frames:
+        """The frames picked by an index or boolean mask, in that order."""
+        arrays = {name: value[index] for name, value in self._arrays().items() if not name.startswith("cv_")}
+        variables = {name: value[index] for name, value in self.collective_variables.items()}
+        return replace(self, **arrays, collective_variables=variables)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Frames]) -> Frames:
+        """Join blocks that carry the same columns."""
+        if not parts:
+            raise ValueError("no frames to join")
+        first = parts[0]
+        arrays = {
+            name: np.concatenate([part._arrays()[name] for part in parts])
+            for name in first._arrays()
+            if not name.startswith("cv_")
+        }
+        variables = {
+            name: np.concatenate([part.collective_variables[name] for part in parts])
+            for name in first.collective_variables
+        }
+        return replace(first, **arrays, collective_variables=variables)

@@ -1,0 +1,1 @@
+"""CG maps and force maps."""

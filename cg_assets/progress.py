@@ -1,0 +1,8 @@
+"""Progress of long work: science functions report, whoever called them shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what is counted)."""

@@ -1,0 +1,66 @@
+"""What a person at a terminal sees of a run: one line per step, and the progress of long ones."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import dagster as dg
+
+from cg_assets.progress import Progress
+
+
+class _StepFormatter(logging.Formatter):
+    """`12:03:55  muller_brown/trajectories  message`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        meta: dict[str, Any] = getattr(record, "dagster_meta", {})
+        step = (meta.get("step_key") or meta.get("job_name") or "").replace("__", "/")
+        message = meta.get("orig_message") or record.getMessage()
+        return f"{time.strftime('%H:%M:%S')}  {step:<48} {message}"
+
+
+class _OnlyWhatMatters(logging.Filter):
+    """Keeps a step's own messages, its end, failed checks and errors."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        meta: dict[str, Any] = getattr(record, "dagster_meta", {})
+        event = meta.get("dagster_event")
+        if event is None:
+            return record.levelno >= logging.INFO
+        if event.event_type_value == "ASSET_CHECK_EVALUATION":
+            return not event.event_specific_data.passed
+        return event.event_type_value in {"STEP_SUCCESS", "STEP_FAILURE", "RUN_FAILURE"}
+
+
+@dg.logger(description="One line per step and its progress.")
+def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
+    """The console logger of every job."""
+    logger = logging.Logger("cg_assets", level=logging.DEBUG)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_StepFormatter())
+    handler.addFilter(_OnlyWhatMatters())
+    logger.addHandler(handler)
+    return logger
+
+
+def log_progress(log: logging.Logger, interval: float = 5.0) -> Progress:
+    """A progress callback that writes a bar, the speed and the time left to a step's log, at most each `interval` [s]."""
+    start = time.monotonic()
+    last = start
+
+    def report(done: int, total: int, counted: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < interval and done < total:
+            return
+        if done >= total and now - start < interval:
+            return
+        last = now
+        fraction = done / max(total, 1)
+        bar = "█" * round(20 * fraction) + "·" * (20 - round(20 * fraction))
+        left = (now - start) * (1 - fraction) / max(fraction, 1e-9)
+        log.info(f"{bar} {done} of {total} {counted}, {left:.0f} s left")
+
+    return report

@@ -1,0 +1,1 @@
+"""Atomistic and model-potential sampling with and without biases."""

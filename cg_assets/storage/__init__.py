@@ -1,0 +1,1 @@
+"""Parquet schemas, reader, writer and the DuckDB catalogue."""

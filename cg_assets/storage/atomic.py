@@ -1,0 +1,160 @@
+"""Files that appear whole or not at all, and locks that die with their process.
+
+A file is written to a dot-prefixed temporary name in its own folder, flushed to the disk and moved to its name. The
+writer holds an advisory lock on the temporary file; the kernel drops it when the process ends, however it ends, so a
+temporary file whose lock is free is the leftover of a killed writer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cg_assets.errors import StorageError
+
+_MARK = ".writing-"
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename or removal in this folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary file to write to, moved to `path` when the block ends without an error.
+
+    Args:
+        path: final name; its folder is made when missing, an older file of that name is replaced.
+
+    Yields:
+        The temporary file, in the same folder, empty and locked.
+
+    Raises:
+        StorageError: the folder cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, descriptor = _new_temporary(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error}; check the folder's rights and free space") from error
+    try:
+        yield temporary
+        os.fsync(descriptor)
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"{path}: writing failed: {error}; check free space, then run again") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _new_temporary(path: Path) -> tuple[Path, int]:
+    while True:
+        temporary = path.parent / f".{path.name}{_MARK}{os.getpid()}-{secrets.token_hex(6)}"
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)  # a cleaner took it for a leftover in the instant before the lock; it removes it
+            continue
+        if _is_same_file(descriptor, temporary):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    here = os.fstat(descriptor)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether the name is that of a file still being written (or of a killed writer's leftover)."""
+    return path.name.startswith(".") and _MARK in path.name
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove the temporary files of killed writers anywhere below a folder; those being written stay.
+
+    Returns:
+        The files that were removed.
+    """
+    removed = []
+    for path in sorted(Path(folder).rglob(f".*{_MARK}*")):
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+            removed.append(path)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+    return removed
+
+
+@contextmanager
+def file_lock(path: Path, timeout: float, purpose: str) -> Iterator[None]:
+    """Hold a lock between processes; it is freed at once when its holder ends or is killed.
+
+    Args:
+        path: lock file, made when missing; it stays.
+        timeout: longest wait [s].
+        purpose: what is locked, for the message.
+
+    Raises:
+        StorageError: another process held it for longer than the timeout.
+    """
+    descriptor = acquire_lock(path, timeout, purpose)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def acquire_lock(path: Path, timeout: float, purpose: str) -> int:
+    """The descriptor of a lock file, locked; closing it frees the lock. Arguments and errors as in `file_lock`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    give_up = time.monotonic() + timeout
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_same_file(descriptor, path):
+                return descriptor
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                os.close(descriptor)
+                raise StorageError(
+                    f"{purpose} is in use by another process (lock {path}, waited {timeout:g} s); wait for that "
+                    "process or end it, then run again"
+                ) from None
+            time.sleep(0.02)
+        except OSError as error:
+            os.close(descriptor)
+            raise StorageError(
+                f"{path}: this file system has no file locks ({error}); put CG_ASSETS_HOME on one that has"
+            ) from error
+        os.close(descriptor)

@@ -1,0 +1,113 @@
+"""Find and read system files: those that the package ships and those in `$CG_ASSETS_HOME/systems/`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cg_assets.errors import SystemSpecError
+from cg_assets.systems.spec import SystemSpec
+
+SHIPPED = Path(__file__).parent
+
+
+def home() -> Path:
+    """`$CG_ASSETS_HOME` as an absolute path; `./cg_assets_home` where it is not set."""
+    return Path(os.environ.get("CG_ASSETS_HOME", "cg_assets_home")).absolute()
+
+
+def system_files() -> dict[str, Path]:
+    """Name of each system that can be loaded to its YAML file, shipped ones first.
+
+    Raises:
+        SystemSpecError: a user's file has the name of another system.
+    """
+    files = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    for path in sorted((home() / "systems").glob("*.y*ml")):
+        if path.stem in files:
+            raise SystemSpecError(f"{path}: a system named {path.stem} exists already ({files[path.stem]}); rename it")
+        files[path.stem] = path
+    return files
+
+
+def load_system(name: str | Path) -> SystemSpec:
+    """Read and validate a system by name or by the path of its YAML file.
+
+    Raises:
+        SystemSpecError: no such system, or a field is wrong; names the field, the value and what is allowed.
+    """
+    if isinstance(name, Path) or str(name).endswith((".yaml", ".yml")):
+        path = Path(name)
+    else:
+        files = system_files()
+        if name not in files:
+            raise SystemSpecError(f"no system named {name!r}; there are: {', '.join(files)}")
+        path = files[name]
+    content = _read(path, chain=())
+    if content.get("name") != path.stem:
+        raise SystemSpecError(f"{path}: name is {content.get('name')!r}; it must be the file's name, {path.stem!r}")
+    try:
+        return SystemSpec.model_validate(content | {"folder": path.parent.absolute()})
+    except ValidationError as error:
+        raise SystemSpecError(_explain(path, error)) from None
+
+
+def load_all_systems() -> dict[str, SystemSpec]:
+    """Every system by name."""
+    return {name: load_system(path) for name, path in system_files().items()}
+
+
+def _read(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    if path in chain:
+        raise SystemSpecError(f"{path}: extends leads back to itself: {' -> '.join(item.stem for item in chain)}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemSpecError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise SystemSpecError(f"{path}: is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SystemSpecError(f"{path}: must hold fields and their values, not a {type(content).__name__}")
+    if "extends" not in content:
+        return content
+    parent = content.pop("extends")
+    files = system_files()
+    if parent not in files:
+        raise SystemSpecError(f"{path}: extends names {parent!r}; there are: {', '.join(files)}")
+    base = _read(files[parent], (*chain, path))
+    return _merge(_with_absolute_files(base, files[parent].parent), content)
+
+
+def _with_absolute_files(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Files that the parent names are relative to the parent's folder."""
+    for section in (content.get("model"), content.get("evaluation", {}).get("reference")):
+        for key in ("pdb", "file"):
+            if isinstance(section, dict) and section.get(key):
+                section[key] = str(folder / section[key])
+    return content
+
+
+def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """Merge key by key; a section that states its own `type` replaces the whole section."""
+    merged = dict(base)
+    for key, value in override.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and "type" not in value:
+            merged[key] = _merge(base[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = [f"{path}: {error.error_count()} wrong field(s)"]
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or "system"
+        value = item["input"]
+        shown = "" if isinstance(value, dict) or item["type"] == "missing" else f" (value {value!r})"
+        reason = item["msg"].removeprefix("Value error, ")
+        lines.append(f"  {field}{shown}: {reason}")
+    return "\n".join(lines)

@@ -1,0 +1,552 @@
+"""The specification of a system: what is simulated, mapped, trained and judged, read from one YAML file.
+
+Every field is validated when the file is loaded, so that a wrong value stops nothing but the loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from cg_assets.systems.expressions import parse_expression
+from cg_assets.units import UnitSystem, thermal_energy
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+AtomName = Annotated[str, Field(pattern=r"^[0-9]+:[A-Za-z0-9'*]+$")]
+"""An atom as `residue number:atom name`, residues counted from 1."""
+
+
+class Strict(BaseModel):
+    """Refuses unknown fields and cannot be changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# --------------------------------------------------------------------------------------- atomistic models
+
+
+class ModelPotential(Strict):
+    """An analytic potential energy of a few coordinates, in reduced units (k_B = 1)."""
+
+    type: Literal["model_potential"]
+    coordinates: list[Name] = Field(min_length=1, max_length=3)
+    expression: str
+    """Potential energy as a formula of the coordinates."""
+    domain: dict[Name, tuple[float, float]]
+    """Range of each coordinate that holds the Boltzmann weight; used for quadrature and plots."""
+    mass: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> ModelPotential:
+        unknown = parse_expression(self.expression).names - set(self.coordinates)
+        if unknown:
+            raise ValueError(f"expression uses {sorted(unknown)}; the coordinates are {self.coordinates}")
+        if set(self.domain) != set(self.coordinates):
+            raise ValueError(f"domain gives {sorted(self.domain)}; it must give each of {self.coordinates}")
+        for name, (low, high) in self.domain.items():
+            if not low < high:
+                raise ValueError(f"domain of {name} is [{low}, {high}]; the first number must be the smaller")
+        return self
+
+
+class Molecule(Strict):
+    """A molecule with an OpenMM force field, built from its sequence or read from a PDB file."""
+
+    type: Literal["molecule"]
+    sequence: list[str] | None = None
+    """Residues of a capped peptide, for example [ACE, ALA, NME]; built from internal geometry."""
+    pdb: Path | None = None
+    """A PDB file with all hydrogens, relative to the folder of the YAML file."""
+    force_fields: list[str] = Field(min_length=1)
+    """Force field files that OpenMM ships, for example amber14-all.xml."""
+    implicit_solvent: Literal["OBC2"] | None = None
+    constraints: Literal["h_bonds", "none"] = "h_bonds"
+    hydrogen_mass: PositiveFloat | None = 4.0
+    """Mass of each hydrogen after repartitioning [amu]; null keeps the force field's masses."""
+    cutoff: PositiveFloat | None = None
+    """Cutoff of non-bonded interactions [nm]; null for none. A periodic box needs one."""
+    box: PositiveFloat | None = None
+    """Edge of the cubic periodic box [nm]; null for an isolated molecule."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Molecule:
+        if (self.sequence is None) == (self.pdb is None):
+            raise ValueError("give exactly one of sequence and pdb")
+        if self.box is not None:
+            if self.cutoff is None:
+                raise ValueError("a periodic box needs a cutoff [nm]")
+            if self.cutoff > self.box / 2:
+                raise ValueError(
+                    f"cutoff {self.cutoff} nm is beyond half the box ({self.box / 2} nm); lower it or enlarge the box"
+                )
+            if self.implicit_solvent:
+                raise ValueError("implicit_solvent needs an isolated molecule; set box to null")
+        return self
+
+
+# --------------------------------------------------------------------------------------- mapping
+
+
+class LinearMapping(Strict):
+    """CG coordinates as fixed linear combinations of a model potential's coordinates."""
+
+    type: Literal["linear"]
+    coordinates: dict[Name, dict[Name, float]] = Field(min_length=1, max_length=1)
+    """Name of the CG coordinate to its weights, for example {s: {x: 0.7071, y: -0.7071}}."""
+
+
+class BeadMapping(Strict):
+    """Beads placed on atoms or at centres of mass of groups of atoms."""
+
+    type: Literal["beads"]
+    beads: Literal["heavy_atoms"] | dict[str, list[AtomName]]
+    """`heavy_atoms`, or bead name to its atoms (one atom: placed on it; several: at their centre of mass)."""
+    force_map: Literal["slice", "group", "optimal"] = "optimal"
+    """How atomistic forces become bead forces: docs/force_maps.md."""
+    bead_types: Literal["element", "unique"] = "unique"
+    """Which beads share parameters: those of one element, or none."""
+
+    def holds_atom(self, atom: str) -> bool:
+        """Whether a bead sits exactly on this atom, as far as names tell."""
+        if self.beads == "heavy_atoms":
+            return not atom.split(":")[1].lstrip("0123456789").upper().startswith("H")
+        return any(members == [atom] for members in self.beads.values())
+
+
+class Torsion(Strict):
+    """A dihedral angle of four atoms [rad]."""
+
+    type: Literal["torsion"]
+    atoms: tuple[AtomName, AtomName, AtomName, AtomName]
+
+
+class Distance(Strict):
+    """The distance of two atoms [nm]."""
+
+    type: Literal["distance"]
+    atoms: tuple[AtomName, AtomName]
+    range: tuple[float, float]
+    """Limits of histograms and bias grids [nm]."""
+
+
+CollectiveVariable = Annotated[Torsion | Distance, Field(discriminator="type")]
+
+
+# --------------------------------------------------------------------------------------- sampling
+
+StartPoint = dict[Name, float]
+
+
+class StaticBias(Strict):
+    """A fixed bias given as a formula of the collective variables."""
+
+    type: Literal["static"]
+    expression: str
+
+
+class UmbrellaBias(Strict):
+    """Harmonic windows, one for each replica in turn."""
+
+    type: Literal["umbrella"]
+    centers: list[StartPoint] = Field(min_length=1)
+    """One entry per window: a value for each collective variable."""
+    force_constant: PositiveFloat
+    """k of k/2 (difference)^2 [kJ/mol/rad^2, kJ/mol/nm^2 or reduced]."""
+
+
+class MetadynamicsBias(Strict):
+    """Well-tempered metadynamics, deposited by all walkers together and then frozen."""
+
+    type: Literal["metadynamics"]
+    collective_variables: list[Name] = Field(min_length=1, max_length=2)
+    height: PositiveFloat
+    """First height of a hill [kJ/mol or reduced]."""
+    width: dict[Name, PositiveFloat]
+    """Standard deviation of a hill along each collective variable."""
+    bias_factor: float = Field(gt=1.0)
+    pace: PositiveFloat
+    """Time between two hills of a walker [ps or reduced]."""
+    deposition: PositiveFloat
+    """Time for which each walker deposits hills before the bias is frozen [ps or reduced]."""
+    grid_range: dict[Name, tuple[float, float]] = Field(default_factory=dict)
+    """Range of the bias grid for collective variables that are not angles."""
+
+    @model_validator(mode="after")
+    def _widths_given(self) -> MetadynamicsBias:
+        if set(self.width) != set(self.collective_variables):
+            raise ValueError(f"width gives {sorted(self.width)}; it must give each of {self.collective_variables}")
+        return self
+
+
+Bias = Annotated[StaticBias | UmbrellaBias | MetadynamicsBias, Field(discriminator="type")]
+
+
+class Probe(Strict):
+    """Replicas from other starts, run under the same bias only to test conditional equilibration."""
+
+    replicas: PositiveInt
+    starts: list[StartPoint] = Field(min_length=1)
+
+
+class SamplingPlan(Strict):
+    """How one batch of frames is sampled. All times [ps, or reduced]."""
+
+    replicas: PositiveInt
+    starts: Literal["equilibrium"] | list[StartPoint] = "equilibrium"
+    """Start states; replica i takes entry i modulo their number. `equilibrium` draws from the exact (biased)
+    density of a model potential; a molecule names collective variables or coordinates to start from."""
+    timestep: PositiveFloat
+    friction: PositiveFloat
+    burn_in: float = Field(ge=0.0)
+    """Time of each replica before the first frame."""
+    duration: PositiveFloat
+    """Time of each replica over which frames are kept."""
+    frame_interval: PositiveFloat
+    bias: Bias | None = None
+    probe: Probe | None = None
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> SamplingPlan:
+        for name in ("duration", "frame_interval", "burn_in"):
+            value = getattr(self, name)
+            if abs(value / self.timestep - round(value / self.timestep)) > 1e-6:
+                raise ValueError(f"{name} {value} is not a whole number of timesteps of {self.timestep}")
+        if abs(self.duration / self.frame_interval - round(self.duration / self.frame_interval)) > 1e-6:
+            raise ValueError(f"duration {self.duration} is not a whole number of frame intervals {self.frame_interval}")
+        if self.starts == []:
+            raise ValueError("starts is empty; name at least one start state")
+        return self
+
+    @property
+    def frame_steps(self) -> int:
+        """Steps between two frames."""
+        return round(self.frame_interval / self.timestep)
+
+    @property
+    def burn_in_steps(self) -> int:
+        """Steps before the first frame."""
+        return round(self.burn_in / self.timestep)
+
+    @property
+    def frames_per_replica(self) -> int:
+        """Frames kept of each replica."""
+        return round(self.duration / self.frame_interval)
+
+    @property
+    def total_time(self) -> float:
+        """Simulated time of all replicas, deposition and probes included [ps or reduced]."""
+        deposition = self.bias.deposition if isinstance(self.bias, MetadynamicsBias) else 0.0
+        per_replica = self.burn_in + self.duration
+        probes = self.probe.replicas if self.probe else 0
+        return self.replicas * (per_replica + deposition) + probes * per_replica
+
+
+class Sampling(Strict):
+    """The sampling plans of a system."""
+
+    unbiased: SamplingPlan
+    biased: SamplingPlan | None = None
+
+    @model_validator(mode="after")
+    def _biases(self) -> Sampling:
+        if self.unbiased.bias is not None:
+            raise ValueError("unbiased has a bias; move it to biased")
+        if self.biased is not None and self.biased.bias is None:
+            raise ValueError("biased names no bias")
+        return self
+
+
+# --------------------------------------------------------------------------------------- potentials
+
+
+class RadialBasisNetwork(Strict):
+    """One-dimensional PMF: Gaussian basis functions of the CG coordinate and a small dense network."""
+
+    type: Literal["radial_basis"]
+    range: tuple[float, float]
+    """Interval of the CG coordinate that the basis functions cover."""
+    basis_functions: PositiveInt = 100
+    basis_width: PositiveFloat
+    hidden: list[PositiveInt] = [128, 128]
+
+
+class MessagePassingNetwork(Strict):
+    """Many-body potential of beads by message passing over bead distances."""
+
+    type: Literal["message_passing"]
+    features: PositiveInt = 64
+    interactions: PositiveInt = 2
+    basis_functions: PositiveInt = 24
+    cutoff: PositiveFloat | None = None
+    """Largest bead distance that interacts [nm]; null for all pairs."""
+
+
+Network = Annotated[RadialBasisNetwork | MessagePassingNetwork, Field(discriminator="type")]
+
+
+class Training(Strict):
+    """How a potential is fitted to forces."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    patience: PositiveInt = 10
+    """Epochs without a better held-out loss before training stops."""
+    held_out_fraction: float = Field(default=0.1, gt=0.0, lt=0.5)
+    seed: int = Field(default=0, ge=0)
+
+
+class CGSimulation(Strict):
+    """Langevin dynamics of the beads with the trained potential. All times [ps, or reduced]."""
+
+    replicas: PositiveInt
+    timestep: PositiveFloat
+    friction: PositiveFloat
+    burn_in: float = Field(default=0.0, ge=0.0)
+    duration: PositiveFloat
+    frame_interval: PositiveFloat
+    enhanced_duration: float = Field(default=0.0, ge=0.0)
+    """Length of a second run under the frozen bias of the biased samples, reweighted exactly; 0 for none."""
+    seed: int = Field(default=0, ge=0)
+
+
+class Potential(Strict):
+    """One potential to train: on which labels, and on how many of their frames."""
+
+    labels: Literal["mapped_forces", "relabelled_forces"]
+    frames: PositiveInt | None = None
+    """Number of frames drawn at random from the labels; null for all."""
+
+
+# --------------------------------------------------------------------------------------- evaluation
+
+
+class QuadratureReference(Strict):
+    """The exact PMF of a model potential by numerical quadrature."""
+
+    type: Literal["quadrature"]
+    range: tuple[float, float]
+    """Interval of the CG coordinate over which errors are measured."""
+
+
+class LongRunReference(Strict):
+    """Independent long runs, each under its own frozen metadynamics bias; their disagreement is the error bar."""
+
+    type: Literal["long_runs"]
+    runs: int = Field(default=2, ge=2)
+    plan: SamplingPlan
+    file: Path | None = None
+    """A finished reference (Parquet) relative to the folder of the YAML file; null to run the plan."""
+
+
+Reference = Annotated[QuadratureReference | LongRunReference, Field(discriminator="type")]
+
+
+class Basin(Strict):
+    """A region of collective-variable space whose population is reported."""
+
+    limits: dict[Name, tuple[float, float]]
+
+
+class Evaluation(Strict):
+    """How a trained potential is judged, and when it may become champion."""
+
+    reference: Reference
+    collective_variables: list[Name] = Field(min_length=1, max_length=2)
+    bins: int = Field(default=60, ge=10, le=400)
+    basins: dict[Name, Basin] = Field(default_factory=dict)
+    max_pmf_error: PositiveFloat
+    """Bound of the blocking check: PMF root mean square error [kT] of a model potential, or the
+    mass-weighted squared error of ln p for a molecule (docs/evaluation.md)."""
+
+
+# --------------------------------------------------------------------------------------- system
+
+
+class SystemSpec(Strict):
+    """A whole system."""
+
+    name: Name
+    title: str
+    temperature: PositiveFloat
+    """[K], or reduced."""
+    model: Annotated[ModelPotential | Molecule, Field(discriminator="type")]
+    mapping: Annotated[LinearMapping | BeadMapping, Field(discriminator="type")]
+    collective_variables: dict[Name, CollectiveVariable] = Field(default_factory=dict)
+    sampling: Sampling
+    network: Network
+    training: Training
+    cg_simulation: CGSimulation
+    potentials: dict[Name, Potential] = Field(min_length=1)
+    evaluation: Evaluation
+    folder: Path = Field(default=Path("."), exclude=True)
+    """Folder of the YAML file, against which relative paths are read."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, value: str) -> str:
+        if value in {"reference", "main", "temp", "lineage"}:
+            raise ValueError(f"{value} is reserved; choose another name")
+        return value
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> SystemSpec:
+        if isinstance(self.model, ModelPotential):
+            self._check_model_system()
+        else:
+            self._check_molecule()
+        known = set(self.variable_names)
+        self._check_known("evaluation.collective_variables", set(self.evaluation.collective_variables), known)
+        for name, basin in self.evaluation.basins.items():
+            self._check_known(f"evaluation.basins.{name}", set(basin.limits), known)
+        for name, plan in self._plans().items():
+            self._check_plan(name, plan)
+        for name, potential in self.potentials.items():
+            if potential.labels == "relabelled_forces" and self.sampling.biased is None:
+                raise ValueError(f"potentials.{name} learns from relabelled_forces, but sampling.biased is missing")
+        return self
+
+    @staticmethod
+    def _check_known(where: str, used: set[str], known: set[str]) -> None:
+        if used - known:
+            raise ValueError(f"{where} uses {sorted(used - known)}; known are {sorted(known)}")
+
+    def _check_model_system(self) -> None:
+        if not isinstance(self.mapping, LinearMapping):
+            raise ValueError("mapping.type must be linear for a model potential")
+        if not isinstance(self.network, RadialBasisNetwork):
+            raise ValueError("network.type must be radial_basis for a model potential")
+        if not isinstance(self.evaluation.reference, QuadratureReference):
+            raise ValueError("evaluation.reference.type must be quadrature for a model potential")
+        if self.collective_variables:
+            raise ValueError("collective_variables of a model potential are its CG coordinates; leave the field out")
+        for name, weights in self.mapping.coordinates.items():
+            self._check_known(f"mapping.coordinates.{name}", set(weights), set(self.model.coordinates))
+            if not any(weights.values()):
+                raise ValueError(f"mapping.coordinates.{name} has no weight other than zero")
+
+    def _check_molecule(self) -> None:
+        if not isinstance(self.mapping, BeadMapping):
+            raise ValueError("mapping.type must be beads for a molecule")
+        if not isinstance(self.network, MessagePassingNetwork):
+            raise ValueError("network.type must be message_passing for a molecule")
+        if not isinstance(self.evaluation.reference, LongRunReference):
+            raise ValueError("evaluation.reference.type must be long_runs for a molecule")
+        if not self.collective_variables:
+            raise ValueError("collective_variables is empty; a molecule needs at least one to be judged by")
+        for name, variable in self.collective_variables.items():
+            outside = [atom for atom in variable.atoms if not self.mapping.holds_atom(atom)]
+            if outside:
+                raise ValueError(
+                    f"collective_variables.{name} uses {outside}, on which no bead sits: it is not a function of the "
+                    "CG coordinates, so biasing it would change the mean force; choose atoms that are beads"
+                )
+        box, cutoff = self.model.box, self.network.cutoff
+        if box is not None and cutoff is not None and cutoff > box / 2:
+            raise ValueError(f"network.cutoff {cutoff} nm is beyond half the box ({box / 2} nm); lower it")
+        if self.model.pdb is not None and not (self.folder / self.model.pdb).is_file():
+            raise ValueError(f"model.pdb: no file {self.folder / self.model.pdb}; give a path relative to the YAML file")
+
+    def _plans(self) -> dict[str, SamplingPlan]:
+        plans = {"sampling.unbiased": self.sampling.unbiased}
+        if self.sampling.biased:
+            plans["sampling.biased"] = self.sampling.biased
+        if isinstance(self.evaluation.reference, LongRunReference):
+            plans["evaluation.reference.plan"] = self.evaluation.reference.plan
+        return plans
+
+    def _check_plan(self, where: str, plan: SamplingPlan) -> None:
+        known = set(self.variable_names)
+        reduced = self.units == "reduced"
+        points = list(plan.starts) if isinstance(plan.starts, list) else []
+        points += plan.probe.starts if plan.probe else []
+        if plan.starts == "equilibrium" and not reduced:
+            raise ValueError(f"{where}.starts: equilibrium needs a model potential; list start states for a molecule")
+        start_names = set(self.model.coordinates) if isinstance(self.model, ModelPotential) else known
+        for point in points:
+            if set(point) != start_names and reduced:
+                raise ValueError(f"{where}.starts: {point} must give each of {sorted(start_names)}")
+            self._check_known(f"{where}.starts", set(point), start_names)
+        match plan.bias:
+            case StaticBias(expression=expression):
+                used = parse_expression(expression).names
+                if reduced and used & set(self.model.coordinates) - known:
+                    hidden = sorted(used & set(self.model.coordinates) - known)
+                    raise ValueError(
+                        f"{where}.bias uses {hidden}: it is not a function of the CG coordinate {sorted(known)}, so it "
+                        "would change the mean force; write it in the CG coordinate"
+                    )
+                self._check_known(f"{where}.bias.expression", set(used), known)
+            case UmbrellaBias(centers=centers):
+                for center in centers:
+                    self._check_known(f"{where}.bias.centers", set(center), known)
+                if plan.replicas % len(centers):
+                    raise ValueError(
+                        f"{where}.replicas {plan.replicas} is not a multiple of the {len(centers)} umbrella windows"
+                    )
+            case MetadynamicsBias() as bias:
+                self._check_known(f"{where}.bias.collective_variables", set(bias.collective_variables), known)
+                for name in bias.collective_variables:
+                    angular = isinstance(self.collective_variables.get(name), Torsion)
+                    if not angular and name not in bias.grid_range:
+                        raise ValueError(f"{where}.bias.grid_range lacks {name}; give its lower and upper limit")
+
+    # ----------------------------------------------------------------------------------- derived values
+
+    @property
+    def units(self) -> UnitSystem:
+        """`molar` for molecules, `reduced` for model potentials."""
+        return "reduced" if isinstance(self.model, ModelPotential) else "molar"
+
+    @property
+    def thermal_energy(self) -> float:
+        """k_B T [kJ/mol or reduced]."""
+        return thermal_energy(self.temperature, self.units)
+
+    @property
+    def variable_names(self) -> list[str]:
+        """Names of the collective variables; a model system's are its CG coordinates."""
+        if isinstance(self.mapping, LinearMapping):
+            return list(self.mapping.coordinates)
+        return list(self.collective_variables)
+
+    def hash_of(self, *sections: str) -> str:
+        """Hash of some sections (for example "model", "sampling.biased"), of the files' contents instead of their names.
+
+        Two systems whose sections say the same have the same hash, whatever their names and folders.
+        """
+        content = self.model_dump(
+            mode="json", exclude={"model": {"pdb": True}, "evaluation": {"reference": {"file": True}}}
+        )
+        picked = {}
+        for section in sections:
+            value: Any = content
+            for part in section.split("."):
+                value = value[part]
+            picked[section] = value
+        digest = hashlib.sha256(json.dumps(picked, sort_keys=True).encode())
+        if "model" in sections and isinstance(self.model, Molecule) and self.model.pdb:
+            digest.update((self.folder / self.model.pdb).read_bytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of everything that the specification says."""
+        return self.hash_of(*(name for name in type(self).model_fields if name != "folder"))
+
+
+def seed_of(system: str, stage: str, batch: str) -> int:
+    """The seed of a batch: the same (system, stage, batch) always gives the same number below 2**31."""
+    return int(hashlib.sha256(f"{system}/{stage}/{batch}".encode()).hexdigest()[:8], 16) & 0x7FFFFFFF
+
+
+def validate_batch_name(batch: str) -> str:
+    """A batch name as it may stand in a path: letters, digits, dash and underscore."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", batch):
+        raise ValueError(f"batch {batch!r} must be 1 to 40 letters, digits, dashes or underscores")
+    return batch
