@@ -1,1 +1,31 @@
 """The asset graph, one module per stage: read, call one science function, write, report metadata."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from cg_assets.assets.comparison import build_comparison
+from cg_assets.assets.evaluations import build_evaluation, build_reference
+from cg_assets.assets.forces import build_forces
+from cg_assets.assets.potentials import build_potential
+from cg_assets.assets.samples import build_samples
+from cg_assets.assets.simulations import build_cg_simulation
+from cg_assets.systems import SystemSpec
+
+
+def build_assets(systems: dict[str, SystemSpec]) -> list[dg.AssetsDefinition]:
+    """The graph of every system, as its specification asks for."""
+    assets = []
+    for system in systems.values():
+        assets += [build_samples(system, "trajectories"), build_forces(system, "mapped_forces")]
+        if system.sampling.biased is not None:
+            assets += [build_samples(system, "biased_samples"), build_forces(system, "relabelled_forces")]
+        assets.append(build_reference(system))
+        for potential in system.potentials:
+            assets += [
+                build_potential(system, potential),
+                build_cg_simulation(system, potential),
+                build_evaluation(system, potential),
+            ]
+        assets.append(build_comparison(system))
+    return assets

@@ -46,7 +46,7 @@ def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
 
 
 def log_progress(log: logging.Logger, interval: float = 5.0) -> Progress:
-    """A progress callback that writes a bar, the speed and the time left to a step's log, at most each `interval` [s]."""
+    """A progress callback that writes a bar and the time left to a step's log, at most each `interval` [s]."""
     start = time.monotonic()
     last = start
 

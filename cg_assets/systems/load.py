@@ -14,6 +14,12 @@ from cg_assets.systems.spec import SystemSpec
 
 SHIPPED = Path(__file__).parent
 
+_TYPES = {
+    *("model_potential", "molecule", "linear", "beads", "torsion", "distance", "static", "umbrella", "metadynamics"),
+    *("radial_basis", "message_passing", "quadrature", "long_runs"),
+}
+"""Values of `type`, which pydantic puts into the path of a field."""
+
 
 def home() -> Path:
     """`$CG_ASSETS_HOME` as an absolute path; `./cg_assets_home` where it is not set."""
@@ -105,7 +111,7 @@ def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
 def _explain(path: Path, error: ValidationError) -> str:
     lines = [f"{path}: {error.error_count()} wrong field(s)"]
     for item in error.errors(include_url=False):
-        field = ".".join(str(part) for part in item["loc"]) or "system"
+        field = ".".join(str(part) for part in item["loc"] if part not in _TYPES) or "system"
         value = item["input"]
         shown = "" if isinstance(value, dict) or item["type"] == "missing" else f" (value {value!r})"
         reason = item["msg"].removeprefix("Value error, ")

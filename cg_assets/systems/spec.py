@@ -11,14 +11,36 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
+from cg_assets.errors import ExpressionError
 from cg_assets.systems.expressions import parse_expression
 from cg_assets.units import UnitSystem, thermal_energy
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 AtomName = Annotated[str, Field(pattern=r"^[0-9]+:[A-Za-z0-9'*]+$")]
 """An atom as `residue number:atom name`, residues counted from 1."""
+
+
+def _parsed(text: str) -> str:
+    try:
+        parse_expression(text)
+    except ExpressionError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+Formula = Annotated[str, AfterValidator(_parsed)]
+"""A formula that has been parsed (never evaluated as Python)."""
 
 
 class Strict(BaseModel):
@@ -35,7 +57,7 @@ class ModelPotential(Strict):
 
     type: Literal["model_potential"]
     coordinates: list[Name] = Field(min_length=1, max_length=3)
-    expression: str
+    expression: Formula
     """Potential energy as a formula of the coordinates."""
     domain: dict[Name, tuple[float, float]]
     """Range of each coordinate that holds the Boltzmann weight; used for quadrature and plots."""
@@ -146,7 +168,7 @@ class StaticBias(Strict):
     """A fixed bias given as a formula of the collective variables."""
 
     type: Literal["static"]
-    expression: str
+    expression: Formula
 
 
 class UmbrellaBias(Strict):
@@ -450,7 +472,9 @@ class SystemSpec(Strict):
         if box is not None and cutoff is not None and cutoff > box / 2:
             raise ValueError(f"network.cutoff {cutoff} nm is beyond half the box ({box / 2} nm); lower it")
         if self.model.pdb is not None and not (self.folder / self.model.pdb).is_file():
-            raise ValueError(f"model.pdb: no file {self.folder / self.model.pdb}; give a path relative to the YAML file")
+            raise ValueError(
+                f"model.pdb: no file {self.folder / self.model.pdb}; give a path relative to the YAML file"
+            )
 
     def _plans(self) -> dict[str, SamplingPlan]:
         plans = {"sampling.unbiased": self.sampling.unbiased}
@@ -516,7 +540,7 @@ class SystemSpec(Strict):
         return list(self.collective_variables)
 
     def hash_of(self, *sections: str) -> str:
-        """Hash of some sections (for example "model", "sampling.biased"), of the files' contents instead of their names.
+        """Hash of some sections ("model", "sampling.biased", ...), of the files' contents instead of their names.
 
         Two systems whose sections say the same have the same hash, whatever their names and folders.
         """

@@ -1,0 +1,124 @@
+"""`reference` and `evaluation_<name>`: what a potential is judged against, and the judgement."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from cg_assets import checks
+from cg_assets.assets.stage import asset_key, describe_file, picture, provenance, record_in_catalogue, table
+from cg_assets.resources import StoreResource, TrackingResource
+from cg_assets.resources.console import log_progress
+from cg_assets.systems import SystemSpec, seed_of
+
+CODE_VERSION = "1"
+
+
+def build_reference(system: SystemSpec) -> dg.AssetsDefinition:
+    """The asset of the reference: exact quadrature, or long runs under frozen biases."""
+    stage = "reference"
+
+    @dg.asset(
+        key=asset_key(system, stage),
+        group_name=system.name,
+        code_version=CODE_VERSION,
+        kinds={"parquet", "scipy" if system.units == "reduced" else "openmm"},
+        description="The free energy that potentials are judged against, with its standard error.",
+    )
+    def reference(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+        from cg_assets.analysis.plots import reference_figure
+        from cg_assets.analysis.reference import compute_reference
+
+        files = store.open()
+        seed = seed_of(system.name, stage, "0000")
+        unfinished = files.stage_folder(system.name, stage) / ".runs"
+        result = compute_reference(system, seed, unfinished, log_progress(context.log))
+        metadata = provenance(context, system, stage, CODE_VERSION, seed=result.seed, source=result.source)
+        files.write_table(result.columns(), metadata, units=result.units())
+        record_in_catalogue(files, system, stage)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(files.data_version(system.name, stage)),
+            metadata=describe_file(files, system, stage)
+            | {
+                "source": result.source,
+                "results": table(result.rows()),
+                "figure": picture(reference_figure(system, result), "reference free energy"),
+            },
+        )
+
+    return reference
+
+
+def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
+    """The asset that judges one potential and decides whether its model becomes champion."""
+    stage = f"evaluation_{name}"
+    key = asset_key(system, stage)
+    labels = system.potentials[name].labels
+
+    @dg.asset(
+        key=key,
+        deps=[asset_key(system, f"cg_simulation_{name}"), asset_key(system, "reference")],
+        group_name=system.name,
+        code_version=CODE_VERSION,
+        kinds={"parquet", "mlflow"},
+        description="Free energies, populations, barriers, stability, bonds and chirality of the CG model against the "
+        "reference; the registered model becomes champion when it passes and is not worse than the present one.",
+        check_specs=checks.evaluation_specs(system, key),
+    )
+    def evaluation(
+        context: dg.AssetExecutionContext, store: StoreResource, tracking: TrackingResource
+    ) -> dg.MaterializeResult:
+        from cg_assets.analysis.evaluation import evaluate
+        from cg_assets.analysis.plots import evaluation_figure
+        from cg_assets.analysis.reference import Reference
+
+        files = store.open()
+        client = tracking.open()
+        simulated = files.describe(system.name, f"cg_simulation_{name}").metadata.extra
+        model_name, version = simulated["registered_model"], simulated["version"]
+        module, _ = client.load(model_name, version)
+        reference = Reference.from_columns(system, files.read_table(system.name, "reference"))
+        batches = files.batches(system.name, labels)
+        result = evaluate(
+            system,
+            module,
+            reference,
+            simulation=files.read_frames(system.name, f"cg_simulation_{name}"),
+            summary=simulated["summary"],
+            data=files.read_frames(system.name, labels, batches),
+        )
+        figures = evaluation_figure(system, reference, result)
+        upstream = files.upstream(f"{system.name}/cg_simulation_{name}", f"{system.name}/reference")
+        metadata = provenance(
+            context,
+            system,
+            stage,
+            CODE_VERSION,
+            upstream=upstream,
+            registered_model=model_name,
+            version=version,
+            surface=result.surface_json(),
+        )
+        files.write_table(result.columns(), metadata)
+        record_in_catalogue(files, system, stage)
+        check_results = checks.judge_evaluation(system, result)
+        client.log_evaluation(model_name, version, metrics=result.metrics(), figures=figures)
+        decision = client.decide_champion(
+            model_name,
+            version,
+            error=result.pmf_error.value,
+            passed=all(check.passed for check in check_results),
+            reference=upstream[f"{system.name}/reference"],
+        )
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(files.data_version(system.name, stage)),
+            metadata=describe_file(files, system, stage)
+            | {
+                "registered_model": f"{model_name} version {version}",
+                "decision": decision,
+                "results": table(result.rows()),
+            }
+            | {title.removesuffix(".png"): picture(figure, title) for title, figure in figures.items()},
+            check_results=check_results,
+        )
+
+    return evaluation

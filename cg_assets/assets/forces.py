@@ -1,0 +1,87 @@
+"""`mapped_forces` and `relabelled_forces`: beads, and the forces that their potential is trained on."""
+
+from __future__ import annotations
+
+import time
+
+import dagster as dg
+
+from cg_assets import checks
+from cg_assets.assets.stage import asset_key, describe_file, picture, provenance, record_in_catalogue
+from cg_assets.automation import batches_of
+from cg_assets.resources import StoreResource
+from cg_assets.resources.console import log_progress
+from cg_assets.systems import SystemSpec, seed_of
+
+CODE_VERSION = "1"
+
+_SOURCES = {"mapped_forces": "trajectories", "relabelled_forces": "biased_samples"}
+_DESCRIPTIONS = {
+    "mapped_forces": "Beads and bead forces of the unbiased frames.",
+    "relabelled_forces": "Beads and bead forces of the biased frames: the forces are those without the bias, so their "
+    "mean at given beads is the mean force (arXiv 2510.11148).",
+}
+
+
+def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
+    """The asset of CG frames made from one kind of samples, partitioned by batch."""
+    source = _SOURCES[stage]
+    key = asset_key(system, stage)
+
+    @dg.asset(
+        key=key,
+        deps=[asset_key(system, source)],
+        group_name=system.name,
+        partitions_def=batches_of(system.name),
+        code_version=CODE_VERSION,
+        kinds={"parquet", "numpy"},
+        description=_DESCRIPTIONS[stage],
+        check_specs=checks.force_specs(key),
+    )
+    def forces(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+        from cg_assets.analysis.labels import measure_label_noise
+        from cg_assets.analysis.plots import label_noise_figure
+        from cg_assets.mapping.run import fit_force_map, map_frames
+
+        batch = context.partition_key
+        started = time.monotonic()
+        files = store.open()
+        samples = files.read_frames(system.name, source, [batch])
+        samples = samples.select(~samples.probe)
+        force_map = fit_force_map(system, samples)
+        frames = map_frames(system, samples, force_map)
+        seed = seed_of(system.name, stage, batch)
+        noise = measure_label_noise(system, samples, frames, force_map, seed, log_progress(context.log))
+        files.write_frames(
+            frames,
+            checks.mapped_metadata(
+                system,
+                force_map,
+                provenance(
+                    context,
+                    system,
+                    stage,
+                    CODE_VERSION,
+                    upstream=files.upstream(f"{system.name}/{source}/{batch}"),
+                    seed=seed,
+                    bias=files.describe(system.name, source, batch).metadata.extra["bias"],
+                    noise_floor=noise.to_json(),
+                ),
+            ),
+            batch,
+        )
+        record_in_catalogue(files, system, stage, batch)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
+            metadata=describe_file(files, system, stage, batch)
+            | {
+                "seconds": round(time.monotonic() - started, 2),
+                "device": "CPU",
+                "force_map": force_map.kind,
+                "noise_floor": str(noise.floor),
+                "figure": picture(label_noise_figure(system, noise), "noise of the force labels"),
+            },
+            check_results=checks.judge_forces(system, frames, force_map, noise),
+        )
+
+    return forces

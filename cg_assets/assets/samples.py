@@ -1,0 +1,87 @@
+"""`trajectories` and `biased_samples`: atomistic frames with their unbiased forces."""
+
+from __future__ import annotations
+
+import time
+
+import dagster as dg
+
+from cg_assets import checks
+from cg_assets.assets.stage import asset_key, describe_file, picture, provenance, record_in_catalogue
+from cg_assets.automation import batches_of
+from cg_assets.resources import StoreResource
+from cg_assets.resources.console import log_progress
+from cg_assets.systems import SystemSpec, seed_of
+from cg_assets.systems.spec import SamplingPlan
+from cg_assets.units import unit
+
+CODE_VERSION = "1"
+
+_PLANS = {"trajectories": "unbiased", "biased_samples": "biased"}
+_DESCRIPTIONS = {
+    "trajectories": "Frames of unbiased dynamics with their forces.",
+    "biased_samples": "Frames of dynamics under a bias of the CG coordinates, with the *unbiased* forces and the "
+    "energy of the bias (arXiv 2510.11148).",
+}
+
+
+def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
+    """The asset of one sampling plan, partitioned by batch."""
+    plan_name = _PLANS[stage]
+    plan: SamplingPlan = getattr(system.sampling, plan_name)
+    key = asset_key(system, stage)
+
+    @dg.asset(
+        key=key,
+        group_name=system.name,
+        partitions_def=batches_of(system.name),
+        code_version=CODE_VERSION,
+        kinds={"parquet", "openmm" if system.units == "molar" else "numba"},
+        description=_DESCRIPTIONS[stage],
+        check_specs=checks.sampling_specs(key, plan),
+    )
+    def samples(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+        from cg_assets.analysis.plots import sampling_figure
+        from cg_assets.sampling.build import build_sampler
+        from cg_assets.sampling.run import run_sampler
+
+        batch = context.partition_key
+        seed = seed_of(system.name, stage, batch)
+        started = time.monotonic()
+        files = store.open()
+        sections = ("model", "temperature", "mapping", "collective_variables", f"sampling.{plan_name}")
+        with files.pieces(system.name, stage, batch, system.hash_of(*sections), seed, CODE_VERSION) as pieces:
+            sampler = build_sampler(system, plan, seed)
+            summary = run_sampler(sampler, pieces, log_progress(context.log))
+            pieces.finish(
+                provenance(
+                    context,
+                    system,
+                    stage,
+                    CODE_VERSION,
+                    seed=seed,
+                    plan=plan.model_dump(mode="json"),
+                    bias=summary["bias"],
+                    kinetic_temperature=[summary["kinetic_temperature"], summary["kinetic_temperature_error"]],
+                )
+            )
+        seconds = time.monotonic() - started
+        record_in_catalogue(files, system, stage, batch)
+        frames = files.read_frames(system.name, stage, [batch])
+        time_unit = unit("time", system.units)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
+            metadata=describe_file(files, system, stage, batch)
+            | {
+                "seed": seed,
+                "sampled_time": f"{summary['sampled_time']:g} {time_unit}",
+                "seconds": round(seconds, 2),
+                "device": "CPU",
+                "kinetic_temperature": f"{summary['kinetic_temperature']:.5g} ± "
+                f"{summary['kinetic_temperature_error']:.2g} {unit('temperature', system.units)}",
+                "figure": picture(sampling_figure(system, frames), "sampled collective variables"),
+            },
+            check_results=checks.judge_samples(system, plan, frames, summary),
+        )
+
+    return samples

@@ -1,0 +1,92 @@
+"""`cg_simulation_<name>`: molecular dynamics of the beads with a trained potential."""
+
+from __future__ import annotations
+
+import time
+
+import dagster as dg
+
+from cg_assets import checks
+from cg_assets.assets.stage import asset_key, describe_file, picture, provenance, record_in_catalogue
+from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
+from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
+from cg_assets.resources.console import log_progress
+from cg_assets.systems import SystemSpec
+
+CODE_VERSION = "1"
+
+
+def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
+    """The asset of the simulation with one potential."""
+    stage = f"cg_simulation_{name}"
+    labels = system.potentials[name].labels
+    key = asset_key(system, stage)
+
+    @dg.asset(
+        key=key,
+        deps=[asset_key(system, f"potential_{name}")],
+        group_name=system.name,
+        code_version=CODE_VERSION,
+        kinds={"pytorch", "parquet"},
+        pool=GPU_POOL,
+        op_tags=GPU_OP_TAGS,
+        description="Langevin dynamics of the beads in many replicas with the registered potential: without a bias "
+        "and, where the specification asks for it, under the frozen bias of the biased samples.",
+        check_specs=checks.simulation_specs(key),
+    )
+    def cg_simulation(
+        context: dg.AssetExecutionContext,
+        store: StoreResource,
+        tracking: TrackingResource,
+        device: DeviceResource,
+    ) -> dg.MaterializeResult:
+        from cg_assets.analysis.plots import cg_simulation_figure
+        from cg_assets.simulation.run import run_cg_simulation
+
+        files = store.open()
+        trained = files.describe(system.name, f"potential_{name}").metadata.extra
+        module, config = tracking.open().load(trained["registered_model"], trained["version"])
+        label_batches = files.batches(system.name, labels)
+        starts = files.read_frames(system.name, labels, label_batches, columns=["positions"])
+        bias = None
+        if system.cg_simulation.enhanced_duration:
+            biased_batches = files.batches(system.name, "relabelled_forces")
+            bias = files.describe(system.name, "relabelled_forces", biased_batches[0]).metadata.extra["bias"]
+        started = time.monotonic()
+        with device.lease() as leased:
+            result = run_cg_simulation(
+                system, module, config, starts, bias, device=leased.torch_name, progress=log_progress(context.log)
+            )
+            used = leased.description
+        seconds = time.monotonic() - started
+        files.write_frames(
+            result.frames,
+            provenance(
+                context,
+                system,
+                stage,
+                CODE_VERSION,
+                upstream=files.upstream(f"{system.name}/potential_{name}"),
+                seed=system.cg_simulation.seed,
+                registered_model=trained["registered_model"],
+                version=trained["version"],
+                bias=bias,
+                summary=result.summary(),
+            ),
+        )
+        record_in_catalogue(files, system, stage)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(files.data_version(system.name, stage)),
+            metadata=describe_file(files, system, stage)
+            | {
+                "stable_replicas": f"{result.stable_replicas} of {result.replicas}",
+                "kinetic_temperature": f"{result.kinetic_temperature:.5g} ± {result.kinetic_temperature_error:.2g}",
+                "replica_steps_per_second": round(result.steps_per_second),
+                "seconds": round(seconds, 2),
+                "device": used,
+                "figure": picture(cg_simulation_figure(system, result), "CG simulation"),
+            },
+            check_results=checks.judge_simulation(system, result),
+        )
+
+    return cg_simulation

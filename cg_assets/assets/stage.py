@@ -1,0 +1,78 @@
+"""What every stage does alike: name its asset, say where its data came from, and report them in the Dagster UI."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from cg_assets.storage.schemas import FileMetadata, variable_units
+from cg_assets.systems import SystemSpec
+
+if TYPE_CHECKING:
+    from cg_assets.storage.store import ParquetStore
+
+
+def asset_key(system: SystemSpec, stage: str) -> dg.AssetKey:
+    """The key `[system, stage]`."""
+    return dg.AssetKey([system.name, stage])
+
+
+def provenance(
+    context: dg.AssetExecutionContext,
+    system: SystemSpec,
+    stage: str,
+    code_version: str,
+    upstream: dict[str, str] | None = None,
+    seed: int | None = None,
+    **extra: Any,
+) -> FileMetadata:
+    """Where a file comes from, for its metadata."""
+    return FileMetadata(
+        system=system.name,
+        stage=stage,
+        units=system.units,
+        seed=seed,
+        code_version=code_version,
+        upstream_data_versions=upstream or {},
+        dagster_run_id=context.run.run_id,
+        variable_units=variable_units(system),
+        extra={"specification": system.content_hash} | extra,
+    )
+
+
+def describe_file(store: ParquetStore, system: SystemSpec, stage: str, batch: str | None = None) -> dict[str, Any]:
+    """Rows, place, columns with units and content hash of a finished file, as asset metadata."""
+    info = store.describe(system.name, stage, batch)
+    columns = [
+        dg.TableColumn(name=column["name"], type=column["type"], description=column["unit"] or "")
+        for column in info.columns
+    ]
+    return {
+        "dagster/row_count": info.rows,
+        "dagster/uri": str(info.path),
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "content_hash": info.content_hash,
+        "megabytes": round(info.bytes / 1e6, 3),
+    }
+
+
+def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
+    """A figure that the Dagster UI shows beside the asset."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def table(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
+    """A small table that the Dagster UI shows beside the asset."""
+    header = list(rows[0])
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(str(row[name]) for name in header) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def record_in_catalogue(store: ParquetStore, system: SystemSpec, stage: str, batch: str | None = None) -> None:
+    """Make a finished file visible in the DuckDB catalogue."""
+    from cg_assets.storage.catalogue import record
+
+    record(store.home, store.path(system.name, stage, batch))

@@ -1,0 +1,161 @@
+"""`cg-assets`: run systems, open the pages, look models up."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from cg_assets import __version__
+from cg_assets.errors import CgAssetsError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.home:
+        os.environ["CG_ASSETS_HOME"] = str(Path(options.home).absolute())
+    try:
+        return options.action(options)
+    except CgAssetsError as error:
+        print(f"cg-assets: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("cg-assets: interrupted; the same command goes on from the last finished piece", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cg-assets", description="Coarse-grained simulation as data assets.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--home", help="folder for all state (default: $CG_ASSETS_HOME or ./cg_assets_home)")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, action: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(action=action)
+        return sub
+
+    command("demo", _demo, "run three systems from sampling to a registered model and print the results")
+    command("systems", _systems, "list the systems that can be run")
+    check = command("check", _check, "check a system's file without running anything")
+    check.add_argument("system", help="name of a system, or path of its YAML file")
+    run = command("run", _run, "materialise the assets of a system for one batch")
+    run.add_argument("system")
+    run.add_argument("--batch", default=None, help="name of the batch (default: 0000)")
+    run.add_argument("--select", nargs="+", metavar="STAGE", help="only these stages, for example trajectories")
+    results = command("results", _results, "print the results of systems that have been run")
+    results.add_argument("systems", nargs="*", help="names (default: all that have results)")
+    ui = command("ui", _ui, "open the Dagster and MLflow pages on this machine; Ctrl-C stops both")
+    ui.add_argument("--port", type=int, default=3000, help="port of Dagster (default 3000)")
+    ui.add_argument("--mlflow-port", type=int, default=5000, help="port of MLflow (default 5000)")
+    command("models", _models, "list the registered models")
+    lookup = command("lookup", _lookup, "show a model: version, metrics and lineage back to every file")
+    lookup.add_argument("model", metavar="NAME[@ALIAS]", help="for example muller_brown.biased@champion")
+    lookup.add_argument("--json", action="store_true", help="print JSON")
+    query = command("query", _query, "run a SQL query over the Parquet data")
+    query.add_argument("sql")
+    reference = command("reference", _reference, "run the long reference of a molecule and write its file")
+    reference.add_argument("system")
+    reference.add_argument("file", help="Parquet file to write")
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from cg_assets.demo import run_demo
+
+    return run_demo()
+
+
+def _systems(options: argparse.Namespace) -> int:
+    from cg_assets.systems import load_all_systems
+
+    for name, system in load_all_systems().items():
+        print(f"{name:<28} {system.title}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from cg_assets.systems import load_system
+    from cg_assets.systems.preflight import check_system
+
+    system = load_system(options.system)
+    check_system(system)
+    print(f"{system.name}: ready to run")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cg_assets.runs import run_system
+
+    succeeded = run_system(options.system, batch=options.batch, stages=options.select)
+    return 0 if succeeded else 1
+
+
+def _results(options: argparse.Namespace) -> int:
+    from cg_assets.demo import print_results
+    from cg_assets.systems import home
+
+    print_results(home(), options.systems)
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from cg_assets.pages import serve
+
+    return serve(options.port, options.mlflow_port)
+
+
+def _models(options: argparse.Namespace) -> int:
+    rows = _tracking().models()
+    if not rows:
+        print("no models are registered yet; cg-assets run SYSTEM trains and registers them")
+    for row in rows:
+        aliases = ", ".join(row["aliases"]) or "-"
+        print(f"{row['name']:<40} version {row['version']:<4} {aliases:<22} {row['decision'] or ''}")
+    return 0
+
+
+def _lookup(options: argparse.Namespace) -> int:
+    found = _tracking().lookup(options.model)
+    if options.json:
+        print(json.dumps(found, indent=2, default=str))
+        return 0
+    print(f"{found['name']} version {found['version']}  aliases: {', '.join(found['aliases']) or 'none'}")
+    for title in ("metrics", "params", "tags"):
+        print(f"\n{title}")
+        for key, value in sorted(found[title].items()):
+            print(f"  {key:<40} {value}")
+    print("\nlineage")
+    for entry in found["lineage"]:
+        print(f"  {entry['path']}\n    {entry['content_hash']}  {entry['state']}")
+    return 0
+
+
+def _query(options: argparse.Namespace) -> int:
+    from cg_assets.storage.catalogue import query
+    from cg_assets.systems import home
+
+    print(query(home(), options.sql))
+    return 0
+
+
+def _reference(options: argparse.Namespace) -> int:
+    from cg_assets.runs import make_reference
+
+    make_reference(options.system, Path(options.file))
+    return 0
+
+
+def _tracking() -> Any:
+    from cg_assets.resources.tracking import ModelTracking
+    from cg_assets.systems import home
+
+    return ModelTracking(os.environ.get("MLFLOW_TRACKING_URI"), home())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""The CG map: which linear combination of atoms each bead is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.errors import SystemSpecError
+from cg_assets.systems.spec import BeadMapping, LinearMapping, ModelPotential, SystemSpec
+
+
+@dataclass(frozen=True)
+class CGMap:
+    """A linear map from atoms to beads, R = M r.
+
+    For a model potential the "atoms" are its coordinates, each of one dimension.
+
+    Attributes:
+        matrix: `(n_beads, n_atoms)` M; each row of a molecule's map sums to 1.
+        bead_names: name of each bead: its own, or that of the heavy atom that it sits on (`2:CA`).
+        bead_types: `(n_beads,)` number of each bead's type; beads of one type share parameters.
+        bead_masses: `(n_beads,)` [amu or reduced].
+        atom_names: name of each atom (`2:CA`) or coordinate (`x`).
+        bead_elements: chemical elements of each bead's atoms, for example `C` or `CHHH`; empty for model potentials.
+        bonds: pairs of beads whose atoms are bonded.
+        bead_molecules: `(n_atoms,)` whether the atom is in a molecule that has a bead.
+    """
+
+    matrix: NDArray[np.float64]
+    bead_names: list[str]
+    bead_types: list[int]
+    bead_masses: NDArray[np.float64]
+    atom_names: list[str]
+    bead_elements: list[str]
+    bonds: list[tuple[int, int]]
+    bead_molecules: NDArray[np.bool_]
+
+    @property
+    def n_beads(self) -> int:
+        """Number of beads."""
+        return len(self.matrix)
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms, or of coordinates of a model potential."""
+        return self.matrix.shape[1]
+
+    def bead_on_atom(self, atom: str) -> int:
+        """Index of the bead that sits exactly on an atom.
+
+        Raises:
+            SystemSpecError: no bead sits on it.
+        """
+        column = self.matrix[:, self.atom_names.index(atom)] if atom in self.atom_names else np.zeros(self.n_beads)
+        alone = np.flatnonzero((column == 1.0) & (np.count_nonzero(self.matrix, axis=1) == 1))
+        if len(alone) == 0:
+            raise SystemSpecError(f"no bead sits on atom {atom}; beads are {', '.join(self.bead_names)}")
+        return int(alone[0])
+
+    def apply(self, positions: NDArray) -> NDArray[np.float64]:
+        """Bead positions `(..., n_beads, dimension)` from atom positions `(..., n_atoms, dimension)`."""
+        return np.matmul(self.matrix, positions)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "matrix": self.matrix.tolist(),
+            "bead_names": self.bead_names,
+            "bead_types": self.bead_types,
+            "bead_masses": self.bead_masses.tolist(),
+            "atom_names": self.atom_names,
+            "bead_elements": self.bead_elements,
+            "bonds": [list(pair) for pair in self.bonds],
+            "bead_molecules": self.bead_molecules.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> CGMap:
+        """The map that `to_json` described."""
+        return cls(
+            matrix=np.array(content["matrix"], dtype=np.float64),
+            bead_names=list(content["bead_names"]),
+            bead_types=list(content["bead_types"]),
+            bead_masses=np.array(content["bead_masses"], dtype=np.float64),
+            atom_names=list(content["atom_names"]),
+            bead_elements=list(content["bead_elements"]),
+            bonds=[(int(first), int(second)) for first, second in content["bonds"]],
+            bead_molecules=np.array(content["bead_molecules"], dtype=np.bool_),
+        )
+
+    @property
+    def hash(self) -> str:
+        """Hash of the whole map."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def build_map(system: SystemSpec) -> CGMap:
+    """The CG map of a system.
+
+    Raises:
+        SystemSpecError: beads name atoms that do not exist.
+    """
+    if isinstance(system.mapping, LinearMapping):
+        return _linear_map(system, system.mapping)
+    from cg_assets.systems.builders import build_molecule
+
+    return bead_map(system, build_molecule(system))
+
+
+def bead_map(system: SystemSpec, molecule: Any) -> CGMap:
+    """The CG map of a molecule that is built already.
+
+    Args:
+        system: a system with a bead mapping.
+        molecule: its `MoleculeModel`.
+    """
+    mapping = system.mapping
+    if not isinstance(mapping, BeadMapping):
+        raise SystemSpecError(f"{system.name}: mapping.type must be beads for a molecule")
+    if mapping.beads == "heavy_atoms":
+        heavy = [
+            name
+            for name, element in zip(molecule.atom_names, molecule.elements, strict=True)
+            if element not in {"H", ""}
+        ]
+        members = {name: [name] for name in heavy}
+    else:
+        members = mapping.beads
+    names = list(members)
+    matrix = np.zeros((len(names), molecule.n_atoms))
+    atoms_of = [[molecule.atom_index(atom) for atom in members[name]] for name in names]
+    for row, atoms in zip(matrix, atoms_of, strict=True):
+        row[atoms] = molecule.masses[atoms] / molecule.masses[atoms].sum()
+        if len(atoms) == 1:
+            row[atoms] = 1.0
+    elements = ["".join(sorted(molecule.elements[atom] for atom in atoms)) for atoms in atoms_of]
+    kinds = elements if mapping.bead_types == "element" else names
+    order = list(dict.fromkeys(kinds))
+    return CGMap(
+        matrix=matrix,
+        bead_names=names,
+        bead_types=[order.index(kind) for kind in kinds],
+        bead_masses=np.array([molecule.masses[atoms].sum() for atoms in atoms_of]),
+        atom_names=list(molecule.atom_names),
+        bead_elements=elements,
+        bonds=_bead_bonds(atoms_of, molecule.bonds),
+        bead_molecules=_bead_molecules(molecule, atoms_of),
+    )
+
+
+def connected_groups(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
+    """Number of the group `(n_atoms,)` that each atom is connected to by pairs; groups in order of first atoms."""
+    parent = list(range(n_atoms))
+
+    def root(atom: int) -> int:
+        while parent[atom] != atom:
+            parent[atom] = parent[parent[atom]]
+            atom = parent[atom]
+        return atom
+
+    for first, second in pairs:
+        low, high = sorted((root(first), root(second)))
+        parent[high] = low
+    return np.unique([root(atom) for atom in range(n_atoms)], return_inverse=True)[1]
+
+
+def _linear_map(system: SystemSpec, mapping: LinearMapping) -> CGMap:
+    if not isinstance(system.model, ModelPotential):
+        raise SystemSpecError(f"{system.name}: mapping.type linear needs a model potential")
+    coordinates = system.model.coordinates
+    matrix = np.array([[weights.get(name, 0.0) for name in coordinates] for weights in mapping.coordinates.values()])
+    return CGMap(
+        matrix=matrix,
+        bead_names=list(mapping.coordinates),
+        bead_types=list(range(len(matrix))),
+        bead_masses=system.model.mass / (matrix**2).sum(axis=1),
+        atom_names=list(coordinates),
+        bead_elements=[],
+        bonds=[],
+        bead_molecules=np.ones(len(coordinates), dtype=np.bool_),
+    )
+
+
+def _bead_bonds(atoms_of: Sequence[Sequence[int]], bonds: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Pairs of different beads with a bond between their atoms."""
+    beads_of: dict[int, list[int]] = {}
+    for bead, atoms in enumerate(atoms_of):
+        for atom in atoms:
+            beads_of.setdefault(atom, []).append(bead)
+    found = {
+        (min(one, other), max(one, other))
+        for first, second in bonds
+        for one in beads_of.get(first, [])
+        for other in beads_of.get(second, [])
+        if one != other
+    }
+    return sorted(found)
+
+
+def _bead_molecules(molecule: Any, atoms_of: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
+    group = connected_groups(molecule.n_atoms, molecule.bonds)
+    used = {int(group[atom]) for atoms in atoms_of for atom in atoms}
+    return np.isin(group, list(used))

@@ -1,0 +1,112 @@
+"""Turn frames of atoms into frames of beads with force labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.errors import ForceMapError
+from cg_assets.frames import Frames
+from cg_assets.mapping.force_maps import (
+    ForceMap,
+    group_map,
+    linear_map,
+    optimal_map,
+    slice_map,
+    validate_force_map,
+)
+from cg_assets.mapping.maps import CGMap, bead_map, build_map
+from cg_assets.systems.spec import BeadMapping, SystemSpec
+
+_BLOCK = 8192
+
+
+def fit_force_map(system: SystemSpec, frames: Frames) -> ForceMap:
+    """The force map that a system asks for, checked to be valid.
+
+    Args:
+        system: the system; `mapping.force_map` says which map.
+        frames: atomistic frames with unbiased forces; only an optimal map is fitted to them.
+
+    Raises:
+        ForceMapError: the map is not valid under the molecule's constraints; the message names the atoms.
+    """
+    cg_map, constraints = _map_and_constraints(system)
+    if not isinstance(system.mapping, BeadMapping):
+        force_map = linear_map(cg_map)
+    elif system.mapping.force_map == "slice":
+        force_map = slice_map(cg_map)
+    elif system.mapping.force_map == "group":
+        force_map = group_map(cg_map, constraints)
+    else:
+        if frames.forces is None:
+            raise ForceMapError(
+                "the frames hold no forces to fit an optimal force map to; set mapping.force_map to group"
+            )
+        _check_sites(cg_map, frames)
+        force_map = optimal_map(cg_map, constraints, frames.forces)
+    validate_force_map(force_map, cg_map, constraints)
+    return force_map
+
+
+def map_frames(system: SystemSpec, frames: Frames, force_map: ForceMap) -> Frames:
+    """CG frames from atomistic ones: beads, force labels, collective variables of the beads; other columns are kept.
+
+    Args:
+        system: the system.
+        frames: atomistic frames, or frames of one walker of a model potential `(n_frames, 1, n_coordinates)`.
+        force_map: a valid force map.
+
+    Returns:
+        Frames with positions `(n_frames, n_beads, 3)`, or `(n_frames, 1, 1)` for a model potential.
+
+    Raises:
+        ForceMapError: the frames do not have the atoms of the map, or the force map is not valid.
+    """
+    from cg_assets.analysis.collective_variables import collective_variables
+
+    cg_map, constraints = _map_and_constraints(system)
+    validate_force_map(force_map, cg_map, constraints)
+    _check_sites(cg_map, frames)
+    positions = _in_blocks(cg_map.matrix, _as_atoms(cg_map, frames.positions))
+    forces = None if frames.forces is None else _in_blocks(force_map.matrix, _as_atoms(cg_map, frames.forces))
+    variables = collective_variables(system, cg_map, positions.astype(np.float64))
+    return replace(
+        frames,
+        positions=positions,
+        forces=forces,
+        force_variance=None,
+        collective_variables={name: np.asarray(value, dtype=np.float32) for name, value in variables.items()},
+    )
+
+
+def _map_and_constraints(system: SystemSpec) -> tuple[CGMap, list[tuple[int, int]]]:
+    if not isinstance(system.mapping, BeadMapping):
+        return build_map(system), []
+    from cg_assets.systems.builders import build_molecule
+
+    molecule = build_molecule(system)
+    return bead_map(system, molecule), molecule.constraints
+
+
+def _check_sites(cg_map: CGMap, frames: Frames) -> None:
+    n_sites = frames.n_sites if cg_map.bead_elements else frames.dimension
+    if n_sites != cg_map.n_atoms:
+        raise ForceMapError(
+            f"the frames have {n_sites} atoms or coordinates, the CG map has {cg_map.n_atoms}; sample the system again"
+        )
+
+
+def _as_atoms(cg_map: CGMap, values: NDArray) -> NDArray:
+    """A walker's coordinates as one-dimensional atoms `(n_frames, n_coordinates, 1)`; atoms as they are."""
+    return values if cg_map.bead_elements else values.reshape(len(values), -1, 1)
+
+
+def _in_blocks(matrix: NDArray[np.float64], values: NDArray) -> NDArray[np.float32]:
+    """Matrix times each frame in double precision, stored as float32."""
+    mapped = np.empty((len(values), len(matrix), values.shape[2]), dtype=np.float32)
+    for start in range(0, len(values), _BLOCK):
+        mapped[start : start + _BLOCK] = np.matmul(matrix, values[start : start + _BLOCK].astype(np.float64))
+    return mapped

@@ -1,0 +1,128 @@
+"""Start the Dagster and MLflow pages together on this machine, and stop both cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from cg_assets.errors import CgAssetsError
+from cg_assets.resources.home import prepare_home
+
+LOOPBACK = "127.0.0.1"
+
+
+def serve(dagster_port: int, mlflow_port: int) -> int:
+    """Serve both pages on loopback until interrupted.
+
+    Raises:
+        CgAssetsError: a port is taken, or a server does not come up; its log is named.
+    """
+    folder = prepare_home()
+    for option, port in (("--port", dagster_port), ("--mlflow-port", mlflow_port)):
+        _require_free(option, port)
+    tracking_uri = f"http://{LOOPBACK}:{mlflow_port}"
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": tracking_uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    logs = folder / "logs"
+    logs.mkdir(exist_ok=True)
+    servers: dict[str, subprocess.Popen[bytes]] = {}
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    # A shell that starts this in the background makes it ignore SIGINT; the servers would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        servers["MLflow"] = _start("mlflow", _mlflow_command(folder, mlflow_port), environment, logs)
+        _wait_for("MLflow", servers["MLflow"], f"{tracking_uri}/health", logs / "mlflow.log")
+        servers["Dagster"] = _start("dagster", _dagster_command(dagster_port), environment, logs)
+        page = f"http://{LOOPBACK}:{dagster_port}"
+        _wait_for("Dagster", servers["Dagster"], f"{page}/server_info", logs / "dagster.log")
+        print(f"Dagster  {page}\nMLflow   {tracking_uri}\nlogs     {logs}\nCtrl-C stops both.", flush=True)
+        while True:
+            for name, server in servers.items():
+                if server.poll() is not None:
+                    raise CgAssetsError(f"the {name} server has stopped; see {logs}")
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        print("stopping", flush=True)
+        return 0
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for server in reversed(list(servers.values())):
+            _stop_group(server)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _mlflow_command(folder: Path, port: int) -> list[str]:
+    from cg_assets.resources.tracking import ModelTracking
+
+    tracking = ModelTracking(None, folder)
+    tracking.check()
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", tracking.tracking_uri),
+        *("--artifacts-destination", str(folder / "mlflow" / "artifacts")),
+    ]
+
+
+def _dagster_command(port: int) -> list[str]:
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "cg_assets.definitions"]
+    return [*command, "--host", LOOPBACK, "--port", str(port)]
+
+
+def _start(name: str, command: list[str], environment: dict[str, str], logs: Path) -> subprocess.Popen[bytes]:
+    # A working directory without modules: a file of the caller's named like a library would shadow it.
+    with open(logs / f"{name}.log", "ab") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=logs)
+
+
+def _wait_for(name: str, server: subprocess.Popen[bytes], url: str, log: Path, timeout: float = 90.0) -> None:
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise CgAssetsError(f"the {name} server did not come up at {url}; see {log}")
+
+
+def _require_free(option: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            raise CgAssetsError(f"{option} {port} is taken; choose another") from None
+
+
+def _stop_group(server: subprocess.Popen[bytes]) -> None:
+    """Ask a server and its children to stop, and end those that do not."""
+    for number, patience in ((signal.SIGINT, 15.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(server.pid, number)
+        except ProcessLookupError:
+            return
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            server.poll()
+            try:
+                os.killpg(server.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)

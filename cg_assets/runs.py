@@ -1,0 +1,131 @@
+"""Materialise the assets of a system from the command line."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+from cg_assets.automation import FIRST_BATCH, batches_of, job_name, register_first_batches
+from cg_assets.errors import CgAssetsError, SystemSpecError
+from cg_assets.executors import GPU_POOL
+from cg_assets.resources.device import count_gpus
+from cg_assets.resources.home import prepare_home
+from cg_assets.systems import load_system, seed_of
+from cg_assets.systems.preflight import check_system
+from cg_assets.systems.spec import LongRunReference, validate_batch_name
+
+_PROCESS_TAG = "cg_assets/process"
+
+
+def system_job(name: str) -> dg.JobDefinition:
+    """The job of one system, found again by name in the processes that execute its steps."""
+    from cg_assets.definitions import defs
+
+    return defs.resolve_job_def(job_name(name))
+
+
+def run_system(name: str, batch: str | None = None, stages: list[str] | None = None) -> bool:
+    """Run a system's job for one batch in this process and those of its executor.
+
+    Args:
+        name: the system.
+        batch: the batch to sample; the first where None.
+        stages: only these stages; all where None.
+
+    Returns:
+        Whether every step and every blocking check succeeded.
+
+    Raises:
+        CgAssetsError: the system, a stage or the batch name is wrong; nothing has been run.
+    """
+    system = load_system(name)
+    check_system(system)
+    batch = validate_batch_name(batch or FIRST_BATCH)
+    prepare_home()
+    with dg.DagsterInstance.get() as instance:
+        end_dead_runs(instance)
+        register_first_batches(instance, {name: system})
+        partitions = batches_of(name).name
+        if partitions:
+            instance.add_dynamic_partitions(partitions, [batch])
+        set_gpu_slots(instance)
+        job = dg.build_reconstructable_job("cg_assets.runs", "system_job", reconstructable_kwargs={"name": name})
+        selection = _selection(system_job(name), name, stages)
+        result = dg.execute_job(
+            job,
+            instance=instance,
+            tags={"dagster/partition": batch, _PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"},
+            asset_selection=selection,
+        )
+        return result.success
+
+
+def _selection(job: dg.JobDefinition, name: str, stages: list[str] | None) -> list[dg.AssetKey] | None:
+    if not stages:
+        return None
+    known = {key.path[-1] for key in job.asset_layer.executable_asset_keys}
+    unknown = sorted(set(stages) - known)
+    if unknown:
+        raise CgAssetsError(f"--select names {unknown}; the stages of {name} are {sorted(known)}")
+    return [dg.AssetKey([name, stage]) for stage in stages]
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> int:
+    """Mark runs of this machine whose process is gone as failed and free the pool slots they held.
+
+    Returns:
+        Number of runs that were ended.
+    """
+    ended = 0
+    active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    for run in instance.get_runs(active):
+        host, _, process = run.tags.get(_PROCESS_TAG, "").rpartition(":")
+        if host != socket.gethostname() or _is_alive(int(process)):
+            continue
+        instance.report_run_failed(run, f"the process {process} that executed this run is gone")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        ended += 1
+    return ended
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def set_gpu_slots(instance: dg.DagsterInstance) -> None:
+    """One slot of the GPU pool for each GPU; without one, a slot for each core."""
+    instance.event_log_storage.set_concurrency_slots(GPU_POOL, count_gpus() or os.cpu_count() or 1)
+
+
+def make_reference(name: str, file: Path) -> None:
+    """Run the long reference of a molecule and write its table.
+
+    Raises:
+        SystemSpecError: the system's reference is not made of long runs.
+    """
+    from tqdm import tqdm
+
+    from cg_assets.sampling.reference import run_reference
+
+    system = load_system(name)
+    if not isinstance(system.evaluation.reference, LongRunReference):
+        raise SystemSpecError(f"{name}: evaluation.reference is computed by quadrature; there is nothing to run")
+    folder = prepare_home() / "reference" / name
+    with tqdm(unit="piece", file=sys.stderr) as bar:
+
+        def report(done: int, total: int, counted: str) -> None:
+            bar.total, bar.n = total, done
+            bar.unit = counted
+            bar.refresh()
+
+        run_reference(system, seed_of(name, "reference", FIRST_BATCH), folder, file, progress=report)

@@ -1,0 +1,251 @@
+"""The catalogue: `<home>/catalog.duckdb`, one view for each dataset and a table of lineage, all made from the files.
+
+The Parquet files are the truth; the catalogue can be thrown away and built again. DuckDB lets one process at a time
+write to a database and shuts readers out meanwhile, so a writer changes a copy and moves it to its name: readers never
+wait and never see half a change. Views name absolute paths; when the home folder was moved they are made anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from cg_assets.errors import StorageError
+from cg_assets.storage.atomic import atomic_file, file_lock, is_temporary
+from cg_assets.storage.parquet import describe
+from cg_assets.storage.store import ParquetStore
+
+if TYPE_CHECKING:
+    import duckdb
+
+_log = logging.getLogger(__name__)
+_LOCK_SECONDS = 60.0
+_BUSY_SECONDS = 2.0
+_TABLES = """
+CREATE TABLE lineage (
+    file VARCHAR PRIMARY KEY, system VARCHAR, stage VARCHAR, batch VARCHAR, content_hash VARCHAR,
+    upstream STRUCT(data VARCHAR, file VARCHAR, content_hash VARCHAR)[],
+    run_id VARCHAR, code_version VARCHAR, seed BIGINT, rows BIGINT, bytes BIGINT, written_at TIMESTAMPTZ
+);
+CREATE TABLE catalogue (home VARCHAR);
+"""
+
+
+def catalogue_path(home: Path) -> Path:
+    """The catalogue of a home folder."""
+    return Path(home).absolute() / "catalog.duckdb"
+
+
+def record(home: Path, files: Path | Iterable[Path]) -> None:
+    """Enter files that were written (or removed) into the catalogue; safe from several processes at once.
+
+    Args:
+        home: the home folder.
+        files: data files under `<home>/data`.
+
+    Raises:
+        StorageError: a file is damaged or lies elsewhere, or the catalogue stayed locked for a minute.
+    """
+    store = ParquetStore(home)
+    paths = [Path(files)] if isinstance(files, str | Path) else [Path(path) for path in files]
+    with file_lock(store.home / ".catalog.lock", _LOCK_SECONDS, "the catalogue"):
+        if _home_of(store) != str(store.home):
+            _build(store)
+            return
+        with _changed(store) as connection:
+            datasets = set()
+            for path in paths:
+                relative, system, stage, _ = _place(store, path)
+                connection.execute("DELETE FROM lineage WHERE file = ?", [relative])
+                if path.is_file():
+                    _insert(connection, store, path)
+                datasets.add((system, stage))
+            for system, stage in sorted(datasets):
+                _make_view(connection, store, system, stage)
+
+
+def rebuild(home: Path) -> list[str]:
+    """Make the catalogue anew from the files alone.
+
+    Returns:
+        What is wrong with files that could not be entered, one message each.
+
+    Raises:
+        StorageError: the catalogue stayed locked for a minute, or the folder cannot be written to.
+    """
+    store = ParquetStore(home)
+    with file_lock(store.home / ".catalog.lock", _LOCK_SECONDS, "the catalogue"):
+        return _build(store)
+
+
+def query(home: Path, sql: str) -> pa.Table:
+    """Answer one SQL question from the views and the lineage, without changing anything.
+
+    Args:
+        home: the home folder; its catalogue is made when missing or when the folder was moved.
+        sql: one SELECT (or DESCRIBE, SUMMARIZE, SHOW, EXPLAIN) statement, for example
+            `SELECT count(*) FROM muller_brown.trajectories`.
+
+    Raises:
+        StorageError: the statement is wrong or would write something.
+    """
+    import duckdb
+
+    store = ParquetStore(home)
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise StorageError(f"query: {error}") from error
+    reading = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+    if len(statements) != 1 or statements[0].type not in reading:
+        kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
+        raise StorageError(f"query: got {kinds}; one SELECT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN is answered")
+    if _home_of(store) != str(store.home):
+        rebuild(store.home)
+    try:
+        with _connect(catalogue_path(store.home), read_only=True) as connection:
+            return connection.sql(sql).to_arrow_table()
+    except duckdb.Error as error:
+        raise StorageError(f"query: {error}") from error
+
+
+def _connect(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    options = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    give_up = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            return duckdb.connect(str(path), read_only=read_only, config=options)
+        except duckdb.IOException as error:  # another program has opened this very file for writing
+            if "lock" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.05)
+
+
+def _home_of(store: ParquetStore) -> str | None:
+    """The home folder that the catalogue was made for; None where there is no usable one."""
+    import duckdb
+
+    path = catalogue_path(store.home)
+    if not path.is_file():
+        return None
+    try:
+        with _connect(path, read_only=True) as connection:
+            row = connection.execute("SELECT home FROM catalogue").fetchone()
+    except duckdb.Error as error:
+        _log.warning("%s cannot be read (%s); it is made anew from the files", path, error)
+        return None
+    return row[0] if row else None
+
+
+@contextmanager
+def _changed(store: ParquetStore, empty: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    import duckdb
+
+    target = catalogue_path(store.home)
+    for leftover in store.home.glob(f".{target.name}.*"):
+        if is_temporary(leftover):  # of a killed writer, for this process holds the catalogue's lock
+            leftover.unlink()
+    with atomic_file(target) as temporary:
+        if empty:
+            temporary.unlink()  # DuckDB makes its own file
+        else:
+            shutil.copyfile(target, temporary)
+        try:
+            with _connect(temporary, read_only=False) as connection:
+                yield connection
+        except duckdb.Error as error:
+            raise StorageError(
+                f"{target}: could not be changed ({error}); remove it, it is made anew from the files"
+            ) from error
+
+
+def _build(store: ParquetStore) -> list[str]:
+    problems = []
+    with _changed(store, empty=True) as connection:
+        connection.execute(_TABLES)
+        connection.execute("INSERT INTO catalogue VALUES (?)", [str(store.home)])
+        datasets = set()
+        for path in sorted(store.data.glob("*/*/**/part-0.parquet")):
+            if any(part.startswith(".") for part in path.relative_to(store.data).parts) or is_temporary(path):
+                continue
+            try:
+                _, system, stage, _ = _place(store, path)
+                _insert(connection, store, path)
+            except StorageError as error:
+                problems.append(str(error))
+                _log.warning("left out of the catalogue: %s", error)
+                continue
+            datasets.add((system, stage))
+        for system, stage in sorted(datasets):
+            _make_view(connection, store, system, stage)
+    return problems
+
+
+def _place(store: ParquetStore, path: Path) -> tuple[str, str, str, str | None]:
+    """Path relative to the home folder, system, stage and batch of a data file."""
+    try:
+        parts = path.absolute().relative_to(store.data).parts
+    except ValueError:
+        raise StorageError(f"{path}: lies outside {store.data}; only files there can be entered") from None
+    batch = parts[2].removeprefix("batch=") if len(parts) == 4 and parts[2].startswith("batch=") else None
+    if len(parts) != (3 if batch is None else 4) or path.absolute() != store.path(parts[0], parts[1], batch):
+        raise StorageError(f"{path}: is not where a data file lies (<system>/<stage>/[batch=<batch>/]part-0.parquet)")
+    return str(path.absolute().relative_to(store.home)), parts[0], parts[1], batch
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, store: ParquetStore, path: Path) -> None:
+    relative, system, stage, batch = _place(store, path)
+    info = describe(path)
+    upstream = [
+        {"data": key, "file": _relative_file(store, key), "content_hash": version}
+        for key, version in sorted(info.metadata.upstream_data_versions.items())
+    ]
+    connection.execute(
+        "INSERT INTO lineage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            relative,
+            system,
+            stage,
+            batch,
+            info.content_hash,
+            upstream,
+            info.metadata.dagster_run_id,
+            info.metadata.code_version,
+            info.metadata.seed,
+            info.rows,
+            info.bytes,
+            info.written_at,
+        ],
+    )
+
+
+def _relative_file(store: ParquetStore, key: str) -> str | None:
+    try:
+        return str(store.locate(key).relative_to(store.home))
+    except StorageError:
+        return None  # an upstream that is no data file, for example a registered model
+
+
+def _make_view(connection: duckdb.DuckDBPyConnection, store: ParquetStore, system: str, stage: str) -> None:
+    files = connection.execute(
+        "SELECT file FROM lineage WHERE system = ? AND stage = ? ORDER BY file", [system, stage]
+    ).fetchall()
+    view = f'"{system}"."{stage}"'
+    if not files:
+        connection.execute(f"DROP VIEW IF EXISTS {view}")
+        return
+    paths = ", ".join("'" + str(store.home / file).replace("'", "''") + "'" for (file,) in files)
+    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{system}"')
+    connection.execute(
+        f"CREATE OR REPLACE VIEW {view} AS "
+        f"SELECT * FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
+    )

@@ -1,0 +1,365 @@
+"""Write and read Parquet files of frames and of small tables.
+
+A file is complete or not there (`atomic.py`). Its pages carry checksums and its metadata a hash of the content, so that
+damage is noticed when it is read and named with the file and the remedy.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
+from cg_assets.errors import StorageError
+from cg_assets.frames import Frames
+from cg_assets.storage.atomic import atomic_file
+from cg_assets.storage.hashing import ContentHash, metadata_hash
+from cg_assets.storage.schemas import PREFIX, FileMetadata, frame_schema, list_shape, to_arrays, to_record_batch
+
+ROW_GROUP_FRAMES = 8_000
+"""Most frames in a row group: one is decoded in a few milliseconds."""
+ROW_GROUP_BYTES = 64 * 2**20
+"""Most bytes in a row group; what limits large systems."""
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        rows: number of rows.
+        content_hash: version of its content (`content_hash`).
+        bytes: size of the file.
+    """
+
+    path: Path
+    rows: int
+    content_hash: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file says of itself without its rows being read.
+
+    Attributes:
+        path: the file.
+        rows: number of rows.
+        bytes: size of the file.
+        columns: `{"name", "type", "unit"}` of each column; lists also `"shape"`.
+        metadata: where the file came from.
+        content_hash: version of its content.
+        written_at: ISO time of writing (UTC).
+    """
+
+    path: Path
+    rows: int
+    bytes: int
+    columns: list[dict[str, Any]]
+    metadata: FileMetadata
+    content_hash: str
+    written_at: str
+
+
+# --------------------------------------------------------------------------------------- writing
+
+
+def write_frames(path: Path, blocks: Iterable[Frames], metadata: FileMetadata, batch: str | None) -> WrittenFile:
+    """Stream blocks of frames into one Parquet file, which appears when it is complete.
+
+    The row groups, hence the bytes of the columns, do not depend on how the frames were cut into blocks.
+
+    Args:
+        path: final name of the file.
+        blocks: frames with the same columns and sites, one block in memory at a time.
+        metadata: where the frames came from.
+        batch: value of the column `batch`; None where a stage has no batches.
+
+    Raises:
+        StorageError: there are no frames, blocks differ in their columns, or the disk is full.
+    """
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        schema = None
+        for frames in blocks:
+            if len(frames):
+                schema = schema or frame_schema(frames, metadata)
+                yield to_record_batch(frames, schema, batch, str(path))
+
+    return _write(Path(path), batches(), metadata)
+
+
+def write_table(
+    path: Path,
+    columns: pa.Table | Mapping[str, ArrayLike],
+    metadata: FileMetadata,
+    units: Mapping[str, str] | None = None,
+) -> WrittenFile:
+    """Write a small table with the same guarantees: an evaluation, a PMF on a grid.
+
+    Args:
+        path: final name of the file.
+        columns: a table, or name to array `(n_rows, ...)`; arrays of more axes become lists that keep their shape.
+        metadata: where the numbers came from.
+        units: unit of each column that has one.
+
+    Raises:
+        StorageError: columns differ in length or have a type that cannot be stored.
+    """
+    table = columns if isinstance(columns, pa.Table) else _as_table(columns, str(path))
+    fields = []
+    for item in table.schema:
+        facts = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
+        if units and item.name in units:
+            facts["unit"] = units[item.name]
+        fields.append(item.with_metadata(facts or None))
+    table = table.cast(pa.schema(fields)).combine_chunks()
+    batches = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+    return _write(Path(path), iter(batches), metadata)
+
+
+def _as_table(columns: Mapping[str, ArrayLike], source: str) -> pa.Table:
+    arrays, fields, length = [], [], None
+    for name, values in columns.items():
+        array = np.asarray(values)
+        length = len(array) if length is None else length
+        if array.ndim == 0 or len(array) != length:
+            raise StorageError(f"{source}: column {name} has shape {array.shape} where the first has {length} rows")
+        if array.ndim == 1:
+            arrays.append(pa.array(array.tolist(), pa.string()) if array.dtype.kind in "OU" else pa.array(array))
+            fields.append(pa.field(name, arrays[-1].type))
+            continue
+        flat = pa.array(np.ascontiguousarray(array).reshape(-1))
+        kind = pa.list_(pa.field("element", flat.type, False), math.prod(array.shape[1:]))
+        arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=kind))
+        shape = ",".join(str(size) for size in array.shape[1:])
+        fields.append(pa.field(name, kind, False, metadata={"shape": shape}))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _write(path: Path, batches: Iterator[pa.RecordBatch], metadata: FileMetadata) -> WrittenFile:
+    key_values = metadata.to_key_values()
+    first = next(batches, None)
+    if first is None:
+        raise StorageError(f"{path}: there are no frames to write; check the plan's duration and frame interval")
+    schema = first.schema
+    digest = ContentHash(schema)
+    rows = 0
+    with atomic_file(path) as temporary:
+        with pq.ParquetWriter(
+            temporary,
+            schema,
+            compression="zstd",
+            use_dictionary=False,
+            column_encoding={name: "BYTE_STREAM_SPLIT" for name in _float_leaves(schema)},
+            write_page_checksum=True,
+        ) as writer:
+            for group in _row_groups(first, batches, _group_rows(schema)):
+                writer.write_table(group, row_group_size=max(1, len(group)))
+                digest.update(group)
+                rows += len(group)
+            content = digest.hexdigest(key_values)
+            key_values[PREFIX + "content_hash"] = content
+            key_values[PREFIX + "rows"] = str(rows)
+            key_values[PREFIX + "written_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+            key_values[PREFIX + "metadata_hash"] = metadata_hash(key_values, schema)
+            writer.add_key_value_metadata(key_values)
+        size = temporary.stat().st_size
+    return WrittenFile(path, rows, content, size)
+
+
+def _float_leaves(schema: pa.Schema) -> Iterator[str]:
+    for item in schema:
+        if pa.types.is_floating(item.type):
+            yield item.name
+        elif pa.types.is_fixed_size_list(item.type) and pa.types.is_floating(item.type.value_type):
+            yield f"{item.name}.list.element"
+
+
+def _group_rows(schema: pa.Schema) -> int:
+    width = sum(4 * item.type.list_size if pa.types.is_fixed_size_list(item.type) else 8 for item in schema)
+    return max(1, min(ROW_GROUP_FRAMES, ROW_GROUP_BYTES // width))
+
+
+def _row_groups(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """Tables of exactly `size` rows (the last may be shorter), whatever the sizes of the batches."""
+    waiting, count, exhausted = [first], len(first), False
+    if not count:
+        yield pa.Table.from_batches(waiting)
+        return
+    while not (exhausted and count == 0):
+        while count < size and not exhausted:
+            batch = next(rest, None)
+            exhausted = batch is None
+            if batch is not None:
+                waiting.append(batch)
+                count += len(batch)
+        table = pa.Table.from_batches(waiting, schema=first.schema)
+        cut = count if count < size else count - count % size
+        for start in range(0, cut, size):
+            yield table.slice(start, min(size, cut - start)).combine_chunks()
+        waiting, count = table.slice(cut).to_batches(), count - cut
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Turn every error of reading a file into a StorageError with its name and the remedy."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StorageError(f"{path}: no such file; materialize its asset first") from error
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StorageError(
+            f"{path}: is damaged and cannot be read ({reason}); remove it and materialize its asset again"
+        ) from error
+
+
+def open_file(path: Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """Open a file of the project with page checksums verified while reading.
+
+    Raises:
+        StorageError: the file is missing, empty, truncated, damaged, or not one of this project.
+    """
+    path = Path(path)
+    with explain_damage(path):
+        size = path.stat().st_size
+        if size == 0:
+            raise StorageError(f"{path}: is empty (0 bytes); remove it and materialize its asset again")
+        with open(path, "rb") as stream:
+            head = stream.read(4)
+            stream.seek(max(0, size - 4), os.SEEK_SET)
+            tail = stream.read(4)
+        if head != b"PAR1":
+            raise StorageError(f"{path}: is not a Parquet file (it starts with {head!r}); give the path of a data file")
+        if size < 12 or tail != b"PAR1":
+            raise StorageError(f"{path}: is truncated ({size} bytes); remove it and materialize its asset again")
+        file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
+    if footer is None:
+        try:
+            _check_metadata(path, file)
+        except BaseException:
+            file.close()
+            raise
+    return file
+
+
+def _check_metadata(path: Path, file: pq.ParquetFile) -> None:
+    key_values = _key_values(path, file)
+    if stored := key_values.get(PREFIX + "metadata_hash"):
+        rows = key_values.get(PREFIX + "rows")
+        with explain_damage(path):
+            found = metadata_hash(key_values, file.schema_arrow)
+        if stored != found or rows != str(file.metadata.num_rows):
+            raise StorageError(f"{path}: its metadata are damaged; remove it and materialize its asset again")
+    FileMetadata.from_key_values(key_values, str(path))
+
+
+def _key_values(path: Path, file: pq.ParquetFile) -> dict[str, str]:
+    with explain_damage(path):
+        values = file.metadata.metadata or {}
+        return {key.decode(): value.decode() for key, value in values.items() if key.startswith(PREFIX.encode())}
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A whole file as an Arrow table; the schema's fields carry the units.
+
+    Raises:
+        StorageError: the file is missing or damaged, or a column is not in it.
+    """
+    with open_file(path) as file:
+        names = file.schema_arrow.names
+        if unknown := [name for name in columns or [] if name not in names]:
+            raise StorageError(f"{path}: has no column {', '.join(unknown)}; its columns are {', '.join(names)}")
+        with explain_damage(path):
+            return file.read(columns=columns)
+
+
+def read_arrays(path: Path, columns: list[str] | None = None) -> dict[str, NDArray]:
+    """A whole file as arrays `(n_rows, ...)`; what `write_table` was given. Errors as in `read_table`."""
+    table = read_table(path, columns)
+    text = [item.name for item in table.schema if pa.types.is_string(item.type)]
+    arrays = to_arrays(table.drop_columns(text)) if text else to_arrays(table)
+    return {
+        name: np.array(table[name].to_pylist(), object) if name in text else arrays[name] for name in table.column_names
+    }
+
+
+def describe(path: Path) -> FileInfo:
+    """Rows, columns with units, and metadata of a file, from its footer alone.
+
+    Raises:
+        StorageError: the file is missing, damaged or foreign.
+    """
+    path = Path(path)
+    with open_file(path) as file:
+        key_values = _key_values(path, file)
+        columns = []
+        for item in file.schema_arrow:
+            facts = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
+            column: dict[str, Any] = {"name": item.name, "type": _short_type(item.type), "unit": facts.get("unit", "")}
+            if pa.types.is_fixed_size_list(item.type):
+                column["shape"] = list_shape(item)
+            columns.append(column)
+        return FileInfo(
+            path=path,
+            rows=file.metadata.num_rows,
+            bytes=path.stat().st_size,
+            columns=columns,
+            metadata=FileMetadata.from_key_values(key_values, str(path)),
+            content_hash=key_values[PREFIX + "content_hash"],
+            written_at=key_values[PREFIX + "written_at"],
+        )
+
+
+def _short_type(kind: pa.DataType) -> str:
+    if pa.types.is_fixed_size_list(kind):
+        return f"{kind.value_type}[{kind.list_size}]"
+    return str(kind)
+
+
+def content_hash(path: Path) -> str:
+    """Version of the file's content as the writer stored it; `verify` computes it anew.
+
+    It depends on columns, units, values and the metadata system, stage, bead types, map, bias and force map, not on
+    run ids, code versions, writing times or row groups. Errors as in `describe`.
+    """
+    return describe(path).content_hash
+
+
+def verify(path: Path) -> str:
+    """Read every row and compare with the content hash that the writer stored.
+
+    Returns:
+        The content hash.
+
+    Raises:
+        StorageError: the file is missing, damaged or foreign, or its content is not what was written.
+    """
+    path = Path(path)
+    with open_file(path) as file:
+        key_values = _key_values(path, file)
+        digest = ContentHash(file.schema_arrow)
+        with explain_damage(path):
+            for index in range(file.num_row_groups):
+                digest.update(file.read_row_group(index))
+    if (found := digest.hexdigest(key_values)) != key_values[PREFIX + "content_hash"]:
+        raise StorageError(
+            f"{path}: its content is not what was written (hash {found}, stored "
+            f"{key_values[PREFIX + 'content_hash']}); remove it and materialize its asset again"
+        )
+    return found

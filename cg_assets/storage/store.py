@@ -1,0 +1,146 @@
+"""Where the files of a home folder lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+from numpy.typing import ArrayLike
+
+from cg_assets.errors import StorageError
+from cg_assets.frames import Frames
+from cg_assets.storage import parquet
+from cg_assets.storage.atomic import remove_leftovers
+from cg_assets.storage.dataset import FrameDataset, read_frames
+from cg_assets.storage.pieces import PieceStore
+from cg_assets.storage.schemas import FileMetadata
+
+_FILE = "part-0.parquet"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+
+class ParquetStore:
+    """The data files under `<home>/data/<system>/<stage>/`, one file for each batch.
+
+    Attributes:
+        home: the folder that holds everything of an installation (`$CG_ASSETS_HOME`).
+    """
+
+    def __init__(self, home: Path) -> None:
+        """A store in a home folder, which need not exist yet."""
+        self.home = Path(home).absolute()
+
+    @property
+    def data(self) -> Path:
+        """The folder of all data files."""
+        return self.home / "data"
+
+    def stage_folder(self, system: str, stage: str) -> Path:
+        """The folder of a stage.
+
+        Raises:
+            StorageError: a name cannot stand in a path.
+        """
+        return self.data / _checked("system", system) / _checked("stage", stage)
+
+    def path(self, system: str, stage: str, batch: str | None = None) -> Path:
+        """The file of a batch, or of a stage without batches. Errors as in `stage_folder`."""
+        folder = self.stage_folder(system, stage)
+        return folder / _FILE if batch is None else folder / f"batch={_checked('batch', batch)}" / _FILE
+
+    def batches(self, system: str, stage: str) -> list[str]:
+        """Names of the batches that are there, sorted."""
+        files = self.stage_folder(system, stage).glob(f"batch=*/{_FILE}")
+        return sorted(file.parent.name.removeprefix("batch=") for file in files)
+
+    def files(self, system: str, stage: str, batches: Iterable[str] | None = None) -> list[Path]:
+        """The files of some batches (None: of all that are there, or the one file of a stage without batches).
+
+        Raises:
+            StorageError: there is none, or a named batch is missing.
+        """
+        if batches is None:
+            single = self.path(system, stage)
+            files = [single] if single.is_file() else []
+            files += [self.path(system, stage, batch) for batch in self.batches(system, stage)]
+        else:
+            files = [self.path(system, stage, batch) for batch in batches]
+        if not files:
+            raise StorageError(f"{system}/{stage}: no data in {self.stage_folder(system, stage)}; materialize it first")
+        if missing := [str(file) for file in files if not file.is_file()]:
+            raise StorageError(f"{system}/{stage}: no file {', '.join(missing)}; materialize these batches first")
+        return files
+
+    def locate(self, key: str) -> Path:
+        """The file of a data key `<system>/<stage>` or `<system>/<stage>/<batch>`, as upstream versions name it.
+
+        Raises:
+            StorageError: the key has another form.
+        """
+        parts = key.split("/")
+        if len(parts) not in (2, 3):
+            raise StorageError(f"data key {key!r}: must be <system>/<stage> or <system>/<stage>/<batch>")
+        return self.path(*parts)
+
+    def write_frames(
+        self, frames: Iterable[Frames] | Frames, metadata: FileMetadata, batch: str | None = None
+    ) -> parquet.WrittenFile:
+        """Write frames to the file of the metadata's system and stage; see `parquet.write_frames`."""
+        blocks = [frames] if isinstance(frames, Frames) else frames
+        return parquet.write_frames(self.path(metadata.system, metadata.stage, batch), blocks, metadata, batch)
+
+    def write_table(
+        self,
+        columns: pa.Table | Mapping[str, ArrayLike],
+        metadata: FileMetadata,
+        batch: str | None = None,
+        units: Mapping[str, str] | None = None,
+    ) -> parquet.WrittenFile:
+        """Write a small table to the file of the metadata's system and stage; see `parquet.write_table`."""
+        return parquet.write_table(self.path(metadata.system, metadata.stage, batch), columns, metadata, units)
+
+    def open_frames(
+        self, system: str, stage: str, batches: Iterable[str] | None = None, columns: list[str] | None = None
+    ) -> FrameDataset:
+        """The frames of some batches, read lazily (None: all)."""
+        return FrameDataset(self.files(system, stage, batches), columns)
+
+    def read_frames(
+        self, system: str, stage: str, batches: Iterable[str] | None = None, columns: list[str] | None = None
+    ) -> Frames:
+        """The frames of some batches in memory (None: all)."""
+        return read_frames(self.files(system, stage, batches), columns)
+
+    def read_table(self, system: str, stage: str, batch: str | None = None) -> pa.Table:
+        """A small table."""
+        return parquet.read_table(self.path(system, stage, batch))
+
+    def describe(self, system: str, stage: str, batch: str | None = None) -> parquet.FileInfo:
+        """Rows, columns, units and metadata of a file."""
+        return parquet.describe(self.path(system, stage, batch))
+
+    def data_version(self, system: str, stage: str, batch: str | None = None) -> str:
+        """The content hash of a file: the data version of the asset."""
+        return parquet.content_hash(self.path(system, stage, batch))
+
+    def upstream(self, *keys: str) -> dict[str, str]:
+        """Data keys (see `locate`) to the content hashes that they have now, for `FileMetadata`."""
+        return {key: parquet.content_hash(self.locate(key)) for key in keys}
+
+    def pieces(
+        self, system: str, stage: str, batch: str | None, plan_hash: str, seed: int | None, code_version: str
+    ) -> PieceStore:
+        """The pieces of a batch that is being sampled, tagged with what they follow from."""
+        return PieceStore(self.path(system, stage, batch), batch, f"{plan_hash}/{seed}/{code_version}")
+
+    def remove_leftovers(self) -> list[Path]:
+        """Remove the temporary files of killed writers; files being written stay."""
+        return remove_leftovers(self.data) if self.data.is_dir() else []
+
+
+def _checked(what: str, name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise StorageError(f"{what} {name!r}: must be letters, digits, dashes and underscores to stand in a path")
+    return name

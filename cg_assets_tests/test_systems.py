@@ -1,0 +1,162 @@
+"""System files: what is refused, with which words, and what a user's own file may do."""
+
+import copy
+import textwrap
+
+import pytest
+import yaml
+
+from cg_assets.errors import SystemSpecError
+from cg_assets.systems import load_all_systems, load_system, seed_of
+from cg_assets.systems.load import SHIPPED
+
+
+@pytest.fixture
+def own_system(tmp_path, monkeypatch):
+    """Write a changed copy of a shipped system and load it."""
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    (tmp_path / "systems").mkdir()
+
+    def write(base, change, name="own"):
+        content = yaml.safe_load((SHIPPED / f"{base}.yaml").read_text())
+        content["name"] = name
+        change(content)
+        path = tmp_path / "systems" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return load_system(name)
+
+    return write
+
+
+def test_shipped_systems_load():
+    systems = load_all_systems()
+    assert {"muller_brown", "muller_brown_diagonal", "capped_alanine_implicit", "capped_alanine_quick"} <= set(systems)
+    assert systems["muller_brown"].units == "reduced"
+    assert systems["capped_alanine_implicit"].thermal_energy == pytest.approx(2.49434, rel=1e-5)
+
+
+def put(path, value):
+    """Set a dotted field; None as last part removes it."""
+
+    def change(content):
+        *parents, last = path.split(".")
+        for part in parents:
+            content = content[part]
+        content[last] = copy.deepcopy(value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "words"),
+    [
+        ("muller_brown", put("temprature", 1.0), ["temprature", "not permitted"]),
+        ("muller_brown", put("temperature", -3.0), ["temperature", "-3.0", "greater than 0"]),
+        ("muller_brown", put("temperature", float("inf")), ["temperature", "finite"]),
+        ("muller_brown", put("temperature", "warm"), ["temperature", "'warm'", "number"]),
+        ("muller_brown", put("sampling.unbiased.replicas", 2.5), ["replicas", "2.5", "integer"]),
+        ("muller_brown", put("sampling.unbiased.duration", 4000.1), ["duration", "timesteps"]),
+        ("muller_brown", put("model.expression", "x**2 + z"), ["expression", "'z'"]),
+        ("muller_brown", put("model.expression", "__import__('os')"), ["expression"]),
+        ("muller_brown", put("model.domain.x", [60, 0]), ["domain", "smaller"]),
+        ("muller_brown", put("sampling.biased.bias.expression", "-4*exp(-y**2)"), ["'y'", "not a function of the CG"]),
+        ("muller_brown", put("sampling.unbiased.bias", {"type": "static", "expression": "x"}), ["unbiased", "biased"]),
+        ("muller_brown", put("sampling.biased", None), ["relabelled_forces", "sampling.biased is missing"]),
+        ("muller_brown", put("evaluation.collective_variables", ["q"]), ["'q'", "known are ['x']"]),
+        ("muller_brown", put("network.type", "message_passing"), ["network"]),
+        ("muller_brown", put("name", "../../etc"), ["name"]),
+        ("muller_brown", put("training.held_out_fraction", 0.9), ["held_out_fraction", "0.5"]),
+        (
+            "capped_alanine_implicit",
+            put("collective_variables.phi.atoms", ["1:C", "2:N", "2:CA", "2:HB1"]),
+            ["phi", "2:HB1", "no bead"],
+        ),
+        ("capped_alanine_implicit", put("model.pdb", "missing.pdb"), ["sequence and pdb"]),
+        (
+            "capped_alanine_implicit",
+            lambda content: content["model"].update(sequence=None, pdb="missing.pdb"),
+            ["model.pdb", "missing.pdb", "no file"],
+        ),
+        (
+            "capped_alanine_implicit",
+            lambda content: content["model"].update(implicit_solvent=None, box=1.5, cutoff=1.0),
+            ["cutoff 1.0", "half the box", "0.75"],
+        ),
+        (
+            "capped_alanine_implicit",
+            lambda content: (
+                content["model"].update(implicit_solvent=None, box=1.5, cutoff=0.7),
+                content["network"].update(cutoff=0.8),
+            ),
+            ["network.cutoff 0.8", "half the box"],
+        ),
+        ("capped_alanine_implicit", put("sampling.biased.bias.width", {"phi": 0.3}), ["width", "psi"]),
+        ("capped_alanine_implicit", put("sampling.unbiased.starts", "equilibrium"), ["equilibrium", "model potential"]),
+    ],
+)
+def test_wrong_fields_are_named(own_system, base, change, words):
+    with pytest.raises(SystemSpecError) as caught:
+        own_system(base, change)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_extends_merges_and_a_stated_type_replaces(tmp_path, monkeypatch):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    (tmp_path / "systems").mkdir()
+    (tmp_path / "systems" / "hot.yaml").write_text(
+        textwrap.dedent("""\
+        extends: muller_brown
+        name: hot
+        title: twice as hot
+        temperature: 2.0
+        sampling:
+          biased:
+            bias: {type: umbrella, centers: [{x: 20}, {x: 30}], force_constant: 0.1}
+        """)
+    )
+    system, base = load_system("hot"), load_system("muller_brown")
+    assert system.temperature == 2.0
+    assert system.sampling.biased.bias.type == "umbrella"
+    assert system.sampling.biased.duration == base.sampling.biased.duration
+    assert system.model == base.model
+    assert system.hash_of("model") == base.hash_of("model")
+    assert system.content_hash != base.content_hash
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("extends: nowhere\nname: own\n", ["nowhere", "there are"]),
+        ("extends: own\nname: own\n", ["leads back to itself"]),
+        ("- a\n- b\n", ["fields and their values"]),
+        ("name: [\n", ["not valid YAML"]),
+        ("name: other\n", ["must be the file's name"]),
+        ("!!python/object/apply:os.system ['true']\n", ["not valid YAML"]),
+    ],
+)
+def test_unreadable_files(tmp_path, monkeypatch, text, words):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    (tmp_path / "systems").mkdir()
+    (tmp_path / "systems" / "own.yaml").write_text(text)
+    with pytest.raises(SystemSpecError) as caught:
+        load_system("own")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_unknown_system_and_name_taken_twice(tmp_path, monkeypatch):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    with pytest.raises(SystemSpecError, match="no system named 'nothing'"):
+        load_system("nothing")
+    (tmp_path / "systems").mkdir()
+    (tmp_path / "systems" / "muller_brown.yaml").write_text("name: muller_brown\n")
+    with pytest.raises(SystemSpecError, match="exists already"):
+        load_system("muller_brown")
+
+
+def test_seeds_differ_and_repeat():
+    assert seed_of("a", "trajectories", "0000") == seed_of("a", "trajectories", "0000")
+    seeds = {seed_of(s, t, b) for s in ("a", "b") for t in ("trajectories", "biased_samples") for b in ("0000", "0001")}
+    assert len(seeds) == 8
+    assert all(0 <= seed < 2**31 for seed in seeds)
