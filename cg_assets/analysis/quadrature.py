@@ -1,4 +1,4 @@
-"""Exact answers for model potentials: PMF, mean force, label noise, equilibrium draws and basins by quadrature.
+"""Exact answers for model potentials: PMF, mean force, label noise, and equilibrium draws by quadrature.
 
 A model potential V(q) has one to three coordinates q and one linear CG coordinate s = w·q. With B = w / (w·w) the
 points of one s are q = B s + U t, where the rows of U span the orthogonal complement of w, so that
@@ -12,24 +12,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage, optimize
 
-from cg_assets.errors import SystemSpecError
+from cg_assets.analysis.basins import basin_labels, potential_minima
+from cg_assets.analysis.landscape import Landscape, landscape, mesh
 from cg_assets.systems.expressions import parse_expression
-from cg_assets.systems.spec import LinearMapping, ModelPotential, SystemSpec
+from cg_assets.systems.spec import SystemSpec
+
+__all__ = [
+    "Bias",
+    "ExactPMF",
+    "basin_labels",
+    "equilibrium_draws",
+    "exact_noise_floor",
+    "exact_pmf",
+    "potential_minima",
+]
 
 Bias = str | Callable[[dict[str, NDArray[np.float64]]], NDArray[np.float64]]
 """A static bias: a formula of the CG coordinate, or a function of {CG coordinate's name: values} [reduced energy]."""
 
-_ORTHOGONAL_NODES = {0: 1, 1: 1401, 2: 201}
+_NODES_ALONG = {1: 4001, 2: 801, 3: 201}
+_NODES_ACROSS = {0: 1, 1: 1001, 2: 151}
 _DRAW_CELLS = {1: 20_000, 2: 600, 3: 120}
-_DESCENT_CELLS = {1: 4_000, 2: 480, 3: 96}
-_EDGE_LIMIT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -58,107 +66,6 @@ class ExactPMF:
         return float(np.trapezoid(np.interp(nodes, self.grid, self.density), nodes))
 
 
-@dataclass(frozen=True)
-class _Landscape:
-    """A model potential with its CG coordinate, ready for evaluation on arrays of points `(..., dimension)`."""
-
-    names: tuple[str, ...]
-    variable: str
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    thermal_energy: float
-    expression: str
-
-    @property
-    def dimension(self) -> int:
-        return len(self.names)
-
-    @property
-    def force_map(self) -> NDArray[np.float64]:
-        """B = w / (w·w), `(dimension,)`."""
-        return self.weights / (self.weights @ self.weights)
-
-    def energy(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Potential energy `(...,)` of points `(..., dimension)`; overflow is +inf."""
-        arrays = {name: points[..., i] for i, name in enumerate(self.names)}
-        with np.errstate(over="ignore", invalid="ignore"):
-            energy = np.broadcast_to(parse_expression(self.expression).evaluate(arrays), points.shape[:-1])
-        return np.where(np.isnan(energy), np.inf, energy)
-
-    def gradient(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Gradient of the potential `(..., dimension)` by fourth-order differences."""
-        return np.stack([self.slope(points, axis) for axis in np.eye(self.dimension)], axis=-1)
-
-    def slope(self, points: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Derivative of the potential along a direction (not normalised) by fourth-order differences."""
-        step = 2e-4 * float(np.min(self.upper - self.lower)) / float(np.linalg.norm(direction))
-        one, two = step * direction, 2.0 * step * direction
-        near = self.energy(points + one) - self.energy(points - one)
-        far = self.energy(points + two) - self.energy(points - two)
-        with np.errstate(invalid="ignore"):
-            return (8.0 * near - far) / (12.0 * step)
-
-    def coordinate(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """CG coordinate s = w·q `(...,)`."""
-        return points @ self.weights
-
-    def coordinate_range(self) -> tuple[float, float]:
-        """Smallest and largest s of the domain."""
-        ends = np.stack([self.lower, self.upper]) * self.weights
-        return float(ends.min(axis=0).sum()), float(ends.max(axis=0).sum())
-
-    def axes(self, cells: int) -> list[NDArray[np.float64]]:
-        """Edges `(cells + 1,)` of a grid over the domain, one array per coordinate."""
-        return [np.linspace(low, high, cells + 1) for low, high in zip(self.lower, self.upper, strict=True)]
-
-
-def landscape(system: SystemSpec) -> _Landscape:
-    """The model potential of a system, verified to hold its Boltzmann weight inside its domain.
-
-    Raises:
-        SystemSpecError: the system has no model potential, or its domain cuts weight off.
-    """
-    if not isinstance(system.model, ModelPotential) or not isinstance(system.mapping, LinearMapping):
-        raise SystemSpecError(f"{system.name}: exact quadrature needs model.type model_potential; use long runs instead")
-    ((variable, weights),) = system.mapping.coordinates.items()
-    names = tuple(system.model.coordinates)
-    bounds = tuple(tuple(float(edge) for edge in system.model.domain[name]) for name in names)
-    vector = tuple(float(weights.get(name, 0.0)) for name in names)
-    return _landscape(names, variable, bounds, vector, system.thermal_energy, system.model.expression)
-
-
-@lru_cache(maxsize=32)
-def _landscape(
-    names: tuple[str, ...],
-    variable: str,
-    bounds: tuple[tuple[float, float], ...],
-    weights: tuple[float, ...],
-    thermal_energy: float,
-    expression: str,
-) -> _Landscape:
-    lower, upper = np.asarray(bounds).T
-    result = _Landscape(names, variable, lower, upper, np.asarray(weights), thermal_energy, expression)
-    energy = result.energy(_mesh(result.axes(_DESCENT_CELLS[len(names)] // 2)))
-    lowest = energy.min()
-    if not np.isfinite(lowest):
-        raise SystemSpecError(f"model.expression is {lowest} on the domain; it must be finite and bounded from below")
-    for axis, name in enumerate(names):
-        for side, where in ((0, bounds[axis][0]), (-1, bounds[axis][1])):
-            edge = np.exp(-(energy.take(side, axis=axis).min() - lowest) / thermal_energy)
-            if edge > _EDGE_LIMIT:
-                raise SystemSpecError(
-                    f"model.domain.{name}: the Boltzmann factor at {name} = {where} is still {edge:.2g} of its maximum; "
-                    "widen the domain, or confine the potential"
-                )
-    return result
-
-
-def _mesh(axes: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Points `(n_1, ..., n_d, d)` of a rectangular grid."""
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-
-
 def _bias_energy(bias: Bias | None, variable: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Energy of a bias at values of the CG coordinate."""
     if bias is None:
@@ -171,17 +78,17 @@ def _bias_energy(bias: Bias | None, variable: str, values: NDArray[np.float64]) 
 
 
 def _conditional_moments(
-    model: _Landscape, grid: NDArray[np.float64]
+    model: Landscape, grid: NDArray[np.float64], label: bool = True
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """-ln ∫exp(-βV)dt, mean and standard deviation of the label, each `(n,)`, at values of s."""
+    """-ln ∫exp(-βV)dt, mean and standard deviation of the label (nan unless asked for), each `(n,)`, at s."""
     orthogonal = np.linalg.svd(model.weights[None, :])[2][1:]
     corners = np.asarray(list(product(*zip(model.lower, model.upper, strict=True)))) @ orthogonal.T
-    nodes = _ORTHOGONAL_NODES[len(orthogonal)]
+    nodes = _NODES_ACROSS[len(orthogonal)]
     ticks = [np.linspace(low, high, nodes) for low, high in zip(corners.min(axis=0), corners.max(axis=0), strict=True)]
-    across = _mesh(ticks).reshape(-1, len(orthogonal)) @ orthogonal if len(orthogonal) else np.zeros((1, 1))
+    across = mesh(ticks).reshape(-1, len(orthogonal)) @ orthogonal if len(orthogonal) else np.zeros((1, 1))
     cell = float(np.prod([tick[1] - tick[0] for tick in ticks])) if len(orthogonal) else 1.0
     slack = 1e-9 * (model.upper - model.lower)
-    minus_log, mean, deviation = (np.empty(len(grid)) for _ in range(3))
+    minus_log, mean, deviation = (np.full(len(grid), np.nan) for _ in range(3))
     block = max(1, 1_000_000 // len(across))
     for first in range(0, len(grid), block):
         rows = slice(first, first + block)
@@ -193,25 +100,24 @@ def _conditional_moments(
             weight = np.nan_to_num(np.exp(lowest - reduced), nan=0.0)
             total = weight.sum(axis=1)
             minus_log[rows] = np.where(total > 0, lowest[:, 0] - np.log(total * cell), np.inf)
-            force = np.where(weight > 0, -model.slope(points, model.force_map), 0.0)
+            if not label:
+                continue
+            force = np.zeros_like(weight)
+            heavy = weight > 1e-15
+            force[heavy] = -model.slope(points[heavy], model.force_map)
             mean[rows] = (weight * force).sum(axis=1) / total
             deviation[rows] = np.sqrt((weight * (force - mean[rows, None]) ** 2).sum(axis=1) / total)
     return minus_log, mean, deviation
 
 
-def _whole_range(model: _Landscape, bias: Bias | None) -> tuple[NDArray[np.float64], ...]:
-    """Nodes over the whole range of s, their normalised density, label mean and deviation, and -ln normaliser, min."""
-    nodes = np.linspace(*model.coordinate_range(), 1601 if model.dimension < 3 else 401)
-    minus_log, mean, deviation = _conditional_moments(model, nodes)
-    reduced = minus_log + _bias_energy(bias, model.variable, nodes) / model.thermal_energy
+def _normaliser(reduced: NDArray[np.float64], nodes: NDArray[np.float64]) -> tuple[float, float]:
+    """-ln ∫exp(-A/kT)ds and the lowest A/kT (parabola through the three lowest nodes) of A/kT on nodes."""
     lowest = int(np.argmin(reduced))
-    unnormalised = np.exp(reduced[lowest] - reduced)
-    normaliser = float(np.trapezoid(unnormalised, nodes))
-    offset = reduced[lowest]
-    if 0 < lowest < len(nodes) - 1:
-        before, here, after = reduced[lowest - 1 : lowest + 2]
-        offset -= (after - before) ** 2 / (8.0 * (before - 2.0 * here + after))
-    return nodes, unnormalised / normaliser, mean, deviation, np.array([reduced[lowest] - np.log(normaliser), offset])
+    minus_log = reduced[lowest] - np.log(np.trapezoid(np.exp(reduced[lowest] - reduced), nodes))
+    if lowest in (0, len(nodes) - 1):
+        return minus_log, reduced[lowest]
+    before, here, after = reduced[lowest - 1 : lowest + 2]
+    return minus_log, here - (after - before) ** 2 / (8.0 * (before - 2.0 * here + after))
 
 
 def exact_pmf(system: SystemSpec, grid: ArrayLike, bias: Bias | None = None) -> ExactPMF:
@@ -233,7 +139,10 @@ def exact_pmf(system: SystemSpec, grid: ArrayLike, bias: Bias | None = None) -> 
     values = np.asarray(grid, dtype=np.float64)
     minus_log, mean, deviation = _conditional_moments(model, values)
     reduced = minus_log + _bias_energy(bias, model.variable, values) / model.thermal_energy
-    log_normaliser, lowest = _whole_range(model, bias)[4]
+    nodes = np.linspace(*model.coordinate_range(), _NODES_ALONG[model.dimension])
+    everywhere = _conditional_moments(model, nodes, label=False)[0]
+    everywhere += _bias_energy(bias, model.variable, nodes) / model.thermal_energy
+    log_normaliser, lowest = _normaliser(everywhere, nodes)
     return ExactPMF(
         grid=values,
         pmf=model.thermal_energy * (reduced - lowest),
@@ -249,7 +158,11 @@ def exact_noise_floor(system: SystemSpec, bias: Bias | None = None) -> float:
     Raises:
         SystemSpecError: the system has no model potential, or its domain cuts weight off.
     """
-    nodes, density, _, deviation, _ = _whole_range(landscape(system), bias)
+    model = landscape(system)
+    nodes = np.linspace(*model.coordinate_range(), _NODES_ALONG[model.dimension])
+    minus_log, _, deviation = _conditional_moments(model, nodes)
+    reduced = minus_log + _bias_energy(bias, model.variable, nodes) / model.thermal_energy
+    density = np.exp(_normaliser(reduced, nodes)[0] - reduced)
     return float(np.trapezoid(np.where(density > 0, density * deviation**2, 0.0), nodes))
 
 
@@ -284,8 +197,8 @@ def equilibrium_draws(
         bias_energy = _bias_energy(bias, model.variable, model.coordinate(points))
         return (model.energy(points) + bias_energy) / model.thermal_energy
 
-    corner = reduced_energy(_mesh(axes))
-    centre = reduced_energy(_mesh([0.5 * (axis[1:] + axis[:-1]) for axis in axes]))
+    corner = reduced_energy(mesh(axes))
+    centre = reduced_energy(mesh([0.5 * (axis[1:] + axis[:-1]) for axis in axes]))
     lowest = min(corner.min(), centre.min())
     for shift in product((slice(None, -1), slice(1, None)), repeat=model.dimension):
         centre = np.minimum(centre, corner[shift])
@@ -306,117 +219,3 @@ def equilibrium_draws(
         accepted.append(keep)
         missing -= len(keep)
     return np.concatenate(accepted) if accepted else np.empty((0, model.dimension))
-
-
-# --------------------------------------------------------------------------------------- basins
-
-
-@dataclass(frozen=True)
-class _Basins:
-    """Local minima sorted by energy and, for each cell of a grid, the minimum below it (-1: too near a divide)."""
-
-    positions: NDArray[np.float64]
-    energies: NDArray[np.float64]
-    labels: NDArray[np.int32]
-    certain: NDArray[np.bool_]
-
-
-def potential_minima(system: SystemSpec) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions `(n_minima, dimension)` and energies `(n_minima,)` of the local minima, the lowest first.
-
-    Raises:
-        SystemSpecError: the system has no model potential.
-    """
-    basins = _basins(_key(landscape(system)))
-    return basins.positions, basins.energies
-
-
-def basin_labels(system: SystemSpec, points: ArrayLike) -> NDArray[np.int32]:
-    """Index of the local minimum that steepest descent reaches from each point, minima sorted by energy.
-
-    Points deep inside a basin are looked up on a grid; those near a divide first go downhill in small steps.
-
-    Args:
-        system: a system with a model potential.
-        points: `(n, dimension)`; points outside the domain start from its nearest edge.
-
-    Returns:
-        `(n,)` int32, 0 for the lowest minimum.
-
-    Raises:
-        SystemSpecError: the system has no model potential.
-    """
-    model = landscape(system)
-    basins = _basins(_key(model))
-    walkers = np.clip(np.asarray(points, dtype=np.float64).reshape(-1, model.dimension), model.lower, model.upper)
-    width = (model.upper - model.lower) / (np.asarray(basins.labels.shape) - 1)
-
-    def cell(where: NDArray[np.float64]) -> tuple[NDArray[np.int64], ...]:
-        return tuple(np.rint((where - model.lower) / width).astype(np.int64).T)
-
-    active = np.flatnonzero(~basins.certain[cell(walkers)])
-    for _ in range(800):
-        if not len(active):
-            break
-        gradient = np.nan_to_num(model.gradient(walkers[active]) / width**-1)
-        step = -0.25 * gradient / np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-300) * width
-        walkers[active] = np.clip(walkers[active] + step, model.lower, model.upper)
-        active = active[~basins.certain[cell(walkers[active])]]
-    return basins.labels[cell(walkers)]
-
-
-def _key(model: _Landscape) -> tuple[tuple[str, ...], tuple[tuple[float, float], ...], str]:
-    return model.names, tuple(zip(model.lower.tolist(), model.upper.tolist(), strict=True)), model.expression
-
-
-@lru_cache(maxsize=8)
-def _basins(key: tuple[tuple[str, ...], tuple[tuple[float, float], ...], str]) -> _Basins:
-    names, bounds, expression = key
-    lower, upper = np.asarray(bounds).T
-    model = _Landscape(names, "", lower, upper, np.ones(len(names)), 1.0, expression)
-    axes = model.axes(_DESCENT_CELLS[model.dimension])
-    energy = model.energy(_mesh(axes))
-    below = _lowest_neighbour(energy)
-    while True:
-        further = below[below]
-        if np.array_equal(further, below):
-            break
-        below = further
-    seeds, inverse = np.unique(below, return_inverse=True)
-    shape = energy.shape
-    starts = np.stack([axis[i] for axis, i in zip(axes, np.unravel_index(seeds, shape), strict=True)], axis=-1)
-    found = [
-        optimize.minimize(lambda q: float(model.energy(q)), start, jac=model.gradient, method="L-BFGS-B", bounds=bounds)
-        for start in starts
-    ]
-    reached, heights = np.stack([item.x for item in found]), np.array([item.fun for item in found])
-    spacing = (upper - lower) / (np.asarray(shape) - 1)
-    minima: list[int] = []
-    seed_label = np.empty(len(seeds), dtype=np.int32)
-    for i in np.argsort(heights, kind="stable"):
-        same = [k for k, j in enumerate(minima) if np.all(np.abs(reached[i] - reached[j]) < 2.0 * spacing)]
-        if not same:
-            minima.append(int(i))
-        seed_label[i] = same[0] if same else len(minima) - 1
-    labels = seed_label[inverse].reshape(shape)
-    margin = 7 if model.dimension < 3 else 5
-    certain = ndimage.maximum_filter(labels, margin) == ndimage.minimum_filter(labels, margin)
-    return _Basins(reached[minima], heights[minima], labels, certain)
-
-
-def _lowest_neighbour(energy: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Flat index of the steepest downhill neighbour of each grid point, itself at a minimum."""
-    padded = np.pad(energy, 1, constant_values=np.inf)
-    index = np.pad(np.arange(energy.size).reshape(energy.shape), 1)
-    centre = tuple(slice(1, -1) for _ in energy.shape)
-    best, target = np.zeros(energy.shape), index[centre].copy()
-    for shift in product((-1, 0, 1), repeat=energy.ndim):
-        if not any(shift):
-            continue
-        window = tuple(slice(1 + s, 1 + s + n) for s, n in zip(shift, energy.shape, strict=True))
-        with np.errstate(invalid="ignore"):
-            drop = (energy - padded[window]) / np.sqrt(np.dot(shift, shift))
-        better = drop > best
-        best = np.where(better, drop, best)
-        target = np.where(better, index[window], target)
-    return target.ravel()

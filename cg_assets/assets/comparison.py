@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
+from cg_assets.assets.evaluations import read_reference
 from cg_assets.assets.stage import asset_key, describe_file, picture, provenance, record_in_catalogue, table
 from cg_assets.resources import StoreResource
 from cg_assets.systems import SystemSpec
 
+if TYPE_CHECKING:
+    from cg_assets.analysis.comparison import Comparison
+    from cg_assets.storage.store import ParquetStore
+
 CODE_VERSION = "1"
+
+
+def read_comparison(store: ParquetStore, system: SystemSpec) -> Comparison:
+    """The materialised evaluations of all potentials of a system, side by side.
+
+    Raises:
+        StorageError: one of them is missing.
+    """
+    from cg_assets.analysis.comparison import compare
+    from cg_assets.storage.parquet import read_arrays
+
+    evaluations = {}
+    for name in system.potentials:
+        stage = f"evaluation_{name}"
+        drawn = store.describe(system.name, stage).metadata.extra["drawn"]
+        evaluations[name] = (read_arrays(store.path(system.name, stage)), drawn)
+    return compare(system, read_reference(store, system), evaluations)
 
 
 def build_comparison(system: SystemSpec) -> dg.AssetsDefinition:
@@ -25,21 +49,10 @@ def build_comparison(system: SystemSpec) -> dg.AssetsDefinition:
         description="The potentials of all label sources against the reference, in one table and one figure.",
     )
     def comparison(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.comparison import compare
-        from cg_assets.analysis.plots import comparison_figure
+        from cg_assets.analysis.figures import comparison_figure
 
         files = store.open()
-        result = compare(
-            system,
-            reference=files.read_table(system.name, "reference"),
-            evaluations={
-                name: (
-                    files.read_table(system.name, f"evaluation_{name}"),
-                    files.describe(system.name, f"evaluation_{name}").metadata.extra,
-                )
-                for name in system.potentials
-            },
-        )
+        result = read_comparison(files, system)
         upstream = files.upstream(*(f"{system.name}/{evaluation}" for evaluation in evaluations))
         files.write_table(result.columns(), provenance(context, system, stage, CODE_VERSION, upstream=upstream))
         record_in_catalogue(files, system, stage)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from cg_assets import checks
@@ -10,7 +13,21 @@ from cg_assets.resources import StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec, seed_of
 
+if TYPE_CHECKING:
+    from cg_assets.analysis.reference import Reference
+    from cg_assets.storage.store import ParquetStore
+
 CODE_VERSION = "1"
+
+
+def read_reference(store: ParquetStore, system: SystemSpec) -> Reference:
+    """The materialised reference of a system."""
+    from cg_assets.analysis.reference import Reference
+    from cg_assets.storage.parquet import read_arrays
+
+    arrays = read_arrays(store.path(system.name, "reference"))
+    metadata = store.describe(system.name, "reference").metadata.extra["reference"]
+    return Reference.read(system, arrays, metadata)
 
 
 def build_reference(system: SystemSpec) -> dg.AssetsDefinition:
@@ -25,15 +42,15 @@ def build_reference(system: SystemSpec) -> dg.AssetsDefinition:
         description="The free energy that potentials are judged against, with its standard error.",
     )
     def reference(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.plots import reference_figure
+        from cg_assets.analysis.figures import reference_figure
         from cg_assets.analysis.reference import compute_reference
 
         files = store.open()
         seed = seed_of(system.name, stage, "0000")
         unfinished = files.stage_folder(system.name, stage) / ".runs"
         result = compute_reference(system, seed, unfinished, log_progress(context.log))
-        metadata = provenance(context, system, stage, CODE_VERSION, seed=result.seed, source=result.source)
-        files.write_table(result.columns(), metadata, units=result.units())
+        metadata = provenance(context, system, stage, CODE_VERSION, seed=seed, reference=result.metadata())
+        files.write_table(result.columns(), metadata)
         record_in_catalogue(files, system, stage)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage)),
@@ -68,25 +85,25 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, store: StoreResource, tracking: TrackingResource
     ) -> dg.MaterializeResult:
         from cg_assets.analysis.evaluation import evaluate
-        from cg_assets.analysis.plots import evaluation_figure
-        from cg_assets.analysis.reference import Reference
+        from cg_assets.analysis.figures import evaluation_figures
+        from cg_assets.potentials.model_format import energy_function
 
         files = store.open()
         client = tracking.open()
         simulated = files.describe(system.name, f"cg_simulation_{name}").metadata.extra
         model_name, version = simulated["registered_model"], simulated["version"]
         module, _ = client.load(model_name, version)
-        reference = Reference.from_columns(system, files.read_table(system.name, "reference"))
+        reference = read_reference(files, system)
         batches = files.batches(system.name, labels)
         result = evaluate(
             system,
-            module,
+            energy_function(module),
             reference,
             simulation=files.read_frames(system.name, f"cg_simulation_{name}"),
             summary=simulated["summary"],
             data=files.read_frames(system.name, labels, batches),
         )
-        figures = evaluation_figure(system, reference, result)
+        figures = evaluation_figures(system, reference, result)
         upstream = files.upstream(f"{system.name}/cg_simulation_{name}", f"{system.name}/reference")
         metadata = provenance(
             context,
@@ -96,28 +113,33 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             upstream=upstream,
             registered_model=model_name,
             version=version,
-            surface=result.surface_json(),
+            drawn=result.surface_json(),
         )
         files.write_table(result.columns(), metadata)
         record_in_catalogue(files, system, stage)
         check_results = checks.judge_evaluation(system, result)
-        client.log_evaluation(model_name, version, metrics=result.metrics(), figures=figures)
+        metrics = result.metrics() | {"pmf_error": result.pmf_error.value}
+        judged_by = upstream[f"{system.name}/reference"]
+        client.log_evaluation(model_name, version, metrics, figures, judged_by)
+        error = result.pmf_error.standard_error
         decision = client.decide_champion(
             model_name,
             version,
-            error=result.pmf_error.value,
+            metrics,
             passed=all(check.passed for check in check_results),
-            reference=upstream[f"{system.name}/reference"],
+            reference_hash=judged_by,
+            tolerance=error if math.isfinite(error) else 0.0,
         )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage)),
             metadata=describe_file(files, system, stage)
             | {
                 "registered_model": f"{model_name} version {version}",
-                "decision": decision,
+                "champion": decision.promoted,
+                "decision": decision.reason,
                 "results": table(result.rows()),
             }
-            | {title.removesuffix(".png"): picture(figure, title) for title, figure in figures.items()},
+            | {title: picture(figure, title) for title, figure in figures.items()},
             check_results=check_results,
         )
 

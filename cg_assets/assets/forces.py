@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import dagster as dg
 
@@ -11,6 +12,7 @@ from cg_assets.assets.stage import asset_key, describe_file, picture, provenance
 from cg_assets.automation import batches_of
 from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
+from cg_assets.storage.schemas import FileMetadata
 from cg_assets.systems import SystemSpec, seed_of
 
 CODE_VERSION = "1"
@@ -40,7 +42,7 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
     )
     def forces(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
         from cg_assets.analysis.labels import measure_label_noise
-        from cg_assets.analysis.plots import label_noise_figure
+        from cg_assets.analysis.figures import label_noise_figure
         from cg_assets.mapping.run import fit_force_map, map_frames
 
         batch = context.partition_key
@@ -52,24 +54,18 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         frames = map_frames(system, samples, force_map)
         seed = seed_of(system.name, stage, batch)
         noise = measure_label_noise(system, samples, frames, force_map, seed, log_progress(context.log))
-        files.write_frames(
-            frames,
-            checks.mapped_metadata(
-                system,
-                force_map,
-                provenance(
-                    context,
-                    system,
-                    stage,
-                    CODE_VERSION,
-                    upstream=files.upstream(f"{system.name}/{source}/{batch}"),
-                    seed=seed,
-                    bias=files.describe(system.name, source, batch).metadata.extra["bias"],
-                    noise_floor=noise.to_json(),
-                ),
-            ),
-            batch,
+        metadata = provenance(
+            context,
+            system,
+            stage,
+            CODE_VERSION,
+            upstream=files.upstream(f"{system.name}/{source}/{batch}"),
+            seed=seed,
+            bias=files.describe(system.name, source, batch).metadata.extra["bias"],
+            force_map=force_map.to_json(),
+            noise_floor=noise.to_json(),
         )
+        files.write_frames(frames, mapped(metadata, system), batch)
         record_in_catalogue(files, system, stage, batch)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
@@ -85,3 +81,12 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         )
 
     return forces
+
+
+def mapped(metadata: FileMetadata, system: SystemSpec) -> FileMetadata:
+    """Metadata with the CG map that made the beads."""
+    from cg_assets.mapping.maps import build_map
+
+    cg_map = build_map(system)
+    extra = metadata.extra | {"cg_map": cg_map.to_json()}
+    return replace(metadata, bead_types=list(cg_map.bead_names), map_hash=cg_map.hash, extra=extra)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -40,51 +45,59 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         tracking: TrackingResource,
         device: DeviceResource,
     ) -> dg.MaterializeResult:
+        from cg_assets.analysis.figures import training_figure
         from cg_assets.analysis.labels import combined_noise_floor
-        from cg_assets.analysis.plots import training_figure
-        from cg_assets.training.data import training_data
+        from cg_assets.potentials.model_format import save_potential
+        from cg_assets.systems.load import specification_text
         from cg_assets.training.loop import train
-        from cg_assets.training.setup import network_config
+        from cg_assets.training.setup import network_config, training_data
 
         client = tracking.open()
         files = store.open()
         batches = files.batches(system.name, settings.labels)
         infos = [files.describe(system.name, settings.labels, batch) for batch in batches]
-        frames = files.read_frames(system.name, settings.labels, batches)
+        frames = [files.read_frames(system.name, settings.labels, [batch]) for batch in batches]
         upstream = files.upstream(*(f"{system.name}/{settings.labels}/{batch}" for batch in batches))
-        floor = combined_noise_floor(infos)
+        floor = combined_noise_floor(
+            [info.metadata.extra["noise_floor"] for info in infos], [info.rows for info in infos]
+        )
         data = training_data(frames, settings.frames, system.training.seed)
-        config = network_config(system, infos[0].metadata)
+        config = network_config(system)
         tags = {
             "dagster_run_id": context.run.run_id,
             "asset_key": key.to_user_string(),
-            "batches": ",".join(batches),
+            "batches": batches,
+            "upstream_data_versions": upstream,
             "code_version": CODE_VERSION,
         }
+        params = {"frames": len(data), **system.training.model_dump(), "network": system.network.model_dump()}
+        checkpoint = checkpoint_path(files.stage_folder(system.name, stage), config, params, data.hash())
+        registered_name = f"{system.name}.{name}"
         started = time.monotonic()
         with (
             device.lease() as leased,
-            client.start_training_run(system, name, tags=tags, files=[info.path for info in infos]) as run,
+            client.start_training_run(system.name, name, tags, params, [info.path for info in infos]),
+            tempfile.TemporaryDirectory() as scratch,
         ):
-            run.log_spec(system)
+            client.log_spec(specification_text(system))
             result = train(
                 config,
                 system.training,
                 data,
+                seed=system.training.seed,
                 device=leased.torch_name,
-                checkpoint=files.stage_folder(system.name, stage) / ".checkpoint.pt",
-                tag="/".join([system.content_hash, *upstream.values(), CODE_VERSION]),
-                on_epoch=lambda row: run.log_epoch(row | {"noise_floor": floor.value}),
+                checkpoint=checkpoint,
+                on_epoch=lambda row: client.log_epoch({**row, "noise_floor": floor.value}, step=int(row["epoch"])),
                 progress=log_progress(context.log),
             )
             figure = training_figure(system, result.history, floor)
-            run.log_figure(figure, "training.png")
-            version = run.register(result.module, config, example=frames.positions[:2])
+            client.log_figure(figure, "training")
+            weights_hash = save_potential(Path(scratch), result.module, config)
+            version = client.register(Path(scratch), registered_name, data.positions[:2], tags)
             used = leased.description
         seconds = time.monotonic() - started
-        history = {column: [row[column] for row in result.history] for column in result.history[0]}
         files.write_table(
-            history,
+            {column: [row[column] for row in result.history] for column in result.history[0]},
             provenance(
                 context,
                 system,
@@ -92,24 +105,25 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
                 CODE_VERSION,
                 upstream=upstream,
                 seed=system.training.seed,
-                registered_model=version.name,
-                version=version.version,
-                weights_hash=version.weights_hash,
+                registered_model=registered_name,
+                version=version,
+                weights_hash=weights_hash,
                 noise_floor=floor.to_json(),
             ),
         )
-        result.remove_checkpoint()
+        checkpoint.unlink(missing_ok=True)
         record_in_catalogue(files, system, stage)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(version.weights_hash),
+            data_version=dg.DataVersion(weights_hash),
             metadata=describe_file(files, system, stage)
             | {
-                "registered_model": f"{version.name} version {version.version}",
+                "registered_model": f"{registered_name} version {version}",
                 "frames": len(data),
                 "held_out_loss": result.held_out_loss,
                 "noise_floor": str(floor),
                 "loss_above_floor": result.held_out_loss - floor.value,
                 "epochs": len(result.history),
+                "best_epoch": result.best_epoch,
                 "seconds": round(seconds, 2),
                 "frames_per_second": round(result.frames_per_second),
                 "device": used,
@@ -119,3 +133,17 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         )
 
     return potential
+
+
+def checkpoint_path(folder: Path, *identity: Any) -> Path:
+    """Where an unfinished training keeps its state; another data set or other settings have another file.
+
+    Checkpoints of other trainings of this stage are removed.
+    """
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    path = folder / f".checkpoint-{digest}.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in folder.glob(".checkpoint-*.pt"):
+        if other != path:
+            other.unlink(missing_ok=True)
+    return path

@@ -41,7 +41,8 @@ def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         check_specs=checks.sampling_specs(key, plan),
     )
     def samples(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.plots import sampling_figure
+        from cg_assets.analysis.figures import equilibration_figure, sampling_figure
+        from cg_assets.analysis.labels import check_equilibration
         from cg_assets.sampling.build import build_sampler
         from cg_assets.sampling.run import run_sampler
 
@@ -68,6 +69,12 @@ def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         seconds = time.monotonic() - started
         record_in_catalogue(files, system, stage, batch)
         frames = files.read_frames(system.name, stage, [batch])
+        equilibration = None if plan.bias is None else check_equilibration(system, plan, frames)
+        figures = {"figure": picture(sampling_figure(system, frames), "sampled collective variables")}
+        if equilibration is not None:
+            figures["conditional_equilibration"] = picture(
+                equilibration_figure(system, equilibration), "mean forces of replicas from different starts"
+            )
         time_unit = unit("time", system.units)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
@@ -79,9 +86,9 @@ def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
                 "device": "CPU",
                 "kinetic_temperature": f"{summary['kinetic_temperature']:.5g} ± "
                 f"{summary['kinetic_temperature_error']:.2g} {unit('temperature', system.units)}",
-                "figure": picture(sampling_figure(system, frames), "sampled collective variables"),
-            },
-            check_results=checks.judge_samples(system, plan, frames, summary),
+            }
+            | figures,
+            check_results=checks.judge_samples(system, plan, frames, summary, equilibration),
         )
 
     return samples

@@ -40,7 +40,7 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         tracking: TrackingResource,
         device: DeviceResource,
     ) -> dg.MaterializeResult:
-        from cg_assets.analysis.plots import cg_simulation_figure
+        from cg_assets.analysis.figures import cg_simulation_figure
         from cg_assets.simulation.run import run_cg_simulation
 
         files = store.open()

@@ -66,6 +66,7 @@ def lease_device(home: Path) -> Iterator[Device]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            yield Device(f"cuda:{index}", f"GPU {index}, {torch.cuda.get_device_name(index)}")
+            torch.cuda.set_device(index)
+            yield Device("cuda", f"GPU {index}, {torch.cuda.get_device_name(index)}")
             return
     raise DeviceError(f"all {n_gpus} GPUs are leased; set the slots of the pool {'gpu'!r} to the number of GPUs")

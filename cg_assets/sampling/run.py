@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from cg_assets.frames import Frames
+from cg_assets.progress import Progress
+
+if TYPE_CHECKING:
+    from cg_assets.storage.pieces import PieceStore
 
 
 class Sampler(Protocol):
@@ -29,3 +33,35 @@ class Sampler(Protocol):
     def summary(self) -> dict[str, Any]:
         """What is known after the last piece: kinetic temperature with error, bias, sampled time, steps."""
         ...
+
+
+def run_sampler(sampler: Sampler, pieces: PieceStore, progress: Progress | None = None) -> dict[str, Any]:
+    """Do the pieces that are still to do, storing each with the state after it; the caller then finishes the batch.
+
+    Args:
+        sampler: a fresh sampler of the plan that the pieces are tagged with.
+        pieces: where the pieces lie; those of a killed run are kept and not sampled again.
+        progress: called after each piece.
+
+    Returns:
+        The sampler's summary.
+
+    Raises:
+        StorageError: another process works on this batch, or the disk is full.
+        SamplingError: the stored state does not fit the sampler.
+    """
+    done, state = pieces.resume()
+    try:
+        if state is not None:
+            sampler.restore(state)
+        if progress and done:
+            progress(done, sampler.n_chunks, "pieces")
+        for number in range(done, sampler.n_chunks):
+            frames = sampler.next_chunk()
+            pieces.append(frames, sampler.state())
+            if progress:
+                progress(number + 1, sampler.n_chunks, "pieces")
+        return sampler.summary()
+    except BaseException:
+        pieces.close()  # frees the lock; the pieces stay for the next run
+        raise

@@ -119,7 +119,10 @@ def query(home: Path, sql: str) -> pa.Table:
 def _connect(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
     import duckdb
 
-    options = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    options: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
     give_up = time.monotonic() + _BUSY_SECONDS
     while True:
         try:

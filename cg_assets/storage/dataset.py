@@ -107,12 +107,13 @@ class FrameDataset:
         """
         if rows is None:
             rows = slice(None)
-        if isinstance(rows, slice) or np.asarray(rows).dtype == bool:
+        if isinstance(rows, slice):
             index = np.arange(len(self))[rows]
         else:
-            index = np.asarray(rows, np.int64)
-        if len(index) and (index.min() < 0 or index.max() >= len(self)):
-            raise StorageError(f"{self.paths[0]}: rows {index.min()} to {index.max()} asked of {len(self)} frames")
+            given = np.asarray(rows)
+            index = np.flatnonzero(given) if given.dtype == bool else given.astype(np.int64)
+            if len(index) and (index.min() < 0 or index.max() >= len(self)):
+                raise StorageError(f"{self.paths[0]}: rows {index.min()} to {index.max()} asked of {len(self)} frames")
         groups = np.searchsorted(self._offsets, index, side="right") - 1
         order = np.argsort(groups, kind="stable")
         picked, starts = np.unique(groups[order], return_index=True)

@@ -57,11 +57,15 @@ class _ColumnHash:
         self._values, self._valid, self._lengths = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
 
     def update(self, array: pa.Array) -> None:
-        self._valid.update(array.is_valid().to_numpy(zero_copy_only=False))
+        valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else np.ones(len(array), bool)
+        self._valid.update(valid.tobytes())
         if self._text:
-            parts = [(value or "").encode() for value in _run(array)]
-            self._lengths.update(np.array([len(part) for part in parts], np.int64))
-            self._values.update(b"".join(parts))
+            array = array.fill_null("") if array.null_count else array
+            _, offsets, text = array.buffers()
+            edges = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
+            self._lengths.update(np.diff(edges).tobytes())
+            if text is not None and len(array):
+                self._values.update(memoryview(text)[int(edges[0]) : int(edges[-1])])
             return
         if pa.types.is_fixed_size_list(array.type):
             if array.null_count:
@@ -69,19 +73,10 @@ class _ColumnHash:
             array = array.flatten()
         if array.null_count:
             array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
-        self._values.update(np.ascontiguousarray(array.to_numpy(zero_copy_only=False)))
+        self._values.update(np.ascontiguousarray(array.to_numpy(zero_copy_only=False)).data)
 
     def hexdigest(self) -> str:
         return "/".join(part.hexdigest() for part in (self._valid, self._lengths, self._values))
-
-
-def _run(array: pa.Array) -> list[str | None]:
-    """Python strings, quickly where all are one (the batch column)."""
-    if len(array) and array.null_count == len(array):
-        return [None] * len(array)
-    if len(array) and not array.null_count and len(array.unique()) == 1:
-        return [array[0].as_py()] * len(array)
-    return array.to_pylist()
 
 
 def _type_name(kind: pa.DataType) -> str:

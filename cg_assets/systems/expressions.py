@@ -147,7 +147,7 @@ def _check(node: ast.AST, text: str, names: set[str], depth: int, exponents: flo
         raise ExpressionError(f"expression nests more than {MAX_DEPTH} operations deep; shorten it")
     match node:
         case ast.Constant(value=value):
-            if type(value) not in (int, float):
+            if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ExpressionError(f"{piece!r} is not a number; {_ALLOWED}")
             if not _finite(value):
                 raise ExpressionError(f"number {piece!r} is too large; numbers must be finite")
@@ -188,7 +188,7 @@ def _check(node: ast.AST, text: str, names: set[str], depth: int, exponents: flo
 
 def _evaluate(node: ast.expr, variables: Mapping[str, NDArray[np.float64]]) -> Any:
     match node:
-        case ast.Constant(value=value):
+        case ast.Constant(value=int() | float() as value):
             return np.float64(value)
         case ast.Name(id=name):
             return np.float64(CONSTANTS[name]) if name in CONSTANTS else variables[name]

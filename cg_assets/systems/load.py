@@ -117,3 +117,8 @@ def _explain(path: Path, error: ValidationError) -> str:
         reason = item["msg"].removeprefix("Value error, ")
         lines.append(f"  {field}{shown}: {reason}")
     return "\n".join(lines)
+
+
+def specification_text(system: SystemSpec) -> str:
+    """The whole specification as YAML, with everything that it took from defaults and from `extends`."""
+    return yaml.safe_dump(system.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

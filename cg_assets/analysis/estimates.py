@@ -1,0 +1,144 @@
+"""Numbers with error bars: the `Estimate`, independent blocks of frames, the jackknife and autocorrelation times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FEW_REPLICAS = 8
+"""With fewer replicas than this, blocks of time take the place of replicas as independent pieces."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error.
+
+    Attributes:
+        value: the number; inf or nan where the data do not determine it.
+        standard_error: one standard deviation of `value`; nan where it is not known, 0 for exact numbers.
+        unit: unit of both; empty for pure numbers.
+    """
+
+    value: float
+    standard_error: float
+    unit: str = ""
+
+    def __str__(self) -> str:
+        """Value and error with two digits of the error, for example `0.0212 ± 0.0004 kJ/mol`."""
+        unit = f" {self.unit}" if self.unit else ""
+        if not (math.isfinite(self.standard_error) and self.standard_error > 0 and math.isfinite(self.value)):
+            return f"{self.value:.4g}{unit}" + ("" if self.standard_error == 0 else " (error unknown)")
+        digits = max(0, 1 - math.floor(math.log10(self.standard_error)))
+        if digits > 6 or abs(self.value) >= 1e6:
+            return f"{self.value:.6g} ± {self.standard_error:.2g}{unit}"
+        return f"{self.value:.{digits}f} ± {self.standard_error:.{digits}f}{unit}"
+
+    def z(self, reference: float | Estimate) -> float:
+        """Difference to a reference in units of the combined standard error."""
+        other = reference if isinstance(reference, Estimate) else Estimate(float(reference), 0.0)
+        return (self.value - other.value) / math.hypot(self.standard_error, other.standard_error)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; numbers that are not finite become null."""
+        value, error = (number if math.isfinite(number) else None for number in (self.value, self.standard_error))
+        return {"value": value, "standard_error": error, "unit": self.unit}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Estimate:
+        """The estimate that `to_json` described; null is read as nan."""
+        value, error = (math.nan if content[key] is None else content[key] for key in ("value", "standard_error"))
+        return cls(float(value), float(error), str(content.get("unit", "")))
+
+
+def independent_blocks(
+    replica: ArrayLike, time: ArrayLike | None = None, n_blocks: int = 50, few_replicas: int = FEW_REPLICAS
+) -> NDArray[np.int64]:
+    """Number the nearly independent pieces of the data: replicas, or stretches of time where replicas are few.
+
+    Args:
+        replica: `(n_frames,)` replica of each frame.
+        time: `(n_frames,)` time of each frame; without it frames of a replica are taken to be in order.
+        n_blocks: largest number of blocks (replicas are joined), or the number of blocks aimed at (time is cut).
+        few_replicas: with fewer replicas than this each is cut into stretches of time.
+
+    Returns:
+        `(n_frames,)` block numbers 0, 1, ...
+    """
+    _, member = np.unique(np.asarray(replica), return_inverse=True)
+    n_replicas = int(member.max()) + 1 if len(member) else 0
+    if n_replicas >= few_replicas:
+        return member * min(n_blocks, n_replicas) // n_replicas
+    pieces = max(1, n_blocks // max(n_replicas, 1))
+    return member * pieces + time_blocks(member, time, pieces)
+
+
+def time_blocks(replica: ArrayLike, time: ArrayLike | None, n_pieces: int) -> NDArray[np.int64]:
+    """Index 0 .. n_pieces - 1 of the stretch of each replica that a frame is in, stretches of equal frame number."""
+    member = np.unique(np.asarray(replica), return_inverse=True)[1]
+    moment = np.arange(len(member)) if time is None else np.asarray(time)
+    order = np.lexsort((moment, member))
+    counts = np.bincount(member)
+    rank = np.empty(len(member), dtype=np.int64)
+    rank[order] = np.arange(len(member)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rank * n_pieces // counts[member]
+
+
+def jackknife(
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64] | float], blocks: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Value and delete-one standard error of a statistic of summed block totals.
+
+    Args:
+        statistic: function of the sum over blocks, for example of a histogram.
+        blocks: `(n_blocks, ...)` total of each independent block.
+
+    Returns:
+        The statistic of all blocks and its standard error (nan for fewer than two blocks), same shape.
+    """
+    parts = np.asarray(blocks, dtype=np.float64)
+    total = parts.sum(axis=0)
+    value = np.asarray(statistic(total), dtype=np.float64)
+    n_blocks = len(parts)
+    if n_blocks < 2:
+        return value, np.full_like(value, np.nan)
+    left_out = np.stack([np.asarray(statistic(total - part), dtype=np.float64) for part in parts])
+    with np.errstate(invalid="ignore"):
+        deviation = left_out - left_out.mean(axis=0)
+        return value, np.sqrt((n_blocks - 1) / n_blocks * (deviation**2).sum(axis=0))
+
+
+def autocorrelation_time(series: ArrayLike, window: float = 5.0) -> float:
+    """Integrated autocorrelation time τ = 1/2 + Σ ρ(k) [frames], pooled over several series; white noise has 1/2.
+
+    The sum stops at the first k beyond `window` τ (A. Sokal, Monte Carlo Methods in Statistical Mechanics, 1997).
+
+    Args:
+        series: `(n_series, n_times)` or `(n_times,)`; each series is taken relative to its own mean.
+        window: length of the sum in units of τ.
+    """
+    values = np.atleast_2d(np.asarray(series, dtype=np.float64))
+    n_times = values.shape[1]
+    values = values - values.mean(axis=1, keepdims=True)
+    if n_times < 4 or not np.any(values):
+        return 0.5
+    correlation = np.zeros(n_times)
+    for rows in np.array_split(values, max(1, values.size // 4_000_000)):
+        spectrum = np.abs(np.fft.rfft(rows, 2 * n_times, axis=1)) ** 2
+        correlation += np.fft.irfft(spectrum, axis=1)[:, :n_times].sum(axis=0)
+    correlation /= np.arange(n_times, 0, -1)
+    correlation /= correlation[0]
+    running = 0.5 + np.cumsum(correlation[1:])
+    beyond = np.flatnonzero(np.arange(1, n_times) >= window * running)
+    return float(max(0.5, running[beyond[0]] if len(beyond) else running[-1]))
+
+
+def effective_samples(weights: ArrayLike) -> float:
+    """Kish's effective number of samples (Σw)² / Σw²."""
+    values = np.asarray(weights, dtype=np.float64)
+    total = float((values**2).sum())
+    return float(values.sum() ** 2 / total) if total > 0 else 0.0

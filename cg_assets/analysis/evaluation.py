@@ -1,0 +1,316 @@
+"""Judge a trained potential: free energies, populations, barriers, stability, bonds and chirality, each with its error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.analysis.estimates import Estimate
+from cg_assets.analysis.labels import bin_model_labels
+from cg_assets.analysis.metrics import (
+    barrier_height,
+    basin_free_energy,
+    basin_population,
+    jsd,
+    pmf_error,
+    pmf_rmse,
+)
+from cg_assets.analysis.monitors import BondMonitor, ChiralityMonitor, bond_monitor, chirality_monitor
+from cg_assets.analysis.noise import IntegratedPMF, integrate_mean_force
+from cg_assets.analysis.reference import Reference, reference_barrier
+from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_energy_surface
+from cg_assets.frames import Frames
+from cg_assets.mapping.maps import build_map
+from cg_assets.systems.spec import LinearMapping, QuadratureReference, SystemSpec
+from cg_assets.units import unit
+
+EnergyFunction = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Positions `(n_frames, n_beads, dimension)` to energies `(n_frames,)` [kJ/mol or reduced]."""
+
+UNBIASED, ENHANCED = 0, 1
+"""Value of `Frames.window` in CG simulations: without a bias, and under the frozen bias of the biased samples."""
+MAX_BOND_DIVERGENCE = 0.05
+"""Largest Jensen-Shannon divergence of a bond-length distribution that passes."""
+MAX_FLIPPED = 0.001
+"""Largest fraction of frames with a flipped chiral centre that passes."""
+
+
+@dataclass(frozen=True)
+class Monitors:
+    """Local health of a molecule's CG simulation."""
+
+    bonds: BondMonitor
+    chirality: ChiralityMonitor
+    bead_names: tuple[str, ...]
+
+    @property
+    def bonds_ok(self) -> bool:
+        """Whether every bond is distributed as in the data."""
+        return bool((self.bonds.divergence <= MAX_BOND_DIVERGENCE).all())
+
+    @property
+    def chirality_ok(self) -> bool:
+        """Whether no chiral centre has flipped."""
+        return self.chirality.largest_flipped <= MAX_FLIPPED
+
+    def bonds_json(self) -> dict[str, float]:
+        """Divergence of each bond."""
+        names = [f"{self.bead_names[i]} - {self.bead_names[j]}" for i, j in self.bonds.pairs]
+        return {name: float(value) for name, value in zip(names, self.bonds.divergence, strict=True)}
+
+    def chirality_json(self) -> dict[str, float]:
+        """Flipped fraction of each chiral centre."""
+        names = [self.bead_names[centre[0]] for centre in self.chirality.centres]
+        return {name: item.value for name, item in zip(names, self.chirality.flipped, strict=True)}
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The judgement of one potential.
+
+    Attributes:
+        quantities: name to the potential's estimate and the reference's (None where it has none).
+        pmf_error: the figure of merit that decides.
+        stable_replicas: replicas of the CG simulation that did not explode.
+        replicas: all its replicas.
+        grid: values of a one-dimensional CG coordinate; empty for molecules.
+        model_pmf: W on `grid` less its minimum [energy].
+        data_pmf: PMF integrated from the binned labels; None for molecules.
+        surface: free-energy surface of the CG simulation.
+        data_surface: that of the frames that it was trained on, without their bias.
+        monitors: bonds and chirality of molecules.
+        kinetic_temperatures: `(n_replicas,)` of the CG simulation.
+    """
+
+    quantities: dict[str, tuple[Estimate, Estimate | None]]
+    pmf_error: Estimate
+    stable_replicas: int
+    replicas: int
+    surface: FreeEnergySurface
+    data_surface: FreeEnergySurface
+    grid: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    model_pmf: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    data_pmf: IntegratedPMF | None = None
+    monitors: Monitors | None = None
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The figures of merit as columns of a table."""
+        columns: dict[str, list[Any]] = {
+            name: [] for name in ("quantity", "value", "standard_error", "unit", "reference", "reference_error")
+        }
+        for name, (estimate, reference) in self.quantities.items():
+            known = reference or Estimate(math.nan, math.nan)
+            row = (name, estimate.value, estimate.standard_error, estimate.unit, known.value, known.standard_error)
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+        return columns
+
+    def rows(self) -> list[dict[str, str]]:
+        """The figures of merit as rows of a table for people."""
+        return [
+            {"quantity": name, "result": str(estimate), "reference": "" if reference is None else str(reference)}
+            for name, (estimate, reference) in self.quantities.items()
+        ]
+
+    def metrics(self) -> dict[str, float]:
+        """The figures of merit that are finite numbers."""
+        values = {name.replace(" ", "_"): estimate.value for name, (estimate, _) in self.quantities.items()}
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def surface_json(self) -> dict[str, Any]:
+        """What the comparison draws."""
+        return {
+            "grid": self.grid.tolist(),
+            "model_pmf": self.model_pmf.tolist(),
+            "probability": self.surface.probability.ravel().tolist(),
+            "data_probability": self.data_surface.probability.ravel().tolist(),
+        }
+
+
+def evaluate(
+    system: SystemSpec,
+    energy: EnergyFunction,
+    reference: Reference,
+    simulation: Frames,
+    summary: Mapping[str, Any],
+    data: Frames,
+) -> EvaluationResult:
+    """Judge a potential against the reference.
+
+    Args:
+        system: the system.
+        energy: the trained potential.
+        reference: what it is judged against.
+        simulation: frames of its CG simulation; `window` tells runs without a bias (0) from enhanced ones (1).
+        summary: `replicas` and `stable_replicas` of the simulation.
+        data: CG frames that it was trained on.
+    """
+    if isinstance(system.mapping, LinearMapping):
+        return _evaluate_model_potential(system, energy, reference, simulation, summary, data)
+    return _evaluate_molecule(system, reference, simulation, summary, data)
+
+
+def _evaluate_model_potential(
+    system: SystemSpec,
+    energy: EnergyFunction,
+    reference: Reference,
+    simulation: Frames,
+    summary: Mapping[str, Any],
+    data: Frames,
+) -> EvaluationResult:
+    (name,) = system.variable_names
+    thermal_energy, energy_unit = system.thermal_energy, unit("energy", system.units)
+    settings = system.evaluation.reference
+    interval = settings.range if isinstance(settings, QuadratureReference) else tuple(reference.bins.edges[0][[0, -1]])
+    grid = reference.bins.centres[0]
+    model = energy(grid[:, None, None]) / thermal_energy
+    exact = np.asarray(reference.pmf) / thermal_energy
+    labels = integrate_mean_force(bin_model_labels(system, data))
+    covered = labels.grid[0] <= interval[0] and labels.grid[-1] >= interval[1]
+    quantities: dict[str, tuple[Estimate, Estimate | None]] = {}
+    error = Estimate(pmf_rmse(grid, model, exact, interval).value, math.nan, "kT")
+    if covered:
+        # The labels' own statistical error, propagated along the model's PMF on the labels' grid.
+        on_labels = np.interp(labels.grid, grid, model)
+        exact_there = np.interp(labels.grid, grid, exact)
+        covariance = labels.covariance / thermal_energy**2
+        along = pmf_rmse(labels.grid, on_labels, exact_there, interval, covariance=covariance)
+        error = Estimate(error.value, along.standard_error, "kT")
+        direct = pmf_rmse(labels.grid, labels.pmf / thermal_energy, exact_there, interval, covariance=covariance)
+        quantities["PMF error of the binned labels"] = (direct, None)
+    quantities = {"PMF error": (error, None)} | quantities
+
+    barrier = reference_barrier(system, reference)
+    if barrier is not None:
+        first, second = (basin.limits[name] for basin in system.evaluation.basins.values())
+        found = barrier_height(grid, model * thermal_energy, first, second)
+        spread = math.nan
+        if covered:
+            spread = barrier_height(
+                labels.grid, labels.pmf, first, second, covariance=labels.covariance
+            ).standard_error
+        quantities["barrier"] = (Estimate(found.value, spread, energy_unit), barrier)
+
+    simulated = {name: simulation.collective_variables[name].astype(np.float64)}
+    low, high = system.network.range  # type: ignore[union-attr]
+    fine = np.linspace(low, high, 4001)
+    weight = np.exp(-(energy(fine[:, None, None]) - energy(fine[:, None, None]).min()) / thermal_energy)
+    for basin, region in system.evaluation.basins.items():
+        inside = (fine >= region.limits[name][0]) & (fine <= region.limits[name][1])
+        share = float(weight[inside].sum() / weight.sum())
+        population = basin_population(simulated, region.limits, simulation.replica, simulation.time)
+        quantities[f"population {basin}"] = (
+            Estimate(share, population.standard_error),
+            reference.populations[basin],
+        )
+        quantities[f"population {basin} in the CG simulation"] = (population, Estimate(share, 0.0))
+    surface = free_energy_surface(
+        simulated[name], reference.bins, thermal_energy, simulation.replica, simulation.time, unit=energy_unit
+    )
+    data_surface = free_energy_surface(
+        data.collective_variables[name].astype(np.float64),
+        reference.bins,
+        thermal_energy,
+        data.replica,
+        data.time,
+        weights=_weights(system, data),
+        unit=energy_unit,
+    )
+    return EvaluationResult(
+        quantities=_with_stability(quantities, summary),
+        pmf_error=error,
+        stable_replicas=summary["stable_replicas"],
+        replicas=summary["replicas"],
+        surface=surface,
+        data_surface=data_surface,
+        grid=grid,
+        model_pmf=(model - model.min()) * thermal_energy,
+        data_pmf=labels,
+    )
+
+
+def _evaluate_molecule(
+    system: SystemSpec, reference: Reference, simulation: Frames, summary: Mapping[str, Any], data: Frames
+) -> EvaluationResult:
+    enhanced = simulation.window == ENHANCED
+    sampled = simulation.select(enhanced if enhanced.any() else ~enhanced)
+    surface, data_surface = _surface(system, reference, sampled), _surface(system, reference, data)
+    pooled = reference.surface
+    between = reference.disagreement()
+    error = pmf_error(surface, pooled)
+    quantities: dict[str, tuple[Estimate, Estimate | None]] = {
+        "JSD": (jsd(surface, pooled), between["jsd"]),
+        "PMF error": (error, between["pmf_error"]),
+        "JSD of the training data": (jsd(data_surface, pooled), between["jsd"]),
+        "PMF error of the training data": (pmf_error(data_surface, pooled), between["pmf_error"]),
+    }
+    for frames, of in ((sampled, ""), (data, " of the training data")):
+        weights = _weights(system, frames)
+        for name, basin in system.evaluation.basins.items():
+            variables = {key: values.astype(np.float64) for key, values in frames.collective_variables.items()}
+            arguments = (variables, basin.limits, frames.replica, frames.time)
+            quantities[f"population {name}{of}"] = (
+                basin_population(*arguments, weights=weights),
+                reference.populations[name],
+            )
+            energy = basin_free_energy(
+                *arguments, thermal_energy=system.thermal_energy, weights=weights, unit=unit("energy", system.units)
+            )
+            quantities[f"free energy {name}{of}"] = (energy, reference.free_energies[name])
+    cg_map = build_map(system)
+    free = simulation.select(simulation.window == UNBIASED)
+    monitors = Monitors(
+        bonds=bond_monitor(free.positions, data.positions, cg_map.bonds),
+        chirality=chirality_monitor(free.positions, data.positions, free.replica, cg_map.bonds),
+        bead_names=tuple(cg_map.bead_names),
+    )
+    quantities["largest bond JSD"] = (Estimate(float(monitors.bonds.divergence.max()), math.nan), None)
+    flipped = max(monitors.chirality.flipped, key=lambda item: item.value, default=Estimate(0.0, 0.0))
+    quantities["frames with flipped chirality"] = (flipped, None)
+    return EvaluationResult(
+        quantities=_with_stability(quantities, summary),
+        pmf_error=error,
+        stable_replicas=summary["stable_replicas"],
+        replicas=summary["replicas"],
+        surface=surface,
+        data_surface=data_surface,
+        monitors=monitors,
+    )
+
+
+def _surface(system: SystemSpec, reference: Reference, frames: Frames) -> FreeEnergySurface:
+    columns = [frames.collective_variables[name].astype(np.float64) for name in reference.names]
+    return free_energy_surface(
+        np.stack(columns, axis=1),
+        reference.bins,
+        system.thermal_energy,
+        frames.replica,
+        frames.time,
+        weights=_weights(system, frames),
+        unit=unit("energy", system.units),
+    )
+
+
+def _weights(system: SystemSpec, frames: Frames) -> NDArray[np.float64] | None:
+    """Weights that take a bias out of frames; None where there was none."""
+    if frames.bias_energy is None or not np.any(frames.bias_energy):
+        return None
+    return bias_weights(frames.bias_energy, system.thermal_energy)
+
+
+def _with_stability(
+    quantities: dict[str, tuple[Estimate, Estimate | None]], summary: Mapping[str, Any]
+) -> dict[str, tuple[Estimate, Estimate | None]]:
+    replicas, stable = summary["replicas"], summary["stable_replicas"]
+    share = stable / replicas
+    error = math.sqrt(share * (1 - share) / replicas) or 1.0 / replicas
+    temperature = Estimate(summary["kinetic_temperature"], summary["kinetic_temperature_error"], summary["unit"])
+    return quantities | {
+        "stable replicas": (Estimate(share, error), Estimate(1.0, 0.0)),
+        "kinetic temperature": (temperature, Estimate(summary["target_temperature"], 0.0, summary["unit"])),
+    }

@@ -1,0 +1,153 @@
+"""Judge samples and force labels of any system: conditional equilibration, and the noise that training cannot beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cg_assets.analysis.clusters import Bins
+from cg_assets.analysis.collective_variables import projected_forces
+from cg_assets.analysis.equilibration import ConditionalEquilibration, conditional_equilibration, halves_in_time
+from cg_assets.analysis.estimates import Estimate
+from cg_assets.analysis.noise import BinnedLabels, ConditionalNoise, bin_labels, conditional_noise
+from cg_assets.frames import Frames
+from cg_assets.mapping.force_maps import ForceMap
+from cg_assets.mapping.maps import build_map
+from cg_assets.progress import Progress
+from cg_assets.systems.spec import LinearMapping, MetadynamicsBias, SamplingPlan, SystemSpec, Torsion
+from cg_assets.units import unit
+
+LABEL_BINS = 200
+"""Bins of a one-dimensional CG coordinate over the range of the data."""
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """The noise of a batch of force labels.
+
+    Attributes:
+        floor: mean squared deviation of a force component from its conditional mean [force unit squared].
+        method: how it was measured.
+        bins: noise per bin of a one-dimensional CG coordinate; None for molecules.
+        beads: noise per bead of a molecule; None for model potentials.
+        bead_names: names of the beads.
+    """
+
+    floor: Estimate
+    method: str
+    bins: BinnedLabels | None = None
+    beads: ConditionalNoise | None = None
+    bead_names: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The floor and the method in plain JSON types."""
+        return self.floor.to_json() | {"method": self.method}
+
+
+def squared_force_unit(system: SystemSpec) -> str:
+    """Unit of a squared force component."""
+    return f"({unit('force', system.units)})²"
+
+
+def label_bins(system: SystemSpec, frames: Frames) -> Bins:
+    """Equal bins of the one CG coordinate over the range of the data."""
+    (name,) = system.variable_names
+    values = frames.collective_variables[name]
+    return Bins.between([[float(values.min()), float(values.max()) + 1e-6]], LABEL_BINS)
+
+
+def bin_model_labels(system: SystemSpec, frames: Frames) -> BinnedLabels:
+    """Mean force and noise per bin of a model potential's CG frames."""
+    (name,) = system.variable_names
+    forces = np.asarray(frames.forces, dtype=np.float64)[:, 0, 0]
+    values = frames.collective_variables[name].astype(np.float64)
+    return bin_labels(
+        values, forces, frames.replica, frames.time, bins=label_bins(system, frames), unit=squared_force_unit(system)
+    )
+
+
+def measure_label_noise(
+    system: SystemSpec,
+    samples: Frames,
+    frames: Frames,
+    force_map: ForceMap,
+    seed: int,
+    progress: Progress | None = None,
+) -> LabelNoise:
+    """Measure the noise floor of force labels.
+
+    A model potential's labels are binned in its CG coordinate. A molecule's beads are held fixed in frames drawn at
+    random while its other atoms move, which gives repeated labels of the same configuration.
+
+    Args:
+        system: the system.
+        samples: atomistic frames.
+        frames: their CG frames with force labels.
+        force_map: the map that made the labels.
+        seed: seed of the conditional sampling.
+        progress: told of the conditional sampling.
+    """
+    if isinstance(system.mapping, LinearMapping):
+        bins = bin_model_labels(system, frames)
+        return LabelNoise(bins.noise_floor, f"variance in {LABEL_BINS} bins of the CG coordinate", bins=bins)
+    from cg_assets.sampling.conditional import sample_conditional_forces
+
+    cg_map = build_map(system)
+    repeated = sample_conditional_forces(system, samples, cg_map, force_map, seed, progress=progress)
+    beads = conditional_noise(repeated.forces, squared_force_unit(system))
+    n_configurations, n_samples = repeated.forces.shape[:2]
+    method = f"{n_samples} samples with fixed beads in each of {n_configurations} frames"
+    return LabelNoise(beads.noise_floor, method, beads=beads, bead_names=tuple(cg_map.bead_names))
+
+
+def combined_noise_floor(noise_floors: list[dict[str, Any]], rows: list[int]) -> Estimate:
+    """Noise floor of several batches together, each weighted by its number of frames.
+
+    Args:
+        noise_floors: what `LabelNoise.to_json` gave for each batch.
+        rows: frames of each batch.
+    """
+    estimates = [Estimate.from_json(item) for item in noise_floors]
+    share = np.array(rows) / np.sum(rows)
+    value = sum(part * item.value for part, item in zip(share, estimates, strict=True))
+    variance = sum((part * item.standard_error) ** 2 for part, item in zip(share, estimates, strict=True))
+    return Estimate(float(value), float(np.sqrt(variance)), estimates[0].unit)
+
+
+def check_equilibration(system: SystemSpec, plan: SamplingPlan, frames: Frames) -> ConditionalEquilibration:
+    """Do replicas from different starts agree on the mean forces?
+
+    Replicas drawn from the exact density of a static bias need not forget where they started, for together they are in
+    equilibrium from the first frame on; of them the first and the second half in time are compared.
+
+    Args:
+        system: the system.
+        plan: the plan that was sampled.
+        frames: atomistic frames of a biased batch, probe replicas included.
+    """
+    names = system.variable_names
+    variables = np.stack([frames.collective_variables[name].astype(np.float64) for name in names], axis=1)
+    cg_map = build_map(system)
+    if isinstance(system.mapping, LinearMapping):
+        weights = cg_map.matrix[0] / (cg_map.matrix[0] @ cg_map.matrix[0])
+        forces = (np.asarray(frames.forces, dtype=np.float64)[:, 0] @ weights)[:, None]
+        bins = None
+    else:
+        beads = cg_map.apply(frames.positions.astype(np.float64))
+        forces = projected_forces(system, cg_map, beads, _slice(cg_map.matrix != 0, frames))
+        bins = Bins.between([_limits(system, name) for name in names], 12) if len(names) == 2 else None
+    exact_starts = plan.starts == "equilibrium" and not isinstance(plan.bias, MetadynamicsBias)
+    group = halves_in_time(frames.replica, frames.time) if exact_starts else frames.start
+    return conditional_equilibration(variables[:, :2], forces, group, frames.replica, frames.time, bins=bins)
+
+
+def _slice(members: np.ndarray, frames: Frames) -> np.ndarray:
+    """Total force on the atoms of each bead: any label will do to compare replicas with each other."""
+    return np.matmul(members.astype(np.float64), np.asarray(frames.forces, dtype=np.float64))
+
+
+def _limits(system: SystemSpec, name: str) -> tuple[float, float]:
+    variable = system.collective_variables[name]
+    return (-np.pi, np.pi + 1e-6) if isinstance(variable, Torsion) else variable.range

@@ -1,0 +1,241 @@
+"""The checks of each stage: what they are called, and how results become their verdicts.
+
+A check runs inside the step that makes its asset, on the data as they are read back from the finished file, so that it
+costs no further process. A failed blocking check keeps everything downstream from running.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+
+from cg_assets.systems.spec import LinearMapping, SamplingPlan, SystemSpec
+from cg_assets.units import unit
+
+if TYPE_CHECKING:
+    from cg_assets.analysis.equilibration import ConditionalEquilibration
+    from cg_assets.analysis.estimates import Estimate
+    from cg_assets.analysis.evaluation import EvaluationResult
+    from cg_assets.analysis.labels import LabelNoise
+    from cg_assets.frames import Frames
+    from cg_assets.simulation.run import CGSimulationResult
+    from cg_assets.training.loop import TrainingResult
+
+TEMPERATURE_Z = 5.0
+"""Standard errors by which a kinetic temperature may miss its target, beyond the integrator's own 1 %."""
+
+
+def _spec(key: dg.AssetKey, name: str, description: str, blocking: bool = True) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(name, asset=key, description=description, blocking=blocking)
+
+
+def _result(name: str, passed: bool, metadata: dict[str, Any], warn: bool = False) -> dg.AssetCheckResult:
+    severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
+    return dg.AssetCheckResult(check_name=name, passed=bool(passed), severity=severity, metadata=metadata)
+
+
+# --------------------------------------------------------------------------------------- samples
+
+
+def sampling_specs(key: dg.AssetKey, plan: SamplingPlan) -> list[dg.AssetCheckSpec]:
+    """Checks of `trajectories` and `biased_samples`."""
+    specs = [
+        _spec(key, "schema", "The file can be read back and holds as many frames as the plan asks for."),
+        _spec(key, "finite", "Every position, force and energy is a finite number."),
+        _spec(key, "kinetic_temperature", "The kinetic temperature is that of the system, within its error."),
+    ]
+    if plan.bias is not None:
+        text = (
+            "Replicas from different starts agree on the mean force in each bin of the collective variables: what the "
+            "bias does not drive has come to equilibrium."
+        )
+        specs.append(_spec(key, "conditional_equilibration", text))
+    return specs
+
+
+def judge_samples(
+    system: SystemSpec,
+    plan: SamplingPlan,
+    frames: Frames,
+    summary: dict[str, Any],
+    equilibration: ConditionalEquilibration | None,
+) -> list[dg.AssetCheckResult]:
+    """Verdicts of the checks of one batch of samples."""
+    replicas = plan.replicas + (plan.probe.replicas if plan.probe else 0)
+    expected = replicas * plan.frames_per_replica
+    results = [
+        _result("schema", len(frames) == expected, {"frames": len(frames), "planned": expected}),
+        _finite(frames),
+        _temperature(system, summary["kinetic_temperature"], summary["kinetic_temperature_error"]),
+    ]
+    if equilibration is not None:
+        results.append(
+            _result("conditional_equilibration", equilibration.passed, _without_nothing(equilibration.to_json()))
+        )
+    return results
+
+
+def _finite(frames: Frames) -> dg.AssetCheckResult:
+    arrays = {
+        "positions": frames.positions,
+        "forces": frames.forces,
+        "potential_energy": frames.potential_energy,
+        "bias_energy": frames.bias_energy,
+    }
+    bad = {name: int((~np.isfinite(array)).sum()) for name, array in arrays.items() if array is not None}
+    return _result("finite", not any(bad.values()), {f"{name}_not_finite": count for name, count in bad.items()})
+
+
+def _temperature(system: SystemSpec, value: float, error: float) -> dg.AssetCheckResult:
+    allowed = TEMPERATURE_Z * error + 0.01 * system.temperature
+    return _result(
+        "kinetic_temperature",
+        math.isfinite(value) and abs(value - system.temperature) <= allowed,
+        {
+            "kinetic_temperature": value,
+            "standard_error": error,
+            "target": system.temperature,
+            "unit": unit("temperature", system.units),
+        },
+    )
+
+
+# --------------------------------------------------------------------------------------- force labels
+
+
+def force_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Checks of `mapped_forces` and `relabelled_forces`."""
+    return [
+        _spec(key, "finite", "Every bead position and force is a finite number."),
+        _spec(key, "force_map", "The force map has the mean force as its conditional mean under the constraints."),
+        _spec(key, "noise_floor", "The noise floor of the labels is known to 10 % and below their mean square."),
+    ]
+
+
+def judge_forces(system: SystemSpec, frames: Frames, force_map: Any, noise: LabelNoise) -> list[dg.AssetCheckResult]:
+    """Verdicts of the checks of one batch of force labels. The map itself was validated before it was used."""
+    floor = noise.floor
+    forces = np.asarray(frames.forces, dtype=np.float64)
+    mean_square = float((forces**2).mean())
+    known = math.isfinite(floor.value) and floor.standard_error <= 0.1 * floor.value + 1e-12
+    return [
+        _finite(frames),
+        _result("force_map", True, {"kind": force_map.kind, "hash": force_map.hash}),
+        _result(
+            "noise_floor",
+            known and floor.value <= mean_square,
+            {
+                "noise_floor": floor.value,
+                "standard_error": floor.standard_error,
+                "mean_square_force": mean_square,
+                "unit": floor.unit,
+                "method": noise.method,
+            },
+        ),
+    ]
+
+
+# --------------------------------------------------------------------------------------- potentials
+
+
+def potential_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Checks of `potential_<name>`."""
+    text = "The held-out loss is finite and not below the noise floor beyond its error (else frames have leaked)."
+    return [_spec(key, "loss_and_noise_floor", text)]
+
+
+def judge_potential(result: TrainingResult, floor: Estimate) -> list[dg.AssetCheckResult]:
+    """Verdict on a training. The error of the held-out loss counts each frame as one independent number."""
+    loss = result.held_out_loss
+    held_out_error = loss * math.sqrt(2.0 / result.n_held_out)
+    allowed = floor.value - 5.0 * math.hypot(floor.standard_error, held_out_error)
+    return [
+        _result(
+            "loss_and_noise_floor",
+            math.isfinite(loss) and loss >= allowed,
+            {
+                "held_out_loss": loss,
+                "held_out_loss_standard_error": held_out_error,
+                "noise_floor": floor.value,
+                "noise_floor_standard_error": floor.standard_error,
+                "loss_above_floor": loss - floor.value,
+                "unit": floor.unit,
+            },
+        )
+    ]
+
+
+# --------------------------------------------------------------------------------------- CG simulation
+
+
+def simulation_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Checks of `cg_simulation_<name>`; they do not block, so that a bad potential is still judged and compared."""
+    return [
+        _spec(key, "kinetic_temperature", "The beads have the temperature of the system, within its error.", False),
+        _spec(key, "stability", "No replica exploded.", False),
+    ]
+
+
+def judge_simulation(system: SystemSpec, result: CGSimulationResult) -> list[dg.AssetCheckResult]:
+    """Verdicts on a CG simulation."""
+    return [
+        _temperature(system, result.kinetic_temperature, result.kinetic_temperature_error),
+        _result(
+            "stability",
+            result.stable_replicas == result.replicas,
+            {"stable_replicas": result.stable_replicas, "replicas": result.replicas},
+        ),
+    ]
+
+
+# --------------------------------------------------------------------------------------- evaluation
+
+
+def evaluation_specs(system: SystemSpec, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Checks of `evaluation_<name>`: a model that fails one never becomes champion. They do not block the comparison."""
+    specs = [
+        _spec(key, "pmf_error", f"The PMF error is at most {system.evaluation.max_pmf_error}.", False),
+        _spec(key, "stability", "No replica of the CG simulation exploded.", False),
+    ]
+    if not isinstance(system.mapping, LinearMapping):
+        specs += [
+            _spec(key, "bonds", "Bond lengths of the CG simulation are distributed as in the data.", False),
+            _spec(key, "chirality", "No chiral centre of the CG simulation has flipped.", False),
+        ]
+    return specs
+
+
+def judge_evaluation(system: SystemSpec, result: EvaluationResult) -> list[dg.AssetCheckResult]:
+    """Verdicts on a potential."""
+    error = result.pmf_error
+    results = [
+        _result(
+            "pmf_error",
+            math.isfinite(error.value) and error.value <= system.evaluation.max_pmf_error,
+            {
+                "pmf_error": error.value,
+                "standard_error": error.standard_error,
+                "bound": system.evaluation.max_pmf_error,
+                "unit": error.unit,
+            },
+        ),
+        _result(
+            "stability",
+            result.stable_replicas == result.replicas,
+            {"stable_replicas": result.stable_replicas, "replicas": result.replicas},
+        ),
+    ]
+    if result.monitors is not None:
+        monitors = result.monitors
+        results += [
+            _result("bonds", monitors.bonds_ok, monitors.bonds_json()),
+            _result("chirality", monitors.chirality_ok, monitors.chirality_json()),
+        ]
+    return results
+
+
+def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

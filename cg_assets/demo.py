@@ -1,0 +1,91 @@
+"""The demo: three systems from sampling to a registered model, and the table of their results."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from cg_assets.errors import StorageError
+from cg_assets.resources.home import prepare_home
+from cg_assets.runs import run_system
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_all_systems
+
+DEMO_SYSTEMS = ["muller_brown", "muller_brown_diagonal", "capped_alanine_quick"]
+
+
+def run_demo() -> int:
+    """Run the demo's systems and print what came out.
+
+    Returns:
+        Exit status: 0 when every step succeeded.
+    """
+    started = time.monotonic()
+    folder = prepare_home()
+    print(f"cg-assets demo: {', '.join(DEMO_SYSTEMS)} on {os.cpu_count()} cores; state goes to {folder}\n")
+    failed = [name for name in DEMO_SYSTEMS if not run_system(name)]
+    print_results(folder, DEMO_SYSTEMS)
+    print_overhead(folder, DEMO_SYSTEMS, time.monotonic() - started)
+    figures = write_figures(folder, DEMO_SYSTEMS)
+    print(
+        f"\ndata     {folder / 'data'}   (SQL: cg-assets query 'select * from lineage')"
+        f"\nplots    {figures}   (and in the Dagster pages, on each asset)"
+        "\nmodels   cg-assets models; cg-assets lookup muller_brown.biased@champion"
+        "\npages    cg-assets ui"
+    )
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def print_results(folder: Path, names: list[str]) -> None:
+    """Print the comparison of each system: every figure of merit with its error, and the decision on the model.
+
+    Raises:
+        StorageError: a named system has no comparison yet.
+    """
+    store = ParquetStore(folder)
+    systems = load_all_systems()
+    for name in names or [name for name in systems if store.path(name, "comparison").is_file()]:
+        rows = store.read_table(name, "comparison").to_pylist()
+        print(f"\n{systems[name].title}")
+        _print_table(rows)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    header = ["potential", "quantity", "result", "reference"]
+    lines = [header, *([str(row[column]) for column in header] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for number, line in enumerate(lines):
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        if number == 0:
+            print("  " + "  ".join("-" * width for width in widths))
+
+
+def print_overhead(folder: Path, names: list[str], wall: float) -> None:
+    """Print how long the demo took."""
+    print(f"\nwall time {wall:.0f} s")
+
+
+def write_figures(folder: Path, names: list[str]) -> Path:
+    """Write the comparison figure of each system as PNG.
+
+    Returns:
+        The folder of the figures.
+    """
+    from cg_assets.analysis.figures import comparison_figure
+    from cg_assets.assets.comparison import read_comparison
+
+    store = ParquetStore(folder)
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    systems = load_all_systems()
+    for name in names:
+        try:
+            comparison = read_comparison(store, systems[name])
+        except StorageError:
+            continue
+        (figures / f"{name}.png").write_bytes(comparison_figure(systems[name], comparison))
+    return figures

@@ -1,0 +1,483 @@
+"""Neural networks for the coarse-grained potential W(R), and their exact forces.
+
+This file is self-contained: it imports nothing but torch and the standard library, so that it can travel inside a
+stored model and run where this package is not installed.
+
+Every network is built from a JSON config by `build_potential` and has
+
+- `forward(positions, temperature=None, box=None) -> energy`, differentiable to any order, and
+- `energy_and_forces(positions, box=None)`, the same energy with forces from a hand-written backward pass. It is
+  differentiable with respect to the weights, so one reverse sweep trains on forces, and it is the fast way to evaluate.
+
+Inside the range that the training data cover there is no prior: the network alone is the potential. Beyond it, where
+no data can teach anything, the energy continues by harmonic walls, so that simulations stay where the network knows.
+Energies are in the unit of `thermal_energy`; the weights are dimensionless, in units of k_B T.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SOFT_LIMIT = 5.0
+"""Number of standard deviations at which the standardised distance saturates."""
+
+MAX_STATISTICS = 4_000_000
+"""Distances per pair type kept for quantiles; minimum and maximum always come from all."""
+
+
+EVALUATION_BATCH = 256
+"""Frames evaluated at once without gradients; larger temporaries leave the cache (200 frames ran 1.8 x faster a
+frame than 400)."""
+
+
+def build_potential(config: dict[str, Any], generator: torch.Generator | None = None) -> RadialBasis | MessagePassing:
+    """Build a network from its config, with initial weights from `generator` (seed 0 where None).
+
+    Args:
+        config: `type` is `radial_basis` (`range`, `basis_functions`, `basis_width`, `hidden`) or `message_passing`
+            (`bead_types`, `features`, `interactions`, `basis_functions`, `cutoff`); both need `thermal_energy`, the
+            k_B T of the training data. Further keys are kept by whoever stores the config and ignored here.
+        generator: source of the initial weights.
+
+    Raises:
+        ValueError: a key is missing or out of range.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    kinds = {"radial_basis": RadialBasis, "message_passing": MessagePassing}
+    if config.get("type") not in kinds:
+        raise ValueError(f"type is {config.get('type')!r}; it must be one of {sorted(kinds)}")
+    thermal_energy = config.get("thermal_energy")
+    if not isinstance(thermal_energy, int | float) or not 0 < thermal_energy < math.inf:
+        raise ValueError(f"thermal_energy is {thermal_energy!r}; give k_B T of the training data as a positive number")
+    return kinds[config["type"]](config, generator)
+
+
+def energy_and_forces(
+    module: RadialBasis | MessagePassing, positions: Tensor, temperature: Any = None, box: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Energy `(f,)` and forces `(f, n, d)`, the exact negative gradient, of positions `(f, n, d)`.
+
+    `temperature` is accepted for the common interface of all potentials; these two hold at the temperature of their
+    training data only and do not depend on it. Without gradients, long batches are cut into pieces that fit the cache.
+    """
+    if torch.is_grad_enabled() or len(positions) <= EVALUATION_BATCH:
+        return module.energy_and_forces(positions, box)
+    boxes = [None if box is None else box] * len(positions.split(EVALUATION_BATCH))
+    if box is not None and box.ndim == 2:
+        boxes = list(box.split(EVALUATION_BATCH))
+    parts = [module.energy_and_forces(*part) for part in zip(positions.split(EVALUATION_BATCH), boxes, strict=True)]
+    return torch.cat([energy for energy, _ in parts]), torch.cat([forces for _, forces in parts])
+
+
+def autograd_energy_and_forces(
+    module: torch.nn.Module, positions: Tensor, box: Tensor | None = None, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The same as `energy_and_forces` by automatic differentiation of `forward`, for any module."""
+    with torch.enable_grad():
+        positions = positions.detach().requires_grad_(True)
+        energy = module(positions, box=box)
+        (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
+    return (energy, -gradient) if create_graph else (energy.detach(), -gradient)
+
+
+def _activation(x: Tensor) -> tuple[Tensor, Tensor]:
+    """SiLU and its derivative."""
+    gate = torch.sigmoid(x)
+    value = x * gate
+    return value, gate * (1.0 + x - value)
+
+
+def _normal(generator: torch.Generator, *shape: int, gain: float = 1.0) -> torch.nn.Parameter:
+    """Weights `(..., outputs, inputs)` that keep the variance times `gain` squared."""
+    return torch.nn.Parameter(torch.randn(*shape, generator=generator) * (gain / math.sqrt(shape[-1])))
+
+
+def _wall(excess: Tensor, stiffness: Tensor) -> tuple[Tensor, Tensor]:
+    """Harmonic energy [k_B T] of a positive excess and its derivative with respect to the excess."""
+    excess = excess.clamp_min(0.0)
+    slope = stiffness * excess
+    return 0.5 * slope * excess, slope
+
+
+class RadialBasis(torch.nn.Module):
+    """PMF W(x) of one CG coordinate: Gaussian basis functions and a dense network (Durumeric et al. style, 1-D).
+
+    Beyond the interval `[low, high]` that the training data cover (`fit_statistics`), W continues along its tangent
+    plus a harmonic wall of stiffness 25 k_B T / basis_width^2. W and its first derivative are continuous.
+    Value and derivative run through the layers together, so forces need no automatic differentiation.
+    """
+
+    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+        """See `build_potential`."""
+        super().__init__()
+        low, high = (float(edge) for edge in config["range"])
+        width = float(config["basis_width"])
+        if not low < high or width <= 0:
+            raise ValueError(f"range {[low, high]} must rise and basis_width {width} must be positive")
+        self.thermal_energy = float(config["thermal_energy"])
+        self.width = width
+        sizes = [int(config["basis_functions"]), *(int(size) for size in config["hidden"])]
+        self.register_buffer("centers", torch.linspace(low, high, sizes[0]))
+        self.register_buffer("low", torch.tensor(low))
+        self.register_buffer("high", torch.tensor(high))
+        layers = list(zip(sizes[:-1], sizes[1:], strict=True))
+        self.weights = torch.nn.ParameterList([_normal(generator, b, a, gain=1.5) for a, b in layers])
+        self.biases = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(b)) for _, b in layers])
+        self.readout = _normal(generator, sizes[-1], gain=0.5)
+
+    @torch.no_grad()
+    def fit_statistics(self, positions: Tensor, box: Tensor | None = None) -> None:
+        """Set the covered interval from training positions `(f, 1, 1)`, within the range of the basis."""
+        self._check(positions)
+        self.low.copy_(positions.min().clamp(self.centers[0], self.centers[-1]))
+        self.high.copy_(positions.max().clamp(self.centers[0], self.centers[-1]))
+
+    def forward(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """Energy `(f,)` of positions `(f, 1, 1)`."""
+        self._check(positions)
+        return self._energy_and_slope(positions[:, 0, 0])[0]
+
+    def energy_and_forces(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Energy `(f,)` and forces `(f, 1, 1)`."""
+        self._check(positions)
+        energy, slope = self._energy_and_slope(positions[:, 0, 0])
+        return energy, -slope[:, None, None]
+
+    def _check(self, positions: Tensor) -> None:
+        if positions.ndim != 3 or positions.shape[1:] != (1, 1):
+            raise ValueError(f"positions have shape {tuple(positions.shape)}; this potential needs (n_frames, 1, 1)")
+
+    def _energy_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inside = x.clamp(self.low, self.high)
+        beyond = x - inside
+        energy, slope = self._network(inside)
+        stiffness = 25.0 / self.width**2
+        energy = energy + slope * beyond + 0.5 * stiffness * beyond.square()
+        slope = slope + stiffness * beyond
+        return self.thermal_energy * energy, self.thermal_energy * slope
+
+    def _network(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """W and dW/dx in units of k_B T: forward-mode differentiation by hand."""
+        scaled = (x[:, None] - self.centers) / self.width
+        value = torch.exp(-0.5 * scaled.square())
+        slope = -scaled * value / self.width
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            value, gain = _activation(torch.addmm(bias, value, weight.T))
+            slope = gain * (slope @ weight.T)
+        return value @ self.readout, slope @ self.readout
+
+
+class MessagePassing(torch.nn.Module):
+    """Many-body potential of beads by message passing over bead distances.
+
+    The potential sees distances only: it is invariant to translation, rotation, reflection and, because all weights
+    belong to bead types, to exchanging beads of one type. Each pair type standardises its distance with the mean and
+    standard deviation of the training data, saturating at five standard deviations, and adds Gaussians across its
+    range: bonds a few thousandths of a nanometre wide and flexible pairs then teach equally fast.
+
+    Layers, for beads i of type t and pair features b(r):
+
+    - first message `h_i = s(sum_j A[t_i, t_j] b(r_ij))`: its filters mix features freely for each pair of types;
+    - each further interaction passes learned features, `m_i = sum_j (G[t_i t_j] b(r_ij)) * (S[t_j] h_j)`;
+    - residual dense layers of each bead type between them, and a dense readout summed over the beads.
+
+    Beyond the smallest and largest distance that the data hold for a pair type, a harmonic wall acts on that pair; its
+    stiffness follows from the sharpness of the data's own edge (docs: `fit_statistics`). With a cutoff, features decay
+    smoothly to zero there, and only pair types that always stay within it keep their upper wall.
+
+    Beads run along the first axis and frames along the last, which makes all products batched and all gathers copies
+    of whole rows.
+    """
+
+    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+        """See `build_potential`."""
+        super().__init__()
+        self.thermal_energy = float(config["thermal_energy"])
+        self.cutoff = None if config.get("cutoff") is None else float(config["cutoff"])
+        features, basis = int(config["features"]), int(config["basis_functions"])
+        interactions = int(config["interactions"])
+        if min(features, basis, interactions) < 1:
+            raise ValueError("features, basis_functions and interactions must be at least 1")
+        self._index_beads([int(kind) for kind in config["bead_types"]])
+        self.n_inputs = basis + 2
+        n_kinds, n_pair_kinds, channels = self.n_kinds, self.n_pair_kinds, max(features // 2, 1)
+        for name, value in (("mean", 0.4), ("deviation", 0.1), ("low", 0.0), ("high", math.inf)):
+            self.register_buffer(name, torch.full((n_pair_kinds,), value))
+        for name in ("low_stiffness", "high_stiffness"):
+            self.register_buffer(name, torch.zeros(n_pair_kinds))
+        self.register_buffer("centers", torch.linspace(0.1, 1.0, basis).repeat(n_pair_kinds, 1))
+        self.register_buffer("widths", torch.full((n_pair_kinds, basis), 0.9 / basis))
+
+        slots = self.n_beads - 1 if self.unique else n_kinds
+        self.first = _normal(generator, n_kinds, features, slots * self.n_inputs, gain=1.5)
+        self.first_bias = torch.nn.Parameter(torch.zeros(n_kinds, features, 1))
+        more = range(interactions - 1)
+        stack, dense = torch.nn.ParameterList, (n_kinds, features, features)
+        self.filters = stack([_normal(generator, n_pair_kinds, channels, self.n_inputs) for _ in more])
+        self.senders = stack([_normal(generator, n_kinds, channels, features) for _ in more])
+        self.receivers = stack([_normal(generator, n_kinds, features, channels) for _ in more])
+        self.receiver_biases = stack([torch.nn.Parameter(torch.zeros(n_kinds, features, 1)) for _ in more])
+        self.residuals = stack([_normal(generator, *dense) for _ in range(interactions)])
+        self.residual_biases = stack(
+            [torch.nn.Parameter(torch.zeros(n_kinds, features, 1)) for _ in range(interactions)]
+        )
+        self.hidden = _normal(generator, *dense)
+        self.hidden_bias = torch.nn.Parameter(torch.zeros(n_kinds, features, 1))
+        self.readout = _normal(generator, n_kinds, 1, features, gain=0.3)
+
+    def _index_beads(self, bead_types: list[int]) -> None:
+        """Number types and pair types from zero, and order pairs so that equal types stand together."""
+        n = self.n_beads = len(bead_types)
+        if n < 2:
+            raise ValueError(f"bead_types has {n} bead(s); message passing needs at least 2")
+        names = list(dict.fromkeys(bead_types))
+        kinds = [names.index(kind) for kind in bead_types]
+        pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
+        pair_names = list(dict.fromkeys(tuple(sorted((kinds[i], kinds[j]))) for i, j in pairs))
+        number = {name: index for index, name in enumerate(pair_names)}
+        pairs.sort(key=lambda pair: number[tuple(sorted((kinds[pair[0]], kinds[pair[1]])))])
+        pair_kinds = [number[tuple(sorted((kinds[i], kinds[j])))] for i, j in pairs]
+        self.n_kinds, self.n_pair_kinds, self.n_pairs = len(names), len(pair_names), len(pairs)
+        self.unique = len(names) == n
+        self.pair_counts = [pair_kinds.count(kind) for kind in range(len(pair_names))]
+        index = {
+            "kinds": torch.tensor(kinds),
+            "pair_kinds": torch.tensor(pair_kinds),
+            "first_bead": torch.tensor([i for i, _ in pairs]),
+            "second_bead": torch.tensor([j for _, j in pairs]),
+        }
+        if self.unique:
+            of_pair = {pair: index for index, pair in enumerate(pairs)}
+            neighbours = [[of_pair[min(i, j), max(i, j)] for j in range(n) if j != i] for i in range(n)]
+            index["neighbours"] = torch.tensor(neighbours).flatten()
+            index["first_slot"] = torch.tensor([i * (n - 1) + j - 1 for i, j in pairs])
+            index["second_slot"] = torch.tensor([j * (n - 1) + i for i, j in pairs])
+        else:
+            index["first_slot"] = torch.tensor([i * len(names) + kinds[j] for i, j in pairs])
+            index["second_slot"] = torch.tensor([j * len(names) + kinds[i] for i, j in pairs])
+        for name, value in index.items():
+            self.register_buffer(name, value, persistent=False)
+
+    # ------------------------------------------------------------------------------- statistics of the data
+
+    @torch.no_grad()
+    def fit_statistics(self, positions: Tensor, box: Tensor | None = None) -> None:
+        """Set standardisation, basis and walls of each pair type from training positions `(f, n, 3)`.
+
+        Walls start at the extreme distances of the data. Their stiffness is k_B T / s^2, where s is 0.55 times the
+        distance between the extreme and the first (last) percentile: for Gaussian data s is about the standard
+        deviation, so a wall is about as stiff as the data's own distribution.
+
+        Pair types that never come within the cutoff do not interact and keep their initial statistics.
+
+        Raises:
+            ValueError: no distance lies within the cutoff, or those of a pair type never change.
+        """
+        stride = max(1, len(positions) * self.n_pairs // (MAX_STATISTICS * self.n_pair_kinds))
+        samples: list[list[Tensor]] = [[] for _ in range(self.n_pair_kinds)]
+        low = torch.full_like(self.low, math.inf)
+        high = torch.zeros_like(self.high)
+        chunk = max(1, 2_000_000 // self.n_pairs)
+        for begin in range(0, len(positions), chunk):
+            part = None if box is None else box if box.ndim == 1 else box[begin : begin + chunk]
+            distance = self._distances(positions[begin : begin + chunk].to(self.mean), part)[1]
+            for kind, rows in enumerate(distance.split(self.pair_counts)):
+                low[kind] = torch.minimum(low[kind], rows.min())
+                high[kind] = torch.maximum(high[kind], rows.max())
+                samples[kind].append(rows[:, (-begin) % stride :: stride].flatten())
+        limit = math.inf if self.cutoff is None else self.cutoff
+        if not low.min() < limit:
+            raise ValueError(f"no two beads come closer than {float(low.min()):.4g}; the cutoff {limit} is too short")
+        for kind, parts in enumerate(samples):
+            values = torch.cat(parts)
+            values = values[values < limit].double()
+            if len(values) < 2:
+                continue
+            if not values.std() > 1e-6 * values.mean():
+                raise ValueError(
+                    f"the distances of pair type {kind} never change (mean {float(values.mean()):.6g}); use frames of "
+                    "a simulation"
+                )
+            ordered = values.sort().values
+            count = len(ordered)
+            quantile = lambda q: ordered[min(int(q * count), count - 1)]  # noqa: B023, E731
+            self.mean[kind], self.deviation[kind] = values.mean(), values.std()
+            self._place_basis(kind, quantile(0.0005), quantile(0.9995))
+            floor = 1e-3 * values.std()
+            edges = (quantile(0.01) - low[kind], high[kind] - quantile(0.99))
+            self.low_stiffness[kind] = (0.55 * edges[0]).clamp_min(floor).pow(-2)
+            always_inside = high[kind] < limit and box is None
+            self.high_stiffness[kind] = (0.55 * edges[1]).clamp_min(floor).pow(-2) if always_inside else 0.0
+        self.low.copy_(low)
+        self.high.copy_(high)
+
+    def _place_basis(self, kind: int, low: Tensor, high: Tensor) -> None:
+        count = self.centers.shape[1]
+        place = (torch.arange(count).to(low) + 0.5) / count if count < 2 else torch.arange(count).to(low) / (count - 1)
+        self.centers[kind] = low + (high - low) * place
+        self.widths[kind] = 1.3 * (high - low) / max(count - 1, 1)
+
+    # ------------------------------------------------------------------------------- energy
+
+    def forward(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """Energy `(f,)` of positions `(f, n, 3)` with box edges `(3,)` or `(f, 3)`."""
+        distance = self._distances(positions, box)[1]
+        inputs = self._inputs(distance)[0]
+        hidden = _activation(self._typed(self.first, self._collect(inputs), self.first_bias))[0]
+        for layer, (weight, bias) in enumerate(zip(self.residuals, self.residual_biases, strict=True)):
+            if layer:
+                sent = self._typed(self.senders[layer - 1], hidden)
+                message = self._gather_messages(self._pair_typed(self.filters[layer - 1], inputs), sent)
+                received = self._typed(self.receivers[layer - 1], message, self.receiver_biases[layer - 1])
+                hidden = hidden + _activation(received)[0]
+            hidden = hidden + _activation(self._typed(weight, hidden, bias))[0]
+        last = _activation(self._typed(self.hidden, hidden, self.hidden_bias))[0]
+        energy = self._typed(self.readout, last).sum(dim=(0, 1)) + self._walls(distance)[0]
+        return self.thermal_energy * energy
+
+    def energy_and_forces(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Energy `(f,)` and forces `(f, n, 3)` from one forward and one hand-written backward sweep."""
+        difference, distance = self._distances(positions, box)
+        inputs, input_slopes = self._inputs(distance, slopes=True)
+        hidden, first_gain = _activation(self._typed(self.first, self._collect(inputs), self.first_bias))
+        record = []
+        for layer, (weight, bias) in enumerate(zip(self.residuals, self.residual_biases, strict=True)):
+            sent = filters = receiver_gain = None
+            if layer:
+                sent = self._typed(self.senders[layer - 1], hidden)
+                filters = self._pair_typed(self.filters[layer - 1], inputs)
+                message = self._gather_messages(filters, sent)
+                received = self._typed(self.receivers[layer - 1], message, self.receiver_biases[layer - 1])
+                step, receiver_gain = _activation(received)
+                hidden = hidden + step
+            step, gain = _activation(self._typed(weight, hidden, bias))
+            hidden = hidden + step
+            record.append((sent, filters, receiver_gain, gain))
+        last, last_gain = _activation(self._typed(self.hidden, hidden, self.hidden_bias))
+        wall, wall_slope = self._walls(distance)
+        energy = self._typed(self.readout, last).sum(dim=(0, 1)) + wall
+
+        readout = (self.readout if self.unique else self.readout[self.kinds]).transpose(1, 2)
+        gradient = self._typed_back(self.hidden, last_gain * readout)
+        from_filters: Tensor | float = 0.0
+        for layer in reversed(range(len(record))):
+            sent, filters, receiver_gain, gain = record[layer]
+            gradient = gradient + self._typed_back(self.residuals[layer], gain * gradient)
+            if layer:
+                received = self._typed_back(self.receivers[layer - 1], receiver_gain * gradient)
+                at_first, at_second = (
+                    received.index_select(0, self.first_bead),
+                    received.index_select(0, self.second_bead),
+                )
+                to_filters = at_first * sent.index_select(0, self.second_bead) + at_second * sent.index_select(
+                    0, self.first_bead
+                )
+                from_filters = from_filters + self._pair_typed_back(self.filters[layer - 1], to_filters)
+                to_sent = self._sum_to_beads(filters * at_second, filters * at_first)
+                gradient = gradient + self._typed_back(self.senders[layer - 1], to_sent)
+        to_inputs = self._spread(self._typed_back(self.first, first_gain * gradient)) + from_filters
+        slope = (to_inputs * input_slopes).sum(dim=1) + wall_slope
+        pair_force = (self.thermal_energy * slope / distance)[:, None] * difference
+        forces = torch.zeros_like(difference[:1]).repeat(self.n_beads, 1, 1)
+        forces = forces.index_add(0, self.first_bead, -pair_force).index_add(0, self.second_bead, pair_force)
+        return self.thermal_energy * energy, forces.permute(2, 0, 1)
+
+    # ------------------------------------------------------------------------------- parts of the sweeps
+
+    def _distances(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Differences `(n_pairs, 3, f)` and distances `(n_pairs, f)`, minimum image where there is a box."""
+        if positions.ndim != 3 or positions.shape[1:] != (self.n_beads, 3):
+            expected = f"(n_frames, {self.n_beads}, 3)"
+            raise ValueError(f"positions have shape {tuple(positions.shape)}; this potential needs {expected}")
+        rows = positions.permute(1, 2, 0).contiguous()
+        difference = rows.index_select(0, self.first_bead) - rows.index_select(0, self.second_bead)
+        if box is not None:
+            edges = torch.as_tensor(box).to(positions)
+            if self.cutoff is None or self.cutoff > 0.5 * float(edges.min()):
+                raise ValueError(
+                    f"cutoff {self.cutoff} is beyond half the smallest box edge {float(edges.min()):.4g}: neighbours "
+                    "would be lost; train with a cutoff of at most half the box"
+                )
+            edges = edges.reshape(1, 3, 1) if edges.ndim == 1 else edges.T[None]
+            difference = difference - edges * torch.round(difference / edges)
+        return difference, difference.square().sum(dim=1).sqrt()
+
+    def _inputs(self, distance: Tensor, slopes: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Pair features `(n_pairs, n_inputs, f)` and their derivatives with respect to the distance."""
+        kinds = slice(None) if self.unique else self.pair_kinds
+        scale = 1.0 / self.deviation[kinds][:, None]
+        standard = (distance - self.mean[kinds][:, None]) * scale
+        soft = torch.rsqrt(1.0 + (standard / SOFT_LIMIT).square())
+        bounded = standard * soft
+        scaled = (distance[:, None] - self.centers[kinds][..., None]) / self.widths[kinds][..., None]
+        gaussians = torch.exp(-0.5 * scaled.square())
+        values = torch.cat([0.3 * bounded[:, None], 0.1 * bounded.square()[:, None] - 0.1, gaussians], dim=1)
+        derivatives = None
+        if slopes:
+            rise = soft * soft * soft * scale
+            gaussian_slopes = gaussians * scaled * (-1.0 / self.widths[kinds][..., None])
+            derivatives = torch.cat([0.3 * rise[:, None], (0.2 * bounded * rise)[:, None], gaussian_slopes], dim=1)
+        if self.cutoff is not None:
+            part = (distance / self.cutoff).clamp(max=1.0)[:, None]
+            envelope = 1.0 - part * part * part * (10.0 - 15.0 * part + 6.0 * part * part)
+            if derivatives is not None:
+                fall = (-30.0 / self.cutoff) * (part * (1.0 - part)).square()
+                derivatives = derivatives * envelope + values * fall
+            values = values * envelope
+        return values, derivatives
+
+    def _walls(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy `(f,)` of all walls and its derivative `(n_pairs, f)` [k_B T]."""
+        kinds = slice(None) if self.unique else self.pair_kinds
+        below, fall = _wall(self.low[kinds][:, None] - distance, self.low_stiffness[kinds][:, None])
+        above, rise = _wall(distance - self.high[kinds][:, None], self.high_stiffness[kinds][:, None])
+        return (below + above).sum(dim=0), rise - fall
+
+    def _collect(self, inputs: Tensor) -> Tensor:
+        """For each bead its pair features, one slot per neighbour type: `(n_beads, slots * n_inputs, f)`."""
+        if self.unique:
+            return inputs.index_select(0, self.neighbours).reshape(self.n_beads, -1, inputs.shape[-1])
+        slots = inputs.new_zeros(self.n_beads * self.n_kinds, *inputs.shape[1:])
+        slots = slots.index_add(0, self.first_slot, inputs).index_add(0, self.second_slot, inputs)
+        return slots.reshape(self.n_beads, -1, inputs.shape[-1])
+
+    def _spread(self, gradient: Tensor) -> Tensor:
+        """Transpose of `_collect`."""
+        slots = gradient.reshape(-1, self.n_inputs, gradient.shape[-1])
+        return slots.index_select(0, self.first_slot) + slots.index_select(0, self.second_slot)
+
+    def _typed(self, weight: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Dense layer of each bead's type: weight `(n_kinds, b, a)` on rows `(n_beads, a, f)`."""
+        if not self.unique:
+            weight = weight[self.kinds]
+            bias = None if bias is None else bias[self.kinds]
+        return torch.bmm(weight, rows) if bias is None else torch.baddbmm(bias, weight, rows)
+
+    def _typed_back(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        """Transpose of `_typed`."""
+        weight = weight if self.unique else weight[self.kinds]
+        return torch.bmm(weight.transpose(1, 2), gradient)
+
+    def _pair_typed(self, weight: Tensor, rows: Tensor) -> Tensor:
+        """Linear map of each pair's type: weight `(n_pair_kinds, b, a)` on rows `(n_pairs, a, f)`."""
+        if self.unique:
+            return torch.bmm(weight, rows)
+        return torch.cat([one @ part for one, part in zip(weight, rows.split(self.pair_counts), strict=True)])
+
+    def _pair_typed_back(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        """Transpose of `_pair_typed`."""
+        return self._pair_typed(weight.transpose(1, 2), gradient)
+
+    def _gather_messages(self, filters: Tensor, sent: Tensor) -> Tensor:
+        """What each bead receives `(n_beads, channels, f)`: the senders' features times the pair's filter."""
+        return self._sum_to_beads(
+            filters * sent.index_select(0, self.second_bead), filters * sent.index_select(0, self.first_bead)
+        )
+
+    def _sum_to_beads(self, to_first: Tensor, to_second: Tensor) -> Tensor:
+        beads = torch.zeros_like(to_first[:1]).repeat(self.n_beads, 1, 1)
+        return beads.index_add(0, self.first_bead, to_first).index_add(0, self.second_bead, to_second)

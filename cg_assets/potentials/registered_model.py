@@ -1,0 +1,118 @@
+"""The MLflow form of a trained potential (models-from-code): this file is copied into the registered model.
+
+It must run where cg_assets is not installed, so it imports mlflow, numpy and torch only. The networks come from the
+copy of `networks.py` that lies beside the weights under a name that holds its hash, so that models of different
+versions can be loaded in one process. Weights are read with `weights_only=True`; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
+_PAIRS_AT_ONCE = 2**20
+"""Most bead pairs in one evaluation; bounds the memory for any number of frames."""
+
+
+class RegisteredPotential(PythonModel):
+    """Energies and forces of CG configurations, in the units that the model's metadata name."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Build the network and read its weights."""
+        import torch
+
+        folder = Path(context.artifacts["potential"])
+        settings = context.model_config or {}
+        self._n_beads = int(settings["n_beads"])
+        self._dimension = int(settings["dimension"])
+        self._networks = importlib.import_module(settings["networks_module"])
+        self._device = torch.device(os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE", "cpu"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self._module = self._networks.build_potential(config)
+        weights = torch.load(folder / "weights.pt", weights_only=True, map_location="cpu")
+        self._module.load_state_dict(weights)
+        self._module.to(self._device).eval().requires_grad_(False)
+        floats = [value for value in self._module.state_dict().values() if value.is_floating_point()]
+        self._dtype = floats[0].dtype if floats else torch.float32
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input,  # noqa: ANN001, MLflow would make a schema of the type and check inputs by it
+        params: dict[str, Any] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Energies and forces.
+
+        Args:
+            context: given by MLflow.
+            model_input: `positions` `(n_frames, n_beads, dimension)`; optional `temperature` `(n_frames,)` or one
+                number, `box` `(n_frames, 3)` or `(3,)`. Arrays or nested lists.
+            params: not used.
+
+        Returns:
+            `energy` `(n_frames,)` and `forces` `(n_frames, n_beads, dimension)`.
+
+        Raises:
+            ValueError: an input is missing, unknown, not finite, or has the wrong shape.
+        """
+        import torch
+
+        inputs = self._checked(model_input)
+        n_frames = len(inputs["positions"])
+        step = max(1, _PAIRS_AT_ONCE // self._n_beads**2)
+        energies = [np.zeros(0, _numpy_type(self._dtype))]
+        forces = [np.zeros((0, self._n_beads, self._dimension), _numpy_type(self._dtype))]
+        for start in range(0, n_frames, step):
+            part = {
+                name: torch.as_tensor(values[start : start + step], dtype=self._dtype, device=self._device)
+                for name, values in inputs.items()
+            }
+            energy, force = self._networks.energy_and_forces(self._module, **part)
+            energies.append(energy.detach().cpu().numpy())
+            forces.append(force.detach().cpu().numpy())
+        return {"energy": np.concatenate(energies), "forces": np.concatenate(forces)}
+
+    def _checked(self, given: Any) -> dict[str, np.ndarray]:
+        if not isinstance(given, dict):
+            raise ValueError(
+                f"the input is a {type(given).__name__}; give a dictionary with positions (n_frames, {self._n_beads}, "
+                f"{self._dimension}) and, optionally, temperature (n_frames,) and box (n_frames, 3)"
+            )
+        if unknown := set(given) - {"positions", "temperature", "box"}:
+            raise ValueError(f"unknown input {', '.join(map(str, unknown))}; known are positions, temperature, box")
+        if given.get("positions") is None:
+            raise ValueError("the input positions is missing")
+        positions = np.asarray(given["positions"], np.float64)
+        if positions.ndim != 3 or positions.shape[1:] != (self._n_beads, self._dimension):
+            raise ValueError(
+                f"positions have shape {positions.shape}; this model has {self._n_beads} beads in {self._dimension} "
+                f"dimension(s), so they must be (n_frames, {self._n_beads}, {self._dimension})"
+            )
+        inputs = {"positions": positions}
+        for name, shape in (("temperature", (len(positions),)), ("box", (len(positions), 3))):
+            if given.get(name) is None:
+                continue
+            values = np.asarray(given[name], np.float64)
+            if values.shape not in (shape, shape[1:]):
+                raise ValueError(f"{name} has shape {values.shape}; it must be {shape} for these positions")
+            inputs[name] = np.broadcast_to(values, shape).copy()
+        for name, values in inputs.items():
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} holds numbers that are not finite")
+        return inputs
+
+
+def _numpy_type(dtype: Any) -> np.dtype:
+    return np.dtype(str(dtype).removeprefix("torch."))
+
+
+set_model(RegisteredPotential())

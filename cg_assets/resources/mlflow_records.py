@@ -1,0 +1,73 @@
+"""How runs, data sets and values are written down in MLflow."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+
+def output_signature(n_beads: int, dimension: int) -> Any:
+    """Outputs only: MLflow would refuse doubles for floats, and drop optional inputs without an error.
+
+    The model checks its inputs itself.
+    """
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    kind = np.dtype("float32")
+    return ModelSignature(
+        outputs=Schema(
+            [TensorSpec(kind, (-1,), name="energy"), TensorSpec(kind, (-1, n_beads, dimension), name="forces")]
+        )
+    )
+
+
+def log_datasets(mlflow: Any, inputs: list[tuple[Path, str, str, str]]) -> None:
+    """Log files as inputs of the active run: path, data key, path in the home folder, content hash of each."""
+    from mlflow.data.dataset_source_registry import get_dataset_source_from_json
+    from mlflow.data.meta_dataset import MetaDataset
+
+    datasets, tags = [], []
+    for path, key, file, version in inputs:
+        source = get_dataset_source_from_json(json.dumps({"uri": str(path.absolute())}), "local")
+        datasets.append(MetaDataset(source, name=key, digest=version))  # type: ignore[abstract]
+        tags.append({"file": file})
+    if datasets:
+        mlflow.log_inputs(datasets, ["training"] * len(datasets), tags)
+
+
+def log_metrics(client: Any, run_id: str, metrics: Mapping[str, Any], step: int) -> None:
+    """Log those metrics that are numbers, in one request."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, Real)}
+    client.log_batch(run_id, metrics=[Metric(key, value, now, step) for key, value in numbers.items()])
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level, names joined by dots."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def text(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as text, JSON where they are none; those that are None are left out."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def file_name(name: str) -> str:
+    """A title as a file name without ending."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name.removesuffix(".png"))

@@ -1,0 +1,22 @@
+"""The sampler that fits a system's model."""
+
+from __future__ import annotations
+
+from cg_assets.sampling.run import Sampler
+from cg_assets.systems.spec import ModelPotential, SamplingPlan, SystemSpec
+
+
+def build_sampler(system: SystemSpec, plan: SamplingPlan, seed: int) -> Sampler:
+    """A sampler of one batch of a plan; nothing is simulated yet.
+
+    Raises:
+        SystemSpecError: the specification does not fit the molecule.
+        SamplingError: the simulation cannot be set up.
+    """
+    if isinstance(system.model, ModelPotential):
+        from cg_assets.sampling.model_potential_sampler import ModelPotentialSampler
+
+        return ModelPotentialSampler(system, plan, seed)
+    from cg_assets.sampling.molecule_sampler import MoleculeSampler
+
+    return MoleculeSampler(system, plan, seed)

@@ -1,0 +1,205 @@
+"""Run replicas of one molecule in one OpenMM context, each from its own checkpoint.
+
+OpenMM's Reference platform draws the random numbers of all contexts of a process from one generator, so replicas in
+threads would neither be reproducible nor independent of scheduling. Its checkpoints hold that generator's state: a
+replica is therefore a checkpoint, loaded before and stored after each stretch of steps, and replicas run in parallel
+in processes (`molecule_worker`). The result does not depend on how they are spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.errors import SamplingError
+from cg_assets.sampling.molecule_bias import BIAS_GROUP, AtomVariables, GridForce
+from cg_assets.units import BOLTZMANN
+
+Arrays = dict[str, NDArray]
+_HOT = 1.0e4
+"""Kinetic temperature above which a simulation counts as blown up [K]."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Everything that a worker needs, in plain JSON types.
+
+    Attributes:
+        system_xml: serialized OpenMM System without grid bias.
+        platform: name of the OpenMM platform.
+        properties: its properties.
+        temperature: [K].
+        friction: [1/ps].
+        timestep: [ps].
+        n_degrees_of_freedom: momenta that carry kinetic energy.
+        variables: `AtomVariables.to_json()`.
+        grid: definition of the grid bias, or None.
+        biased: whether any bias acts.
+        replica_parameters: global parameters of each replica (umbrella windows); empty where there are none.
+    """
+
+    system_xml: str
+    platform: str
+    properties: dict[str, str]
+    temperature: float
+    friction: float
+    timestep: float
+    n_degrees_of_freedom: int
+    variables: dict[str, Any]
+    grid: dict[str, Any] | None = None
+    biased: bool = False
+    replica_parameters: list[dict[str, float]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, the arguments of the constructor."""
+        return asdict(self)
+
+
+class MoleculeEngine:
+    """One context that runs any number of replicas in turn."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        """Create the context."""
+        import openmm
+
+        self.settings = settings
+        self.variables = AtomVariables(**settings.variables)
+        self.checkpoints: dict[int, bytes] = {}
+        system = openmm.XmlSerializer.deserialize(settings.system_xml)
+        self._grid: GridForce | None = None
+        if settings.grid is not None:
+            self._grid = GridForce(self.variables, settings.grid)
+            system.addForce(self._grid.force)
+        masses = np.array([system.getParticleMass(index)._value for index in range(system.getNumParticles())])
+        self._massive = masses > 0
+        self._weights = masses / masses.sum()
+        self._integrator = openmm.LangevinMiddleIntegrator(settings.temperature, settings.friction, settings.timestep)
+        platform = openmm.Platform.getPlatformByName(settings.platform)
+        self._context = openmm.Context(system, self._integrator, platform, settings.properties)
+
+    def create(self, replica: int, positions: NDArray[np.float64], seed: int) -> None:
+        """Start a replica: positions `(n_atoms, 3)` [nm], Maxwell velocities and noise from `seed`."""
+        velocity_seed, noise_seed = (
+            1 + int(value) % 0x7FFFFFFE for value in np.random.SeedSequence([seed, replica]).generate_state(2)
+        )
+        self._integrator.setRandomNumberSeed(noise_seed)
+        self._context.reinitialize()
+        self._context.setPositions(positions)
+        self._set_parameters(replica)
+        self._context.applyConstraints(1e-8)
+        self._context.setVelocitiesToTemperature(self.settings.temperature, velocity_seed)
+        self.checkpoints[replica] = self._context.createCheckpoint()
+
+    def set_grid(self, values: NDArray[np.float64]) -> None:
+        """Renew the node values of the grid bias [kJ/mol]."""
+        if self._grid is None:
+            raise SamplingError("this engine has no grid bias to renew; start it with a metadynamics plan")
+        self._grid.update(values, self._context)
+
+    def advance(self, replicas: Sequence[int], n_steps: int) -> Arrays:
+        """Run replicas and look at where they end.
+
+        Returns:
+            `variables` `(n_replicas, n_variables)` [rad or nm] and `bias_energy` `(n_replicas,)` [kJ/mol].
+        """
+        ends, energies = [], []
+        for replica in replicas:
+            self._load(replica)
+            self._step(replica, n_steps)
+            state = self._state(replica, groups=1 << BIAS_GROUP, positions=True, energy=True)
+            self._check(replica, state)
+            ends.append(self.variables.evaluate(_array(state.getPositions(asNumpy=True))))
+            energies.append(state.getPotentialEnergy()._value)
+            self._store(replica)
+        return {"variables": np.array(ends), "bias_energy": np.array(energies)}
+
+    def record(self, replicas: Sequence[int], n_frames: int, frame_steps: int) -> Arrays:
+        """Run replicas and keep a frame each `frame_steps` steps.
+
+        Returns:
+            Arrays of shape `(n_replicas, n_frames, ...)`: `positions` [nm], unbiased `forces` [kJ/mol/nm] and
+            `potential_energy` [kJ/mol], `kinetic_energy`, `bias_energy` [kJ/mol] and `variables` [rad or nm].
+        """
+        columns: dict[str, list[Any]] = {
+            name: [] for name in ("positions", "forces", "potential_energy", "kinetic_energy", "bias_energy")
+        }
+        for replica in replicas:
+            self._load(replica)
+            for _ in range(n_frames):
+                self._step(replica, frame_steps)
+                state = self._state(replica, groups=1, positions=True, forces=True, energy=True)
+                self._check(replica, state)
+                columns["positions"].append(_array(state.getPositions(asNumpy=True)))
+                columns["forces"].append(_array(state.getForces(asNumpy=True)))
+                columns["potential_energy"].append(state.getPotentialEnergy()._value)
+                columns["kinetic_energy"].append(state.getKineticEnergy()._value)
+                if self.settings.biased:
+                    state = self._state(replica, groups=1 << BIAS_GROUP, energy=True)
+                    columns["bias_energy"].append(state.getPotentialEnergy()._value)
+            self._store(replica)
+        shape = (len(replicas), n_frames)
+        if not self.settings.biased:
+            del columns["bias_energy"]
+        arrays = {name: np.array(values).reshape(*shape, *np.shape(values)[1:]) for name, values in columns.items()}
+        arrays["variables"] = self.variables.evaluate(arrays["positions"])
+        arrays["forces"][:, :, ~self._massive] = (
+            0.0  # OpenMM leaves in the rows of virtual sites what it spread already
+        )
+        if self.settings.variables["box"] is None:
+            center = np.einsum("a,rfad->rfd", self._weights, arrays["positions"])
+            arrays["positions"] -= center[:, :, None]
+        return {
+            name: values.astype(np.float32) if name in {"positions", "forces", "variables"} else values
+            for name, values in arrays.items()
+        }
+
+    def _load(self, replica: int) -> None:
+        self._context.loadCheckpoint(self.checkpoints[replica])
+        self._set_parameters(replica)
+
+    def _store(self, replica: int) -> None:
+        self.checkpoints[replica] = self._context.createCheckpoint()
+
+    def _set_parameters(self, replica: int) -> None:
+        parameters: Mapping[str, float] = (
+            self.settings.replica_parameters[replica] if self.settings.replica_parameters else {}
+        )
+        for name, value in parameters.items():
+            self._context.setParameter(name, value)
+
+    def _step(self, replica: int, n_steps: int) -> None:
+        import openmm
+
+        try:
+            self._integrator.step(n_steps)
+        except openmm.OpenMMException as error:
+            raise self._blown_up(replica, str(error)) from None
+
+    def _state(self, replica: int, **wanted: Any) -> Any:
+        import openmm
+
+        try:
+            return self._context.getState(**wanted)
+        except openmm.OpenMMException as error:
+            raise self._blown_up(replica, str(error)) from None
+
+    def _check(self, replica: int, state: Any) -> None:
+        temperature = 2 * state.getKineticEnergy()._value / (self.settings.n_degrees_of_freedom * BOLTZMANN)
+        if not temperature < _HOT or not math.isfinite(state.getPotentialEnergy()._value):
+            raise self._blown_up(replica, f"its kinetic temperature is {temperature:.3g} K")
+
+    def _blown_up(self, replica: int, reason: str) -> SamplingError:
+        return SamplingError(
+            f"the simulation of replica {replica} blew up with timestep {self.settings.timestep} ps ({reason}); lower "
+            "timestep (0.004 needs constraints h_bonds and hydrogen_mass 4, 0.0005 is safe without), or weaken the bias"
+        )
+
+
+def _array(quantity: Any) -> NDArray[np.float64]:
+    """The numbers of an OpenMM quantity in OpenMM's own units."""
+    return np.asarray(quantity._value, dtype=np.float64)

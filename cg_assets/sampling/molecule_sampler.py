@@ -1,0 +1,400 @@
+"""Sample a molecule with OpenMM: unbiased, under a fixed bias, or under metadynamics that is then frozen."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.errors import SamplingError, SystemSpecError
+from cg_assets.frames import Frames
+from cg_assets.sampling.molecule_bias import AtomVariables, HillGrid, static_force
+from cg_assets.sampling.molecule_engine import Arrays, EngineSettings
+from cg_assets.sampling.molecule_starts import StartFinder
+from cg_assets.sampling.molecule_worker import EnginePool
+from cg_assets.sampling.platforms import choose_platform
+from cg_assets.systems.builders import build_molecule
+from cg_assets.systems.spec import MetadynamicsBias, Probe, SamplingPlan, StaticBias, SystemSpec, UmbrellaBias
+from cg_assets.units import BOLTZMANN
+
+_PIECE_SECONDS = 15.0
+_MAX_PIECES = 90
+_TEMPERATURE_BLOCKS = 10
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of work: `amount` is a number of hills per walker, of steps, or of frames per replica."""
+
+    kind: str
+    amount: int
+
+
+class MoleculeSampler:
+    """Langevin dynamics of the replicas of one sampling plan.
+
+    The integrator is OpenMM's LangevinMiddleIntegrator (Zhang et al., J. Phys. Chem. A 123, 6056 (2019)). The bias is
+    in a force group of its own; stored forces and potential energies come from the other group, so they are unbiased.
+    Positions of an isolated molecule are stored relative to its centre of mass. A frame's `time` counts from the end
+    of the burn-in. Probe replicas follow the others in number; their `start` counts on after the plan's starts.
+
+    Results depend on the seed and the platform, not on the number of processes: `CG_ASSETS_THREADS`, else one per core
+    that this process may use. On the Reference platform they are the same bit for bit.
+
+    Attributes:
+        molecule: the built molecule.
+        platform: name of the OpenMM platform.
+        n_chunks: number of pieces of work.
+    """
+
+    def __init__(self, system: SystemSpec, plan: SamplingPlan, seed: int, platform: str | None = None) -> None:
+        """Build the molecule and check the plan.
+
+        Raises:
+            SystemSpecError: the specification does not fit the molecule.
+            DeviceError: the platform asked for is not there.
+        """
+        if plan.starts == "equilibrium":
+            raise SystemSpecError("starts: equilibrium needs a model potential; list start states for a molecule")
+        self._system, self._plan, self._seed = system, plan, seed
+        self.molecule = build_molecule(system)
+        self._variables = AtomVariables.of(system, self.molecule)
+        self.platform, self._properties = choose_platform(
+            self.molecule.n_atoms, self.molecule.box is not None, platform
+        )
+        probe = plan.probe or Probe.model_construct(replicas=0, starts=[])
+        starts = [*plan.starts, *probe.starts]
+        self._start_of = [replica % len(plan.starts) for replica in range(plan.replicas)]
+        self._start_of += [len(plan.starts) + replica % len(probe.starts) for replica in range(probe.replicas)]
+        self._starts = starts
+        self._walkers = list(range(plan.replicas))
+        self._n_threads = _thread_limit()
+        self._replicas = list(range(plan.replicas + probe.replicas))
+        bias = plan.bias
+        self._windows = [i % len(bias.centers) for i in self._replicas] if isinstance(bias, UmbrellaBias) else None
+        self._hills = HillGrid(self._variables, bias) if isinstance(bias, MetadynamicsBias) else None
+        self._pieces = self._plan_pieces()
+        self.n_chunks = len(self._pieces)
+        self._next = 0
+        self._pool: EnginePool | None = None
+        blocks = _temperature_blocks(plan)
+        self._kinetic = np.zeros((len(self._replicas), blocks))
+        self._frames_done = 0
+
+    # ----------------------------------------------------------------------------------- the Sampler protocol
+
+    def next_chunk(self) -> Frames | None:
+        """Do the next piece of work; frames from the sampling pieces, None from those that prepare.
+
+        Raises:
+            SamplingError: a start was not reached, or the simulation blew up.
+            StopIteration: every piece is done.
+        """
+        if self._next >= self.n_chunks:
+            raise StopIteration("every piece of this plan is done")
+        piece = self._pieces[self._next]
+        pool = self._engines()
+        frames: Frames | None = None
+        match piece.kind:
+            case "start":
+                pool.create(self._find_starts(), self._seed)
+            case "deposit":
+                self._deposit(pool, piece.amount)
+            case "burn_in":
+                pool.advance(self._replicas, piece.amount)
+            case "sample":
+                frames = self._sample(pool, piece.amount)
+        self._next += 1
+        if self._next == self.n_chunks and self._pool is not None:
+            self._pool.close()
+            self._pool = None
+        return frames
+
+    def state(self) -> dict[str, NDArray]:
+        """OpenMM checkpoints of all replicas, the bias grid and the counters."""
+        arrays: dict[str, NDArray] = {
+            "next": np.array(self._next),
+            "frames_done": np.array(self._frames_done),
+            "kinetic": self._kinetic.copy(),
+            "identity": np.frombuffer(self._identity().encode(), np.uint8),
+        }
+        if self._hills is not None:
+            arrays["hills"] = self._hills.values.copy()
+        if 0 < self._next < self.n_chunks:
+            for replica, checkpoint in self._engines().checkpoints().items():
+                arrays[f"checkpoint_{replica}"] = np.frombuffer(checkpoint, np.uint8)
+        return arrays
+
+    def restore(self, state: dict[str, NDArray]) -> None:
+        """Go on from a stored state.
+
+        Raises:
+            SamplingError: the state belongs to another plan, seed or platform.
+        """
+        identity = state["identity"].tobytes().decode() if "identity" in state else "unknown"
+        if identity != self._identity():
+            raise SamplingError(
+                f"the stored state is of {identity}, this run is {self._identity()}; delete the checkpoint to start "
+                "again"
+            )
+        self._next = int(state["next"])
+        self._frames_done = int(state["frames_done"])
+        self._kinetic = state["kinetic"].copy()
+        if self._hills is not None:
+            self._hills.values = state["hills"].copy()
+        if 0 < self._next < self.n_chunks:
+            pool = self._engines()
+            pool.load({replica: state[f"checkpoint_{replica}"].tobytes() for replica in self._replicas})
+            if self._hills is not None:
+                pool.set_grid(self._hills.values)
+
+    def summary(self) -> dict[str, Any]:
+        """Kinetic temperature [K] with standard error, bias definition, sampled time [ps] and steps of all replicas."""
+        temperature, error = self._kinetic_temperature()
+        return {
+            "kinetic_temperature": temperature,
+            "kinetic_temperature_error": error,
+            "bias": self._bias_definition(),
+            "sampled_time": self._plan.total_time,
+            "steps": round(self._plan.total_time / self._plan.timestep),
+            "platform": self.platform,
+        }
+
+    def close(self) -> None:
+        """End the worker processes; the sampler can go on from its state only."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    # ----------------------------------------------------------------------------------- pieces of work
+
+    def _plan_pieces(self) -> list[_Piece]:
+        """Cut the plan into pieces; depends on the plan and the molecule only."""
+        plan = self._plan
+        second_per_step = _seconds_per_step(self.molecule.n_atoms, self.molecule.box is not None)
+        stages: list[tuple[str, int, float]] = []
+        if isinstance(plan.bias, MetadynamicsBias):
+            n_hills = round(plan.bias.deposition / plan.bias.pace)
+            cost = plan.replicas * self._pace_steps() * second_per_step
+            stages.append(("deposit", n_hills, n_hills * cost))
+        if plan.burn_in_steps:
+            stages.append(("burn_in", plan.burn_in_steps, 0.0))
+        cost = len(self._replicas) * plan.frame_steps * second_per_step
+        stages.append(("sample", plan.frames_per_replica, plan.frames_per_replica * cost))
+        self._total_seconds = sum(seconds for _, _, seconds in stages)
+        piece_seconds = max(_PIECE_SECONDS, self._total_seconds / _MAX_PIECES)
+        pieces = [_Piece("start", 0)]
+        for kind, amount, seconds in stages:
+            n_pieces = min(amount, max(1, math.ceil(seconds / piece_seconds)))
+            edges = [amount * index // n_pieces for index in range(n_pieces + 1)]
+            pieces += [_Piece(kind, high - low) for low, high in itertools.pairwise(edges)]
+        return pieces
+
+    def _pace_steps(self) -> int:
+        bias, timestep = self._plan.bias, self._plan.timestep
+        if not isinstance(bias, MetadynamicsBias):
+            return 0
+        steps = round(bias.pace / timestep)
+        if steps < 1 or abs(bias.pace / timestep - steps) > 1e-6:
+            raise SystemSpecError(f"bias.pace {bias.pace} is not a whole number of timesteps of {timestep}")
+        return steps
+
+    def _find_starts(self) -> list[NDArray[np.float64]]:
+        """Positions at the start of each replica."""
+        finder = StartFinder(
+            self.molecule,
+            self._variables,
+            self.platform,
+            self._properties_for(self._n_threads),
+            self._system.temperature,
+            self._plan.timestep,
+        )
+        found: dict[tuple[int, int], NDArray[np.float64]] = {}
+        for replica in self._replicas:
+            key = (self._start_of[replica], self._windows[replica] if self._windows else 0)
+            if key in found:
+                continue
+            seed = self._derived_seed(1, *key)
+            positions = finder.reach(self._starts[key[0]], seed)
+            if isinstance(self._plan.bias, UmbrellaBias):
+                positions = finder.reach(self._plan.bias.centers[key[1]], seed + 1, positions)
+            found[key] = positions
+        windows = self._windows or [0] * len(self._replicas)
+        return [found[self._start_of[replica], windows[replica]] for replica in self._replicas]
+
+    def _deposit(self, pool: EnginePool, n_hills: int) -> None:
+        """Let all walkers add hills together, their heights scaled by the bias that they feel."""
+        bias, hills = self._plan.bias, self._hills
+        if hills is None or not isinstance(bias, MetadynamicsBias):
+            raise SamplingError("only metadynamics deposits hills")
+        columns = [self._variables.names.index(name) for name in hills.names]
+        tempering = self._system.thermal_energy * (bias.bias_factor - 1.0)
+        for _ in range(n_hills):
+            ends = pool.advance(self._walkers, self._pace_steps())
+            heights = bias.height * np.exp(-ends["bias_energy"] / tempering)
+            hills.add(ends["variables"][:, columns], heights)
+            pool.set_grid(hills.values)
+
+    def _sample(self, pool: EnginePool, n_frames: int) -> Frames:
+        arrays = pool.record(self._replicas, n_frames, self._plan.frame_steps)
+        first = self._frames_done
+        blocks = np.arange(first, first + n_frames) * self._kinetic.shape[1] // self._plan.frames_per_replica
+        for frame, block in enumerate(blocks):
+            self._kinetic[:, block] += arrays["kinetic_energy"][:, frame]
+        self._frames_done += n_frames
+        return self._frames(arrays, first, n_frames)
+
+    def _frames(self, arrays: Arrays, first: int, n_frames: int) -> Frames:
+        """One block of frames, replica after replica."""
+        n_replicas = len(self._replicas)
+        n_total = n_replicas * n_frames
+
+        def per_replica(values: list[int] | NDArray, dtype: type) -> NDArray:
+            return np.repeat(np.asarray(values, dtype=dtype), n_frames)
+
+        def flat(name: str) -> NDArray:
+            return arrays[name].reshape(n_total, *arrays[name].shape[2:])
+
+        times = (np.arange(first, first + n_frames) + 1) * self._plan.frame_interval
+        variables = flat("variables")
+        frames = Frames(
+            positions=flat("positions"),
+            time=np.tile(times, n_replicas),
+            replica=per_replica(self._replicas, np.int32),
+            temperature=np.full(n_total, self._system.temperature),
+            start=per_replica(self._start_of, np.int32),
+            probe=per_replica(np.array(self._replicas) >= self._plan.replicas, np.bool_),
+            forces=flat("forces"),
+            potential_energy=flat("potential_energy"),
+            collective_variables={name: variables[:, i].copy() for i, name in enumerate(self._variables.names)},
+        )
+        if "bias_energy" in arrays:
+            frames = replace(frames, bias_energy=flat("bias_energy"))
+        if self._windows is not None:
+            frames = replace(frames, window=per_replica(self._windows, np.int32))
+        if self.molecule.box is not None:
+            frames = replace(frames, box=np.full((n_total, 3), self.molecule.box, dtype=np.float32))
+        return frames
+
+    # ----------------------------------------------------------------------------------- helpers
+
+    def _engines(self) -> EnginePool:
+        """The engines, started at their first use."""
+        if self._pool is None:
+            self._pool = EnginePool(self._engine_settings(), len(self._replicas), self._n_processes())
+        return self._pool
+
+    def _engine_settings(self) -> EngineSettings:
+        import openmm
+
+        openmm_system = openmm.XmlSerializer.clone(self.molecule.system)
+        parameters: list[dict[str, float]] = []
+        match self._plan.bias:
+            case StaticBias(expression=expression):
+                openmm_system.addForce(static_force(self._variables, expression))
+            case UmbrellaBias(centers=centers, force_constant=force_constant):
+                names = sorted({name for center in centers for name in center})
+                for name in names:
+                    openmm_system.addForce(self._variables.harmonic_force(name))
+                for window in self._windows or []:
+                    values: dict[str, float] = {}
+                    for name in names:
+                        center = centers[window].get(name)
+                        values[f"k_{name}"] = 0.0 if center is None else force_constant
+                        values[f"center_{name}"] = 0.0 if center is None else self._wrapped(name, center)
+                    parameters.append(values)
+        return EngineSettings(
+            system_xml=openmm.XmlSerializer.serialize(openmm_system),
+            platform=self.platform,
+            properties=self._properties_for(self._n_threads // self._n_processes()),
+            temperature=self._system.temperature,
+            friction=self._plan.friction,
+            timestep=self._plan.timestep,
+            n_degrees_of_freedom=self.molecule.n_degrees_of_freedom,
+            variables=self._variables.to_json(),
+            grid=self._hills.definition() if self._hills is not None else None,
+            biased=self._plan.bias is not None,
+            replica_parameters=parameters,
+        )
+
+    def _wrapped(self, name: str, value: float) -> float:
+        """An angle in [-pi, pi], any other value as it is."""
+        return -self._variables.difference(name, 0.0, value)
+
+    def _properties_for(self, n_threads: int) -> dict[str, str]:
+        """Properties of the platform for one process."""
+        return {"Threads": str(max(1, n_threads))} if self.platform == "CPU" else self._properties
+
+    def _n_processes(self) -> int:
+        """Processes to run replicas in: a GPU is shared by all, short work is not worth another process."""
+        if self.platform not in {"Reference", "CPU"}:
+            return 1
+        worthwhile = max(1, int(self._total_seconds / 4.0))
+        if "CG_ASSETS_THREADS" in os.environ:
+            worthwhile = self._n_threads
+        return min(self._n_threads, len(self._replicas), worthwhile)
+
+    def _derived_seed(self, *keys: int) -> int:
+        return int(np.random.SeedSequence([self._seed, *keys]).generate_state(1)[0])
+
+    def _identity(self) -> str:
+        plan = json.dumps(self._plan.model_dump(mode="json"), sort_keys=True)
+        digest = self._system.content_hash
+        return f"system {self._system.name} ({digest}), seed {self._seed}, platform {self.platform}, plan {plan}"
+
+    def _bias_definition(self) -> dict[str, Any] | None:
+        bias = self._plan.bias
+        if self._hills is not None:
+            return self._hills.definition()
+        if isinstance(bias, StaticBias):
+            return {"type": "static", "expression": bias.expression}
+        if isinstance(bias, UmbrellaBias):
+            held = sorted({name for center in bias.centers for name in center})
+            angles = [name for name in held if self._system.collective_variables[name].type == "torsion"]
+            return {
+                "type": "umbrella",
+                "centers": [dict(center) for center in bias.centers],
+                "force_constant": bias.force_constant,
+                "periodic": angles,
+            }
+        return None
+
+    def _kinetic_temperature(self) -> tuple[float, float]:
+        """Mean and standard error [K] from blocks of time of the independent replicas."""
+        n_frames, n_blocks = self._plan.frames_per_replica, self._kinetic.shape[1]
+        counts = np.bincount(np.arange(n_frames) * n_blocks // n_frames, minlength=n_blocks)
+        factor = 2.0 / (self.molecule.n_degrees_of_freedom * BOLTZMANN)
+        blocks = (factor * self._kinetic / counts).ravel()
+        if len(blocks) > 1:
+            return float(blocks.mean()), float(blocks.std(ddof=1) / math.sqrt(len(blocks)))
+        # A single short block: the kinetic energy forgets itself within 1/(2 friction).
+        independent = max(1.0, self._plan.duration * self._plan.friction)
+        spread = self._system.temperature * math.sqrt(2.0 / self.molecule.n_degrees_of_freedom / independent)
+        return float(blocks[0]), spread
+
+
+def _thread_limit() -> int:
+    """`CG_ASSETS_THREADS`, else the cores that this process may use."""
+    text = os.environ.get("CG_ASSETS_THREADS")
+    if text is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdigit() or int(text) < 1:
+        raise SamplingError(f"CG_ASSETS_THREADS is {text!r}; set it to a number of at least 1, or unset it")
+    return int(text)
+
+
+def _temperature_blocks(plan: SamplingPlan) -> int:
+    """Blocks of time per replica, each at least ten times the memory 1/(2 friction) of the kinetic energy."""
+    longest = int(plan.duration * 2.0 * plan.friction / 10.0)
+    return max(1, min(_TEMPERATURE_BLOCKS, longest, plan.frames_per_replica))
+
+
+def _seconds_per_step(n_atoms: int, periodic: bool) -> float:
+    """Rough cost of a step on one core; sets only the size of the pieces."""
+    return 1.0e-6 * n_atoms if periodic or n_atoms > 100 else 5e-6 + 5e-8 * n_atoms**2

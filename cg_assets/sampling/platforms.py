@@ -1,0 +1,69 @@
+"""Choose the OpenMM platform for a molecule; it is always named, never left to OpenMM's default."""
+
+from __future__ import annotations
+
+import os
+
+from cg_assets.errors import DeviceError
+
+SMALL_MOLECULE = 100
+"""Up to this many particles without periodic box the Reference platform is the fastest."""
+_SOFTWARE = ("portable computing", "pocl", "llvm", "swiftshader", "cpu", "oclgrind")
+
+
+def choose_platform(n_particles: int, periodic: bool, requested: str | None = None) -> tuple[str, dict[str, str]]:
+    """Name and properties of the OpenMM platform.
+
+    Args:
+        n_particles: particles of the System.
+        periodic: whether it has a periodic box.
+        requested: name of a platform, `CUDA:1` for its device 1, or None to choose by size and `CG_DEVICE`.
+
+    Raises:
+        DeviceError: the platform asked for is not there; `CG_DEVICE` has another value than auto, cpu or cuda.
+    """
+    from openmm import Platform
+
+    installed = [Platform.getPlatform(index).getName() for index in range(Platform.getNumPlatforms())]
+    if requested is not None:
+        name, _, device = requested.partition(":")
+        if name not in installed or (name in {"CUDA", "OpenCL", "HIP"} and not _works(name)):
+            raise DeviceError(f"OpenMM platform {requested!r} is not usable here; installed are {', '.join(installed)}")
+        return name, _properties(name, device)
+    choice = os.environ.get("CG_DEVICE", "auto")
+    if choice not in {"auto", "cpu", "cuda"}:
+        raise DeviceError(f"CG_DEVICE is {choice!r}; choose auto, cpu or cuda")
+    if n_particles <= SMALL_MOLECULE and not periodic:
+        return "Reference", {}
+    if choice != "cpu" and "CUDA" in installed and _works("CUDA"):
+        return "CUDA", _properties("CUDA", "")
+    if choice == "cuda":
+        raise DeviceError("CG_DEVICE is cuda, but OpenMM's CUDA platform does not work here; install openmm[cuda12]")
+    if choice == "auto" and "OpenCL" in installed and _works("OpenCL"):
+        return "OpenCL", _properties("OpenCL", "")
+    return "CPU", _properties("CPU", "")
+
+
+def _properties(name: str, device: str) -> dict[str, str]:
+    if name in {"CUDA", "OpenCL", "HIP"}:
+        return {"Precision": "mixed"} | ({"DeviceIndex": device} if device else {})
+    return {"Threads": "1"} if name == "CPU" else {}
+
+
+def _works(name: str) -> bool:
+    """Whether a context can be created on real hardware: a software OpenCL is many times slower than a CPU."""
+    import openmm
+
+    system = openmm.System()
+    system.addParticle(1.0)
+    platform = openmm.Platform.getPlatformByName(name)
+    try:
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    except openmm.OpenMMException:
+        return False
+    described = " ".join(
+        platform.getPropertyValue(context, item).lower()
+        for item in platform.getPropertyNames()
+        if item in {"OpenCLPlatformName", "DeviceName"}
+    )
+    return not any(word in described for word in _SOFTWARE)

@@ -1,0 +1,267 @@
+"""Langevin dynamics of beads with a trained potential, all replicas in one batch."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cg_assets.errors import DeviceError, SamplingError
+from cg_assets.frames import Frames
+from cg_assets.potentials.networks import energy_and_forces
+from cg_assets.progress import Progress
+
+if TYPE_CHECKING:
+    from cg_assets.systems.spec import CGSimulation
+
+EXPLODED_ENERGY = 4000.0
+"""Energy above the median start [k_B T] at which a replica counts as exploded: 10,000 kJ/mol at 300 K."""
+
+EXPLODED_TEMPERATURE = 100.0 / 3.0
+"""Kinetic temperature over the thermostat's at which a replica counts as exploded: 10,000 K at 300 K."""
+
+CHECK_STEPS = 50
+"""Steps between two searches for exploded replicas."""
+
+
+class BatchedBias(Protocol):
+    """A bias potential on the beads; `cg_assets.simulation.bias` makes one."""
+
+    def energy_and_forces(self, positions: Tensor, replica: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy `(r,)` and forces `(r, n, d)` for positions `(r, n, d)` of the replicas numbered in `replica`."""
+        ...
+
+
+@dataclass(frozen=True)
+class CGTrajectory:
+    """What a simulation of beads gave.
+
+    Attributes:
+        frames: frames in order of time, each holding the replicas that were alive; positions [nm or reduced],
+            potential_energy of the network and, under a bias, bias_energy. An isolated molecule's centre of mass is
+            moved to the origin at each frame.
+        kinetic_temperature: of the half-step velocities, in units of `temperature`; mean over replicas that did not
+            explode (NaN when all did).
+        kinetic_temperature_error: standard error from the spread of replicas (NaN for fewer than two).
+        exploded: `(n_replicas,)` whether each replica exploded; its frames up to then are kept in `frames` and left
+            out of `stable_frames`.
+        explosion_time: `(n_replicas,)` when, counted from the start of burn-in [ps or reduced]; NaN for the stable.
+        steps_per_second: integration steps a second, each of all replicas.
+        replica_steps_per_second: steps of single replicas a second.
+    """
+
+    frames: Frames
+    kinetic_temperature: float
+    kinetic_temperature_error: float
+    exploded: NDArray[np.bool_]
+    explosion_time: NDArray[np.float64]
+    steps_per_second: float
+    replica_steps_per_second: float
+
+    @property
+    def stable_frames(self) -> Frames:
+        """Frames of replicas that never exploded."""
+        return self.frames.select(~self.exploded[self.frames.replica])
+
+
+@torch.no_grad()
+def simulate(
+    module: torch.nn.Module,
+    initial_positions: ArrayLike,
+    masses: ArrayLike,
+    thermal_energy: float,
+    settings: CGSimulation,
+    seed: int,
+    bias: BatchedBias | None = None,
+    progress: Progress | None = None,
+    device: str = "cpu",
+    temperature: float | None = None,
+    start: ArrayLike | None = None,
+    box: ArrayLike | None = None,
+    duration: float | None = None,
+) -> CGTrajectory:
+    """Run BAOAB Langevin dynamics (B. Leimkuhler and C. Matthews, J. Chem. Phys. 138, 174102 (2013)).
+
+    Configurations sampled by BAOAB are exact for harmonic forces at any stable time step. A replica whose energy or
+    kinetic temperature leaves all bounds (`EXPLODED_ENERGY`, `EXPLODED_TEMPERATURE`) or is not a number is taken out
+    and reported; the others do not notice.
+
+    Args:
+        module: potential, with `energy_and_forces` (`cg_assets.potentials.networks`).
+        initial_positions: `(n_replicas, n_beads, d)`, one start per replica [nm or reduced].
+        masses: `(n_beads,)` [amu or reduced].
+        thermal_energy: k_B T of the thermostat [kJ/mol or reduced].
+        settings: time step, friction, burn-in, duration, frame interval; `settings.replicas` is not read here.
+        seed: of the first velocities and the noise; the same seed gives the same trajectory on a CPU.
+        bias: bias whose forces are added and whose energy is recorded.
+        progress: told the finished steps.
+        device: `cpu` or `cuda`.
+        temperature: written into the frames [K]; `thermal_energy` where None (reduced units).
+        start: `(n_replicas,)` number of the start state of each replica, written into the frames; 0, 1, ... if None.
+        box: `(3,)` edges of the periodic box [nm].
+        duration: replaces `settings.duration`, for runs under a bias [ps or reduced].
+
+    Raises:
+        SamplingError: shapes do not agree, or starts are not finite.
+        DeviceError: `cuda` was asked for and is not there.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device is cuda and torch finds no GPU; set CG_DEVICE=cpu or install a CUDA build of torch")
+    run = _Run(module, initial_positions, masses, thermal_energy, settings, seed, bias, torch.device(device), box)
+    return run.go(
+        round((settings.duration if duration is None else duration) / settings.timestep),
+        thermal_energy if temperature is None else temperature,
+        np.arange(len(run.exploded)) if start is None else np.asarray(start),
+        progress,
+    )
+
+
+class _Run:
+    """State of a simulation; `alive` numbers the replicas that still move."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        initial_positions: ArrayLike,
+        masses: ArrayLike,
+        thermal_energy: float,
+        settings: CGSimulation,
+        seed: int,
+        bias: BatchedBias | None,
+        device: torch.device,
+        box: ArrayLike | None,
+    ) -> None:
+        starts = np.array(initial_positions, dtype=np.float32)
+        weights = np.array(masses, dtype=np.float32)
+        if starts.ndim != 3 or not len(starts) or weights.shape != starts.shape[1:2]:
+            raise SamplingError(
+                f"starts {starts.shape} must be (n_replicas, n_beads, d) and masses {weights.shape} (n_beads,)"
+            )
+        if not np.isfinite(starts).all() or not (weights > 0).all():
+            raise SamplingError("starts must be finite and masses positive; check the frames that starts came from")
+        self.module, self.bias, self.settings, self.device = module.to(device), bias, settings, device
+        self.thermal_energy = thermal_energy
+        self.box = None if box is None else torch.as_tensor(np.array(box, dtype=np.float32)).to(device)
+        self.masses = torch.as_tensor(weights).to(device)[:, None]
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.positions = torch.as_tensor(starts).to(device)
+        self.spread = (thermal_energy / self.masses).sqrt()
+        self.velocities = self.spread * self._noise(len(starts))
+        self.alive = torch.arange(len(starts), device=device)
+        self.exploded = np.zeros(len(starts), dtype=bool)
+        self.explosion_time = np.full(len(starts), np.nan)
+        self._evaluate()
+        self.median_energy = float(self.energy.nanmedian())
+
+    def _noise(self, count: int) -> Tensor:
+        shape = (count, *self.positions.shape[1:])
+        return torch.randn(shape, generator=self.generator, device=self.device)
+
+    def _evaluate(self) -> None:
+        self.energy, self.forces = energy_and_forces(self.module, self.positions, box=self.box)
+        self.bias_energy = None
+        if self.bias is not None:
+            self.bias_energy, forces = self.bias.energy_and_forces(self.positions, self.alive)
+            self.forces = self.forces + forces.to(self.forces)
+
+    def go(self, steps: int, temperature: float, start: NDArray, progress: Progress | None) -> CGTrajectory:
+        """Burn in, then run and take frames."""
+        settings, replicas = self.settings, len(self.exploded)
+        frame_steps = max(1, round(settings.frame_interval / settings.timestep))
+        burn_in = round(settings.burn_in / settings.timestep)
+        if steps < frame_steps:
+            raise SamplingError(
+                f"duration {steps * settings.timestep:g} is shorter than frame_interval {settings.frame_interval:g}"
+            )
+        kinetic = np.zeros(replicas)
+        parts, started, moved, frame = [], time.perf_counter(), 0, 0
+        for step in range(1, burn_in + steps + 1):
+            measured = self._step()
+            moved += len(self.alive)
+            taken = step > burn_in and (step - burn_in) % frame_steps == 0
+            if taken or step % CHECK_STEPS == 0:
+                measured = self._remove_exploded(measured, step * settings.timestep)
+                if not len(self.alive):
+                    break
+            if taken:
+                frame += 1
+                self._centre()
+                parts.append(self._frame(frame * frame_steps * settings.timestep, temperature, start))
+                kinetic[self.alive.cpu().numpy()] += measured.cpu().numpy()
+            if progress is not None and (step % 1000 == 0 or step == burn_in + steps):
+                progress(step, burn_in + steps, "steps")
+        seconds = time.perf_counter() - started
+        if not parts:
+            raise SamplingError(
+                f"all {replicas} replicas exploded before the first frame; train on more frames or longer, or lower "
+                f"cg_simulation.timestep (now {settings.timestep})"
+            )
+        stable = kinetic[~self.exploded] / max(frame, 1) * temperature / self.thermal_energy
+        count = len(stable)
+        return CGTrajectory(
+            frames=Frames.concatenate(parts),
+            kinetic_temperature=float(stable.mean()) if count else math.nan,
+            kinetic_temperature_error=float(stable.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan,
+            exploded=self.exploded,
+            explosion_time=self.explosion_time,
+            steps_per_second=step / seconds,
+            replica_steps_per_second=moved / seconds,
+        )
+
+    def _step(self) -> Tensor:
+        """One BAOAB step; gives k_B T of each replica from the half-step velocities, exact for harmonic forces."""
+        timestep = self.settings.timestep
+        keep = math.exp(-self.settings.friction * timestep)
+        kick = 0.5 * timestep / self.masses
+        self.velocities = torch.addcmul(self.velocities, kick, self.forces)
+        measured = (self.masses * self.velocities.square()).mean(dim=(1, 2))
+        self.positions = self.positions.add(self.velocities, alpha=0.5 * timestep)
+        noise = self._noise(len(self.exploded))
+        noise = noise if len(self.alive) == len(noise) else noise[self.alive]
+        self.velocities = torch.addcmul(keep * self.velocities, math.sqrt(1.0 - keep * keep) * self.spread, noise)
+        self.positions = self.positions.add(self.velocities, alpha=0.5 * timestep)
+        self._evaluate()
+        self.velocities = torch.addcmul(self.velocities, kick, self.forces)
+        return measured
+
+    def _remove_exploded(self, measured: Tensor, now: float) -> Tensor:
+        excess = (self.energy - self.median_energy).abs()
+        calm = (excess < EXPLODED_ENERGY * self.thermal_energy) & self.positions.isfinite().all(dim=2).all(dim=1)
+        calm &= measured < EXPLODED_TEMPERATURE * self.thermal_energy
+        if bool(calm.all()):
+            return measured
+        lost = self.alive[~calm].cpu().numpy()
+        self.exploded[lost] = True
+        self.explosion_time[lost] = now
+        self.alive, self.positions, self.velocities = self.alive[calm], self.positions[calm], self.velocities[calm]
+        self.energy, self.forces = self.energy[calm], self.forces[calm]
+        self.bias_energy = None if self.bias_energy is None else self.bias_energy[calm]
+        return measured[calm]
+
+    def _centre(self) -> None:
+        """Move isolated molecules back to the origin: float32 positions stay exact however far they diffuse."""
+        if self.box is None and self.positions.shape[1] > 1:
+            center = (self.masses * self.positions).sum(dim=1, keepdim=True) / self.masses.sum()
+            self.positions = self.positions - center
+
+    def _frame(self, now: float, temperature: float, start: NDArray) -> Frames:
+        alive = self.alive.cpu().numpy()
+        count = len(alive)
+        edges = None if self.box is None else np.tile(self.box.cpu().numpy(), (count, 1))
+        return Frames(
+            positions=self.positions.cpu().numpy().copy(),
+            time=np.full(count, now),
+            replica=alive.astype(np.int32),
+            temperature=np.full(count, float(temperature)),
+            start=start[alive].astype(np.int32),
+            probe=np.zeros(count, dtype=bool),
+            potential_energy=self.energy.cpu().numpy().astype(np.float64),
+            bias_energy=None if self.bias_energy is None else self.bias_energy.cpu().numpy().astype(np.float64),
+            box=edges,
+        )

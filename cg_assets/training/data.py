@@ -1,0 +1,137 @@
+"""The data that a potential learns from: positions, force labels, and which frames belong together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.errors import TrainingError
+from cg_assets.frames import Frames
+
+BLOCKS_PER_REPLICA = 10
+"""Contiguous stretches of time into which each replica is cut; a stretch is trained on or held out as a whole."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Frames with force labels.
+
+    Attributes:
+        positions: `(n_frames, n_beads, dimension)` float32 [nm or reduced].
+        forces: force labels, same shape [kJ/mol/nm or reduced].
+        group: `(n_frames,)` int64; frames of one group are correlated and never split between training and held-out.
+        box: `(n_frames, 3)` float32 edges of the periodic box, or None.
+    """
+
+    positions: NDArray[np.float32]
+    forces: NDArray[np.float32]
+    group: NDArray[np.int64]
+    box: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse data that cannot train.
+
+        Raises:
+            TrainingError: shapes differ, a value is not finite, or no frame is left.
+        """
+        if self.positions.ndim != 3 or not len(self.positions):
+            raise TrainingError(f"positions have shape {self.positions.shape}; training needs (n_frames, n_beads, d)")
+        if self.forces.shape != self.positions.shape or len(self.group) != len(self.positions):
+            raise TrainingError(
+                f"positions {self.positions.shape}, forces {self.forces.shape} and group {self.group.shape} disagree"
+            )
+        for name in ("positions", "forces"):
+            broken = ~np.isfinite(getattr(self, name)).all(axis=(1, 2))
+            if broken.any():
+                first = int(np.flatnonzero(broken)[0])
+                raise TrainingError(
+                    f"{name} of {int(broken.sum())} frames are not finite, first of frame {first}; find the broken "
+                    "batch with its schema check and sample it again"
+                )
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.positions)
+
+    @staticmethod
+    def from_frames(batches: Sequence[Frames], blocks_per_replica: int = BLOCKS_PER_REPLICA) -> TrainingData:
+        """Join the labelled frames of some batches; frames of probe replicas are left out.
+
+        Groups are (batch, window, replica, time block), the blocks being equal stretches of each replica's frames.
+
+        Raises:
+            TrainingError: a batch has no forces.
+        """
+        parts = []
+        for index, frames in enumerate(batches):
+            if frames.forces is None:
+                raise TrainingError(f"batch {index} of {len(batches)} carries no force labels")
+            parts.append(frames.select(~frames.probe))
+        groups, offset = [], 0
+        for frames in parts:
+            window = np.zeros(len(frames), np.int64) if frames.window is None else frames.window.astype(np.int64)
+            _, run = np.unique(np.stack([window, frames.replica]), axis=1, return_inverse=True)
+            run = run.reshape(-1)
+            group = np.empty(len(frames), np.int64)
+            for number in range(run.max() + 1 if len(run) else 0):
+                rows = np.flatnonzero(run == number)
+                rows = rows[np.argsort(frames.time[rows], kind="stable")]
+                group[rows] = number * blocks_per_replica + np.arange(len(rows)) * blocks_per_replica // len(rows)
+            groups.append(group + offset)
+            offset += (int(run.max()) + 1) * blocks_per_replica if len(run) else 0
+        boxes = [frames.box for frames in parts if frames.box is not None]
+        return TrainingData(
+            positions=np.concatenate([frames.positions for frames in parts]),
+            forces=np.concatenate([frames.forces for frames in parts if frames.forces is not None]),
+            group=np.concatenate(groups),
+            box=np.concatenate(boxes) if len(boxes) == len(parts) else None,
+        )
+
+    def select(self, index: NDArray) -> TrainingData:
+        """The frames picked by an index or mask."""
+        box = None if self.box is None else self.box[index]
+        return TrainingData(self.positions[index], self.forces[index], self.group[index], box)
+
+    def draw(self, n_frames: int, seed: int) -> TrainingData:
+        """`n_frames` frames drawn at random without replacement, in their old order.
+
+        Raises:
+            TrainingError: there are fewer frames than asked for.
+        """
+        if n_frames > len(self):
+            raise TrainingError(
+                f"{n_frames} frames were asked for and {len(self)} exist; sample more batches or lower `frames`"
+            )
+        chosen = np.random.default_rng(seed).choice(len(self), n_frames, replace=False)
+        return self.select(np.sort(chosen))
+
+    def split(self, held_out_fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:
+        """Training and held-out frames: whole groups, drawn at random until the fraction is reached.
+
+        Raises:
+            TrainingError: there are fewer than two groups.
+        """
+        groups, counts = np.unique(self.group, return_counts=True)
+        if len(groups) < 2:
+            raise TrainingError(
+                f"all {len(self)} frames belong to one group, so none can be held out; give each frame its replica and "
+                "time, or sample more than one replica"
+            )
+        order = np.random.default_rng(seed).permutation(len(groups))
+        reached = np.cumsum(counts[order])
+        last = int(np.searchsorted(reached, held_out_fraction * len(self)))
+        chosen = groups[order[: min(last + 1, len(groups) - 1)]]
+        held_out = np.isin(self.group, chosen)
+        return self.select(~held_out), self.select(held_out)
+
+    def hash(self) -> str:
+        """Hash of the content."""
+        digest = hashlib.sha256()
+        for array in (self.positions, self.forces, self.group, self.box):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]

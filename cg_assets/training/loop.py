@@ -1,0 +1,291 @@
+"""Force matching: fit a potential to force labels.
+
+The loss is the mean squared difference of predicted and labelled force components. Its minimum over all potentials is
+the noise floor of the labels, which the caller knows; only loss minus floor says how good a potential is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cg_assets.errors import DeviceError, TrainingError
+from cg_assets.potentials.networks import build_potential, energy_and_forces
+from cg_assets.progress import Progress
+from cg_assets.training.data import TrainingData
+from cg_assets.training.optimizer import MatrixMomentum
+
+if TYPE_CHECKING:
+    from cg_assets.systems.spec import Training
+
+WARM_UP_STEPS = 100
+CHECKPOINT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained potential.
+
+    Attributes:
+        module: network with the weights of the best epoch, on the CPU.
+        history: one record per epoch: epoch, training_loss, held_out_loss (of the epoch's last weights),
+            learning_rate, seconds, noise_floor; losses in [force unit]^2 per component.
+        best_epoch: the epoch (from 1) whose weights were kept: the lowest held-out loss.
+        frames_per_second: training frames a second, mean over the epochs of all runs.
+        n_training: number of frames trained on.
+        n_held_out: number of frames held out.
+    """
+
+    module: torch.nn.Module
+    history: list[dict[str, Any]]
+    best_epoch: int
+    frames_per_second: float
+    n_training: int
+    n_held_out: int
+
+    @property
+    def held_out_loss(self) -> float:
+        """Held-out loss of the weights that were kept [force unit]^2."""
+        return self.history[self.best_epoch - 1]["held_out_loss"]
+
+
+@dataclass
+class _Batches:
+    """Data as tensors on the device."""
+
+    positions: Tensor
+    forces: Tensor
+    box: Tensor | None
+
+    @staticmethod
+    def of(data: TrainingData, device: torch.device) -> _Batches:
+        box = None if data.box is None else torch.as_tensor(data.box).to(device)
+        return _Batches(torch.as_tensor(data.positions).to(device), torch.as_tensor(data.forces).to(device), box)
+
+    def part(self, index: Tensor | slice) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.positions[index], self.forces[index], None if self.box is None else self.box[index]
+
+
+def train(
+    config: dict[str, Any],
+    training: Training,
+    data: TrainingData,
+    seed: int,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    noise_floor: float | None = None,
+) -> TrainingResult:
+    """Fit the potential that `config` describes.
+
+    The learning rate rises over the first 100 steps and falls by a cosine to zero at the last epoch; training stops
+    early after `training.patience` epochs without a better held-out loss. On a CPU the same seed gives the same
+    weights, and a training that was interrupted and goes on from its checkpoint gives the weights of an uninterrupted
+    one, bit for bit (for the same number of threads).
+
+    Args:
+        config: network config (`cg_assets.potentials.networks.build_potential`).
+        training: epochs, batch size, learning rate, patience, held-out fraction.
+        data: frames and labels.
+        seed: of the split, the initial weights and the order of frames.
+        device: `cpu` or `cuda`.
+        progress: told the finished epochs.
+        checkpoint: file that is rewritten after each epoch, and from which training goes on if it exists.
+        on_epoch: called with each epoch's record, for tracking; records of epochs finished before an interruption
+            are not repeated.
+        noise_floor: least possible loss of these labels [force unit]^2, stored in each record as it is.
+
+    Raises:
+        TrainingError: the data cannot train this network, the checkpoint belongs to another training, or training
+            diverged.
+        DeviceError: `cuda` was asked for and is not there.
+    """
+    run = _Run(config, training, data, seed, _device(device), noise_floor)
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(checkpoint)
+    while not run.finished:
+        record = run.epoch()
+        if checkpoint is not None:
+            run.store(checkpoint)
+        if on_epoch is not None:
+            on_epoch(record)
+        if progress is not None:
+            progress(record["epoch"], training.epochs, "epochs")
+    return run.result()
+
+
+def _device(name: str) -> torch.device:
+    if name not in {"cpu", "cuda"}:
+        raise DeviceError(f"device is {name!r}; it must be cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device is cuda and torch finds no GPU; set CG_DEVICE=cpu or install a CUDA build of torch")
+    return torch.device(name)
+
+
+class _Run:
+    """One training with everything that its checkpoint must hold."""
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        training: Training,
+        data: TrainingData,
+        seed: int,
+        device: torch.device,
+        noise_floor: float | None,
+    ) -> None:
+        kept, held_out = data.split(training.held_out_fraction, seed)
+        self.training, self.device, self.noise_floor = training, device, noise_floor
+        self.generator = torch.Generator().manual_seed(seed)
+        try:
+            self.module = build_potential(config, self.generator)
+            box = None if kept.box is None else torch.as_tensor(kept.box)
+            self.module.fit_statistics(torch.as_tensor(kept.positions), box)
+        except ValueError as error:
+            raise TrainingError(f"this network does not fit the data: {error}") from error
+        self.module.to(device)
+        self.kept, self.held_out = _Batches.of(kept, device), _Batches.of(held_out, device)
+        self.force_scale = float(self.kept.forces.double().square().mean().sqrt())
+        if self.force_scale == 0.0:
+            raise TrainingError("all force labels are zero; check the force map and the labels' column")
+        self.optimizer = MatrixMomentum(self.module.parameters(), training.learning_rate)
+        self.history: list[dict[str, Any]] = []
+        self.best_epoch = 0
+        self.best_weights: dict[str, Tensor] = {}
+        self.seconds = 0.0
+        identity = [config, training.model_dump(mode="json"), data.hash(), seed]
+        self.identity = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or patience has run out."""
+        done = len(self.history)
+        return done >= self.training.epochs or done - self.best_epoch >= self.training.patience
+
+    def epoch(self) -> dict[str, Any]:
+        """Train once over all frames, then measure the held-out loss."""
+        started = time.perf_counter()
+        number = len(self.history) + 1
+        count = len(self.kept.positions)
+        order = torch.randperm(count, generator=self.generator).to(self.device)
+        per_epoch = math.ceil(count / self.training.batch_size)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for index, rows in enumerate(order.split(self.training.batch_size)):
+            self._set_learning_rate((number - 1) * per_epoch + index, per_epoch * self.training.epochs)
+            positions, labels, box = self.kept.part(rows)
+            _, forces = energy_and_forces(self.module, positions, box=box)
+            loss = ((forces - labels) / self.force_scale).square().mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+            self.optimizer.step()
+            total += loss.detach() * len(rows)
+        training_loss = float(total) / count * self.force_scale**2
+        held_out_loss = self._held_out_loss()
+        self._refuse_divergence(number, training_loss, held_out_loss)
+        if not self.best_epoch or held_out_loss < self.history[self.best_epoch - 1]["held_out_loss"]:
+            self.best_epoch = number
+            self.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        record = {
+            "epoch": number,
+            "training_loss": training_loss,
+            "held_out_loss": held_out_loss,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": seconds,
+            "noise_floor": self.noise_floor,
+        }
+        self.history.append(record)
+        return record
+
+    def _set_learning_rate(self, step: int, steps: int) -> None:
+        rise = min(1.0, (step + 1) / min(WARM_UP_STEPS, max(1, steps // 10)))
+        fall = 0.5 * (1.0 + math.cos(math.pi * step / steps))
+        self.optimizer.param_groups[0]["lr"] = self.training.learning_rate * rise * fall
+
+    @torch.no_grad()
+    def _held_out_loss(self) -> float:
+        total = 0.0
+        for rows in torch.arange(len(self.held_out.positions)).split(1024):
+            positions, labels, box = self.held_out.part(rows)
+            _, forces = energy_and_forces(self.module, positions, box=box)
+            total += float((forces - labels).double().square().mean()) * len(rows)
+        return total / len(self.held_out.positions)
+
+    def _refuse_divergence(self, epoch: int, training_loss: float, held_out_loss: float) -> None:
+        worst = 100.0 * self.force_scale**2
+        if not (math.isfinite(training_loss) and math.isfinite(held_out_loss) and training_loss < worst):
+            raise TrainingError(
+                f"training diverged in epoch {epoch}: training loss {training_loss:.4g}, held-out loss "
+                f"{held_out_loss:.4g} where the labels' mean square is {self.force_scale**2:.4g}; lower "
+                f"training.learning_rate (now {self.training.learning_rate}) or raise training.batch_size "
+                f"(now {self.training.batch_size})"
+            )
+
+    # ----------------------------------------------------------------------------------- checkpoints
+
+    def store(self, path: Path) -> None:
+        """Replace the checkpoint by the present state; a crash leaves the old one or the new one, whole."""
+        content = {
+            "version": CHECKPOINT_VERSION,
+            "identity": self.identity,
+            "weights": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "history": json.dumps(self.history),
+            "best_epoch": self.best_epoch,
+            "best_weights": self.best_weights,
+            "seconds": self.seconds,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            TrainingError: the file cannot be read, or belongs to another training.
+        """
+        remedy = f"delete {path} to start from the first epoch"
+        try:
+            content = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise TrainingError(f"{path}: the checkpoint cannot be read ({type(error).__name__}); {remedy}") from error
+        if not isinstance(content, dict) or content.get("version") != CHECKPOINT_VERSION:
+            raise TrainingError(f"{path}: not a checkpoint of this version ({CHECKPOINT_VERSION}); {remedy}")
+        if content["identity"] != self.identity:
+            raise TrainingError(f"{path}: this checkpoint was written with other data, settings or seed; {remedy}")
+        self.module.load_state_dict(content["weights"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.generator.set_state(content["generator"].cpu())
+        self.history = json.loads(content["history"])
+        self.best_epoch = content["best_epoch"]
+        self.best_weights = content["best_weights"]
+        self.seconds = content["seconds"]
+
+    def result(self) -> TrainingResult:
+        """The potential of the best epoch."""
+        self.module.load_state_dict(self.best_weights)
+        self.module.to("cpu").requires_grad_(False).eval()
+        count = len(self.kept.positions)
+        speed = count * len(self.history) / self.seconds
+        return TrainingResult(
+            self.module, self.history, self.best_epoch, speed, count, len(self.held_out.positions)
+        )

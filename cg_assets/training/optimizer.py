@@ -1,0 +1,73 @@
+"""The optimiser of the networks: orthogonalised momentum for weight matrices, Adam for everything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration that pushes all singular values towards one."""
+
+
+def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Nearest semi-orthogonal matrix of `(..., b, a)`, roughly, by a quintic Newton-Schulz iteration."""
+    a, b, c = NEWTON_SCHULZ
+    wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.transpose(-2, -1)
+    wide = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-12)
+    for _ in range(steps):
+        product = wide @ wide.transpose(-2, -1)
+        wide = a * wide + (b * product + c * product @ product) @ wide
+    return wide if matrix.shape[-2] <= matrix.shape[-1] else wide.transpose(-2, -1)
+
+
+class MatrixMomentum(torch.optim.Optimizer):
+    """Muon (K. Jordan et al. 2024): each weight matrix moves along its orthogonalised Nesterov momentum.
+
+    The step is scaled by 0.2 sqrt(max(a, b)), the size of an Adam step (Liu et al., arXiv 2502.16982), so that both
+    kinds of parameters share one learning rate. Weights with more than two dimensions are batches of matrices;
+    parameters with a dimension of one, or fewer than two dimensions, take Adam steps.
+
+    On force matching of capped alanine, 4 epochs of this reach a lower held-out loss than 16 epochs of Adam
+    (benchmarks/potentials.py prints both).
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], learning_rate: float, momentum: float = 0.95) -> None:
+        """Both kinds of parameters, sorted by their shape."""
+        super().__init__(parameters, {"lr": learning_rate, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move all parameters once."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1:
+                    self._matrix_step(parameter, group["lr"], group["momentum"])
+                else:
+                    self._adam_step(parameter, group["lr"])
+
+    def _matrix_step(self, parameter: Tensor, learning_rate: float, momentum: float) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["average"] = torch.zeros_like(parameter)
+        state["average"].lerp_(parameter.grad, 1 - momentum)
+        direction = orthogonalised(parameter.grad.lerp(state["average"], momentum))
+        parameter.sub_(direction, alpha=learning_rate * 0.2 * math.sqrt(max(parameter.shape[-2:])))
+
+    def _adam_step(self, parameter: Tensor, learning_rate: float) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["average"] = torch.zeros_like(parameter)
+            state["square"] = torch.zeros_like(parameter)
+            state["steps"] = torch.zeros(())
+        state["steps"] += 1
+        steps = float(state["steps"])
+        state["average"].lerp_(parameter.grad, 0.1)
+        state["square"].lerp_(parameter.grad.square(), 0.001)
+        average = state["average"] / (1 - 0.9**steps)
+        spread = (state["square"] / (1 - 0.999**steps)).sqrt()
+        parameter.sub_(learning_rate * average / (spread + 1e-8))

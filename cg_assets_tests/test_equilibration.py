@@ -1,0 +1,187 @@
+"""The conditional-equilibration check: right data pass at the nominal rate, a slow hidden mode fails."""
+
+import numpy as np
+import pytest
+
+from cg_assets.analysis.clusters import Bins
+from cg_assets.analysis.equilibration import check_frames, conditional_equilibration, halves_in_time, start_groups
+from cg_assets.frames import Frames
+from cg_assets.systems import load_system
+
+
+def walkers(seed, n_replicas, n_frames, switch, correlation=0.9):
+    """A CG coordinate x, autocorrelated, and a hidden sign y that flips with probability `switch` in each frame.
+
+    f = -x + y; y starts at +1 for group 0 and -1 for group 1. With a switching y both groups forget their start.
+    """
+    rng = np.random.default_rng(seed)
+    x = np.empty((n_frames, n_replicas))
+    x[0] = rng.normal(size=n_replicas)
+    for i in range(1, n_frames):
+        x[i] = correlation * x[i - 1] + np.sqrt(1 - correlation**2) * rng.normal(size=n_replicas)
+    group = np.arange(n_replicas) % 2
+    if switch >= 0.5:
+        hidden = rng.choice([-1.0, 1.0], size=x.shape)
+    else:
+        hidden = (1 - 2 * group) * np.cumprod(np.where(rng.random(x.shape) < switch, -1.0, 1.0), axis=0)
+    force = -x + hidden + 0.3 * rng.normal(size=x.shape)
+    replica = np.broadcast_to(np.arange(n_replicas), x.shape)
+    time = np.broadcast_to(np.arange(n_frames)[:, None], x.shape)
+    return tuple(a.ravel() for a in (x, force, np.broadcast_to(group, x.shape), replica, time))
+
+
+BINS = Bins.between([(-2.5, 2.5)], 25)
+
+
+class TestManyReplicas:
+    def test_right_data_pass_at_the_nominal_rate(self):
+        results = [conditional_equilibration(*walkers(seed, 100, 100, 0.5), bins=BINS) for seed in range(40)]
+        z = np.array([result.z_rms for result in results])
+        assert all(result.verdict == "passed" for result in results)
+        spread = np.mean([result.z_rms_spread for result in results])
+        assert abs((z**2).mean() - 1) < 4 * 2 * spread / np.sqrt(40)  # z of 4; the variance of z² is 4 spread²
+        assert z.std() == pytest.approx(spread, rel=4 / np.sqrt(80))
+
+    def test_a_slow_hidden_mode_fails(self):
+        result = conditional_equilibration(*walkers(0, 100, 100, 0.001), bins=BINS)
+        assert result.verdict == "failed" and not result.passed
+        assert result.z_rms > 8
+        assert result.difference_rms == pytest.approx(2 * 0.91, rel=0.2)
+
+    def test_slow_but_forgotten_passes(self):
+        """The mode flips every 50 frames, after 200 frames of burn-in: correlated, but without memory of the start."""
+        for seed in range(5):
+            x, force, group, replica, time = walkers(seed, 64, 400, 0.02)
+            late = time >= 200
+            result = conditional_equilibration(*(a[late] for a in (x, force, group, replica, time)), bins=BINS)
+            assert result.passed, result.reason
+
+    def test_force_slopes_in_wide_bins_do_not_fail(self):
+        """Two groups that fill wide bins from different sides have the same mean force at the same x."""
+        rng = np.random.default_rng(1)
+        group = np.repeat([0, 1], 20_000)
+        x = rng.normal(np.where(group == 0, -0.7, 0.7), 0.5)
+        force = -10 * x + rng.normal(size=x.shape)
+        replica = np.arange(40_000) // 100
+        result = conditional_equilibration(x, force, group, replica, bins=Bins.between([(-2, 2)], 4))
+        assert result.passed and result.z_rms < 1.6
+
+    def test_three_groups_of_which_one_is_wrong(self):
+        x, force, _, replica, time = walkers(3, 90, 100, 0.5)
+        group = replica % 3
+        assert conditional_equilibration(x, force, group, replica, time, bins=BINS).passed
+        result = conditional_equilibration(x, force + 0.6 * (group == 2), group, replica, time, bins=BINS)
+        assert result.verdict == "failed" and result.z.shape[0] == 3
+
+    def test_replicas_that_agree_in_all_bins_count_once(self):
+        """Each replica has its own constant error: all bins err together, so 25 bins are worth about one number."""
+        rng = np.random.default_rng(4)
+        limits, effective, failed = [], [], 0
+        for seed in range(30):
+            x, force, group, replica, time = walkers(seed, 60, 300, 0.5, correlation=0.0)
+            own = rng.normal(size=60)[replica] * 5
+            result = conditional_equilibration(x, force + own, group, replica, time, bins=BINS)
+            limits.append(result.limit)
+            effective.append(result.effective)
+            failed += result.verdict == "failed"
+        assert np.mean(effective) < 2.0 and np.mean(limits) > 2.3
+        assert failed <= 1
+
+    def test_two_dimensions_and_two_components(self):
+        rng = np.random.default_rng(5)
+        n = 60_000
+        variables = rng.uniform(-np.pi, np.pi, size=(n, 2))
+        replica = np.arange(n) // 300
+        forces = np.sin(variables) + rng.normal(size=(n, 2))
+        bins = Bins.between([(-np.pi, np.pi)] * 2, 8)
+        result = conditional_equilibration(variables, forces, replica % 2, replica, bins=bins)
+        assert result.passed and result.z.shape == (1, 2, 8, 8) and result.judged == 128
+        assert result.coverage == pytest.approx(1.0)
+        forces[:, 1] += 0.4 * (replica % 2) * (variables[:, 0] > 0)
+        assert not conditional_equilibration(variables, forces, replica % 2, replica, bins=bins).passed
+
+
+class TestFewReplicas:
+    def test_blocks_of_time_pass_right_data(self):
+        z = []
+        for seed in range(30):
+            result = conditional_equilibration(*walkers(seed, 2, 6_000, 0.02), bins=Bins.between([(-2, 2)], 8))
+            assert result.passed, result.reason
+            z.append(result.z_rms**2)
+        assert np.mean(z) == pytest.approx(1.0, abs=0.35)
+
+    def test_blocks_of_time_fail_a_stuck_mode(self):
+        result = conditional_equilibration(*walkers(0, 2, 6_000, 0.0), bins=Bins.between([(-2, 2)], 8))
+        assert result.verdict == "failed" and result.z_rms > 10
+
+
+class TestCannotBeJudged:
+    def test_one_start(self):
+        x, force, _, replica, time = walkers(0, 20, 50, 0.5)
+        result = conditional_equilibration(x, force, np.zeros(len(x)), replica, time)
+        assert result.verdict == "cannot be judged" and "probe" in result.reason and not result.passed
+        assert result.to_json()["z_rms"] is None
+
+    def test_groups_that_never_meet(self):
+        x, force, group, replica, time = walkers(0, 40, 50, 0.5)
+        result = conditional_equilibration(x + 20 * group, force, group, replica, time)
+        assert result.verdict == "cannot be judged" and "no bin" in result.reason
+
+    def test_no_group_has_enough_replicas(self):
+        x, force, group, replica, time = walkers(0, 16, 20, 0.5)
+        assert conditional_equilibration(x, force, group, replica, time).verdict == "cannot be judged"
+
+
+def test_arrays_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="same frames"):
+        conditional_equilibration(np.zeros(3), np.zeros(4), np.zeros(3), np.zeros(3))
+
+
+class TestHalvesInTime:
+    def test_stuck_replicas_with_the_right_weights_pass_and_drift_fails(self):
+        x, force, group, replica, time = walkers(2, 100, 200, 0.0)
+        half = halves_in_time(replica, time)
+        assert conditional_equilibration(x, force, group, replica, time, bins=BINS).verdict == "failed"
+        assert conditional_equilibration(x, force, half, replica, time, bins=BINS).passed
+        drifting = force + 0.5 * time / time.max()
+        assert conditional_equilibration(x, drifting, half, replica, time, bins=BINS).verdict == "failed"
+
+    def test_order_of_frames_does_not_matter(self):
+        replica, time = np.repeat([3, 1], 10), np.tile(np.arange(10), 2)
+        shuffled = np.random.default_rng(0).permutation(20)
+        assert np.array_equal(halves_in_time(replica, time), np.tile(np.repeat([0, 1], 5), 2))
+        assert np.array_equal(
+            halves_in_time(replica[shuffled], time[shuffled]), halves_in_time(replica, time)[shuffled]
+        )
+
+
+class TestFrames:
+    def frames(self, start, probe):
+        system = load_system("muller_brown_diagonal")
+        x, force, group, replica, time = walkers(0, 60, 80, 0.5)
+        return system, Frames(
+            positions=(8 + 5 * x)[:, None, None].astype(np.float32),
+            time=time.astype(np.float64),
+            replica=replica.astype(np.int32),
+            temperature=np.ones(len(x)),
+            start=(group if start else 0 * group).astype(np.int32),
+            probe=(group == 1) & probe,
+            forces=force[:, None, None].astype(np.float32),
+        )
+
+    def test_probe_replicas_are_compared_with_the_others(self):
+        system, frames = self.frames(start=True, probe=True)
+        result = check_frames(system, system.sampling.biased, frames, None)
+        assert result.passed and result.bins.shape == (60,) and result.groups == (0, 1)
+
+    def test_equilibrium_starts_are_compared_in_time_or_with_probes(self):
+        plan = load_system("muller_brown").sampling.biased
+        _, frames = self.frames(start=True, probe=False)
+        assert np.array_equal(start_groups(plan, frames), halves_in_time(frames.replica, frames.time))
+        _, frames = self.frames(start=True, probe=True)
+        assert np.array_equal(start_groups(plan, frames) > 0, frames.probe)
+
+    def test_frames_without_forces_are_refused(self):
+        system, frames = self.frames(start=True, probe=True)
+        with pytest.raises(ValueError, match="no forces"):
+            check_frames(system, system.sampling.biased, Frames(**{**frames.__dict__, "forces": None}), None)

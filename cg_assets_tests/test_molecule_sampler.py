@@ -1,0 +1,344 @@
+"""OpenMM sampling: unbiased forces, exact biases, exact resumption, correct temperature."""
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+
+from cg_assets.errors import SamplingError
+from cg_assets.frames import Frames
+from cg_assets.sampling.biases import bias_from_definition
+from cg_assets.sampling.molecule_bias import AtomVariables, GridForce
+from cg_assets.sampling.molecule_sampler import MoleculeSampler
+from cg_assets.sampling.reference import read_reference, run_reference, write_reference
+from cg_assets.systems import SystemSpec, load_system
+from cg_assets.systems.peptides import build_peptide
+from cg_assets.systems.spec import SamplingPlan
+from cg_assets.units import BOLTZMANN
+
+METADYNAMICS = {
+    "type": "metadynamics",
+    "collective_variables": ["phi", "psi"],
+    "height": 2.0,
+    "width": {"phi": 0.35, "psi": 0.35},
+    "bias_factor": 6,
+    "pace": 0.1,
+    "deposition": 1.0,
+}
+UMBRELLA = {
+    "type": "umbrella",
+    "centers": [{"phi": -2.0}, {"phi": -1.0, "psi": 2.0}, {"phi": 3.0}],
+    "force_constant": 300.0,
+}
+STATIC = {"type": "static", "expression": "4*cos(phi)**2 - sin(psi/2)*-3 + 0.1*abs(phi)**1.5 + pi/exp(-psi)/50"}
+BIASES = {"unbiased": None, "metadynamics": METADYNAMICS, "umbrella": UMBRELLA, "static": STATIC}
+
+
+def make_plan(bias=None, **fields):
+    content = {
+        "replicas": 3,
+        "starts": [{}, {"phi": 1.0}],
+        "timestep": 0.004,
+        "friction": 1.0,
+        "burn_in": 0.2,
+        "duration": 0.8,
+        "frame_interval": 0.04,
+        "bias": bias,
+    }
+    return SamplingPlan.model_validate(content | fields)
+
+
+@pytest.fixture(scope="module")
+def system():
+    return load_system("capped_alanine_implicit")
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    monkeypatch.setenv("CG_ASSETS_THREADS", "1")
+
+
+def run(sampler):
+    parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
+    return Frames.concatenate([part for part in parts if part is not None])
+
+
+def assert_equal(first, second):
+    for name, values in first._arrays().items():
+        assert np.array_equal(values, second._arrays()[name]), name
+
+
+@pytest.mark.parametrize("kind", BIASES)
+def test_bias_energy_is_that_of_the_definition_and_columns_are_complete(system, kind):
+    sampler = MoleculeSampler(system, make_plan(BIASES[kind]), seed=1)
+    frames = run(sampler)
+    summary = sampler.summary()
+    assert len(frames) == 3 * 20
+    assert frames.positions.shape == (60, 22, 3)
+    assert frames.positions.dtype == frames.forces.dtype == np.float32
+    assert list(frames.start) == [0] * 20 + [1] * 20 + [0] * 20
+    assert np.allclose(frames.time[:20], 0.04 * np.arange(1, 21))
+    assert summary["sampled_time"] == pytest.approx(3 * (1.0 + (1.0 if kind == "metadynamics" else 0.0)))
+    if kind == "unbiased":
+        assert frames.bias_energy is None
+        assert summary["bias"] is None
+        return
+    window = frames.window if kind == "umbrella" else None
+    exact = bias_from_definition(summary["bias"]).energy(frames.collective_variables, window)
+    assert np.abs(frames.bias_energy).max() > 0.1
+    assert np.abs(exact - frames.bias_energy).max() < 2e-4  # the variables are stored as float32
+
+
+def test_stored_forces_are_those_of_a_context_that_never_had_a_bias(system):
+    sampler = MoleculeSampler(system, make_plan(METADYNAMICS | {"deposition": 2.0}), seed=2)
+    for _ in range(sampler.n_chunks - 1):
+        sampler.next_chunk()
+    engine = sampler._engines()._engine
+    free = openmm.Context(
+        sampler.molecule.system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
+    bias_forces = []
+    for _ in range(10):
+        arrays = engine.record([0], 1, 25)
+        state = engine._context.getState(positions=True, forces=True)
+        free.setPositions(state.getPositions())
+        exact = free.getState(forces=True, energy=True)
+        forces = np.array(exact.getForces(asNumpy=True)._value)
+        assert np.abs(arrays["forces"][0, 0] - forces).max() < 1e-6 * np.abs(forces).max()
+        assert arrays["potential_energy"][0, 0] == pytest.approx(exact.getPotentialEnergy()._value, rel=1e-12)
+        biased = np.array(state.getForces(asNumpy=True)._value)
+        bias_forces.append(np.abs(biased - forces).max())
+    assert max(bias_forces) > 1.0  # there is a bias to be left out
+
+
+@pytest.mark.parametrize("kind", BIASES)
+def test_a_run_that_is_interrupted_after_each_piece_is_the_same_bit_for_bit(system, kind):
+    plan = make_plan(BIASES[kind], replicas=2, probe={"replicas": 1, "starts": [{}]})
+    whole = MoleculeSampler(system, plan, seed=3)
+    frames = run(whole)
+    parts, state = [], None
+    for _ in range(whole.n_chunks):
+        sampler = MoleculeSampler(system, plan, seed=3)
+        if state is not None:
+            sampler.restore(state)
+        parts.append(sampler.next_chunk())
+        state = {name: value.copy() for name, value in sampler.state().items()}
+        sampler.close()
+    assert_equal(frames, Frames.concatenate([part for part in parts if part is not None]))
+    assert whole.summary() == sampler.summary()
+    assert list(np.unique(frames.replica[frames.probe])) == [2]
+    assert list(np.unique(frames.start[frames.probe])) == [2]
+
+
+def test_two_processes_give_the_same_numbers_as_one_and_another_seed_others(system, monkeypatch):
+    plan = make_plan(METADYNAMICS)
+    frames = run(MoleculeSampler(system, plan, seed=4))
+    monkeypatch.setenv("CG_ASSETS_THREADS", "2")
+    parallel = MoleculeSampler(system, plan, seed=4)
+    assert parallel._n_processes() == 2
+    assert_equal(frames, run(parallel))
+    other = run(MoleculeSampler(system, plan, seed=5))
+    assert not np.array_equal(frames.positions, other.positions)
+
+
+def test_a_lost_process_is_reported(system, monkeypatch):
+    monkeypatch.setenv("CG_ASSETS_THREADS", "2")
+    sampler = MoleculeSampler(system, make_plan(), seed=4)
+    sampler.next_chunk()
+    sampler._engines()._workers[0]._process.kill()
+    with pytest.raises(SamplingError, match=r"process ended with code -9.*CG_ASSETS_THREADS=1"):
+        sampler.next_chunk()
+    sampler.close()
+
+
+def test_a_foreign_state_is_refused(system):
+    state = MoleculeSampler(system, make_plan(), seed=4).state()
+    with pytest.raises(SamplingError, match=r"seed 4.*seed 5"):
+        MoleculeSampler(system, make_plan(), seed=5).restore(state)
+
+
+def test_umbrella_windows_hold_their_replicas(system):
+    frames = run(MoleculeSampler(system, make_plan(UMBRELLA, replicas=6, duration=4.0, starts=[{}]), seed=6))
+    assert list(np.unique(frames.window[frames.replica == 4])) == [1]
+    for window, center in enumerate((-2.0, -1.0, 3.0)):
+        phi = frames.collective_variables["phi"][frames.window == window].astype(float)
+        difference = (phi - center + np.pi) % (2 * np.pi) - np.pi
+        assert abs(difference.mean()) < 0.15
+        # k of the window alone gives 0.091 rad; the molecule's own stiffness makes it a little less or more.
+        assert 0.04 < difference.std() < 0.15
+    psi = frames.collective_variables["psi"][frames.window == 1]
+    assert abs(psi.mean() - 2.0) < 0.15
+
+
+def test_kinetic_temperature_is_right_with_its_error(system):
+    sampler = MoleculeSampler(
+        system, make_plan(replicas=4, duration=40.0, burn_in=2.0, friction=5.0, starts=[{}]), seed=7
+    )
+    run(sampler)
+    summary = sampler.summary()
+    error = summary["kinetic_temperature_error"]
+    assert 0.5 < error < 4.0
+    # Exact spread of a block mean: T sqrt(2/n/(2 friction t)) for friction that dominates.
+    expected = 300.0 * np.sqrt(2.0 / 54 / (2 * 5.0 * 160.0))
+    assert 0.6 * expected < error < 2.0 * expected
+    assert abs(summary["kinetic_temperature"] - 300.0) < 4 * error
+
+
+def test_kinetic_energy_of_the_state_is_exact_for_an_oscillator_at_a_long_timestep():
+    """omega h = 1.2: an on-step BAOAB velocity would read 36 % too little, OpenMM's middle velocity reads kT/2."""
+    n_particles, mass, timestep = 400, 12.0, 0.004
+    stiffness = mass * (1.2 / timestep) ** 2
+    system = openmm.System()
+    force = openmm.CustomExternalForce(f"{stiffness / 2}*(x^2+y^2+z^2)")
+    for index in range(n_particles):
+        system.addParticle(mass)
+        force.addParticle(index)
+    system.addForce(force)
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 50.0, timestep)
+    integrator.setRandomNumberSeed(1)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(np.zeros((n_particles, 3)))
+    context.setVelocitiesToTemperature(300.0, 1)
+    integrator.step(200)
+    temperatures = []
+    for _ in range(300):
+        integrator.step(20)
+        kinetic = context.getState(energy=True).getKineticEnergy()._value
+        temperatures.append(2 * kinetic / (3 * n_particles * BOLTZMANN))
+    blocks = np.mean(np.reshape(temperatures, (30, 10)), axis=1)
+    error = blocks.std(ddof=1) / np.sqrt(30)
+    assert error < 1.5
+    assert abs(blocks.mean() - 300.0) < 4 * error
+
+
+@pytest.mark.parametrize("names", [["phi"], ["distance"], ["phi", "psi"], ["phi", "distance"], ["distance", "psi"]])
+def test_the_grid_force_is_the_spline_of_the_definition(system, names):
+    """Energy and force along a random direction against the NumPy spline, at random structures."""
+    sampler = MoleculeSampler(system, make_plan(), seed=1)
+    types = {"phi": "torsion", "psi": "torsion", "distance": "distance"}
+    atoms = {"phi": [4, 6, 8, 10], "psi": [6, 8, 10, 16], "distance": [1, 18]}
+    variables = AtomVariables(list(types), list(types.values()), [atoms[name] for name in types], None)
+    generator = np.random.default_rng(3)
+    shape = [90 if types[name] == "torsion" else 41 for name in names]
+    axes = [np.arange(size) / size * 2 * np.pi for size in shape]
+    mesh = np.meshgrid(*axes, indexing="ij")
+    values = 5 * np.sin(sum(mesh)) + 3 * np.cos(mesh[0] - 0.3) + 2 * np.sin(2 * mesh[-1])
+    definition = {
+        "type": "grid",
+        "collective_variables": names,
+        "limits": [[-np.pi, np.pi] if types[name] == "torsion" else [0.4, 0.8] for name in names],
+        "periodic": [types[name] == "torsion" for name in names],
+        "shape": shape,
+        "values": np.zeros(values.size).tolist(),
+    }
+    grid = GridForce(variables, definition)
+    openmm_system = openmm.System()
+    for _ in range(22):
+        openmm_system.addParticle(1.0)
+    openmm_system.addForce(grid.force)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(openmm_system, openmm.VerletIntegrator(0.001), platform)
+    grid.update(values, context)
+    exact = bias_from_definition(definition | {"values": values.ravel().tolist()})
+
+    def energy(positions):
+        columns = dict(zip(variables.names, np.atleast_2d(variables.evaluate(positions)).T, strict=True))
+        return exact.energy(columns)[0]
+
+    for _ in range(30):
+        positions = sampler.molecule.positions + generator.normal(scale=0.08, size=(22, 3))
+        context.setPositions(positions)
+        state = context.getState(energy=True, forces=True)
+        assert state.getPotentialEnergy()._value == pytest.approx(energy(positions), abs=2e-4)
+        direction = generator.normal(size=(22, 3))
+        slope = (energy(positions + 1e-6 * direction) - energy(positions - 1e-6 * direction)) / 2e-6
+        projected = -(np.array(state.getForces(asNumpy=True)._value) * direction).sum()
+        assert projected == pytest.approx(slope, rel=2e-3, abs=0.05)
+
+
+def test_starts_are_reached_or_refused(system):
+    starts = [{"phi": 1.0, "psi": 0.8}, {"phi": -2.6, "psi": 2.8}, {"psi": -0.3}]
+    sampler = MoleculeSampler(system, make_plan(starts=starts), seed=8)
+    for start, positions in zip(starts, sampler._find_starts(), strict=True):
+        values = dict(zip(["phi", "psi"], sampler._variables.evaluate(positions), strict=True))
+        for name, target in start.items():
+            assert abs(values[name] - target) < 0.2
+    distance = {"type": "distance", "atoms": ["1:CH3", "3:C"], "range": [0.2, 1.2]}
+    content = system.model_dump(mode="json", exclude={"collective_variables"})
+    variables = {name: item.model_dump(mode="json") for name, item in system.collective_variables.items()}
+    content["collective_variables"] = variables | {"ends": distance}
+    stretched = SystemSpec.model_validate(content | {"folder": system.folder})
+    with pytest.raises(SamplingError, match=r"start ends = 2\.5 was not reached"):
+        MoleculeSampler(stretched, make_plan(starts=[{"ends": 2.5}]), seed=8).next_chunk()
+
+
+def test_a_simulation_that_blows_up_names_the_timestep(system):
+    plan = make_plan(timestep=0.02, burn_in=0.0, duration=20.0)
+    sampler = MoleculeSampler(system, plan, seed=9)
+    with pytest.raises(SamplingError, match=r"blew up with timestep 0\.02 ps .*lower timestep"):
+        run(sampler)
+
+
+def test_reference_runs_resume_and_survive_their_file(system, tmp_path):
+    plan = make_plan(METADYNAMICS, duration=4.0, starts=[{}])
+    reference = system.evaluation.reference.model_copy(update={"plan": plan})
+    short = system.model_copy(update={"evaluation": system.evaluation.model_copy(update={"reference": reference})})
+    density = run_reference(short, 1, tmp_path / "whole")
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(done, total, what):
+        if done % 2 == 0 and done < total:
+            raise Interrupted
+
+    for _ in range(20):
+        try:
+            resumed = run_reference(short, 1, tmp_path / "parts", interrupt)
+            break
+        except Interrupted:
+            continue
+    assert np.array_equal(density.blocks, resumed.blocks)
+    write_reference(tmp_path / "reference.parquet", density)
+    stored = read_reference(short, tmp_path / "reference.parquet")
+    assert np.abs(stored.probability - density.probability).max() < 1e-6
+    assert np.allclose(stored.probability.sum(axis=(1, 2)), 1.0)
+    limit = -np.pi + 0.3 * 2 * np.pi  # a bin edge
+    population, error = stored.population({"phi": (-4.0, limit)})
+    centers = stored.centers[0] < limit
+    assert np.allclose(population, stored.probability[:, centers].sum(axis=(1, 2)), atol=1e-6)
+    assert np.all((error > 0) & (error < 0.5))
+    changed = system.model_copy(update={"temperature": 310.0})
+    with pytest.raises(Exception, match="its model, plan or histogram changed"):
+        read_reference(changed, tmp_path / "reference.parquet")
+
+
+def test_a_periodic_box_of_water_is_sampled(system, tmp_path):
+    topology, positions = build_peptide(["ACE", "ALA", "NME"])
+    modeller = app.Modeller(topology, unit.Quantity(positions, unit.nanometer))
+    field = app.ForceField("amber14-all.xml", "amber14/tip3p.xml")
+    modeller.addSolvent(field, boxSize=openmm.Vec3(1.9, 1.9, 1.9) * unit.nanometer, neutralize=False)
+    with open(tmp_path / "box.pdb", "w") as stream:
+        app.PDBFile.writeFile(modeller.topology, modeller.positions, stream)
+    content = system.model_dump(mode="json")
+    content["model"] |= {
+        "sequence": None,
+        "pdb": "box.pdb",
+        "force_fields": ["amber14-all.xml", "amber14/tip3p.xml"],
+        "implicit_solvent": None,
+        "box": 1.9,
+        "cutoff": 0.8,
+    }
+    content["evaluation"]["reference"]["file"] = None
+    boxed = SystemSpec.model_validate(content | {"folder": tmp_path})
+    plan = make_plan(METADYNAMICS | {"deposition": 0.2}, replicas=1, burn_in=0.0, duration=0.08, timestep=0.002)
+    plan = plan.model_copy(update={"starts": [{}]})
+    sampler = MoleculeSampler(boxed, plan, seed=1, platform="CPU")
+    frames = run(sampler)
+    assert np.allclose(frames.box, 1.9)
+    assert np.isfinite(frames.forces).all()
+    exact = bias_from_definition(sampler.summary()["bias"]).energy(frames.collective_variables)
+    assert np.abs(frames.bias_energy).max() > 0.1
+    assert np.abs(exact - frames.bias_energy).max() < 2e-3  # the CPU platform computes in single precision
+    waters = frames.forces[:, 22:].reshape(len(frames), -1, 3, 3).sum(axis=2)
+    assert 100 < waters.std() < 2000
