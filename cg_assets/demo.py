@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cg_assets.errors import StorageError
-from cg_assets.resources.home import prepare_home
+from cg_assets.resources.home_folder import prepare_home
 from cg_assets.runs import run_system
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_all_systems

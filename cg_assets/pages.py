@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 
 from cg_assets.errors import CgAssetsError
-from cg_assets.resources.home import prepare_home
+from cg_assets.resources.home_folder import prepare_home
 
 LOOPBACK = "127.0.0.1"
 

@@ -13,7 +13,7 @@ from cg_assets.automation import FIRST_BATCH, batches_of, job_name, register_fir
 from cg_assets.errors import CgAssetsError, SystemSpecError
 from cg_assets.executors import GPU_POOL
 from cg_assets.resources.device import count_gpus
-from cg_assets.resources.home import prepare_home
+from cg_assets.resources.home_folder import prepare_home
 from cg_assets.systems import load_system, seed_of
 from cg_assets.systems.preflight import check_system
 from cg_assets.systems.spec import LongRunReference, validate_batch_name
@@ -58,6 +58,7 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         result = dg.execute_job(
             job,
             instance=instance,
+            run_config={"loggers": {"console": {}}},
             tags={"dagster/partition": batch, _PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"},
             asset_selection=selection,
         )

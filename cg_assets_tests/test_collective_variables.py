@@ -12,7 +12,6 @@ from cg_assets.analysis.collective_variables import (
     projected_force,
     projected_forces,
     torsion,
-    variable_limits,
 )
 from cg_assets.errors import SystemSpecError
 from cg_assets.systems import load_system
@@ -102,12 +101,6 @@ class TestSystems:
         values, gradients = collective_variable_gradients(system, None, positions)
         assert values["x"].tolist() == [1.0, 2.0] and gradients["x"].tolist() == [[[1.0]], [[1.0]]]
         assert projected_forces(system, None, positions, -positions)[:, 0].tolist() == [-1.0, -2.0]
-
-    def test_limits(self):
-        assert variable_limits(load_system("capped_alanine_implicit"), "psi") == (-np.pi, np.pi)
-        assert variable_limits(load_system("muller_brown"), "x") == (15, 46)
-        with pytest.raises(SystemSpecError, match="there are x"):
-            variable_limits(load_system("muller_brown"), "y")
 
 
 def test_projected_force_is_the_mean_force_of_a_distance():

@@ -4,13 +4,14 @@ import numpy as np
 import openmm
 import pytest
 from openmm import app, unit
+from scipy.special import rel_entr
 
 from cg_assets.errors import SamplingError
 from cg_assets.frames import Frames
 from cg_assets.sampling.biases import bias_from_definition
 from cg_assets.sampling.molecule_bias import AtomVariables, GridForce
 from cg_assets.sampling.molecule_sampler import MoleculeSampler
-from cg_assets.sampling.reference import read_reference, run_reference, write_reference
+from cg_assets.sampling.reference import block_error, read_reference, run_reference, write_reference
 from cg_assets.systems import SystemSpec, load_system
 from cg_assets.systems.peptides import build_peptide
 from cg_assets.systems.spec import SamplingPlan
@@ -342,3 +343,37 @@ def test_a_periodic_box_of_water_is_sampled(system, tmp_path):
     assert np.abs(exact - frames.bias_energy).max() < 2e-3  # the CPU platform computes in single precision
     waters = frames.forces[:, 22:].reshape(len(frames), -1, 3, 3).sum(axis=2)
     assert 100 < waters.std() < 2000
+
+
+def test_the_committed_reference_belongs_to_its_systems_and_its_runs_agree(system):
+    density = read_reference(system)
+    assert np.array_equal(density.blocks, read_reference(load_system("capped_alanine_quick")).blocks)
+    population, error = density.population({"phi": (0.0, np.pi)})
+    assert np.all(error < 0.002)
+    assert abs(population[0] - population[1]) < 4 * np.hypot(*error)
+    for value, deviation in density.kinetic_temperature:
+        assert abs(value - 300.0) < 4 * deviation
+    middle = density.probability.mean(axis=0)
+    divergence = sum(rel_entr(run, middle).sum() for run in density.probability) / 2
+    assert divergence < 0.002
+
+
+@pytest.mark.slow
+def test_a_short_batch_reweights_to_the_committed_reference(system):
+    """The shipped biased plan: the population of the left-handed basin from its frozen bias against the long runs."""
+    plan = system.sampling.biased
+    frames = run(MoleculeSampler(system, plan, seed=11))
+    weights = np.exp(frames.bias_energy / system.thermal_energy)
+    positive = frames.collective_variables["phi"] > 0
+    block = frames.replica * 5 + np.minimum(frames.time // (plan.duration / 5), 4).astype(int)
+    table = np.array([[weights[(block == i) & (positive == side)].sum() for side in (True, False)] for i in range(20)])
+    population = table[:, 0].sum() / table.sum()
+    error = block_error(table)[0]
+    exact, exact_error = system_population(system)
+    assert error < 0.02
+    assert abs(population - exact) < 4 * np.hypot(error, exact_error)
+
+
+def system_population(system):
+    values, errors = read_reference(system).population({"phi": (0.0, np.pi)})
+    return values.mean(), np.sqrt((errors**2).sum()) / len(errors)

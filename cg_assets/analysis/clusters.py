@@ -8,7 +8,6 @@ influences (linearised ratio estimator; W. G. Cochran, Sampling Techniques, chap
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -104,6 +103,7 @@ def cluster_frames(
     groups = np.zeros(len(replica), dtype=np.int64) if group is None else np.unique(group, return_inverse=True)[1]
     member = np.unique(replica, return_inverse=True)[1].astype(np.int64)
     piece = np.zeros(len(replica), dtype=np.int64)
+    series: list[IntArray] = []
     for number in range(int(groups.max(initial=-1)) + 1):
         rows = np.flatnonzero(groups == number)
         if len(np.unique(member[rows])) >= few_replicas:
@@ -112,14 +112,12 @@ def cluster_frames(
         order = rows[np.lexsort((moment, member[rows]))]
         lengths = np.bincount(member[order])
         lengths = lengths[lengths > 0]
-        bounds = np.concatenate([[0], np.cumsum(lengths)])
-        tau = max(
-            autocorrelation_time(np.stack([residual[order[low:high], k] for k in range(residual.shape[1])]))
-            for low, high in pairwise(bounds)
-        )
-        for low, high in pairwise(bounds):
-            n_pieces = max(1, int((high - low) // np.ceil(BLOCK_LENGTH * tau)))
-            piece[order[low:high]] = time_blocks(np.zeros(high - low, dtype=np.int64), None, n_pieces)
+        series += np.split(order, np.cumsum(lengths)[:-1])
+    if series:
+        times = [autocorrelation_time(residual[rows].T) for rows in series]
+        block = int(np.ceil(BLOCK_LENGTH * np.average(times, weights=[len(rows) for rows in series])))
+        for rows in series:
+            piece[rows] = time_blocks(np.zeros(len(rows), dtype=np.int64), None, max(1, len(rows) // block))
     return np.unique(member * (int(piece.max(initial=0)) + 1) + piece, return_inverse=True)[1]
 
 

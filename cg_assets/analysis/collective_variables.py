@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.errors import SystemSpecError
-from cg_assets.systems.spec import LinearMapping, QuadratureReference, SystemSpec, Torsion
+from cg_assets.systems.spec import LinearMapping, SystemSpec, Torsion
 
 if TYPE_CHECKING:
     from cg_assets.mapping.maps import CGMap
@@ -143,17 +141,3 @@ def projected_forces(system: SystemSpec, cg_map: CGMap, positions: ArrayLike, fo
     """
     gradients = collective_variable_gradients(system, cg_map, positions)[1]
     return np.stack([projected_force(forces, gradients[name]) for name in system.variable_names], axis=1)
-
-
-def variable_limits(system: SystemSpec, name: str) -> tuple[float, float]:
-    """Limits of histograms along a collective variable: a full turn, the range of a distance, or the reference's range.
-
-    Raises:
-        SystemSpecError: the system has no such variable.
-    """
-    if name not in system.variable_names:
-        raise SystemSpecError(f"no collective variable {name!r}; there are {', '.join(system.variable_names)}")
-    if isinstance(system.evaluation.reference, QuadratureReference):
-        return system.evaluation.reference.range
-    variable = system.collective_variables[name]
-    return (-math.pi, math.pi) if isinstance(variable, Torsion) else variable.range

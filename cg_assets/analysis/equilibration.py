@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,17 +28,7 @@ from cg_assets.analysis.clusters import (
     cluster_frames,
     slopes_inside_bins,
 )
-from cg_assets.analysis.collective_variables import (
-    collective_variable_gradients,
-    projected_force,
-    variable_limits,
-)
 from cg_assets.analysis.estimates import FEW_REPLICAS, time_blocks
-from cg_assets.frames import Frames
-from cg_assets.systems.spec import LinearMapping, QuadratureReference, SamplingPlan, SystemSpec
-
-if TYPE_CHECKING:
-    from cg_assets.mapping.maps import CGMap
 
 Verdict = Literal["passed", "failed", "cannot be judged"]
 
@@ -191,56 +181,6 @@ def conditional_equilibration(
         mean=mean,
         standard_error=error,
     )
-
-
-def check_frames(
-    system: SystemSpec, plan: SamplingPlan, frames: Frames, cg_map: CGMap, n_bins: int | None = None
-) -> ConditionalEquilibration:
-    """Conditional equilibration of the CG frames that a sampling plan gave, its probe replicas included.
-
-    Model potentials are compared along their CG coordinate; molecules along their first two collective variables, by
-    the forces projected on them. Replicas are grouped by their start. Replicas drawn from the equilibrium density keep
-    the right weights of basins that they do not leave: they are one group, against the probes where the plan has any,
-    else their first half of time against the second.
-
-    Args:
-        system: the system.
-        plan: the plan that the frames were sampled with.
-        frames: mapped frames with forces.
-        cg_map: the map.
-        n_bins: bins along each variable; None for 60 (one variable) or 12 (two).
-
-    Raises:
-        ValueError: the frames hold no forces.
-    """
-    if frames.forces is None:
-        raise ValueError("frames hold no forces; conditional equilibration compares mean forces, so store them")
-    if isinstance(system.mapping, LinearMapping):
-        variables: NDArray[np.float64] = frames.positions[:, :, 0].astype(np.float64)
-        forces = frames.forces[:, :, 0].astype(np.float64)
-        reference = system.evaluation.reference
-        limits = [reference.range] if isinstance(reference, QuadratureReference) else None
-    else:
-        names = system.variable_names[:2]
-        values, gradients = collective_variable_gradients(system, cg_map, frames.positions)
-        variables = np.stack([values[name] for name in names], axis=1)
-        forces = np.stack([projected_force(frames.forces, gradients[name]) for name in names], axis=1)
-        limits = [variable_limits(system, name) for name in names]
-    bins = None
-    if limits is not None:
-        bins = Bins.between(limits, n_bins or (60 if len(limits) == 1 else 12))
-    return conditional_equilibration(
-        variables, forces, start_groups(plan, frames), frames.replica, frames.time, bins=bins
-    )
-
-
-def start_groups(plan: SamplingPlan, frames: Frames) -> NDArray[np.int64]:
-    """Group of each frame that must agree with the other groups, `(n_frames,)`: see `check_frames`."""
-    if plan.starts != "equilibrium":
-        return frames.start.astype(np.int64)
-    if frames.probe.any():
-        return np.where(frames.probe, 1 + frames.start.astype(np.int64), 0)
-    return halves_in_time(frames.replica, frames.time)
 
 
 def halves_in_time(replica: ArrayLike, time: ArrayLike | None = None) -> NDArray[np.int64]:

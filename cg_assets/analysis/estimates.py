@@ -116,10 +116,15 @@ def autocorrelation_time(series: ArrayLike, window: float = 5.0) -> float:
     """Integrated autocorrelation time τ = 1/2 + Σ ρ(k) [frames], pooled over several series; white noise has 1/2.
 
     The sum stops at the first k beyond `window` τ (A. Sokal, Monte Carlo Methods in Statistical Mechanics, 1997).
+    Taking each series relative to its own mean lowers all correlations by 2τ/n of the variance; that is put back, so
+    that many short series give the right τ.
 
     Args:
-        series: `(n_series, n_times)` or `(n_times,)`; each series is taken relative to its own mean.
+        series: `(n_series, n_times)` or `(n_times,)`.
         window: length of the sum in units of τ.
+
+    Returns:
+        τ; n_times/2, worth one sample, where the correlation does not end within a third of the series.
     """
     values = np.atleast_2d(np.asarray(series, dtype=np.float64))
     n_times = values.shape[1]
@@ -132,9 +137,11 @@ def autocorrelation_time(series: ArrayLike, window: float = 5.0) -> float:
         correlation += np.fft.irfft(spectrum, axis=1)[:, :n_times].sum(axis=0)
     correlation /= np.arange(n_times, 0, -1)
     correlation /= correlation[0]
-    running = 0.5 + np.cumsum(correlation[1:])
-    beyond = np.flatnonzero(np.arange(1, n_times) >= window * running)
-    return float(max(0.5, running[beyond[0]] if len(beyond) else running[-1]))
+    lags = np.arange(1, max(2, n_times // 3) + 1)
+    running = np.cumsum(correlation[lags])
+    tau = (0.5 + running) / np.maximum(1.0 - 2.0 * (lags - running) / n_times, 1e-3)
+    ended = np.flatnonzero(lags >= np.minimum(window * tau, np.where(tau < 0.75, 2, np.inf)))
+    return float(max(0.5, tau[ended[0]])) if len(ended) else 0.5 * n_times
 
 
 def effective_samples(weights: ArrayLike) -> float:

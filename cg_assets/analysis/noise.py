@@ -76,7 +76,8 @@ class ConditionalNoise:
         mean_force: `(n_configurations, n_beads, dimension)` conditional mean.
         mean_force_variance: `(n_configurations, n_beads)` squared standard error of each of its components.
         autocorrelation_time: of the labels at fixed beads [samples]; 1/2 for independent ones.
-        effective_samples: independent samples in each configuration.
+        effective_samples: independent samples in each configuration, taken as 2 where they are fewer.
+        resolved: whether they are more; if not, the floor is a lower bound and the sampling too short.
     """
 
     noise_floor: Estimate
@@ -86,6 +87,7 @@ class ConditionalNoise:
     mean_force_variance: FloatArray
     autocorrelation_time: float
     effective_samples: float
+    resolved: bool
 
 
 def bin_labels(
@@ -180,7 +182,7 @@ def conditional_noise(forces: ArrayLike, unit: str = "") -> ConditionalNoise:
         unit: unit of the squared force.
 
     Raises:
-        ValueError: the shape is wrong, or the samples are too few for their autocorrelation time.
+        ValueError: the shape is wrong.
     """
     samples = np.asarray(forces, dtype=np.float64)
     if samples.ndim != 4 or samples.shape[1] < 4:
@@ -189,12 +191,7 @@ def conditional_noise(forces: ArrayLike, unit: str = "") -> ConditionalNoise:
         )
     n_configurations, n_samples, n_beads = samples.shape[:3]
     tau = autocorrelation_time(samples.transpose(0, 2, 3, 1).reshape(-1, n_samples))
-    effective = n_samples / (2.0 * tau)
-    if effective < 2.0:
-        raise ValueError(
-            f"{n_samples} samples with an autocorrelation time of {tau:.3g} samples are worth {effective:.2g}; "
-            "sample each configuration longer"
-        )
+    effective = max(2.0, n_samples / (2.0 * tau))
     variance = samples.var(axis=1) / (1.0 - 1.0 / effective)
     per_configuration = variance.mean(axis=(1, 2))
     per_bead = variance.mean(axis=2)
@@ -212,4 +209,5 @@ def conditional_noise(forces: ArrayLike, unit: str = "") -> ConditionalNoise:
         mean_force_variance=per_bead / effective,
         autocorrelation_time=tau,
         effective_samples=effective,
+        resolved=effective > 2.0,
     )

@@ -1,7 +1,5 @@
 """`comparison`: all label sources of a system in one table and one figure."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 CODE_VERSION = "1"
 
 
-def read_comparison(store: ParquetStore, system: SystemSpec) -> Comparison:
+def read_comparison(store: "ParquetStore", system: SystemSpec) -> "Comparison":
     """The materialised evaluations of all potentials of a system, side by side.
 
     Raises:

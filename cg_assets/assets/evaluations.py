@@ -1,7 +1,5 @@
 """`reference` and `evaluation_<name>`: what a potential is judged against, and the judgement."""
 
-from __future__ import annotations
-
 import math
 from typing import TYPE_CHECKING
 
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 CODE_VERSION = "1"
 
 
-def read_reference(store: ParquetStore, system: SystemSpec) -> Reference:
+def read_reference(store: "ParquetStore", system: SystemSpec) -> "Reference":
     """The materialised reference of a system."""
     from cg_assets.analysis.reference import Reference
     from cg_assets.storage.parquet import read_arrays
@@ -86,7 +84,7 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from cg_assets.analysis.evaluation import evaluate
         from cg_assets.analysis.figures import evaluation_figures
-        from cg_assets.potentials.model_format import energy_function
+        from cg_assets.potentials.energies import energy_function
 
         files = store.open()
         client = tracking.open()
@@ -94,16 +92,16 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         model_name, version = simulated["registered_model"], simulated["version"]
         module, _ = client.load(model_name, version)
         reference = read_reference(files, system)
-        batches = files.batches(system.name, labels)
+        data = files.read_frames(system.name, labels, files.batches(system.name, labels))
         result = evaluate(
             system,
             energy_function(module),
             reference,
             simulation=files.read_frames(system.name, f"cg_simulation_{name}"),
             summary=simulated["summary"],
-            data=files.read_frames(system.name, labels, batches),
+            data=data,
         )
-        figures = evaluation_figures(system, reference, result)
+        figures = evaluation_figures(system, name, reference, result, data)
         upstream = files.upstream(f"{system.name}/cg_simulation_{name}", f"{system.name}/reference")
         metadata = provenance(
             context,

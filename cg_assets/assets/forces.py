@@ -1,7 +1,5 @@
 """`mapped_forces` and `relabelled_forces`: beads, and the forces that their potential is trained on."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 

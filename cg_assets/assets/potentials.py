@@ -1,7 +1,5 @@
 """`potential_<name>`: a potential fitted to force labels, registered in MLflow as candidate."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import tempfile
@@ -47,6 +45,7 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from cg_assets.analysis.figures import training_figure
         from cg_assets.analysis.labels import combined_noise_floor
+        from cg_assets.potentials.energies import weights_hash
         from cg_assets.potentials.model_format import save_potential
         from cg_assets.systems.load import specification_text
         from cg_assets.training.loop import train
@@ -90,12 +89,13 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
                 on_epoch=lambda row: client.log_epoch({**row, "noise_floor": floor.value}, step=int(row["epoch"])),
                 progress=log_progress(context.log),
             )
-            figure = training_figure(system, result.history, floor)
+            figure = training_figure(system, name, result.history, floor)
             client.log_figure(figure, "training")
-            weights_hash = save_potential(Path(scratch), result.module, config)
-            version = client.register(Path(scratch), registered_name, data.positions[:2], tags)
+            save_potential(Path(scratch) / "potential", result.module, config)
+            version = client.register(Path(scratch) / "potential", registered_name, data.positions[:2], tags)
             used = leased.description
         seconds = time.monotonic() - started
+        weights = weights_hash(result.module)
         files.write_table(
             {column: [row[column] for row in result.history] for column in result.history[0]},
             provenance(
@@ -107,14 +107,14 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
                 seed=system.training.seed,
                 registered_model=registered_name,
                 version=version,
-                weights_hash=weights_hash,
+                weights_hash=weights,
                 noise_floor=floor.to_json(),
             ),
         )
         checkpoint.unlink(missing_ok=True)
         record_in_catalogue(files, system, stage)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(weights_hash),
+            data_version=dg.DataVersion(weights),
             metadata=describe_file(files, system, stage)
             | {
                 "registered_model": f"{registered_name} version {version}",

@@ -1,7 +1,5 @@
 """`trajectories` and `biased_samples`: atomistic frames with their unbiased forces."""
 
-from __future__ import annotations
-
 import time
 
 import dagster as dg

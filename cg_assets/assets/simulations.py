@@ -1,7 +1,5 @@
 """`cg_simulation_<name>`: molecular dynamics of the beads with a trained potential."""
 
-from __future__ import annotations
-
 import time
 
 import dagster as dg
@@ -45,9 +43,9 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
 
         files = store.open()
         trained = files.describe(system.name, f"potential_{name}").metadata.extra
-        module, config = tracking.open().load(trained["registered_model"], trained["version"])
+        module, _ = tracking.open().load(trained["registered_model"], trained["version"])
         label_batches = files.batches(system.name, labels)
-        starts = files.read_frames(system.name, labels, label_batches, columns=["positions"])
+        data = files.read_frames(system.name, labels, label_batches)
         bias = None
         if system.cg_simulation.enhanced_duration:
             biased_batches = files.batches(system.name, "relabelled_forces")
@@ -55,7 +53,7 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         started = time.monotonic()
         with device.lease() as leased:
             result = run_cg_simulation(
-                system, module, config, starts, bias, device=leased.torch_name, progress=log_progress(context.log)
+                system, module, data, bias, device=leased.torch_name, progress=log_progress(context.log)
             )
             used = leased.description
         seconds = time.monotonic() - started

@@ -466,7 +466,8 @@ class MessagePassing(torch.nn.Module):
         """Linear map of each pair's type: weight `(n_pair_kinds, b, a)` on rows `(n_pairs, a, f)`."""
         if self.unique:
             return torch.bmm(weight, rows)
-        return torch.cat([one @ part for one, part in zip(weight, rows.split(self.pair_counts), strict=True)])
+        parts = zip(weight, rows.split(self.pair_counts), strict=True)
+        return torch.cat([torch.bmm(one.expand(len(part), -1, -1), part) for one, part in parts])
 
     def _pair_typed_back(self, weight: Tensor, gradient: Tensor) -> Tensor:
         """Transpose of `_pair_typed`."""

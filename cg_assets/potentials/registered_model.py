@@ -18,20 +18,22 @@ import numpy as np
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
 _PAIRS_AT_ONCE = 2**20
 """Most bead pairs in one evaluation; bounds the memory for any number of frames."""
 
 
-class RegisteredPotential(PythonModel):
-    """Energies and forces of CG configurations, in the units that the model's metadata name."""
+class ShippedPotential:
+    """A network with its weights that checks what it is given."""
 
-    def load_context(self, context: PythonModelContext) -> None:
-        """Build the network and read its weights."""
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        """Build the network and read its weights.
+
+        Args:
+            folder: where `config.json` and `weights.pt` lie.
+            settings: `n_beads`, `dimension`, and `networks_module`, the name of the module with the networks.
+        """
         import torch
 
-        folder = Path(context.artifacts["potential"])
-        settings = context.model_config or {}
         self._n_beads = int(settings["n_beads"])
         self._dimension = int(settings["dimension"])
         self._networks = importlib.import_module(settings["networks_module"])
@@ -44,26 +46,8 @@ class RegisteredPotential(PythonModel):
         floats = [value for value in self._module.state_dict().values() if value.is_floating_point()]
         self._dtype = floats[0].dtype if floats else torch.float32
 
-    def predict(
-        self,
-        context: PythonModelContext,
-        model_input,  # noqa: ANN001, MLflow would make a schema of the type and check inputs by it
-        params: dict[str, Any] | None = None,
-    ) -> dict[str, np.ndarray]:
-        """Energies and forces.
-
-        Args:
-            context: given by MLflow.
-            model_input: `positions` `(n_frames, n_beads, dimension)`; optional `temperature` `(n_frames,)` or one
-                number, `box` `(n_frames, 3)` or `(3,)`. Arrays or nested lists.
-            params: not used.
-
-        Returns:
-            `energy` `(n_frames,)` and `forces` `(n_frames, n_beads, dimension)`.
-
-        Raises:
-            ValueError: an input is missing, unknown, not finite, or has the wrong shape.
-        """
+    def energy_and_forces(self, model_input: Any) -> dict[str, np.ndarray]:
+        """See `RegisteredPotential.predict`."""
         import torch
 
         inputs = self._checked(model_input)
@@ -113,6 +97,38 @@ class RegisteredPotential(PythonModel):
 
 def _numpy_type(dtype: Any) -> np.dtype:
     return np.dtype(str(dtype).removeprefix("torch."))
+
+
+with warnings.catch_warnings(record=True):  # MLflow wants types of inputs, by which it would check and convert them
+
+    class RegisteredPotential(PythonModel):
+        """Energies and forces of CG configurations, in the units that the model's metadata name."""
+
+        def load_context(self, context: PythonModelContext) -> None:
+            """Read the network from the registered model."""
+            self._potential = ShippedPotential(Path(context.artifacts["potential"]), context.model_config or {})
+
+        def predict(
+            self,
+            context: PythonModelContext,
+            model_input,  # noqa: ANN001
+            params: dict[str, Any] | None = None,
+        ) -> dict[str, np.ndarray]:
+            """Energies and forces.
+
+            Args:
+                context: given by MLflow.
+                model_input: `positions` `(n_frames, n_beads, dimension)`; optional `temperature` `(n_frames,)` or one
+                    number, `box` `(n_frames, 3)` or `(3,)`. Arrays or nested lists.
+                params: not used.
+
+            Returns:
+                `energy` `(n_frames,)` and `forces` `(n_frames, n_beads, dimension)`.
+
+            Raises:
+                ValueError: an input is missing, unknown, not finite, or has the wrong shape.
+            """
+            return self._potential.energy_and_forces(model_input)
 
 
 set_model(RegisteredPotential())

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from cg_assets import errors
 from cg_assets.progress import Progress
 
 
@@ -18,7 +19,21 @@ class _StepFormatter(logging.Formatter):
         meta: dict[str, Any] = getattr(record, "dagster_meta", {})
         step = (meta.get("step_key") or meta.get("job_name") or "").replace("__", "/")
         message = meta.get("orig_message") or record.getMessage()
+        event = meta.get("dagster_event")
+        if event is not None and event.event_type_value == "STEP_FAILURE":
+            message = f"failed: {_cause(event.event_specific_data.error)}"
         return f"{time.strftime('%H:%M:%S')}  {step:<48} {message}"
+
+
+def _cause(error: Any) -> str:
+    """The first error of a chain; its traceback too, unless it is one that tells a user what to do."""
+    if error is None:
+        return "the process of the step ended without a word; see its log in the Dagster pages"
+    while error.cause is not None:
+        error = error.cause
+    message = error.message.strip().removeprefix("cg_assets.errors.")
+    known = error.cls_name.endswith("Error") and hasattr(errors, error.cls_name)
+    return message if known else "\n".join([message, *error.stack])
 
 
 class _OnlyWhatMatters(logging.Filter):

@@ -8,7 +8,6 @@ import logging
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -192,9 +191,8 @@ class ModelTracking:
         mlflow, client = self._connection.open()
         module = f"cg_networks_{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
         n_beads, dimension = example_positions.shape[1:]
-        with tempfile.TemporaryDirectory() as scratch, self._connection.explained(), warnings.catch_warnings():
+        with tempfile.TemporaryDirectory() as scratch, self._connection.explained():
             shipped = shutil.copyfile(source, Path(scratch) / f"{module}.py")
-            warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
             logged = mlflow.pyfunc.log_model(
                 name=registered_name.replace(".", "_"),
                 python_model=str(_POTENTIALS / "registered_model.py"),
@@ -354,6 +352,22 @@ class ModelTracking:
             "run_tags": {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
             "lineage": [asdict(ancestor) for ancestor in lineage],
         }
+
+    def load(self, name: str, version: str) -> tuple[Any, dict[str, Any]]:
+        """The network of a registered version, ready to evaluate, and its config.
+
+        Raises:
+            TrackingError: there is no such version, or MLflow does not answer.
+            StorageError: its files are damaged.
+        """
+        from cg_assets.potentials.model_format import load_potential
+
+        mlflow, client = self._connection.open()
+        source = self._find(client, f"{name}/{version}").source
+        with tempfile.TemporaryDirectory() as scratch:
+            with self._connection.explained():
+                folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch)
+            return load_potential(Path(folder) / "artifacts" / "potential")
 
     def _find(self, client: Any, reference: str) -> Any:
         from mlflow.exceptions import MlflowException

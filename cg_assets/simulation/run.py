@@ -13,7 +13,7 @@ from cg_assets.analysis.collective_variables import collective_variables
 from cg_assets.analysis.evaluation import ENHANCED, UNBIASED
 from cg_assets.frames import Frames
 from cg_assets.mapping.maps import build_map
-from cg_assets.potentials.model_format import energy_function
+from cg_assets.potentials.energies import energy_function
 from cg_assets.progress import Progress
 from cg_assets.simulation.bias import cg_bias
 from cg_assets.simulation.langevin import CGTrajectory, simulate
@@ -31,7 +31,6 @@ class CGSimulationResult:
         stable_replicas: those that did not explode.
         kinetic_temperature: mean over stable replicas [K or reduced].
         kinetic_temperature_error: its standard error.
-        replica_temperatures: `(n_replicas,)` of the run without a bias.
         steps_per_second: replica-steps per second of the run without a bias.
         target_temperature: temperature of the system.
         temperature_unit: its unit.
@@ -42,7 +41,6 @@ class CGSimulationResult:
     stable_replicas: int
     kinetic_temperature: float
     kinetic_temperature_error: float
-    replica_temperatures: NDArray[np.float64]
     steps_per_second: float
     target_temperature: float
     temperature_unit: str
@@ -58,3 +56,82 @@ class CGSimulationResult:
             "target_temperature": self.target_temperature,
             "unit": self.temperature_unit,
         }
+
+
+def run_cg_simulation(
+    system: SystemSpec,
+    module: Any,
+    data: Frames,
+    bias: Mapping[str, Any] | None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> CGSimulationResult:
+    """Simulate the beads as a system's `cg_simulation` says.
+
+    Replicas of a molecule start from frames of the training data, wherever those went; replicas of a model potential
+    from the equilibrium density of the potential itself.
+
+    Args:
+        system: the system.
+        module: its trained potential.
+        data: CG frames that it was trained on.
+        bias: definition of the frozen bias for the enhanced run; None for no such run.
+        device: `cpu` or `cuda`.
+        progress: told of the steps.
+    """
+    settings = system.cg_simulation
+    generator = np.random.default_rng(settings.seed)
+    cg_map = build_map(system)
+
+    def run(window: int, duration: float, definition: Mapping[str, Any] | None) -> tuple[CGTrajectory, Frames]:
+        trajectory = simulate(
+            module,
+            _starts(system, module, data, generator),
+            cg_map.bead_masses,
+            system.thermal_energy,
+            settings,
+            seed=settings.seed + window,
+            bias=None if definition is None else cg_bias(system, cg_map, definition, device),
+            progress=progress,
+            device=device,
+            temperature=system.temperature,
+            duration=duration,
+        )
+        frames = trajectory.stable_frames
+        zeros = np.zeros(len(frames))
+        variables = collective_variables(system, cg_map, frames.positions)
+        return trajectory, replace(
+            frames,
+            window=np.full(len(frames), window, dtype=np.int32),
+            bias_energy=zeros if frames.bias_energy is None else frames.bias_energy,
+            collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
+        )
+
+    free, frames = run(UNBIASED, settings.duration, None)
+    trajectories, parts = [free], [frames]
+    if bias is not None:
+        enhanced, frames = run(ENHANCED, settings.enhanced_duration, bias)
+        trajectories.append(enhanced)
+        parts.append(replace(frames, replica=frames.replica + settings.replicas))
+    exploded = np.concatenate([trajectory.exploded for trajectory in trajectories])
+    return CGSimulationResult(
+        frames=Frames.concatenate(parts),
+        replicas=len(exploded),
+        stable_replicas=int((~exploded).sum()),
+        kinetic_temperature=free.kinetic_temperature,
+        kinetic_temperature_error=free.kinetic_temperature_error,
+        steps_per_second=free.replica_steps_per_second,
+        target_temperature=system.temperature,
+        temperature_unit=unit("temperature", system.units),
+    )
+
+
+def _starts(system: SystemSpec, module: Any, data: Frames, generator: np.random.Generator) -> NDArray[np.float32]:
+    replicas = system.cg_simulation.replicas
+    if not isinstance(system.mapping, LinearMapping):
+        return data.positions[generator.choice(len(data), replicas, replace=replicas > len(data))]
+    grid = np.linspace(*system.network.range, 4001)  # type: ignore[union-attr]
+    reduced = energy_function(module)(grid[:, None, None]) / system.thermal_energy
+    weights = np.exp(-(reduced - reduced.min()))
+    draws = np.interp(generator.random(replicas), np.cumsum(weights) / weights.sum(), grid)
+    return draws[:, None, None].astype(np.float32)

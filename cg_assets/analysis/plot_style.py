@@ -1,0 +1,161 @@
+"""One look for all figures: fonts, colours that the colour-blind can tell apart, axes in multiples of π, PNG bytes."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Parameters = ParamSpec("Parameters")
+
+DPI = 110
+REFERENCE = "#1a1a1a"
+DATA = "#8c8c8c"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette, in the order in which models are drawn."""
+FREE_ENERGY_MAP = "viridis"
+DIFFERENCE_MAP = "RdBu_r"
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.5,
+    "mathtext.fontset": "dejavusans",
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10.5,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": "#333333",
+    "axes.labelcolor": "#1a1a1a",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#333333",
+    "ytick.color": "#333333",
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "figure.titlesize": 12.5,
+    "figure.titleweight": "bold",
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.w_pad": 0.06,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A labelled curve with an optional error band.
+
+    Attributes:
+        label: name in the legend.
+        grid: `(n,)`.
+        values: `(n,)`; not finite where nothing is known.
+        standard_error: `(n,)`; None for exact curves.
+    """
+
+    label: str
+    grid: NDArray[np.float64]
+    values: NDArray[np.float64]
+    standard_error: NDArray[np.float64] | None = None
+
+
+def drawn(function: Callable[Parameters, Figure]) -> Callable[Parameters, bytes]:
+    """Give a function that makes a figure the common style, and return PNG bytes instead of the figure."""
+
+    @wraps(function)
+    def draw(*args: Parameters.args, **kwargs: Parameters.kwargs) -> bytes:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            figure = function(*args, **kwargs)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+        return buffer.getvalue()
+
+    return draw
+
+
+def new_figure(width: float, height: float, title: str = "") -> Figure:
+    """An empty figure [inches] that no global state knows of."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    figure = MatplotlibFigure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def axis_label(name: str, unit: str = "") -> str:
+    """`φ [rad]`: Greek names are drawn as letters, units in brackets."""
+    letters = {"phi": "φ", "psi": "ψ", "omega": "ω", "chi": "χ", "theta": "θ"}
+    shown = letters.get(name, name.replace("_", " "))
+    return f"{shown} [{unit}]" if unit else shown
+
+
+def in_radians(low: float, high: float) -> bool:
+    """Whether limits are a full turn from -π to π."""
+    return abs(low + math.pi) < 0.05 and abs(high - math.pi) < 0.05
+
+
+def angular_ticks(axis: Any, limits: tuple[float, float]) -> None:
+    """Ticks at -π, -π/2, 0, π/2 and π on an axis that covers a full turn."""
+    if in_radians(*limits):
+        axis.set_ticks([-math.pi, -math.pi / 2, 0.0, math.pi / 2, math.pi], ["−π", "−π/2", "0", "π/2", "π"])
+
+
+def band(axes: Axes, curve: Curve, colour: str, zorder: float = 3.0, **line: Any) -> None:
+    """A curve with a band of two standard errors; gaps where it is not finite."""
+    values = np.where(np.isfinite(curve.values), curve.values, np.nan)
+    axes.plot(curve.grid, values, color=colour, label=curve.label, zorder=zorder, **line)
+    if curve.standard_error is not None and np.isfinite(curve.standard_error).any():
+        error = 2.0 * np.where(np.isfinite(curve.standard_error), curve.standard_error, np.nan)
+        axes.fill_between(
+            curve.grid, values - error, values + error, color=colour, alpha=0.22, linewidth=0, zorder=zorder - 1
+        )
+
+
+def colours_of(labels: Sequence[str]) -> dict[str, str]:
+    """A colour for each label, the same for the same order of labels."""
+    return {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+
+
+def above_lowest(values: ArrayLike) -> NDArray[np.float64]:
+    """Values less the lowest finite one."""
+    array = np.asarray(values, dtype=np.float64)
+    finite = array[np.isfinite(array)]
+    return array - (finite.min() if len(finite) else 0.0)
+
+
+def nice_ceiling(value: float) -> float:
+    """The next of 1, 2, 2.5, 5, 10 times a power of ten."""
+    if not (math.isfinite(value) and value > 0):
+        return 1.0
+    scale = 10.0 ** math.floor(math.log10(value))
+    return next(scale * step for step in (1.0, 2.0, 2.5, 5.0, 10.0) if scale * step >= value * (1 - 1e-9))
+
+
+def panel_letters(panels: Sequence[Axes]) -> None:
+    """Letters a, b, c in the upper left of several panels' titles."""
+    for letter, axes in zip("abcdefghij", panels, strict=False):
+        title = axes.get_title(loc="left")
+        axes.set_title(f"{letter}   {title}", loc="left")

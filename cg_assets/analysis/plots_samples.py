@@ -1,0 +1,293 @@
+"""Figures of samples and force labels; every function returns a PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from cg_assets.analysis.equilibration import ConditionalEquilibration
+from cg_assets.analysis.estimates import Estimate
+from cg_assets.analysis.noise import BinnedLabels
+from cg_assets.analysis.plot_style import (
+    COLOURS,
+    DATA,
+    DIFFERENCE_MAP,
+    REFERENCE,
+    angular_ticks,
+    axis_label,
+    drawn,
+    in_radians,
+    new_figure,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@drawn
+def sampling_plot(
+    time: ArrayLike,
+    replica: ArrayLike,
+    variables: Mapping[str, ArrayLike],
+    *,
+    variable_units: Mapping[str, str],
+    time_unit: str,
+    start: ArrayLike | None = None,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+    n_replicas: int = 6,
+    title: str = "",
+) -> Figure:
+    """Collective variables against time for some replicas, coloured by start, beside the histogram of all frames.
+
+    Args:
+        time: `(n_frames,)`.
+        replica: `(n_frames,)`.
+        variables: name to `(n_frames,)`.
+        variable_units: name to unit.
+        time_unit: unit of time.
+        start: `(n_frames,)` start index, for the colours; None colours by replica.
+        limits: name to limits of its axis; None for the range of the data.
+        n_replicas: how many replicas to draw.
+        title: title of the figure.
+    """
+    moments, member = np.asarray(time), np.asarray(replica)
+    colour = member if start is None else np.asarray(start)
+    chosen = _spread_choice(member, colour, n_replicas)
+    shades = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(np.unique(colour))}
+    figure = new_figure(11.0, 2.5 * len(variables) + 0.9, title)
+    panels = figure.subplots(len(variables), 2, width_ratios=[4.0, 1.0], squeeze=False, sharey="row", sharex="col")
+    named: set[Any] = set()
+    for row, (name, column) in zip(panels, variables.items(), strict=True):
+        values = np.asarray(column)
+        low, high = (limits or {}).get(name, (float(values.min()), float(values.max())))
+        for number in chosen:
+            mine = np.flatnonzero(member == number)
+            mine = mine[np.argsort(moments[mine])][:: max(1, len(mine) // 1500)]
+            group = colour[mine[0]]
+            label = None if group in named or start is None else f"start {group}"
+            named.add(group)
+            row[0].plot(
+                moments[mine], values[mine], ".", markersize=2.2, color=shades[group], alpha=0.65, rasterized=True,
+                label=label, markeredgewidth=0,
+            )  # fmt: skip
+        edges = np.linspace(low, high, 91)
+        groups = [None] if start is None or len(shades) > len(COLOURS) else list(shades)
+        for group in groups:
+            part = values if group is None else values[colour == group]
+            shade = DATA if group is None else shades[group]
+            row[1].hist(part, edges, orientation="horizontal", histtype="stepfilled", color=shade, alpha=0.3)
+            row[1].hist(part, edges, orientation="horizontal", histtype="step", color=shade, linewidth=1.2)
+        row[0].set(ylabel=axis_label(name, variable_units[name]), ylim=(low, high))
+        angular_ticks(row[0].yaxis, (low, high))
+    panels[-1, 0].set_xlabel(axis_label("time", time_unit))
+    panels[-1, 1].set(xlabel="frames", xscale="log")
+    if start is not None and named:
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=6, markerscale=5)
+    return figure
+
+
+def _spread_choice(member: NDArray, colour: NDArray, count: int) -> list[Any]:
+    """Replicas to draw, as evenly as can be from all starts."""
+    first = np.unique(member, return_index=True)
+    starts = colour[first[1]]
+    queues = [list(first[0][starts == value]) for value in np.unique(starts)]
+    chosen: list[Any] = []
+    while len(chosen) < count and any(queues):
+        for queue in queues:
+            if queue and len(chosen) < count:
+                chosen.append(queue.pop(0))
+    return chosen
+
+
+@drawn
+def equilibration_plot(
+    result: ConditionalEquilibration,
+    *,
+    variables: Sequence[str],
+    variable_units: Sequence[str],
+    force_unit: str,
+    group_labels: Mapping[int, str] | None = None,
+    title: str = "",
+) -> Figure:
+    """The conditional-equilibration check: mean forces of the groups, z per bin, and z against the normal density.
+
+    Args:
+        result: outcome of the check over one or two collective variables.
+        variables: names of the collective variables.
+        variable_units: their units.
+        force_unit: unit of the mean force.
+        group_labels: what to call each group; None for `start 0`, ...
+        title: title of the figure.
+    """
+    figure = new_figure(11.0, 6.4 if len(result.bins.shape) == 1 else 4.4, title)
+    mark = {"passed": COLOURS[2], "failed": COLOURS[1], "cannot be judged": DATA}[result.verdict]
+    if len(result.bins.shape) == 1:
+        grid = figure.add_gridspec(2, 2, width_ratios=[2.6, 1.0], height_ratios=[1.5, 1.0])
+        top, bottom = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
+        side = figure.add_subplot(grid[:, 1])
+        _one_dimension(top, bottom, result, group_labels)
+        top.set_ylabel(f"mean force [{force_unit}]")
+        bottom.set(xlabel=axis_label(variables[0], variable_units[0]), ylabel="z of the difference")
+        top.sharex(bottom)
+        top.tick_params(labelbottom=False)
+    else:
+        n_components = result.z.shape[1]
+        grid = figure.add_gridspec(1, n_components + 1, width_ratios=[1.25] * n_components + [1.0])
+        side = figure.add_subplot(grid[0, -1])
+        for component in range(n_components):
+            axes = figure.add_subplot(grid[0, component])
+            values = _largest(result.z[:, component])
+            mesh = _z_map(axes, result, values)
+            axes.set(
+                xlabel=axis_label(variables[0], variable_units[0]),
+                title=f"force along {axis_label(variables[component])}" if n_components == len(variables) else "",
+            )
+            if component == 0:
+                axes.set_ylabel(axis_label(variables[1], variable_units[1]))
+        bar = figure.colorbar(mesh, ax=figure.axes[1:], shrink=0.85, pad=0.02, aspect=24, extend="both")
+        bar.set_label("z of the difference")
+        bar.outline.set_visible(False)
+    _z_histogram(side, result, mark)
+    return figure
+
+
+def _one_dimension(
+    top: Axes, bottom: Axes, result: ConditionalEquilibration, group_labels: Mapping[int, str] | None
+) -> None:
+    centres = result.bins.centres[0]
+    for i, group in enumerate(result.groups):
+        label = (group_labels or {}).get(group, f"start {group}")
+        fine = np.isfinite(result.mean[i, 0]) & np.isfinite(result.standard_error[i, 0])
+        top.errorbar(
+            centres[fine],
+            result.mean[i, 0][fine],
+            2 * result.standard_error[i, 0][fine],
+            fmt="o-",
+            markersize=3.2,
+            linewidth=1.1,
+            elinewidth=1.0,
+            color=COLOURS[i % len(COLOURS)],
+            label=label,
+        )
+    judged = result.mean[:, 0][:, np.isfinite(result.z[:, 0]).any(axis=0)] if len(result.z) else result.mean[:, 0]
+    if np.isfinite(judged).any():
+        low, high = np.nanmin(judged), np.nanmax(judged)
+        top.set_ylim(low - 0.15 * (high - low) - 1e-9, high + 0.3 * (high - low) + 1e-9)
+    top.legend(loc="upper right", ncols=3, title=None)
+    bottom.axhspan(-2, 2, color="#dcdcdc", alpha=0.7, linewidth=0, zorder=0)
+    bottom.axhline(0.0, color=REFERENCE, linewidth=1.0)
+    for i, z in enumerate(result.z[:, 0]):
+        bottom.plot(
+            centres, z, "o", color=COLOURS[i % len(COLOURS)] if len(result.z) > 1 else COLOURS[0], markersize=3.8
+        )
+    largest = np.nanmax(np.abs(result.z)) if result.judged else 0.0
+    bottom.set_ylim(-max(4.0, 1.1 * largest), max(4.0, 1.1 * largest))
+
+
+def _z_map(axes: Axes, result: ConditionalEquilibration, values: NDArray[np.float64]) -> Any:
+    x, y = result.bins.edges
+    mesh = axes.pcolormesh(x, y, np.ma.masked_invalid(values.T), cmap=DIFFERENCE_MAP, vmin=-4, vmax=4, rasterized=True)
+    for axis, edges in ((axes.xaxis, x), (axes.yaxis, y)):
+        angular_ticks(axis, (float(edges[0]), float(edges[-1])))
+    axes.set_facecolor("#ececec")
+    axes.grid(False)
+    if in_radians(float(x[0]), float(x[-1])) and in_radians(float(y[0]), float(y[-1])):
+        axes.set_aspect("equal")
+    return mesh
+
+
+def _largest(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The z of largest size over the contrasts in each bin; nan where none was judged."""
+    if not len(z):
+        return np.full(z.shape[1:], np.nan)
+    pick = np.argmax(np.nan_to_num(np.abs(z), nan=-1.0), axis=0)[None]
+    return np.take_along_axis(z, pick, axis=0)[0]
+
+
+def _z_histogram(axes: Axes, result: ConditionalEquilibration, mark: str) -> None:
+    z = result.z[np.isfinite(result.z)]
+    limit = max(4.0, 1.1 * float(np.abs(z).max())) if len(z) else 4.0
+    if len(z):
+        edges = np.linspace(-limit, limit, int(np.clip(2 * np.sqrt(len(z)) + 3, 11, 41))).tolist()
+        axes.hist(
+            z, edges, density=True, color=mark, alpha=0.45, edgecolor="white", linewidth=0.8, label="this data set"
+        )
+    line = np.linspace(-limit, limit, 401)
+    axes.plot(line, stats.norm.pdf(line), color=REFERENCE, linewidth=1.5, label="expected")
+    axes.set(xlabel="z", ylabel="probability density", xlim=(-limit, limit))
+    axes.set_ylim(top=1.45 * axes.get_ylim()[1])
+    axes.legend(loc="upper left")
+    numbers = f"z RMS {result.z_rms:.2f}, limit {result.limit:.2f}" if result.judged else "no z"
+    axes.set_title(f"{result.verdict}: {numbers}", color=mark, fontsize=10.5)
+
+
+@drawn
+def label_noise_plot(
+    noise: BinnedLabels | Mapping[str, Estimate],
+    noise_floor: Estimate,
+    *,
+    variable: str = "",
+    variable_unit: str = "",
+    force_unit: str,
+    title: str = "",
+) -> Figure:
+    """Noise of the force labels: by bin of a CG coordinate, or by bead, with the noise floor that training sees.
+
+    Args:
+        noise: binned labels, or name of each bead to its noise floor [force unit squared].
+        noise_floor: the floor over all.
+        variable: name of the CG coordinate of binned labels.
+        variable_unit: its unit.
+        force_unit: unit of the force.
+        title: title of the figure.
+    """
+    if isinstance(noise, BinnedLabels):
+        figure = new_figure(10.0, 6.0, title)
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 1.0])
+        fine = np.isfinite(noise.mean_force) & (noise.count >= 10)
+        x, mean, error = noise.centres[fine], noise.mean_force[fine], noise.standard_error[fine]
+        deviation = np.sqrt(np.nan_to_num(noise.variance[fine]))
+        top.fill_between(
+            x,
+            mean - deviation,
+            mean + deviation,
+            color=COLOURS[5],
+            alpha=0.3,
+            linewidth=0,
+            label="label ± 1 deviation",
+        )
+        top.fill_between(x, mean - 2 * error, mean + 2 * error, color=COLOURS[0], alpha=0.35, linewidth=0)
+        top.plot(x, mean, color=COLOURS[0], label="mean force, ± 2 standard errors")
+        top.axhline(0.0, color=DATA, linewidth=0.9)
+        top.set_ylabel(f"force [{force_unit}]")
+        top.legend(loc="best")
+        bottom.plot(x, noise.variance[fine], color=COLOURS[0], label="variance of the label in a bin")
+        bottom.axhline(
+            noise_floor.value, color=REFERENCE, linestyle=(0, (4, 2)), linewidth=1.4, label=f"noise floor {noise_floor}"
+        )
+        bottom.set(xlabel=axis_label(variable, variable_unit), ylabel=f"variance [{noise_floor.unit}]")
+        bottom.set_ylim(0.0, 1.35 * max(float(np.nanquantile(noise.variance[fine], 0.98)), noise_floor.value))
+        bottom.legend(loc="upper right", ncols=2)
+        return figure
+    figure = new_figure(9.0, 4.2, title)
+    axes = figure.subplots()
+    place = np.arange(len(noise))
+    values = np.array([estimate.value for estimate in noise.values()])
+    errors = np.array([estimate.standard_error for estimate in noise.values()])
+    axes.bar(place, values, 0.66, color=COLOURS[0], alpha=0.85)
+    axes.errorbar(place, values, np.nan_to_num(errors), fmt="none", ecolor=REFERENCE, capsize=4, elinewidth=1.3)
+    axes.axhline(
+        noise_floor.value, color=COLOURS[1], linestyle=(0, (4, 2)), linewidth=1.6, label=f"noise floor {noise_floor}"
+    )
+    axes.set_xticks(place, list(noise), rotation=0 if len(noise) < 14 else 60)
+    axes.set(xlabel="bead", ylabel=f"variance of a force component\n[{noise_floor.unit}]")
+    axes.grid(axis="x", visible=False)
+    axes.set_ylim(top=1.2 * float(np.nanmax(values + np.nan_to_num(errors))))
+    axes.legend(loc="upper right")
+    return figure
