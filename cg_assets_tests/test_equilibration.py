@@ -85,6 +85,12 @@ class TestManyReplicas:
         assert np.mean(effective) < 2.0 and np.mean(limits) > 2.3
         assert failed <= 1
 
+    def test_a_fault_in_one_bin_of_many_fails(self):
+        x, force, group, replica, time = walkers(6, 200, 100, 0.5)
+        fault = 0.5 * group * ((x > 0.2) & (x < 0.4))
+        result = conditional_equilibration(x, force + fault, group, replica, time, bins=BINS)
+        assert result.verdict == "failed" and result.z_rms < result.limit and result.largest_z > result.largest_limit
+
     def test_two_dimensions_and_two_components(self):
         rng = np.random.default_rng(5)
         n = 60_000
@@ -102,11 +108,11 @@ class TestManyReplicas:
 class TestFewReplicas:
     def test_blocks_of_time_pass_right_data(self):
         z = []
-        for seed in range(30):
+        for seed in range(16):
             result = conditional_equilibration(*walkers(seed, 2, 12_000, 0.02), bins=Bins.between([(-2, 2)], 8))
             assert result.passed, result.reason
             z.append(result.z_rms**2)
-        assert np.mean(z) == pytest.approx(1.0, abs=0.35)
+        assert np.mean(z) == pytest.approx(1.0, abs=0.5)
 
     def test_blocks_of_time_fail_a_stuck_mode(self):
         result = conditional_equilibration(*walkers(0, 2, 6_000, 0.0), bins=Bins.between([(-2, 2)], 8))

@@ -54,7 +54,8 @@ class TestBinnedLabels:
         assert labels.count.min() > 30
         z = (labels.mean_force - exact.mean_force) / labels.standard_error
         assert (z**2).mean() == pytest.approx(1.0, abs=4 * np.sqrt(2 / 100))
-        assert np.sqrt(labels.variance) == pytest.approx(exact.label_standard_deviation, rel=0.15)
+        many = labels.count > 1000
+        assert np.sqrt(labels.variance[many]) == pytest.approx(exact.label_standard_deviation[many], rel=0.1)
 
     def test_integrated_pmf_and_its_error(self, draws):
         pmf = integrate_mean_force(bin_labels(*draws, bins=Bins.between([(15, 46)], 100)))

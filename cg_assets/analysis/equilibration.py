@@ -48,6 +48,8 @@ class ConditionalEquilibration:
         z_rms: root mean square of z over all judged bins; 1 is expected of right data; nan where none was judged.
         z_rms_spread: standard deviation that z_rms has for right data, correlation between bins included.
         limit: z RMS above which the check fails.
+        largest_z: largest |z|, which shows a fault in a few bins that z_rms dilutes.
+        largest_limit: largest |z| above which the check fails.
         judged: number of z values that entered.
         effective: how many independent z values they are worth.
         coverage: fraction of all frames in judged bins.
@@ -66,6 +68,8 @@ class ConditionalEquilibration:
     z_rms: float
     z_rms_spread: float
     limit: float
+    largest_z: float
+    largest_limit: float
     judged: int
     effective: float
     coverage: float
@@ -84,7 +88,8 @@ class ConditionalEquilibration:
 
     def to_json(self) -> dict[str, Any]:
         """The numbers without the arrays, in plain JSON types; what is not finite becomes null."""
-        names = ("z_rms", "z_rms_spread", "limit", "coverage", "difference_rms", "difference_error", "effective")
+        names = ["z_rms", "z_rms_spread", "limit", "largest_z", "largest_limit", "effective", "coverage"]
+        names += ["difference_rms", "difference_error"]
         numbers = {name: getattr(self, name) for name in names}
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         return {"verdict": self.verdict, "reason": self.reason, "judged": self.judged, **finite}
@@ -106,7 +111,8 @@ def conditional_equilibration(
     Errors come from independent clusters (replicas; blocks of time where a group has few replicas). A slope of the
     force inside the bin, common to all groups, is taken out first, so that groups that fill a bin unevenly agree. z is
     Student's statistic with Welch's degrees of freedom turned into a normal deviate. The limit of z RMS is the larger
-    of `TOLERATED_Z_RMS` and the `CONFIDENCE` point of χ²/n for the effective number of independent z values.
+    of `TOLERATED_Z_RMS` and the `CONFIDENCE` point of χ²/n for the effective number of independent z values; that of
+    the largest |z| is the normal deviate that right data exceed anywhere with probability 1 - CONFIDENCE (Bonferroni).
 
     Args:
         variables: `(n_frames,)` or `(n_frames, k)` collective variables, k of 1 or 2.
@@ -153,11 +159,18 @@ def conditional_equilibration(
         effective = _effective_number(influence)
         z_rms = float(np.sqrt(np.nanmean(z**2)))
         limit = max(TOLERATED_Z_RMS, math.sqrt(float(stats.chi2.ppf(CONFIDENCE, effective)) / effective))
-        verdict: Verdict = "passed" if z_rms <= limit else "failed"
-        compared = f"z RMS {z_rms:.2f} over {judged} comparisons of {len(labels)} groups, limit {limit:.2f}"
-        reason = compared if verdict == "passed" else f"{compared}: the mean force depends on where replicas started"
+        largest_z = float(np.nanmax(np.abs(z)))
+        largest_limit = float(stats.norm.isf(0.5 * (1.0 - CONFIDENCE) / judged))
+        verdict: Verdict = "passed" if z_rms <= limit and largest_z <= largest_limit else "failed"
+        reason = (
+            f"z RMS {z_rms:.2f} (limit {limit:.2f}) and largest |z| {largest_z:.1f} (limit {largest_limit:.1f}) over "
+            f"{judged} comparisons of {len(labels)} groups"
+        )
+        if verdict == "failed":
+            reason += ": the mean force depends on where replicas started"
     else:
-        effective, z_rms, limit, verdict = math.nan, math.nan, math.nan, "cannot be judged"
+        effective = z_rms = limit = largest_z = largest_limit = math.nan
+        verdict = "cannot be judged"
         reason = (
             f"all frames are of one group ({len(labels)}); add probe replicas from another start"
             if len(labels) < 2
@@ -170,6 +183,8 @@ def conditional_equilibration(
         z_rms=z_rms,
         z_rms_spread=math.sqrt(0.5 / effective),
         limit=limit,
+        largest_z=largest_z,
+        largest_limit=largest_limit,
         judged=judged,
         effective=effective,
         coverage=float(pooled.count[used].sum() / max(1, len(level))),

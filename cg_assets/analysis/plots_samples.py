@@ -71,24 +71,33 @@ def sampling_plot(
             group = colour[mine[0]]
             label = None if group in named or start is None else f"start {group}"
             named.add(group)
+            turns = in_radians(low, high)
             row[0].plot(
-                moments[mine], values[mine], ".", markersize=2.2, color=shades[group], alpha=0.65, rasterized=True,
-                label=label, markeredgewidth=0,
-            )  # fmt: skip
+                moments[mine],
+                values[mine],
+                "." if turns else "-",
+                markersize=3.0,
+                markeredgewidth=0,
+                linewidth=0.9,
+                color=shades[group],
+                alpha=0.7,
+                rasterized=True,
+                label=label,
+            )
         edges = np.linspace(low, high, 91)
-        groups = [None] if start is None or len(shades) > len(COLOURS) else list(shades)
-        for group in groups:
-            part = values if group is None else values[colour == group]
-            shade = DATA if group is None else shades[group]
-            row[1].hist(part, edges, orientation="horizontal", histtype="stepfilled", color=shade, alpha=0.3)
-            row[1].hist(part, edges, orientation="horizontal", histtype="step", color=shade, linewidth=1.2)
+        row[1].hist(values, edges, orientation="horizontal", histtype="stepfilled", color=DATA, alpha=0.35)
+        if start is not None and 1 < len(shades) <= len(COLOURS):
+            for group, shade in shades.items():
+                part = values[colour == group]
+                row[1].hist(part, edges, orientation="horizontal", histtype="step", color=shade, linewidth=1.2)
         row[0].set(ylabel=axis_label(name, variable_units[name]), ylim=(low, high))
+        row[0].margins(x=0.01)
         angular_ticks(row[0].yaxis, (low, high))
     panels[-1, 0].set_xlabel(axis_label("time", time_unit))
     panels[-1, 1].set(xlabel="frames", xscale="log")
     if start is not None and named:
         handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=6, markerscale=5)
+        figure.legend(handles, labels, loc="outside upper right", ncols=6, markerscale=4)
     return figure
 
 
@@ -211,20 +220,24 @@ def _largest(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _z_histogram(axes: Axes, result: ConditionalEquilibration, mark: str) -> None:
-    z = result.z[np.isfinite(result.z)]
-    limit = max(4.0, 1.1 * float(np.abs(z).max())) if len(z) else 4.0
+    z, limit = result.z[np.isfinite(result.z)], 6.0
     if len(z):
-        edges = np.linspace(-limit, limit, int(np.clip(2 * np.sqrt(len(z)) + 3, 11, 41))).tolist()
-        axes.hist(
-            z, edges, density=True, color=mark, alpha=0.45, edgecolor="white", linewidth=0.8, label="this data set"
-        )
+        edges = np.linspace(-limit, limit, 31 if len(z) > 100 else 19).tolist()
+        inside = np.clip(z, -0.999 * limit, 0.999 * limit)
+        axes.hist(inside, edges, density=True, color=mark, alpha=0.45, edgecolor="white", label="this data set")
+    if (np.abs(z) > limit).any():
+        note = f"outer bins:\nall |z| > {limit:g}"
+        axes.annotate(note, (0.97, 0.80), xycoords="axes fraction", fontsize=8.5, ha="right", va="top")
     line = np.linspace(-limit, limit, 401)
     axes.plot(line, stats.norm.pdf(line), color=REFERENCE, linewidth=1.5, label="expected")
     axes.set(xlabel="z", ylabel="probability density", xlim=(-limit, limit))
-    axes.set_ylim(top=1.45 * axes.get_ylim()[1])
+    axes.set_ylim(0.0, 1.35 * axes.get_ylim()[1])
     axes.legend(loc="upper left")
-    numbers = f"z RMS {result.z_rms:.2f}, limit {result.limit:.2f}" if result.judged else "no z"
-    axes.set_title(f"{result.verdict}: {numbers}", color=mark, fontsize=10.5)
+    lines: list[str] = [result.verdict]
+    if result.judged:
+        lines += [f"z RMS {result.z_rms:.2f}, limit {result.limit:.2f}"]
+        lines += [f"largest |z| {result.largest_z:.1f}, limit {result.largest_limit:.1f}"]
+    axes.set_title("\n".join(lines), color=mark, fontsize=10.0)
 
 
 @drawn

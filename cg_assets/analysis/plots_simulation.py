@@ -57,8 +57,11 @@ def training_plot(
     left.set(ylabel=f"force-matching loss{unit}", ylim=(lowest - 0.12 * (top - lowest), top + 0.35 * (top - lowest)))
     left.legend(loc="upper right")
     above = np.concatenate([training - value, held_out - value])
-    right.set(yscale="log", ylabel=f"loss − noise floor{unit}")
-    if (above > 0).any():
+    right.set_ylabel(f"loss − noise floor{unit}")
+    if not (above > 0).any():
+        right.annotate("all losses are below the noise floor", (0.5, 0.5), xycoords="axes fraction", ha="center")
+    else:
+        right.set_yscale("log")
         bottom = max(0.6 * above[above > 0].min(), 0.1 * error)
         right.set_ylim(bottom, 2.0 * above.max())
         if 2 * error > bottom:

@@ -60,7 +60,7 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         floor = combined_noise_floor(
             [info.metadata.extra["noise_floor"] for info in infos], [info.rows for info in infos]
         )
-        data = training_data(frames, settings.frames, system.training.seed)
+        data = training_data(system, frames, settings.frames)
         config = network_config(system)
         tags = {
             "dagster_run_id": context.run.run_id,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from cg_assets.errors import TrainingError
 from cg_assets.frames import Frames
 from cg_assets.mapping.maps import build_map
-from cg_assets.systems.spec import MessagePassingNetwork, SystemSpec
+from cg_assets.systems.spec import MessagePassingNetwork, RadialBasisNetwork, SystemSpec
 from cg_assets.training.data import TrainingData
 
 
@@ -26,16 +27,24 @@ def network_config(system: SystemSpec) -> dict[str, Any]:
     return config
 
 
-def training_data(batches: list[Frames], n_frames: int | None, seed: int) -> TrainingData:
+def training_data(system: SystemSpec, batches: list[Frames], n_frames: int | None) -> TrainingData:
     """The frames that a potential learns from: all of its batches, or some drawn at random.
 
     Args:
+        system: the system.
         batches: labelled CG frames of each batch.
         n_frames: how many to draw; None for all.
-        seed: seed of the draw.
 
     Raises:
-        TrainingError: there are fewer frames than asked for, or they cannot train.
+        TrainingError: there are fewer frames than asked for, they cannot train, or they lie outside `network.range`,
+            where a radial-basis network is a wall.
     """
     data = TrainingData.from_frames(batches)
-    return data if n_frames is None else data.draw(n_frames, seed)
+    if isinstance(system.network, RadialBasisNetwork):
+        low, high = system.network.range
+        least, most = float(data.positions.min()), float(data.positions.max())
+        if least < low or most > high:
+            raise TrainingError(
+                f"network.range is [{low:g}, {high:g}], but the frames reach from {least:.3g} to {most:.3g}; widen it"
+            )
+    return data if n_frames is None else data.draw(n_frames, system.training.seed)
