@@ -194,6 +194,27 @@ def test_confinement_beyond_the_data():
     assert float(energy_and_forces(module, squeezed)[1][0, 1, 0]) > 100
 
 
+def test_handed_centres_cannot_be_inverted():
+    # four corners around the first bead, as a stereocentre
+    centre = torch.tensor(
+        [[0, 0, 0], [0.1, 0.1, 0.1], [-0.1, -0.1, 0.1], [-0.1, 0.1, -0.1]], dtype=torch.float64
+    ) * 1.0
+    noise = 0.004 * torch.randn(500, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    module = build_potential(_config(bead_types=[0, 1, 2, 3], interactions=1)).double()
+    module.fit_statistics(centre + noise)
+    assert int((module.volume_stiffness > 0).sum()) == 1
+    flat = centre.repeat(3, 1, 1)
+    flat[:, 0] += torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)[:, None] * centre[1:].mean(dim=0)
+    wall, forces = module._volume_walls(flat)
+    assert float(wall[0]) == 0.0
+    assert float(wall[2]) > float(wall[1]) > 10
+    mirrored = module._volume_walls(-flat)
+    torch.testing.assert_close(mirrored[0], wall)
+    torch.testing.assert_close(mirrored[1], -forces)
+    _, reference = autograd_energy_and_forces(module, flat[:2])
+    torch.testing.assert_close(energy_and_forces(module, flat[:2])[1].detach(), reference, rtol=1e-9, atol=1e-9)
+
+
 def test_walls_are_absent_inside_the_data():
     module = _network({"bead_types": [0, 1, 2, 3, 4], "interactions": 1})
     distances = module._distances(_frames(400), None)[1]

@@ -152,10 +152,3 @@ def nice_ceiling(value: float) -> float:
         return 1.0
     scale = 10.0 ** math.floor(math.log10(value))
     return next(scale * step for step in (1.0, 2.0, 2.5, 5.0, 10.0) if scale * step >= value * (1 - 1e-9))
-
-
-def panel_letters(panels: Sequence[Axes]) -> None:
-    """Letters a, b, c in the upper left of several panels' titles."""
-    for letter, axes in zip("abcdefghij", panels, strict=False):
-        title = axes.get_title(loc="left")
-        axes.set_title(f"{letter}   {title}", loc="left")

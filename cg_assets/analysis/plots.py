@@ -248,7 +248,7 @@ def marginals_plot(
         ylabel=f"free energy [{first.unit or 'kT'}]",
         ylim=(-0.03 * highest * first.thermal_energy, highest * first.thermal_energy),
     )
-    panels[-1].legend(loc="upper right")
+    panels[-1].legend(loc="best")
     return figure
 
 

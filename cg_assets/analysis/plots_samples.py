@@ -188,7 +188,8 @@ def _one_dimension(
     if np.isfinite(judged).any():
         low, high = np.nanmin(judged), np.nanmax(judged)
         top.set_ylim(low - 0.15 * (high - low) - 1e-9, high + 0.3 * (high - low) + 1e-9)
-    top.legend(loc="upper right", ncols=3, title=None)
+    top.legend(loc="upper right", ncols=3)
+    bottom.set_xlim(result.bins.edges[0][0], result.bins.edges[0][-1])
     bottom.axhspan(-2, 2, color="#dcdcdc", alpha=0.7, linewidth=0, zorder=0)
     bottom.axhline(0.0, color=REFERENCE, linewidth=1.0)
     for i, z in enumerate(result.z[:, 0]):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.analysis.estimates import Estimate
 from cg_assets.analysis.monitors import BondMonitor
@@ -20,6 +20,7 @@ from cg_assets.analysis.plot_style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -99,7 +100,9 @@ def cg_simulation_plot(
         title: title of the figure.
     """
     figure = new_figure(10.5, 4.2, title)
-    panels = figure.subplots(1, 2 if energies is not None else 1, squeeze=False)[0]
+    lines = np.empty((0, 0)) if energies is None else np.asarray(energies, dtype=np.float64)
+    lines = lines[np.isfinite(lines).any(axis=1)]
+    panels = figure.subplots(1, 2 if lines.size else 1, squeeze=False)[0]
     axes = panels[0]
     if kinetic_temperatures is not None:
         values = np.asarray(kinetic_temperatures, dtype=np.float64)
@@ -107,31 +110,47 @@ def cg_simulation_plot(
         place = np.arange(len(values))
         axes.plot(place[~lost], values[~lost], "o", color=COLOURS[0], markersize=3.6, alpha=0.75, label="replica")
         if lost.any():
+            at_target = np.full(int(lost.sum()), target_temperature)
             axes.plot(
-                place[lost], np.full(lost.sum(), target_temperature), "x", color=COLOURS[1], label="exploded replica"
-            )
+                place[lost], at_target, "X", color=COLOURS[1], markersize=9, markeredgecolor="white", zorder=5,
+                label="exploded replica",
+            )  # fmt: skip
         axes.set_xlabel("replica")
+    error = 2 * float(np.nan_to_num(mean.standard_error))
     axes.axhline(target_temperature, color=REFERENCE, linewidth=1.5, label=f"target {target_temperature:g}")
-    error = 2 * np.nan_to_num(mean.standard_error)
-    axes.axhspan(mean.value - error, mean.value + error, color=COLOURS[2], alpha=0.35, linewidth=0)
-    axes.axhline(mean.value, color=COLOURS[2], linestyle=(0, (4, 2)), linewidth=1.5, label=f"mean {mean}")
+    if kinetic_temperatures is None:
+        axes.errorbar(
+            [0.0], [mean.value], [error], fmt="o", color=COLOURS[2], markersize=7, capsize=6, elinewidth=1.8,
+            label=f"mean {mean}, bar of 2 standard errors",
+        )  # fmt: skip
+        axes.set_xticks([])
+        reach = 1.6 * max(abs(mean.value - target_temperature) + error, 0.003 * target_temperature)
+        axes.set_ylim(target_temperature - reach, target_temperature + reach)
+    else:
+        axes.axhspan(mean.value - error, mean.value + error, color=COLOURS[2], alpha=0.35, linewidth=0)
+        axes.axhline(mean.value, color=COLOURS[2], linestyle=(0, (4, 2)), linewidth=1.5, label=f"mean {mean}")
     axes.set_ylabel(f"kinetic temperature [{temperature_unit}]")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.25 * (high - low))
-    axes.legend(loc="upper right", ncols=2)
-    if energies is not None:
-        lines = np.asarray(energies, dtype=np.float64)
-        moments = np.arange(lines.shape[1]) if time is None else np.asarray(time)
-        low, median, high = np.nanquantile(lines, [0.05, 0.5, 0.95], axis=0)
-        panels[1].fill_between(moments, low, high, color=COLOURS[5], alpha=0.35, linewidth=0, label="90 % of replicas")
-        for line in lines[:: max(1, len(lines) // 4)][:4]:
-            panels[1].plot(moments, line, color=COLOURS[5], linewidth=0.5, alpha=0.8)
-        panels[1].plot(moments, median, color=COLOURS[0], label="median")
+    axes.legend(loc="upper right", ncols=1 if kinetic_temperatures is None else 2)
+    if lines.size:
+        _energies(panels[1], lines, np.arange(lines.shape[1]) if time is None else np.asarray(time))
         panels[1].set(xlabel=axis_label("time", time_unit), ylabel=f"potential energy [{energy_unit}]")
-        panels[1].legend(loc="upper right", ncols=2)
-        spread = np.nanmax(high) - np.nanmin(low) + 1e-9
-        panels[1].set_ylim(np.nanmin(low) - 0.4 * spread, np.nanmax(high) + 0.6 * spread)
     return figure
+
+
+def _energies(axes: Axes, lines: NDArray[np.float64], moments: NDArray) -> None:
+    """Median and middle 90 % over replicas of energies `(n_replicas, n_times)`, with a few replicas."""
+    known = np.isfinite(lines).any(axis=0)
+    lines, moments = lines[:, known], moments[known]
+    low, median, high = np.nanquantile(lines, [0.05, 0.5, 0.95], axis=0)
+    axes.fill_between(moments, low, high, color=COLOURS[5], alpha=0.35, linewidth=0, label="90 % of replicas")
+    for line in lines[:: max(1, len(lines) // 4)][:4]:
+        axes.plot(moments, line, color=COLOURS[5], linewidth=0.5, alpha=0.8)
+    axes.plot(moments, median, color=COLOURS[0], label="median")
+    axes.legend(loc="upper right", ncols=2)
+    spread = float(high.max() - low.min()) + 1e-9
+    axes.set_ylim(low.min() - 0.4 * spread, high.max() + 0.6 * spread)
 
 
 @drawn
