@@ -7,10 +7,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cg_assets import __version__
 from cg_assets.errors import CgAssetsError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -114,8 +117,8 @@ def _models(options: argparse.Namespace) -> int:
     if not rows:
         print("no models are registered yet; cg-assets run SYSTEM trains and registers them")
     for row in rows:
-        aliases = ", ".join(row["aliases"]) or "-"
-        print(f"{row['name']:<40} version {row['version']:<4} {aliases:<22} {row['decision'] or ''}")
+        aliases = ", ".join(f"{alias} {version}" for alias, version in sorted(row["aliases"].items())) or "no alias"
+        print(f"{row['name']:<40} {row['latest_version']:>4} version(s)   {aliases}")
     return 0
 
 
@@ -131,7 +134,7 @@ def _lookup(options: argparse.Namespace) -> int:
             print(f"  {key:<40} {value}")
     print("\nlineage")
     for entry in found["lineage"]:
-        print(f"  {entry['path']}\n    {entry['content_hash']}  {entry['state']}")
+        print(f"  {entry['file']}\n    {entry['content_hash']}  {entry['status']}")
     return 0
 
 
@@ -139,8 +142,16 @@ def _query(options: argparse.Namespace) -> int:
     from cg_assets.storage.catalogue import query
     from cg_assets.systems import home
 
-    print(query(home(), options.sql))
+    _print_rows(query(home(), options.sql))
     return 0
+
+
+def _print_rows(found: pa.Table) -> None:
+    """Columns side by side, their names above them."""
+    rows = [found.column_names, *([str(value) for value in row.values()] for row in found.to_pylist())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _reference(options: argparse.Namespace) -> int:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import dagster as dg
 
+from cg_assets.assets import build_assets
 from cg_assets.automation import FIRST_BATCH, batches_of, job_name, register_first_batches
 from cg_assets.errors import CgAssetsError, SystemSpecError
-from cg_assets.executors import GPU_POOL
-from cg_assets.resources.device import count_gpus
+from cg_assets.executors import GPU_POOL, build_executor
+from cg_assets.resources.device import count_gpus, device_choice
 from cg_assets.resources.home_folder import prepare_home
-from cg_assets.systems import load_system, seed_of
+from cg_assets.systems import SystemSpec, load_system, seed_of
 from cg_assets.systems.preflight import check_system
 from cg_assets.systems.spec import LongRunReference, validate_batch_name
 
@@ -43,8 +44,14 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         CgAssetsError: the system, a stage or the batch name is wrong; nothing has been run.
     """
     system = load_system(name)
+    selection = _selection(system, stages)
+    try:
+        batch = validate_batch_name(FIRST_BATCH if batch is None else batch)
+    except ValueError as error:
+        raise CgAssetsError(f"--batch: {error}") from None
+    build_executor()
+    device_choice()
     check_system(system)
-    batch = validate_batch_name(batch or FIRST_BATCH)
     prepare_home()
     with dg.DagsterInstance.get() as instance:
         end_dead_runs(instance)
@@ -54,7 +61,6 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
             instance.add_dynamic_partitions(partitions, [batch])
         set_gpu_slots(instance)
         job = dg.build_reconstructable_job("cg_assets.runs", "system_job", reconstructable_kwargs={"name": name})
-        selection = _selection(system_job(name), name, stages)
         result = dg.execute_job(
             job,
             instance=instance,
@@ -65,14 +71,13 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         return result.success
 
 
-def _selection(job: dg.JobDefinition, name: str, stages: list[str] | None) -> list[dg.AssetKey] | None:
+def _selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey] | None:
     if not stages:
         return None
-    known = {key.path[-1] for key in job.asset_layer.executable_asset_keys}
-    unknown = sorted(set(stages) - known)
-    if unknown:
-        raise CgAssetsError(f"--select names {unknown}; the stages of {name} are {sorted(known)}")
-    return [dg.AssetKey([name, stage]) for stage in stages]
+    known = sorted(asset.key.path[-1] for asset in build_assets({system.name: system}))
+    if unknown := sorted(set(stages) - set(known)):
+        raise CgAssetsError(f"--select names {', '.join(unknown)}; the stages of {system.name} are {', '.join(known)}")
+    return [dg.AssetKey([system.name, stage]) for stage in stages]
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> int:

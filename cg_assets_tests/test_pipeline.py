@@ -1,0 +1,254 @@
+"""The whole graph of a small system in one process: files, metadata, checks, data versions, batches, gates."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from types import SimpleNamespace
+
+import dagster as dg
+import matplotlib.image
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from small_systems import LEFT_ONLY, SMALL_WELLS
+
+from cg_assets.analysis.labels import check_equilibration
+from cg_assets.assets import build_assets
+from cg_assets.resources import build_resources
+from cg_assets.resources.tracking import ModelTracking
+from cg_assets.sampling.build import build_sampler
+from cg_assets.storage.parquet import content_hash, verify
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_system, seed_of
+
+BATCHED = ("trajectories", "biased_samples", "mapped_forces", "relabelled_forces")
+FRAMES = (*BATCHED, "cg_simulation_unbiased", "cg_simulation_biased")
+STAGES = (
+    *FRAMES,
+    *("reference", "potential_unbiased", "potential_biased", "evaluation_unbiased", "evaluation_biased", "comparison"),
+)
+PARENTS = {
+    "trajectories": [],
+    "biased_samples": [],
+    "reference": [],
+    "mapped_forces": ["trajectories/0000"],
+    "relabelled_forces": ["biased_samples/0000"],
+    "potential_unbiased": ["mapped_forces/0000"],
+    "potential_biased": ["relabelled_forces/0000"],
+    "cg_simulation_unbiased": ["potential_unbiased"],
+    "cg_simulation_biased": ["potential_biased"],
+    "evaluation_unbiased": ["cg_simulation_unbiased", "reference"],
+    "evaluation_biased": ["cg_simulation_biased", "reference"],
+    "comparison": ["evaluation_biased", "evaluation_unbiased"],
+}
+
+
+def materialize(system, folder, instance, batch="0000", stages=None):
+    instance.add_dynamic_partitions(f"{system.name}_batches", [batch])
+    return dg.materialize(
+        build_assets({system.name: system}),
+        instance=instance,
+        resources=build_resources(folder),
+        partition_key=batch,
+        selection=[dg.AssetKey([system.name, stage]) for stage in stages] if stages else None,
+        raise_on_error=False,
+    )
+
+
+def metadata_of(result):
+    """Stage to what its materialisation tells."""
+    events = result.get_asset_materialization_events()
+    return {event.asset_key.path[-1]: event.materialization.metadata for event in events}
+
+
+def versions_of(result):
+    """Stage to its data version."""
+    events = result.get_asset_materialization_events()
+    return {event.asset_key.path[-1]: event.materialization.tags["dagster/data_version"] for event in events}
+
+
+def verdicts_of(result):
+    return {
+        (check.asset_key.path[-1], check.check_name): check.passed for check in result.get_asset_check_evaluations()
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The graph of `small_wells`: once, once more with the same seed, and with a second batch."""
+    folder = tmp_path_factory.mktemp("pipeline") / "home"
+    (folder / "systems").mkdir(parents=True)
+    (folder / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
+    instance = dg.DagsterInstance.ephemeral()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CG_ASSETS_HOME", str(folder))
+        patch.setenv("CG_DEVICE", "cpu")
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        system = load_system("small_wells")
+        first = materialize(system, folder, instance)
+        store = ParquetStore(folder)
+        files = {stage: pq.read_metadata(path_of(store, stage)).metadata for stage in STAGES}
+        kept = {stage: content_hash(path_of(store, stage)) for stage in STAGES}
+        again = materialize(system, folder, instance)
+        second = materialize(system, folder, instance, "0001")
+    return SimpleNamespace(
+        folder=folder, store=store, system=system, first=first, files=files, hashes=kept, again=again, second=second
+    )
+
+
+def path_of(store, stage, batch="0000"):
+    return store.path("small_wells", stage, batch if stage in BATCHED else None)
+
+
+def test_every_stage_is_there(run):
+    assert run.first.success
+    assert set(metadata_of(run.first)) == set(STAGES)
+    for stage in STAGES:
+        verify(path_of(run.store, stage))
+
+
+def test_files_say_where_they_came_from(run):
+    for stage in STAGES:
+        facts = {key.decode(): value.decode() for key, value in run.files[stage].items()}
+        assert facts["cg_assets.system"] == "small_wells"
+        assert facts["cg_assets.stage"] == stage
+        assert facts["cg_assets.units"] == "reduced"
+        assert json.loads(facts["cg_assets.dagster_run_id"]) == run.first.run_id
+        assert json.loads(facts["cg_assets.code_version"])
+        assert json.loads(facts["cg_assets.specification"]) == run.system.content_hash
+        upstream = json.loads(facts["cg_assets.upstream_data_versions"])
+        assert sorted(upstream) == sorted(f"small_wells/{parent}" for parent in PARENTS[stage])
+        for parent, version in upstream.items():
+            assert version == run.hashes[parent.split("/")[1]]
+        if stage in (*BATCHED, "reference"):
+            assert json.loads(facts["cg_assets.seed"]) == seed_of("small_wells", stage, "0000")
+
+
+@pytest.mark.parametrize("stage", FRAMES)
+def test_columns_carry_units(run, stage):
+    schema = pq.read_schema(path_of(run.store, stage))
+    needed = {"batch", "replica", "window", "time", "temperature", "positions", "cv_x"}
+    if stage in BATCHED:
+        needed |= {"forces"}
+    if stage in ("biased_samples", "relabelled_forces"):
+        needed |= {"bias_energy"}
+    assert needed <= set(schema.names)
+    for name in needed & {"time", "temperature", "positions", "forces", "bias_energy", "cv_x"}:
+        assert b"unit" in (schema.field(name).metadata or {}), name
+
+
+def test_asset_metadata_of_the_contract(run):
+    for stage, metadata in metadata_of(run.first).items():
+        path = path_of(run.store, stage)
+        assert metadata["dagster/row_count"].value == pq.read_metadata(path).num_rows
+        assert metadata["dagster/uri"].value == str(path)
+        assert metadata["content_hash"].value == run.hashes[stage]
+        columns = {column.name for column in metadata["dagster/column_schema"].value.columns}
+        assert columns == set(pq.read_schema(path).names)
+    for stage in BATCHED + ("potential_biased", "cg_simulation_biased"):
+        metadata = metadata_of(run.first)[stage]
+        assert metadata["seconds"].value >= 0
+        assert metadata["device"].value.startswith("CPU")
+    assert metadata_of(run.first)["biased_samples"]["sampled_time"].value.startswith("12800 ")
+
+
+def test_figures_are_pictures(run):
+    for stage, metadata in metadata_of(run.first).items():
+        pictures = [
+            value.value.split("base64,")[1].rstrip(")")
+            for value in metadata.values()
+            if isinstance(value, dg.MarkdownMetadataValue) and "data:image/png;base64," in value.value
+        ]
+        assert pictures, f"{stage} shows no figure"
+        for text in pictures:
+            pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(text)), format="png")
+            assert min(pixels.shape[:2]) >= 200
+            assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20, f"{stage}: an empty figure"
+
+
+def test_checks_are_evaluated(run):
+    expected = {
+        (str(spec.key.asset_key.path[-1]), spec.name)
+        for asset in build_assets({"small_wells": run.system})
+        for spec in asset.check_specs
+    }
+    verdicts = verdicts_of(run.first)
+    assert set(verdicts) == expected
+    assert len(expected) >= 20
+    failed = [check for check, passed in verdicts.items() if not passed]
+    assert not failed
+
+
+def test_data_versions_are_content_hashes(run):
+    versions = versions_of(run.first)
+    for stage in STAGES:
+        if stage.startswith("potential_"):
+            weights = json.loads(run.files[stage][b"cg_assets.weights_hash"])
+            assert versions[stage] == weights
+        else:
+            assert versions[stage] == run.hashes[stage]
+
+
+def test_the_same_seed_gives_the_same_data_versions(run):
+    assert run.again.success
+    again = versions_of(run.again)
+    assert {stage for stage in STAGES if again[stage] != versions_of(run.first)[stage]} == set()
+
+
+def test_a_second_batch_is_appended(run):
+    assert run.second.success
+    assert run.store.batches("small_wells", "mapped_forces") == ["0000", "0001"]
+    assert content_hash(path_of(run.store, "trajectories")) == run.hashes["trajectories"], "batch 0000 was changed"
+    one, two = (run.store.read_frames("small_wells", "trajectories", [batch]) for batch in ("0000", "0001"))
+    assert len(one) == len(two) == 256 * 40
+    assert not np.isin(two.positions.ravel(), one.positions.ravel()).any(), "the batches share frames"
+    assert metadata_of(run.second)["potential_unbiased"]["frames"].value == 2 * 256 * 40
+
+
+def test_models_are_registered_with_their_lineage(run):
+    tracking = ModelTracking(None, run.folder)
+    models = {item["name"]: item for item in tracking.models()}
+    assert set(models) == {"small_wells.unbiased", "small_wells.biased"}
+    for name, model in models.items():
+        assert model["latest_version"] == "3"
+        assert model["aliases"]["candidate"] == "3"
+        assert "champion" in model["aliases"], "it passed its checks and is no champion"
+        labels = "mapped_forces" if name.endswith("unbiased") else "relabelled_forces"
+        source = "trajectories" if name.endswith("unbiased") else "biased_samples"
+        found = tracking.lookup(f"{name}/3", check_content=True)
+        assert json.loads(found["tags"]["batches"]) == ["0000", "0001"]
+        assert {entry["data"]: entry["status"] for entry in found["lineage"]} == {
+            f"small_wells/{stage}/{batch}": "same" for stage in (labels, source) for batch in ("0000", "0001")
+        }
+        for entry in found["lineage"]:
+            assert entry["content_hash"] == content_hash(run.folder / entry["file"])
+
+
+def test_a_bias_that_leaves_a_hidden_barrier_is_stopped(home):
+    (home / "systems" / "left_only.yaml").write_text(LEFT_ONLY)
+    system = load_system("left_only")
+    instance = dg.DagsterInstance.ephemeral()
+    result = materialize(system, home, instance, stages=["biased_samples", "relabelled_forces", "potential_biased"])
+    assert not result.success
+    verdicts = verdicts_of(result)
+    assert verdicts.pop(("biased_samples", "conditional_equilibration")) is False
+    assert all(verdicts.values())
+    assert set(metadata_of(result)) == {"biased_samples"}
+    store = ParquetStore(home)
+    assert store.path("left_only", "biased_samples", "0000").is_file(), "the frames are kept to be looked at"
+    assert not store.path("left_only", "relabelled_forces", "0000").exists()
+    assert ModelTracking(None, home).models() == []
+
+
+@pytest.mark.parametrize("name", ["muller_brown", "muller_brown_diagonal"])
+def test_shipped_biased_plans_are_in_conditional_equilibrium(name):
+    from cg_assets.frames import Frames
+
+    system = load_system(name)
+    plan = system.sampling.biased
+    sampler = build_sampler(system, plan, seed_of(name, "biased_samples", "0000"))
+    parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
+    verdict = check_equilibration(system, plan, Frames.concatenate([part for part in parts if part is not None]))
+    assert verdict.passed, verdict.to_json()
