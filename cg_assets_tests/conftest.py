@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -49,16 +48,17 @@ class Command:
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Start the command as leader of its own process group."""
-        with tempfile.TemporaryDirectory() as folder:
-            return subprocess.Popen(
-                self.line(*arguments),
-                env=self.environment(**more),
-                cwd=folder,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
+        folder = self.home.parent / "working directory"
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            self.line(*arguments),
+            env=self.environment(**more),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
 
     def add_system(self, text: str) -> Path:
         """Write a system's file into the home folder."""

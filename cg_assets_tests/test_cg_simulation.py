@@ -59,7 +59,9 @@ def test_harmonic_dimer_is_exact_at_any_time_step(timestep):
     assert result.kinetic_temperature_error < 0.01 * thermal_energy
     assert not result.exploded.any()
     assert result.replica_steps_per_second > result.steps_per_second > 0
-    np.testing.assert_allclose(frames.potential_energy, stiffness / 2 * (difference**2).sum(axis=1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        frames.potential_energy, stiffness / 2 * (difference**2).sum(axis=1), rtol=1e-4, atol=1e-4
+    )
     center = (frames.positions * np.array([1.0, 3.0])[:, None]).sum(axis=1) / 4.0
     assert np.abs(center).max() < 1e-5
 
@@ -157,11 +159,15 @@ def test_bias_forces_are_those_of_the_sampling_code(diagonal):
 
 
 def test_distance_bias_is_the_gradient_of_its_energy():
-    system = load_system("capped_alanine_implicit").model_copy(deep=True)
+    system = load_system("capped_alanine_implicit")
     variable = {"type": "distance", "atoms": ["1:C", "3:N"], "range": [0.2, 0.8]}
-    content = system.model_dump() | {"collective_variables": system.model_dump()["collective_variables"] | {"d": variable}}
+    content = system.model_dump() | {
+        "collective_variables": system.model_dump()["collective_variables"] | {"d": variable}
+    }
     system = type(system).model_validate(content | {"folder": system.folder})
-    cg_map = CGMap(np.eye(2), ["1:C", "3:N"], [0, 1], np.ones(2), ["1:C", "3:N"], ["C", "N"], [], np.ones(2, dtype=bool))
+    cg_map = CGMap(
+        np.eye(2), ["1:C", "3:N"], [0, 1], np.ones(2), ["1:C", "3:N"], ["C", "N"], [], np.ones(2, dtype=bool)
+    )
     bias = cg_bias(system, cg_map, {"type": "static", "expression": "50*(d - 0.4)**2"})
     positions = torch.tensor([[[0.0, 0, 0], [0.3, 0.1, 0.2]]], dtype=torch.float64)
     energy, forces = bias.energy_and_forces(positions)

@@ -59,15 +59,13 @@ def test_round_trip_is_exact(stored):
     assert read["metadata"] == {"best_epoch": 3}
     assert {name: read[name] for name in config} == config
     with torch.no_grad():
-        for mine, theirs in zip(
-            energy_and_forces(module, positions), energy_and_forces(again, positions), strict=True
-        ):
+        for mine, theirs in zip(energy_and_forces(module, positions), energy_and_forces(again, positions), strict=True):
             assert torch.equal(mine, theirs)
     assert sorted(path.name for path in directory.iterdir()) == ["config.json", "weights.pt"]
 
 
 def test_loads_where_the_package_is_not_installed(stored, tmp_path):
-    directory, module, _, positions = stored
+    _, module, _, positions = stored
     shutil.copy(networks.__file__, tmp_path / "networks.py")
     np.save(tmp_path / "positions.npy", positions.numpy())
     script = """

@@ -196,9 +196,7 @@ def test_confinement_beyond_the_data():
 
 def test_handed_centres_cannot_be_inverted():
     # four corners around the first bead, as a stereocentre
-    centre = torch.tensor(
-        [[0, 0, 0], [0.1, 0.1, 0.1], [-0.1, -0.1, 0.1], [-0.1, 0.1, -0.1]], dtype=torch.float64
-    ) * 1.0
+    centre = torch.tensor([[0, 0, 0], [0.1, 0.1, 0.1], [-0.1, -0.1, 0.1], [-0.1, 0.1, -0.1]], dtype=torch.float64) * 1.0
     noise = 0.004 * torch.randn(500, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     module = build_potential(_config(bead_types=[0, 1, 2, 3], interactions=1)).double()
     module.fit_statistics(centre + noise)
@@ -230,11 +228,13 @@ def test_radial_basis_forces_and_continuation():
     module = _radial()
     module.fit_statistics(torch.linspace(-1.5, 1.2, 50, dtype=torch.float64)[:, None, None])
     x = torch.linspace(-3, 3, 301, dtype=torch.float64)[:, None, None]
-    energy, forces = energy_and_forces(module, x)
+    _, forces = energy_and_forces(module, x)
     _, reference = autograd_energy_and_forces(module, x)
     torch.testing.assert_close(forces, reference, rtol=1e-10, atol=1e-10)
     step = 1e-6
-    torch.testing.assert_close((module(x - step) - module(x + step)) / (2 * step), forces[:, 0, 0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        (module(x - step) - module(x + step)) / (2 * step), forces[:, 0, 0], rtol=1e-4, atol=1e-4
+    )
     for edge, side in ((-1.5, -1), (1.2, 1)):
         ends = torch.tensor([edge - 1e-9, edge + 1e-9], dtype=torch.float64)[:, None, None]
         values, slopes = energy_and_forces(module, ends)

@@ -92,8 +92,8 @@ def test_exact_pmf_is_recovered_within_the_statistical_error():
 
 
 def test_many_body_fit_reaches_the_noise_floor():
-    training = Training(epochs=20, batch_size=64, learning_rate=0.01)
-    result = train(BEADS, training, _three_beads(6000, seed=2), seed=0)
+    training = Training(epochs=15, batch_size=64, learning_rate=0.01)
+    result = train(BEADS, training, _three_beads(3000, seed=2), seed=0)
     components = 9 * result.n_held_out
     error = 20.0**2 * math.sqrt(2 / components)
     assert -4 * error < result.held_out_loss - 20.0**2 < 4 * error + 20.0**2 * 0.02
@@ -124,7 +124,9 @@ def test_interrupted_training_equals_uninterrupted(tmp_path, config, make):
     for name, value in whole.module.state_dict().items():
         assert torch.equal(value, resumed.module.state_dict()[name]), name
     numbers = ("epoch", "training_loss", "held_out_loss", "learning_rate")
-    assert [[r[key] for key in numbers] for r in whole.history] == [[r[key] for key in numbers] for r in resumed.history]
+    assert [[r[key] for key in numbers] for r in whole.history] == [
+        [r[key] for key in numbers] for r in resumed.history
+    ]
     assert whole.best_epoch == resumed.best_epoch
     assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
     finished = train(config, training, data, seed=4, checkpoint=checkpoint, on_epoch=lambda r: seen.append("more"))
@@ -142,7 +144,7 @@ def test_foreign_and_damaged_checkpoints_are_refused(tmp_path):
     with pytest.raises(TrainingError, match="other data, settings or seed; delete"):
         train(RADIAL, training, _one_dimensional(300, seed=9), seed=4, checkpoint=checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(TrainingError, match="cannot be read .*delete"):
+    with pytest.raises(TrainingError, match=r"cannot be read .*delete"):
         train(RADIAL, training, data, seed=4, checkpoint=checkpoint)
 
 

@@ -72,5 +72,7 @@ def load_potential(directory: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
         module = build_potential(config)
         module.load_state_dict(torch.load(directory / WEIGHTS_FILE, weights_only=True, map_location="cpu"))
     except Exception as error:
-        raise StorageError(f"{directory}: the stored potential cannot be read: {error}; train or copy it again") from error
+        raise StorageError(
+            f"{directory}: the stored potential cannot be read: {error}; train or copy it again"
+        ) from error
     return module.requires_grad_(False).eval(), config

@@ -51,17 +51,18 @@ def build_potential(config: dict[str, Any], generator: torch.Generator | None = 
         ValueError: a key is missing or out of range.
     """
     generator = generator or torch.Generator().manual_seed(0)
-    kinds = {"radial_basis": RadialBasis, "message_passing": MessagePassing}
-    if config.get("type") not in kinds:
-        raise ValueError(f"type is {config.get('type')!r}; it must be one of {sorted(kinds)}")
+    if config.get("type") not in {"radial_basis", "message_passing"}:
+        raise ValueError(f"type is {config.get('type')!r}; it must be one of message_passing, radial_basis")
     thermal_energy = config.get("thermal_energy")
     if not isinstance(thermal_energy, int | float) or not 0 < thermal_energy < math.inf:
         raise ValueError(f"thermal_energy is {thermal_energy!r}; give k_B T of the training data as a positive number")
-    return kinds[config["type"]](config, generator)
+    if config["type"] == "radial_basis":
+        return RadialBasis(config, generator)
+    return MessagePassing(config, generator)
 
 
 def energy_and_forces(
-    module: RadialBasis | MessagePassing, positions: Tensor, temperature: Any = None, box: Tensor | None = None
+    module: Any, positions: Tensor, temperature: Any = None, box: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Energy `(f,)` and forces `(f, n, d)`, the exact negative gradient, of positions `(f, n, d)`.
 
@@ -123,6 +124,10 @@ class RadialBasis(torch.nn.Module):
     Value and derivative run through the layers together, so forces need no automatic differentiation.
     """
 
+    centers: Tensor
+    low: Tensor
+    high: Tensor
+
     def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
         """See `build_potential`."""
         super().__init__()
@@ -136,7 +141,7 @@ class RadialBasis(torch.nn.Module):
         self.register_buffer("centers", torch.linspace(low, high, sizes[0]))
         self.register_buffer("low", torch.tensor(low))
         self.register_buffer("high", torch.tensor(high))
-        layers = list(zip(sizes[:-1], sizes[1:], strict=True))
+        layers = list(itertools.pairwise(sizes))
         self.weights = torch.nn.ParameterList([_normal(generator, b, a, gain=1.5) for a, b in layers])
         self.biases = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(b)) for _, b in layers])
         self.readout = _normal(generator, sizes[-1], gain=0.5)
@@ -209,6 +214,25 @@ class MessagePassing(torch.nn.Module):
     of whole rows.
     """
 
+    mean: Tensor
+    deviation: Tensor
+    low: Tensor
+    high: Tensor
+    low_stiffness: Tensor
+    high_stiffness: Tensor
+    centers: Tensor
+    widths: Tensor
+    volume_low: Tensor
+    volume_stiffness: Tensor
+    kinds: Tensor
+    pair_kinds: Tensor
+    first_bead: Tensor
+    second_bead: Tensor
+    first_slot: Tensor
+    second_slot: Tensor
+    neighbours: Tensor
+    fours: Tensor
+
     def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
         """See `build_potential`."""
         super().__init__()
@@ -278,7 +302,9 @@ class MessagePassing(torch.nn.Module):
             index["first_slot"] = torch.tensor([i * len(names) + kinds[j] for i, j in pairs])
             index["second_slot"] = torch.tensor([j * len(names) + kinds[i] for i, j in pairs])
         searched = self.unique and n <= MAX_CHIRAL_BEADS
-        index["fours"] = torch.tensor(list(itertools.combinations(range(n if searched else 0), 4))).reshape(-1, 4).long()
+        index["fours"] = (
+            torch.tensor(list(itertools.combinations(range(n if searched else 0), 4))).reshape(-1, 4).long()
+        )
         for name, value in index.items():
             self.register_buffer(name, value, persistent=False)
 
@@ -380,7 +406,7 @@ class MessagePassing(torch.nn.Module):
         hidden, first_gain = _activation(self._typed(self.first, self._collect(inputs), self.first_bias))
         record = []
         for layer, (weight, bias) in enumerate(zip(self.residuals, self.residual_biases, strict=True)):
-            sent = filters = receiver_gain = None
+            sent = filters = receiver_gain = hidden.new_zeros(0)
             if layer:
                 sent = self._typed(self.senders[layer - 1], hidden)
                 filters = self._pair_typed(self.filters[layer - 1], inputs)
@@ -442,8 +468,8 @@ class MessagePassing(torch.nn.Module):
             difference = difference - edges * torch.round(difference / edges)
         return difference, difference.square().sum(dim=1).sqrt()
 
-    def _inputs(self, distance: Tensor, slopes: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Pair features `(n_pairs, n_inputs, f)` and their derivatives with respect to the distance."""
+    def _inputs(self, distance: Tensor, slopes: bool = False) -> tuple[Tensor, Tensor]:
+        """Pair features `(n_pairs, n_inputs, f)` and, if asked for, their derivatives by the distance."""
         kinds = slice(None) if self.unique else self.pair_kinds
         scale = 1.0 / self.deviation[kinds][:, None]
         standard = (distance - self.mean[kinds][:, None]) * scale
@@ -452,7 +478,7 @@ class MessagePassing(torch.nn.Module):
         scaled = (distance[:, None] - self.centers[kinds][..., None]) / self.widths[kinds][..., None]
         gaussians = torch.exp(-0.5 * scaled.square())
         values = torch.cat([0.3 * bounded[:, None], 0.1 * bounded.square()[:, None] - 0.1, gaussians], dim=1)
-        derivatives = None
+        derivatives = values[:0]
         if slopes:
             rise = soft * soft * soft * scale
             gaussian_slopes = gaussians * scaled * (-1.0 / self.widths[kinds][..., None])
@@ -460,7 +486,7 @@ class MessagePassing(torch.nn.Module):
         if self.cutoff is not None:
             part = (distance / self.cutoff).clamp(max=1.0)[:, None]
             envelope = 1.0 - part * part * part * (10.0 - 15.0 * part + 6.0 * part * part)
-            if derivatives is not None:
+            if slopes:
                 fall = (-30.0 / self.cutoff) * (part * (1.0 - part)).square()
                 derivatives = derivatives * envelope + values * fall
             values = values * envelope

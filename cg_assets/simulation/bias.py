@@ -39,9 +39,7 @@ class BeadBias:
     Under umbrella windows, replica i is in window i modulo the number of windows.
     """
 
-    def __init__(
-        self, system: SystemSpec, cg_map: CGMap, definition: Mapping[str, Any], device: torch.device
-    ) -> None:
+    def __init__(self, system: SystemSpec, cg_map: CGMap, definition: Mapping[str, Any], device: torch.device) -> None:
         """See `cg_bias`."""
         self.bias = bias_from_definition(definition)
         self.names = self.bias.collective_variables
@@ -49,7 +47,8 @@ class BeadBias:
         if unknown:
             raise SamplingError(f"the bias needs {sorted(unknown)}; system {system.name} has {system.variable_names}")
         self.linear = isinstance(system.mapping, LinearMapping)
-        torsions, distances = [], []
+        torsions: list[tuple[str, list[int]]] = []
+        distances: list[tuple[str, list[int]]] = []
         for name in [] if self.linear else self.names:
             variable = system.collective_variables[name]
             sites = [cg_map.bead_on_atom(atom) for atom in variable.atoms]

@@ -286,6 +286,4 @@ class _Run:
         self.module.to("cpu").requires_grad_(False).eval()
         count = len(self.kept.positions)
         speed = count * len(self.history) / self.seconds
-        return TrainingResult(
-            self.module, self.history, self.best_epoch, speed, count, len(self.held_out.positions)
-        )
+        return TrainingResult(self.module, self.history, self.best_epoch, speed, count, len(self.held_out.positions))

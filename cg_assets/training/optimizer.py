@@ -46,19 +46,19 @@ class MatrixMomentum(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1:
-                    self._matrix_step(parameter, group["lr"], group["momentum"])
+                    self._matrix_step(parameter, parameter.grad, group["lr"], group["momentum"])
                 else:
-                    self._adam_step(parameter, group["lr"])
+                    self._adam_step(parameter, parameter.grad, group["lr"])
 
-    def _matrix_step(self, parameter: Tensor, learning_rate: float, momentum: float) -> None:
+    def _matrix_step(self, parameter: Tensor, gradient: Tensor, learning_rate: float, momentum: float) -> None:
         state = self.state[parameter]
         if not state:
             state["average"] = torch.zeros_like(parameter)
-        state["average"].lerp_(parameter.grad, 1 - momentum)
-        direction = orthogonalised(parameter.grad.lerp(state["average"], momentum))
+        state["average"].lerp_(gradient, 1 - momentum)
+        direction = orthogonalised(gradient.lerp(state["average"], momentum))
         parameter.sub_(direction, alpha=learning_rate * 0.2 * math.sqrt(max(parameter.shape[-2:])))
 
-    def _adam_step(self, parameter: Tensor, learning_rate: float) -> None:
+    def _adam_step(self, parameter: Tensor, gradient: Tensor, learning_rate: float) -> None:
         state = self.state[parameter]
         if not state:
             state["average"] = torch.zeros_like(parameter)
@@ -66,8 +66,8 @@ class MatrixMomentum(torch.optim.Optimizer):
             state["steps"] = torch.zeros(())
         state["steps"] += 1
         steps = float(state["steps"])
-        state["average"].lerp_(parameter.grad, 0.1)
-        state["square"].lerp_(parameter.grad.square(), 0.001)
+        state["average"].lerp_(gradient, 0.1)
+        state["square"].lerp_(gradient.square(), 0.001)
         average = state["average"] / (1 - 0.9**steps)
         spread = (state["square"] / (1 - 0.999**steps)).sqrt()
         parameter.sub_(learning_rate * average / (spread + 1e-8))

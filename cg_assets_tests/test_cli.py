@@ -1,0 +1,253 @@
+"""The command: what it prints, and how it refuses wrong input before any work."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+from small_systems import GLYCINE, SMALL_WELLS
+
+from cg_assets.cli import main
+from cg_assets.systems import load_system
+
+STAGES = (
+    *("biased_samples", "cg_simulation_biased", "cg_simulation_unbiased", "comparison", "evaluation_biased"),
+    *("evaluation_unbiased", "mapped_forces", "potential_biased", "potential_unbiased", "reference"),
+    *("relabelled_forces", "trajectories"),
+)
+
+
+def everything_below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_refused(done, *words: str) -> None:
+    """One clear message on stderr, exit status 1, no traceback."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("cg-assets: ")
+    assert done.stdout == ""
+    for word in words:
+        assert word in done.stderr
+
+
+# --------------------------------------------------------------------------------------- documentation
+
+
+def test_examples_of_the_documentation_load(home):
+    text = (REPOSITORY / "docs" / "systems.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        name = yaml.safe_load(block)["name"]
+        (home / "systems" / f"{name}.yaml").write_text(block, encoding="utf-8")
+    for block in blocks:
+        assert load_system(yaml.safe_load(block)["name"]).title
+
+
+# --------------------------------------------------------------------------------------- what it prints
+
+
+def test_systems_are_listed(command):
+    command.add_system(SMALL_WELLS)
+    done = command("systems")
+    assert done.returncode == 0
+    listed = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert {"muller_brown", "muller_brown_diagonal", "capped_alanine_quick", "small_wells"} <= set(listed)
+    assert listed["small_wells"].endswith("Two wells, small")
+
+
+@pytest.mark.parametrize("name", ["muller_brown", "capped_alanine_quick"])
+def test_a_good_system_is_ready(command, name):
+    done = command("check", name)
+    assert (done.returncode, done.stdout) == (0, f"{name}: ready to run\n")
+    assert everything_below(command.home) == {}
+
+
+def test_a_run_prints_one_line_a_step(finished):
+    done = finished("run", "small_wells", "--select", "reference", CG_EXECUTOR="in_process")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"small_wells/reference +Finished execution", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+def test_results(finished):
+    done = finished("results")
+    assert done.returncode == 0
+    assert "Two wells, small" in done.stdout
+    for quantity in ("PMF error", "barrier", "population left", "stable replicas"):
+        assert re.search(rf"^ *biased +{quantity} +\d", done.stdout, flags=re.MULTILINE), quantity
+
+
+def test_models_and_lookup(finished):
+    listed = finished("models")
+    assert listed.returncode == 0
+    assert re.search(r"^small_wells\.biased .*candidate 1.*champion 1", listed.stdout, flags=re.MULTILINE)
+    shown = finished("lookup", "small_wells.biased@champion")
+    assert shown.returncode == 0
+    for words in ("small_wells.biased version 1", "noise_floor", "data/small_wells/biased_samples/batch=0000", "same"):
+        assert words in shown.stdout
+    found = json.loads(finished("lookup", "small_wells.biased", "--json").stdout)
+    assert found["aliases"] == ["candidate", "champion"]
+    assert [entry["data"] for entry in found["lineage"]] == [
+        "small_wells/relabelled_forces/0000",
+        "small_wells/biased_samples/0000",
+    ]
+
+
+def test_query(finished):
+    done = finished("query", "select stage, rows from lineage where system = 'small_wells' order by stage")
+    assert done.returncode == 0
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[0] == ["stage", "rows"]
+    assert tuple(row[0] for row in rows[1:]) == STAGES
+    assert ["trajectories", "10240"] in rows
+    assert_refused(finished("query", "drop table lineage"), "query: got DROP")
+
+
+def test_models_of_an_empty_home(command):
+    done = command("models")
+    assert done.returncode == 0
+    assert "no models are registered yet" in done.stdout
+
+
+def test_home_as_an_option(command, tmp_path):
+    other = tmp_path / "other home"
+    (other / "systems").mkdir(parents=True)
+    (other / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
+    assert "small_wells" in command("--home", str(other), "systems").stdout
+
+
+# --------------------------------------------------------------------------------------- wrong input
+
+
+@pytest.fixture
+def refuse(home, capsys):
+    """Call the command in this process: exit status 1, words on stderr, nothing on stdout, nothing changed on disk."""
+    (home / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
+
+    def call(*arguments: str) -> str:
+        before = everything_below(home)
+        status = main(list(arguments))  # an error that is no CgAssetsError comes out here
+        output = capsys.readouterr()
+        assert (status, output.out) == (1, "")
+        assert output.err.startswith("cg-assets: ")
+        assert everything_below(home) == before
+        return output.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nonsense"], ["no system named 'nonsense'", "muller_brown"]),
+        (["check", "nonsense"], ["no system named 'nonsense'"]),
+        (["run", "small_wells", "--select", "trajektories"], ["trajektories", "--select", "trajectories"]),
+        (["run", "small_wells", "--batch", "a/b"], ["--batch", "'a/b'", "letters"]),
+        (["run", "small_wells", "--batch", ""], ["--batch", "''"]),
+        (["check", "nowhere.yaml"], ["nowhere.yaml", "cannot be read"]),
+        (["results", "muller_brown"], ["muller_brown", "comparison"]),
+        (["results", "nonsense"], ["nonsense"]),
+        (["reference", "muller_brown", "reference.parquet"], ["quadrature"]),
+    ],
+)
+def test_wrong_input_changes_nothing(refuse, arguments, words):
+    message = refuse(*arguments)
+    assert [word for word in words if word not in message] == []
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("CG_EXECUTOR", "slurm", ["CG_EXECUTOR is 'slurm'", "multiprocess"]),
+        ("CG_DEVICE", "tpu", ["CG_DEVICE is 'tpu'", "auto"]),
+    ],
+)
+def test_wrong_environment_changes_nothing(refuse, monkeypatch, variable, value, words):
+    monkeypatch.setenv(variable, value)
+    message = refuse("run", "small_wells")
+    assert [word for word in words if word not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("temperature: 1.0", "temperature: -1.0", ["temperature", "-1.0", "greater than 0"]),
+        ("temperature: 1.0", "temperature: 1.0\ntemprature: 2", ["temprature"]),
+        ('expression: "2*exp(-x**2)"', 'expression: "2*exp(-y**2)"', ["sampling.biased", "'y'"]),
+        ("expression: 3*(x**2 - 1)**2", "expression: 3*(z**2 - 1)**2", ["'z'", "coordinates"]),
+        ("name: small_wells", "name: other_wells", ["other_wells", "small_wells"]),
+        ("title: Two wells, small", "title: [", ["not valid YAML"]),
+    ],
+)
+def test_wrong_fields_are_named(refuse, home, old, new, words):
+    assert old in SMALL_WELLS
+    path = home / "systems" / "small_wells.yaml"
+    path.write_text(SMALL_WELLS.replace(old, new))
+    message = refuse("run", "small_wells")
+    assert [word for word in (str(path), *words) if word not in message] == []
+
+
+def test_a_refusal_from_the_shell(command):
+    """The same through a process: exit status and streams are the shell's."""
+    done = command("run", "nonsense")
+    assert_refused(done, "no system named 'nonsense'")
+    assert not command.home.joinpath("dagster").exists()
+    assert_refused(command("lookup", "a b@c@d"), "write <name>")
+
+
+def test_missing_and_damaged_pdb(refuse, home):
+    (home / "systems" / "own_glycine.yaml").write_text(GLYCINE)
+    message = refuse("run", "own_glycine")
+    for words in ("model.pdb", "own_glycine.pdb", "relative to the YAML file"):
+        assert words in message
+    (home / "systems" / "own_glycine.pdb").write_text("ATOM      1  N   ALA A   1      11.1  nonsense\n")
+    message = refuse("run", "own_glycine")
+    assert "model.pdb" in message
+    assert "own_glycine.pdb" in message
+
+
+def test_mlflow_server_away(copied):
+    """The model cannot be registered: found out within seconds, and told with what to do."""
+    started = time.monotonic()
+    done = copied(
+        *("run", "small_wells", "--select", "potential_unbiased"),
+        MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+        CG_EXECUTOR="in_process",
+    )
+    assert done.returncode == 1
+    assert "MLflow at http://127.0.0.1:9 cannot be reached" in done.stderr
+    assert "MLFLOW_TRACKING_URI" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started < 60, "the command's start and 5 s for an answer"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "overwritten"])
+def test_damaged_parquet_file_is_named(copied, damage):
+    path = copied.home / "data" / "small_wells" / "trajectories" / "batch=0000" / "part-0.parquet"
+    content = path.read_bytes()
+    kept = {"truncated": content[: len(content) // 2], "empty": b"", "overwritten": b"x" * len(content)}
+    path.write_bytes(kept[damage])
+    forces = copied.home / "data" / "small_wells" / "mapped_forces" / "batch=0000" / "part-0.parquet"
+    before = forces.read_bytes()
+    done = copied("run", "small_wells", "--select", "mapped_forces", CG_EXECUTOR="in_process")
+    assert done.returncode == 1
+    assert str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert forces.read_bytes() == before
+
+
+def test_missing_upstream_is_named(command):
+    command.add_system(SMALL_WELLS)
+    done = command("run", "small_wells", "--select", "mapped_forces", CG_EXECUTOR="in_process")
+    assert done.returncode == 1
+    assert "small_wells/trajectories" in done.stderr
+    assert "materialize" in done.stderr
+    assert "Traceback" not in done.stderr
