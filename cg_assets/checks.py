@@ -195,7 +195,7 @@ def judge_simulation(system: SystemSpec, result: CGSimulationResult) -> list[dg.
 
 
 def evaluation_specs(system: SystemSpec, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
-    """Checks of `evaluation_<name>`: a model that fails one never becomes champion. They do not block the comparison."""
+    """Checks of `evaluation_<name>`: a model that fails one never becomes champion; the comparison is made anyway."""
     specs = [
         _spec(key, "pmf_error", f"The PMF error is at most {system.evaluation.max_pmf_error}.", False),
         _spec(key, "stability", "No replica of the CG simulation exploded.", False),

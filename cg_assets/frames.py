@@ -84,6 +84,11 @@ class Frames:
         variables = {name: value[index] for name, value in self.collective_variables.items()}
         return replace(self, **arrays, collective_variables=variables)
 
+    def of_window(self, window: int) -> Frames:
+        """The frames of one window; none where frames have no windows."""
+        mask = np.zeros(len(self), dtype=bool) if self.window is None else self.window == window
+        return self.select(mask)
+
     @staticmethod
     def concatenate(parts: Sequence[Frames]) -> Frames:
         """Join blocks that carry the same columns."""

@@ -73,7 +73,7 @@ def _mlflow_command(folder: Path, port: int) -> list[str]:
     tracking.check()
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", tracking.tracking_uri),
+        *("--backend-store-uri", tracking.uri),
         *("--artifacts-destination", str(folder / "mlflow" / "artifacts")),
     ]
 

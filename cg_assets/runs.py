@@ -15,6 +15,7 @@ from cg_assets.errors import CgAssetsError, SystemSpecError
 from cg_assets.executors import GPU_POOL, build_executor
 from cg_assets.resources.device import count_gpus, device_choice
 from cg_assets.resources.home_folder import prepare_home
+from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import SystemSpec, load_system, seed_of
 from cg_assets.systems.preflight import check_system
 from cg_assets.systems.spec import LongRunReference, validate_batch_name
@@ -52,7 +53,7 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
     build_executor()
     device_choice()
     check_system(system)
-    prepare_home()
+    ParquetStore(prepare_home()).remove_leftovers()
     with dg.DagsterInstance.get() as instance:
         end_dead_runs(instance)
         register_first_batches(instance, {name: system})
@@ -121,7 +122,7 @@ def make_reference(name: str, file: Path) -> None:
     """
     from tqdm import tqdm
 
-    from cg_assets.sampling.reference import run_reference
+    from cg_assets.sampling.reference import run_reference, write_reference
 
     system = load_system(name)
     if not isinstance(system.evaluation.reference, LongRunReference):
@@ -134,4 +135,5 @@ def make_reference(name: str, file: Path) -> None:
             bar.unit = counted
             bar.refresh()
 
-        run_reference(system, seed_of(name, "reference", FIRST_BATCH), folder, file, progress=report)
+        density = run_reference(system, seed_of(name, "reference", FIRST_BATCH), folder, report)
+    write_reference(file, density)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -38,16 +39,17 @@ name: long_training
 title: Two wells, many epochs
 training: {epochs: 50, patience: 50, learning_rate: 0.005}
 """
+VICTIMS = ["everything killed", "step killed"]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Content hashes and weights of the same commands when nobody kills them."""
+    """A home in which nobody killed the same commands."""
     own = prepared(tmp_path_factory.mktemp("undisturbed") / "home")
     for arguments in (SAMPLE, TRAIN_DATA, TRAIN):
         done = own(*arguments)
         assert done.returncode == 0, done.stderr
-    return results(own)
+    return own
 
 
 SAMPLE = ("run", "many_frames", "--select", "trajectories")
@@ -67,10 +69,10 @@ def own(home):
     return prepared(home)
 
 
-def results(own: Command) -> dict[str, str]:
+def results(own: Command, system: str = "") -> dict[str, str]:
     """What must not depend on kills: the content of each file, and the weights of a potential instead of its times."""
     found = {}
-    for path in sorted((own.home / "data").rglob("part-0.parquet")):
+    for path in sorted((own.home / "data" / system).rglob("part-0.parquet")):
         facts = pq.read_metadata(path).metadata
         weights = facts.get(b"cg_assets.weights_hash")
         key = str(path.relative_to(own.home / "data").parent)
@@ -159,7 +161,7 @@ def assert_nothing_is_stuck(own: Command) -> None:
     assert left == []
 
 
-@pytest.mark.parametrize("whole_group", [True, False], ids=["everything killed", "step killed"])
+@pytest.mark.parametrize("whole_group", [pytest.param(True, marks=pytest.mark.slow), False], ids=VICTIMS)
 def test_killed_while_sampling(own, undisturbed, whole_group):
     stage = folder_of(own, "many_frames", "trajectories")
     part = stage / "batch=0000"
@@ -174,8 +176,7 @@ def test_killed_while_sampling(own, undisturbed, whole_group):
     assert kept or (stage / ".pieces-0000" / "state.npz").exists()
     done = own(*SAMPLE)
     assert done.returncode == 0, done.stderr
-    key = "many_frames/trajectories/batch=0000"
-    assert results(own) == {key: undisturbed[key]}
+    assert results(own) == results(undisturbed, "many_frames")
     assert_nothing_is_stuck(own)
 
 
@@ -194,15 +195,14 @@ def test_killed_while_writing(own, undisturbed):
     assert_no_partial_data(own, "many_frames", "trajectories", "0000")
     done = own(*SAMPLE)
     assert done.returncode == 0, done.stderr
-    key = "many_frames/trajectories/batch=0000"
-    assert results(own) == {key: undisturbed[key]}
+    assert results(own) == results(undisturbed, "many_frames")
     assert_nothing_is_stuck(own)
 
 
-@pytest.mark.parametrize("whole_group", [True, False], ids=["everything killed", "step killed"])
+@pytest.mark.parametrize("whole_group", [True, pytest.param(False, marks=pytest.mark.slow)], ids=VICTIMS)
 def test_killed_while_training(own, undisturbed, whole_group):
-    done = own(*TRAIN_DATA)
-    assert done.returncode == 0, done.stderr
+    for stage in ("trajectories", "mapped_forces"):
+        shutil.copytree(folder_of(undisturbed, "long_training", stage), folder_of(own, "long_training", stage))
     stage = folder_of(own, "long_training", "potential_unbiased")
 
     def training():
@@ -217,7 +217,7 @@ def test_killed_while_training(own, undisturbed, whole_group):
     assert 1 <= finished_epochs < 50
     done = own(*TRAIN)
     assert done.returncode == 0, done.stderr
-    assert results(own) == {key: value for key, value in undisturbed.items() if key.startswith("long_training/")}
+    assert results(own) == results(undisturbed, "long_training")
     table = ParquetStore(own.home).read_table("long_training", "potential_unbiased")
     assert table.column("epoch").to_pylist() == list(range(1, 51))
     (model,) = ModelTracking(None, own.home).models()

@@ -172,17 +172,14 @@ def test_umbrella_windows_hold_their_replicas(system):
 
 
 def test_kinetic_temperature_is_right_with_its_error(system):
-    sampler = MoleculeSampler(
-        system, make_plan(replicas=4, duration=40.0, burn_in=2.0, friction=5.0, starts=[{}]), seed=7
-    )
+    plan = make_plan(replicas=4, duration=40.0, burn_in=2.0, friction=50.0, starts=[{}])
+    sampler = MoleculeSampler(system, plan, seed=7)
     run(sampler)
     summary = sampler.summary()
     error = summary["kinetic_temperature_error"]
-    assert 0.5 < error < 4.0
-    # Exact spread of a block mean: T sqrt(2/n/(2 friction t)) for friction that dominates.
-    expected = 300.0 * np.sqrt(2.0 / 54 / (2 * 5.0 * 160.0))
-    assert 0.6 * expected < error < 2.0 * expected
-    assert abs(summary["kinetic_temperature"] - 300.0) < 4 * error
+    # At this friction the 4000 frames are independent: the exact spread of their mean is T sqrt(2/54/4000) = 0.91 K.
+    assert 0.6 * 0.91 < error < 1.6 * 0.91
+    assert abs(summary["kinetic_temperature"] - 300.0) < 4 * error  # the state's own kinetic energy reads 305.5 K
 
 
 def test_kinetic_energy_of_the_state_is_exact_for_an_oscillator_at_a_long_timestep():
@@ -352,10 +349,14 @@ def test_the_committed_reference_belongs_to_its_systems_and_its_runs_agree(syste
     assert np.all(error < 0.002)
     assert abs(population[0] - population[1]) < 4 * np.hypot(*error)
     for value, deviation in density.kinetic_temperature:
-        assert abs(value - 300.0) < 4 * deviation
+        assert abs(value - 300.0) < 1.5 + 2 * deviation  # steps of 4 fs read about 0.7 K high
     middle = density.probability.mean(axis=0)
     divergence = sum(rel_entr(run, middle).sum() for run in density.probability) / 2
-    assert divergence < 0.002
+    # Runs that differ by their counting noise only have a Jensen-Shannon divergence of sum(s1^2 + s2^2)/8p.
+    seen = middle > 0
+    noise = (density.standard_error**2).sum(axis=0)[seen] / middle[seen]
+    assert divergence < 0.005
+    assert 0.6 < divergence / (noise.sum() / 8) < 1.6
 
 
 @pytest.mark.slow

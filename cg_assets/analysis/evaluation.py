@@ -1,4 +1,4 @@
-"""Judge a trained potential: free energies, populations, barriers, stability, bonds and chirality, each with its error."""
+"""Judge a trained potential: free energies, populations, barriers, stability, bonds and chirality, with errors."""
 
 from __future__ import annotations
 
@@ -191,9 +191,7 @@ def _evaluate_model_potential(
         found = barrier_height(grid, model * thermal_energy, first, second)
         spread = math.nan
         if covered:
-            spread = barrier_height(
-                labels.grid, labels.pmf, first, second, covariance=labels.covariance
-            ).standard_error
+            spread = barrier_height(labels.grid, labels.pmf, first, second, covariance=labels.covariance).standard_error
         quantities["barrier"] = (Estimate(found.value, spread, energy_unit), barrier)
 
     simulated = {name: simulation.collective_variables[name].astype(np.float64)}
@@ -237,8 +235,8 @@ def _evaluate_model_potential(
 def _evaluate_molecule(
     system: SystemSpec, reference: Reference, simulation: Frames, summary: Mapping[str, Any], data: Frames
 ) -> EvaluationResult:
-    enhanced = simulation.window == ENHANCED
-    sampled = simulation.select(enhanced if enhanced.any() else ~enhanced)
+    free, enhanced = simulation.of_window(UNBIASED), simulation.of_window(ENHANCED)
+    sampled = enhanced if len(enhanced) else free
     surface, data_surface = _surface(system, reference, sampled), _surface(system, reference, data)
     pooled = reference.surface
     between = reference.disagreement()
@@ -263,7 +261,6 @@ def _evaluate_molecule(
             )
             quantities[f"free energy {name}{of}"] = (energy, reference.free_energies[name])
     cg_map = build_map(system)
-    free = simulation.select(simulation.window == UNBIASED)
     monitors = Monitors(
         bonds=bond_monitor(free.positions, data.positions, cg_map.bonds),
         chirality=chirality_monitor(free.positions, data.positions, free.replica, cg_map.bonds),

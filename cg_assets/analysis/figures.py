@@ -92,7 +92,7 @@ def training_figure(system: SystemSpec, name: str, history: list[dict[str, Any]]
 
 def cg_simulation_figure(system: SystemSpec, result: CGSimulationResult) -> bytes:
     """Temperature and energies of a CG simulation."""
-    free = result.frames.select(result.frames.window == UNBIASED)
+    free = result.frames.of_window(UNBIASED)
     replicas, member = np.unique(free.replica, return_inverse=True)
     times, moment = np.unique(np.round(free.time, 9), return_inverse=True)
     energies = np.full((len(replicas), len(times)), np.nan)
@@ -203,9 +203,7 @@ def comparison_figure(system: SystemSpec, comparison: Comparison) -> bytes:
     labels = {name: f"{name} [{_variable_unit(system, name)}]" for name in reference.names}
     if isinstance(system.mapping, LinearMapping):
         (name,) = reference.names
-        curves = {
-            labels[name]: [Curve(potential, comparison.grid, pmf) for potential, pmf in comparison.pmfs.items()]
-        }
+        curves = {labels[name]: [Curve(potential, comparison.grid, pmf) for potential, pmf in comparison.pmfs.items()]}
         exact = {labels[name]: _exact_curve(reference)}
         interval = _interval(system, reference)
         highest = 1.3 * float(np.ptp(np.asarray(reference.pmf)))

@@ -1,4 +1,4 @@
-"""What potentials are judged against: exact quadrature, or independent long runs whose disagreement is the error bar."""
+"""What potentials are judged against: exact quadrature, or independent long runs that show their own error."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         check_specs=checks.force_specs(key),
     )
     def forces(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.labels import measure_label_noise
         from cg_assets.analysis.figures import label_noise_figure
+        from cg_assets.analysis.labels import measure_label_noise
         from cg_assets.mapping.run import fit_force_map, map_frames
 
         batch = context.partition_key

@@ -26,14 +26,15 @@ class _StepFormatter(logging.Formatter):
 
 
 def _cause(error: Any) -> str:
-    """The first error of a chain; its traceback too, unless it is one that tells a user what to do."""
+    """The first error of a chain that tells a user what to do, else the root of the chain with its traceback."""
     if error is None:
         return "the process of the step ended without a word; see its log in the Dagster pages"
-    while error.cause is not None:
+    while True:
+        if error.cls_name and hasattr(errors, error.cls_name):
+            return error.message.strip().removeprefix("cg_assets.errors.")
+        if error.cause is None:
+            return "\n".join([error.message.strip(), *error.stack])
         error = error.cause
-    message = error.message.strip().removeprefix("cg_assets.errors.")
-    known = error.cls_name.endswith("Error") and hasattr(errors, error.cls_name)
-    return message if known else "\n".join([message, *error.stack])
 
 
 class _OnlyWhatMatters(logging.Filter):
@@ -49,7 +50,7 @@ class _OnlyWhatMatters(logging.Filter):
         return event.event_type_value in {"STEP_SUCCESS", "STEP_FAILURE", "RUN_FAILURE"}
 
 
-@dg.logger(description="One line per step and its progress.")
+@dg.logger
 def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """The console logger of every job."""
     logger = logging.Logger("cg_assets", level=logging.DEBUG)
@@ -62,12 +63,15 @@ def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
 
 def log_progress(log: logging.Logger, interval: float = 5.0) -> Progress:
     """A progress callback that writes a bar and the time left to a step's log, at most each `interval` [s]."""
-    start = time.monotonic()
-    last = start
+    start = last = time.monotonic()
+    before = 0
 
     def report(done: int, total: int, counted: str) -> None:
-        nonlocal last
+        nonlocal start, last, before
         now = time.monotonic()
+        if done < before:  # another task of the same step has begun
+            start = now
+        before = done
         if now - last < interval and done < total:
             return
         if done >= total and now - start < interval:

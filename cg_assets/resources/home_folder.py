@@ -29,4 +29,6 @@ def prepare_home() -> Path:
     os.environ["CG_ASSETS_HOME"] = str(folder)
     os.environ["DAGSTER_HOME"] = str(dagster_home)
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
+    # Steps run side by side, one per core; threads of several steps on the same cores are many times slower.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     return folder

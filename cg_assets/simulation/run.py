@@ -130,7 +130,8 @@ def _starts(system: SystemSpec, module: Any, data: Frames, generator: np.random.
     replicas = system.cg_simulation.replicas
     if not isinstance(system.mapping, LinearMapping):
         return data.positions[generator.choice(len(data), replicas, replace=replicas > len(data))]
-    grid = np.linspace(*system.network.range, 4001)  # type: ignore[union-attr]
+    low, high = system.network.range  # type: ignore[union-attr]
+    grid = np.linspace(low, high, 4001)
     reduced = energy_function(module)(grid[:, None, None]) / system.thermal_energy
     weights = np.exp(-(reduced - reduced.min()))
     draws = np.interp(generator.random(replicas), np.cumsum(weights) / weights.sum(), grid)

@@ -301,9 +301,9 @@ class MessagePassingNetwork(Strict):
     """Many-body potential of beads by message passing over bead distances."""
 
     type: Literal["message_passing"]
-    features: PositiveInt = 64
+    features: PositiveInt = 32
     interactions: PositiveInt = 2
-    basis_functions: PositiveInt = 24
+    basis_functions: PositiveInt = 4
     cutoff: PositiveFloat | None = None
     """Largest bead distance that interacts [nm]; null for all pairs."""
 
@@ -419,9 +419,9 @@ class SystemSpec(Strict):
     @model_validator(mode="after")
     def _parts_agree(self) -> SystemSpec:
         if isinstance(self.model, ModelPotential):
-            self._check_model_system()
+            self._check_model_system(self.model)
         else:
-            self._check_molecule()
+            self._check_molecule(self.model)
         known = set(self.variable_names)
         self._check_known("evaluation.collective_variables", set(self.evaluation.collective_variables), known)
         for name, basin in self.evaluation.basins.items():
@@ -438,7 +438,7 @@ class SystemSpec(Strict):
         if used - known:
             raise ValueError(f"{where} uses {sorted(used - known)}; known are {sorted(known)}")
 
-    def _check_model_system(self) -> None:
+    def _check_model_system(self, model: ModelPotential) -> None:
         if not isinstance(self.mapping, LinearMapping):
             raise ValueError("mapping.type must be linear for a model potential")
         if not isinstance(self.network, RadialBasisNetwork):
@@ -448,11 +448,11 @@ class SystemSpec(Strict):
         if self.collective_variables:
             raise ValueError("collective_variables of a model potential are its CG coordinates; leave the field out")
         for name, weights in self.mapping.coordinates.items():
-            self._check_known(f"mapping.coordinates.{name}", set(weights), set(self.model.coordinates))
+            self._check_known(f"mapping.coordinates.{name}", set(weights), set(model.coordinates))
             if not any(weights.values()):
                 raise ValueError(f"mapping.coordinates.{name} has no weight other than zero")
 
-    def _check_molecule(self) -> None:
+    def _check_molecule(self, model: Molecule) -> None:
         if not isinstance(self.mapping, BeadMapping):
             raise ValueError("mapping.type must be beads for a molecule")
         if not isinstance(self.network, MessagePassingNetwork):
@@ -468,13 +468,11 @@ class SystemSpec(Strict):
                     f"collective_variables.{name} uses {outside}, on which no bead sits: it is not a function of the "
                     "CG coordinates, so biasing it would change the mean force; choose atoms that are beads"
                 )
-        box, cutoff = self.model.box, self.network.cutoff
+        box, cutoff = model.box, self.network.cutoff
         if box is not None and cutoff is not None and cutoff > box / 2:
             raise ValueError(f"network.cutoff {cutoff} nm is beyond half the box ({box / 2} nm); lower it")
-        if self.model.pdb is not None and not (self.folder / self.model.pdb).is_file():
-            raise ValueError(
-                f"model.pdb: no file {self.folder / self.model.pdb}; give a path relative to the YAML file"
-            )
+        if model.pdb is not None and not (self.folder / model.pdb).is_file():
+            raise ValueError(f"model.pdb: no file {self.folder / model.pdb}; give a path relative to the YAML file")
 
     def _plans(self) -> dict[str, SamplingPlan]:
         plans = {"sampling.unbiased": self.sampling.unbiased}
@@ -499,8 +497,8 @@ class SystemSpec(Strict):
         match plan.bias:
             case StaticBias(expression=expression):
                 used = parse_expression(expression).names
-                if reduced and used & set(self.model.coordinates) - known:
-                    hidden = sorted(used & set(self.model.coordinates) - known)
+                hidden = sorted(used & start_names - known)
+                if hidden:
                     raise ValueError(
                         f"{where}.bias uses {hidden}: it is not a function of the CG coordinate {sorted(known)}, so it "
                         "would change the mean force; write it in the CG coordinate"
