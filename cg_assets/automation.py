@@ -25,7 +25,6 @@ def build_jobs(systems: dict[str, SystemSpec]) -> list[dg.UnresolvedAssetJobDefi
         dg.define_asset_job(
             job_name(name),
             selection=dg.AssetSelection.groups(name),
-            partitions_def=batches_of(name),
             description=f"Sample one batch of {system.title} and bring everything that depends on it up to date.",
         )
         for name, system in systems.items()

@@ -10,6 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+# Before torch is imported: what the tests run in this process shares the cores with the processes that they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from small_systems import SMALL_WELLS
 

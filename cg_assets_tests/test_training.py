@@ -167,9 +167,8 @@ def test_best_weights_are_kept_and_patience_stops():
     training = Training(epochs=60, batch_size=32, learning_rate=0.03, patience=4)
     result = train(RADIAL, training, data, seed=0)
     losses = [record["held_out_loss"] for record in result.history]
-    # 4 idle epochs end the first phase, 4 more the second
-    assert len(losses) == result.best_epoch + 4 < 30
-    assert min(losses[result.best_epoch - 1 :]) == losses[result.best_epoch - 1] == result.held_out_loss
+    assert len(losses) == result.best_epoch + 4 < 60
+    assert min(losses) == losses[result.best_epoch - 1] == result.held_out_loss
     _, held_out = data.split(training.held_out_fraction, 0)
     _, forces = energy_and_forces(result.module, torch.tensor(held_out.positions))
     again = float(((forces - torch.tensor(held_out.forces)) ** 2).mean())

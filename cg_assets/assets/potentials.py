@@ -48,7 +48,7 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         from cg_assets.potentials.energies import weights_hash
         from cg_assets.potentials.model_format import save_potential
         from cg_assets.systems.load import specification_text
-        from cg_assets.training.loop import train
+        from cg_assets.training.loop import CHECKPOINT_VERSION, train
         from cg_assets.training.setup import network_config, training_data
 
         client = tracking.open()
@@ -70,7 +70,8 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             "code_version": CODE_VERSION,
         }
         params = {"frames": len(data), **system.training.model_dump(), "network": system.network.model_dump()}
-        checkpoint = checkpoint_path(files.stage_folder(system.name, stage), config, params, data.hash())
+        identity = (config, params, data.hash(), CODE_VERSION, CHECKPOINT_VERSION)
+        checkpoint = checkpoint_path(files.stage_folder(system.name, stage), *identity)
         registered_name = f"{system.name}.{name}"
         started = time.monotonic()
         with (

@@ -3,11 +3,6 @@
 The loss is the mean squared difference of predicted and labelled force components. Its minimum over all potentials is
 the noise floor of the labels, which the caller knows; only loss minus floor says how good a potential is.
 
-Training has two phases. Orthogonalised momentum learns fast, but where gradients are mostly noise it does not come to
-rest at zero mean gradient: mean residual forces along soft distances stay, small in the loss and large in a PMF. The
-last epochs therefore polish with Adam, four-fold batches and a tenth of the learning rate (capped alanine, 12 epochs:
-root mean square of the mean residual force along all bead distances 8.2 -> 1.3 kJ/mol/nm, statistical error 0.7).
-
 Beads carry different noise: a bead that drags hydrogens has four times that of a carbonyl oxygen. Each bead's residual
 is divided by its own root mean square of the epoch before, which leaves the minimiser where it is (weights do not
 depend on the configuration) and lessens the noise that reaches it, as in generalised least squares.
@@ -38,13 +33,9 @@ if TYPE_CHECKING:
     from cg_assets.systems.spec import Training
 
 WARM_UP_STEPS = 100
-POLISH_FRACTION = 0.3
-"""Share of the epochs that polish."""
-POLISH_BATCHES = 4
-"""Batches joined into one while polishing."""
-POLISH_RATE = 0.1
-"""Learning rate of polishing over `training.learning_rate`."""
-CHECKPOINT_VERSION = 2
+CLIP_FACTOR = 5.0
+"""Gradients longer than this times their running mean length are shortened to it."""
+CHECKPOINT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class TrainingResult:
         module: network with the weights of the best epoch, on the CPU.
         history: one record per epoch: epoch, training_loss, held_out_loss (of the epoch's last weights),
             learning_rate, seconds, noise_floor; losses in [force unit]^2 per component.
-        best_epoch: the epoch (from 1) whose weights were kept: the lowest held-out loss of those that polished.
+        best_epoch: the epoch (from 1) whose weights were kept: the lowest held-out loss.
         frames_per_second: training frames a second, mean over the epochs of all runs.
         n_training: number of frames trained on.
         n_held_out: number of frames held out.
@@ -104,8 +95,8 @@ def train(
 ) -> TrainingResult:
     """Fit the potential that `config` describes.
 
-    In each phase the learning rate rises over the first steps and falls by a cosine to zero. `training.patience` epochs
-    without a better held-out loss end a phase; polishing starts from the best weights so far. On a CPU the same seed
+    The learning rate rises over the first 100 steps and falls by a cosine to zero at the last epoch; training stops
+    early after `training.patience` epochs without a better held-out loss. On a CPU the same seed
     gives the same weights, and a training that was interrupted and goes on from its checkpoint gives the weights of an
     uninterrupted one, bit for bit (for the same number of threads).
 
@@ -176,9 +167,7 @@ class _Run:
             raise TrainingError("all force labels are zero; check the force map and the labels' column")
         self.bead_scale = torch.full(self.kept.forces.shape[1:2], self.force_scale, device=device)
         self.optimizer = MatrixMomentum(self.module.parameters(), training.learning_rate)
-        self.polisher = torch.optim.Adam(self.module.parameters(), training.learning_rate, betas=(0.9, 0.99))
-        self.polish_epochs = round(POLISH_FRACTION * training.epochs)
-        self.learn_epochs = training.epochs - self.polish_epochs
+        self.gradient_norm = 0.0
         self.history: list[dict[str, Any]] = []
         self.best_epoch = 0
         self.best_weights: dict[str, Tensor] = {}
@@ -188,45 +177,34 @@ class _Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done or patience has run out while polishing."""
+        """Whether all epochs are done or patience has run out."""
         done = len(self.history)
-        idle = done - max(self.best_epoch, self.learn_epochs)
-        return done >= self.learn_epochs + self.polish_epochs or idle >= self.training.patience
+        return done >= self.training.epochs or done - self.best_epoch >= self.training.patience
 
     def epoch(self) -> dict[str, Any]:
         """Train once over all frames, then measure the held-out loss."""
         started = time.perf_counter()
         number = len(self.history) + 1
-        polish = number > self.learn_epochs
-        if polish and number == self.learn_epochs + 1 and self.best_epoch:
-            self.module.load_state_dict(self.best_weights)
-        optimizer = self.polisher if polish else self.optimizer
-        batch_size = self.training.batch_size * (POLISH_BATCHES if polish else 1)
         count = len(self.kept.positions)
         order = torch.randperm(count, generator=self.generator).to(self.device)
-        per_epoch = math.ceil(count / batch_size)
-        before, epochs = (self.learn_epochs, self.polish_epochs) if polish else (0, self.learn_epochs)
-        highest = self.training.learning_rate * (POLISH_RATE if polish else 1.0)
+        per_epoch = math.ceil(count / self.training.batch_size)
         squares = torch.zeros(len(self.bead_scale), dtype=torch.float64, device=self.device)
-        for index, rows in enumerate(order.split(batch_size)):
-            step, steps = (number - 1 - before) * per_epoch + index, epochs * per_epoch
-            rise = min(1.0, (step + 1) / min(WARM_UP_STEPS, max(1, steps // 10)))
-            optimizer.param_groups[0]["lr"] = highest * rise * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+        for index, rows in enumerate(order.split(self.training.batch_size)):
+            self._set_learning_rate((number - 1) * per_epoch + index, per_epoch * self.training.epochs)
             positions, labels, box = self.kept.part(rows)
             _, forces = energy_and_forces(self.module, positions, box=box)
             difference = forces - labels
             loss = (difference / self.bead_scale[:, None]).square().mean()
-            optimizer.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-            optimizer.step()
+            self._clip_outliers()
+            self.optimizer.step()
             squares += difference.detach().square().mean(dim=2).sum(dim=0)
         training_loss = float(squares.mean()) / count
         held_out_loss = self._held_out_loss()
         self._refuse_divergence(number, training_loss, held_out_loss)
         self.bead_scale = (squares / count).sqrt().to(self.bead_scale).clamp_min(1e-3 * self.force_scale)
-        first_of_phase = number in (1, self.learn_epochs + 1)
-        if first_of_phase or held_out_loss < self.history[self.best_epoch - 1]["held_out_loss"]:
+        if not self.best_epoch or held_out_loss < self.history[self.best_epoch - 1]["held_out_loss"]:
             self.best_epoch = number
             self.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
         seconds = time.perf_counter() - started
@@ -235,14 +213,24 @@ class _Run:
             "epoch": number,
             "training_loss": training_loss,
             "held_out_loss": held_out_loss,
-            "learning_rate": optimizer.param_groups[0]["lr"],
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": seconds,
             "noise_floor": self.noise_floor,
         }
         self.history.append(record)
-        if not polish and number - self.best_epoch >= self.training.patience:
-            self.learn_epochs = number
         return record
+
+    def _set_learning_rate(self, step: int, steps: int) -> None:
+        rise = min(1.0, (step + 1) / min(WARM_UP_STEPS, max(1, steps // 10)))
+        fall = 0.5 * (1.0 + math.cos(math.pi * step / steps))
+        self.optimizer.param_groups[0]["lr"] = self.training.learning_rate * rise * fall
+
+    def _clip_outliers(self) -> None:
+        """Shorten gradients far longer than usual; clipping all of them would change the learning rate."""
+        usual = self.gradient_norm * CLIP_FACTOR
+        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), usual or math.inf))
+        shortened = min(norm, usual) if usual else norm
+        self.gradient_norm += (shortened - self.gradient_norm) * (0.02 if usual else 1.0)
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:
@@ -272,9 +260,8 @@ class _Run:
             "identity": self.identity,
             "weights": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "polisher": self.polisher.state_dict(),
-            "learn_epochs": self.learn_epochs,
             "bead_scale": self.bead_scale,
+            "gradient_norm": self.gradient_norm,
             "generator": self.generator.get_state(),
             "history": json.dumps(self.history),
             "best_epoch": self.best_epoch,
@@ -306,9 +293,8 @@ class _Run:
             raise TrainingError(f"{path}: this checkpoint was written with other data, settings or seed; {remedy}")
         self.module.load_state_dict(content["weights"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.polisher.load_state_dict(content["polisher"])
-        self.learn_epochs = content["learn_epochs"]
         self.bead_scale = content["bead_scale"]
+        self.gradient_norm = content["gradient_norm"]
         self.generator.set_state(content["generator"].cpu())
         self.history = json.loads(content["history"])
         self.best_epoch = content["best_epoch"]
