@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cg_assets.analysis.evaluation import EvaluationResult
     from cg_assets.analysis.labels import LabelNoise
     from cg_assets.frames import Frames
+    from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.simulation.run import CGSimulationResult
     from cg_assets.training.loop import TrainingResult
 
@@ -115,15 +116,20 @@ def force_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def judge_forces(system: SystemSpec, frames: Frames, force_map: Any, noise: LabelNoise) -> list[dg.AssetCheckResult]:
-    """Verdicts of the checks of one batch of force labels. The map itself was validated before it was used."""
+def judge_forces(
+    system: SystemSpec, frames: Frames, force_map: ForceMap, noise: LabelNoise
+) -> list[dg.AssetCheckResult]:
+    """Verdicts of the checks of one batch of force labels, as it stands in its file."""
+    from cg_assets.mapping.run import force_map_fault
+
+    fault = force_map_fault(system, force_map)
     floor = noise.floor
     forces = np.asarray(frames.forces, dtype=np.float64)
     mean_square = float((forces**2).mean())
     known = math.isfinite(floor.value) and floor.standard_error <= 0.1 * floor.value + 1e-12
     return [
         _finite(frames),
-        _result("force_map", True, {"kind": force_map.kind, "hash": force_map.hash}),
+        _result("force_map", not fault, {"kind": force_map.kind, "hash": force_map.hash, "fault": fault or "none"}),
         _result(
             "noise_floor",
             known and floor.value <= mean_square,

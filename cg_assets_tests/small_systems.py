@@ -84,8 +84,8 @@ sampling:
   unbiased: {replicas: 2, starts: [{phi: -1.4, psi: 1.4}, {phi: 1.4, psi: -1.4}], timestep: 0.004, friction: 1.0,
              burn_in: 2, duration: 20, frame_interval: 0.04}
 network: {type: message_passing, features: 16, interactions: 1, basis_functions: 8}
-training: {epochs: 2, batch_size: 128, learning_rate: 0.01}
-cg_simulation: {replicas: 10, timestep: 0.002, friction: 1.0, burn_in: 0.2, duration: 1, frame_interval: 0.1}
+training: {epochs: 3, batch_size: 16, learning_rate: 0.01}
+cg_simulation: {replicas: 10, timestep: 0.001, friction: 1.0, burn_in: 0.2, duration: 1, frame_interval: 0.1}
 potentials:
   unbiased: {labels: mapped_forces}
 evaluation:

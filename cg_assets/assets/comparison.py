@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cg_assets.assets.evaluations import read_reference
-from cg_assets.assets.stage import asset_key, describe_file, picture, provenance, record_in_catalogue, table
+from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
 from cg_assets.resources import StoreResource
 from cg_assets.systems import SystemSpec
 
@@ -56,11 +56,15 @@ def build_comparison(system: SystemSpec) -> dg.AssetsDefinition:
         record_in_catalogue(files, system, stage)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage)),
-            metadata=describe_file(files, system, stage)
-            | {
-                "results": table(result.rows()),
-                "figure": picture(comparison_figure(system, result), "comparison of label sources"),
-            },
+            metadata=with_file(
+                {
+                    "figure": picture(comparison_figure(system, result), "comparison of label sources"),
+                    "results": table(result.rows()),
+                },
+                files,
+                system,
+                stage,
+            ),
         )
 
     return comparison

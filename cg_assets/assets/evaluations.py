@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.stage import asset_key, describe_file, picture, provenance, record_in_catalogue, table
+from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
 from cg_assets.resources import StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec, seed_of
@@ -52,12 +52,16 @@ def build_reference(system: SystemSpec) -> dg.AssetsDefinition:
         record_in_catalogue(files, system, stage)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage)),
-            metadata=describe_file(files, system, stage)
-            | {
-                "source": result.source,
-                "results": table(result.rows()),
-                "figure": picture(reference_figure(system, result), "reference free energy"),
-            },
+            metadata=with_file(
+                {
+                    "figure": picture(reference_figure(system, result), "reference free energy"),
+                    "results": table(result.rows()),
+                    "source": result.source,
+                },
+                files,
+                system,
+                stage,
+            ),
         )
 
     return reference
@@ -130,14 +134,18 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage)),
-            metadata=describe_file(files, system, stage)
-            | {
-                "registered_model": f"{model_name} version {version}",
-                "champion": decision.promoted,
-                "decision": decision.reason,
-                "results": table(result.rows()),
-            }
-            | {title: picture(figure, title) for title, figure in figures.items()},
+            metadata=with_file(
+                {title: picture(figure, title) for title, figure in figures.items()}
+                | {
+                    "results": table(result.rows()),
+                    "registered_model": f"{model_name} version {version}",
+                    "champion": decision.promoted,
+                    "decision": decision.reason,
+                },
+                files,
+                system,
+                stage,
+            ),
             check_results=check_results,
         )
 

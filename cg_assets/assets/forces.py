@@ -6,7 +6,7 @@ from dataclasses import replace
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.stage import asset_key, describe_file, picture, provenance, record_in_catalogue
+from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, with_file
 from cg_assets.automation import batches_of
 from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
@@ -41,6 +41,7 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
     def forces(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
         from cg_assets.analysis.figures import label_noise_figure
         from cg_assets.analysis.labels import measure_label_noise
+        from cg_assets.mapping.force_maps import ForceMap
         from cg_assets.mapping.run import fit_force_map, map_frames
 
         batch = context.partition_key
@@ -67,15 +68,25 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         record_in_catalogue(files, system, stage, batch)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
-            metadata=describe_file(files, system, stage, batch)
-            | {
-                "seconds": round(time.monotonic() - started, 2),
-                "device": "CPU",
-                "force_map": force_map.kind,
-                "noise_floor": str(noise.floor),
-                "figure": picture(label_noise_figure(system, noise), "noise of the force labels"),
-            },
-            check_results=checks.judge_forces(system, frames, force_map, noise),
+            metadata=with_file(
+                {
+                    "figure": picture(label_noise_figure(system, noise), "noise of the force labels"),
+                    "seconds": round(time.monotonic() - started, 2),
+                    "device": "CPU",
+                    "force_map": force_map.kind,
+                    "noise_floor": str(noise.floor),
+                },
+                files,
+                system,
+                stage,
+                batch,
+            ),
+            check_results=checks.judge_forces(
+                system,
+                files.read_frames(system.name, stage, [batch]),
+                ForceMap.from_json(files.describe(system.name, stage, batch).metadata.extra["force_map"]),
+                noise,
+            ),
         )
 
     return forces

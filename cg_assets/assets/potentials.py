@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.stage import asset_key, describe_file, picture, provenance, record_in_catalogue
+from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, with_file
 from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
@@ -116,20 +116,24 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         record_in_catalogue(files, system, stage)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(weights),
-            metadata=describe_file(files, system, stage)
-            | {
-                "registered_model": f"{registered_name} version {version}",
-                "frames": len(data),
-                "held_out_loss": result.held_out_loss,
-                "noise_floor": str(floor),
-                "loss_above_floor": result.held_out_loss - floor.value,
-                "epochs": len(result.history),
-                "best_epoch": result.best_epoch,
-                "seconds": round(seconds, 2),
-                "frames_per_second": round(result.frames_per_second),
-                "device": used,
-                "figure": picture(figure, "training"),
-            },
+            metadata=with_file(
+                {
+                    "figure": picture(figure, "training"),
+                    "registered_model": f"{registered_name} version {version}",
+                    "frames": len(data),
+                    "held_out_loss": result.held_out_loss,
+                    "noise_floor": str(floor),
+                    "loss_above_floor": result.held_out_loss - floor.value,
+                    "epochs": len(result.history),
+                    "best_epoch": result.best_epoch,
+                    "seconds": round(seconds, 2),
+                    "frames_per_second": round(result.frames_per_second),
+                    "device": used,
+                },
+                files,
+                system,
+                stage,
+            ),
             check_results=checks.judge_potential(result, floor),
         )
 

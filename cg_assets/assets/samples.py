@@ -5,7 +5,7 @@ import time
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.stage import asset_key, describe_file, picture, provenance, record_in_catalogue
+from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, with_file
 from cg_assets.automation import batches_of
 from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
@@ -76,16 +76,21 @@ def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         time_unit = unit("time", system.units)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
-            metadata=describe_file(files, system, stage, batch)
-            | {
-                "seed": seed,
-                "sampled_time": f"{summary['sampled_time']:g} {time_unit}",
-                "seconds": round(seconds, 2),
-                "device": "CPU",
-                "kinetic_temperature": f"{summary['kinetic_temperature']:.5g} ± "
-                f"{summary['kinetic_temperature_error']:.2g} {unit('temperature', system.units)}",
-            }
-            | figures,
+            metadata=with_file(
+                figures
+                | {
+                    "seed": seed,
+                    "sampled_time": f"{summary['sampled_time']:g} {time_unit}",
+                    "seconds": round(seconds, 2),
+                    "device": "CPU",
+                    "kinetic_temperature": f"{summary['kinetic_temperature']:.5g} ± "
+                    f"{summary['kinetic_temperature_error']:.2g} {unit('temperature', system.units)}",
+                },
+                files,
+                system,
+                stage,
+                batch,
+            ),
             check_results=checks.judge_samples(system, plan, frames, summary, equilibration),
         )
 

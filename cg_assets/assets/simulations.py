@@ -5,7 +5,8 @@ import time
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.stage import asset_key, describe_file, picture, provenance, record_in_catalogue
+from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, with_file
+from cg_assets.errors import SamplingError
 from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
@@ -57,6 +58,13 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             )
             used = leased.description
         seconds = time.monotonic() - started
+        if result.stable_replicas < 2:
+            raise SamplingError(
+                f"{system.name}: {result.stable_replicas} of {result.replicas} replicas of the CG simulation with "
+                f"potential {name} stayed stable, which leaves nothing to judge it by; train it longer or on more "
+                f"frames (training.epochs is {system.training.epochs}), or lower cg_simulation.timestep "
+                f"(now {system.cg_simulation.timestep})"
+            )
         files.write_frames(
             result.frames,
             provenance(
@@ -75,15 +83,19 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         record_in_catalogue(files, system, stage)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage)),
-            metadata=describe_file(files, system, stage)
-            | {
-                "stable_replicas": f"{result.stable_replicas} of {result.replicas}",
-                "kinetic_temperature": f"{result.kinetic_temperature:.5g} ± {result.kinetic_temperature_error:.2g}",
-                "replica_steps_per_second": round(result.steps_per_second),
-                "seconds": round(seconds, 2),
-                "device": used,
-                "figure": picture(cg_simulation_figure(system, result), "CG simulation"),
-            },
+            metadata=with_file(
+                {
+                    "figure": picture(cg_simulation_figure(system, result), "CG simulation"),
+                    "stable_replicas": f"{result.stable_replicas} of {result.replicas}",
+                    "kinetic_temperature": f"{result.kinetic_temperature:.5g} ± {result.kinetic_temperature_error:.2g}",
+                    "replica_steps_per_second": round(result.steps_per_second),
+                    "seconds": round(seconds, 2),
+                    "device": used,
+                },
+                files,
+                system,
+                stage,
+            ),
             check_results=checks.judge_simulation(system, result),
         )
 

@@ -42,14 +42,16 @@ def provenance(
     )
 
 
-def describe_file(store: ParquetStore, system: SystemSpec, stage: str, batch: str | None = None) -> dict[str, Any]:
-    """Rows, place, columns with units and content hash of a finished file, as asset metadata."""
+def with_file(
+    metadata: dict[str, Any], store: ParquetStore, system: SystemSpec, stage: str, batch: str | None = None
+) -> dict[str, Any]:
+    """Asset metadata, followed by rows, place, columns with units and content hash of the finished file."""
     info = store.describe(system.name, stage, batch)
     columns = [
         dg.TableColumn(name=column["name"], type=column["type"], description=column["unit"] or "")
         for column in info.columns
     ]
-    return {
+    return metadata | {
         "dagster/row_count": info.rows,
         "dagster/uri": str(info.path),
         "dagster/column_schema": dg.TableSchema(columns=columns),

@@ -82,6 +82,16 @@ def map_frames(system: SystemSpec, frames: Frames, force_map: ForceMap) -> Frame
     )
 
 
+def force_map_fault(system: SystemSpec, force_map: ForceMap) -> str:
+    """Why a force map is not valid for a system, naming the atoms; empty where it is valid."""
+    cg_map, constraints = _map_and_constraints(system)
+    try:
+        validate_force_map(force_map, cg_map, constraints)
+    except ForceMapError as error:
+        return str(error)
+    return ""
+
+
 def _map_and_constraints(system: SystemSpec) -> tuple[CGMap, list[tuple[int, int]]]:
     if not isinstance(system.mapping, BeadMapping):
         return build_map(system), []
