@@ -117,7 +117,7 @@ def _volumes(rows: Tensor, fours: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class RadialBasis(torch.nn.Module):
-    """PMF W(x) of one CG coordinate: Gaussian basis functions and a dense network (Durumeric et al. style, 1-D).
+    """PMF W(x) of one CG coordinate: Gaussian basis functions and a dense network (as arXiv 2510.11148 uses).
 
     Beyond the interval `[low, high]` that the training data cover (`fit_statistics`), W continues along its tangent
     plus a harmonic wall of stiffness 25 k_B T / basis_width^2. W and its first derivative are continuous.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 import dagster as dg
 
@@ -37,6 +39,9 @@ def _cause(error: Any) -> str:
         error = error.cause
 
 
+_SHOWN_EVENTS = {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+
+
 class _OnlyWhatMatters(logging.Filter):
     """Keeps a step's own messages, its end, failed checks and errors."""
 
@@ -47,18 +52,30 @@ class _OnlyWhatMatters(logging.Filter):
             return record.levelno >= logging.INFO
         if event.event_type_value == "ASSET_CHECK_EVALUATION":
             return not event.event_specific_data.passed
-        return event.event_type_value in {"STEP_SUCCESS", "STEP_FAILURE", "RUN_FAILURE"}
+        return event.event_type in _SHOWN_EVENTS
 
 
 @dg.logger
 def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """The console logger of every job."""
     logger = logging.Logger("cg_assets", level=logging.DEBUG)
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(_terminal())
     handler.setFormatter(_StepFormatter())
     handler.addFilter(_OnlyWhatMatters())
     logger.addHandler(handler)
     return logger
+
+
+def _terminal() -> TextIO:
+    """Standard error as it is now.
+
+    Dagster puts a file in its place while a step runs, and a `tail` of that file which it ends with the step: the last
+    lines, the step's error among them, would often be lost.
+    """
+    try:
+        return os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1, encoding="utf-8", errors="replace")
+    except (OSError, ValueError):  # standard error is no file
+        return sys.stderr
 
 
 def log_progress(log: logging.Logger, interval: float = 5.0) -> Progress:
