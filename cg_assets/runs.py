@@ -69,6 +69,11 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
             tags={"dagster/partition": batch, _PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"},
             asset_selection=selection,
         )
+        # Said once more at the end: what a step prints reaches the terminal through another process, which may be late.
+        for event in result.all_events:
+            if event.event_type_value == "STEP_FAILURE":
+                step = (event.step_key or "").replace("__", "/")
+                print(f"cg-assets: {step} failed: {step_failure_cause(event)}", file=sys.stderr)
         return result.success
 
 

@@ -23,12 +23,13 @@ class _StepFormatter(logging.Formatter):
         message = meta.get("orig_message") or record.getMessage()
         event = meta.get("dagster_event")
         if event is not None and event.event_type_value == "STEP_FAILURE":
-            message = f"failed: {_cause(event.event_specific_data.error)}"
+            message = f"failed: {step_failure_cause(event)}"
         return f"{time.strftime('%H:%M:%S')}  {step:<48} {message}"
 
 
-def _cause(error: Any) -> str:
-    """The first error of a chain that tells a user what to do, else the root of the chain with its traceback."""
+def step_failure_cause(event: Any) -> str:
+    """The first error of a failed step that tells a user what to do, else the root of the chain with its traceback."""
+    error = event.event_specific_data.error
     if error is None:
         return "the process of the step ended without a word; see its log in the Dagster pages"
     while True:
