@@ -13,6 +13,7 @@ from cg_assets.assets import build_assets
 from cg_assets.automation import FIRST_BATCH, batches_of, job_name, register_first_batches
 from cg_assets.errors import CgAssetsError, SystemSpecError
 from cg_assets.executors import GPU_POOL, build_executor
+from cg_assets.resources.console import step_failure_cause
 from cg_assets.resources.device import count_gpus, device_choice
 from cg_assets.resources.home_folder import prepare_home
 from cg_assets.storage.store import ParquetStore
