@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from types import SimpleNamespace
 
 import dagster as dg
@@ -51,7 +52,7 @@ def materialize(system, folder, instance, batch="0000", stages=None):
         build_assets({system.name: system}),
         instance=instance,
         resources=build_resources(folder),
-        partition_key=batch,
+        partition_key=batch if stages is None or set(stages) & set(BATCHED) else None,
         selection=[dg.AssetKey([system.name, stage]) for stage in stages] if stages else None,
         raise_on_error=False,
     )
@@ -228,6 +229,30 @@ def test_models_are_registered_with_their_lineage(run):
         }
         for entry in found["lineage"]:
             assert entry["content_hash"] == content_hash(run.folder / entry["file"])
+
+
+def test_a_champion_is_judged_again_when_the_reference_changes(run, tmp_path, monkeypatch):
+    folder = shutil.copytree(run.folder, tmp_path / "home")
+    monkeypatch.setenv("CG_ASSETS_HOME", str(folder))
+    monkeypatch.setenv("CG_DEVICE", "cpu")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
+    finer = run.system.evaluation.model_copy(update={"bins": 2 * run.system.evaluation.bins})
+    system = run.system.model_copy(update={"evaluation": finer})
+    stages = ["reference", "potential_biased", "cg_simulation_biased", "evaluation_biased"]
+    result = materialize(system, folder, dg.DagsterInstance.ephemeral(), stages=stages)
+    assert result.success
+    tracking = ModelTracking(None, folder)
+    champion = run.second.asset_materializations_for_node("small_wells__evaluation_biased")[0]
+    assert champion.metadata["champion"].value, "the test needs version 3 as champion"
+    earlier = tracking.lookup("small_wells.biased/3")["tags"]
+    newest = tracking.lookup("small_wells.biased/4")["tags"]
+    assert earlier["evaluation.reference_hash"] == newest["evaluation.reference_hash"]
+    assert newest["evaluation.reference_hash"] == versions_of(result)["reference"] != versions_of(run.second)["reference"]
+    decision = json.loads(newest["champion_decision"])
+    assert decision["compared_with"] == "3"
+    assert "against" in decision["reason"]
+    errors = [float(tags["evaluation.pmf_error"]) for tags in (earlier, newest)]
+    assert all(0 < error < 0.5 for error in errors), errors
 
 
 def test_a_bias_that_leaves_a_hidden_barrier_is_stopped(home):

@@ -1,18 +1,21 @@
 """`reference` and `evaluation_<name>`: what a potential is judged against, and the judgement."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from cg_assets import checks
 from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
-from cg_assets.resources import StoreResource, TrackingResource
+from cg_assets.assets.simulations import frozen_bias
+from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec, seed_of
 
 if TYPE_CHECKING:
     from cg_assets.analysis.reference import Reference
+    from cg_assets.frames import Frames
+    from cg_assets.resources.device import Device
     from cg_assets.storage.store import ParquetStore
 
 CODE_VERSION = "1"
@@ -67,6 +70,39 @@ def build_reference(system: SystemSpec) -> dg.AssetsDefinition:
     return reference
 
 
+def judge_again(
+    system: SystemSpec,
+    module: Any,
+    config: dict[str, Any],
+    reference: "Reference",
+    data: "Frames",
+    bias: Any,
+    device: "Device",
+) -> dict[str, float]:
+    """Figures of merit, on the present reference, of a version that was judged by an earlier one.
+
+    Its CG simulation is run again, because only that of the newest version is kept. A version for other beads, or one
+    that does not stay stable, has an infinite PMF error.
+    """
+    from cg_assets.analysis.evaluation import evaluate
+    from cg_assets.errors import SamplingError
+    from cg_assets.potentials.energies import energy_function
+    from cg_assets.simulation.run import run_cg_simulation
+    from cg_assets.training.setup import network_config
+
+    unfit = {"pmf_error": math.inf}
+    if config["bead_names"] != network_config(system)["bead_names"]:
+        return unfit
+    try:
+        simulated = run_cg_simulation(system, module, data, bias, device=device.torch_name)
+    except SamplingError:
+        return unfit
+    if simulated.stable_replicas < 2:
+        return unfit
+    result = evaluate(system, energy_function(module), reference, simulated.frames, simulated.summary(), data)
+    return result.metrics() | {"pmf_error": result.pmf_error.value}
+
+
 def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     """The asset that judges one potential and decides whether its model becomes champion."""
     stage = f"evaluation_{name}"
@@ -84,7 +120,10 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         check_specs=checks.evaluation_specs(system, key),
     )
     def evaluation(
-        context: dg.AssetExecutionContext, store: StoreResource, tracking: TrackingResource
+        context: dg.AssetExecutionContext,
+        store: StoreResource,
+        tracking: TrackingResource,
+        device: DeviceResource,
     ) -> dg.MaterializeResult:
         from cg_assets.analysis.evaluation import evaluate
         from cg_assets.analysis.figures import evaluation_figures
@@ -124,14 +163,24 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         judged_by = upstream[f"{system.name}/reference"]
         client.log_evaluation(model_name, version, metrics, figures, judged_by)
         error = result.pmf_error.standard_error
-        decision = client.decide_champion(
-            model_name,
-            version,
-            metrics,
-            passed=all(check.passed for check in check_results),
-            reference_hash=judged_by,
-            tolerance=error if math.isfinite(error) else 0.0,
-        )
+        facts: dict[str, Any] = {
+            "passed": all(check.passed for check in check_results),
+            "reference_hash": judged_by,
+            "tolerance": error if math.isfinite(error) else 0.0,
+        }
+        decision = client.decide_champion(model_name, version, metrics, **facts)
+        if decision.rejudge is not None:
+            context.log.info(f"champion {decision.rejudge} was judged by another reference; judging it by this one")
+            with device.lease() as leased:
+                earlier = judge_again(
+                    system,
+                    *client.load(model_name, decision.rejudge),
+                    reference,
+                    data,
+                    frozen_bias(files, system),
+                    leased,
+                )
+            decision = client.decide_champion(model_name, version, metrics, **facts, champion_metrics=earlier)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage)),
             metadata=with_file(

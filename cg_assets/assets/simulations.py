@@ -1,6 +1,8 @@
 """`cg_simulation_<name>`: molecular dynamics of the beads with a trained potential."""
 
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -12,7 +14,18 @@ from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec
 
+if TYPE_CHECKING:
+    from cg_assets.storage.store import ParquetStore
+
 CODE_VERSION = "1"
+
+
+def frozen_bias(files: "ParquetStore", system: SystemSpec) -> Mapping[str, Any] | None:
+    """The bias of the enhanced CG run: that of the first biased batch; None where the system asks for no such run."""
+    if not system.cg_simulation.enhanced_duration:
+        return None
+    first = files.batches(system.name, "relabelled_forces")[0]
+    return files.describe(system.name, "relabelled_forces", first).metadata.extra["bias"]
 
 
 def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
@@ -47,10 +60,7 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         module, _ = tracking.open().load(trained["registered_model"], trained["version"])
         label_batches = files.batches(system.name, labels)
         data = files.read_frames(system.name, labels, label_batches)
-        bias = None
-        if system.cg_simulation.enhanced_duration:
-            biased_batches = files.batches(system.name, "relabelled_forces")
-            bias = files.describe(system.name, "relabelled_forces", biased_batches[0]).metadata.extra["bias"]
+        bias = frozen_bias(files, system)
         started = time.monotonic()
         with device.lease() as leased:
             result = run_cg_simulation(
