@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cg_assets.assets import build_assets
 from cg_assets.automation import FIRST_BATCH, batches_of, job_name, register_first_batches
 from cg_assets.errors import CgAssetsError, SystemSpecError
 from cg_assets.executors import GPU_POOL, build_executor
+from cg_assets.processes import is_gone, this_process
 from cg_assets.resources.console import step_failure_cause
 from cg_assets.resources.device import count_gpus, device_choice
 from cg_assets.resources.home_folder import prepare_home
@@ -67,7 +67,7 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
             job,
             instance=instance,
             run_config={"loggers": {"console": {}}},
-            tags={"dagster/partition": batch, _PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"},
+            tags={"dagster/partition": batch, _PROCESS_TAG: this_process()},
             asset_selection=selection,
         )
         # Said once more at the end: what a step prints reaches the terminal through another process, which may be late.
@@ -96,23 +96,13 @@ def end_dead_runs(instance: dg.DagsterInstance) -> int:
     ended = 0
     active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     for run in instance.get_runs(active):
-        host, _, process = run.tags.get(_PROCESS_TAG, "").rpartition(":")
-        if host != socket.gethostname() or _is_alive(int(process)):
+        process = run.tags.get(_PROCESS_TAG, "")
+        if not is_gone(process):
             continue
         instance.report_run_failed(run, f"the process {process} that executed this run is gone")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         ended += 1
     return ended
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def set_gpu_slots(instance: dg.DagsterInstance) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 from pathlib import Path
 
 import dagster as dg
@@ -222,7 +223,14 @@ def test_killed_while_training(own, undisturbed, whole_group):
     assert table.column("epoch").to_pylist() == list(range(1, 51))
     (model,) = ModelTracking(None, own.home).models()
     assert (model["name"], model["latest_version"]) == ("long_training.unbiased", "1")
+    assert run_states(own) == ["FINISHED", "KILLED"]
     assert_nothing_is_stuck(own)
+
+
+def run_states(own) -> list[str]:
+    """States of all training runs in MLflow."""
+    with sqlite3.connect(own.home / "mlflow" / "mlflow.db") as database:
+        return sorted(state for (state,) in database.execute("select status from runs"))
 
 
 def epochs_of(checkpoint: Path) -> int:

@@ -247,7 +247,9 @@ def test_a_champion_is_judged_again_when_the_reference_changes(run, tmp_path, mo
     earlier = tracking.lookup("small_wells.biased/3")["tags"]
     newest = tracking.lookup("small_wells.biased/4")["tags"]
     assert earlier["evaluation.reference_hash"] == newest["evaluation.reference_hash"]
-    assert newest["evaluation.reference_hash"] == versions_of(result)["reference"] != versions_of(run.second)["reference"]
+    assert (
+        newest["evaluation.reference_hash"] == versions_of(result)["reference"] != versions_of(run.second)["reference"]
+    )
     decision = json.loads(newest["champion_decision"])
     assert decision["compared_with"] == "3"
     assert "against" in decision["reason"]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
 from cg_assets.assets.simulations import frozen_bias
+from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec, seed_of

@@ -17,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cg_assets.errors import TrackingError
+from cg_assets.processes import is_gone, this_process
 from cg_assets.resources.champions import CHAMPION, ChampionDecision, choose_champion, evaluation_tags, tag_version
 from cg_assets.resources.mlflow_connection import MlflowConnection
 from cg_assets.resources.mlflow_records import file_name, flat, log_datasets, log_metrics, output_signature, text
@@ -26,6 +27,7 @@ from cg_assets.storage.parquet import content_hash
 
 _log = logging.getLogger(__name__)
 CANDIDATE = "candidate"
+_PROCESS = "process"
 REQUIREMENTS = ["torch>=2.4", "numpy>=1.26,<3"]
 """What a registered model needs beside MLflow, which lists itself."""
 _POTENTIALS = Path(__file__).parent.parent / "potentials"
@@ -67,6 +69,8 @@ class ModelTracking:
     ) -> Iterator[str]:
         """One MLflow run for one training; it is marked failed when the block raises.
 
+        Runs of processes that were killed are marked killed.
+
         Args:
             system: name of the system: the MLflow experiment.
             potential: name of the potential.
@@ -85,10 +89,11 @@ class ModelTracking:
         mlflow, client = self._connection.open()
         with self._connection.explained():
             experiment = self._experiment(client, system)
+            self._end_dead_runs(client, experiment)
             run = mlflow.start_run(
                 experiment_id=experiment,
                 run_name=f"{system}.{potential}",
-                tags=text({"system": system, "potential": potential, **tags}),
+                tags=text({"system": system, "potential": potential, _PROCESS: this_process(), **tags}),
             )
         self._run_id = run.info.run_id
         try:
@@ -107,6 +112,12 @@ class ModelTracking:
             self._run_id = None
         with self._connection.explained():
             mlflow.end_run("FINISHED")
+
+    @staticmethod
+    def _end_dead_runs(client: Any, experiment: str) -> None:
+        for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+            if is_gone(run.data.tags.get(_PROCESS, "")):
+                client.set_terminated(run.info.run_id, "KILLED")
 
     def _experiment(self, client: Any, system: str) -> str:
         from mlflow.exceptions import MlflowException
