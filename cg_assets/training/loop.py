@@ -3,9 +3,11 @@
 The loss is the mean squared difference of predicted and labelled force components. Its minimum over all potentials is
 the noise floor of the labels, which the caller knows; only loss minus floor says how good a potential is.
 
-Beads carry different noise: a bead that drags hydrogens has four times that of a carbonyl oxygen. Each bead's residual
-is divided by its own root mean square of the epoch before, which leaves the minimiser where it is (weights do not
-depend on the configuration) and lessens the noise that reaches it, as in generalised least squares.
+Any positive quadratic form of the residual has the same minimiser, so the one that is minimised weights directions of
+force space by how much noise they carry, as in generalised least squares: a bead that drags hydrogens has four times
+the noise of a carbonyl oxygen, and the torque about a bond, which decides on the populations of conformers, is far less
+noisy than the forces of its beads suggest. The sum is of each bead's squared residual and of each bond's squared
+residual torque, each divided by its own mean of the epoch before.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from cg_assets.potentials.networks import build_potential, energy_and_forces
 from cg_assets.progress import Progress
 from cg_assets.training.data import TrainingData
 from cg_assets.training.optimizer import MatrixMomentum
+from cg_assets.training.torques import BondTorques
 
 if TYPE_CHECKING:
     from cg_assets.systems.spec import Training
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 WARM_UP_STEPS = 100
 CLIP_FACTOR = 5.0
 """Gradients longer than this times their running mean length are shortened to it."""
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def train(
     uninterrupted one, bit for bit (for the same number of threads).
 
     Args:
-        config: network config (`cg_assets.potentials.networks.build_potential`).
+        config: network config (`cg_assets.potentials.networks.build_potential`); `bonds`, pairs of beads, where the
+            beads form molecules.
         training: epochs, batch size, learning rate, patience, held-out fraction.
         data: frames and labels.
         seed: of the split, the initial weights and the order of frames.
@@ -165,7 +169,8 @@ class _Run:
         self.force_scale = float(self.kept.forces.double().square().mean().sqrt())
         if self.force_scale == 0.0:
             raise TrainingError("all force labels are zero; check the force map and the labels' column")
-        self.bead_scale = torch.full(self.kept.forces.shape[1:2], self.force_scale, device=device)
+        self.torques = BondTorques(self.kept.forces.shape[1], config.get("bonds", []), device)
+        self.squares = self._floored(self._squares(self.kept.positions, self.kept.forces).mean(dim=0))
         self.optimizer = MatrixMomentum(self.module.parameters(), training.learning_rate)
         self.gradient_norm = 0.0
         self.history: list[dict[str, Any]] = []
@@ -188,22 +193,22 @@ class _Run:
         count = len(self.kept.positions)
         order = torch.randperm(count, generator=self.generator).to(self.device)
         per_epoch = math.ceil(count / self.training.batch_size)
-        squares = torch.zeros(len(self.bead_scale), dtype=torch.float64, device=self.device)
+        total = torch.zeros_like(self.squares, dtype=torch.float64)
         for index, rows in enumerate(order.split(self.training.batch_size)):
             self._set_learning_rate((number - 1) * per_epoch + index, per_epoch * self.training.epochs)
             positions, labels, box = self.kept.part(rows)
             _, forces = energy_and_forces(self.module, positions, box=box)
-            difference = forces - labels
-            loss = (difference / self.bead_scale[:, None]).square().mean()
+            squares = self._squares(positions, forces - labels)
+            loss = (squares / self.squares).mean()
             self.optimizer.zero_grad()
             loss.backward()
             self._clip_outliers()
             self.optimizer.step()
-            squares += difference.detach().square().mean(dim=2).sum(dim=0)
-        training_loss = float(squares.mean()) / count
+            total += squares.detach().sum(dim=0)
+        training_loss = float(total[: forces.shape[1]].mean()) / count
         held_out_loss = self._held_out_loss()
         self._refuse_divergence(number, training_loss, held_out_loss)
-        self.bead_scale = (squares / count).sqrt().to(self.bead_scale).clamp_min(1e-3 * self.force_scale)
+        self.squares = self._floored(total / count)
         if not self.best_epoch or held_out_loss < self.history[self.best_epoch - 1]["held_out_loss"]:
             self.best_epoch = number
             self.best_weights = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
@@ -219,6 +224,16 @@ class _Run:
         }
         self.history.append(record)
         return record
+
+    def _squares(self, positions: Tensor, difference: Tensor) -> Tensor:
+        """Squares `(f, n_beads + n_bonds)` of each bead's force, by component, and of each bond's torque."""
+        forces = difference.square().mean(dim=2)
+        if not len(self.torques.bonds):
+            return forces
+        return torch.cat([forces, self.torques(positions, difference).square()], dim=1)
+
+    def _floored(self, squares: Tensor) -> Tensor:
+        return squares.float().clamp_min(1e-6 * self.force_scale**2)
 
     def _set_learning_rate(self, step: int, steps: int) -> None:
         rise = min(1.0, (step + 1) / min(WARM_UP_STEPS, max(1, steps // 10)))
@@ -260,7 +275,7 @@ class _Run:
             "identity": self.identity,
             "weights": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "bead_scale": self.bead_scale,
+            "squares": self.squares,
             "gradient_norm": self.gradient_norm,
             "generator": self.generator.get_state(),
             "history": json.dumps(self.history),
@@ -293,7 +308,7 @@ class _Run:
             raise TrainingError(f"{path}: this checkpoint was written with other data, settings or seed; {remedy}")
         self.module.load_state_dict(content["weights"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.bead_scale = content["bead_scale"]
+        self.squares = content["squares"]
         self.gradient_norm = content["gradient_norm"]
         self.generator.set_state(content["generator"].cpu())
         self.history = json.loads(content["history"])
