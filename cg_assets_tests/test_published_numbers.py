@@ -1,4 +1,4 @@
-"""The shipped systems at full settings reach the accuracy that the README promises; an hour and more on two cores."""
+"""The shipped systems at full settings reach the accuracy that the README promises; an hour on two cores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cg_assets.resources.tracking import ModelTracking
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 
 PREDICT = """
 import sys
