@@ -6,7 +6,7 @@ Every contender sees the same frames, all pairs of beads, ten unlike beads, 64 f
 settings: the defaults of each library, named in the table). Training is the forward and backward pass of a force loss
 and an Adam step on batches of 256; dynamics is this project's BAOAB with 100 replicas. Contenders take turns within
 each repeat; the table gives median and range over repeats, and our median over theirs. Peers come with
-`pip install cg-assets[benchmark]`; one that is not installed is a row that says so.
+`pip install 'cg-assets[benchmark]'`; one that is not installed is a row that says so.
 """
 
 from __future__ import annotations
@@ -185,20 +185,15 @@ def nequip() -> torch.nn.Module:
     return Equivariant()
 
 
-def torch_sim() -> torch.nn.Module:
-    import torch_sim as engine
-
-    raise ImportError(f"torch-sim {engine.__version__} is an engine and brings no potential of its own to train")
-
-
+OURS = "cg_assets message passing, 32 features"
 CONTENDERS: dict[str, Callable[[], torch.nn.Module]] = {
     "cg_assets message passing, 64 features": lambda: ours(64),
-    "cg_assets message passing, 32 features": lambda: ours(32),
+    OURS: lambda: ours(32),
     "SchNet (torch_geometric), 50 Gaussians": schnet,
     "HIP-NN (hippynn), 20 sensitivities, 3 atom layers": hipnn,
     "NequIP l=1, parity (nequip), its radial network 64": nequip,
-    "torch-sim": torch_sim,
 }
+ENGINE = "torch-sim's Langevin dynamics of our 32 features"
 
 
 def training_speed(module: torch.nn.Module, seconds: float) -> float:
@@ -242,6 +237,38 @@ def dynamics_speed(module: torch.nn.Module, seconds: float) -> float:
     return run(max(5, int(seconds * speed / REPLICAS)))
 
 
+def engine_speed(module: torch.nn.Module, seconds: float) -> float:
+    """The same dynamics by torch-sim, an engine that brings no network of its own to train."""
+    import torch_sim
+    from torch_sim.integrators.nvt import nvt_langevin
+    from torch_sim.models.interface import ModelInterface
+
+    class Model(ModelInterface):
+        _device, _dtype, _compute_stress, _compute_forces = torch.device("cpu"), torch.float32, False, True
+
+        def forward(self, state: torch_sim.SimState, **_: object) -> dict[str, torch.Tensor]:
+            energy, forces = energy_and_forces(module, state.positions.reshape(-1, N_BEADS, 3))
+            return {"energy": energy, "forces": forces.reshape(-1, 3)}
+
+    start = torch_sim.SimState(
+        positions=frames(REPLICAS, 2).reshape(-1, 3),
+        masses=torch.full((REPLICAS * N_BEADS,), 13.0),
+        cell=100 * torch.eye(3).repeat(REPLICAS, 1, 1),
+        pbc=False,
+        atomic_numbers=torch.full((REPLICAS * N_BEADS,), 6),
+        system_idx=torch.arange(REPLICAS).repeat_interleave(N_BEADS),
+    )
+    module.requires_grad_(False)
+    begin, step = nvt_langevin(Model(), dt=torch.tensor(1e-6), kT=torch.tensor(2.494), gamma=torch.tensor(1.0), seed=0)
+    with torch.no_grad():
+        state = begin(start)
+        started, steps = time.perf_counter(), 0
+        while time.perf_counter() - started < seconds:
+            state = step(state)
+            steps += 1
+    return steps * REPLICAS / (time.perf_counter() - started)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
@@ -262,22 +289,30 @@ def main() -> None:
         for name, module in modules.items():
             for measure, function in measures.items():
                 results.setdefault((name, measure), []).append(function(module, arguments.seconds))
+        try:
+            speed = engine_speed(modules[OURS], arguments.seconds)
+            results.setdefault((ENGINE, "CG steps x replicas/s"), []).append(speed)
+        except ImportError as error:
+            reasons[ENGINE] = str(error)
 
     print(f"torch {torch.__version__}, one thread, {N_BEADS} beads, all pairs, {arguments.repeats} repeats\n")
     columns = ["potential", "weights", *(cell for name in measures for cell in (f"{name} (range)", "ours / theirs"))]
     print("| " + " | ".join(columns) + " |")
     print("|---|---|---|---|---|---|")
-    reference = {measure: statistics.median(results[next(iter(modules)), measure]) for measure in measures}
-    for name in CONTENDERS:
+    for name in (*CONTENDERS, ENGINE):
         if name in reasons:
             print(f"| {name} | | not measured: {reasons[name]} | | | |")
             continue
-        cells = [name, str(sum(value.numel() for value in modules[name].parameters()))]
+        cells = [name, str(sum(value.numel() for value in modules.get(name, modules[OURS]).parameters()))]
         for measure in measures:
-            values = results[name, measure]
+            values = results.get((name, measure))
+            if values is None:
+                cells += ["", ""]
+                continue
             median = statistics.median(values)
             cells.append(f"{median:,.0f} ({min(values):,.0f}-{max(values):,.0f})")
-            cells.append(f"{reference[measure] / median:.2f}")
+            base = OURS if name == ENGINE else next(iter(modules))
+            cells.append(f"{statistics.median(results[base, measure]) / median:.2f}")
         print("| " + " | ".join(cells) + " |")
 
 

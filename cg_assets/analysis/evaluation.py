@@ -84,7 +84,6 @@ class EvaluationResult:
         surface: free-energy surface of the CG simulation.
         data_surface: that of the frames that it was trained on, without their bias.
         monitors: bonds and chirality of molecules.
-        kinetic_temperatures: `(n_replicas,)` of the CG simulation.
     """
 
     quantities: dict[str, tuple[Estimate, Estimate | None]]
