@@ -27,7 +27,7 @@ def run_demo() -> int:
     print(f"cg-assets demo: {', '.join(DEMO_SYSTEMS)} on {os.cpu_count()} cores; state goes to {folder}\n")
     failed = [name for name in DEMO_SYSTEMS if not run_system(name)]
     print_results(folder, DEMO_SYSTEMS)
-    print_overhead(folder, DEMO_SYSTEMS, time.monotonic() - started)
+    print(f"\nwall time {time.monotonic() - started:.0f} s")
     figures = write_figures(folder, DEMO_SYSTEMS)
     print(
         f"\ndata     {folder / 'data'}   (SQL: cg-assets query 'select * from lineage')"
@@ -62,11 +62,6 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         if number == 0:
             print("  " + "  ".join("-" * width for width in widths))
-
-
-def print_overhead(folder: Path, names: list[str], wall: float) -> None:
-    """Print how long the demo took."""
-    print(f"\nwall time {wall:.0f} s")
 
 
 def write_figures(folder: Path, names: list[str]) -> Path:

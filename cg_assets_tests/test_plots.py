@@ -141,13 +141,13 @@ def simulation():
     temperatures = np.where(exploded, np.nan, RNG.normal(300, 4, 50))
     energies = RNG.normal(size=(50, 40))
     return cg_simulation_plot(
-        temperatures, 300.0, "K", mean=Estimate(300.1, 0.5, "K"), exploded=exploded, energies=energies,
+        temperatures, 300.0, "K", mean=Estimate(300.1, 0.5, "K"), energies=energies,
         time=np.arange(40) * 0.5, time_unit="ps", energy_unit="kJ/mol",
     )  # fmt: skip
 
 
 def simulation_in_brief():
-    return cg_simulation_plot(None, 1.0, "reduced temperature", mean=Estimate(1.0, np.nan))
+    return cg_simulation_plot([1.01, 0.99], 1.0, "reduced temperature", mean=Estimate(1.0, np.nan))
 
 
 def sampling():

@@ -100,7 +100,7 @@ def cg_simulation_figure(system: SystemSpec, result: CGSimulationResult) -> byte
         energies[member, moment] = free.potential_energy
     energies -= np.nanmedian(energies)
     return plots.cg_simulation_plot(
-        None,
+        result.replica_temperatures,
         result.target_temperature,
         result.temperature_unit,
         mean=Estimate(result.kinetic_temperature, result.kinetic_temperature_error, result.temperature_unit),

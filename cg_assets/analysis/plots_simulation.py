@@ -73,12 +73,11 @@ def training_plot(
 
 @drawn
 def cg_simulation_plot(
-    kinetic_temperatures: ArrayLike | None,
+    kinetic_temperatures: ArrayLike,
     target_temperature: float,
     temperature_unit: str,
     *,
     mean: Estimate,
-    exploded: ArrayLike | None = None,
     time: ArrayLike | None = None,
     energies: ArrayLike | None = None,
     time_unit: str = "",
@@ -88,11 +87,10 @@ def cg_simulation_plot(
     """Kinetic temperature of each replica against the target, and the potential energy along the CG simulation.
 
     Args:
-        kinetic_temperatures: `(n_replicas,)` time averages; None draws the mean only.
+        kinetic_temperatures: `(n_replicas,)` time averages; NaN for replicas that exploded.
         target_temperature: temperature of the thermostat.
         temperature_unit: its unit.
         mean: mean over stable replicas with its error.
-        exploded: `(n_replicas,)` replicas that exploded.
         time: `(n_times,)` of the energies.
         energies: `(n_replicas, n_times)` potential energies; None for no such panel.
         time_unit: unit of time.
@@ -104,35 +102,25 @@ def cg_simulation_plot(
     lines = lines[np.isfinite(lines).any(axis=1)]
     panels = figure.subplots(1, 2 if lines.size else 1, squeeze=False)[0]
     axes = panels[0]
-    if kinetic_temperatures is not None:
-        values = np.asarray(kinetic_temperatures, dtype=np.float64)
-        lost = np.zeros(len(values), dtype=bool) if exploded is None else np.asarray(exploded, dtype=bool)
-        place = np.arange(len(values))
-        axes.plot(place[~lost], values[~lost], "o", color=COLOURS[0], markersize=3.6, alpha=0.75, label="replica")
-        if lost.any():
-            at_target = np.full(int(lost.sum()), target_temperature)
-            axes.plot(
-                place[lost], at_target, "X", color=COLOURS[1], markersize=9, markeredgecolor="white", zorder=5,
-                label="exploded replica",
-            )  # fmt: skip
-        axes.set_xlabel("replica")
+    values = np.asarray(kinetic_temperatures, dtype=np.float64)
+    lost = np.isnan(values)
+    place = np.arange(len(values))
+    axes.plot(place[~lost], values[~lost], "o", color=COLOURS[0], markersize=3.6, alpha=0.75, label="replica")
+    if lost.any():
+        at_target = np.full(int(lost.sum()), target_temperature)
+        axes.plot(
+            place[lost], at_target, "X", color=COLOURS[1], markersize=9, markeredgecolor="white", zorder=5,
+            label="exploded replica",
+        )  # fmt: skip
+    axes.set_xlabel("replica")
     error = 2 * float(np.nan_to_num(mean.standard_error))
     axes.axhline(target_temperature, color=REFERENCE, linewidth=1.5, label=f"target {target_temperature:g}")
-    if kinetic_temperatures is None:
-        axes.errorbar(
-            [0.0], [mean.value], [error], fmt="o", color=COLOURS[2], markersize=7, capsize=6, elinewidth=1.8,
-            label=f"mean {mean}, bar of 2 standard errors",
-        )  # fmt: skip
-        axes.set_xticks([])
-        reach = 1.6 * max(abs(mean.value - target_temperature) + error, 0.003 * target_temperature)
-        axes.set_ylim(target_temperature - reach, target_temperature + reach)
-    else:
-        axes.axhspan(mean.value - error, mean.value + error, color=COLOURS[2], alpha=0.35, linewidth=0)
-        axes.axhline(mean.value, color=COLOURS[2], linestyle=(0, (4, 2)), linewidth=1.5, label=f"mean {mean}")
+    axes.axhspan(mean.value - error, mean.value + error, color=COLOURS[2], alpha=0.35, linewidth=0)
+    axes.axhline(mean.value, color=COLOURS[2], linestyle=(0, (4, 2)), linewidth=1.5, label=f"mean {mean}")
     axes.set_ylabel(f"kinetic temperature [{temperature_unit}]")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.25 * (high - low))
-    axes.legend(loc="upper right", ncols=1 if kinetic_temperatures is None else 2)
+    axes.legend(loc="upper right", ncols=2)
     if lines.size:
         _energies(panels[1], lines, np.arange(lines.shape[1]) if time is None else np.asarray(time))
         panels[1].set(xlabel=axis_label("time", time_unit), ylabel=f"potential energy [{energy_unit}]")

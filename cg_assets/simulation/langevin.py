@@ -46,8 +46,9 @@ class CGTrajectory:
         frames: frames in order of time, each holding the replicas that were alive; positions [nm or reduced],
             potential_energy of the network and, under a bias, bias_energy. An isolated molecule's centre of mass is
             moved to the origin at each frame.
-        kinetic_temperature: of the half-step velocities, in units of `temperature`; mean over replicas that did not
-            explode (NaN when all did).
+        replica_temperatures: `(n_replicas,)` kinetic temperature of the half-step velocities, mean over frames, in
+            units of `temperature`; NaN for replicas that exploded.
+        kinetic_temperature: mean over replicas that did not explode (NaN when all did).
         kinetic_temperature_error: standard error from the spread of replicas (NaN for fewer than two).
         exploded: `(n_replicas,)` whether each replica exploded; its frames up to then are kept in `frames` and left
             out of `stable_frames`.
@@ -57,6 +58,7 @@ class CGTrajectory:
     """
 
     frames: Frames
+    replica_temperatures: NDArray[np.float64]
     kinetic_temperature: float
     kinetic_temperature_error: float
     exploded: NDArray[np.bool_]
@@ -202,10 +204,13 @@ class _Run:
                 f"all {replicas} replicas exploded before the first frame; train on more frames or longer, or lower "
                 f"cg_simulation.timestep (now {settings.timestep})"
             )
-        stable = kinetic[~self.exploded] / max(frame, 1) * temperature / self.thermal_energy
+        temperatures = kinetic / max(frame, 1) * temperature / self.thermal_energy
+        temperatures[self.exploded] = np.nan
+        stable = temperatures[~self.exploded]
         count = len(stable)
         return CGTrajectory(
             frames=Frames.concatenate(parts),
+            replica_temperatures=temperatures,
             kinetic_temperature=float(stable.mean()) if count else math.nan,
             kinetic_temperature_error=float(stable.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan,
             exploded=self.exploded,

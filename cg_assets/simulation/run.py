@@ -29,6 +29,8 @@ class CGSimulationResult:
         frames: positions, collective variables and bias energies; `window` is 0 without a bias and 1 under it.
         replicas: number of replicas of all runs together.
         stable_replicas: those that did not explode.
+        replica_temperatures: kinetic temperature of each replica of the run without a bias [K or reduced]; NaN for
+            those that exploded.
         kinetic_temperature: mean over stable replicas [K or reduced].
         kinetic_temperature_error: its standard error.
         steps_per_second: replica-steps per second of the run without a bias.
@@ -39,6 +41,7 @@ class CGSimulationResult:
     frames: Frames
     replicas: int
     stable_replicas: int
+    replica_temperatures: NDArray[np.float64]
     kinetic_temperature: float
     kinetic_temperature_error: float
     steps_per_second: float
@@ -118,6 +121,7 @@ def run_cg_simulation(
         frames=Frames.concatenate(parts),
         replicas=len(exploded),
         stable_replicas=int((~exploded).sum()),
+        replica_temperatures=free.replica_temperatures,
         kinetic_temperature=free.kinetic_temperature,
         kinetic_temperature_error=free.kinetic_temperature_error,
         steps_per_second=free.replica_steps_per_second,
