@@ -41,7 +41,7 @@ def run_demo() -> int:
 
 
 def print_results(folder: Path, names: list[str]) -> None:
-    """Print the comparison of each system: every figure of merit with its error, and the decision on the model.
+    """Print the comparison of each system: every figure of merit with its error.
 
     Raises:
         StorageError: a named system has no comparison yet.

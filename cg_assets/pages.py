@@ -74,7 +74,8 @@ def _mlflow_command(folder: Path, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", tracking.uri),
-        *("--artifacts-destination", str(folder / "mlflow" / "artifacts")),
+        # Plain paths, so that models logged through this server can also be read without it.
+        *("--default-artifact-root", (folder / "mlflow" / "artifacts").as_uri(), "--no-serve-artifacts"),
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from cg_assets import __version__
 from cg_assets.assets import build_assets
 from cg_assets.automation import FIRST_BATCH, batches_of, job_name, register_first_batches
 from cg_assets.errors import CgAssetsError, SystemSpecError
@@ -17,11 +18,12 @@ from cg_assets.resources.console import step_failure_cause
 from cg_assets.resources.device import count_gpus, device_choice
 from cg_assets.resources.home_folder import prepare_home
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import SystemSpec, load_system, seed_of
+from cg_assets.systems import SystemSpec, home, load_system, seed_of
 from cg_assets.systems.preflight import check_system
 from cg_assets.systems.spec import LongRunReference, validate_batch_name
 
 _PROCESS_TAG = "cg_assets/process"
+_COMMAND_TAG = "cg_assets/command"
 
 
 def system_job(name: str) -> dg.JobDefinition:
@@ -38,6 +40,8 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         name: the system.
         batch: the batch to sample; the first where None.
         stages: only these stages; all where None.
+
+    What an interrupted or failed run of the same system, batch and stages has finished is not done again.
 
     Returns:
         Whether every step and every blocking check succeeded.
@@ -62,12 +66,19 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         if partitions:
             instance.add_dynamic_partitions(partitions, [batch])
         set_gpu_slots(instance)
+        wanted = selection or [asset.key for asset in build_assets({name: system})]
+        command = f"{__version__}/{system.content_hash}/{','.join(sorted(stages or []))}"
+        finished = finished_before(instance, name, batch, command)
+        if remaining := [key for key in wanted if key not in finished]:
+            if finished:
+                print(f"going on where the last run stopped: {len(finished)} of {len(wanted)} stages are finished")
+            selection = remaining
         job = dg.build_reconstructable_job("cg_assets.runs", "system_job", reconstructable_kwargs={"name": name})
         result = dg.execute_job(
             job,
             instance=instance,
             run_config={"loggers": {"console": {}}},
-            tags={"dagster/partition": batch, _PROCESS_TAG: this_process()},
+            tags={"dagster/partition": batch, _PROCESS_TAG: this_process(), _COMMAND_TAG: command},
             asset_selection=selection,
         )
         # Said once more at the end: what a step prints reaches the terminal through another process, which may be late.
@@ -85,6 +96,25 @@ def _selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey
     if unknown := sorted(set(stages) - set(known)):
         raise CgAssetsError(f"--select names {', '.join(unknown)}; the stages of {system.name} are {', '.join(known)}")
     return [dg.AssetKey([system.name, stage]) for stage in stages]
+
+
+def finished_before(instance: dg.DagsterInstance, name: str, batch: str, command: str) -> set[dg.AssetKey]:
+    """Assets, with all checks passed, of the runs of the same command since it last succeeded."""
+    store = ParquetStore(home())
+    finished: set[dg.AssetKey] = set()
+    filters = dg.RunsFilter(job_name=job_name(name), tags={"dagster/partition": batch, _COMMAND_TAG: command})
+    for run in instance.get_runs(filters):
+        if run.status == dg.DagsterRunStatus.SUCCESS:
+            break
+        events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
+        failed = {
+            event.asset_check_evaluation_data.asset_key
+            for event in events
+            if event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed
+        }
+        made = {event.asset_key for event in events if event.event_type_value == "ASSET_MATERIALIZATION"}
+        finished |= {key for key in made - failed if key is not None}
+    return {key for key in finished if any(store.path(name, key.path[-1], part).is_file() for part in (batch, None))}
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> int:

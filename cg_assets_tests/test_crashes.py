@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sqlite3
 from pathlib import Path
@@ -47,15 +46,14 @@ VICTIMS = ["everything killed", "step killed"]
 def undisturbed(tmp_path_factory):
     """A home in which nobody killed the same commands."""
     own = prepared(tmp_path_factory.mktemp("undisturbed") / "home")
-    for arguments in (SAMPLE, TRAIN_DATA, TRAIN):
+    for arguments in (SAMPLE, TRAIN):
         done = own(*arguments)
         assert done.returncode == 0, done.stderr
     return own
 
 
 SAMPLE = ("run", "many_frames", "--select", "trajectories")
-TRAIN_DATA = ("run", "long_training", "--select", "trajectories", "mapped_forces")
-TRAIN = ("run", "long_training", "--select", "potential_unbiased")
+TRAIN = ("run", "long_training", "--select", "trajectories", "mapped_forces", "potential_unbiased")
 
 
 def prepared(home: Path) -> Command:
@@ -202,8 +200,6 @@ def test_killed_while_writing(own, undisturbed):
 
 @pytest.mark.parametrize("whole_group", [True, pytest.param(False, marks=pytest.mark.slow)], ids=VICTIMS)
 def test_killed_while_training(own, undisturbed, whole_group):
-    for stage in ("trajectories", "mapped_forces"):
-        shutil.copytree(folder_of(undisturbed, "long_training", stage), folder_of(own, "long_training", stage))
     stage = folder_of(own, "long_training", "potential_unbiased")
 
     def training():
@@ -216,8 +212,11 @@ def test_killed_while_training(own, undisturbed, whole_group):
     (checkpoint,) = stage.glob(".checkpoint-*.pt")
     finished_epochs = epochs_of(checkpoint)
     assert 1 <= finished_epochs < 50
+    sampled = ParquetStore(own.home).path("long_training", "trajectories", "0000").stat()
     done = own(*TRAIN)
     assert done.returncode == 0, done.stderr
+    assert "going on where the last run stopped: 2 of 3 stages are finished" in done.stdout
+    assert ParquetStore(own.home).path("long_training", "trajectories", "0000").stat() == sampled
     assert results(own) == results(undisturbed, "long_training")
     table = ParquetStore(own.home).read_table("long_training", "potential_unbiased")
     assert table.column("epoch").to_pylist() == list(range(1, 51))

@@ -18,6 +18,7 @@ from small_systems import LEFT_ONLY, SMALL_WELLS
 from cg_assets.analysis.labels import check_equilibration
 from cg_assets.assets import build_assets
 from cg_assets.resources import build_resources
+from cg_assets.resources.console import step_failure_cause
 from cg_assets.resources.tracking import ModelTracking
 from cg_assets.sampling.build import build_sampler
 from cg_assets.storage.parquet import content_hash, verify
@@ -38,11 +39,11 @@ PARENTS = {
     "relabelled_forces": ["biased_samples/0000"],
     "potential_unbiased": ["mapped_forces/0000"],
     "potential_biased": ["relabelled_forces/0000"],
-    "cg_simulation_unbiased": ["potential_unbiased"],
-    "cg_simulation_biased": ["potential_biased"],
-    "evaluation_unbiased": ["cg_simulation_unbiased", "reference"],
-    "evaluation_biased": ["cg_simulation_biased", "reference"],
-    "comparison": ["evaluation_biased", "evaluation_unbiased"],
+    "cg_simulation_unbiased": ["mapped_forces/0000", "potential_unbiased"],
+    "cg_simulation_biased": ["potential_biased", "relabelled_forces/0000"],
+    "evaluation_unbiased": ["cg_simulation_unbiased", "mapped_forces/0000", "reference"],
+    "evaluation_biased": ["cg_simulation_biased", "reference", "relabelled_forces/0000"],
+    "comparison": ["evaluation_biased", "evaluation_unbiased", "reference"],
 }
 
 
@@ -271,6 +272,10 @@ def test_a_bias_that_leaves_a_hidden_barrier_is_stopped(home):
     assert store.path("left_only", "biased_samples", "0000").is_file(), "the frames are kept to be looked at"
     assert not store.path("left_only", "relabelled_forces", "0000").exists()
     assert ModelTracking(None, home).models() == []
+    later = materialize(system, home, instance, stages=["relabelled_forces", "potential_biased"])
+    assert not later.success
+    (failure,) = [event for event in later.all_events if event.event_type_value == "STEP_FAILURE"]
+    assert "batch 0000 failed conditional_equilibration" in step_failure_cause(failure)
 
 
 @pytest.mark.parametrize("name", ["muller_brown", "muller_brown_diagonal"])

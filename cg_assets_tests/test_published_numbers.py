@@ -1,4 +1,4 @@
-"""The shipped systems at full settings reach the accuracy that the README promises; an hour on two cores."""
+"""The shipped systems at full settings reach their accuracy; an hour on two cores."""
 
 from __future__ import annotations
 

@@ -163,6 +163,7 @@ def _evaluate_model_potential(
     data: Frames,
 ) -> EvaluationResult:
     (name,) = system.variable_names
+    simulation = simulation.of_window(UNBIASED)
     thermal_energy, energy_unit = system.thermal_energy, unit("energy", system.units)
     settings = system.evaluation.reference
     interval = settings.range if isinstance(settings, QuadratureReference) else tuple(reference.bins.edges[0][[0, -1]])
@@ -201,10 +202,15 @@ def _evaluate_model_potential(
         inside = (fine >= region.limits[name][0]) & (fine <= region.limits[name][1])
         share = float(weight[inside].sum() / weight.sum())
         population = basin_population(simulated, region.limits, simulation.replica, simulation.time)
-        quantities[f"population {basin}"] = (
-            Estimate(share, population.standard_error),
-            reference.populations[basin],
-        )
+        error_of_share = math.nan
+        if covered:
+            # The labels' own error to first order, along the model's density on the labels' grid.
+            density = np.exp(-(np.interp(labels.grid, grid, model) - model.min())) * np.gradient(labels.grid)
+            density /= density.sum()
+            there = (labels.grid >= region.limits[name][0]) & (labels.grid <= region.limits[name][1])
+            slope = density * (there - density[there].sum()) / thermal_energy
+            error_of_share = math.sqrt(max(0.0, float(slope @ labels.covariance @ slope)))
+        quantities[f"population {basin}"] = (Estimate(share, error_of_share), reference.populations[basin])
         quantities[f"population {basin} in the CG simulation"] = (population, Estimate(share, 0.0))
     surface = free_energy_surface(
         simulated[name], reference.bins, thermal_energy, simulation.replica, simulation.time, unit=energy_unit

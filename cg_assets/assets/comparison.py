@@ -36,11 +36,11 @@ def read_comparison(store: "ParquetStore", system: SystemSpec) -> "Comparison":
 def build_comparison(system: SystemSpec) -> dg.AssetsDefinition:
     """The asset that puts the evaluations of all potentials side by side."""
     stage = "comparison"
-    evaluations = [f"evaluation_{name}" for name in system.potentials]
+    inputs = [*(f"evaluation_{name}" for name in system.potentials), "reference"]
 
     @dg.asset(
         key=asset_key(system, stage),
-        deps=[asset_key(system, evaluation) for evaluation in evaluations],
+        deps=[asset_key(system, source) for source in inputs],
         group_name=system.name,
         code_version=CODE_VERSION,
         kinds={"parquet", "matplotlib"},
@@ -51,7 +51,7 @@ def build_comparison(system: SystemSpec) -> dg.AssetsDefinition:
 
         files = store.open()
         result = read_comparison(files, system)
-        upstream = files.upstream(*(f"{system.name}/{evaluation}" for evaluation in evaluations))
+        upstream = files.upstream(*(f"{system.name}/{source}" for source in inputs))
         files.write_table(result.columns(), provenance(context, system, stage, CODE_VERSION, upstream=upstream))
         record_in_catalogue(files, system, stage)
         return dg.MaterializeResult(

@@ -8,14 +8,13 @@ import dagster as dg
 from cg_assets import checks
 from cg_assets.assets.simulations import frozen_bias
 from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
-from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
+from cg_assets.resources import StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec, seed_of
 
 if TYPE_CHECKING:
     from cg_assets.analysis.reference import Reference
     from cg_assets.frames import Frames
-    from cg_assets.resources.device import Device
     from cg_assets.storage.store import ParquetStore
 
 CODE_VERSION = "1"
@@ -77,7 +76,6 @@ def judge_again(
     reference: "Reference",
     data: "Frames",
     bias: Any,
-    device: "Device",
 ) -> dict[str, float]:
     """Figures of merit, on the present reference, of a version that was judged by an earlier one.
 
@@ -94,10 +92,8 @@ def judge_again(
     if config["bead_names"] != network_config(system)["bead_names"]:
         return unfit
     try:
-        simulated = run_cg_simulation(system, module, data, bias, device=device.torch_name)
+        simulated = run_cg_simulation(system, module, data, bias)
     except SamplingError:
-        return unfit
-    if simulated.stable_replicas < 2:
         return unfit
     result = evaluate(system, energy_function(module), reference, simulated.frames, simulated.summary(), data)
     return result.metrics() | {"pmf_error": result.pmf_error.value}
@@ -111,7 +107,7 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        deps=[asset_key(system, f"cg_simulation_{name}"), asset_key(system, "reference")],
+        deps=[asset_key(system, source) for source in (f"cg_simulation_{name}", labels, "reference")],
         group_name=system.name,
         code_version=CODE_VERSION,
         kinds={"parquet", "mlflow"},
@@ -120,14 +116,12 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         check_specs=checks.evaluation_specs(system, key),
     )
     def evaluation(
-        context: dg.AssetExecutionContext,
-        store: StoreResource,
-        tracking: TrackingResource,
-        device: DeviceResource,
+        context: dg.AssetExecutionContext, store: StoreResource, tracking: TrackingResource
     ) -> dg.MaterializeResult:
         from cg_assets.analysis.evaluation import evaluate
         from cg_assets.analysis.figures import evaluation_figures
         from cg_assets.potentials.energies import energy_function
+        from cg_assets.training.setup import drawn_frames
 
         files = store.open()
         client = tracking.open()
@@ -135,7 +129,9 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         model_name, version = simulated["registered_model"], simulated["version"]
         module, _ = client.load(model_name, version)
         reference = read_reference(files, system)
-        data = files.read_frames(system.name, labels, files.batches(system.name, labels))
+        trained = files.describe(system.name, f"potential_{name}").metadata.upstream_data_versions
+        batches = [key.split("/")[2] for key in trained]
+        data = drawn_frames(system, files.read_frames(system.name, labels, batches), system.potentials[name].frames)
         result = evaluate(
             system,
             energy_function(module),
@@ -145,7 +141,7 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             data=data,
         )
         figures = evaluation_figures(system, name, reference, result, data)
-        upstream = files.upstream(f"{system.name}/cg_simulation_{name}", f"{system.name}/reference")
+        upstream = files.upstream(f"{system.name}/cg_simulation_{name}", *trained, f"{system.name}/reference")
         metadata = provenance(
             context,
             system,
@@ -171,15 +167,8 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         decision = client.decide_champion(model_name, version, metrics, **facts)
         if decision.rejudge is not None:
             context.log.info(f"champion {decision.rejudge} was judged by another reference; judging it by this one")
-            with device.lease() as leased:
-                earlier = judge_again(
-                    system,
-                    *client.load(model_name, decision.rejudge),
-                    reference,
-                    data,
-                    frozen_bias(files, system),
-                    leased,
-                )
+            earlier_model = client.load(model_name, decision.rejudge)
+            earlier = judge_again(system, *earlier_model, reference, data, frozen_bias(files, system)[0])
             decision = client.decide_champion(model_name, version, metrics, **facts, champion_metrics=earlier)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage)),

@@ -6,7 +6,15 @@ from dataclasses import replace
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, with_file
+from cg_assets.assets.stage import (
+    asset_key,
+    mark_failed,
+    picture,
+    provenance,
+    record_in_catalogue,
+    sound_batches,
+    with_file,
+)
 from cg_assets.automation import batches_of
 from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
@@ -47,7 +55,7 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         batch = context.partition_key
         started = time.monotonic()
         files = store.open()
-        samples = files.read_frames(system.name, source, [batch])
+        samples = files.read_frames(system.name, source, sound_batches(files, system, source, [batch]))
         samples = samples.select(~samples.probe)
         force_map = fit_force_map(system, samples)
         frames = map_frames(system, samples, force_map)
@@ -64,7 +72,15 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
             force_map=force_map.to_json(),
             noise_floor=noise.to_json(),
         )
-        files.write_frames(frames, mapped(metadata, system), batch)
+        metadata = mapped(metadata, system)
+        files.write_frames(frames, metadata, batch)
+        check_results = checks.judge_forces(
+            system,
+            files.read_frames(system.name, stage, [batch]),
+            ForceMap.from_json(files.describe(system.name, stage, batch).metadata.extra["force_map"]),
+            noise,
+        )
+        mark_failed(files, frames, metadata, batch, check_results)
         record_in_catalogue(files, system, stage, batch)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
@@ -81,12 +97,7 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
                 stage,
                 batch,
             ),
-            check_results=checks.judge_forces(
-                system,
-                files.read_frames(system.name, stage, [batch]),
-                ForceMap.from_json(files.describe(system.name, stage, batch).metadata.extra["force_map"]),
-                noise,
-            ),
+            check_results=check_results,
         )
 
     return forces

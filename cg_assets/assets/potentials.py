@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, with_file
+from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, sound_batches, with_file
 from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
@@ -53,7 +53,7 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
 
         client = tracking.open()
         files = store.open()
-        batches = files.batches(system.name, settings.labels)
+        batches = sound_batches(files, system, settings.labels)
         infos = [files.describe(system.name, settings.labels, batch) for batch in batches]
         frames = [files.read_frames(system.name, settings.labels, [batch]) for batch in batches]
         upstream = files.upstream(*(f"{system.name}/{settings.labels}/{batch}" for batch in batches))
@@ -87,9 +87,11 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
                 seed=system.training.seed,
                 device=leased.torch_name,
                 checkpoint=checkpoint,
-                on_epoch=lambda row: client.log_epoch({**row, "noise_floor": floor.value}, step=int(row["epoch"])),
+                on_epoch=lambda row: client.log_epoch(row, step=int(row["epoch"])),
                 progress=log_progress(context.log),
+                noise_floor=floor.value,
             )
+            client.log_epoch({"registered_held_out_loss": result.held_out_loss}, step=result.best_epoch)
             figure = training_figure(system, name, result.history, floor)
             client.log_figure(figure, "training")
             save_potential(Path(scratch) / "potential", result.module, config)
@@ -98,7 +100,8 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         seconds = time.monotonic() - started
         weights = weights_hash(result.module)
         files.write_table(
-            {column: [row[column] for row in result.history] for column in result.history[0]},
+            # Without the seconds: the same training gives the same file.
+            {column: [row[column] for row in result.history] for column in result.history[0] if column != "seconds"},
             provenance(
                 context,
                 system,

@@ -5,7 +5,7 @@ import time
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, with_file
+from cg_assets.assets.stage import asset_key, mark_failed, picture, provenance, record_in_catalogue, with_file
 from cg_assets.automation import batches_of
 from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
@@ -52,22 +52,23 @@ def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         with files.pieces(system.name, stage, batch, system.hash_of(*sections), seed, CODE_VERSION) as pieces:
             sampler = build_sampler(system, plan, seed)
             summary = run_sampler(sampler, pieces, log_progress(context.log))
-            pieces.finish(
-                provenance(
-                    context,
-                    system,
-                    stage,
-                    CODE_VERSION,
-                    seed=seed,
-                    plan=plan.model_dump(mode="json"),
-                    bias=summary["bias"],
-                    kinetic_temperature=[summary["kinetic_temperature"], summary["kinetic_temperature_error"]],
-                )
+            metadata = provenance(
+                context,
+                system,
+                stage,
+                CODE_VERSION,
+                seed=seed,
+                plan=plan.model_dump(mode="json"),
+                bias=summary["bias"],
+                kinetic_temperature=[summary["kinetic_temperature"], summary["kinetic_temperature_error"]],
             )
+            pieces.finish(metadata)
         seconds = time.monotonic() - started
-        record_in_catalogue(files, system, stage, batch)
         frames = files.read_frames(system.name, stage, [batch])
         equilibration = None if plan.bias is None else check_equilibration(system, plan, frames)
+        check_results = checks.judge_samples(system, plan, frames, summary, equilibration)
+        mark_failed(files, frames, metadata, batch, check_results)
+        record_in_catalogue(files, system, stage, batch)
         figures = {"figure": picture(sampling_figure(system, frames), "sampled collective variables")}
         if equilibration is not None:
             figures["conditional_equilibration"] = picture(
@@ -91,7 +92,7 @@ def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
                 stage,
                 batch,
             ),
-            check_results=checks.judge_samples(system, plan, frames, summary, equilibration),
+            check_results=check_results,
         )
 
     return samples

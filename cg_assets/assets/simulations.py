@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, with_file
-from cg_assets.errors import SamplingError
+from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, sound_batches, with_file
 from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
@@ -20,12 +19,16 @@ if TYPE_CHECKING:
 CODE_VERSION = "1"
 
 
-def frozen_bias(files: "ParquetStore", system: SystemSpec) -> Mapping[str, Any] | None:
-    """The bias of the enhanced CG run: that of the first biased batch; None where the system asks for no such run."""
+def frozen_bias(files: "ParquetStore", system: SystemSpec) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """The bias of the enhanced CG run, that of the first biased batch, and the data key of the file that holds it.
+
+    None and no key where the system asks for no such run.
+    """
     if not system.cg_simulation.enhanced_duration:
-        return None
-    first = files.batches(system.name, "relabelled_forces")[0]
-    return files.describe(system.name, "relabelled_forces", first).metadata.extra["bias"]
+        return None, []
+    first = sound_batches(files, system, "relabelled_forces")[0]
+    bias = files.describe(system.name, "relabelled_forces", first).metadata.extra["bias"]
+    return bias, [f"{system.name}/relabelled_forces/{first}"]
 
 
 def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
@@ -33,10 +36,11 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     stage = f"cg_simulation_{name}"
     labels = system.potentials[name].labels
     key = asset_key(system, stage)
+    read = {labels, "relabelled_forces"} if system.cg_simulation.enhanced_duration else {labels}
 
     @dg.asset(
         key=key,
-        deps=[asset_key(system, f"potential_{name}")],
+        deps=[asset_key(system, source) for source in (f"potential_{name}", *sorted(read))],
         group_name=system.name,
         code_version=CODE_VERSION,
         kinds={"pytorch", "parquet"},
@@ -58,9 +62,9 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         files = store.open()
         trained = files.describe(system.name, f"potential_{name}").metadata.extra
         module, _ = tracking.open().load(trained["registered_model"], trained["version"])
-        label_batches = files.batches(system.name, labels)
+        label_batches = sound_batches(files, system, labels)
         data = files.read_frames(system.name, labels, label_batches)
-        bias = frozen_bias(files, system)
+        bias, bias_keys = frozen_bias(files, system)
         started = time.monotonic()
         with device.lease() as leased:
             result = run_cg_simulation(
@@ -68,13 +72,6 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             )
             used = leased.description
         seconds = time.monotonic() - started
-        if result.stable_replicas < 2:
-            raise SamplingError(
-                f"{system.name}: {result.stable_replicas} of {result.replicas} replicas of the CG simulation with "
-                f"potential {name} stayed stable, which leaves nothing to judge it by; train it longer or on more "
-                f"frames (training.epochs is {system.training.epochs}), or lower cg_simulation.timestep "
-                f"(now {system.cg_simulation.timestep})"
-            )
         files.write_frames(
             result.frames,
             provenance(
@@ -82,7 +79,13 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
                 system,
                 stage,
                 CODE_VERSION,
-                upstream=files.upstream(f"{system.name}/potential_{name}"),
+                upstream=files.upstream(
+                    *{
+                        f"{system.name}/potential_{name}",
+                        *(f"{system.name}/{labels}/{batch}" for batch in label_batches),
+                        *bias_keys,
+                    }
+                ),
                 seed=system.cg_simulation.seed,
                 registered_model=trained["registered_model"],
                 version=trained["version"],

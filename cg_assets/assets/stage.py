@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cg_assets.errors import StorageError
 from cg_assets.storage.schemas import FileMetadata, variable_units
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
+    from cg_assets.frames import Frames
     from cg_assets.storage.store import ParquetStore
+
+FAILED = "failed_checks"
+"""Key of a file's metadata: the names of its checks that failed."""
 
 
 def asset_key(system: SystemSpec, stage: str) -> dg.AssetKey:
@@ -40,6 +47,35 @@ def provenance(
         variable_units=variable_units(system),
         extra={"specification": system.content_hash} | extra,
     )
+
+
+def mark_failed(
+    store: ParquetStore,
+    frames: Frames,
+    metadata: FileMetadata,
+    batch: str,
+    results: Sequence[dg.AssetCheckResult],
+) -> None:
+    """Write into the file of a batch which of its checks failed, so that later runs do not use it either."""
+    failed = [str(result.check_name) for result in results if not result.passed]
+    if failed:
+        store.write_frames(frames, replace(metadata, extra=metadata.extra | {FAILED: failed}), batch)
+
+
+def sound_batches(store: ParquetStore, system: SystemSpec, stage: str, batches: list[str] | None = None) -> list[str]:
+    """Those of some batches (None: all) whose checks passed.
+
+    Raises:
+        StorageError: there is none.
+    """
+    known = store.batches(system.name, stage) if batches is None else batches
+    facts = {batch: store.describe(system.name, stage, batch).metadata.extra for batch in known}
+    failed = {batch: extra[FAILED] for batch, extra in facts.items() if FAILED in extra}
+    sound = [batch for batch in known if batch not in failed]
+    if not sound:
+        why = "; ".join(f"batch {batch} failed {', '.join(checks)}" for batch, checks in failed.items()) or "no data"
+        raise StorageError(f"{system.name}/{stage}: nothing to go on with: {why}; sample with another plan or batch")
+    return sound
 
 
 def with_file(

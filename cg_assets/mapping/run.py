@@ -23,12 +23,12 @@ from cg_assets.systems.spec import BeadMapping, SystemSpec
 _BLOCK = 8192
 
 
-def fit_force_map(system: SystemSpec, frames: Frames) -> ForceMap:
+def fit_force_map(system: SystemSpec, frames: Frames | None) -> ForceMap:
     """The force map that a system asks for, checked to be valid.
 
     Args:
         system: the system; `mapping.force_map` says which map.
-        frames: atomistic frames with unbiased forces; only an optimal map is fitted to them.
+        frames: atomistic frames with unbiased forces; only an optimal map is fitted to them, others need none.
 
     Raises:
         ForceMapError: the map is not valid under the molecule's constraints; the message names the atoms.
@@ -41,7 +41,7 @@ def fit_force_map(system: SystemSpec, frames: Frames) -> ForceMap:
     elif system.mapping.force_map == "group":
         force_map = group_map(cg_map, constraints)
     else:
-        if frames.forces is None:
+        if frames is None or frames.forces is None:
             raise ForceMapError(
                 "the frames hold no forces to fit an optimal force map to; set mapping.force_map to group"
             )

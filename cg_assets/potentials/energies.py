@@ -19,13 +19,15 @@ def energy_function(module: torch.nn.Module) -> Callable[[NDArray], NDArray[np.f
     """The energy of a potential: positions `(n_frames, n_beads, dimension)` to `(n_frames,)` [kJ/mol or reduced]."""
     import torch
 
+    device = next(module.buffers()).device
+
     def energy(positions: NDArray) -> NDArray[np.float64]:
         with torch.no_grad():
             parts = [
-                module(torch.as_tensor(np.asarray(positions[first : first + _BLOCK], dtype=np.float32)))
+                module(torch.as_tensor(np.asarray(positions[first : first + _BLOCK], dtype=np.float32)).to(device))
                 for first in range(0, len(positions), _BLOCK)
             ]
-        return torch.cat(parts).double().numpy()
+        return torch.cat(parts).double().cpu().numpy()
 
     return energy
 

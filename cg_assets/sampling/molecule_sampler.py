@@ -345,7 +345,7 @@ class MoleculeSampler:
 
     def _identity(self) -> str:
         plan = json.dumps(self._plan.model_dump(mode="json"), sort_keys=True)
-        digest = self._system.content_hash
+        digest = self._system.hash_of("model", "temperature", "collective_variables")
         return f"system {self._system.name} ({digest}), seed {self._seed}, platform {self.platform}, plan {plan}"
 
     def _bias_definition(self) -> dict[str, Any] | None:

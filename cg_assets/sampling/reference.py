@@ -114,7 +114,7 @@ def reference_hash(system: SystemSpec) -> str:
 
 
 def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Progress | None = None) -> ReferenceDensity:
-    """Run the reference plan of a molecule; go on where an interrupted run stopped.
+    """Run the reference plan of a molecule; go on where an interrupted run of the same plan stopped.
 
     Args:
         system: a molecule whose evaluation.reference is `long_runs`.
@@ -123,7 +123,7 @@ def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Prog
         progress: called after each piece of work.
 
     Raises:
-        SamplingError: a run blew up, or a checkpoint belongs to another plan.
+        SamplingError: a run blew up.
     """
     from cg_assets.sampling.molecule_sampler import MoleculeSampler
 
@@ -135,8 +135,8 @@ def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Prog
         sampler = MoleculeSampler(system, reference.plan, run_seed)
         histogram = _Histogram(system, edges)
         path = Path(directory) / f"run_{run}.npz"
-        if path.exists():
-            _restore(path, sampler, histogram)
+        if path.exists() and not _restore(path, sampler, histogram):
+            path.unlink()
         total = sampler.n_chunks * reference.runs
         for piece in range(int(sampler.state()["next"]), sampler.n_chunks):
             frames = sampler.next_chunk()
@@ -296,9 +296,16 @@ def _store(path: Path, sampler: Any, histogram: _Histogram) -> None:
         np.savez(stream, allow_pickle=False, **own, **sampler.state())
 
 
-def _restore(path: Path, sampler: Any, histogram: _Histogram) -> None:
+def _restore(path: Path, sampler: Any, histogram: _Histogram) -> bool:
+    """Go on from a checkpoint; False for one of another model, plan or histogram, which is of no use any more."""
     with np.load(path, allow_pickle=False) as archive:
         state = {name: archive[name] for name in archive.files}
-    sampler.restore(state)
+    if state["histogram"].shape != histogram.values.shape:
+        return False
+    try:
+        sampler.restore(state)
+    except SamplingError:
+        return False
     histogram.values = state["histogram"]
     histogram.offset = float(state["offset"])
+    return True

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cg_assets.analysis.collective_variables import collective_variables
 from cg_assets.analysis.evaluation import ENHANCED, UNBIASED
+from cg_assets.errors import SamplingError
 from cg_assets.frames import Frames
 from cg_assets.mapping.maps import build_map
 from cg_assets.potentials.energies import energy_function
@@ -81,6 +82,9 @@ def run_cg_simulation(
         bias: definition of the frozen bias for the enhanced run; None for no such run.
         device: `cpu` or `cuda`.
         progress: told of the steps.
+
+    Raises:
+        SamplingError: fewer than two replicas of a run stayed stable.
     """
     settings = system.cg_simulation
     generator = np.random.default_rng(settings.seed)
@@ -99,7 +103,14 @@ def run_cg_simulation(
             device=device,
             temperature=system.temperature,
             duration=duration,
+            box=None if data.box is None else data.box[0],
         )
+        if (stable := int((~trajectory.exploded).sum())) < 2:
+            raise SamplingError(
+                f"{system.name}: {stable} of {settings.replicas} replicas of the CG simulation stayed stable, which "
+                f"leaves nothing to judge the potential by; train it longer or on more frames (training.epochs is "
+                f"{system.training.epochs}), or lower cg_simulation.timestep (now {settings.timestep})"
+            )
         frames = trajectory.stable_frames
         zeros = np.zeros(len(frames))
         variables = collective_variables(system, cg_map, frames.positions)

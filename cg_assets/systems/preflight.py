@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from cg_assets.systems.spec import Molecule, SystemSpec
+from cg_assets.systems.spec import BeadMapping, LongRunReference, Molecule, SystemSpec
 
 
 def check_system(system: SystemSpec) -> None:
-    """Build the molecule, its map and the first potential, so that a mistake shows before any long work.
+    """Build the molecule, its map and a force map that needs no frames, and read a finished reference.
 
     Raises:
         SystemSpecError: a field does not fit the topology or the force field.
+        ForceMapError: the force map is not valid under the constraints.
+        StorageError: the reference cannot be read, or belongs to another model or plan.
     """
     if isinstance(system.model, Molecule):
         from cg_assets.systems.builders import build_molecule
@@ -18,3 +20,12 @@ def check_system(system: SystemSpec) -> None:
     from cg_assets.mapping.maps import build_map
 
     build_map(system)
+    if isinstance(system.mapping, BeadMapping) and system.mapping.force_map != "optimal":
+        from cg_assets.mapping.run import fit_force_map
+
+        fit_force_map(system, None)
+    reference = system.evaluation.reference
+    if isinstance(reference, LongRunReference) and reference.file is not None:
+        from cg_assets.sampling.reference import read_reference
+
+        read_reference(system)

@@ -202,6 +202,8 @@ class MetadynamicsBias(Strict):
     def _widths_given(self) -> MetadynamicsBias:
         if set(self.width) != set(self.collective_variables):
             raise ValueError(f"width gives {sorted(self.width)}; it must give each of {self.collective_variables}")
+        if self.deposition < self.pace:
+            raise ValueError(f"deposition {self.deposition} is shorter than pace {self.pace}: no hill would be laid")
         return self
 
 
@@ -286,6 +288,12 @@ class Sampling(Strict):
 # --------------------------------------------------------------------------------------- potentials
 
 
+def _rising(limits: tuple[float, float]) -> tuple[float, float]:
+    if not limits[0] < limits[1]:
+        raise ValueError(f"{list(limits)} does not rise; give the lower limit first")
+    return limits
+
+
 class RadialBasisNetwork(Strict):
     """One-dimensional PMF: Gaussian basis functions of the CG coordinate and a small dense network."""
 
@@ -295,6 +303,8 @@ class RadialBasisNetwork(Strict):
     basis_functions: PositiveInt = 100
     basis_width: PositiveFloat
     hidden: list[PositiveInt] = [128, 128]
+
+    _rises = field_validator("range")(_rising)
 
 
 class MessagePassingNetwork(Strict):
@@ -326,7 +336,7 @@ class Training(Strict):
 class CGSimulation(Strict):
     """Langevin dynamics of the beads with the trained potential. All times [ps, or reduced]."""
 
-    replicas: PositiveInt
+    replicas: int = Field(ge=2)
     timestep: PositiveFloat
     friction: PositiveFloat
     burn_in: float = Field(default=0.0, ge=0.0)
@@ -335,6 +345,14 @@ class CGSimulation(Strict):
     enhanced_duration: float = Field(default=0.0, ge=0.0)
     """Length of a second run under the frozen bias of the biased samples, reweighted exactly; 0 for none."""
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> CGSimulation:
+        for name in ("duration", "enhanced_duration"):
+            value = getattr(self, name)
+            if 0 < value < self.frame_interval:
+                raise ValueError(f"{name} {value} is shorter than frame_interval {self.frame_interval}")
+        return self
 
 
 class Potential(Strict):
@@ -355,6 +373,8 @@ class QuadratureReference(Strict):
     range: tuple[float, float]
     """Interval of the CG coordinate over which errors are measured."""
 
+    _rises = field_validator("range")(_rising)
+
 
 class LongRunReference(Strict):
     """Independent long runs, each under its own frozen metadynamics bias; their disagreement is the error bar."""
@@ -372,7 +392,12 @@ Reference = Annotated[QuadratureReference | LongRunReference, Field(discriminato
 class Basin(Strict):
     """A region of collective-variable space whose population is reported."""
 
-    limits: dict[Name, tuple[float, float]]
+    limits: dict[Name, tuple[float, float]] = Field(min_length=1)
+
+    @field_validator("limits")
+    @classmethod
+    def _limits_rise(cls, value: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        return {name: _rising(limits) for name, limits in value.items()}
 
 
 class Evaluation(Strict):
@@ -431,6 +456,14 @@ class SystemSpec(Strict):
         for name, potential in self.potentials.items():
             if potential.labels == "relabelled_forces" and self.sampling.biased is None:
                 raise ValueError(f"potentials.{name} learns from relabelled_forces, but sampling.biased is missing")
+        if self.cg_simulation.enhanced_duration:
+            if self.sampling.biased is None:
+                raise ValueError("cg_simulation.enhanced_duration needs the bias of sampling.biased, which is missing")
+            if isinstance(self.sampling.biased.bias, UmbrellaBias):
+                raise ValueError(
+                    "cg_simulation.enhanced_duration runs under one frozen bias, and umbrella windows are many; set it "
+                    "to 0 or sample with metadynamics or a static bias"
+                )
         return self
 
     @staticmethod
@@ -469,6 +502,11 @@ class SystemSpec(Strict):
                     "CG coordinates, so biasing it would change the mean force; choose atoms that are beads"
                 )
         box, cutoff = model.box, self.network.cutoff
+        if box is not None and cutoff is None:
+            raise ValueError(
+                f"network.cutoff is null, but the molecule is in a periodic box of {box} nm: give a cutoff of at most "
+                f"{box / 2} nm"
+            )
         if box is not None and cutoff is not None and cutoff > box / 2:
             raise ValueError(f"network.cutoff {cutoff} nm is beyond half the box ({box / 2} nm); lower it")
         if model.pdb is not None and not (self.folder / model.pdb).is_file():

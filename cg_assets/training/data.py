@@ -16,6 +16,19 @@ BLOCKS_PER_REPLICA = 10
 """Contiguous stretches of time into which each replica is cut; a stretch is trained on or held out as a whole."""
 
 
+def drawn_rows(count: int, n_frames: int, seed: int) -> NDArray[np.int64]:
+    """Numbers of `n_frames` of `count` frames, drawn at random without replacement and sorted.
+
+    Raises:
+        TrainingError: there are fewer frames than asked for.
+    """
+    if n_frames > count:
+        raise TrainingError(
+            f"{n_frames} frames were asked for and {count} exist; sample more batches or lower `frames`"
+        )
+    return np.sort(np.random.default_rng(seed).choice(count, n_frames, replace=False))
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Frames with force labels.
@@ -102,12 +115,7 @@ class TrainingData:
         Raises:
             TrainingError: there are fewer frames than asked for.
         """
-        if n_frames > len(self):
-            raise TrainingError(
-                f"{n_frames} frames were asked for and {len(self)} exist; sample more batches or lower `frames`"
-            )
-        chosen = np.random.default_rng(seed).choice(len(self), n_frames, replace=False)
-        return self.select(np.sort(chosen))
+        return self.select(drawn_rows(len(self), n_frames, seed))
 
     def split(self, held_out_fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:
         """Training and held-out frames: whole groups, drawn at random until the fraction is reached.

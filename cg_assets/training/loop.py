@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from torch import Tensor
 from cg_assets.errors import DeviceError, TrainingError
 from cg_assets.potentials.networks import RadialBasis, build_potential, energy_and_forces
 from cg_assets.progress import Progress
+from cg_assets.storage.atomic import atomic_file
 from cg_assets.training.data import TrainingData
 from cg_assets.training.optimizer import MatrixMomentum
 from cg_assets.training.torques import BondTorques
@@ -281,13 +281,8 @@ class _Run:
             "best_weights": self.best_weights,
             "seconds": self.seconds,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with atomic_file(path) as temporary:
+            torch.save(content, temporary)
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint.

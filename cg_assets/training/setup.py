@@ -8,7 +8,7 @@ from cg_assets.errors import TrainingError
 from cg_assets.frames import Frames
 from cg_assets.mapping.maps import build_map
 from cg_assets.systems.spec import MessagePassingNetwork, RadialBasisNetwork, SystemSpec
-from cg_assets.training.data import TrainingData
+from cg_assets.training.data import TrainingData, drawn_rows
 
 
 def network_config(system: SystemSpec) -> dict[str, Any]:
@@ -26,6 +26,12 @@ def network_config(system: SystemSpec) -> dict[str, Any]:
         config["bead_types"] = list(cg_map.bead_types)
         config["bonds"] = [list(bond) for bond in cg_map.bonds]
     return config
+
+
+def drawn_frames(system: SystemSpec, frames: Frames, n_frames: int | None) -> Frames:
+    """Those of a potential's label frames that `training_data` draws; probe replicas are left out."""
+    frames = frames.select(~frames.probe)
+    return frames if n_frames is None else frames.select(drawn_rows(len(frames), n_frames, system.training.seed))
 
 
 def training_data(system: SystemSpec, batches: list[Frames], n_frames: int | None) -> TrainingData:
