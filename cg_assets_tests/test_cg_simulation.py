@@ -254,4 +254,4 @@ def test_progress_starts_and_duration():
 def test_wrong_input_is_explained(starts, masses, duration, message):
     module = _Module(lambda x: x.square().sum(dim=(1, 2)))
     with pytest.raises(SamplingError, match=message):
-        simulate(module, starts, masses, 1.0, _settings(duration=duration), seed=1)
+        simulate(module, starts, masses, 1.0, _settings(duration=10.0), seed=1, duration=duration)

@@ -328,6 +328,7 @@ def test_a_periodic_box_of_water_is_sampled(system, tmp_path):
         "cutoff": 0.8,
     }
     content["evaluation"]["reference"]["file"] = None
+    content["network"]["cutoff"] = 0.9
     boxed = SystemSpec.model_validate(content | {"folder": tmp_path})
     plan = make_plan(METADYNAMICS | {"deposition": 0.2}, replicas=1, burn_in=0.0, duration=0.08, timestep=0.002)
     plan = plan.model_copy(update={"starts": [{}]})

@@ -47,6 +47,9 @@ def put(path, value):
     return change
 
 
+UMBRELLA = {"type": "umbrella", "centers": [{"phi": -1.0}, {"phi": 1.0}], "force_constant": 50.0}
+
+
 @pytest.mark.parametrize(
     ("base", "change", "words"),
     [
@@ -64,6 +67,19 @@ def put(path, value):
         ("muller_brown", put("sampling.biased", None), ["relabelled_forces", "sampling.biased is missing"]),
         ("muller_brown", put("evaluation.collective_variables", ["q"]), ["'q'", "known are ['x']"]),
         ("muller_brown", put("network.type", "message_passing"), ["network"]),
+        ("muller_brown", put("network.range", [60, -10]), ["network", "range", "does not rise"]),
+        ("muller_brown", put("evaluation.reference.range", [46, 15]), ["reference", "range", "does not rise"]),
+        ("muller_brown", put("evaluation.basins.left.limits", {}), ["basins", "limits", "at least 1"]),
+        ("muller_brown", put("evaluation.basins.left.limits.x", [31.2, 0]), ["limits", "does not rise"]),
+        ("muller_brown", put("cg_simulation.duration", 2.0), ["duration 2.0", "frame_interval"]),
+        ("muller_brown", put("cg_simulation.replicas", 1), ["cg_simulation.replicas", "at least 2"]),
+        ("capped_alanine_quick", put("sampling.biased.bias.deposition", 0.5), ["deposition 0.5", "pace 1.0"]),
+        ("capped_alanine_quick", put("sampling.biased.bias", UMBRELLA), ["enhanced_duration", "umbrella"]),
+        (
+            "capped_alanine_implicit",
+            lambda content: content["model"].update(implicit_solvent=None, box=3.0, cutoff=1.0),
+            ["network.cutoff is null", "1.5 nm"],
+        ),
         ("muller_brown", put("name", "../../etc"), ["name"]),
         ("muller_brown", put("training.held_out_fraction", 0.9), ["held_out_fraction", "0.5"]),
         (

@@ -336,7 +336,7 @@ class Training(Strict):
 class CGSimulation(Strict):
     """Langevin dynamics of the beads with the trained potential. All times [ps, or reduced]."""
 
-    replicas: int = Field(ge=2)
+    replicas: PositiveInt
     timestep: PositiveFloat
     friction: PositiveFloat
     burn_in: float = Field(default=0.0, ge=0.0)
@@ -456,6 +456,8 @@ class SystemSpec(Strict):
         for name, potential in self.potentials.items():
             if potential.labels == "relabelled_forces" and self.sampling.biased is None:
                 raise ValueError(f"potentials.{name} learns from relabelled_forces, but sampling.biased is missing")
+        if self.cg_simulation.replicas < 2:
+            raise ValueError("cg_simulation.replicas is 1; give at least 2, whose scatter is the error of the results")
         if self.cg_simulation.enhanced_duration:
             if self.sampling.biased is None:
                 raise ValueError("cg_simulation.enhanced_duration needs the bias of sampling.biased, which is missing")
