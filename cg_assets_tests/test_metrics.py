@@ -1,5 +1,7 @@
 """Surfaces and figures of merit: exact values, errors against repeated experiments, missing basins."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,8 @@ from cg_assets.analysis.metrics import (
     surface_barrier,
     surface_rmse,
 )
-from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_energy_surface
+from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_energy_surface, umbrella_weights
+from cg_assets.sampling.biases import UmbrellaBias
 
 BINS = Bins.between([(-np.pi, np.pi)] * 2, 30)
 
@@ -225,3 +228,20 @@ class TestBasins:
         weights = np.tile([1.0, 3.0], 100)
         estimate = basin_population(variables, {"x": (0.5, 2)}, np.arange(200), weights=weights)
         assert estimate.value == pytest.approx(0.75)
+
+
+def test_umbrella_windows_are_joined_by_mbar():
+    centers = np.linspace(-2.5, 2.5, 11)
+    bias = UmbrellaBias([{"x": center} for center in centers], 4.0)
+    window = np.tile(np.arange(11), 300)
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(20):
+        # A unit normal density under windows of k = 4: normal with variance 1/(1 + k) and mean c k/(1 + k).
+        draws = rng.normal(0.8 * centers[window], math.sqrt(0.2))
+        weights = umbrella_weights(bias, {"x": draws}, window, 1.0)
+        shares.append(weights[draws > 1.5].sum() / weights.sum())
+    error = np.std(shares, ddof=1) / math.sqrt(len(shares))
+    exact = 0.5 * math.erfc(1.5 / math.sqrt(2))
+    assert error < 0.05 * exact
+    assert abs(np.mean(shares) - exact) < 4 * error

@@ -23,10 +23,11 @@ from cg_assets.analysis.metrics import (
 from cg_assets.analysis.monitors import BondMonitor, ChiralityMonitor, bond_monitor, chirality_monitor
 from cg_assets.analysis.noise import IntegratedPMF, integrate_mean_force
 from cg_assets.analysis.reference import Reference, reference_barrier
-from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_energy_surface
+from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_energy_surface, umbrella_weights
 from cg_assets.frames import Frames
 from cg_assets.mapping.maps import build_map
-from cg_assets.systems.spec import LinearMapping, QuadratureReference, SystemSpec
+from cg_assets.sampling import biases
+from cg_assets.systems.spec import LinearMapping, QuadratureReference, SystemSpec, Torsion, UmbrellaBias
 from cg_assets.units import unit
 
 EnergyFunction = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -302,7 +303,13 @@ def _weights(system: SystemSpec, frames: Frames) -> NDArray[np.float64] | None:
     """Weights that take a bias out of frames; None where there was none."""
     if frames.bias_energy is None or not np.any(frames.bias_energy):
         return None
-    return bias_weights(frames.bias_energy, system.thermal_energy)
+    bias = None if system.sampling.biased is None else system.sampling.biased.bias
+    if not isinstance(bias, UmbrellaBias) or frames.window is None:
+        return bias_weights(frames.bias_energy, system.thermal_energy)
+    held = {name for center in bias.centers for name in center}
+    angles = [name for name in held if isinstance(system.collective_variables.get(name), Torsion)]
+    windows = biases.UmbrellaBias(bias.centers, bias.force_constant, angles)
+    return umbrella_weights(windows, frames.collective_variables, frames.window, system.thermal_energy)
 
 
 def _with_stability(

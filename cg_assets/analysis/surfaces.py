@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.analysis.clusters import Bins, as_columns
 from cg_assets.analysis.estimates import independent_blocks, jackknife
+from cg_assets.sampling.biases import UmbrellaBias, Variables
 
 FloatArray = NDArray[np.float64]
 
@@ -84,6 +86,35 @@ def bias_weights(bias_energy: ArrayLike, thermal_energy: float) -> FloatArray:
     """
     reduced = np.asarray(bias_energy, dtype=np.float64) / thermal_energy
     return np.exp(reduced - reduced.max())
+
+
+def umbrella_weights(bias: UmbrellaBias, variables: Variables, window: ArrayLike, thermal_energy: float) -> FloatArray:
+    """Weights that take umbrella windows out of their frames (MBAR: Shirts and Chodera, J. Chem. Phys. 129, 124105).
+
+    Args:
+        bias: the windows.
+        variables: name to `(n_frames,)` collective variables.
+        window: `(n_frames,)` window of each frame.
+        thermal_energy: kT [energy unit].
+
+    Returns:
+        `(n_frames,)`, the largest being 1.
+    """
+    logging.getLogger("pymbar").setLevel(logging.ERROR)  # it would advertise another package
+    from pymbar import MBAR
+
+    numbers = np.asarray(window, dtype=np.int64)
+    order = np.argsort(numbers, kind="stable")
+    sorted_variables = {name: np.asarray(values, dtype=np.float64)[order] for name, values in variables.items()}
+    states = range(len(bias.centers))
+    reduced = np.stack([bias.energy(sorted_variables, np.full(len(order), state)) for state in states]) / thermal_energy
+    counts = np.bincount(numbers, minlength=len(bias.centers))
+    free_energies = MBAR(reduced, counts).f_k
+    sampled = counts > 0
+    logarithms = np.empty(len(order))
+    exponents = np.log(counts[sampled])[:, None] + free_energies[sampled][:, None] - reduced[sampled]
+    logarithms[order] = -np.logaddexp.reduce(exponents, axis=0)
+    return np.exp(logarithms - logarithms.max())
 
 
 def free_energy_surface(
