@@ -41,8 +41,8 @@ CLIP_FACTOR = 5.0
 TORQUE_WEIGHT = 10.0
 """Weight of a bond's torque against a bead's force, both in units of their own noise.
 
-The free energy along phi of capped alanine (104,000 frames, 15 epochs) was left wrong by 0.80, 0.37 and 0.17 kJ/mol, all
-0.23, with weights of 1, 5 and 30; with 30 the held-out loss rose by 3 %.
+The free energy along phi of capped alanine (104,000 frames, 15 epochs) was left wrong by 0.80, 0.37 and 0.17 kJ/mol,
+each with an error of 0.23, at weights of 1, 5 and 30; at 30 the held-out loss rose by 3 %.
 """
 CHECKPOINT_VERSION = 2
 
