@@ -163,8 +163,9 @@ def test_pdb_box_that_does_not_fit_is_explained(tmp_path, edge, words):
     topology.setPeriodicBoxVectors(np.eye(3) * edge)
     write_pdb(tmp_path / "box.pdb", topology, positions)
     model = {"sequence": None, "pdb": "box.pdb", "box": 2.5, "cutoff": 1.0, "implicit_solvent": None}
+    network = {"type": "message_passing", "cutoff": 1.0}
     with pytest.raises(SystemSpecError, match=words):
-        build_molecule(molecule_system(tmp_path, model=model))
+        build_molecule(molecule_system(tmp_path, model=model, network=network))
 
 
 def test_platform_is_chosen_by_size_and_environment(monkeypatch):
