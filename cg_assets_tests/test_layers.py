@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,11 @@ def test_loading_the_definitions_is_light(tmp_path):
     environment = {"PATH": "/usr/bin:/bin", "CG_ASSETS_HOME": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_every_file_is_part_of_the_installed_package():
+    settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    for path in PACKAGE.rglob("*"):
+        if path.is_file() and path.suffix not in {".py", ".pyc"}:
+            package = ".".join(path.parent.relative_to(PACKAGE.parent).parts)
+            assert any(path.match(pattern) for pattern in settings.get(package, [])), f"{path} is not installed"
