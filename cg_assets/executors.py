@@ -20,7 +20,20 @@ GPU_OP_TAGS: dict[str, Any] = {
 }
 """What a GPU step asks of Kubernetes or Ray; other executors ignore it."""
 
-_PRELOAD = ["cg_assets.definitions", "torch", "mlflow", "scipy.interpolate", "pyarrow.dataset", "matplotlib.pyplot"]
+_PRELOAD = [
+    "cg_assets.definitions",
+    "cg_assets.analysis.figures",
+    "torch",
+    "mlflow",
+    "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "opentelemetry.sdk.trace",
+    "git",
+    "numba",
+    "scipy.interpolate",
+    "pyarrow.dataset",
+    "matplotlib.pyplot",
+]
 
 
 def build_executor() -> dg.ExecutorDefinition:
