@@ -20,6 +20,6 @@ def is_gone(process: str) -> bool:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
-        return False
+    except PermissionError:  # it exists and is another user's
+        pass
     return False

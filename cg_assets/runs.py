@@ -66,20 +66,18 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         if partitions:
             instance.add_dynamic_partitions(partitions, [batch])
         set_gpu_slots(instance)
-        wanted = selection or [asset.key for asset in build_assets({name: system})]
         command = f"{__version__}/{system.content_hash}/{','.join(sorted(stages or []))}"
         finished = finished_before(instance, name, batch, command)
-        if remaining := [key for key in wanted if key not in finished]:
-            if finished:
-                print(f"going on where the last run stopped: {len(finished)} of {len(wanted)} stages are finished")
-            selection = remaining
+        remaining = [key for key in selection if key not in finished]
+        if finished and remaining:
+            print(f"going on where the last run stopped: {len(finished)} of {len(selection)} stages are finished")
         job = dg.build_reconstructable_job("cg_assets.runs", "system_job", reconstructable_kwargs={"name": name})
         result = dg.execute_job(
             job,
             instance=instance,
             run_config={"loggers": {"console": {}}},
             tags={"dagster/partition": batch, _PROCESS_TAG: this_process(), _COMMAND_TAG: command},
-            asset_selection=selection,
+            asset_selection=remaining or selection,
         )
         # Said once more at the end: what a step prints reaches the terminal through another process, which may be late.
         for event in result.all_events:
@@ -89,13 +87,11 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         return result.success
 
 
-def _selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey] | None:
-    if not stages:
-        return None
+def _selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey]:
     known = sorted(asset.key.path[-1] for asset in build_assets({system.name: system}))
-    if unknown := sorted(set(stages) - set(known)):
+    if unknown := sorted(set(stages or []) - set(known)):
         raise CgAssetsError(f"--select names {', '.join(unknown)}; the stages of {system.name} are {', '.join(known)}")
-    return [dg.AssetKey([system.name, stage]) for stage in stages]
+    return [dg.AssetKey([system.name, stage]) for stage in stages or known]
 
 
 def finished_before(instance: dg.DagsterInstance, name: str, batch: str, command: str) -> set[dg.AssetKey]:

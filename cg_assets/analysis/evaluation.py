@@ -27,7 +27,7 @@ from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_en
 from cg_assets.frames import Frames
 from cg_assets.mapping.maps import build_map
 from cg_assets.sampling import biases
-from cg_assets.systems.spec import LinearMapping, QuadratureReference, SystemSpec, Torsion, UmbrellaBias
+from cg_assets.systems.spec import LinearMapping, QuadratureReference, SystemSpec, UmbrellaBias
 from cg_assets.units import unit
 
 EnergyFunction = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -118,9 +118,10 @@ class EvaluationResult:
         ]
 
     def metrics(self) -> dict[str, float]:
-        """The figures of merit that are finite numbers."""
+        """The figures of merit that are finite numbers, and `pmf_error`, which decides, whatever it is."""
         values = {name.replace(" ", "_"): estimate.value for name, (estimate, _) in self.quantities.items()}
-        return {name: value for name, value in values.items() if math.isfinite(value)}
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        return finite | {"pmf_error": self.pmf_error.value}
 
     def surface_json(self) -> dict[str, Any]:
         """What the comparison draws."""
@@ -184,6 +185,8 @@ def _evaluate_model_potential(
         error = Estimate(error.value, along.standard_error, "kT")
         direct = pmf_rmse(labels.grid, labels.pmf / thermal_energy, exact_there, interval, covariance=covariance)
         quantities["PMF error of the binned labels"] = (direct, None)
+        density = np.exp(-(on_labels - model.min())) * np.gradient(labels.grid)
+        density /= density.sum()
     quantities = {"PMF error": (error, None)} | quantities
 
     barrier = reference_barrier(system, reference)
@@ -205,12 +208,10 @@ def _evaluate_model_potential(
         population = basin_population(simulated, region.limits, simulation.replica, simulation.time)
         error_of_share = math.nan
         if covered:
-            # The labels' own error to first order, along the model's density on the labels' grid.
-            density = np.exp(-(np.interp(labels.grid, grid, model) - model.min())) * np.gradient(labels.grid)
-            density /= density.sum()
+            # The labels' own error to first order, along the model's density.
             there = (labels.grid >= region.limits[name][0]) & (labels.grid <= region.limits[name][1])
-            slope = density * (there - density[there].sum()) / thermal_energy
-            error_of_share = math.sqrt(max(0.0, float(slope @ labels.covariance @ slope)))
+            slope = density * (there - density[there].sum())
+            error_of_share = math.sqrt(max(0.0, float(slope @ covariance @ slope)))
         quantities[f"population {basin}"] = (Estimate(share, error_of_share), reference.populations[basin])
         quantities[f"population {basin} in the CG simulation"] = (population, Estimate(share, 0.0))
     surface = free_energy_surface(
@@ -306,9 +307,7 @@ def _weights(system: SystemSpec, frames: Frames) -> NDArray[np.float64] | None:
     bias = None if system.sampling.biased is None else system.sampling.biased.bias
     if not isinstance(bias, UmbrellaBias) or frames.window is None:
         return bias_weights(frames.bias_energy, system.thermal_energy)
-    held = {name for center in bias.centers for name in center}
-    angles = [name for name in held if isinstance(system.collective_variables.get(name), Torsion)]
-    windows = biases.UmbrellaBias(bias.centers, bias.force_constant, angles)
+    windows = biases.UmbrellaBias.of(system, bias)
     return umbrella_weights(windows, frames.collective_variables, frames.window, system.thermal_energy)
 
 

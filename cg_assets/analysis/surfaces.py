@@ -107,14 +107,12 @@ def umbrella_weights(bias: UmbrellaBias, variables: Variables, window: ArrayLike
     order = np.argsort(numbers, kind="stable")
     sorted_variables = {name: np.asarray(values, dtype=np.float64)[order] for name, values in variables.items()}
     states = range(len(bias.centers))
-    reduced = np.stack([bias.energy(sorted_variables, np.full(len(order), state)) for state in states]) / thermal_energy
-    counts = np.bincount(numbers, minlength=len(bias.centers))
-    free_energies = MBAR(reduced, counts).f_k
-    sampled = counts > 0
-    logarithms = np.empty(len(order))
-    exponents = np.log(counts[sampled])[:, None] + free_energies[sampled][:, None] - reduced[sampled]
-    logarithms[order] = -np.logaddexp.reduce(exponents, axis=0)
-    return np.exp(logarithms - logarithms.max())
+    reduced = [bias.energy(sorted_variables, np.full(len(order), state)) / thermal_energy for state in states]
+    reduced.append(np.zeros(len(order)))  # the state without a bias, of which there are no frames
+    counts = np.bincount(numbers, minlength=len(reduced))
+    weights = np.empty(len(order))
+    weights[order] = MBAR(np.stack(reduced), counts).W_nk[:, -1]
+    return weights / weights.max()
 
 
 def free_energy_surface(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.simulations import frozen_bias
+from cg_assets.assets.simulations import frozen_bias, training_frames
 from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
 from cg_assets.resources import StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
@@ -96,7 +96,7 @@ def judge_again(
     except SamplingError:
         return unfit
     result = evaluate(system, energy_function(module), reference, simulated.frames, simulated.summary(), data)
-    return result.metrics() | {"pmf_error": result.pmf_error.value}
+    return result.metrics()
 
 
 def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
@@ -129,9 +129,8 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         model_name, version = simulated["registered_model"], simulated["version"]
         module, _ = client.load(model_name, version)
         reference = read_reference(files, system)
-        trained = files.describe(system.name, f"potential_{name}").metadata.upstream_data_versions
-        batches = [key.split("/")[2] for key in trained]
-        data = drawn_frames(system, files.read_frames(system.name, labels, batches), system.potentials[name].frames)
+        frames, data_keys = training_frames(files, system, name)
+        data = drawn_frames(system, frames, system.potentials[name].frames)
         result = evaluate(
             system,
             energy_function(module),
@@ -141,7 +140,7 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             data=data,
         )
         figures = evaluation_figures(system, name, reference, result, data)
-        upstream = files.upstream(f"{system.name}/cg_simulation_{name}", *trained, f"{system.name}/reference")
+        upstream = files.upstream(f"{system.name}/cg_simulation_{name}", *data_keys, f"{system.name}/reference")
         metadata = provenance(
             context,
             system,
@@ -155,7 +154,7 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         files.write_table(result.columns(), metadata)
         record_in_catalogue(files, system, stage)
         check_results = checks.judge_evaluation(system, result)
-        metrics = result.metrics() | {"pmf_error": result.pmf_error.value}
+        metrics = result.metrics()
         judged_by = upstream[f"{system.name}/reference"]
         client.log_evaluation(model_name, version, metrics, figures, judged_by)
         error = result.pmf_error.standard_error

@@ -14,9 +14,17 @@ from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
+    from cg_assets.frames import Frames
     from cg_assets.storage.store import ParquetStore
 
 CODE_VERSION = "1"
+
+
+def training_frames(files: "ParquetStore", system: SystemSpec, name: str) -> tuple["Frames", list[str]]:
+    """Frames of the batches that a potential learned from, and their data keys."""
+    keys = list(files.describe(system.name, f"potential_{name}").metadata.upstream_data_versions)
+    batches = [key.rpartition("/")[2] for key in keys]
+    return files.read_frames(system.name, system.potentials[name].labels, batches), keys
 
 
 def frozen_bias(files: "ParquetStore", system: SystemSpec) -> tuple[Mapping[str, Any] | None, list[str]]:
@@ -62,8 +70,7 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         files = store.open()
         trained = files.describe(system.name, f"potential_{name}").metadata.extra
         module, _ = tracking.open().load(trained["registered_model"], trained["version"])
-        label_batches = sound_batches(files, system, labels)
-        data = files.read_frames(system.name, labels, label_batches)
+        data, data_keys = training_frames(files, system, name)
         bias, bias_keys = frozen_bias(files, system)
         started = time.monotonic()
         with device.lease() as leased:
@@ -79,13 +86,7 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
                 system,
                 stage,
                 CODE_VERSION,
-                upstream=files.upstream(
-                    *{
-                        f"{system.name}/potential_{name}",
-                        *(f"{system.name}/{labels}/{batch}" for batch in label_batches),
-                        *bias_keys,
-                    }
-                ),
+                upstream=files.upstream(f"{system.name}/potential_{name}", *data_keys, *bias_keys),
                 seed=system.cg_simulation.seed,
                 registered_model=trained["registered_model"],
                 version=trained["version"],

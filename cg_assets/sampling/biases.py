@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from cg_assets.errors import SamplingError
 from cg_assets.systems.differentiation import Tape
 from cg_assets.systems.expressions import parse_expression
+from cg_assets.systems.spec import SystemSpec, Torsion
+from cg_assets.systems.spec import UmbrellaBias as Windows
 
 FloatArray = NDArray[np.float64]
 Variables = Mapping[str, ArrayLike]
@@ -216,6 +218,13 @@ class UmbrellaBias:
         unknown = set(self.periodic) - set(self.collective_variables)
         if unknown:
             raise SamplingError(f"umbrella bias: periodic names {sorted(unknown)}, which no center holds")
+
+    @classmethod
+    def of(cls, system: SystemSpec, windows: Windows) -> UmbrellaBias:
+        """The windows of a sampling plan; torsions among their variables are periodic. Errors as in `__init__`."""
+        held = {name for center in windows.centers for name in center}
+        angles = sorted(name for name in held if isinstance(system.collective_variables.get(name), Torsion))
+        return cls(windows.centers, windows.force_constant, angles)
 
     def energy(self, variables: Variables, window: ArrayLike | None = None) -> FloatArray:
         """Energy `(n,)`, each frame in its window `(n,)`."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cg_assets.errors import SamplingError, SystemSpecError
 from cg_assets.frames import Frames
+from cg_assets.sampling.biases import UmbrellaBias as FixedUmbrellaBias
 from cg_assets.sampling.molecule_bias import AtomVariables, HillGrid, static_force
 from cg_assets.sampling.molecule_engine import Arrays, EngineSettings
 from cg_assets.sampling.molecule_starts import StartFinder
@@ -355,14 +356,7 @@ class MoleculeSampler:
         if isinstance(bias, StaticBias):
             return {"type": "static", "expression": bias.expression}
         if isinstance(bias, UmbrellaBias):
-            held = sorted({name for center in bias.centers for name in center})
-            angles = [name for name in held if self._system.collective_variables[name].type == "torsion"]
-            return {
-                "type": "umbrella",
-                "centers": [dict(center) for center in bias.centers],
-                "force_constant": bias.force_constant,
-                "periodic": angles,
-            }
+            return FixedUmbrellaBias.of(self._system, bias).definition()
         return None
 
     def _kinetic_temperature(self) -> tuple[float, float]:
