@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,14 @@ GPU_OP_TAGS: dict[str, Any] = {
 _PRELOAD = [
     "cg_assets.definitions",
     "cg_assets.analysis.figures",
-    "torch",
-    "mlflow",
-    "mlflow.pyfunc",
-    "mlflow.store.tracking.sqlalchemy_store",
+    "torch._dynamo",
+    "cg_assets.resources.mlflow_warm_up",
     "opentelemetry.sdk.trace",
     "git",
     "numba",
     "scipy.interpolate",
     "pyarrow.dataset",
+    "duckdb",
     "matplotlib.pyplot",
 ]
 
@@ -48,16 +49,23 @@ def build_executor() -> dg.ExecutorDefinition:
         return dg.in_process_executor.configured(options) if options else dg.in_process_executor
     if name == "multiprocess":
         # Steps fork from one server that has the heavy imports behind it: 0.3 s a step where a fresh process takes 4 s.
-        default = {
-            "max_concurrent": os.cpu_count() or 1,
-            "start_method": {"forkserver": {"preload_modules": _PRELOAD}},
-        }
+        default = {"max_concurrent": os.cpu_count() or 1, "start_method": {"forkserver": {"preload_modules": _PRELOAD}}}
         return dg.multiprocess_executor.configured(default | options)
     if name == "ray":
         return _configured("dagster_ray", "ray_executor", "ray", options)
     if name == "k8s":
         return _configured("dagster_k8s", "k8s_job_executor", "k8s", options)
     raise CgAssetsError(f"CG_EXECUTOR is {name!r}; choose in_process, multiprocess, ray or k8s")
+
+
+def start_step_server() -> None:
+    """Let the process that steps fork from import its modules while this one still prepares a run.
+
+    Its steps see the environment as it is now.
+    """
+    if os.environ.get("CG_EXECUTOR", "multiprocess") == "multiprocess" and "start_method" not in _options():
+        multiprocessing.get_context("forkserver").set_forkserver_preload([*_PRELOAD])
+        forkserver.ensure_running()
 
 
 def _options() -> dict[str, Any]:

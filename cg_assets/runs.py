@@ -12,7 +12,7 @@ from cg_assets import __version__
 from cg_assets.assets import build_assets
 from cg_assets.automation import FIRST_BATCH, batches_of, job_name, register_first_batches
 from cg_assets.errors import CgAssetsError, SystemSpecError
-from cg_assets.executors import GPU_POOL, build_executor
+from cg_assets.executors import GPU_POOL, build_executor, start_step_server
 from cg_assets.processes import is_gone, this_process
 from cg_assets.resources.console import step_failure_cause
 from cg_assets.resources.device import count_gpus, device_choice
@@ -60,6 +60,7 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
     check_system(system)
     ParquetStore(prepare_home()).remove_leftovers()
     with dg.DagsterInstance.get() as instance:
+        start_step_server()
         end_dead_runs(instance)
         register_first_batches(instance, {name: system})
         partitions = batches_of(name).name

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from cg_assets.analysis.estimates import FEW_REPLICAS, autocorrelation_time, time_blocks
 
@@ -128,24 +129,34 @@ class BinnedMeans:
     Attributes:
         count: `(n_bins,)` frames.
         mean: `(n_components, n_bins)`; nan in empty bins.
-        influence: `(n_clusters, n_components, n_bins)`, with the factor for the finite number of clusters; 0 if empty.
+        influence: sparse `(n_clusters, n_components * n_bins)`, with the factor for the finite number of clusters; a
+            cluster influences only the bins that it visits.
         clusters: `(n_bins,)` effective number of clusters, (Σ N_c)² / Σ N_c².
     """
 
     count: FloatArray
     mean: FloatArray
-    influence: FloatArray
+    influence: sparse.csr_array
     clusters: FloatArray
 
     @property
     def variance(self) -> FloatArray:
         """Squared standard errors `(n_components, n_bins)`; nan where fewer than two clusters meet."""
-        total = (self.influence**2).sum(axis=0)
-        return np.where(self.clusters > 1.0 + 1e-9, total, np.nan)
+        return np.where(self.clusters > 1.0 + 1e-9, squared_norms(self.influence).reshape(self.mean.shape), np.nan)
+
+
+def squared_norms(columns: sparse.csr_array) -> FloatArray:
+    """Sum of squares `(m,)` of each column of a sparse `(n, m)`."""
+    return np.bincount(columns.indices, columns.data**2, minlength=columns.shape[1]).astype(np.float64)
 
 
 def binned_means(
-    values: FloatArray, bin_index: IntArray, n_bins: int, cluster: IntArray, weights: FloatArray | None = None
+    values: FloatArray,
+    bin_index: IntArray,
+    n_bins: int,
+    cluster: IntArray,
+    weights: FloatArray | None = None,
+    n_clusters: int | None = None,
 ) -> BinnedMeans:
     """Weighted means `(n_components, n_bins)` of values `(n_frames, n_components)` with their cluster influences.
 
@@ -155,28 +166,33 @@ def binned_means(
         n_bins: number of bins.
         cluster: `(n_frames,)` cluster numbers from 0.
         weights: `(n_frames,)`; None for equal weights.
+        n_clusters: number of clusters, of which some may have no frame here; None for the largest number plus one.
     """
     inside = bin_index >= 0
-    n_clusters = int(cluster.max(initial=0)) + 1
+    rows = int(cluster.max(initial=0)) + 1 if n_clusters is None else n_clusters
     weight = np.ones(int(inside.sum())) if weights is None else weights[inside]
-    slot = cluster[inside] * n_bins + bin_index[inside]
+    slots, slot = np.unique(cluster[inside] * n_bins + bin_index[inside], return_inverse=True)
+    visitor, visited = np.divmod(slots, n_bins)  # which cluster was in which bin
+    n_components = values.shape[1]
 
-    def totals(column: FloatArray) -> FloatArray:
-        sums = np.bincount(slot, column, minlength=n_clusters * n_bins)
-        return sums.astype(np.float64).reshape(n_clusters, n_bins)
+    def per_slot(column: FloatArray) -> FloatArray:
+        return np.bincount(slot, column, minlength=len(slots)).astype(np.float64)
 
-    per_cluster = totals(weight)
-    count = per_cluster.sum(axis=0)
+    def per_bin(column: FloatArray) -> FloatArray:
+        return np.bincount(visited, column, minlength=n_bins).astype(np.float64)
+
+    share = per_slot(weight)
+    count = per_bin(share)
     with np.errstate(invalid="ignore", divide="ignore"):
-        clusters = np.nan_to_num(count**2 / (per_cluster**2).sum(axis=0))
+        clusters = np.nan_to_num(count**2 / per_bin(share**2))
         factor = np.where(clusters > 1.0 + 1e-9, np.sqrt(clusters / (clusters - 1.0)), 1.0)
-        means, influences = [], []
-        for component in range(values.shape[1]):
-            sums = totals(weight * values[inside, component])
-            mean = sums.sum(axis=0) / count
-            means.append(mean)
-            influences.append(np.nan_to_num((sums - per_cluster * mean) / count) * factor)
-    return BinnedMeans(count, np.stack(means), np.stack(influences, axis=1), clusters)
+        sums = np.stack([per_slot(weight * values[inside, component]) for component in range(n_components)])
+        mean = np.stack([per_bin(column) for column in sums]) / count
+        influence = np.nan_to_num((sums - share * mean[:, visited]) * (factor / count)[visited])
+    columns = np.arange(n_components)[:, None] * n_bins + visited
+    places = (np.tile(visitor, n_components), columns.ravel())
+    matrix = sparse.csr_array((influence.ravel(), places), shape=(rows, n_components * n_bins))
+    return BinnedMeans(count, mean, matrix, clusters)
 
 
 def slopes_inside_bins(

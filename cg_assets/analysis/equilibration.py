@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import sparse, stats
 
 from cg_assets.analysis.clusters import (
     BinnedMeans,
@@ -27,6 +27,7 @@ from cg_assets.analysis.clusters import (
     binned_means,
     cluster_frames,
     slopes_inside_bins,
+    squared_norms,
 )
 from cg_assets.analysis.estimates import FEW_REPLICAS, time_blocks
 
@@ -141,10 +142,7 @@ def conditional_equilibration(
     n_clusters = int(cluster.max(initial=0)) + 1
 
     def side(mask: NDArray[np.bool_]) -> BinnedMeans:
-        part = binned_means(level[mask], index[mask], grid.size, cluster[mask])
-        padded = np.zeros((n_clusters, *part.influence.shape[1:]))
-        padded[: len(part.influence)] = part.influence
-        return BinnedMeans(part.count, part.mean, padded, part.clusters)
+        return binned_means(level[mask], index[mask], grid.size, cluster[mask], n_clusters=n_clusters)
 
     sides = [side(member == i) for i in range(len(labels))]
     shape = (values.shape[1], *grid.shape)
@@ -219,11 +217,11 @@ def _compare(
     """Z `(n_pairs, n_components, n_bins)`, and of the judged ones: influences, differences, errors; bins in use."""
     z = np.full((len(pairs), n_components, n_bins), np.nan)
     used = np.zeros(n_bins, dtype=bool)
-    influences, differences, errors = [np.zeros((0, 0))], [np.zeros(0)], [np.zeros(0)]
+    influences, differences, errors = [sparse.csr_array((0, 0))], [np.zeros(0)], [np.zeros(0)]
     for number, (one, other) in enumerate(pairs):
         influence = one.influence - other.influence
-        error = np.sqrt((influence**2).sum(axis=0))
         difference = one.mean - other.mean
+        error = np.sqrt(squared_norms(influence)).reshape(difference.shape)
         fine = (one.clusters >= min_clusters) & (other.clusters >= min_clusters) & (error > 0) & np.isfinite(difference)
         with np.errstate(invalid="ignore", divide="ignore"):
             freedom = (one.variance + other.variance) ** 2 / (
@@ -233,18 +231,17 @@ def _compare(
             deviate = np.sign(difference) * stats.norm.isf(np.maximum(tail, 1e-300))
         z[number] = np.where(fine, deviate, np.nan)
         used |= fine.any(axis=0)
-        influences.append(influence[:, fine])
+        influences.append(influence[:, np.flatnonzero(fine)])
         differences.append(difference[fine])
         errors.append(error[fine])
-    stacked = np.concatenate(influences[1:], axis=1) if pairs else influences[0]
+    stacked = sparse.hstack(influences[1:], format="csr") if pairs else influences[0]
     return z, stacked, np.concatenate(differences), np.concatenate(errors), used
 
 
-def _effective_number(influence: NDArray[np.float64]) -> float:
+def _effective_number(influence: sparse.csr_array) -> float:
     """n² / Σ r²: what n values of z with correlations r are worth, less the noise of the sample correlations."""
     n = influence.shape[1]
-    scaled = influence / np.sqrt((influence**2).sum(axis=0))
-    correlation = scaled.T @ scaled
-    noise = (scaled**2).T @ (scaled**2)
-    excess = (correlation**2 - noise).sum() - float(np.trace(correlation**2 - noise))
-    return float(n**2 / (n + max(0.0, excess)))
+    scaled = influence @ sparse.diags_array(1.0 / np.sqrt(squared_norms(influence)))
+    squares = scaled.power(2)
+    excess = ((scaled.T @ scaled).power(2) - squares.T @ squares).toarray()
+    return float(n**2 / (n + max(0.0, float(excess.sum() - np.trace(excess)))))

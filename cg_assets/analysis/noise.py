@@ -134,8 +134,7 @@ def bin_labels(
     if not usable.any():
         raise ValueError("no bin holds three frames; use wider bins or more frames")
     overall = binned_means(squared, np.where(usable, 0, -1), 1, cluster)
-    influence = means.influence[:, 0]
-    covariance = influence.T @ influence
+    covariance = (means.influence.T @ means.influence).toarray()
     covariance[~np.isfinite(means.mean[0])] = np.nan
     covariance[:, ~np.isfinite(means.mean[0])] = np.nan
     return BinnedLabels(

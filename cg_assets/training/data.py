@@ -87,15 +87,14 @@ class TrainingData:
         groups, offset = [], 0
         for frames in parts:
             window = np.zeros(len(frames), np.int64) if frames.window is None else frames.window.astype(np.int64)
-            _, run = np.unique(np.stack([window, frames.replica]), axis=1, return_inverse=True)
-            run = run.reshape(-1)
-            group = np.empty(len(frames), np.int64)
-            for number in range(run.max() + 1 if len(run) else 0):
-                rows = np.flatnonzero(run == number)
-                rows = rows[np.argsort(frames.time[rows], kind="stable")]
-                group[rows] = number * blocks_per_replica + np.arange(len(rows)) * blocks_per_replica // len(rows)
-            groups.append(group + offset)
-            offset += (int(run.max()) + 1) * blocks_per_replica if len(run) else 0
+            replica = frames.replica.astype(np.int64)
+            _, run = np.unique(window * (replica.max(initial=0) + 1) + replica, return_inverse=True)
+            length = np.bincount(run)
+            order = np.lexsort((frames.time, run))
+            place = np.empty(len(frames), np.int64)  # of each frame in its own run
+            place[order] = np.arange(len(frames)) - np.repeat(np.cumsum(length) - length, length)
+            groups.append(offset + run * blocks_per_replica + place * blocks_per_replica // length[run])
+            offset += len(length) * blocks_per_replica
         boxes = [frames.box for frames in parts if frames.box is not None]
         return TrainingData(
             positions=np.concatenate([frames.positions for frames in parts]),
