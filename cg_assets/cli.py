@@ -46,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     command("systems", _systems, "list the systems that can be run")
     check = command("check", _check, "check a system's file without running anything")
     check.add_argument("system", help="name of a system, or path of its YAML file")
+    box = command("box", _box, "find the box of a solvated molecule at atmospheric pressure")
+    box.add_argument("system", help="name of a system, or path of its YAML file")
     run = command("run", _run, "materialise the assets of a system for one batch")
     run.add_argument("system")
     run.add_argument("--batch", default=None, help="name of the batch (default: 0000)")
@@ -88,6 +90,14 @@ def _check(options: argparse.Namespace) -> int:
     system = load_system(options.system)
     check_system(system)
     print(f"{system.name}: ready to run")
+    return 0
+
+
+def _box(options: argparse.Namespace) -> int:
+    from cg_assets.runs import find_box
+
+    edge = find_box(options.system)
+    print(f"edge of the box at atmospheric pressure: {edge}; set model.box to {edge.value:.3f}")
     return 0
 
 

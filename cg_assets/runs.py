@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -21,6 +24,10 @@ from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import SystemSpec, home, load_system, seed_of
 from cg_assets.systems.preflight import check_system
 from cg_assets.systems.spec import LongRunReference, validate_batch_name
+
+if TYPE_CHECKING:
+    from cg_assets.analysis.estimates import Estimate
+    from cg_assets.progress import Progress
 
 _PROCESS_TAG = "cg_assets/process"
 _COMMAND_TAG = "cg_assets/command"
@@ -143,20 +150,39 @@ def make_reference(name: str, file: Path) -> None:
     Raises:
         SystemSpecError: the system's reference is not made of long runs.
     """
-    from tqdm import tqdm
-
     from cg_assets.sampling.reference import run_reference, write_reference
 
     system = load_system(name)
     if not isinstance(system.evaluation.reference, LongRunReference):
         raise SystemSpecError(f"{name}: evaluation.reference is computed by quadrature; there is nothing to run")
     folder = prepare_home() / "reference" / name
-    with tqdm(unit="piece", file=sys.stderr) as bar:
-
-        def report(done: int, total: int, counted: str) -> None:
-            bar.total, bar.n = total, done
-            bar.unit = counted
-            bar.refresh()
-
+    with _progress_bar() as report:
         density = run_reference(system, seed_of(name, "reference", FIRST_BATCH), folder, report)
     write_reference(file, density)
+
+
+def find_box(name: str) -> Estimate:
+    """Edge of the box of a solvated molecule at atmospheric pressure [nm].
+
+    Raises:
+        SystemSpecError: the system is no molecule in a periodic box.
+    """
+    from cg_assets.sampling.pressure import measure_box
+
+    system = load_system(name)
+    with _progress_bar() as report:
+        return measure_box(system, seed_of(system.name, "box", FIRST_BATCH), report)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """A bar on standard error that shows the progress of long work."""
+    from tqdm import tqdm
+
+    with tqdm(file=sys.stderr) as bar:
+
+        def report(done: int, total: int, counted: str) -> None:
+            bar.total, bar.n, bar.unit = total, done, f" {counted}"
+            bar.refresh()
+
+        yield report

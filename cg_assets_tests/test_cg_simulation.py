@@ -82,7 +82,7 @@ def _double_well(s):
 def diagonal():
     system = load_system("muller_brown_diagonal")
     weights = np.array([[math.sqrt(0.5), -math.sqrt(0.5)]])
-    cg_map = CGMap(weights, ["s"], [0], np.ones(1), ["x", "y"], [], [], np.ones(2, dtype=bool))
+    cg_map = CGMap(weights, ["s"], [0], np.ones(1), ["x", "y"], [], [])
     return system, cg_map
 
 
@@ -131,9 +131,7 @@ def test_reweighted_distribution_is_exact(diagonal, biased):
 def test_bias_forces_are_those_of_the_sampling_code(diagonal):
     system = load_system("capped_alanine_implicit")
     beads = ["1:CH3", "1:C", "1:O", "2:N", "2:CA", "2:C", "2:O", "2:CB", "3:N", "3:C"]
-    cg_map = CGMap(
-        np.eye(10), beads, list(range(10)), np.full(10, 12.0), beads, ["C"] * 10, [], np.ones(10, dtype=bool)
-    )
+    cg_map = CGMap(np.eye(10), beads, list(range(10)), np.full(10, 12.0), beads, ["C"] * 10, [])
     rng = np.random.default_rng(0)
     positions = 0.12 * np.arange(10)[:, None] * np.array([1, 0.2, 0]) + 0.1 * rng.standard_normal((50, 10, 3))
     turn = [-math.pi, math.pi]
@@ -165,9 +163,7 @@ def test_distance_bias_is_the_gradient_of_its_energy():
         "collective_variables": system.model_dump()["collective_variables"] | {"d": variable}
     }
     system = type(system).model_validate(content | {"folder": system.folder})
-    cg_map = CGMap(
-        np.eye(2), ["1:C", "3:N"], [0, 1], np.ones(2), ["1:C", "3:N"], ["C", "N"], [], np.ones(2, dtype=bool)
-    )
+    cg_map = CGMap(np.eye(2), ["1:C", "3:N"], [0, 1], np.ones(2), ["1:C", "3:N"], ["C", "N"], [])
     bias = cg_bias(system, cg_map, {"type": "static", "expression": "50*(d - 0.4)**2"})
     positions = torch.tensor([[[0.0, 0, 0], [0.3, 0.1, 0.2]]], dtype=torch.float64)
     energy, forces = bias.energy_and_forces(positions)

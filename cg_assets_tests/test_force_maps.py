@@ -16,11 +16,11 @@ from cg_assets.mapping.force_maps import (
     slice_map,
     validate_force_map,
 )
-from cg_assets.mapping.maps import CGMap, build_map, connected_groups
+from cg_assets.mapping.maps import CGMap, build_map
 from cg_assets.mapping.run import fit_force_map, map_frames
 from cg_assets.sampling.molecule_sampler import MoleculeSampler
 from cg_assets.systems import SystemSpec, load_system
-from cg_assets.systems.builders import build_molecule
+from cg_assets.systems.builders import build_molecule, connected_groups
 from cg_assets.systems.load import SHIPPED
 
 CORE = {"type": "beads", "beads": {name: [name] for name in ("1:C", "2:N", "2:CA", "2:CB", "2:C", "3:N")}}
@@ -121,9 +121,7 @@ def test_exact_conditional_means_in_a_harmonic_solid():
     stiffness = root @ root.T + np.eye(n_atoms)
     matrix = np.zeros((n_beads, n_atoms))
     matrix[0, :3], matrix[1, 4] = [0.5, 0.3, 0.2], 1.0
-    cg_map = CGMap(
-        matrix, ["a", "b"], [0, 1], np.ones(2), [f"1:A{i}" for i in range(n_atoms)], ["CCC", "C"], [], np.ones(7, bool)
-    )
+    cg_map = CGMap(matrix, ["a", "b"], [0, 1], np.ones(2), [f"1:A{i}" for i in range(n_atoms)], ["CCC", "C"], [])
     positions = np.linalg.solve(np.linalg.cholesky(stiffness).T, generator.normal(size=(n_atoms, 3 * n_frames)))
     positions = positions.reshape(n_atoms, n_frames, 3).transpose(1, 0, 2)
     forces = -np.matmul(stiffness, positions)

@@ -339,8 +339,8 @@ def test_a_periodic_box_of_water_is_sampled(system, tmp_path):
     exact = bias_from_definition(sampler.summary()["bias"]).energy(frames.collective_variables)
     assert np.abs(frames.bias_energy).max() > 0.1
     assert np.abs(exact - frames.bias_energy).max() < 2e-3  # the CPU platform computes in single precision
-    waters = frames.forces[:, 22:].reshape(len(frames), -1, 3, 3).sum(axis=2)
-    assert 100 < waters.std() < 2000
+    assert frames.n_sites == 22  # water carries no beads
+    assert sampler.snapshots().n_sites == sampler.molecule.n_atoms > 400
 
 
 def test_the_committed_reference_belongs_to_its_systems_and_its_runs_agree(system):

@@ -83,8 +83,8 @@ def measure_label_noise(
 
     Args:
         system: the system.
-        samples: atomistic frames.
-        frames: their CG frames with force labels.
+        samples: atomistic frames with all atoms: those of the labels, or snapshots of the same run.
+        frames: CG frames with force labels.
         force_map: the map that made the labels.
         seed: seed of the conditional sampling.
         progress: told of the conditional sampling.

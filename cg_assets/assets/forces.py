@@ -12,6 +12,7 @@ from cg_assets.assets.stage import (
     picture,
     provenance,
     record_in_catalogue,
+    snapshot_stage,
     sound_batches,
     with_file,
 )
@@ -60,13 +61,18 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         force_map = fit_force_map(system, samples)
         frames = map_frames(system, samples, force_map)
         seed = seed_of(system.name, stage, batch)
-        noise = measure_label_noise(system, samples, frames, force_map, seed, log_progress(context.log))
+        read = [f"{system.name}/{source}/{batch}"]
+        whole, stored = samples, snapshot_stage(source)
+        if batch in files.batches(system.name, stored):
+            whole = files.read_frames(system.name, stored, [batch])
+            read.append(f"{system.name}/{stored}/{batch}")
+        noise = measure_label_noise(system, whole, frames, force_map, seed, log_progress(context.log))
         metadata = provenance(
             context,
             system,
             stage,
             CODE_VERSION,
-            upstream=files.upstream(f"{system.name}/{source}/{batch}"),
+            upstream=files.upstream(*read),
             seed=seed,
             bias=files.describe(system.name, source, batch).metadata.extra["bias"],
             force_map=force_map.to_json(),

@@ -1,11 +1,20 @@
 """`trajectories` and `biased_samples`: atomistic frames with their unbiased forces."""
 
 import time
+from dataclasses import replace
 
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.stage import asset_key, mark_failed, picture, provenance, record_in_catalogue, with_file
+from cg_assets.assets.stage import (
+    asset_key,
+    mark_failed,
+    picture,
+    provenance,
+    record_in_catalogue,
+    snapshot_stage,
+    with_file,
+)
 from cg_assets.automation import batches_of
 from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
@@ -62,6 +71,9 @@ def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
                 bias=summary["bias"],
                 kinetic_temperature=[summary["kinetic_temperature"], summary["kinetic_temperature_error"]],
             )
+            snapshots = sampler.snapshots()
+            if snapshots is not None:
+                files.write_frames(snapshots, replace(metadata, stage=snapshot_stage(stage)), batch)
             pieces.finish(metadata)
         seconds = time.monotonic() - started
         frames = files.read_frames(system.name, stage, [batch])
@@ -69,6 +81,8 @@ def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         check_results = checks.judge_samples(system, plan, frames, summary, equilibration)
         mark_failed(files, frames, metadata, batch, check_results)
         record_in_catalogue(files, system, stage, batch)
+        if snapshots is not None:
+            record_in_catalogue(files, system, snapshot_stage(stage), batch)
         figures = {"figure": picture(sampling_figure(system, frames), "sampled collective variables")}
         if equilibration is not None:
             figures["conditional_equilibration"] = picture(

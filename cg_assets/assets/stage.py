@@ -26,6 +26,11 @@ def asset_key(system: SystemSpec, stage: str) -> dg.AssetKey:
     return dg.AssetKey([system.name, stage])
 
 
+def snapshot_stage(stage: str) -> str:
+    """The stage of the few frames with all atoms of samples that leave the solvent out."""
+    return f"{stage}_snapshots"
+
+
 def provenance(
     context: dg.AssetExecutionContext,
     system: SystemSpec,

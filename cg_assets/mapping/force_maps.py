@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.errors import ForceMapError
-from cg_assets.mapping.maps import CGMap, connected_groups
+from cg_assets.mapping.maps import CGMap
+from cg_assets.systems.builders import connected_groups
 
 TOLERANCE = 1e-6
 """Largest error of a coefficient in the validity conditions."""
@@ -82,7 +83,7 @@ def optimal_map(cg_map: CGMap, constraints: Constraints, forces: NDArray, max_fr
     With c the coefficients of rigid groups, minimises <|c F|²> under c A = identity, A the sum of M over each group:
     a quadratic programme per bead that one linear system solves (Karush-Kuhn-Tucker). The mean square of labels is
     that of the mean force plus that of the noise, and the mean force is the same for all valid maps: the noise is
-    least. Atoms of molecules without beads get no coefficient.
+    least.
 
     Args:
         cg_map: the map of positions.
@@ -104,7 +105,7 @@ def optimal_map(cg_map: CGMap, constraints: Constraints, forces: NDArray, max_fr
         summed = np.matmul(membership, used[start : start + _BLOCK].astype(np.float64))
         flat = summed.transpose(1, 0, 2).reshape(n_groups, -1)
         second_moment += flat @ flat.T
-    active = np.flatnonzero((np.diag(second_moment) > 0) & (membership @ cg_map.bead_molecules > 0))
+    active = np.flatnonzero(np.diag(second_moment) > 0)
     if 3 * len(used) < 10 * len(active):
         raise ForceMapError(
             f"{len(used)} frames are too few to fit the {len(active)} coefficients of an optimal force map; sample "

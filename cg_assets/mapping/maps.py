@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from cg_assets.systems.spec import BeadMapping, LinearMapping, ModelPotential, S
 class CGMap:
     """A linear map from atoms to beads, R = M r.
 
-    For a model potential the "atoms" are its coordinates, each of one dimension.
+    The atoms are those that frames store: a molecule's solvent is not among them. For a model potential the "atoms" are
+    its coordinates, each of one dimension.
 
     Attributes:
         matrix: `(n_beads, n_atoms)` M; each row of a molecule's map sums to 1.
@@ -29,7 +30,6 @@ class CGMap:
         atom_names: name of each atom (`2:CA`) or coordinate (`x`).
         bead_elements: chemical elements of each bead's atoms, for example `C` or `CHHH`; empty for model potentials.
         bonds: pairs of beads whose atoms are bonded.
-        bead_molecules: `(n_atoms,)` whether the atom is in a molecule that has a bead.
     """
 
     matrix: NDArray[np.float64]
@@ -39,7 +39,6 @@ class CGMap:
     atom_names: list[str]
     bead_elements: list[str]
     bonds: list[tuple[int, int]]
-    bead_molecules: NDArray[np.bool_]
 
     @property
     def n_beads(self) -> int:
@@ -77,7 +76,6 @@ class CGMap:
             "atom_names": self.atom_names,
             "bead_elements": self.bead_elements,
             "bonds": [list(pair) for pair in self.bonds],
-            "bead_molecules": self.bead_molecules.tolist(),
         }
 
     @classmethod
@@ -91,7 +89,6 @@ class CGMap:
             atom_names=list(content["atom_names"]),
             bead_elements=list(content["bead_elements"]),
             bonds=[(int(first), int(second)) for first, second in content["bonds"]],
-            bead_molecules=np.array(content["bead_molecules"], dtype=np.bool_),
         )
 
     @property
@@ -123,51 +120,32 @@ def bead_map(system: SystemSpec, molecule: Any) -> CGMap:
     mapping = system.mapping
     if not isinstance(mapping, BeadMapping):
         raise SystemSpecError(f"{system.name}: mapping.type must be beads for a molecule")
+    stored = [molecule.atom_names[atom] for atom in molecule.stored]
+    element_of = dict(zip(molecule.atom_names, molecule.elements, strict=True))
+    masses = molecule.masses[molecule.stored]
     if mapping.beads == "heavy_atoms":
-        heavy = [
-            name
-            for name, element in zip(molecule.atom_names, molecule.elements, strict=True)
-            if element not in {"H", ""}
-        ]
-        members = {name: [name] for name in heavy}
+        members = {name: [name] for name in stored if element_of[name] not in {"H", ""}}
     else:
         members = mapping.beads
     names = list(members)
-    matrix = np.zeros((len(names), molecule.n_atoms))
-    atoms_of = [[molecule.atom_index(atom) for atom in members[name]] for name in names]
+    matrix = np.zeros((len(names), len(stored)))
+    atoms_of = [[stored.index(atom) for atom in members[name]] for name in names]
     for row, atoms in zip(matrix, atoms_of, strict=True):
-        row[atoms] = molecule.masses[atoms] / molecule.masses[atoms].sum()
+        row[atoms] = masses[atoms] / masses[atoms].sum()
         if len(atoms) == 1:
             row[atoms] = 1.0
-    elements = ["".join(sorted(molecule.elements[atom] for atom in atoms)) for atoms in atoms_of]
+    elements = ["".join(sorted(element_of[stored[atom]] for atom in atoms)) for atoms in atoms_of]
     kinds = elements if mapping.bead_types == "element" else names
     order = list(dict.fromkeys(kinds))
     return CGMap(
         matrix=matrix,
         bead_names=names,
         bead_types=[order.index(kind) for kind in kinds],
-        bead_masses=np.array([molecule.masses[atoms].sum() for atoms in atoms_of]),
-        atom_names=list(molecule.atom_names),
+        bead_masses=np.array([masses[atoms].sum() for atoms in atoms_of]),
+        atom_names=stored,
         bead_elements=elements,
-        bonds=_bead_bonds(atoms_of, molecule.bonds),
-        bead_molecules=_bead_molecules(molecule, atoms_of),
+        bonds=_bead_bonds(atoms_of, molecule.stored_pairs(molecule.bonds)),
     )
-
-
-def connected_groups(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
-    """Number of the group `(n_atoms,)` that each atom is connected to by pairs; groups in order of first atoms."""
-    parent = list(range(n_atoms))
-
-    def root(atom: int) -> int:
-        while parent[atom] != atom:
-            parent[atom] = parent[parent[atom]]
-            atom = parent[atom]
-        return atom
-
-    for first, second in pairs:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-    return np.unique([root(atom) for atom in range(n_atoms)], return_inverse=True)[1]
 
 
 def _linear_map(system: SystemSpec, mapping: LinearMapping) -> CGMap:
@@ -183,7 +161,6 @@ def _linear_map(system: SystemSpec, mapping: LinearMapping) -> CGMap:
         atom_names=list(coordinates),
         bead_elements=[],
         bonds=[],
-        bead_molecules=np.ones(len(coordinates), dtype=np.bool_),
     )
 
 
@@ -201,9 +178,3 @@ def _bead_bonds(atoms_of: Sequence[Sequence[int]], bonds: Sequence[tuple[int, in
         if one != other
     }
     return sorted(found)
-
-
-def _bead_molecules(molecule: Any, atoms_of: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
-    group = connected_groups(molecule.n_atoms, molecule.bonds)
-    used = {int(group[atom]) for atoms in atoms_of for atom in atoms}
-    return np.isin(group, list(used))

@@ -75,6 +75,7 @@ def map_frames(system: SystemSpec, frames: Frames, force_map: ForceMap) -> Frame
     variables = collective_variables(system, cg_map, positions.astype(np.float64))
     return replace(
         frames,
+        box=None if system.cg_box is None else frames.box,
         positions=positions,
         forces=forces,
         force_variance=None,
@@ -98,7 +99,7 @@ def _map_and_constraints(system: SystemSpec) -> tuple[CGMap, list[tuple[int, int
     from cg_assets.systems.builders import build_molecule
 
     molecule = build_molecule(system)
-    return bead_map(system, molecule), molecule.constraints
+    return bead_map(system, molecule), molecule.stored_pairs(molecule.constraints)
 
 
 def _check_sites(cg_map: CGMap, frames: Frames) -> None:

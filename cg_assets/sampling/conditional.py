@@ -52,7 +52,7 @@ def sample_conditional_forces(
 
     Args:
         system: a molecule.
-        frames: atomistic frames to draw configurations from.
+        frames: atomistic frames with all atoms to draw configurations from.
         cg_map: where the beads are.
         force_map: the map whose noise is wanted.
         seed: seed of the choice of frames and of the dynamics.
@@ -71,7 +71,7 @@ def sample_conditional_forces(
 
     molecule = build_molecule(system)
     held = copy.deepcopy(molecule.system)
-    carriers, groups = _carriers(cg_map)
+    carriers, groups = _carriers(cg_map, molecule.stored)
     for atom in carriers:
         held.setParticleMass(atom, _IMMOBILE_MASS)
     _hold_centres(held, molecule.masses, groups)
@@ -106,22 +106,22 @@ def sample_conditional_forces(
             integrator.step(interval_steps)
             state = context.getState(getForces=True, groups={0})
             atomistic = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
-            samples[sample] = force_map.matrix @ atomistic
+            samples[sample] = force_map.matrix @ atomistic[molecule.stored]
         if not np.isfinite(samples).all():
             raise SamplingError(
                 f"{system.name}: conditional sampling blew up at frame {index}; lower sampling.unbiased.timestep "
                 f"({plan.timestep} ps)"
             )
-        positions.append(cg_map.matrix @ start)
+        positions.append(cg_map.matrix @ start[molecule.stored])
         forces.append(samples)
         if progress is not None:
             progress(count + 1, len(chosen), "configurations")
     return ConditionalForces(np.array(positions), np.array(forces))
 
 
-def _carriers(cg_map: CGMap) -> tuple[list[int], list[NDArray[np.intp]]]:
+def _carriers(cg_map: CGMap, stored: NDArray[np.int64]) -> tuple[list[int], list[NDArray[np.int64]]]:
     """Atoms that carry a bead alone, and the groups of atoms of the other beads."""
-    members = [np.flatnonzero(row) for row in cg_map.matrix]
+    members = [stored[np.flatnonzero(row)] for row in cg_map.matrix]
     return [int(atoms[0]) for atoms in members if len(atoms) == 1], [atoms for atoms in members if len(atoms) > 1]
 
 

@@ -166,6 +166,9 @@ class ModelPotentialSampler:
                 group.position[:] = state[f"position_{i}"]
                 group.velocity[:] = state[f"velocity_{i}"]
 
+    def snapshots(self) -> None:
+        """None: every frame holds all coordinates."""
+
     def summary(self) -> dict[str, Any]:
         """What the finished plan says about itself.
 

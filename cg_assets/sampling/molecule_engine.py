@@ -38,6 +38,7 @@ class EngineSettings:
         timestep: [ps].
         n_degrees_of_freedom: momenta that carry kinetic energy.
         variables: `AtomVariables.to_json()`.
+        stored: atoms whose positions and forces frames keep.
         grid: definition of the grid bias, or None.
         biased: whether any bias acts.
         replica_parameters: global parameters of each replica (umbrella windows); empty where there are none.
@@ -51,6 +52,7 @@ class EngineSettings:
     timestep: float
     n_degrees_of_freedom: int
     variables: dict[str, Any]
+    stored: list[int]
     grid: dict[str, Any] | None = None
     biased: bool = False
     replica_parameters: list[dict[str, float]] = field(default_factory=list)
@@ -79,7 +81,8 @@ class MoleculeEngine:
         self._masses = masses
         self._massive = masses > 0
         self._rigid = system.getNumConstraints() > 0
-        self._weights = masses / masses.sum()
+        self._stored = np.array(settings.stored)
+        self._weights = masses[self._stored] / masses[self._stored].sum()
         self._integrator = openmm.LangevinMiddleIntegrator(settings.temperature, settings.friction, settings.timestep)
         platform = openmm.Platform.getPlatformByName(settings.platform)
         self._context = openmm.Context(system, self._integrator, platform, settings.properties)
@@ -124,41 +127,49 @@ class MoleculeEngine:
         """Run replicas and keep a frame each `frame_steps` steps.
 
         Returns:
-            Arrays of shape `(n_replicas, n_frames, ...)`: `positions` [nm], unbiased `forces` [kJ/mol/nm] and
-            `potential_energy` [kJ/mol], `kinetic_energy`, `bias_energy` [kJ/mol] and `variables` [rad or nm].
+            Arrays of shape `(n_replicas, n_frames, ...)`: `positions` [nm] and unbiased `forces` [kJ/mol/nm] of the
+            stored atoms, `potential_energy` [kJ/mol], `kinetic_energy`, `bias_energy` [kJ/mol] and `variables` [rad or
+            nm]; and `snapshot` `(n_replicas, n_atoms, 3)`, where all atoms are in the last frame [nm].
         """
         columns: dict[str, list[Any]] = {
-            name: [] for name in ("positions", "forces", "potential_energy", "kinetic_energy", "bias_energy")
+            name: []
+            for name in ("positions", "forces", "potential_energy", "kinetic_energy", "bias_energy", "variables")
         }
+        snapshots = []
         for replica in replicas:
             self._load(replica)
             for _ in range(n_frames):
                 self._step(replica, frame_steps)
                 state = self._state(replica, groups=1, positions=True, velocities=True, forces=True, energy=True)
                 self._check(replica, state)
-                columns["positions"].append(_array(state.getPositions(asNumpy=True)))
-                columns["forces"].append(_array(state.getForces(asNumpy=True)))
+                positions = _array(state.getPositions(asNumpy=True))
+                forces = _array(state.getForces(asNumpy=True))
+                forces[~self._massive] = 0.0  # OpenMM leaves in the rows of virtual sites what it spread already
+                columns["positions"].append(self._placed(positions[self._stored]))
+                columns["forces"].append(forces[self._stored])
+                columns["variables"].append(self.variables.evaluate(positions))
                 columns["potential_energy"].append(state.getPotentialEnergy()._value)
                 columns["kinetic_energy"].append(self._kinetic_energy(state))
                 if self.settings.biased:
                     state = self._state(replica, groups=1 << BIAS_GROUP, energy=True)
                     columns["bias_energy"].append(state.getPotentialEnergy()._value)
+            snapshots.append(positions)
             self._store(replica)
         shape = (len(replicas), n_frames)
         if not self.settings.biased:
             del columns["bias_energy"]
         arrays = {name: np.array(values).reshape(*shape, *np.shape(values)[1:]) for name, values in columns.items()}
-        arrays["variables"] = self.variables.evaluate(arrays["positions"])
-        arrays["forces"][:, :, ~self._massive] = (
-            0.0  # OpenMM leaves in the rows of virtual sites what it spread already
-        )
-        if self.settings.variables["box"] is None:
-            center = np.einsum("a,rfad->rfd", self._weights, arrays["positions"])
-            arrays["positions"] -= center[:, :, None]
+        arrays["snapshot"] = np.array(snapshots)
         return {
-            name: values.astype(np.float32) if name in {"positions", "forces", "variables"} else values
+            name: values.astype(np.float32) if name in {"positions", "forces", "variables", "snapshot"} else values
             for name, values in arrays.items()
         }
+
+    def _placed(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Stored atoms with their centre of mass at the origin, or moved by whole boxes so that it is in the first."""
+        centre = self._weights @ positions
+        box = self.settings.variables["box"]
+        return positions - (centre if box is None else box * np.floor(centre / box))
 
     def _kinetic_energy(self, state: Any) -> float:
         """Kinetic energy [kJ/mol] of the motion that the constraints allow.

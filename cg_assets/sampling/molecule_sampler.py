@@ -27,6 +27,8 @@ from cg_assets.units import BOLTZMANN
 _PIECE_SECONDS = 15.0
 _MAX_PIECES = 90
 _TEMPERATURE_BLOCKS = 10
+_SNAPSHOTS = 32
+"""Frames of which all atoms are kept, at least, where others keep those of the molecules with beads only."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class MoleculeSampler:
 
     The integrator is OpenMM's LangevinMiddleIntegrator (Zhang et al., J. Phys. Chem. A 123, 6056 (2019)). The bias is
     in a force group of its own; stored forces and potential energies come from the other group, so they are unbiased.
-    Positions of an isolated molecule are stored relative to its centre of mass. A frame's `time` counts from the end
-    of the burn-in. Probe replicas follow the others in number; their `start` counts on after the plan's starts.
+    Frames hold the atoms of the molecules that carry beads, not their solvent; the positions of an isolated molecule
+    are relative to its centre of mass. A frame's `time` counts from the end of the burn-in. Probe replicas follow the
+    others in number; their `start` counts on after the plan's starts.
 
     Results depend on the seed and the platform, not on the number of processes: `CG_ASSETS_THREADS`, else one per core
     that this process may use. On the Reference platform they are the same bit for bit.
@@ -87,6 +90,7 @@ class MoleculeSampler:
         blocks = _temperature_blocks(plan)
         self._kinetic = np.zeros((len(self._replicas), blocks))
         self._frames_done = 0
+        self._snapshots: list[tuple[NDArray, float]] = []  # of all replicas, and the time of each
 
     # ----------------------------------------------------------------------------------- the Sampler protocol
 
@@ -127,6 +131,9 @@ class MoleculeSampler:
         }
         if self._hills is not None:
             arrays["hills"] = self._hills.values.copy()
+        if self._snapshots:
+            arrays["snapshots"] = np.stack([positions for positions, _ in self._snapshots])
+            arrays["snapshot_times"] = np.array([time for _, time in self._snapshots])
         if 0 < self._next < self.n_chunks:
             for replica, checkpoint in self._engines().checkpoints().items():
                 arrays[f"checkpoint_{replica}"] = np.frombuffer(checkpoint, np.uint8)
@@ -147,6 +154,8 @@ class MoleculeSampler:
         self._next = int(state["next"])
         self._frames_done = int(state["frames_done"])
         self._kinetic = state["kinetic"].copy()
+        if "snapshots" in state:
+            self._snapshots = list(zip(state["snapshots"], state["snapshot_times"].tolist(), strict=True))
         if self._hills is not None:
             self._hills.values = state["hills"].copy()
         if 0 < self._next < self.n_chunks:
@@ -166,6 +175,22 @@ class MoleculeSampler:
             "steps": round(self._plan.total_time / self._plan.timestep),
             "platform": self.platform,
         }
+
+    def snapshots(self) -> Frames | None:
+        """Some frames of the plan's replicas with all atoms, evenly spread in time; None where every frame has them."""
+        if not self._snapshots:
+            return None
+        n_times, walkers = len(self._snapshots), self._walkers
+        n_total = n_times * len(walkers)
+        return Frames(
+            positions=np.concatenate([positions[walkers] for positions, _ in self._snapshots]),
+            time=np.repeat([time for _, time in self._snapshots], len(walkers)),
+            replica=np.tile(np.array(walkers, dtype=np.int32), n_times),
+            temperature=np.full(n_total, self._system.temperature),
+            start=np.tile(np.array(self._start_of, dtype=np.int32)[walkers], n_times),
+            probe=np.zeros(n_total, dtype=bool),
+            box=np.full((n_total, 3), self.molecule.box, dtype=np.float32) if self.molecule.box else None,
+        )
 
     def close(self) -> None:
         """End the worker processes; the sampler can go on from its state only."""
@@ -192,7 +217,8 @@ class MoleculeSampler:
         piece_seconds = max(_PIECE_SECONDS, self._total_seconds / _MAX_PIECES)
         pieces = [_Piece("start", 0)]
         for kind, amount, seconds in stages:
-            n_pieces = min(amount, max(1, math.ceil(seconds / piece_seconds)))
+            least = math.ceil(_SNAPSHOTS / plan.replicas) if kind == "sample" and self._keeps_snapshots else 1
+            n_pieces = min(amount, max(least, math.ceil(seconds / piece_seconds)))
             edges = [amount * index // n_pieces for index in range(n_pieces + 1)]
             pieces += [_Piece(kind, high - low) for low, high in itertools.pairwise(edges)]
         return pieces
@@ -249,6 +275,12 @@ class MoleculeSampler:
         for frame, block in enumerate(blocks):
             self._kinetic[:, block] += arrays["kinetic_energy"][:, frame]
         self._frames_done += n_frames
+        snapshot = arrays.pop("snapshot")
+        wanted = math.ceil(_SNAPSHOTS / self._plan.replicas)
+        numbers = [number for number, piece in enumerate(self._pieces) if piece.kind == "sample"]
+        place = numbers.index(self._next)
+        if self._keeps_snapshots and wanted * (place + 1) // len(numbers) > wanted * place // len(numbers):
+            self._snapshots.append((snapshot, self._frames_done * self._plan.frame_interval))
         return self._frames(arrays, first, n_frames)
 
     def _frames(self, arrays: Arrays, first: int, n_frames: int) -> Frames:
@@ -285,6 +317,10 @@ class MoleculeSampler:
 
     # ----------------------------------------------------------------------------------- helpers
 
+    @property
+    def _keeps_snapshots(self) -> bool:
+        return len(self.molecule.stored) < self.molecule.n_atoms
+
     def _engines(self) -> EnginePool:
         """The engines, started at their first use."""
         if self._pool is None:
@@ -319,6 +355,7 @@ class MoleculeSampler:
             timestep=self._plan.timestep,
             n_degrees_of_freedom=self.molecule.n_degrees_of_freedom,
             variables=self._variables.to_json(),
+            stored=self.molecule.stored.tolist(),
             grid=self._hills.definition() if self._hills is not None else None,
             biased=self._plan.bias is not None,
             replica_parameters=parameters,

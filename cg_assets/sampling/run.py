@@ -30,6 +30,10 @@ class Sampler(Protocol):
         """Go on from a stored state."""
         ...
 
+    def snapshots(self) -> Frames | None:
+        """Some frames with all atoms, where frames leave out those of the solvent; else None."""
+        ...
+
     def summary(self) -> dict[str, Any]:
         """What is known after the last piece: kinetic temperature with error, bias, sampled time, steps."""
         ...

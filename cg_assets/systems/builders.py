@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 
 from cg_assets.errors import SystemSpecError
 from cg_assets.systems.peptides import build_peptide
+from cg_assets.systems.solvation import add_water
 from cg_assets.systems.spec import BeadMapping, Molecule, SystemSpec
 
 if TYPE_CHECKING:
     import openmm
 
+WATER = {"HOH", "WAT"}
+"""Residue names of water."""
 _GB_OFFSET = 0.009
 """Offset of the Born radii of the OBC model [nm]."""
 
@@ -36,6 +40,7 @@ class MoleculeModel:
         constraints: pairs of atoms whose distance is fixed.
         n_degrees_of_freedom: momenta that carry kinetic energy (centre of mass included).
         box: edge of the cubic periodic box [nm], or None.
+        stored: `(n_stored,)` atoms that frames keep: those of the molecules that carry beads.
     """
 
     system: openmm.System
@@ -49,6 +54,12 @@ class MoleculeModel:
     constraints: list[tuple[int, int]]
     n_degrees_of_freedom: int
     box: float | None
+    stored: NDArray[np.int64]
+
+    def stored_pairs(self, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Those of some pairs of atoms that frames keep, numbered as in frames."""
+        place = {int(atom): index for index, atom in enumerate(self.stored)}
+        return [(place[first], place[second]) for first, second in pairs if first in place]
 
     @property
     def n_atoms(self) -> int:
@@ -60,8 +71,14 @@ class MoleculeModel:
         return self.atom_names.index(name)
 
 
+_built: dict[tuple[str, str], MoleculeModel] = {}
+"""The molecules that this process has built, by the hash of what they follow from and the folder of their files."""
+
+
 def build_molecule(system: SystemSpec) -> MoleculeModel:
     """Build the molecule of a system and check the whole specification against its atoms.
+
+    A molecule is built once in a process; callers copy its System before they add to it.
 
     Raises:
         SystemSpecError: the system is no molecule, an atom that it names does not exist, the force field lacks a
@@ -69,17 +86,24 @@ def build_molecule(system: SystemSpec) -> MoleculeModel:
     """
     if not isinstance(system.model, Molecule):
         raise SystemSpecError(f"{system.name} is a model potential, not a molecule; it has no atoms to build")
-    molecule = system.model
-    topology, positions = _structure(system, molecule)
+    key = (system.hash_of("model", "mapping", "collective_variables"), str(system.folder))
+    if key not in _built:
+        _built[key] = _build(system, system.model)
+    return _built[key]
+
+
+def _build(system: SystemSpec, molecule: Molecule) -> MoleculeModel:
+    topology, positions, n_solute = _structure(system, molecule)
     atoms = list(topology.atoms())
     names = [f"{atom.residue.index + 1}:{atom.name}" for atom in atoms]
     elements = [atom.element.symbol if atom.element is not None else "" for atom in atoms]
-    _check_atoms(system, names, elements)
+    _check_atoms(system, names, elements, names[:n_solute])
     openmm_system = _create_system(system, molecule, topology)
     _check_masses(molecule, openmm_system, names, elements)
     simulated = np.array([openmm_system.getParticleMass(i)._value for i in range(len(atoms))])
     physical = np.array([atom.element.mass._value if atom.element is not None else 0.0 for atom in atoms])
     pairs = [openmm_system.getConstraintParameters(i)[:2] for i in range(openmm_system.getNumConstraints())]
+    bonds = [(bond[0].index, bond[1].index) for bond in topology.bonds()]
     return MoleculeModel(
         system=openmm_system,
         topology=topology,
@@ -88,24 +112,61 @@ def build_molecule(system: SystemSpec) -> MoleculeModel:
         masses=physical,
         simulated_masses=simulated,
         positions=positions,
-        bonds=[(bond[0].index, bond[1].index) for bond in topology.bonds()],
+        bonds=bonds,
         constraints=[(int(first), int(second)) for first, second in pairs],
         n_degrees_of_freedom=3 * int((simulated > 0).sum()) - len(pairs),
         box=molecule.box,
+        stored=_stored_atoms(system, atoms, names, bonds),
     )
 
 
-def _structure(system: SystemSpec, molecule: Molecule) -> tuple[Any, NDArray[np.float64]]:
-    """Topology and positions [nm] from the sequence or the PDB file."""
+def connected_groups(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
+    """Number of the group `(n_atoms,)` that each atom is connected to by pairs; groups in order of first atoms."""
+    parent = list(range(n_atoms))
+
+    def root(atom: int) -> int:
+        while parent[atom] != atom:
+            parent[atom] = parent[parent[atom]]
+            atom = parent[atom]
+        return atom
+
+    for first, second in pairs:
+        low, high = sorted((root(first), root(second)))
+        parent[high] = low
+    return np.unique([root(atom) for atom in range(n_atoms)], return_inverse=True)[1]
+
+
+def _stored_atoms(
+    system: SystemSpec, atoms: list[Any], names: list[str], bonds: list[tuple[int, int]]
+) -> NDArray[np.int64]:
+    """Atoms of the molecules that carry beads; a virtual site belongs to its residue."""
+    mapping = system.mapping
+    if not isinstance(mapping, BeadMapping):
+        raise SystemSpecError("mapping.type must be beads for a molecule")
+    residues = [(atom.index, first.index) for atom in atoms for first in [next(atom.residue.atoms())]]
+    group = connected_groups(len(atoms), [*bonds, *residues])
+    if mapping.beads == "heavy_atoms":
+        carriers = [atom.index for atom in atoms if atom.residue.name not in WATER]
+    else:
+        named = {atom for members in mapping.beads.values() for atom in members}
+        carriers = [index for index, name in enumerate(names) if name in named]
+    return np.flatnonzero(np.isin(group, group[carriers]))
+
+
+def _structure(system: SystemSpec, molecule: Molecule) -> tuple[Any, NDArray[np.float64], int]:
+    """Topology, positions [nm] and number of atoms without added water, from the sequence or the PDB file."""
     if molecule.sequence is not None:
         topology, positions = build_peptide(molecule.sequence)
     else:
         topology, positions = _read_pdb(system, molecule)
+    n_solute = topology.getNumAtoms()
+    if molecule.waters is not None and molecule.box is not None:
+        topology, positions = add_water(topology, positions, molecule.force_fields, molecule.waters, molecule.box)
     if molecule.box is not None:
         topology.setPeriodicBoxVectors(np.eye(3) * molecule.box)
     else:
         topology.setPeriodicBoxVectors(None)
-    return topology, positions
+    return topology, positions, n_solute
 
 
 def _read_pdb(system: SystemSpec, molecule: Molecule) -> tuple[Any, NDArray[np.float64]]:
@@ -133,7 +194,7 @@ def _check_box(molecule: Molecule, edges: NDArray, topology: Any, path: Any) -> 
     """Refuse a box in the PDB file that contradicts the specification."""
     shown = " x ".join(f"{edge:.3f}" for edge in edges)
     if molecule.box is None:
-        waters = sum(residue.name in {"HOH", "WAT"} for residue in topology.residues())
+        waters = sum(residue.name in WATER for residue in topology.residues())
         if waters:
             raise SystemSpecError(
                 f"model.box is null, but {path} holds {waters} water molecules in a box of {shown} nm; set model.box "
@@ -149,14 +210,14 @@ def _check_box(molecule: Molecule, edges: NDArray, topology: Any, path: Any) -> 
         raise SystemSpecError(f"model.box is {molecule.box} nm, but the box of {path} is {shown} nm; make them equal")
 
 
-def _check_atoms(system: SystemSpec, names: list[str], elements: list[str]) -> None:
-    """Every atom that the specification names exists once; collective variables stand on beads."""
+def _check_atoms(system: SystemSpec, names: list[str], elements: list[str], solute: list[str]) -> None:
+    """Every atom that the specification names exists once, in the molecule; collective variables stand on beads."""
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise SystemSpecError(f"model: the atom names {repeated[:5]} occur twice in a residue; rename them in the PDB")
     if not isinstance(system.mapping, BeadMapping):
         raise SystemSpecError("mapping.type must be beads for a molecule")
-    element_of = dict(zip(names, elements, strict=True))
+    element_of = dict(zip(solute, elements, strict=False))  # added water carries no beads
     if isinstance(system.mapping.beads, dict):
         for bead, members in system.mapping.beads.items():
             for atom in members:

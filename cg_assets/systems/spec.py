@@ -94,11 +94,16 @@ class Molecule(Strict):
     """Cutoff of non-bonded interactions [nm]; null for none. A periodic box needs one."""
     box: PositiveFloat | None = None
     """Edge of the cubic periodic box [nm]; null for an isolated molecule."""
+    waters: PositiveInt | None = None
+    """Water molecules to put around the molecule; a force field file must know them. The edge of the box at
+    atmospheric pressure comes from `cg-assets box`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Molecule:
         if (self.sequence is None) == (self.pdb is None):
             raise ValueError("give exactly one of sequence and pdb")
+        if self.waters is not None and self.box is None:
+            raise ValueError(f"waters is {self.waters}, but box is null; water needs a periodic box [nm]")
         if self.box is not None:
             if self.cutoff is None:
                 raise ValueError("a periodic box needs a cutoff [nm]")
@@ -127,7 +132,7 @@ class BeadMapping(Strict):
 
     type: Literal["beads"]
     beads: Literal["heavy_atoms"] | dict[str, list[AtomName]]
-    """`heavy_atoms`, or bead name to its atoms (one atom: placed on it; several: at their centre of mass)."""
+    """`heavy_atoms` (not those of water), or bead name to its atoms (one atom: placed on it; several: at their centre of mass)."""
     force_map: Literal["slice", "group", "optimal"] = "optimal"
     """How atomistic forces become bead forces: docs/force_maps.md."""
     bead_types: Literal["element", "unique"] = "unique"
@@ -503,7 +508,7 @@ class SystemSpec(Strict):
                     f"collective_variables.{name} uses {outside}, on which no bead sits: it is not a function of the "
                     "CG coordinates, so biasing it would change the mean force; choose atoms that are beads"
                 )
-        box, cutoff = model.box, self.network.cutoff
+        box, cutoff = self.cg_box, self.network.cutoff
         if box is not None and cutoff is None:
             raise ValueError(
                 f"network.cutoff is null, but the molecule is in a periodic box of {box} nm: give a cutoff of at most "
@@ -569,6 +574,11 @@ class SystemSpec(Strict):
     def thermal_energy(self) -> float:
         """k_B T [kJ/mol or reduced]."""
         return thermal_energy(self.temperature, self.units)
+
+    @property
+    def cg_box(self) -> float | None:
+        """Edge of the box of the beads [nm]; None where they are one molecule, isolated or solvated."""
+        return self.model.box if isinstance(self.model, Molecule) and self.model.waters is None else None
 
     @property
     def variable_names(self) -> list[str]:

@@ -1,0 +1,69 @@
+"""The box that a solvated molecule fills at atmospheric pressure."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cg_assets.analysis.estimates import Estimate, autocorrelation_time
+from cg_assets.errors import SystemSpecError
+from cg_assets.progress import Progress
+from cg_assets.systems.spec import SystemSpec
+
+PRESSURE = 1.01325
+"""Atmospheric pressure [bar]."""
+DURATION = 1000.0
+"""Length of the run [ps], of which the first fifth is left out."""
+_INTERVAL = 1.0
+_ATTEMPT_STEPS = 25
+
+
+def measure_box(
+    system: SystemSpec, seed: int, progress: Progress | None = None, duration: float = DURATION
+) -> Estimate:
+    """Edge of the cubic box [nm] whose volume is the mean volume at constant pressure, with its standard error.
+
+    Langevin dynamics from `model.box` with OpenMM's Monte Carlo barostat.
+
+    Args:
+        system: a molecule in a periodic box.
+        seed: seed of the dynamics and of the barostat.
+        progress: told of each picosecond.
+        duration: length of the run [ps].
+
+    Raises:
+        SystemSpecError: the system is no molecule in a box.
+    """
+    import openmm
+
+    from cg_assets.sampling.platforms import choose_platform
+    from cg_assets.systems.builders import build_molecule
+
+    molecule = build_molecule(system)
+    if molecule.box is None:
+        raise SystemSpecError(f"{system.name}: model.box is null; only a periodic box has a pressure")
+    plan = system.sampling.unbiased
+    simulated = openmm.XmlSerializer.clone(molecule.system)
+    barostat = openmm.MonteCarloBarostat(PRESSURE, system.temperature, _ATTEMPT_STEPS)
+    barostat.setRandomNumberSeed(1 + seed)
+    simulated.addForce(barostat)
+    integrator = openmm.LangevinMiddleIntegrator(system.temperature, plan.friction, plan.timestep)
+    integrator.setRandomNumberSeed(2 + seed)
+    name, properties = choose_platform(molecule.n_atoms, periodic=True)
+    context = openmm.Context(simulated, integrator, openmm.Platform.getPlatformByName(name), properties)
+    context.setPositions(molecule.positions)
+    openmm.LocalEnergyMinimizer.minimize(context)
+    context.setVelocitiesToTemperature(system.temperature, 3 + seed)
+    count = math.ceil(duration / _INTERVAL)
+    volumes = []
+    for number in range(count):
+        integrator.step(round(_INTERVAL / plan.timestep))
+        volumes.append(context.getState().getPeriodicBoxVolume()._value)
+        if progress is not None:
+            progress(number + 1, count, "ps")
+    kept = np.array(volumes[count // 5 :])
+    independent = max(2.0, len(kept) / (2.0 * autocorrelation_time(kept[None])))
+    error = float(kept.std(ddof=1)) / math.sqrt(independent)
+    edge = float(kept.mean()) ** (1 / 3)
+    return Estimate(edge, error / (3 * edge**2), "nm")
