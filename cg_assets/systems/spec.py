@@ -132,7 +132,8 @@ class BeadMapping(Strict):
 
     type: Literal["beads"]
     beads: Literal["heavy_atoms"] | dict[str, list[AtomName]]
-    """`heavy_atoms` (not those of water), or bead name to its atoms (one atom: placed on it; several: at their centre of mass)."""
+    """`heavy_atoms` (not those of water), or bead name to its atoms (one atom: placed on it; several: at their centre
+    of mass)."""
     force_map: Literal["slice", "group", "optimal"] = "optimal"
     """How atomistic forces become bead forces: docs/force_maps.md."""
     bead_types: Literal["element", "unique"] = "unique"
