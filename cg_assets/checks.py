@@ -7,6 +7,7 @@ costs no further process. A failed blocking check keeps everything downstream fr
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -189,12 +190,15 @@ def judge_simulation(system: SystemSpec, result: CGSimulationResult) -> list[dg.
     """Verdicts on a CG simulation."""
     return [
         _temperature(system, result.kinetic_temperature, result.kinetic_temperature_error),
-        _result(
-            "stability",
-            result.stable_replicas == result.replicas,
-            {"stable_replicas": result.stable_replicas, "replicas": result.replicas},
-        ),
+        _stability(result.summary()),
     ]
+
+
+def _stability(counts: Mapping[str, int]) -> dg.AssetCheckResult:
+    names = ("stable_replicas", "replicas", "enhanced_stable_replicas", "enhanced_replicas")
+    stable, replicas, enhanced_stable, enhanced = numbers = [counts[name] for name in names]
+    passed = stable == replicas and enhanced_stable == enhanced
+    return _result("stability", passed, dict(zip(names, numbers, strict=True)))
 
 
 # --------------------------------------------------------------------------------------- evaluation
@@ -228,11 +232,7 @@ def judge_evaluation(system: SystemSpec, result: EvaluationResult) -> list[dg.As
                 "unit": error.unit,
             },
         ),
-        _result(
-            "stability",
-            result.stable_replicas == result.replicas,
-            {"stable_replicas": result.stable_replicas, "replicas": result.replicas},
-        ),
+        _stability(result.stability),
     ]
     if result.monitors is not None:
         monitors = result.monitors

@@ -27,6 +27,10 @@ class SamplingError(CgAssetsError):
     """A simulation could not be started or its checkpoint does not fit the plan."""
 
 
+class ExplosionError(SamplingError):
+    """Replicas of a CG simulation did not stay stable, so that too few are left."""
+
+
 class TrainingError(CgAssetsError):
     """A data set cannot train this potential, or training diverged."""
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from cg_assets.analysis.collective_variables import collective_variable_gradients
-from cg_assets.errors import SamplingError
+from cg_assets.errors import ExplosionError, SamplingError
+from cg_assets.frames import Frames
 from cg_assets.mapping.maps import CGMap
 from cg_assets.sampling.biases import bias_from_definition
 from cg_assets.simulation.bias import cg_bias
 from cg_assets.simulation.langevin import simulate
+from cg_assets.simulation.run import run_cg_simulation
 from cg_assets.systems.load import load_system
 from cg_assets.systems.spec import CGSimulation
 
@@ -22,6 +24,10 @@ class _Module(torch.nn.Module):
     def __init__(self, energy):
         super().__init__()
         self.energy = energy
+        self.register_buffer("place", torch.zeros(1))
+
+    def forward(self, positions):
+        return self.energy(positions)
 
     def energy_and_forces(self, positions, box=None):
         with torch.enable_grad():
@@ -205,6 +211,33 @@ def test_a_potential_that_gives_no_number_explodes():
     assert np.isfinite(result.stable_frames.positions).all()
     with pytest.raises(SamplingError, match="all 3 replicas exploded before the first frame"):
         simulate(_Module(lambda x: x.sum(dim=(1, 2)) * float("nan")), np.zeros((3, 1, 1)), [1.0], 1.0, _settings(), 1)
+
+
+def test_an_explosion_under_the_bias_is_reported_and_judged_without_it():
+    system = load_system("muller_brown")
+    content = {"replicas": 20, "duration": 20.0, "burn_in": 2.0, "timestep": 0.1, "enhanced_duration": 20.0}
+    settings = system.cg_simulation.model_copy(update=content | {"frame_interval": 1.0})
+    system = system.model_copy(update={"cg_simulation": settings})
+    data = Frames(
+        positions=np.full((20, 1, 1), 25.0, np.float32),
+        time=np.arange(20.0),
+        replica=np.arange(20, dtype=np.int32),
+        temperature=np.ones(20),
+        start=np.zeros(20, np.int32),
+        probe=np.zeros(20, bool),
+    )
+
+    def known_below_62(x):
+        return (0.5 * (x - 25) ** 2 - 1e6 * torch.relu(x - 62) ** 3).sum(dim=(1, 2))
+
+    for force, stable in ((2.0, 20), (40.0, 0)):
+        bias = {"type": "static", "expression": f"-{force}*x"}
+        result = run_cg_simulation(system, _Module(known_below_62), data, bias)
+        assert (result.stable_replicas, result.enhanced_stable_replicas, result.enhanced_replicas) == (20, stable, 20)
+        assert set(np.unique(result.frames.window)) == ({0, 1} if stable else {0})
+        assert result.stability == f"20 of 20 replicas stable, under the bias {stable} of 20"
+    with pytest.raises(ExplosionError, match="all 20 replicas exploded"):
+        run_cg_simulation(system, _Module(lambda x: -1e6 * x.abs().sum(dim=(1, 2)) ** 3), data, None)
 
 
 def test_same_seed_same_trajectory():

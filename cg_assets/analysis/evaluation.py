@@ -77,8 +77,7 @@ class EvaluationResult:
     Attributes:
         quantities: name to the potential's estimate and the reference's (None where it has none).
         pmf_error: the figure of merit that decides.
-        stable_replicas: replicas of the CG simulation that did not explode.
-        replicas: all its replicas.
+        stability: `replicas`, `stable_replicas` and the same of the enhanced run, of the CG simulation.
         grid: values of a one-dimensional CG coordinate; empty for molecules.
         model_pmf: W on `grid` less its minimum [energy].
         data_pmf: PMF integrated from the binned labels; None for molecules.
@@ -89,8 +88,7 @@ class EvaluationResult:
 
     quantities: dict[str, tuple[Estimate, Estimate | None]]
     pmf_error: Estimate
-    stable_replicas: int
-    replicas: int
+    stability: dict[str, int]
     surface: FreeEnergySurface
     data_surface: FreeEnergySurface
     grid: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
@@ -148,7 +146,7 @@ def evaluate(
         energy: the trained potential.
         reference: what it is judged against.
         simulation: frames of its CG simulation; `window` tells runs without a bias (0) from enhanced ones (1).
-        summary: `replicas` and `stable_replicas` of the simulation.
+        summary: that of the simulation (`CGSimulationResult.summary`).
         data: CG frames that it was trained on.
     """
     if isinstance(system.mapping, LinearMapping):
@@ -229,8 +227,7 @@ def _evaluate_model_potential(
     return EvaluationResult(
         quantities=_with_stability(quantities, summary),
         pmf_error=error,
-        stable_replicas=summary["stable_replicas"],
-        replicas=summary["replicas"],
+        stability=_stability(summary),
         surface=surface,
         data_surface=data_surface,
         grid=grid,
@@ -279,8 +276,7 @@ def _evaluate_molecule(
     return EvaluationResult(
         quantities=_with_stability(quantities, summary),
         pmf_error=error,
-        stable_replicas=summary["stable_replicas"],
-        replicas=summary["replicas"],
+        stability=_stability(summary),
         surface=surface,
         data_surface=data_surface,
         monitors=monitors,
@@ -311,14 +307,28 @@ def _weights(system: SystemSpec, frames: Frames) -> NDArray[np.float64] | None:
     return umbrella_weights(windows, frames.collective_variables, frames.window, system.thermal_energy)
 
 
+def _stability(summary: Mapping[str, Any]) -> dict[str, int]:
+    names = ("replicas", "stable_replicas", "enhanced_replicas", "enhanced_stable_replicas")
+    return {name: int(summary[name]) for name in names}
+
+
 def _with_stability(
     quantities: dict[str, tuple[Estimate, Estimate | None]], summary: Mapping[str, Any]
 ) -> dict[str, tuple[Estimate, Estimate | None]]:
-    replicas, stable = summary["replicas"], summary["stable_replicas"]
-    share = stable / replicas
-    error = math.sqrt(share * (1 - share) / replicas) or 1.0 / replicas
+    counts = _stability(summary)
+    shares = {"stable replicas": _share(counts["stable_replicas"], counts["replicas"])}
+    if counts["enhanced_replicas"]:
+        shares["stable replicas under the bias"] = _share(
+            counts["enhanced_stable_replicas"], counts["enhanced_replicas"]
+        )
     temperature = Estimate(summary["kinetic_temperature"], summary["kinetic_temperature_error"], summary["unit"])
-    return quantities | {
-        "stable replicas": (Estimate(share, error), Estimate(1.0, 0.0)),
-        "kinetic temperature": (temperature, Estimate(summary["target_temperature"], 0.0, summary["unit"])),
-    }
+    return (
+        quantities
+        | {name: (share, Estimate(1.0, 0.0)) for name, share in shares.items()}
+        | {"kinetic temperature": (temperature, Estimate(summary["target_temperature"], 0.0, summary["unit"]))}
+    )
+
+
+def _share(part: int, whole: int) -> Estimate:
+    share = part / whole
+    return Estimate(share, math.sqrt(share * (1 - share) / whole) or 1.0 / whole)

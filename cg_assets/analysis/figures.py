@@ -108,7 +108,7 @@ def cg_simulation_figure(system: SystemSpec, result: CGSimulationResult) -> byte
         energies=energies,
         time_unit=unit("time", system.units),
         energy_unit=unit("energy", system.units),
-        title=f"{system.title}: {result.stable_replicas} of {result.replicas} replicas stable",
+        title=f"{system.title}: {result.stability}",
     )
 
 

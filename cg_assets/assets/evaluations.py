@@ -83,7 +83,7 @@ def judge_again(
     that does not stay stable, has an infinite PMF error.
     """
     from cg_assets.analysis.evaluation import evaluate
-    from cg_assets.errors import SamplingError
+    from cg_assets.errors import ExplosionError
     from cg_assets.potentials.energies import energy_function
     from cg_assets.simulation.run import run_cg_simulation
     from cg_assets.training.setup import network_config
@@ -93,7 +93,7 @@ def judge_again(
         return unfit
     try:
         simulated = run_cg_simulation(system, module, data, bias)
-    except SamplingError:
+    except ExplosionError:
         return unfit
     result = evaluate(system, energy_function(module), reference, simulated.frames, simulated.summary(), data)
     return result.metrics()

@@ -100,7 +100,7 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             metadata=with_file(
                 {
                     "figure": picture(cg_simulation_figure(system, result), "CG simulation"),
-                    "stable_replicas": f"{result.stable_replicas} of {result.replicas}",
+                    "stability": result.stability,
                     "kinetic_temperature": f"{result.kinetic_temperature:.5g} ± {result.kinetic_temperature_error:.2g}",
                     "replica_steps_per_second": round(result.steps_per_second),
                     "seconds": round(seconds, 2),

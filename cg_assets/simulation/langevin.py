@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cg_assets.errors import DeviceError, SamplingError
+from cg_assets.errors import DeviceError, ExplosionError, SamplingError
 from cg_assets.frames import Frames
 from cg_assets.potentials.networks import energy_and_forces
 from cg_assets.progress import Progress
@@ -111,6 +111,7 @@ def simulate(
 
     Raises:
         SamplingError: shapes do not agree, or starts are not finite.
+        ExplosionError: every replica exploded before the first frame.
         DeviceError: `cuda` was asked for and is not there.
     """
     if device == "cuda" and not torch.cuda.is_available():
@@ -200,7 +201,7 @@ class _Run:
                 progress(step, burn_in + steps, "steps")
         seconds = time.perf_counter() - started
         if not parts:
-            raise SamplingError(
+            raise ExplosionError(
                 f"all {replicas} replicas exploded before the first frame; train on more frames or longer, or lower "
                 f"cg_simulation.timestep (now {settings.timestep})"
             )

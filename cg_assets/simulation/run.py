@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from cg_assets.analysis.collective_variables import collective_variables
 from cg_assets.analysis.evaluation import ENHANCED, UNBIASED
-from cg_assets.errors import SamplingError
+from cg_assets.errors import ExplosionError
 from cg_assets.frames import Frames
 from cg_assets.mapping.maps import build_map
 from cg_assets.potentials.energies import energy_function
@@ -27,9 +28,12 @@ class CGSimulationResult:
     """Frames of all CG simulations of a potential.
 
     Attributes:
-        frames: positions, collective variables and bias energies; `window` is 0 without a bias and 1 under it.
-        replicas: number of replicas of all runs together.
+        frames: positions, collective variables and bias energies of stable replicas; `window` is 0 without a bias and 1
+            under it. There are none of a biased run of which most replicas exploded: the others are no fair sample.
+        replicas: number of replicas of the run without a bias.
         stable_replicas: those that did not explode.
+        enhanced_replicas: number of replicas of the run under the bias; 0 where there was none.
+        enhanced_stable_replicas: those that did not explode.
         replica_temperatures: kinetic temperature of each replica of the run without a bias [K or reduced]; NaN for
             those that exploded.
         kinetic_temperature: mean over stable replicas [K or reduced].
@@ -48,12 +52,24 @@ class CGSimulationResult:
     steps_per_second: float
     target_temperature: float
     temperature_unit: str
+    enhanced_replicas: int = 0
+    enhanced_stable_replicas: int = 0
+
+    @property
+    def stability(self) -> str:
+        """How many replicas were stable, in words."""
+        words = f"{self.stable_replicas} of {self.replicas} replicas stable"
+        if self.enhanced_replicas:
+            words += f", under the bias {self.enhanced_stable_replicas} of {self.enhanced_replicas}"
+        return words
 
     def summary(self) -> dict[str, Any]:
         """The numbers in plain JSON types."""
         return {
             "replicas": self.replicas,
             "stable_replicas": self.stable_replicas,
+            "enhanced_replicas": self.enhanced_replicas,
+            "enhanced_stable_replicas": self.enhanced_stable_replicas,
             "kinetic_temperature": self.kinetic_temperature,
             "kinetic_temperature_error": self.kinetic_temperature_error,
             "steps_per_second": self.steps_per_second,
@@ -84,7 +100,7 @@ def run_cg_simulation(
         progress: told of the steps.
 
     Raises:
-        SamplingError: fewer than two replicas of a run stayed stable.
+        ExplosionError: fewer than two replicas of the run without a bias stayed stable.
     """
     settings = system.cg_simulation
     generator = np.random.default_rng(settings.seed)
@@ -105,12 +121,6 @@ def run_cg_simulation(
             duration=duration,
             box=None if data.box is None else data.box[0],
         )
-        if (stable := int((~trajectory.exploded).sum())) < 2:
-            raise SamplingError(
-                f"{system.name}: {stable} of {settings.replicas} replicas of the CG simulation stayed stable, which "
-                f"leaves nothing to judge the potential by; train it longer or on more frames (training.epochs is "
-                f"{system.training.epochs}), or lower cg_simulation.timestep (now {settings.timestep})"
-            )
         frames = trajectory.stable_frames
         zeros = np.zeros(len(frames))
         variables = collective_variables(system, cg_map, frames.positions)
@@ -122,16 +132,27 @@ def run_cg_simulation(
         )
 
     free, frames = run(UNBIASED, settings.duration, None)
-    trajectories, parts = [free], [frames]
+    stable = int((~free.exploded).sum())
+    if stable < 2:
+        raise ExplosionError(
+            f"{system.name}: {stable} of {settings.replicas} replicas of the CG simulation stayed stable, which "
+            f"leaves nothing to judge the potential by; train it longer or on more frames (training.epochs is "
+            f"{system.training.epochs}), or lower cg_simulation.timestep (now {settings.timestep})"
+        )
+    parts, enhanced_stable = [frames], 0
     if bias is not None:
-        enhanced, frames = run(ENHANCED, settings.enhanced_duration, bias)
-        trajectories.append(enhanced)
-        parts.append(replace(frames, replica=frames.replica + settings.replicas))
-    exploded = np.concatenate([trajectory.exploded for trajectory in trajectories])
+        # A bias may lead where a potential knows nothing: a result that is reported, not a failure.
+        with suppress(ExplosionError):
+            enhanced, frames = run(ENHANCED, settings.enhanced_duration, bias)
+            enhanced_stable = int((~enhanced.exploded).sum())
+            if 2 * enhanced_stable >= settings.replicas:
+                parts.append(replace(frames, replica=frames.replica + settings.replicas))
     return CGSimulationResult(
         frames=Frames.concatenate(parts),
-        replicas=len(exploded),
-        stable_replicas=int((~exploded).sum()),
+        replicas=settings.replicas,
+        stable_replicas=stable,
+        enhanced_replicas=0 if bias is None else settings.replicas,
+        enhanced_stable_replicas=enhanced_stable,
         replica_temperatures=free.replica_temperatures,
         kinetic_temperature=free.kinetic_temperature,
         kinetic_temperature_error=free.kinetic_temperature_error,
