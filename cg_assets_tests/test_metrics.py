@@ -18,7 +18,14 @@ from cg_assets.analysis.metrics import (
     surface_barrier,
     surface_rmse,
 )
-from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_energy_surface, umbrella_weights
+from cg_assets.analysis.surfaces import (
+    FreeEnergySurface,
+    bias_weights,
+    free_energy_surface,
+    pooled_batches,
+    umbrella_weights,
+)
+from cg_assets.frames import Frames
 from cg_assets.sampling.biases import UmbrellaBias
 
 BINS = Bins.between([(-np.pi, np.pi)] * 2, 30)
@@ -245,3 +252,31 @@ def test_umbrella_windows_are_joined_by_mbar():
     exact = 0.5 * math.erfc(1.5 / math.sqrt(2))
     assert error < 0.05 * exact
     assert abs(np.mean(shares) - exact) < 4 * error
+
+
+def test_batches_of_different_biases_are_pooled_each_with_its_own_weights():
+    # p ∝ exp(-x²/2) sampled under -0.375 x² (standard deviation 2) and under +1.5 x² + 40 (standard deviation 1/2)
+    rng = np.random.default_rng(1)
+    batches = []
+    for size, spread, bias in ((20_000, 2.0, lambda x: -0.375 * x**2), (60_000, 0.5, lambda x: 1.5 * x**2 + 40.0)):
+        values = rng.normal(scale=spread, size=size)
+        batches.append(
+            Frames(
+                positions=values.astype(np.float32)[:, None, None],
+                time=np.arange(size, dtype=float),
+                replica=np.zeros(size, np.int32),
+                temperature=np.ones(size),
+                start=np.zeros(size, np.int32),
+                probe=np.zeros(size, bool),
+                bias_energy=bias(values),
+            )
+        )
+    pooled = pooled_batches(batches, 1.0)
+    weights = bias_weights(pooled.bias_energy, 1.0)
+    assert set(pooled.replica) == {0, 1}
+    shares = [weights[pooled.replica == number].sum() for number in (0, 1)]
+    assert math.isclose(shares[1] / shares[0], 3.0, rel_tol=1e-9)
+    inside = np.abs(pooled.positions[:, 0, 0]) < 1.0  # well sampled by both
+    for rows in (inside, inside & (pooled.replica == 0), inside & (pooled.replica == 1)):
+        x = pooled.positions[rows, 0, 0].astype(float)
+        assert abs(np.average(x**2, weights=weights[rows]) - 0.29113) < 0.006  # of a normal cut at one deviation

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
 
 from cg_assets.analysis.clusters import Bins, as_columns
 from cg_assets.analysis.estimates import independent_blocks, jackknife
+from cg_assets.frames import Frames
 from cg_assets.sampling.biases import UmbrellaBias, Variables
 
 FloatArray = NDArray[np.float64]
@@ -75,6 +78,28 @@ class FreeEnergySurface:
             raise ValueError("surfaces to pool must share their bins")
         blocks = np.concatenate([surface.blocks / surface.blocks.sum() for surface in surfaces])
         return FreeEnergySurface(surfaces[0].bins, blocks, surfaces[0].thermal_energy, surfaces[0].unit)
+
+
+def pooled_batches(batches: Sequence[Frames], thermal_energy: float) -> Frames:
+    """Frames of several batches, each under its own bias, as one data set in which `bias_weights` are right.
+
+    A bias is known up to a constant. It is chosen so that the weights of each batch have the mean 1: a batch counts by
+    its number of frames. Replicas are numbered anew, for those of two batches are independent.
+
+    Args:
+        batches: frames of each batch, with the same columns.
+        thermal_energy: kT [energy unit].
+    """
+    parts, offset = [], 0
+    for frames in batches:
+        part = replace(frames, replica=frames.replica + np.int32(offset))
+        if frames.bias_energy is not None:
+            reduced = frames.bias_energy / thermal_energy
+            shift = float(logsumexp(reduced)) - math.log(len(reduced))
+            part = replace(part, bias_energy=frames.bias_energy - thermal_energy * shift)
+        parts.append(part)
+        offset += int(frames.replica.max(initial=-1)) + 1
+    return Frames.concatenate(parts)
 
 
 def bias_weights(bias_energy: ArrayLike, thermal_energy: float) -> FloatArray:

@@ -22,9 +22,12 @@ CODE_VERSION = "1"
 
 def training_frames(files: "ParquetStore", system: SystemSpec, name: str) -> tuple["Frames", list[str]]:
     """Frames of the batches that a potential learned from, and their data keys."""
+    from cg_assets.analysis.surfaces import pooled_batches
+
     keys = list(files.describe(system.name, f"potential_{name}").metadata.upstream_data_versions)
-    batches = [key.rpartition("/")[2] for key in keys]
-    return files.read_frames(system.name, system.potentials[name].labels, batches), keys
+    labels = system.potentials[name].labels
+    batches = [files.read_frames(system.name, labels, [key.rpartition("/")[2]]) for key in keys]
+    return pooled_batches(batches, system.thermal_energy), keys
 
 
 def frozen_bias(files: "ParquetStore", system: SystemSpec) -> tuple[Mapping[str, Any] | None, list[str]]:
