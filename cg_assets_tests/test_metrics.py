@@ -15,8 +15,6 @@ from cg_assets.analysis.metrics import (
     pmf_error,
     pmf_rmse,
     squared_log_error,
-    surface_barrier,
-    surface_rmse,
 )
 from cg_assets.analysis.surfaces import (
     FreeEnergySurface,
@@ -180,24 +178,6 @@ class TestOneDimension:
         assert np.isinf(barrier_height(self.grid, hole, *wells).value)
         with pytest.raises(ValueError, match="no finite PMF"):
             barrier_height(self.grid, self.double_well, (5, 6), (0.5, 1.5))
-
-    def test_surface_rmse_and_barrier_against_repeated_experiments(self):
-        bins = Bins.between([(-1.6, 1.6)], 32)
-        centres = bins.centres[0]
-        energy = 2 * (centres**2 - 1) ** 2
-        p = np.exp(-energy) / np.exp(-energy).sum()
-        results = []
-        for seed in range(30):
-            rng = np.random.default_rng(seed)
-            values = rng.choice(centres, 20_000, p=p)
-            result = free_energy_surface(values, bins, 1.0, np.arange(20_000) % 50)
-            barrier = surface_barrier(result, (-1.3, -0.7), (0.7, 1.3))
-            results.append((surface_rmse(result, energy, (-1.4, 1.4)), barrier))
-        rmse, barrier = zip(*results, strict=True)
-        assert np.mean([e.value for e in rmse]) < 0.07
-        scatter = np.std([e.value for e in barrier], ddof=1)
-        assert np.mean([e.standard_error for e in barrier]) == pytest.approx(scatter, rel=0.6)
-        assert np.mean([e.value for e in barrier]) == pytest.approx(energy[15] - energy.min(), abs=0.15)
 
 
 class TestBasins:

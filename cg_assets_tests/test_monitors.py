@@ -7,7 +7,6 @@ from cg_assets.analysis.monitors import (
     bond_monitor,
     chirality_monitor,
     infer_bonds,
-    stable_fraction,
     triple_product,
 )
 
@@ -118,10 +117,3 @@ def test_triple_product_of_a_corner():
     corner = np.array([[[0, 0, 0], [2, 0, 0], [0, 3, 0], [0, 0, 0.5]]], dtype=float)
     assert triple_product(corner, 0, (1, 2, 3))[0] == pytest.approx(1.0)
     assert triple_product(corner, 0, (2, 1, 3))[0] == pytest.approx(-1.0)
-
-
-def test_stable_fraction():
-    half = stable_fraction([True, False, True, False])
-    assert half.value == 0.5 and half.standard_error == pytest.approx(0.25)
-    assert stable_fraction(np.zeros(100, dtype=bool)).standard_error == pytest.approx(0.01)
-    assert stable_fraction(np.zeros(100, dtype=bool)).value == 1.0

@@ -15,7 +15,7 @@ import pytest
 from cg_assets.errors import StorageError
 from cg_assets.frames import Frames
 from cg_assets.storage import atomic
-from cg_assets.storage.dataset import FrameDataset, open_frames, read_frames
+from cg_assets.storage.dataset import FrameDataset, read_frames
 from cg_assets.storage.hashing import file_sha256
 from cg_assets.storage.parquet import content_hash, describe, read_arrays, read_table, verify, write_frames, write_table
 from cg_assets.storage.schemas import FileMetadata, variable_units
@@ -190,7 +190,7 @@ def test_reading_columns_rows_and_groups(tmp_path, small_groups):
     paths = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
     write(paths[0], frames.select(np.arange(100)))
     write(paths[1], frames.select(np.arange(100, 300)), batch="0001")
-    dataset = open_frames(paths)
+    dataset = FrameDataset(paths)
     assert len(dataset) == 300
     assert dataset.n_row_groups == 2 + 4
     assert list(dataset.file_sizes) == [100, 200]
@@ -206,9 +206,6 @@ def test_reading_columns_rows_and_groups(tmp_path, small_groups):
     few = read_frames(paths, columns=["cv_phi"])
     assert few.forces is None
     np.testing.assert_array_equal(few.collective_variables["phi"], frames.collective_variables["phi"])
-    seen = np.concatenate([block.time for block in dataset.random_row_groups(np.random.default_rng(0))])
-    assert not np.array_equal(seen, frames.time)
-    np.testing.assert_array_equal(np.sort(seen), frames.time)
     with pytest.raises(StorageError, match="no column cv_psi"):
         read_frames(paths, columns=["cv_psi"])
     with pytest.raises(StorageError, match="300 frames"):

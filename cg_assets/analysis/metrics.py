@@ -109,24 +109,6 @@ def pmf_rmse(
     return Estimate(value, error, unit)
 
 
-def surface_rmse(surface: FreeEnergySurface, reference: ArrayLike, interval: tuple[float, float]) -> Estimate:
-    """`pmf_rmse` of a one-dimensional surface with a jackknife error; an empty bin counts as probability 1e-10.
-
-    Args:
-        surface: surface of one variable.
-        reference: `(n_bins,)` reference free energy at the centres of the bins [energy unit of the surface].
-        interval: ends of the interval.
-    """
-    centres = surface.bins.centres[0]
-
-    def statistic(total: FloatArray) -> float:
-        energy = -surface.thermal_energy * np.log(np.maximum(_normalised(total), EMPTY_BIN))
-        return pmf_rmse(centres, energy, reference, interval).value
-
-    value, error = jackknife(statistic, surface.blocks)
-    return Estimate(float(value), float(error), surface.unit)
-
-
 def barrier_height(
     grid: ArrayLike,
     pmf: ArrayLike,
@@ -164,18 +146,6 @@ def barrier_height(
         matrix = np.asarray(covariance, dtype=np.float64)
         error = math.sqrt(max(0.0, matrix[top, top] + matrix[bottoms[0], bottoms[0]] - 2.0 * matrix[top, bottoms[0]]))
     return Estimate(float(values[top] - values[bottoms[0]]), error, unit)
-
-
-def surface_barrier(surface: FreeEnergySurface, start: tuple[float, float], end: tuple[float, float]) -> Estimate:
-    """`barrier_height` of a one-dimensional surface with a jackknife error; an empty bin counts as 1e-10."""
-    centres = surface.bins.centres[0]
-
-    def statistic(total: FloatArray) -> float:
-        energy = -surface.thermal_energy * np.log(np.maximum(_normalised(total), EMPTY_BIN))
-        return barrier_height(centres, energy, start, end).value
-
-    value, error = jackknife(statistic, surface.blocks)
-    return Estimate(float(value), float(error), surface.unit)
 
 
 def basin_population(

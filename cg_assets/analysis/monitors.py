@@ -193,21 +193,6 @@ def triple_product(positions: ArrayLike, centre: int, neighbours: tuple[int, ...
     return np.einsum("fi,fi->f", unit[:, 0], np.cross(unit[:, 1], unit[:, 2]))
 
 
-def stable_fraction(exploded: ArrayLike) -> Estimate:
-    """Fraction of replicas that did not explode.
-
-    Args:
-        exploded: `(n_replicas,)` bool.
-
-    Returns:
-        The fraction with its binomial error; none or all exploding gives the error of one replica.
-    """
-    lost = np.asarray(exploded, dtype=bool)
-    fraction = float(1.0 - lost.mean())
-    error = math.sqrt(fraction * (1.0 - fraction) / len(lost))
-    return Estimate(fraction, error if error > 0 else 1.0 / len(lost))
-
-
 def _fraction(wrong: NDArray[np.bool_], replica: ArrayLike | None) -> Estimate:
     """Mean of a flag with the error between replicas."""
     member = np.arange(len(wrong)) if replica is None else np.unique(np.asarray(replica), return_inverse=True)[1]

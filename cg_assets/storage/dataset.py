@@ -92,10 +92,6 @@ class FrameDataset:
         """Every row group in order; concatenating these blocks gives `read()`."""
         return (self.row_group(group) for group in range(self.n_row_groups))
 
-    def random_row_groups(self, generator: np.random.Generator) -> Iterator[Frames]:
-        """Every row group once, in random order."""
-        return (self.row_group(int(group)) for group in generator.permutation(self.n_row_groups))
-
     def read(self, rows: ArrayLike | slice | None = None) -> Frames:
         """Frames in memory; only the row groups that hold them are read.
 
@@ -142,11 +138,6 @@ def _empty(item: pa.Field, rows: int) -> NDArray:
     if pa.types.is_fixed_size_list(item.type):
         return np.empty((rows, *list_shape(item)), item.type.value_type.to_pandas_dtype())
     return np.empty(rows, item.type.to_pandas_dtype())
-
-
-def open_frames(paths: Path | Sequence[Path], columns: list[str] | None = None) -> FrameDataset:
-    """Open frames lazily; arguments and errors as in `FrameDataset`."""
-    return FrameDataset(paths, columns)
 
 
 def read_frames(
