@@ -16,7 +16,9 @@ import pytest
 from small_systems import LEFT_ONLY, SMALL_WELLS
 
 from cg_assets.analysis.labels import check_equilibration
+from cg_assets.analysis.surfaces import bias_weights
 from cg_assets.assets import build_assets
+from cg_assets.assets.simulations import training_frames
 from cg_assets.resources import build_resources
 from cg_assets.resources.console import step_failure_cause
 from cg_assets.resources.tracking import ModelTracking
@@ -26,6 +28,19 @@ from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system, seed_of
 
 BATCHED = ("trajectories", "biased_samples", "mapped_forces", "relabelled_forces")
+WINDOWS = """
+extends: small_wells
+name: small_windows
+title: Two wells in umbrella windows
+sampling:
+  further:
+    umbrella:
+      {replicas: 280, starts: equilibrium, timestep: 0.02, friction: 1.0, burn_in: 10, duration: 40, frame_interval: 1,
+       bias: {type: umbrella, force_constant: 10,
+              centers: [{x: -1.5}, {x: -1.0}, {x: -0.5}, {x: 0.0}, {x: 0.5}, {x: 1.0}, {x: 1.5}]}}
+potentials:
+  umbrella: {labels: umbrella_forces}
+"""
 FRAMES = (*BATCHED, "cg_simulation_unbiased", "cg_simulation_biased")
 STAGES = (
     *FRAMES,
@@ -53,7 +68,7 @@ def materialize(system, folder, instance, batch="0000", stages=None):
         build_assets({system.name: system}),
         instance=instance,
         resources=build_resources(folder),
-        partition_key=batch if stages is None or set(stages) & set(BATCHED) else None,
+        partition_key=batch if stages is None or set(stages) & {*BATCHED, "umbrella_samples"} else None,
         selection=[dg.AssetKey([system.name, stage]) for stage in stages] if stages else None,
         raise_on_error=False,
     )
@@ -288,3 +303,30 @@ def test_shipped_biased_plans_are_in_conditional_equilibrium(name):
     parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     verdict = check_equilibration(system, plan, Frames.concatenate([part for part in parts if part is not None]))
     assert verdict.passed, verdict.to_json()
+
+
+def test_a_further_plan_has_its_own_stages_and_its_batches_are_joined(tmp_path, monkeypatch):
+    (tmp_path / "systems").mkdir()
+    (tmp_path / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
+    (tmp_path / "systems" / "small_windows.yaml").write_text(WINDOWS)
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    system = load_system("small_windows")
+    keys = {asset.key.path[-1] for asset in build_assets({system.name: system})}
+    assert {"umbrella_samples", "umbrella_forces", "potential_umbrella", "evaluation_umbrella"} <= keys
+    instance = dg.DagsterInstance.ephemeral()
+    for batch in ("0000", "0001"):
+        assert materialize(system, tmp_path, instance, batch, ["umbrella_samples", "umbrella_forces"]).success
+    stages = ["potential_umbrella", "cg_simulation_umbrella", "reference", "evaluation_umbrella"]
+    assert materialize(system, tmp_path, instance, stages=stages).success
+    store = ParquetStore(tmp_path)
+    frames, read = training_frames(store, system, "umbrella")
+    assert read == ["small_windows/umbrella_forces/0000", "small_windows/umbrella_forces/0001"]
+    assert len(frames) == 2 * 280 * 40 and len(np.unique(frames.replica)) == 2 * 280
+    rows = {row["quantity"]: row for row in store.read_table("small_windows", "evaluation_umbrella").to_pylist()}
+    assert rows["PMF error"]["value"] < 0.05
+    # the frames themselves, without their windows: x has one half of its weight on each side
+    x, weights = frames.collective_variables["x"].astype(float), bias_weights(frames.bias_energy, 1.0)
+    halves = [np.average(x[rows] > 0, weights=weights[rows]) for rows in np.array_split(np.arange(len(x)), 2)]
+    assert np.abs(np.array(halves) - 0.5).max() < 0.05
+    assert abs(np.average(np.abs(x), weights=weights) - 0.9065) < 0.02

@@ -23,11 +23,10 @@ from cg_assets.analysis.metrics import (
 from cg_assets.analysis.monitors import BondMonitor, ChiralityMonitor, bond_monitor, chirality_monitor
 from cg_assets.analysis.noise import IntegratedPMF, integrate_mean_force
 from cg_assets.analysis.reference import Reference, reference_barrier
-from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_energy_surface, umbrella_weights
+from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_energy_surface
 from cg_assets.frames import Frames
 from cg_assets.mapping.maps import build_map
-from cg_assets.sampling import biases
-from cg_assets.systems.spec import LinearMapping, QuadratureReference, SystemSpec, UmbrellaBias
+from cg_assets.systems.spec import LinearMapping, QuadratureReference, SystemSpec
 from cg_assets.units import unit
 
 EnergyFunction = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -147,7 +146,7 @@ def evaluate(
         reference: what it is judged against.
         simulation: frames of its CG simulation; `window` tells runs without a bias (0) from enhanced ones (1).
         summary: that of the simulation (`CGSimulationResult.summary`).
-        data: CG frames that it was trained on.
+        data: CG frames that it was trained on, of one batch under a frozen bias, or as `pooled_batches` joins them.
     """
     if isinstance(system.mapping, LinearMapping):
         return _evaluate_model_potential(system, energy, reference, simulation, summary, data)
@@ -300,11 +299,7 @@ def _weights(system: SystemSpec, frames: Frames) -> NDArray[np.float64] | None:
     """Weights that take a bias out of frames; None where there was none."""
     if frames.bias_energy is None or not np.any(frames.bias_energy):
         return None
-    bias = None if system.sampling.biased is None else system.sampling.biased.bias
-    if not isinstance(bias, UmbrellaBias) or frames.window is None:
-        return bias_weights(frames.bias_energy, system.thermal_energy)
-    windows = biases.UmbrellaBias.of(system, bias)
-    return umbrella_weights(windows, frames.collective_variables, frames.window, system.thermal_energy)
+    return bias_weights(frames.bias_energy, system.thermal_energy)
 
 
 def _stability(summary: Mapping[str, Any]) -> dict[str, int]:

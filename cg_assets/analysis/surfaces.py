@@ -80,15 +80,17 @@ class FreeEnergySurface:
         return FreeEnergySurface(surfaces[0].bins, blocks, surfaces[0].thermal_energy, surfaces[0].unit)
 
 
-def pooled_batches(batches: Sequence[Frames], thermal_energy: float) -> Frames:
+def pooled_batches(batches: Sequence[Frames], thermal_energy: float, windows: UmbrellaBias | None = None) -> Frames:
     """Frames of several batches, each under its own bias, as one data set in which `bias_weights` are right.
 
-    A bias is known up to a constant. It is chosen so that the weights of each batch have the mean 1: a batch counts by
-    its number of frames. Replicas are numbered anew, for those of two batches are independent.
+    A frozen bias is known up to a constant. It is chosen so that the weights of each batch have the mean 1: a batch
+    counts by its number of frames. Umbrella windows are joined over all batches, and `bias_energy` becomes the energy
+    whose weights are theirs. Replicas are numbered anew, for those of two batches are independent.
 
     Args:
         batches: frames of each batch, with the same columns.
         thermal_energy: kT [energy unit].
+        windows: the umbrella windows that all batches were sampled in; None for other biases or none.
     """
     parts, offset = [], 0
     for frames in batches:
@@ -99,7 +101,11 @@ def pooled_batches(batches: Sequence[Frames], thermal_energy: float) -> Frames:
             part = replace(part, bias_energy=frames.bias_energy - thermal_energy * shift)
         parts.append(part)
         offset += int(frames.replica.max(initial=-1)) + 1
-    return Frames.concatenate(parts)
+    pooled = Frames.concatenate(parts)
+    if windows is None or pooled.window is None:
+        return pooled
+    weights = umbrella_weights(windows, pooled.collective_variables, pooled.window, thermal_energy)
+    return replace(pooled, bias_energy=thermal_energy * np.log(np.maximum(weights, 1e-300)), window=None)
 
 
 def bias_weights(bias_energy: ArrayLike, thermal_energy: float) -> FloatArray:

@@ -17,9 +17,8 @@ def build_assets(systems: dict[str, SystemSpec]) -> list[dg.AssetsDefinition]:
     """The graph of every system, as its specification asks for."""
     assets = []
     for system in systems.values():
-        assets += [build_samples(system, "trajectories"), build_forces(system, "mapped_forces")]
-        if system.sampling.biased is not None:
-            assets += [build_samples(system, "biased_samples"), build_forces(system, "relabelled_forces")]
+        for labels in system.sampling.by_labels():
+            assets += [build_samples(system, labels), build_forces(system, labels)]
         assets.append(build_reference(system))
         for potential in system.potentials:
             assets += [

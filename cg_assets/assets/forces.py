@@ -1,4 +1,4 @@
-"""`mapped_forces` and `relabelled_forces`: beads, and the forces that their potential is trained on."""
+"""`mapped_forces`, `relabelled_forces`, `<plan>_forces`: beads, and the forces that their potential is trained on."""
 
 import time
 from dataclasses import replace
@@ -24,17 +24,16 @@ from cg_assets.systems import SystemSpec, seed_of
 
 CODE_VERSION = "1"
 
-_SOURCES = {"mapped_forces": "trajectories", "relabelled_forces": "biased_samples"}
-_DESCRIPTIONS = {
-    "mapped_forces": "Beads and bead forces of the unbiased frames.",
-    "relabelled_forces": "Beads and bead forces of the biased frames: the forces are those without the bias, so their "
-    "mean at given beads is the mean force (arXiv 2510.11148).",
-}
+_UNBIASED = "Beads and bead forces of the unbiased frames."
+_BIASED = (
+    "Beads and bead forces of the biased frames: the forces are those without the bias, so their mean at given beads "
+    "is the mean force (arXiv 2510.11148)."
+)
 
 
 def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
     """The asset of CG frames made from one kind of samples, partitioned by batch."""
-    source = _SOURCES[stage]
+    source, _ = system.sampling.by_labels()[stage]
     key = asset_key(system, stage)
 
     @dg.asset(
@@ -44,7 +43,7 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         partitions_def=batches_of(system.name),
         code_version=CODE_VERSION,
         kinds={"parquet", "numpy"},
-        description=_DESCRIPTIONS[stage],
+        description=_UNBIASED if system.plan_of(stage).bias is None else _BIASED,
         check_specs=checks.force_specs(key),
     )
     def forces(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:

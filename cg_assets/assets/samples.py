@@ -1,4 +1,4 @@
-"""`trajectories` and `biased_samples`: atomistic frames with their unbiased forces."""
+"""`trajectories`, `biased_samples`, `<plan>_samples`: atomistic frames with their unbiased forces."""
 
 import time
 from dataclasses import replace
@@ -19,23 +19,21 @@ from cg_assets.automation import batches_of
 from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec, seed_of
-from cg_assets.systems.spec import SamplingPlan
 from cg_assets.units import unit
 
 CODE_VERSION = "1"
 
-_PLANS = {"trajectories": "unbiased", "biased_samples": "biased"}
-_DESCRIPTIONS = {
-    "trajectories": "Frames of unbiased dynamics with their forces.",
-    "biased_samples": "Frames of dynamics under a bias of the CG coordinates, with the *unbiased* forces and the "
-    "energy of the bias (arXiv 2510.11148).",
-}
+_UNBIASED = "Frames of unbiased dynamics with their forces."
+_BIASED = (
+    "Frames of dynamics under a bias of the CG coordinates, with the *unbiased* forces and the energy of the bias "
+    "(arXiv 2510.11148)."
+)
 
 
-def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
-    """The asset of one sampling plan, partitioned by batch."""
-    plan_name = _PLANS[stage]
-    plan: SamplingPlan = getattr(system.sampling, plan_name)
+def build_samples(system: SystemSpec, labels: str) -> dg.AssetsDefinition:
+    """The asset of the sampling plan behind a stage of force labels, partitioned by batch."""
+    stage, section = system.sampling.by_labels()[labels]
+    plan = system.plan_of(labels)
     key = asset_key(system, stage)
 
     @dg.asset(
@@ -44,7 +42,7 @@ def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         partitions_def=batches_of(system.name),
         code_version=CODE_VERSION,
         kinds={"parquet", "openmm" if system.units == "molar" else "numba"},
-        description=_DESCRIPTIONS[stage],
+        description=_UNBIASED if plan.bias is None else _BIASED,
         check_specs=checks.sampling_specs(key, plan),
     )
     def samples(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
@@ -57,7 +55,7 @@ def build_samples(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         seed = seed_of(system.name, stage, batch)
         started = time.monotonic()
         files = store.open()
-        sections = ("model", "temperature", "mapping", "collective_variables", f"sampling.{plan_name}")
+        sections = ("model", "temperature", "mapping", "collective_variables", section)
         with files.pieces(system.name, stage, batch, system.hash_of(*sections), seed, CODE_VERSION) as pieces:
             sampler = build_sampler(system, plan, seed)
             summary = run_sampler(sampler, pieces, log_progress(context.log))

@@ -12,6 +12,7 @@ from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec
+from cg_assets.systems.spec import UmbrellaBias
 
 if TYPE_CHECKING:
     from cg_assets.frames import Frames
@@ -23,11 +24,14 @@ CODE_VERSION = "1"
 def training_frames(files: "ParquetStore", system: SystemSpec, name: str) -> tuple["Frames", list[str]]:
     """Frames of the batches that a potential learned from, and their data keys."""
     from cg_assets.analysis.surfaces import pooled_batches
+    from cg_assets.sampling import biases
 
     keys = list(files.describe(system.name, f"potential_{name}").metadata.upstream_data_versions)
     labels = system.potentials[name].labels
     batches = [files.read_frames(system.name, labels, [key.rpartition("/")[2]]) for key in keys]
-    return pooled_batches(batches, system.thermal_energy), keys
+    bias = system.plan_of(labels).bias
+    windows = biases.UmbrellaBias.of(system, bias) if isinstance(bias, UmbrellaBias) else None
+    return pooled_batches(batches, system.thermal_energy, windows), keys
 
 
 def frozen_bias(files: "ParquetStore", system: SystemSpec) -> tuple[Mapping[str, Any] | None, list[str]]:

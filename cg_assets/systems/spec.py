@@ -280,15 +280,40 @@ class Sampling(Strict):
     """The sampling plans of a system."""
 
     unbiased: SamplingPlan
+    """Stages `trajectories` and `mapped_forces`."""
     biased: SamplingPlan | None = None
+    """Stages `biased_samples` and `relabelled_forces`."""
+    further: dict[Name, SamplingPlan] = Field(default_factory=dict)
+    """Further biased plans by name, with the stages `<name>_samples` and `<name>_forces`."""
 
     @model_validator(mode="after")
     def _biases(self) -> Sampling:
         if self.unbiased.bias is not None:
             raise ValueError("unbiased has a bias; move it to biased")
-        if self.biased is not None and self.biased.bias is None:
-            raise ValueError("biased names no bias")
+        for where, plan in self.by_section().items():
+            if plan is not self.unbiased and plan.bias is None:
+                raise ValueError(f"{where.removeprefix('sampling.')} names no bias")
+        if taken := sorted({"unbiased", "biased", "mapped", "relabelled"} & set(self.further)):
+            raise ValueError(f"further.{taken[0]}: {taken[0]} is taken; choose another name")
         return self
+
+    def by_section(self) -> dict[str, SamplingPlan]:
+        """Every plan by its place in the specification, for example `sampling.further.umbrella`."""
+        plans = {"sampling.unbiased": self.unbiased}
+        if self.biased is not None:
+            plans["sampling.biased"] = self.biased
+        return plans | {f"sampling.further.{name}": plan for name, plan in self.further.items()}
+
+    def by_labels(self) -> dict[str, tuple[str, str]]:
+        """Stage of force labels to the stage of their samples and the place of their plan in the specification."""
+        stages = {"sampling.unbiased": ("trajectories", "mapped_forces")}
+        stages["sampling.biased"] = ("biased_samples", "relabelled_forces")
+        found = {}
+        for section in self.by_section():
+            name = section.rpartition(".")[2]
+            samples, labels = stages.get(section, (f"{name}_samples", f"{name}_forces"))
+            found[labels] = (samples, section)
+        return found
 
 
 # --------------------------------------------------------------------------------------- potentials
@@ -364,7 +389,8 @@ class CGSimulation(Strict):
 class Potential(Strict):
     """One potential to train: on which labels, and on how many of their frames."""
 
-    labels: Literal["mapped_forces", "relabelled_forces"]
+    labels: Name
+    """Stage of force labels: mapped_forces, relabelled_forces, or that of a further plan."""
     frames: PositiveInt | None = None
     """Number of frames drawn at random from the labels; null for all."""
 
@@ -460,8 +486,11 @@ class SystemSpec(Strict):
         for name, plan in self._plans().items():
             self._check_plan(name, plan)
         for name, potential in self.potentials.items():
-            if potential.labels == "relabelled_forces" and self.sampling.biased is None:
-                raise ValueError(f"potentials.{name} learns from relabelled_forces, but sampling.biased is missing")
+            if potential.labels not in self.sampling.by_labels():
+                raise ValueError(
+                    f"potentials.{name}.labels is {potential.labels}; the sampling plans give "
+                    f"{', '.join(self.sampling.by_labels())}"
+                )
         if self.cg_simulation.replicas < 2:
             raise ValueError("cg_simulation.replicas is 1; give at least 2, whose scatter is the error of the results")
         if self.cg_simulation.enhanced_duration:
@@ -520,10 +549,12 @@ class SystemSpec(Strict):
         if model.pdb is not None and not (self.folder / model.pdb).is_file():
             raise ValueError(f"model.pdb: no file {self.folder / model.pdb}; give a path relative to the YAML file")
 
+    def plan_of(self, labels: str) -> SamplingPlan:
+        """The sampling plan behind a stage of force labels."""
+        return self.sampling.by_section()[self.sampling.by_labels()[labels][1]]
+
     def _plans(self) -> dict[str, SamplingPlan]:
-        plans = {"sampling.unbiased": self.sampling.unbiased}
-        if self.sampling.biased:
-            plans["sampling.biased"] = self.sampling.biased
+        plans = self.sampling.by_section()
         if isinstance(self.evaluation.reference, LongRunReference):
             plans["evaluation.reference.plan"] = self.evaluation.reference.plan
         return plans
