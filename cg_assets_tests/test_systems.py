@@ -64,7 +64,7 @@ UMBRELLA = {"type": "umbrella", "centers": [{"phi": -1.0}, {"phi": 1.0}], "force
         ("muller_brown", put("model.domain.x", [60, 0]), ["domain", "smaller"]),
         ("muller_brown", put("sampling.biased.bias.expression", "-4*exp(-y**2)"), ["'y'", "not a function of the CG"]),
         ("muller_brown", put("sampling.unbiased.bias", {"type": "static", "expression": "x"}), ["unbiased", "biased"]),
-        ("muller_brown", put("sampling.biased", None), ["relabelled_forces", "sampling.biased is missing"]),
+        ("muller_brown", put("sampling.biased", None), ["relabelled_forces", "give only mapped_forces"]),
         ("muller_brown", put("evaluation.collective_variables", ["q"]), ["'q'", "known are ['x']"]),
         ("muller_brown", put("network.type", "message_passing"), ["network"]),
         ("muller_brown", put("network.range", [60, -10]), ["network", "range", "does not rise"]),

@@ -488,8 +488,8 @@ class SystemSpec(Strict):
         for name, potential in self.potentials.items():
             if potential.labels not in self.sampling.by_labels():
                 raise ValueError(
-                    f"potentials.{name}.labels is {potential.labels}; the sampling plans give "
-                    f"{', '.join(self.sampling.by_labels())}"
+                    f"potentials.{name}.labels is {potential.labels}, but the plans of sampling give only "
+                    f"{', '.join(self.sampling.by_labels())}; choose one of these or add its plan to sampling"
                 )
         if self.cg_simulation.replicas < 2:
             raise ValueError("cg_simulation.replicas is 1; give at least 2, whose scatter is the error of the results")
