@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from cg_assets.analysis.equilibration import ConditionalEquilibration
 from cg_assets.analysis.estimates import Estimate
 from cg_assets.analysis.evaluation import MAX_BOND_DIVERGENCE, UNBIASED, EvaluationResult
 from cg_assets.analysis.labels import LabelNoise
+from cg_assets.analysis.learning_curves import PMF_ERROR, LearningPoint, mean_curve
 from cg_assets.analysis.plots import Curve
 from cg_assets.analysis.reference import Reference
 from cg_assets.frames import Frames
@@ -225,6 +227,25 @@ def comparison_figure(system: SystemSpec, comparison: Comparison) -> bytes:
         interval=interval,
         title=system.title,
         highest=highest,
+    )
+
+
+def learning_curves_figure(system: SystemSpec, points: Sequence[LearningPoint]) -> bytes:
+    """PMF errors of potentials against sampled time and number of frames."""
+    potentials = list(dict.fromkeys(point.potential for point in points))
+    curves: dict[str, list[Curve]] = {}
+    labels = {"time": f"atomistic time [{unit('time', system.units)}]", "frames": "training frames"}
+    for axis, label in labels.items():
+        for potential in potentials:
+            mine = [point for point in points if point.potential == potential]
+            amounts, errors, spread = mean_curve(mine, axis)  # type: ignore[arg-type]
+            if len(amounts):
+                curves.setdefault(label, []).append(Curve(potential, amounts, errors, errors * spread))
+    return plots.learning_curves_plot(
+        curves,
+        error_unit=next((point.quantities[PMF_ERROR].unit for point in points), ""),
+        bound=system.evaluation.max_pmf_error,
+        title=f"{system.title}: learning curves",
     )
 
 

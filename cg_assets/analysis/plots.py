@@ -332,3 +332,48 @@ def comparison_plot(
         axes.margins(y=0.18)
         axes.grid(axis="x", visible=False)
     return figure
+
+
+@drawn
+def learning_curves_plot(
+    curves: Mapping[str, Sequence[Curve]],
+    *,
+    error_unit: str = "",
+    bound: float | None = None,
+    title: str = "",
+) -> Figure:
+    """PMF errors against amounts of data, both on logarithmic axes.
+
+    Args:
+        curves: axis label to one curve for each potential; infinite errors are drawn at the top as crosses.
+        error_unit: unit of the PMF error.
+        bound: the error that a champion may have, drawn as a line.
+        title: title of the figure.
+    """
+    figure = new_figure(5.6 * len(curves) + 0.6, 4.6, title)
+    panels = np.atleast_1d(figure.subplots(1, len(curves), sharey=True))
+    colours = colours_of(list(dict.fromkeys(line.label for lines in curves.values() for line in lines)))
+    finite = [line.values[np.isfinite(line.values)] for lines in curves.values() for line in lines]
+    top = 1.6 * max((float(values.max()) for values in finite if len(values)), default=1.0)
+    for axes, (label, lines) in zip(panels, curves.items(), strict=True):
+        for line in lines:
+            known = np.isfinite(line.values)
+            error = np.zeros(len(line.grid)) if line.standard_error is None else np.nan_to_num(line.standard_error)
+            axes.errorbar(
+                line.grid[known],
+                line.values[known],
+                error[known],
+                color=colours[line.label],
+                label=line.label.replace("_", " "),
+                marker="o",
+                capsize=3,
+            )
+            if len(lost := line.grid[~known]):
+                axes.plot(lost, np.full(len(lost), top), "x", color=colours[line.label], label="unstable", markersize=8)
+        if bound is not None:
+            axes.axhline(bound, color=DATA, linewidth=1.2, linestyle=(0, (4, 2)), label="bound", zorder=1)
+        axes.set(xscale="log", yscale="log", xlabel=label)
+        axes.grid(which="minor", alpha=0.35)
+    panels[0].set_ylabel(f"PMF error [{error_unit}]" if error_unit else "PMF error")
+    panels[-1].legend(loc="best")
+    return figure

@@ -7,6 +7,7 @@ import dagster as dg
 from cg_assets.assets.comparison import build_comparison
 from cg_assets.assets.evaluations import build_evaluation, build_reference
 from cg_assets.assets.forces import build_forces
+from cg_assets.assets.learning_curves import build_learning_curve
 from cg_assets.assets.potentials import build_potential
 from cg_assets.assets.samples import build_samples
 from cg_assets.assets.simulations import build_cg_simulation
@@ -26,5 +27,7 @@ def build_assets(systems: dict[str, SystemSpec]) -> list[dg.AssetsDefinition]:
                 build_cg_simulation(system, potential),
                 build_evaluation(system, potential),
             ]
+            if system.learning_curve is not None:
+                assets.append(build_learning_curve(system, potential))
         assets.append(build_comparison(system))
     return assets

@@ -1,10 +1,11 @@
 """`comparison`: all label sources of a system in one table and one figure."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from cg_assets.assets.evaluations import read_reference
+from cg_assets.assets.learning_curves import read_points
 from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
 from cg_assets.resources import StoreResource
 from cg_assets.systems import SystemSpec
@@ -37,6 +38,8 @@ def build_comparison(system: SystemSpec) -> dg.AssetsDefinition:
     """The asset that puts the evaluations of all potentials side by side."""
     stage = "comparison"
     inputs = [*(f"evaluation_{name}" for name in system.potentials), "reference"]
+    curves = [f"learning_curve_{name}" for name in system.potentials] if system.learning_curve else []
+    inputs += curves
 
     @dg.asset(
         key=asset_key(system, stage),
@@ -47,20 +50,27 @@ def build_comparison(system: SystemSpec) -> dg.AssetsDefinition:
         description="The potentials of all label sources against the reference, in one table and one figure.",
     )
     def comparison(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import comparison_figure
+        from cg_assets.analysis.figures import comparison_figure, learning_curves_figure
+        from cg_assets.analysis.learning_curves import data_ratios
 
         files = store.open()
         result = read_comparison(files, system)
         upstream = files.upstream(*(f"{system.name}/{source}" for source in inputs))
         files.write_table(result.columns(), provenance(context, system, stage, CODE_VERSION, upstream=upstream))
         record_in_catalogue(files, system, stage)
+        learned: dict[str, Any] = {}
+        if curves:
+            points = [point for name in system.potentials for point in read_points(files, system, name)]
+            learned["learning_curves"] = picture(learning_curves_figure(system, points), "learning curves")
+            learned["data_for_equal_error"] = table(data_ratios(points))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage)),
             metadata=with_file(
                 {
                     "figure": picture(comparison_figure(system, result), "comparison of label sources"),
                     "results": table(result.rows()),
-                },
+                }
+                | learned,
                 files,
                 system,
                 stage,

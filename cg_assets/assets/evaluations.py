@@ -167,7 +167,9 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         if decision.rejudge is not None:
             context.log.info(f"champion {decision.rejudge} was judged by another reference; judging it by this one")
             earlier_model = client.load(model_name, decision.rejudge)
-            earlier = judge_again(system, *earlier_model, reference, data, frozen_bias(files, system)[0])
+            earlier = judge_again(
+                system, *earlier_model, reference, data, frozen_bias(files, system, system.cg_simulation)[0]
+            )
             decision = client.decide_champion(model_name, version, metrics, **facts, champion_metrics=earlier)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage)),

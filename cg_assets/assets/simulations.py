@@ -12,7 +12,7 @@ from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec
-from cg_assets.systems.spec import UmbrellaBias
+from cg_assets.systems.spec import CGSimulation, UmbrellaBias
 
 if TYPE_CHECKING:
     from cg_assets.frames import Frames
@@ -34,12 +34,14 @@ def training_frames(files: "ParquetStore", system: SystemSpec, name: str) -> tup
     return pooled_batches(batches, system.thermal_energy, windows), keys
 
 
-def frozen_bias(files: "ParquetStore", system: SystemSpec) -> tuple[Mapping[str, Any] | None, list[str]]:
+def frozen_bias(
+    files: "ParquetStore", system: SystemSpec, settings: CGSimulation
+) -> tuple[Mapping[str, Any] | None, list[str]]:
     """The bias of the enhanced CG run, that of the first biased batch, and the data key of the file that holds it.
 
-    None and no key where the system asks for no such run.
+    None and no key where the settings ask for no such run.
     """
-    if not system.cg_simulation.enhanced_duration:
+    if not settings.enhanced_duration:
         return None, []
     first = sound_batches(files, system, "relabelled_forces")[0]
     bias = files.describe(system.name, "relabelled_forces", first).metadata.extra["bias"]
@@ -78,7 +80,7 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         trained = files.describe(system.name, f"potential_{name}").metadata.extra
         module, _ = tracking.open().load(trained["registered_model"], trained["version"])
         data, data_keys = training_frames(files, system, name)
-        bias, bias_keys = frozen_bias(files, system)
+        bias, bias_keys = frozen_bias(files, system, system.cg_simulation)
         started = time.monotonic()
         with device.lease() as leased:
             result = run_cg_simulation(

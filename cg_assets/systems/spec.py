@@ -444,6 +444,24 @@ class Evaluation(Strict):
     mass-weighted squared error of ln p for a molecule (docs/evaluation.md)."""
 
 
+class LearningCurve(Strict):
+    """Potentials trained anew on parts of each batch, to see how their error falls with the data."""
+
+    fractions: list[float] = Field(min_length=2)
+    """Parts of the kept time of each replica, from its beginning."""
+    frames: list[PositiveInt] = Field(default_factory=list)
+    """Numbers of frames drawn at random from a whole batch."""
+    cg_simulation: CGSimulation | None = None
+    """CG simulation of these potentials; null for that of the others."""
+
+    @field_validator("fractions")
+    @classmethod
+    def _parts(cls, value: list[float]) -> list[float]:
+        if wrong := [fraction for fraction in value if not 0 < fraction <= 1]:
+            raise ValueError(f"{wrong[0]} is no part of a whole; give numbers above 0 and up to 1")
+        return value
+
+
 # --------------------------------------------------------------------------------------- system
 
 
@@ -463,6 +481,7 @@ class SystemSpec(Strict):
     cg_simulation: CGSimulation
     potentials: dict[Name, Potential] = Field(min_length=1)
     evaluation: Evaluation
+    learning_curve: LearningCurve | None = None
     folder: Path = Field(default=Path("."), exclude=True)
     """Folder of the YAML file, against which relative paths are read."""
 
@@ -493,7 +512,8 @@ class SystemSpec(Strict):
                 )
         if self.cg_simulation.replicas < 2:
             raise ValueError("cg_simulation.replicas is 1; give at least 2, whose scatter is the error of the results")
-        if self.cg_simulation.enhanced_duration:
+        curve = self.learning_curve.cg_simulation if self.learning_curve else None
+        if self.cg_simulation.enhanced_duration or (curve is not None and curve.enhanced_duration):
             if self.sampling.biased is None:
                 raise ValueError("cg_simulation.enhanced_duration needs the bias of sampling.biased, which is missing")
             if isinstance(self.sampling.biased.bias, UmbrellaBias):

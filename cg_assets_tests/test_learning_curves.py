@@ -1,0 +1,172 @@
+"""Learning curves: parts of batches, ratios of data for equal error, and the asset that goes on where it stopped."""
+
+import math
+
+import dagster as dg
+import numpy as np
+import pytest
+from small_systems import SMALL_WELLS
+from test_pipeline import metadata_of
+
+from cg_assets.analysis import learning_curves
+from cg_assets.analysis.estimates import Estimate
+from cg_assets.analysis.figures import learning_curves_figure
+from cg_assets.analysis.learning_curves import (
+    PMF_ERROR,
+    LearningPoint,
+    Part,
+    data_ratio,
+    data_ratios,
+    mean_curve,
+    parts_of,
+    time_of,
+)
+from cg_assets.assets import build_assets
+from cg_assets.assets.learning_curves import read_points
+from cg_assets.errors import SystemSpecError
+from cg_assets.resources import build_resources
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_system
+
+CURVES = """
+extends: small_wells
+name: small_curves
+title: Two wells, learning curves
+learning_curve: {fractions: [0.05, 1.0], frames: [300, 3000]}
+"""
+
+
+def points_of(potential, scale, amounts=(1, 10, 100), batches=3, axis="time", noise=0.0):
+    """Points of an error scale / sqrt(amount), with some scatter between batches."""
+    rng = np.random.default_rng(0)
+    return [
+        LearningPoint(
+            potential,
+            f"{batch:04d}",
+            axis,
+            float(amount),
+            int(amount),
+            {PMF_ERROR: Estimate(scale / math.sqrt(amount) * math.exp(noise * rng.normal()), 0.1, "kT")},
+        )
+        for batch in range(batches)
+        for amount in amounts
+    ]
+
+
+def test_ratio_of_data_for_equal_error():
+    # errors 3 / sqrt(t) and 1 / sqrt(t): nine times the data, between two amounts of the faster one
+    ratio, bound = data_ratio(points_of("slow", 3.0), points_of("fast", 1.0), "time")
+    assert math.isclose(ratio.value, 9.0, rel_tol=1e-9) and ratio.standard_error < 1e-9 and not bound
+    # error of the ratio from the scatter between batches
+    noisy, _ = data_ratio(points_of("slow", 3.0, batches=40, noise=0.2), points_of("fast", 1.0, batches=40), "time")
+    assert abs(noisy.z(9.0)) < 4 and math.isclose(noisy.standard_error, 9 * 0.4 / math.sqrt(40), rel_tol=0.4)
+    # better with its least data than the other with all: a lower bound
+    ratio, bound = data_ratio(points_of("slow", 100.0), points_of("fast", 1.0), "time")
+    assert math.isclose(ratio.value, 100.0) and bound
+    # never as good
+    assert math.isnan(data_ratio(points_of("slow", 1.0), points_of("fast", 100.0), "time")[0].value)
+    rows = data_ratios(points_of("slow", 3.0) + points_of("fast", 1.0))
+    assert [row["equal error"] for row in rows] == ["slow / fast"]
+    assert rows[0]["time"].startswith("9") and rows[0]["frames"] == ""
+
+
+def test_mean_curve_over_batches():
+    points = points_of("one", 2.0, batches=2)
+    amounts, errors, spread = mean_curve(points, "time")
+    np.testing.assert_allclose(amounts, [1, 10, 100])
+    np.testing.assert_allclose(errors, 2.0 / np.sqrt([1, 10, 100]))
+    np.testing.assert_allclose(spread, 0.0, atol=1e-12)
+    assert np.isnan(mean_curve(points[:3], "time")[2]).all()
+    assert len(mean_curve(points, "frames")[0]) == 0
+
+
+@pytest.mark.filterwarnings("error:constrained_layout")
+def test_figure():
+    system = load_system("capped_alanine_water")
+    points = points_of("unbiased", 30.0, (100, 300, 2400), noise=0.2) + points_of("biased", 4.0, (900, 2400), noise=0.2)
+    points[0].quantities[PMF_ERROR] = Estimate(math.inf, math.nan)
+    points += points_of("biased", 4.0, (500, 5000), axis="frames")
+    picture = learning_curves_figure(system, points)
+    assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
+
+
+def test_points_survive_json():
+    point = points_of("one", 2.0)[0]
+    point.quantities["lost"] = Estimate(math.inf, math.nan)
+    again = LearningPoint.from_json(point.to_json())
+    assert again.quantities[PMF_ERROR] == point.quantities[PMF_ERROR]
+    assert again.quantities["lost"].value == math.inf and math.isnan(again.quantities["lost"].standard_error)
+
+
+def test_time_counts_everything_that_was_simulated():
+    plan = load_system("capped_alanine_water").sampling.biased
+    # four replicas of 20 ps burn-in, 200 ps deposition and 100 of 400 ps of frames
+    assert math.isclose(time_of(plan, Part("time", 100.0)), 4 * (20 + 200 + 100))
+    assert math.isclose(time_of(plan, Part("frames", 10)), plan.total_time)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    (tmp_path / "systems").mkdir()
+    (tmp_path / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
+    (tmp_path / "systems" / "small_curves.yaml").write_text(CURVES)
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    monkeypatch.setenv("CG_DEVICE", "cpu")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def test_wrong_fractions_are_refused(small):
+    path = small / "systems" / "small_curves.yaml"
+    path.write_text(CURVES.replace("0.05, 1.0", "0.05, 1.5"))
+    with pytest.raises(SystemSpecError, match=r"learning_curve\.fractions.*1\.5 is no part of a whole"):
+        load_system("small_curves")
+
+
+def test_the_asset_goes_on_where_it_stopped_and_the_comparison_shows_it(small, monkeypatch):
+    system = load_system("small_curves")
+    assert [part.amount for part in parts_of(system, "mapped_forces")] == [2.0, 40.0, 300, 3000]
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions("small_curves_batches", ["0000"])
+    real, calls = learning_curves.learn_part, []
+
+    def counted(*arguments, **more):
+        if len(calls) == 3:
+            calls.append(None)
+            raise KeyboardInterrupt
+        calls.append(arguments[3])
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(learning_curves, "learn_part", counted)
+
+    def run(selection):
+        return dg.materialize(
+            build_assets({system.name: system}),
+            instance=instance,
+            resources=build_resources(small),
+            partition_key="0000",
+            selection=selection,
+            raise_on_error=False,
+        )
+
+    everything = dg.AssetSelection.groups("small_curves")
+    stages = ("trajectories", "mapped_forces", "reference", "learning_curve_unbiased")
+    assert not run(dg.AssetSelection.assets(*[["small_curves", stage] for stage in stages])).success
+    assert len(calls) == 4
+    result = run(everything)
+    assert result.success
+    assert len(calls) == 4 + 1 + 4  # three points of the killed run were kept
+    store = ParquetStore(small)
+    points = {name: read_points(store, system, name) for name in ("unbiased", "biased")}
+    for found in points.values():
+        assert [(point.axis, point.frames) for point in found] == [
+            ("time", 512), ("time", 10240), ("frames", 300), ("frames", 3000)]  # fmt: skip
+        assert found[0].sampled_time == 256 * 12
+        assert found[1].quantities[PMF_ERROR].value < found[0].quantities[PMF_ERROR].value < 1.0
+    table = store.read_table("small_curves", "learning_curve_biased")
+    assert set(table.column_names) == {
+        "batch", "axis", "sampled_time", "frames", "quantity", "value", "standard_error"}  # fmt: skip
+    assert not list((small / "data" / "small_curves").rglob(".points"))
+    shown = metadata_of(result)["comparison"]
+    assert "data:image/png;base64," in shown["learning_curves"].value
+    assert "unbiased / biased" in shown["data_for_equal_error"].value
