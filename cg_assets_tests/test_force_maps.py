@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from cg_assets.analysis.labels import measure_label_noise
 from cg_assets.errors import ForceMapError
 from cg_assets.frames import Frames
 from cg_assets.mapping.force_maps import (
@@ -232,3 +233,19 @@ def test_maps_survive_json_and_hash_what_they_are():
 
 def test_connected_groups():
     assert list(connected_groups(6, [(4, 1), (1, 5), (2, 3)])) == [0, 1, 2, 2, 1, 1]
+
+
+def test_maps_are_compared_at_the_same_forces():
+    system = alanine(mapping=CORE, plan={"duration": 20.0, "frame_interval": 0.1, "burn_in": 5.0})
+    frames = sample(system, 3)
+    force_map = fit_force_map(system, frames)
+    noise = measure_label_noise(system, frames, map_frames(system, frames, force_map), force_map, 1)
+    (slice_noise, fault), (group_noise, none) = noise.other_maps["slice"], noise.other_maps["group"]
+    assert "rigidly bound" in fault and none == ""
+    floors = [item.noise_floor for item in (noise.beads, group_noise, slice_noise)]
+    # beads without the carbonyl oxygens and methyls: their forces can be used, or left alone
+    assert floors[0].value < floors[1].value + 2 * floors[1].standard_error
+    assert floors[0].value < 0.8 * floors[2].value
+    rows = noise.map_rows()
+    assert [row["force map"] for row in rows] == ["optimal (used)", "slice", "group"]
+    assert rows[0]["valid"] == rows[2]["valid"] == "yes" and rows[1]["valid"] == fault

@@ -125,7 +125,8 @@ def noise_by_bin():
 
 def noise_by_bead():
     beads = {"1:CA": Estimate(3e5, 1e4, "u"), "2:CA": Estimate(2e5, np.nan, "u")}
-    return label_noise_plot(beads, Estimate(2.5e5, 1e4, "u"), force_unit="kJ/mol/nm")
+    maps = {"optimal (used)": beads, "slice (not valid)": beads}
+    return label_noise_plot(maps, Estimate(2.5e5, 1e4, "u"), force_unit="kJ/mol/nm")
 
 
 def bonds():

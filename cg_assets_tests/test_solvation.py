@@ -161,9 +161,9 @@ def test_noise_at_fixed_beads_is_sampled_in_the_water(sampled):
     cg_map = build_map(system)
     molecule = build_molecule(system)
     force_map = group_map(cg_map, molecule.stored_pairs(molecule.constraints))
-    found = sample_conditional_forces(system, snapshots, cg_map, force_map, 3, n_configurations=3, n_samples=10)
-    assert found.forces.shape == (3, 10, 10, 3)
-    noise = conditional_noise(found.forces)
+    found = sample_conditional_forces(system, snapshots, cg_map, [force_map], 3, n_configurations=3, n_samples=10)
+    assert found.forces.shape == (1, 3, 10, 10, 3)
+    noise = conditional_noise(found.forces[0])
     assert 1e4 < noise.noise_floor.value < 1e7  # (kJ/mol/nm)²: hundreds to thousands of kJ/mol/nm a component
 
 

@@ -77,13 +77,17 @@ def label_noise_figure(system: SystemSpec, noise: LabelNoise) -> bytes:
             force_unit=force,
             title=title,
         )
-    beads: dict[str, Estimate] = {}
-    if noise.beads is not None:
-        pairs = zip(noise.beads.bead_noise_floor, noise.beads.bead_standard_error, strict=True)
-        beads = {
+    if noise.beads is None:
+        raise ValueError("this noise has neither bins nor beads")
+    maps = {f"{noise.map_kind} (used)": noise.beads}
+    maps |= {f"{kind}{' (not valid)' if fault else ''}": other for kind, (other, fault) in noise.other_maps.items()}
+    beads = {
+        label: {
             name: Estimate(float(value), float(error), noise.floor.unit)
-            for name, (value, error) in zip(noise.bead_names, pairs, strict=True)
+            for name, value, error in zip(noise.bead_names, one.bead_noise_floor, one.bead_standard_error, strict=True)
         }
+        for label, one in maps.items()
+    }
     return plots.label_noise_plot(beads, noise.floor, force_unit=force, title=title)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from cg_assets.analysis.noise import BinnedLabels, ConditionalNoise, bin_labels,
 from cg_assets.frames import Frames
 from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.maps import build_map
+from cg_assets.mapping.run import other_force_maps
 from cg_assets.progress import Progress
 from cg_assets.systems.spec import LinearMapping, MetadynamicsBias, SamplingPlan, SystemSpec, Torsion
 from cg_assets.units import unit
@@ -33,6 +34,9 @@ class LabelNoise:
         bins: noise per bin of a one-dimensional CG coordinate; None for molecules.
         beads: noise per bead of a molecule; None for model potentials.
         bead_names: names of the beads.
+        map_kind: kind of the force map of a molecule.
+        other_maps: kind of each other force map to its noise, at the same forces, and why it is not valid (empty where
+            it is).
     """
 
     floor: Estimate
@@ -40,6 +44,24 @@ class LabelNoise:
     bins: BinnedLabels | None = None
     beads: ConditionalNoise | None = None
     bead_names: tuple[str, ...] = ()
+    map_kind: str = ""
+    other_maps: dict[str, tuple[ConditionalNoise, str]] = field(default_factory=dict)
+
+    def map_rows(self) -> list[dict[str, str]]:
+        """The noise of the labels of each force map, as rows of a table for people; none for model potentials."""
+        if self.beads is None:
+            return []
+        maps = {self.map_kind: (self.beads, "")} | self.other_maps
+        least = self.beads.noise_floor.value
+        return [
+            {
+                "force map": kind + (" (used)" if kind == self.map_kind else ""),
+                "noise floor": str(noise.noise_floor),
+                "to the one used": f"{noise.noise_floor.value / least:.3f}",
+                "valid": fault or "yes",
+            }
+            for kind, (noise, fault) in maps.items()
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The floor and the method in plain JSON types."""
@@ -95,11 +117,19 @@ def measure_label_noise(
     from cg_assets.sampling.conditional import sample_conditional_forces
 
     cg_map = build_map(system)
-    repeated = sample_conditional_forces(system, samples, cg_map, force_map, seed, progress=progress)
-    beads = conditional_noise(repeated.forces, squared_force_unit(system))
-    n_configurations, n_samples = repeated.forces.shape[:2]
-    method = f"{n_samples} samples with fixed beads in each of {n_configurations} frames"
-    return LabelNoise(beads.noise_floor, method, beads=beads, bead_names=tuple(cg_map.bead_names))
+    others = other_force_maps(system, force_map, samples.forces)
+    maps = [force_map, *(other for other, _ in others.values())]
+    repeated = sample_conditional_forces(system, samples, cg_map, maps, seed, progress=progress)
+    beads, *noises = [conditional_noise(forces, squared_force_unit(system)) for forces in repeated.forces]
+    n_configurations, n_samples = repeated.forces.shape[1:3]
+    return LabelNoise(
+        beads.noise_floor,
+        f"{n_samples} samples with fixed beads in each of {n_configurations} frames",
+        beads=beads,
+        bead_names=tuple(cg_map.bead_names),
+        map_kind=force_map.kind,
+        other_maps={kind: (noise, fault) for (kind, (_, fault)), noise in zip(others.items(), noises, strict=True)},
+    )
 
 
 def combined_noise_floor(noise_floors: list[dict[str, Any]], rows: list[int]) -> Estimate:

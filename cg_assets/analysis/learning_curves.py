@@ -182,7 +182,10 @@ def mean_curve(points: Sequence[LearningPoint], axis: Axis) -> tuple[np.ndarray,
     logs = [
         np.log([point.quantities[PMF_ERROR].value for point in mine if _amount(point) == amount]) for amount in amounts
     ]
-    error = np.array([values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan for values in logs])
+    with np.errstate(invalid="ignore"):  # an infinite error has no scatter
+        error = np.array(
+            [values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan for values in logs]
+        )
     return np.array(amounts), np.exp([values.mean() for values in logs]), np.expm1(error)
 
 

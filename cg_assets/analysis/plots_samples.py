@@ -243,7 +243,7 @@ def _z_histogram(axes: Axes, result: ConditionalEquilibration, mark: str) -> Non
 
 @drawn
 def label_noise_plot(
-    noise: BinnedLabels | Mapping[str, Estimate],
+    noise: BinnedLabels | Mapping[str, Mapping[str, Estimate]],
     noise_floor: Estimate,
     *,
     variable: str = "",
@@ -254,8 +254,9 @@ def label_noise_plot(
     """Noise of the force labels: by bin of a CG coordinate, or by bead, with the noise floor that training sees.
 
     Args:
-        noise: binned labels, or name of each bead to its noise floor [force unit squared].
-        noise_floor: the floor over all.
+        noise: binned labels, or for each force map the noise floor of each bead [force unit squared]; the first map
+            is the one in use.
+        noise_floor: the floor over all beads of the map in use.
         variable: name of the CG coordinate of binned labels.
         variable_unit: its unit.
         force_unit: unit of the force.
@@ -291,17 +292,21 @@ def label_noise_plot(
         return figure
     figure = new_figure(9.0, 4.2, title)
     axes = figure.subplots()
-    place = np.arange(len(noise))
-    values = np.array([estimate.value for estimate in noise.values()])
-    errors = np.array([estimate.standard_error for estimate in noise.values()])
-    axes.bar(place, values, 0.66, color=COLOURS[0], alpha=0.85)
-    axes.errorbar(place, values, np.nan_to_num(errors), fmt="none", ecolor=REFERENCE, capsize=4, elinewidth=1.3)
+    names = list(next(iter(noise.values())))
+    place, width, top = np.arange(len(names)), 0.8 / len(noise), 0.0
+    for number, (label, beads) in enumerate(noise.items()):
+        values = np.array([beads[name].value for name in names])
+        errors = np.nan_to_num([beads[name].standard_error for name in names])
+        where = place + (number - 0.5 * (len(noise) - 1)) * width
+        axes.bar(where, values, 0.92 * width, color=COLOURS[number], alpha=0.85, label=label)
+        axes.errorbar(where, values, errors, fmt="none", ecolor=REFERENCE, capsize=3, elinewidth=1.2)
+        top = max(top, float(np.nanmax(values + errors)))
     axes.axhline(
-        noise_floor.value, color=COLOURS[1], linestyle=(0, (4, 2)), linewidth=1.6, label=f"noise floor {noise_floor}"
+        noise_floor.value, color=COLOURS[0], linestyle=(0, (4, 2)), linewidth=1.6, label=f"noise floor {noise_floor}"
     )
-    axes.set_xticks(place, list(noise), rotation=0 if len(noise) < 14 else 60)
+    axes.set_xticks(place, names, rotation=0 if len(names) < 14 else 60)
     axes.set(xlabel="bead", ylabel=f"variance of a force component\n[{noise_floor.unit}]")
     axes.grid(axis="x", visible=False)
-    axes.set_ylim(top=1.2 * float(np.nanmax(values + np.nan_to_num(errors))))
-    axes.legend(loc="upper right")
+    axes.set_ylim(top=1.35 * top)
+    axes.legend(loc="upper right", ncols=2)
     return figure

@@ -14,6 +14,7 @@ from cg_assets.assets.stage import (
     record_in_catalogue,
     snapshot_stage,
     sound_batches,
+    table,
     with_file,
 )
 from cg_assets.automation import batches_of
@@ -96,7 +97,8 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
                     "device": "CPU",
                     "force_map": force_map.kind,
                     "noise_floor": str(noise.floor),
-                },
+                }
+                | ({"force_maps": table(rows)} if (rows := noise.map_rows()) else {}),
                 files,
                 system,
                 stage,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,28 @@ def fit_force_map(system: SystemSpec, frames: Frames | None) -> ForceMap:
         force_map = optimal_map(cg_map, constraints, frames.forces)
     validate_force_map(force_map, cg_map, constraints)
     return force_map
+
+
+def other_force_maps(
+    system: SystemSpec, force_map: ForceMap, forces: NDArray | None
+) -> dict[str, tuple[ForceMap, str]]:
+    """The force maps that a molecule could have instead of its own, for comparison.
+
+    Args:
+        system: a molecule.
+        force_map: its own map.
+        forces: `(n_frames, n_atoms, 3)` unbiased forces [kJ/mol/nm] that an optimal map is fitted to; None to leave
+            that one out.
+
+    Returns:
+        Kind to the map and why it is not valid, empty where it is.
+    """
+    cg_map, constraints = _map_and_constraints(system)
+    maps = {"slice": slice_map(cg_map), "group": group_map(cg_map, constraints)}
+    if forces is not None:
+        with suppress(ForceMapError):  # too few frames
+            maps["optimal"] = optimal_map(cg_map, constraints, forces)
+    return {kind: (item, force_map_fault(system, item)) for kind, item in maps.items() if kind != force_map.kind}
 
 
 def map_frames(system: SystemSpec, frames: Frames, force_map: ForceMap) -> Frames:

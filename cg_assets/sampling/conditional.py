@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,8 @@ class ConditionalForces:
 
     Attributes:
         positions: `(n_configurations, n_beads, 3)` bead positions [nm].
-        forces: `(n_configurations, n_samples, n_beads, 3)` labels B f [kJ/mol/nm], in time order.
+        forces: `(n_maps, n_configurations, n_samples, n_beads, 3)` labels B f of each force map [kJ/mol/nm], in time
+            order.
     """
 
     positions: NDArray[np.float64]
@@ -39,7 +41,7 @@ def sample_conditional_forces(
     system: SystemSpec,
     frames: Frames,
     cg_map: CGMap,
-    force_map: ForceMap,
+    force_maps: Sequence[ForceMap],
     seed: int,
     n_configurations: int = 24,
     n_samples: int = 100,
@@ -54,7 +56,7 @@ def sample_conditional_forces(
         system: a molecule.
         frames: atomistic frames with all atoms to draw configurations from.
         cg_map: where the beads are.
-        force_map: the map whose noise is wanted.
+        force_maps: the maps whose noise is wanted; all see the same forces.
         seed: seed of the choice of frames and of the dynamics.
         n_configurations: number of bead configurations.
         n_samples: labels per configuration, 0.1 ps apart after 2 ps of relaxation.
@@ -89,6 +91,7 @@ def sample_conditional_forces(
     chosen = np.sort(generator.choice(len(frames), size=min(n_configurations, len(frames)), replace=False))
     relax_steps = max(1, round(2.0 / plan.timestep))
     interval_steps = max(1, round(0.1 / plan.timestep))
+    matrices = np.stack([force_map.matrix for force_map in force_maps])
     positions, forces = [], []
     for count, index in enumerate(chosen):
         start = frames.positions[index].astype(np.float64)
@@ -101,12 +104,12 @@ def sample_conditional_forces(
         velocities = _velocities(held, system.thermal_energy, generator)
         context.setVelocities(velocities)
         integrator.step(relax_steps)
-        samples = np.empty((n_samples, len(cg_map.bead_names), 3))
+        samples = np.empty((len(force_maps), n_samples, len(cg_map.bead_names), 3))
         for sample in range(n_samples):
             integrator.step(interval_steps)
             state = context.getState(getForces=True, groups={0})
             atomistic = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
-            samples[sample] = force_map.matrix @ atomistic[molecule.stored]
+            samples[:, sample] = matrices @ atomistic[molecule.stored]
         if not np.isfinite(samples).all():
             raise SamplingError(
                 f"{system.name}: conditional sampling blew up at frame {index}; lower sampling.unbiased.timestep "
@@ -116,7 +119,7 @@ def sample_conditional_forces(
         forces.append(samples)
         if progress is not None:
             progress(count + 1, len(chosen), "configurations")
-    return ConditionalForces(np.array(positions), np.array(forces))
+    return ConditionalForces(np.array(positions), np.stack(forces, axis=1))
 
 
 def _carriers(cg_map: CGMap, stored: NDArray[np.int64]) -> tuple[list[int], list[NDArray[np.int64]]]:
