@@ -246,6 +246,12 @@ class SamplingPlan(Strict):
             value = getattr(self, name)
             if abs(value / self.timestep - round(value / self.timestep)) > 1e-6:
                 raise ValueError(f"{name} {value} is not a whole number of timesteps of {self.timestep}")
+        if isinstance(self.bias, MetadynamicsBias):
+            pace, deposition = self.bias.pace, self.bias.deposition
+            if abs(pace / self.timestep - round(pace / self.timestep)) > 1e-6:
+                raise ValueError(f"bias.pace {pace} is not a whole number of timesteps of {self.timestep}")
+            if abs(deposition / pace - round(deposition / pace)) > 1e-6:
+                raise ValueError(f"bias.deposition {deposition} is not a whole number of paces of {pace}")
         if abs(self.duration / self.frame_interval - round(self.duration / self.frame_interval)) > 1e-6:
             raise ValueError(f"duration {self.duration} is not a whole number of frame intervals {self.frame_interval}")
         if self.starts == []:
