@@ -99,10 +99,12 @@ def test_points_survive_json():
 
 
 def test_time_counts_everything_that_was_simulated():
-    plan = load_system("capped_alanine_water").sampling.biased
+    system = load_system("capped_alanine_water")
+    plan = system.sampling.biased
     # four replicas of 20 ps burn-in, 201.6 ps deposition and 100 of 400 ps of frames
-    assert math.isclose(time_of(plan, Part("time", 100.0)), 4 * (20 + 201.6 + 100))
-    assert math.isclose(time_of(plan, Part("frames", 10)), plan.total_time)
+    # and 12 ps of restrained dynamics to each of the four starts
+    assert math.isclose(time_of(system, plan, Part("time", 100.0)), 4 * (12 + 20 + 201.6 + 100))
+    assert math.isclose(time_of(system, plan, Part("frames", 10)), 4 * 12 + plan.total_time)
 
 
 @pytest.fixture

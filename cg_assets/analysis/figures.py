@@ -15,8 +15,10 @@ from cg_assets.analysis.evaluation import MAX_BOND_DIVERGENCE, UNBIASED, Evaluat
 from cg_assets.analysis.labels import LabelNoise
 from cg_assets.analysis.learning_curves import PMF_ERROR, LearningPoint, mean_curve
 from cg_assets.analysis.plots import Curve
+from cg_assets.analysis.plots_samples import next_batch_plot
 from cg_assets.analysis.reference import Reference
 from cg_assets.frames import Frames
+from cg_assets.sampling.next_batch import Proposal
 from cg_assets.simulation.run import CGSimulationResult
 from cg_assets.systems.spec import LinearMapping, QuadratureReference, SystemSpec, Torsion
 from cg_assets.units import unit
@@ -60,6 +62,20 @@ def equilibration_figure(system: SystemSpec, result: ConditionalEquilibration) -
         variable_units=_variable_units(system, names),
         force_unit=force,
         title=f"{system.title}: conditional equilibration",
+    )
+
+
+def next_batch_figure(system: SystemSpec, proposal: Proposal) -> bytes:
+    """Where the next batch is to be sampled, and what it should bring."""
+    shape = proposal.bins.shape
+    return next_batch_plot(
+        proposal.bins.edges,
+        proposal.error.reshape(shape),
+        proposal.expected.reshape(shape),
+        proposal.centers,
+        variables=proposal.names,
+        variable_units=_variable_units(system, proposal.names),
+        title=f"{system.title}: next batch",
     )
 
 

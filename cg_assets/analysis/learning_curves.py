@@ -16,6 +16,7 @@ from cg_assets.errors import ExplosionError, TrainingError
 from cg_assets.frames import Frames
 from cg_assets.potentials.energies import energy_function
 from cg_assets.progress import Progress
+from cg_assets.sampling.molecule_starts import preparation_time
 from cg_assets.simulation.run import run_cg_simulation
 from cg_assets.systems.spec import SamplingPlan, SystemSpec
 from cg_assets.training.data import drawn_rows
@@ -109,10 +110,11 @@ def parts_of(system: SystemSpec, labels: str) -> list[Part]:
     return parts + [Part("frames", number) for number in sorted(settings.frames)]
 
 
-def time_of(plan: SamplingPlan, part: Part) -> float:
-    """Atomistic time of a part: burn-in, deposition and kept time of all replicas [ps or reduced]."""
+def time_of(system: SystemSpec, plan: SamplingPlan, part: Part) -> float:
+    """Atomistic time of a part [ps or reduced]: every replica, with burn-in, deposition and the way to its start."""
     kept = part.amount if part.axis == "time" else plan.duration
-    return plan.total_time - plan.replicas * (plan.duration - kept)
+    prepared = preparation_time(plan) if system.units == "molar" else 0.0
+    return prepared + plan.total_time - plan.replicas * (plan.duration - kept)
 
 
 def learn_part(
@@ -153,9 +155,8 @@ def learn_part(
     system = system.model_copy(update=changed)
     data = training_data(system, [taken], None)
     module = train(network_config(system), training, data, seed=training.seed, device=device, progress=progress).module
-    point = LearningPoint(
-        potential, batch, part.axis, time_of(system.plan_of(system.potentials[potential].labels), part), len(taken)
-    )
+    plan = system.plan_of(system.potentials[potential].labels)
+    point = LearningPoint(potential, batch, part.axis, time_of(system, plan, part), len(taken))
     try:
         simulated = run_cg_simulation(system, module, taken, bias, device=device, progress=progress)
     except ExplosionError:

@@ -310,3 +310,55 @@ def label_noise_plot(
     axes.set_ylim(top=1.35 * top)
     axes.legend(loc="upper right", ncols=2)
     return figure
+
+
+@drawn
+def next_batch_plot(
+    edges: Sequence[NDArray[np.float64]],
+    error: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    centers: NDArray[np.float64],
+    *,
+    variables: Sequence[str],
+    variable_units: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """The error of the mean force before and after the next batch, and where its windows are.
+
+    Args:
+        edges: edges of the candidate bins of one or two collective variables.
+        error: `(*bins)` error so far [kT]; nan where no data are wanted.
+        expected: `(*bins)` error expected after the batch [kT].
+        centers: `(n_windows, n_variables)` centres of the windows.
+        variables: names of the collective variables.
+        variable_units: their units.
+        title: title of the figure.
+    """
+    labels = [axis_label(name, unit) for name, unit in zip(variables, variable_units, strict=True)]
+    top = float(np.nanmax(error))
+    if len(edges) == 1:
+        figure = new_figure(8.2, 4.2, title)
+        axes = figure.subplots()
+        axes.stairs(error, edges[0], color=COLOURS[0], label="so far", linewidth=1.6, baseline=None)
+        axes.stairs(expected, edges[0], color=COLOURS[1], label="expected after it", linewidth=1.6, baseline=None)
+        places, counts = np.unique(centers[:, 0], return_counts=True)
+        axes.scatter(places, np.zeros(len(places)), 22 * counts, color=REFERENCE, marker="^", label="windows", zorder=4)
+        axes.set(xlabel=labels[0], ylabel="error of the mean force [kT]", ylim=(-0.06 * top, 1.12 * top))
+        axes.legend(loc="best")
+        return figure
+    figure = new_figure(10.0, 4.6, title)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, values, name in zip(panels, (error, expected), ("so far", "expected after it"), strict=True):
+        shown = np.ma.masked_invalid(values.T)
+        mesh = axes.pcolormesh(*edges, shown, cmap="viridis", vmin=0.0, vmax=top, rasterized=True)
+        axes.set(title=name, xlabel=labels[0])
+        axes.set_facecolor("#ececec")
+        axes.grid(False)
+    panels[0].set_ylabel(labels[1])
+    places, counts = np.unique(centers, axis=0, return_counts=True)
+    panels[0].scatter(*places.T, 16 * counts, facecolors="none", edgecolors="white", linewidths=1.4, label="windows")
+    panels[0].legend(loc="upper right", labelcolor="white")
+    bar = figure.colorbar(mesh, ax=list(panels), pad=0.015, aspect=26)
+    bar.set_label("error of the mean force [kT]")
+    bar.outline.set_visible(False)
+    return figure

@@ -80,7 +80,9 @@ class FreeEnergySurface:
         return FreeEnergySurface(surfaces[0].bins, blocks, surfaces[0].thermal_energy, surfaces[0].unit)
 
 
-def pooled_batches(batches: Sequence[Frames], thermal_energy: float, windows: UmbrellaBias | None = None) -> Frames:
+def pooled_batches(
+    batches: Sequence[Frames], thermal_energy: float, windows: Sequence[UmbrellaBias] | None = None
+) -> Frames:
     """Frames of several batches, each under its own bias, as one data set in which `bias_weights` are right.
 
     A frozen bias is known up to a constant. It is chosen so that the weights of each batch have the mean 1: a batch
@@ -90,21 +92,26 @@ def pooled_batches(batches: Sequence[Frames], thermal_energy: float, windows: Um
     Args:
         batches: frames of each batch, with the same columns.
         thermal_energy: kT [energy unit].
-        windows: the umbrella windows that all batches were sampled in; None for other biases or none.
+        windows: the umbrella windows of each batch, with one force constant; None for other biases or none.
     """
-    parts, offset = [], 0
-    for frames in batches:
+    parts, offset, first_window = [], 0, 0
+    for number, frames in enumerate(batches):
         part = replace(frames, replica=frames.replica + np.int32(offset))
         if frames.bias_energy is not None:
             reduced = frames.bias_energy / thermal_energy
             shift = float(logsumexp(reduced)) - math.log(len(reduced))
             part = replace(part, bias_energy=frames.bias_energy - thermal_energy * shift)
+        if windows is not None and frames.window is not None:
+            part = replace(part, window=frames.window + np.int32(first_window))
+            first_window += len(windows[number].centers)
         parts.append(part)
         offset += int(frames.replica.max(initial=-1)) + 1
     pooled = Frames.concatenate(parts)
     if windows is None or pooled.window is None:
         return pooled
-    weights = umbrella_weights(windows, pooled.collective_variables, pooled.window, thermal_energy)
+    every = [center for bias in windows for center in bias.centers]
+    joined = UmbrellaBias(every, windows[0].force_constant, windows[0].periodic)
+    weights = umbrella_weights(joined, pooled.collective_variables, pooled.window, thermal_energy)
     return replace(pooled, bias_energy=thermal_energy * np.log(np.maximum(weights, 1e-300)), window=None)
 
 

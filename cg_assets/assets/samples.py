@@ -6,6 +6,7 @@ from dataclasses import replace
 import dagster as dg
 
 from cg_assets import checks
+from cg_assets.assets.next_batch import proposed_centers
 from cg_assets.assets.stage import (
     asset_key,
     mark_failed,
@@ -19,6 +20,7 @@ from cg_assets.automation import batches_of
 from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec, seed_of
+from cg_assets.systems.spec import AdaptiveBias
 from cg_assets.units import unit
 
 CODE_VERSION = "1"
@@ -33,7 +35,8 @@ _BIASED = (
 def build_samples(system: SystemSpec, labels: str) -> dg.AssetsDefinition:
     """The asset of the sampling plan behind a stage of force labels, partitioned by batch."""
     stage, section = system.sampling.by_labels()[labels]
-    plan = system.plan_of(labels)
+    specified = system.plan_of(labels)
+    adaptive = isinstance(specified.bias, AdaptiveBias)
     key = asset_key(system, stage)
 
     @dg.asset(
@@ -42,21 +45,24 @@ def build_samples(system: SystemSpec, labels: str) -> dg.AssetsDefinition:
         partitions_def=batches_of(system.name),
         code_version=CODE_VERSION,
         kinds={"parquet", "openmm" if system.units == "molar" else "numba"},
-        description=_UNBIASED if plan.bias is None else _BIASED,
-        check_specs=checks.sampling_specs(key, plan),
+        description=_UNBIASED if specified.bias is None else _BIASED,
+        check_specs=checks.sampling_specs(key, specified),
     )
     def samples(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
         from cg_assets.analysis.figures import equilibration_figure, sampling_figure
         from cg_assets.analysis.labels import check_equilibration
         from cg_assets.sampling.build import build_sampler
+        from cg_assets.sampling.next_batch import concrete_plan
         from cg_assets.sampling.run import run_sampler
 
         batch = context.partition_key
         seed = seed_of(system.name, stage, batch)
         started = time.monotonic()
         files = store.open()
-        sections = ("model", "temperature", "mapping", "collective_variables", section)
-        with files.pieces(system.name, stage, batch, system.hash_of(*sections), seed, CODE_VERSION) as pieces:
+        centers, upstream = proposed_centers(files, system, section) if adaptive else (None, {})
+        plan = concrete_plan(system, specified, centers)
+        identity = f"{system.hash_of('model', 'temperature', 'mapping', 'collective_variables', section)}{upstream}"
+        with files.pieces(system.name, stage, batch, identity, seed, CODE_VERSION) as pieces:
             sampler = build_sampler(system, plan, seed)
             summary = run_sampler(sampler, pieces, log_progress(context.log))
             metadata = provenance(
@@ -64,6 +70,7 @@ def build_samples(system: SystemSpec, labels: str) -> dg.AssetsDefinition:
                 system,
                 stage,
                 CODE_VERSION,
+                upstream=upstream,
                 seed=seed,
                 plan=plan.model_dump(mode="json"),
                 bias=summary["bias"],

@@ -1,7 +1,7 @@
 """`cg_simulation_<name>`: molecular dynamics of the beads with a trained potential."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,7 +12,7 @@ from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec
-from cg_assets.systems.spec import CGSimulation, UmbrellaBias
+from cg_assets.systems.spec import CGSimulation
 
 if TYPE_CHECKING:
     from cg_assets.frames import Frames
@@ -21,17 +21,23 @@ if TYPE_CHECKING:
 CODE_VERSION = "1"
 
 
+def pooled_frames(files: "ParquetStore", system: SystemSpec, keys: Sequence[str]) -> "Frames":
+    """The label frames of these data keys `<system>/<stage>/<batch>`, all of one stage, as one data set."""
+    from cg_assets.analysis.surfaces import pooled_batches
+    from cg_assets.sampling.biases import UmbrellaBias, bias_from_definition
+
+    places = [key.split("/")[1:] for key in keys]
+    definitions = [files.describe(system.name, stage, batch).metadata.extra["bias"] for stage, batch in places]
+    biases = [bias_from_definition(definition) for definition in definitions if definition]
+    windows = [bias for bias in biases if isinstance(bias, UmbrellaBias)]
+    batches = [files.read_frames(system.name, stage, [batch]) for stage, batch in places]
+    return pooled_batches(batches, system.thermal_energy, windows or None)
+
+
 def training_frames(files: "ParquetStore", system: SystemSpec, name: str) -> tuple["Frames", list[str]]:
     """Frames of the batches that a potential learned from, and their data keys."""
-    from cg_assets.analysis.surfaces import pooled_batches
-    from cg_assets.sampling import biases
-
     keys = list(files.describe(system.name, f"potential_{name}").metadata.upstream_data_versions)
-    labels = system.potentials[name].labels
-    batches = [files.read_frames(system.name, labels, [key.rpartition("/")[2]]) for key in keys]
-    bias = system.plan_of(labels).bias
-    windows = biases.UmbrellaBias.of(system, bias) if isinstance(bias, UmbrellaBias) else None
-    return pooled_batches(batches, system.thermal_energy, windows), keys
+    return pooled_frames(files, system, keys), keys
 
 
 def frozen_bias(

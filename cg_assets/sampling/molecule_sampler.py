@@ -17,7 +17,7 @@ from cg_assets.frames import Frames
 from cg_assets.sampling.biases import UmbrellaBias as FixedUmbrellaBias
 from cg_assets.sampling.molecule_bias import AtomVariables, HillGrid, static_force
 from cg_assets.sampling.molecule_engine import Arrays, EngineSettings
-from cg_assets.sampling.molecule_starts import StartFinder
+from cg_assets.sampling.molecule_starts import StartFinder, preparation_time
 from cg_assets.sampling.molecule_worker import EnginePool
 from cg_assets.sampling.platforms import choose_platform
 from cg_assets.systems.builders import build_molecule
@@ -171,7 +171,7 @@ class MoleculeSampler:
             "kinetic_temperature": temperature,
             "kinetic_temperature_error": error,
             "bias": self._bias_definition(),
-            "sampled_time": self._plan.total_time,
+            "sampled_time": self._plan.total_time + preparation_time(self._plan),
             "steps": round(self._plan.total_time / self._plan.timestep),
             "platform": self.platform,
         }
@@ -239,16 +239,19 @@ class MoleculeSampler:
             self._system.temperature,
             self._plan.timestep,
         )
+        starts: dict[int, NDArray[np.float64]] = {}
         found: dict[tuple[int, int], NDArray[np.float64]] = {}
         for replica in self._replicas:
-            key = (self._start_of[replica], self._windows[replica] if self._windows else 0)
+            start = self._start_of[replica]
+            if start not in starts:
+                starts[start] = finder.reach(self._starts[start], self._derived_seed(1, start, 0))
+            key = (start, self._windows[replica] if self._windows else 0)
             if key in found:
                 continue
-            seed = self._derived_seed(1, *key)
-            positions = finder.reach(self._starts[key[0]], seed)
+            found[key] = starts[start]
             if isinstance(self._plan.bias, UmbrellaBias):
-                positions = finder.reach(self._plan.bias.centers[key[1]], seed + 1, positions)
-            found[key] = positions
+                center = self._plan.bias.centers[key[1]]
+                found[key] = finder.reach(center, self._derived_seed(1, *key) + 1, starts[start])
         windows = self._windows or [0] * len(self._replicas)
         return [found[self._start_of[replica], windows[replica]] for replica in self._replicas]
 

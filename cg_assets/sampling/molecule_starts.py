@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cg_assets.errors import SamplingError
 from cg_assets.sampling.molecule_bias import AtomVariables
 from cg_assets.systems.builders import MoleculeModel
+from cg_assets.systems.spec import AdaptiveBias, SamplingPlan, UmbrellaBias
 
 _FORCE_CONSTANT = {"torsion": 500.0, "distance": 20000.0}
 """Restraints that lead to a start [kJ/mol/rad² or kJ/mol/nm²]."""
@@ -17,6 +18,20 @@ TOLERANCE = {"torsion": 0.2, "distance": 0.03}
 """Largest deviation from a start that counts as reached [rad or nm]."""
 _STAGES = 50
 _STEPS_PER_STAGE = 60
+_LONGEST_TIMESTEP = 0.002
+"""Far from equilibrium shorter steps are safe [ps]."""
+
+
+def preparation_time(plan: SamplingPlan) -> float:
+    """Time of the restrained dynamics that lead the replicas of a plan to their starts and windows [ps]."""
+    if plan.starts == "equilibrium":
+        return 0.0
+    starts = plan.starts[: plan.replicas] + (plan.probe.starts[: plan.probe.replicas] if plan.probe else [])
+    reached = sum(1 for targets in starts if targets)
+    if isinstance(plan.bias, UmbrellaBias | AdaptiveBias):
+        windows = len(plan.bias.centers) if isinstance(plan.bias, UmbrellaBias) else plan.bias.windows
+        reached += len({(replica % len(plan.starts), replica % windows) for replica in range(plan.replicas)})
+    return reached * 2 * _STAGES * _STEPS_PER_STAGE * min(plan.timestep, _LONGEST_TIMESTEP)
 
 
 class StartFinder:
@@ -39,7 +54,7 @@ class StartFinder:
             system.addForce(variables.harmonic_force(name))
         self._variables = variables
         self._temperature = temperature
-        self._integrator = openmm.LangevinMiddleIntegrator(temperature, 5.0, min(timestep, 0.002))
+        self._integrator = openmm.LangevinMiddleIntegrator(temperature, 5.0, min(timestep, _LONGEST_TIMESTEP))
         self._context = openmm.Context(
             system, self._integrator, openmm.Platform.getPlatformByName(platform), properties
         )

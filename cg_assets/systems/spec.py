@@ -213,7 +213,24 @@ class MetadynamicsBias(Strict):
         return self
 
 
-Bias = Annotated[StaticBias | UmbrellaBias | MetadynamicsBias, Field(discriminator="type")]
+class AdaptiveBias(Strict):
+    """Umbrella windows that the asset `next_batch_plan` places anew for each batch, where data are needed most."""
+
+    type: Literal["adaptive"]
+    collective_variables: list[Name] = Field(min_length=1, max_length=2)
+    windows: PositiveInt
+    """Number of windows; replicas are dealt out to them in turn."""
+    force_constant: PositiveFloat
+    """k of k/2 (difference)^2 [kJ/mol/rad^2, kJ/mol/nm^2 or reduced]."""
+    candidates: int = Field(default=16, ge=3, le=100)
+    """Number of places for a window along each collective variable."""
+    highest: PositiveFloat = 10.0
+    """Free energy [kT] above the minimum up to which data are wanted."""
+    grid_range: dict[Name, tuple[float, float]] = Field(default_factory=dict)
+    """Range of collective variables that are not angles."""
+
+
+Bias = Annotated[StaticBias | UmbrellaBias | MetadynamicsBias | AdaptiveBias, Field(discriminator="type")]
 
 
 class Probe(Strict):
@@ -614,7 +631,13 @@ class SystemSpec(Strict):
                     raise ValueError(
                         f"{where}.replicas {plan.replicas} is not a multiple of the {len(centers)} umbrella windows"
                     )
-            case MetadynamicsBias() as bias:
+            case MetadynamicsBias() | AdaptiveBias() as bias:
+                if isinstance(bias, AdaptiveBias) and not where.startswith("sampling.further."):
+                    raise ValueError(f"{where}.bias is adaptive; only a plan under sampling.further can be")
+                if isinstance(bias, AdaptiveBias) and plan.replicas % bias.windows:
+                    raise ValueError(
+                        f"{where}.replicas {plan.replicas} is not a multiple of the {bias.windows} windows"
+                    )
                 self._check_known(f"{where}.bias.collective_variables", set(bias.collective_variables), known)
                 for name in bias.collective_variables:
                     angular = isinstance(self.collective_variables.get(name), Torsion)
