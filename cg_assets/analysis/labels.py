@@ -21,7 +21,9 @@ from cg_assets.systems.spec import LinearMapping, MetadynamicsBias, SamplingPlan
 from cg_assets.units import unit
 
 LABEL_BINS = 200
-"""Bins of a one-dimensional CG coordinate over the range of the data."""
+"""Bins of a one-dimensional CG coordinate over the range of the data, at most."""
+FRAMES_PER_BIN = 200
+"""Frames that a bin should hold on the average: with fewer, the bins at the ends of the range are empty."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def label_bins(system: SystemSpec, frames: Frames) -> Bins:
     """Equal bins of the one CG coordinate over the range of the data."""
     (name,) = system.variable_names
     values = frames.collective_variables[name]
-    return Bins.between([[float(values.min()), float(values.max()) + 1e-6]], LABEL_BINS)
+    n_bins = min(LABEL_BINS, max(20, len(values) // FRAMES_PER_BIN))
+    return Bins.between([[float(values.min()), float(values.max()) + 1e-6]], n_bins)
 
 
 def bin_model_labels(system: SystemSpec, frames: Frames) -> BinnedLabels:
@@ -113,7 +116,8 @@ def measure_label_noise(
     """
     if isinstance(system.mapping, LinearMapping):
         bins = bin_model_labels(system, frames)
-        return LabelNoise(bins.noise_floor, f"variance in {LABEL_BINS} bins of the CG coordinate", bins=bins)
+        method = f"variance in {len(bins.centres)} bins of the CG coordinate"
+        return LabelNoise(bins.noise_floor, method, bins=bins)
     from cg_assets.sampling.conditional import sample_conditional_forces
 
     cg_map = build_map(system)

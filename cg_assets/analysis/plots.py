@@ -309,7 +309,10 @@ def comparison_plot(
         height = np.array([estimate.value for estimate in values.values()])
         error = np.array([estimate.standard_error for estimate in values.values()])
         axes.bar(place, np.nan_to_num(height, posinf=0.0), 0.62, color=[colours[source] for source in values], zorder=2)
-        axes.errorbar(place, height, np.nan_to_num(error), fmt="none", ecolor="#1a1a1a", capsize=5, elinewidth=1.4)
+        known = np.isfinite(error)  # an unknown error has no bar, not one of length zero
+        axes.errorbar(
+            place[known], height[known], error[known], fmt="none", ecolor="#1a1a1a", capsize=5, elinewidth=1.4
+        )
         if name in references:
             target = references[name]
             axes.axhline(target.value, color=REFERENCE, linewidth=1.3, linestyle=(0, (4, 2)), zorder=3)

@@ -296,11 +296,14 @@ def label_noise_plot(
     place, width, top = np.arange(len(names)), 0.8 / len(noise), 0.0
     for number, (label, beads) in enumerate(noise.items()):
         values = np.array([beads[name].value for name in names])
-        errors = np.nan_to_num([beads[name].standard_error for name in names])
+        errors = np.array([beads[name].standard_error for name in names])
         where = place + (number - 0.5 * (len(noise) - 1)) * width
         axes.bar(where, values, 0.92 * width, color=COLOURS[number], alpha=0.85, label=label)
-        axes.errorbar(where, values, errors, fmt="none", ecolor=REFERENCE, capsize=3, elinewidth=1.2)
-        top = max(top, float(np.nanmax(values + errors)))
+        known = np.isfinite(errors)
+        axes.errorbar(
+            where[known], values[known], errors[known], fmt="none", ecolor=REFERENCE, capsize=3, elinewidth=1.2
+        )
+        top = max(top, float(np.nanmax(values + np.nan_to_num(errors))))
     axes.axhline(
         noise_floor.value, color=COLOURS[0], linestyle=(0, (4, 2)), linewidth=1.6, label=f"noise floor {noise_floor}"
     )
