@@ -351,7 +351,9 @@ def next_batch_plot(
         return figure
     figure = new_figure(10.0, 4.6, title)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, values, name in zip(panels, (error, expected), ("so far", "expected after it"), strict=True):
+    for axes, values, name in zip(
+        panels, (error, expected), ("so far, and the new windows", "expected after them"), strict=True
+    ):
         shown = np.ma.masked_invalid(values.T)
         mesh = axes.pcolormesh(*edges, shown, cmap="viridis", vmin=0.0, vmax=top, rasterized=True)
         axes.set(title=name, xlabel=labels[0])
@@ -359,8 +361,7 @@ def next_batch_plot(
         axes.grid(False)
     panels[0].set_ylabel(labels[1])
     places, counts = np.unique(centers, axis=0, return_counts=True)
-    panels[0].scatter(*places.T, 16 * counts, facecolors="none", edgecolors="white", linewidths=1.4, label="windows")
-    panels[0].legend(loc="upper right", labelcolor="white")
+    panels[0].scatter(*places.T, 16 * counts, facecolors="none", edgecolors="white", linewidths=1.4)
     bar = figure.colorbar(mesh, ax=list(panels), pad=0.015, aspect=26)
     bar.set_label("error of the mean force [kT]")
     bar.outline.set_visible(False)

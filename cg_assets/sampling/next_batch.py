@@ -3,8 +3,9 @@
 The error of a free energy is that of the mean force integrated along the way, so frames are best spent where the mean
 force has the largest error. In bin b it is v_b / n_b after n_b frames, v_b being the variance of the force times the
 length of its correlations; a new window adds frames around its centre. Windows are placed one after the other where
-the error that is left is largest. Bins that nobody has visited count as one frame of the mean variance; only those
-beside visited bins within `highest` kT of the minimum are candidates, or all bins as long as there are no data.
+the error that is left is largest. Bins with too few frames have the median variance, and those that nobody has visited
+count as one frame; candidates are the bins within `highest` kT of the minimum and those beside them, or all bins as
+long as there are no data.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from cg_assets.mapping.maps import build_map
 from cg_assets.systems.spec import AdaptiveBias, SamplingPlan, SystemSpec, Torsion, UmbrellaBias
 
 FloatArray = NDArray[np.float64]
+_FEW = 5
+"""Fewer frames in a bin do not tell the variance of the force there."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,13 @@ def propose(system: SystemSpec, plan: SamplingPlan, batches: Sequence[Frames]) -
     bins = candidate_bins(system, bias)
     count, variance, energy = _known(system, bias, bins, batches)
     visited = count >= 1.0
+    measured = (count >= _FEW) & (variance > 0.0)
     worthwhile = np.ones(bins.size, dtype=bool)
     if visited.any():
         worthwhile = energy <= bias.highest
         worthwhile |= _neighbours(system, bias, bins, worthwhile)
-    typical = float(np.median(variance[visited])) if visited.any() else 1.0
-    variance = np.where(visited, variance, typical)
+    typical = float(np.median(variance[measured])) if measured.any() else 1.0
+    variance = np.where(measured, variance, typical)
     spread = _spread(system, bias, bins)
     per_window = plan.frames_per_replica * plan.replicas / bias.windows
     reached = np.maximum(count, 1.0)
