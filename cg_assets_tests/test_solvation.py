@@ -12,7 +12,6 @@ from cg_assets.mapping.maps import build_map
 from cg_assets.mapping.run import map_frames
 from cg_assets.sampling.conditional import sample_conditional_forces
 from cg_assets.sampling.molecule_sampler import MoleculeSampler
-from cg_assets.sampling.pressure import measure_box
 from cg_assets.systems import load_system
 from cg_assets.systems.builders import build_molecule
 from cg_assets.systems.peptides import build_peptide
@@ -171,11 +170,3 @@ def test_shipped_box_is_that_of_atmospheric_pressure():
     system = load_system("capped_alanine_water")
     assert system.model.waters == 300
     assert system.cg_box is None
-
-
-@pytest.mark.slow
-def test_density_at_atmospheric_pressure():
-    system = load_system("capped_alanine_water")
-    edge = measure_box(system, 1)
-    print(edge)
-    assert abs(edge.value - system.model.box) < 4 * edge.standard_error + 0.001
