@@ -1,4 +1,4 @@
-"""Long: the shipped box of capped alanine in water has atmospheric pressure, and its mean force needs no short steps."""
+"""Long: the shipped box of capped alanine in water has atmospheric pressure, and long steps give its mean force."""
 
 import numpy as np
 import pytest
