@@ -6,7 +6,7 @@ import dagster as dg
 import numpy as np
 import pytest
 from small_systems import SMALL_WELLS
-from test_pipeline import metadata_of
+from test_pipeline import materialize, metadata_of
 
 from cg_assets.analysis import learning_curves
 from cg_assets.analysis.estimates import Estimate
@@ -21,10 +21,8 @@ from cg_assets.analysis.learning_curves import (
     parts_of,
     time_of,
 )
-from cg_assets.assets import build_assets
 from cg_assets.assets.learning_curves import read_points
 from cg_assets.errors import SystemSpecError
-from cg_assets.resources import build_resources
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
@@ -108,14 +106,10 @@ def test_time_counts_everything_that_was_simulated():
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch):
-    (tmp_path / "systems").mkdir()
-    (tmp_path / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
-    (tmp_path / "systems" / "small_curves.yaml").write_text(CURVES)
-    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
-    monkeypatch.setenv("CG_DEVICE", "cpu")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
+def small(command):
+    command.add_system(SMALL_WELLS)
+    command.add_system(CURVES)
+    return command.home
 
 
 def test_wrong_fractions_are_refused(small):
@@ -129,7 +123,6 @@ def test_the_asset_goes_on_where_it_stopped_and_the_comparison_shows_it(small, m
     system = load_system("small_curves")
     assert [part.amount for part in parts_of(system, "mapped_forces")] == [2.0, 40.0, 300, 3000]
     instance = dg.DagsterInstance.ephemeral()
-    instance.add_dynamic_partitions("small_curves_batches", ["0000"])
     real, calls = learning_curves.learn_part, []
 
     def counted(*arguments, **more):
@@ -141,21 +134,10 @@ def test_the_asset_goes_on_where_it_stopped_and_the_comparison_shows_it(small, m
 
     monkeypatch.setattr(learning_curves, "learn_part", counted)
 
-    def run(selection):
-        return dg.materialize(
-            build_assets({system.name: system}),
-            instance=instance,
-            resources=build_resources(small),
-            partition_key="0000",
-            selection=selection,
-            raise_on_error=False,
-        )
-
-    everything = dg.AssetSelection.groups("small_curves")
     stages = ("trajectories", "mapped_forces", "reference", "learning_curve_unbiased")
-    assert not run(dg.AssetSelection.assets(*[["small_curves", stage] for stage in stages])).success
+    assert not materialize(system, small, instance, stages=stages).success
     assert len(calls) == 4
-    result = run(everything)
+    result = materialize(system, small, instance)
     assert result.success
     assert len(calls) == 4 + 1 + 4  # three points of the killed run were kept
     store = ParquetStore(small)

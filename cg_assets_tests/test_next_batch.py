@@ -11,7 +11,6 @@ from cg_assets.assets import build_assets
 from cg_assets.assets.simulations import training_frames
 from cg_assets.errors import SystemSpecError
 from cg_assets.frames import Frames
-from cg_assets.resources import build_resources
 from cg_assets.sampling.next_batch import concrete_plan, propose
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -33,14 +32,10 @@ potentials:
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    (tmp_path / "systems").mkdir()
-    (tmp_path / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
-    (tmp_path / "systems" / "small_adaptive.yaml").write_text(ADAPTIVE)
-    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
-    monkeypatch.setenv("CG_DEVICE", "cpu")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
+def adaptive(command):
+    command.add_system(SMALL_WELLS)
+    command.add_system(ADAPTIVE)
+    return command.home
 
 
 def frames_at(x, noise, seed=0, replicas=40):
@@ -59,7 +54,7 @@ def frames_at(x, noise, seed=0, replicas=40):
     )
 
 
-def test_windows_spread_out_where_nothing_is_known(home):
+def test_windows_spread_out_where_nothing_is_known(adaptive):
     system = load_system("small_adaptive")
     plan = system.sampling.further["adaptive"]
     centers = np.sort([center["x"] for center in concrete_plan(system, plan).bias.centers])
@@ -71,7 +66,7 @@ def test_windows_spread_out_where_nothing_is_known(home):
     assert concrete_plan(system, system.sampling.biased) is system.sampling.biased
 
 
-def test_windows_go_where_the_mean_force_is_known_worst(home):
+def test_windows_go_where_the_mean_force_is_known_worst(adaptive):
     system = load_system("small_adaptive")
     plan = system.sampling.further["adaptive"]
     rng = np.random.default_rng(3)
@@ -97,7 +92,7 @@ def test_windows_go_where_the_mean_force_is_known_worst(home):
     assert np.isnan(scarce.error[0]) and np.isnan(scarce.error[-1])
 
 
-def test_free_energies_above_the_limit_are_left_alone(home):
+def test_free_energies_above_the_limit_are_left_alone(adaptive):
     system = load_system("small_adaptive")
     plan = system.sampling.further["adaptive"]
     x = np.concatenate([np.random.default_rng(0).uniform(-1, 0, 100_000), [1.5, 1.55, 1.6]])
@@ -114,47 +109,36 @@ def test_free_energies_above_the_limit_are_left_alone(home):
         ("collective_variables: [x]", "collective_variables: [y]", "known are"),
     ],
 )
-def test_wrong_settings_are_refused(home, old, new, message):
-    path = home / "systems" / "small_adaptive.yaml"
+def test_wrong_settings_are_refused(adaptive, old, new, message):
+    path = adaptive / "systems" / "small_adaptive.yaml"
     path.write_text(ADAPTIVE.replace(old, new))
     with pytest.raises(SystemSpecError, match=message):
         load_system("small_adaptive")
 
 
-def test_only_a_further_plan_can_be_adaptive(home):
-    path = home / "systems" / "small_adaptive.yaml"
+def test_only_a_further_plan_can_be_adaptive(adaptive):
+    path = adaptive / "systems" / "small_adaptive.yaml"
     bias = "{type: adaptive, collective_variables: [x], windows: 4, force_constant: 9, grid_range: {x: [-2, 2]}}"
     path.write_text(f"extends: small_wells\nname: small_adaptive\ntitle: t\nsampling: {{biased: {{bias: {bias}}}}}\n")
     with pytest.raises(SystemSpecError, match=r"only a plan under sampling\.further can be"):
         load_system("small_adaptive")
 
 
-def test_a_second_batch_follows_the_proposal_and_is_joined_with_the_first(home):
+def test_a_second_batch_follows_the_proposal_and_is_joined_with_the_first(adaptive):
     system = load_system("small_adaptive")
     keys = {asset.key.path[-1] for asset in build_assets({system.name: system})}
     assert {"adaptive_samples", "adaptive_forces", "next_batch_plan_adaptive"} <= keys
     instance = dg.DagsterInstance.ephemeral()
     stages = ["trajectories", "mapped_forces", "adaptive_samples", "adaptive_forces", "next_batch_plan_adaptive"]
-    store = ParquetStore(home)
+    store = ParquetStore(adaptive)
 
-    def run(batch, some):
-        instance.add_dynamic_partitions("small_adaptive_batches", [batch])
-        return dg.materialize(
-            build_assets({system.name: system}),
-            instance=instance,
-            resources=build_resources(home),
-            partition_key=batch,
-            selection=[dg.AssetKey([system.name, stage]) for stage in some],
-            raise_on_error=False,
-        )
-
-    first = run("0000", stages)
+    first = materialize(system, adaptive, instance, "0000", stages)
     assert first.success
     shown = metadata_of(first)["next_batch_plan_adaptive"]
     assert "data:image/png;base64," in shown["figure"].value
     proposed = store.describe("small_adaptive", "next_batch_plan_adaptive").metadata.extra["centers"]
     version = store.data_version("small_adaptive", "next_batch_plan_adaptive")
-    assert run("0001", stages).success
+    assert materialize(system, adaptive, instance, "0001", stages).success
     used = [
         store.describe("small_adaptive", "adaptive_samples", batch).metadata for batch in ("0000", "0001")
     ]  # fmt: skip
@@ -162,7 +146,7 @@ def test_a_second_batch_follows_the_proposal_and_is_joined_with_the_first(home):
     assert used[1].upstream_data_versions == {"small_adaptive/next_batch_plan_adaptive": version}
     assert used[1].extra["bias"]["centers"] == proposed != used[0].extra["bias"]["centers"]
     rest = ["potential_adaptive", "cg_simulation_adaptive", "reference", "evaluation_adaptive"]
-    assert materialize(system, home, instance, stages=rest).success
+    assert materialize(system, adaptive, instance, stages=rest).success
     frames, read = training_frames(store, system, "adaptive")
     assert [key.rpartition("/")[2] for key in read] == ["0000", "0001"]
     x, weights = frames.collective_variables["x"].astype(float), bias_weights(frames.bias_energy, 1.0)

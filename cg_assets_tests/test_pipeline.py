@@ -64,11 +64,12 @@ PARENTS = {
 
 def materialize(system, folder, instance, batch="0000", stages=None):
     instance.add_dynamic_partitions(f"{system.name}_batches", [batch])
+    batched = {stage for labels, (samples, _) in system.sampling.by_labels().items() for stage in (labels, samples)}
     return dg.materialize(
         build_assets({system.name: system}),
         instance=instance,
         resources=build_resources(folder),
-        partition_key=batch if stages is None or set(stages) & {*BATCHED, "umbrella_samples"} else None,
+        partition_key=batch if stages is None or set(stages) & batched else None,
         selection=[dg.AssetKey([system.name, stage]) for stage in stages] if stages else None,
         raise_on_error=False,
     )
@@ -305,21 +306,18 @@ def test_shipped_biased_plans_are_in_conditional_equilibrium(name):
     assert verdict.passed, verdict.to_json()
 
 
-def test_a_further_plan_has_its_own_stages_and_its_batches_are_joined(tmp_path, monkeypatch):
-    (tmp_path / "systems").mkdir()
-    (tmp_path / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
-    (tmp_path / "systems" / "small_windows.yaml").write_text(WINDOWS)
-    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def test_a_further_plan_has_its_own_stages_and_its_batches_are_joined(command):
+    command.add_system(SMALL_WELLS)
+    command.add_system(WINDOWS)
     system = load_system("small_windows")
     keys = {asset.key.path[-1] for asset in build_assets({system.name: system})}
     assert {"umbrella_samples", "umbrella_forces", "potential_umbrella", "evaluation_umbrella"} <= keys
     instance = dg.DagsterInstance.ephemeral()
     for batch in ("0000", "0001"):
-        assert materialize(system, tmp_path, instance, batch, ["umbrella_samples", "umbrella_forces"]).success
+        assert materialize(system, command.home, instance, batch, ["umbrella_samples", "umbrella_forces"]).success
     stages = ["potential_umbrella", "cg_simulation_umbrella", "reference", "evaluation_umbrella"]
-    assert materialize(system, tmp_path, instance, stages=stages).success
-    store = ParquetStore(tmp_path)
+    assert materialize(system, command.home, instance, stages=stages).success
+    store = ParquetStore(command.home)
     frames, read = training_frames(store, system, "umbrella")
     assert read == ["small_windows/umbrella_forces/0000", "small_windows/umbrella_forces/0001"]
     assert len(frames) == 2 * 280 * 40 and len(np.unique(frames.replica)) == 2 * 280

@@ -166,7 +166,7 @@ def test_noise_at_fixed_beads_is_sampled_in_the_water(sampled):
     assert 1e4 < noise.noise_floor.value < 1e7  # (kJ/mol/nm)²: hundreds to thousands of kJ/mol/nm a component
 
 
-def test_shipped_box_is_that_of_atmospheric_pressure():
+def test_the_shipped_system_in_water_has_beads_without_a_box():
     system = load_system("capped_alanine_water")
     assert system.model.waters == 300
     assert system.cg_box is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -72,7 +72,7 @@ class LearningPoint:
     axis: Axis
     sampled_time: float
     frames: int
-    quantities: dict[str, Estimate] = field(default_factory=dict)
+    quantities: dict[str, Estimate]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -156,16 +156,15 @@ def learn_part(
     data = training_data(system, [taken], None)
     module = train(network_config(system), training, data, seed=training.seed, device=device, progress=progress).module
     plan = system.plan_of(system.potentials[potential].labels)
-    point = LearningPoint(potential, batch, part.axis, time_of(system, plan, part), len(taken))
+    sampled_time = time_of(system, plan, part)
     try:
         simulated = run_cg_simulation(system, module, taken, bias, device=device, progress=progress)
     except ExplosionError:
-        point.quantities[PMF_ERROR] = Estimate(math.inf, math.nan)
-        return point
-    result = evaluate(system, energy_function(module), reference, simulated.frames, simulated.summary(), taken)
-    point.quantities.update({name: estimate for name, (estimate, _) in result.quantities.items()})
-    point.quantities[PMF_ERROR] = result.pmf_error
-    return point
+        quantities = {PMF_ERROR: Estimate(math.inf, math.nan)}
+    else:
+        result = evaluate(system, energy_function(module), reference, simulated.frames, simulated.summary(), taken)
+        quantities = {name: estimate for name, (estimate, _) in result.quantities.items()}
+    return LearningPoint(potential, batch, part.axis, sampled_time, len(taken), quantities)
 
 
 def mean_curve(points: Sequence[LearningPoint], axis: Axis) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -97,13 +97,13 @@ def pooled_batches(
     parts, offset, first_window = [], 0, 0
     for number, frames in enumerate(batches):
         part = replace(frames, replica=frames.replica + np.int32(offset))
-        if frames.bias_energy is not None:
-            reduced = frames.bias_energy / thermal_energy
-            shift = float(logsumexp(reduced)) - math.log(len(reduced))
-            part = replace(part, bias_energy=frames.bias_energy - thermal_energy * shift)
         if windows is not None and frames.window is not None:
             part = replace(part, window=frames.window + np.int32(first_window))
             first_window += len(windows[number].centers)
+        elif frames.bias_energy is not None:
+            reduced = frames.bias_energy / thermal_energy
+            shift = float(logsumexp(reduced)) - math.log(len(reduced))
+            part = replace(part, bias_energy=frames.bias_energy - thermal_energy * shift)
         parts.append(part)
         offset += int(frames.replica.max(initial=-1)) + 1
     pooled = Frames.concatenate(parts)

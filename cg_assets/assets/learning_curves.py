@@ -58,7 +58,7 @@ def build_learning_curve(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, store: StoreResource, device: DeviceResource
     ) -> dg.MaterializeResult:
         from cg_assets.analysis.figures import learning_curves_figure
-        from cg_assets.analysis.learning_curves import LearningPoint, learn_part, parts_of
+        from cg_assets.analysis.learning_curves import PMF_ERROR, LearningPoint, learn_part, parts_of
         from cg_assets.storage.atomic import atomic_file
 
         files = store.open()
@@ -121,7 +121,7 @@ def build_learning_curve(system: SystemSpec, name: str) -> dg.AssetsDefinition:
                 "taken by": point.axis,
                 "sampled time": f"{point.sampled_time:g} {unit('time', system.units)}",
                 "frames": point.frames,
-                "PMF error": str(point.quantities["PMF error"]),
+                "PMF error": str(point.quantities[PMF_ERROR]),
             }
             for point in points
         ]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from cg_assets.assets.stage import FAILED, asset_key, picture, provenance, record_in_catalogue, table, with_file
+from cg_assets.assets.stage import asset_key, failed_batches, picture, provenance, record_in_catalogue, table, with_file
 from cg_assets.resources import StoreResource
 from cg_assets.systems import SystemSpec
 
@@ -56,13 +56,9 @@ def build_next_batch_plan(system: SystemSpec, labels: str) -> dg.AssetsDefinitio
         files = store.open()
         keys, batches = [], []
         for source in sources:
-            sound = [
-                batch
-                for batch in files.batches(system.name, source)
-                if FAILED not in files.describe(system.name, source, batch).metadata.extra
-            ]
-            if sound:
-                mine = [f"{system.name}/{source}/{batch}" for batch in sound]
+            known = files.batches(system.name, source)
+            failed = failed_batches(files, system, source, known)
+            if mine := [f"{system.name}/{source}/{batch}" for batch in known if batch not in failed]:
                 batches.append(pooled_frames(files, system, mine))
                 keys += mine
         proposal = propose(system, plan, batches)

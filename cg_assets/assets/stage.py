@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cg_assets.frames import Frames
     from cg_assets.storage.store import ParquetStore
 
-FAILED = "failed_checks"
+_FAILED = "failed_checks"
 """Key of a file's metadata: the names of its checks that failed."""
 
 
@@ -64,7 +64,13 @@ def mark_failed(
     """Write into the file of a batch which of its checks failed, so that later runs do not use it either."""
     failed = [str(result.check_name) for result in results if not result.passed]
     if failed:
-        store.write_frames(frames, replace(metadata, extra=metadata.extra | {FAILED: failed}), batch)
+        store.write_frames(frames, replace(metadata, extra=metadata.extra | {_FAILED: failed}), batch)
+
+
+def failed_batches(store: ParquetStore, system: SystemSpec, stage: str, batches: list[str]) -> dict[str, list[str]]:
+    """Those of some batches of which checks failed, and which."""
+    facts = {batch: store.describe(system.name, stage, batch).metadata.extra for batch in batches}
+    return {batch: extra[_FAILED] for batch, extra in facts.items() if _FAILED in extra}
 
 
 def sound_batches(store: ParquetStore, system: SystemSpec, stage: str, batches: list[str] | None = None) -> list[str]:
@@ -74,8 +80,7 @@ def sound_batches(store: ParquetStore, system: SystemSpec, stage: str, batches: 
         StorageError: there is none.
     """
     known = store.batches(system.name, stage) if batches is None else batches
-    facts = {batch: store.describe(system.name, stage, batch).metadata.extra for batch in known}
-    failed = {batch: extra[FAILED] for batch, extra in facts.items() if FAILED in extra}
+    failed = failed_batches(store, system, stage, known)
     sound = [batch for batch in known if batch not in failed]
     if not sound:
         why = "; ".join(f"batch {batch} failed {', '.join(checks)}" for batch, checks in failed.items()) or "no data"

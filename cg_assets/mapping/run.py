@@ -68,10 +68,11 @@ def other_force_maps(
     """
     cg_map, constraints = _map_and_constraints(system)
     maps = {"slice": slice_map(cg_map), "group": group_map(cg_map, constraints)}
-    if forces is not None:
+    maps.pop(force_map.kind, None)
+    if forces is not None and force_map.kind != "optimal":
         with suppress(ForceMapError):  # too few frames
             maps["optimal"] = optimal_map(cg_map, constraints, forces)
-    return {kind: (item, force_map_fault(system, item)) for kind, item in maps.items() if kind != force_map.kind}
+    return {kind: (item, _fault(item, cg_map, constraints)) for kind, item in maps.items()}
 
 
 def map_frames(system: SystemSpec, frames: Frames, force_map: ForceMap) -> Frames:
@@ -108,7 +109,10 @@ def map_frames(system: SystemSpec, frames: Frames, force_map: ForceMap) -> Frame
 
 def force_map_fault(system: SystemSpec, force_map: ForceMap) -> str:
     """Why a force map is not valid for a system, naming the atoms; empty where it is valid."""
-    cg_map, constraints = _map_and_constraints(system)
+    return _fault(force_map, *_map_and_constraints(system))
+
+
+def _fault(force_map: ForceMap, cg_map: CGMap, constraints: list[tuple[int, int]]) -> str:
     try:
         validate_force_map(force_map, cg_map, constraints)
     except ForceMapError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -44,14 +46,20 @@ def build_peptide(sequence: list[str]) -> tuple[Any, NDArray[np.float64]]:
             positions.append(position)
     topology.createStandardBonds()
     modeller = app.Modeller(topology, unit.Quantity(np.array(positions), unit.nanometer))
-    # addHydrogens draws first guesses from Python's global generator: give it a fixed one for the time of the call.
+    with fixed_generator():  # addHydrogens draws first guesses
+        modeller.addHydrogens(platform=Platform.getPlatformByName("Reference"))
+    return modeller.topology, np.array(modeller.positions.value_in_unit(unit.nanometer))
+
+
+@contextmanager
+def fixed_generator() -> Iterator[None]:
+    """Give OpenMM's Modeller, which draws from Python's global generator, a fixed one for the time of a call."""
     generator_state = random.getstate()
     random.seed(20)
     try:
-        modeller.addHydrogens(platform=Platform.getPlatformByName("Reference"))
+        yield
     finally:
         random.setstate(generator_state)
-    return modeller.topology, np.array(modeller.positions.value_in_unit(unit.nanometer))
 
 
 def _check_sequence(sequence: list[str]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.errors import SystemSpecError
+from cg_assets.systems.peptides import fixed_generator
 
 
 def add_water(
@@ -39,16 +39,13 @@ def add_water(
         )
     topology.setPeriodicBoxVectors(None)
     modeller = app.Modeller(topology, unit.Quantity(positions, unit.nanometer))
-    generator_state = random.getstate()  # addSolvent draws from Python's global generator
-    random.seed(20)
     try:
-        modeller.addSolvent(app.ForceField(*force_fields), numAdded=waters)
+        with fixed_generator():
+            modeller.addSolvent(app.ForceField(*force_fields), numAdded=waters)
     except (ValueError, KeyError, OSError) as error:
         raise SystemSpecError(
             f"model.waters: {error}; add a water model to model.force_fields, for example amber14/tip3p.xml"
         ) from None
-    finally:
-        random.setstate(generator_state)
     made = float(modeller.topology.getPeriodicBoxVectors()[0][0].value_in_unit(unit.nanometer))
     placed = np.array(modeller.positions.value_in_unit(unit.nanometer), dtype=np.float64)
     return modeller.topology, _rescaled(modeller.topology, placed, len(positions), made, box)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cg_assets.analysis.estimates import time_blocks
 from cg_assets.errors import TrainingError
 from cg_assets.frames import Frames
 
@@ -89,12 +90,8 @@ class TrainingData:
             window = np.zeros(len(frames), np.int64) if frames.window is None else frames.window.astype(np.int64)
             replica = frames.replica.astype(np.int64)
             _, run = np.unique(window * (replica.max(initial=0) + 1) + replica, return_inverse=True)
-            length = np.bincount(run)
-            order = np.lexsort((frames.time, run))
-            place = np.empty(len(frames), np.int64)  # of each frame in its own run
-            place[order] = np.arange(len(frames)) - np.repeat(np.cumsum(length) - length, length)
-            groups.append(offset + run * blocks_per_replica + place * blocks_per_replica // length[run])
-            offset += len(length) * blocks_per_replica
+            groups.append(offset + run * blocks_per_replica + time_blocks(run, frames.time, blocks_per_replica))
+            offset += (int(run.max(initial=-1)) + 1) * blocks_per_replica
         boxes = [frames.box for frames in parts if frames.box is not None]
         return TrainingData(
             positions=np.concatenate([frames.positions for frames in parts]),
