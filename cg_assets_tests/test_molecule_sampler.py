@@ -9,12 +9,12 @@ from scipy.special import rel_entr
 from cg_assets.errors import SamplingError
 from cg_assets.frames import Frames
 from cg_assets.sampling.biases import bias_from_definition
-from cg_assets.sampling.molecule_bias import AtomVariables, GridForce
+from cg_assets.sampling.molecule_bias import AtomVariables, GridForce, deposited_grid
 from cg_assets.sampling.molecule_sampler import MoleculeSampler
 from cg_assets.sampling.reference import block_error, read_reference, run_reference, write_reference
 from cg_assets.systems import SystemSpec, load_system
 from cg_assets.systems.peptides import build_peptide
-from cg_assets.systems.spec import SamplingPlan
+from cg_assets.systems.spec import OpesBias, SamplingPlan
 from cg_assets.units import BOLTZMANN
 
 METADYNAMICS = {
@@ -26,13 +26,21 @@ METADYNAMICS = {
     "pace": 0.1,
     "deposition": 1.0,
 }
+OPES = {
+    "type": "opes",
+    "collective_variables": ["phi", "psi"],
+    "width": {"phi": 0.35, "psi": 0.35},
+    "barrier": 30.0,
+    "pace": 0.1,
+    "deposition": 1.0,
+}
 UMBRELLA = {
     "type": "umbrella",
     "centers": [{"phi": -2.0}, {"phi": -1.0, "psi": 2.0}, {"phi": 3.0}],
     "force_constant": 300.0,
 }
 STATIC = {"type": "static", "expression": "4*cos(phi)**2 - sin(psi/2)*-3 + 0.1*abs(phi)**1.5 + pi/exp(-psi)/50"}
-BIASES = {"unbiased": None, "metadynamics": METADYNAMICS, "umbrella": UMBRELLA, "static": STATIC}
+BIASES = {"unbiased": None, "metadynamics": METADYNAMICS, "opes": OPES, "umbrella": UMBRELLA, "static": STATIC}
 
 
 def make_plan(bias=None, **fields):
@@ -81,7 +89,8 @@ def test_bias_energy_is_that_of_the_definition_and_columns_are_complete(system, 
     assert np.allclose(frames.time[:20], 0.04 * np.arange(1, 21))
     # one of two starts is led to, in 12 ps, and so is each window from the start of its replica
     prepared = 12.0 * (1 + (3 if kind == "umbrella" else 0))
-    assert summary["sampled_time"] == pytest.approx(prepared + 3 * (1.0 + (1.0 if kind == "metadynamics" else 0.0)))
+    deposited = 1.0 if kind in {"metadynamics", "opes"} else 0.0
+    assert summary["sampled_time"] == pytest.approx(prepared + 3 * (1.0 + deposited))
     if kind == "unbiased":
         assert frames.bias_energy is None
         assert summary["bias"] is None
@@ -90,6 +99,30 @@ def test_bias_energy_is_that_of_the_definition_and_columns_are_complete(system, 
     exact = bias_from_definition(summary["bias"]).energy(frames.collective_variables, window)
     assert np.abs(frames.bias_energy).max() > 0.1
     assert np.abs(exact - frames.bias_energy).max() < 2e-4  # the variables are stored as float32
+
+
+def test_opes_finds_the_free_energy_from_exact_draws():
+    """Walkers drawn from exp(-(F + V)/kT) at each step: V becomes -(1 - 1/gamma) F, F that of the kernel estimate."""
+    thermal_energy, barrier, width = 2.5, 30.0, 0.25
+    variables = AtomVariables(["phi"], ["torsion"], [[0, 1, 2, 3]], None)
+    bias = OpesBias(
+        type="opes", collective_variables=["phi"], width={"phi": width}, barrier=barrier, pace=1.0, deposition=1.0
+    )
+    grid = deposited_grid(variables, bias, thermal_energy)
+    assert np.all(np.abs(grid.values + barrier) < 1e-9)
+    nodes = np.linspace(-np.pi, np.pi, len(grid.values), endpoint=False)
+    free_energy = 8.0 * np.cos(2 * nodes) + 2.0 * np.sin(nodes)  # basins 4 kJ/mol apart, barriers of 16-18
+    generator = np.random.default_rng(5)
+    for _ in range(4000):
+        weights = np.exp(-(free_energy + grid.values) / thermal_energy)
+        drawn = generator.choice(len(nodes), size=8, p=weights / weights.sum())
+        grid.deposit(nodes[drawn, None], grid.values[drawn])
+    distance = np.angle(np.exp(1j * (nodes[:, None] - nodes)))
+    smoothed = -thermal_energy * np.log(np.exp(-0.5 * (distance / width) ** 2) @ np.exp(-free_energy / thermal_energy))
+    found = -grid.values / (1 - thermal_energy / barrier)
+    difference = (found - found.mean()) - (smoothed - smoothed.mean())
+    # 32,000 draws, a tenth of them in each width: 2 % of kT, and epsilon adds exp(-5) at the barriers
+    assert np.abs(difference).max() < 0.06 * thermal_energy
 
 
 def test_stored_forces_are_those_of_a_context_that_never_had_a_bias(system):

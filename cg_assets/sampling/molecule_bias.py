@@ -1,9 +1,10 @@
-"""Biases of a molecule as OpenMM forces in a force group of their own, and the grid that metadynamics fills."""
+"""Biases of a molecule as OpenMM forces in a force group of their own, and the grids that walkers fill."""
 
 from __future__ import annotations
 
 import ast
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from cg_assets.errors import SystemSpecError
 from cg_assets.systems.builders import MoleculeModel
 from cg_assets.systems.expressions import CONSTANTS, parse_expression
-from cg_assets.systems.spec import MetadynamicsBias, SystemSpec
+from cg_assets.systems.spec import DepositedBias, MetadynamicsBias, OpesBias, SystemSpec
 
 if TYPE_CHECKING:
     import openmm
@@ -133,20 +134,18 @@ def _lepton(node: ast.expr) -> str:
     raise SystemSpecError(f"expression holds a {type(node).__name__}, which OpenMM cannot evaluate")
 
 
-class HillGrid:
-    """The sum of all hills of well-tempered metadynamics on a regular grid of one or two collective variables.
-
-    Barducci, Bussi, Parrinello, Phys. Rev. Lett. 100, 020603 (2008).
+class DepositedGrid(ABC):
+    """A bias on a regular grid of one or two collective variables that walkers build while they move.
 
     Attributes:
         names: the biased variables.
         periodic: whether each is an angle.
         limits: lower and upper limit of each [rad or nm].
-        widths: standard deviation of a hill along each [rad or nm].
+        widths: standard deviation of a hill or kernel along each [rad or nm].
         values: bias energy at the nodes [kJ/mol].
     """
 
-    def __init__(self, variables: AtomVariables, bias: MetadynamicsBias) -> None:
+    def __init__(self, variables: AtomVariables, bias: DepositedBias) -> None:
         """An empty grid."""
         self.names = list(bias.collective_variables)
         self.periodic = [variables.types[variables.names.index(name)] == "torsion" for name in self.names]
@@ -165,16 +164,17 @@ class HillGrid:
             for (low, high), size, angle in zip(self.limits, sizes, self.periodic, strict=True)
         ]
 
-    def add(self, centers: NDArray[np.float64], heights: NDArray[np.float64]) -> None:
-        """Add hills at `centers` `(n, n_variables)` of `heights` `(n,)` [kJ/mol]."""
-        for center, height in zip(centers, heights, strict=True):
-            factors = [self._gaussian(axis, value) for axis, value in enumerate(center)]
-            self.values += height * (factors[0] if len(factors) == 1 else np.outer(factors[0], factors[1]))
+    @abstractmethod
+    def deposit(self, points: NDArray[np.float64], energies: NDArray[np.float64]) -> None:
+        """Let walkers at `points` `(n, n_variables)` [rad or nm], who feel `energies` `(n,)` [kJ/mol], add to it."""
 
-    def _gaussian(self, axis: int, center: float) -> NDArray[np.float64]:
-        shifts = (-2 * math.pi, 0.0, 2 * math.pi) if self.periodic[axis] else (0.0,)
-        scaled = [(self._nodes[axis] - center - shift) / self.widths[axis] for shift in shifts]
-        return np.sum([np.exp(-0.5 * item**2) for item in scaled], axis=0)
+    def state(self) -> dict[str, NDArray]:
+        """Arrays from which `restore` goes on."""
+        return {"values": self.values.copy()}
+
+    def restore(self, state: Mapping[str, NDArray]) -> None:
+        """Take up a stored state."""
+        self.values = state["values"].copy()
 
     def definition(self) -> dict[str, Any]:
         """The bias as plain JSON types, `values` in C order."""
@@ -186,6 +186,81 @@ class HillGrid:
             "shape": list(self.values.shape),
             "values": self.values.ravel().tolist(),
         }
+
+    def _gaussian(self, center: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A Gaussian of height 1 at the nodes."""
+        factors = []
+        for axis, value in enumerate(center):
+            shifts = (-2 * math.pi, 0.0, 2 * math.pi) if self.periodic[axis] else (0.0,)
+            scaled = [(self._nodes[axis] - value - shift) / self.widths[axis] for shift in shifts]
+            factors.append(np.sum([np.exp(-0.5 * item**2) for item in scaled], axis=0))
+        return factors[0] if len(factors) == 1 else np.outer(factors[0], factors[1])
+
+
+class HillGrid(DepositedGrid):
+    """The sum of all hills of well-tempered metadynamics.
+
+    Barducci, Bussi, Parrinello, Phys. Rev. Lett. 100, 020603 (2008): a hill at s has the height
+    h exp(-V(s) / ((gamma - 1) kT)).
+    """
+
+    def __init__(self, variables: AtomVariables, bias: MetadynamicsBias, thermal_energy: float) -> None:
+        """An empty grid; `thermal_energy` kT [kJ/mol]."""
+        super().__init__(variables, bias)
+        self._height, self._tempering = bias.height, thermal_energy * (bias.bias_factor - 1.0)
+
+    def deposit(self, points: NDArray[np.float64], energies: NDArray[np.float64]) -> None:
+        """Add a hill for each walker."""
+        for point, energy in zip(points, energies, strict=True):
+            self.values += self._height * math.exp(-energy / self._tempering) * self._gaussian(point)
+
+
+class OpesGrid(DepositedGrid):
+    """On-the-fly probability enhanced sampling with kernels of fixed width.
+
+    Invernizzi and Parrinello, J. Phys. Chem. Lett. 11, 2731 (2020), eqs. 8-10: with the kernel estimate P(s) of the
+    unbiased probability, in which a walker's kernel weighs exp(V/kT), V(s) = (1 - 1/gamma) kT log(P(s)/Z + epsilon),
+    where Z is the mean of P over the region explored, gamma = barrier/kT and epsilon = exp(-gamma/(1 - 1/gamma)). P is
+    kept on the grid, so kernels need not be merged. A node counts as explored when a kernel was laid within one width.
+    """
+
+    def __init__(self, variables: AtomVariables, bias: OpesBias, thermal_energy: float) -> None:
+        """No kernel yet: the bias is -barrier everywhere; `thermal_energy` kT [kJ/mol]."""
+        super().__init__(variables, bias)
+        self._thermal_energy = thermal_energy
+        self._prefactor = thermal_energy - thermal_energy**2 / bias.barrier
+        self._epsilon = math.exp(-bias.barrier / self._prefactor)
+        self._density = np.zeros_like(self.values)
+        self._explored = np.zeros(self.values.shape, dtype=bool)
+        self._update()
+
+    def deposit(self, points: NDArray[np.float64], energies: NDArray[np.float64]) -> None:
+        """Add a kernel for each walker and renew the bias."""
+        for point, energy in zip(points, energies, strict=True):
+            kernel = self._gaussian(point)
+            self._density += math.exp(energy / self._thermal_energy) * kernel
+            self._explored |= kernel > math.exp(-0.5)
+        self._update()
+
+    def state(self) -> dict[str, NDArray]:
+        """Arrays from which `restore` goes on."""
+        return {"density": self._density.copy(), "explored": self._explored.copy()}
+
+    def restore(self, state: Mapping[str, NDArray]) -> None:
+        """Take up a stored state."""
+        self._density, self._explored = state["density"].copy(), state["explored"].copy()
+        self._update()
+
+    def _update(self) -> None:
+        mean = self._density[self._explored].mean() if self._explored.any() else 1.0
+        self.values = self._prefactor * np.log(self._density / mean + self._epsilon)
+
+
+def deposited_grid(variables: AtomVariables, bias: MetadynamicsBias | OpesBias, thermal_energy: float) -> DepositedGrid:
+    """The empty grid of a plan's bias; `thermal_energy` kT [kJ/mol]."""
+    if isinstance(bias, OpesBias):
+        return OpesGrid(variables, bias, thermal_energy)
+    return HillGrid(variables, bias, thermal_energy)
 
 
 class GridForce:

@@ -1,4 +1,4 @@
-"""Sample a molecule with OpenMM: unbiased, under a fixed bias, or under metadynamics that is then frozen."""
+"""Sample a molecule with OpenMM: unbiased, under a fixed bias, or under one that walkers build and that is frozen."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from cg_assets.errors import SamplingError, SystemSpecError
 from cg_assets.frames import Frames
 from cg_assets.sampling.biases import UmbrellaBias as FixedUmbrellaBias
-from cg_assets.sampling.molecule_bias import AtomVariables, HillGrid, static_force
+from cg_assets.sampling.molecule_bias import AtomVariables, DepositedGrid, deposited_grid, static_force
 from cg_assets.sampling.molecule_engine import Arrays, EngineSettings
 from cg_assets.sampling.molecule_starts import StartFinder, preparation_time
 from cg_assets.sampling.molecule_worker import EnginePool
 from cg_assets.sampling.platforms import choose_platform
 from cg_assets.systems.builders import build_molecule
-from cg_assets.systems.spec import MetadynamicsBias, Probe, SamplingPlan, StaticBias, SystemSpec, UmbrellaBias
+from cg_assets.systems.spec import DepositedBias, Probe, SamplingPlan, StaticBias, SystemSpec, UmbrellaBias
 from cg_assets.units import BOLTZMANN
 
 _PIECE_SECONDS = 15.0
@@ -82,7 +82,9 @@ class MoleculeSampler:
         self._replicas = list(range(plan.replicas + probe.replicas))
         bias = plan.bias
         self._windows = [i % len(bias.centers) for i in self._replicas] if isinstance(bias, UmbrellaBias) else None
-        self._hills = HillGrid(self._variables, bias) if isinstance(bias, MetadynamicsBias) else None
+        self._grid: DepositedGrid | None = None
+        if isinstance(bias, DepositedBias):
+            self._grid = deposited_grid(self._variables, bias, system.thermal_energy)
         self._pieces = self._plan_pieces()
         self.n_chunks = len(self._pieces)
         self._next = 0
@@ -129,8 +131,8 @@ class MoleculeSampler:
             "kinetic": self._kinetic.copy(),
             "identity": np.frombuffer(self._identity().encode(), np.uint8),
         }
-        if self._hills is not None:
-            arrays["hills"] = self._hills.values.copy()
+        if self._grid is not None:
+            arrays |= {f"grid_{name}": values for name, values in self._grid.state().items()}
         if self._snapshots:
             arrays["snapshots"] = np.stack([positions for positions, _ in self._snapshots])
             arrays["snapshot_times"] = np.array([time for _, time in self._snapshots])
@@ -156,13 +158,13 @@ class MoleculeSampler:
         self._kinetic = state["kinetic"].copy()
         if "snapshots" in state:
             self._snapshots = list(zip(state["snapshots"], state["snapshot_times"].tolist(), strict=True))
-        if self._hills is not None:
-            self._hills.values = state["hills"].copy()
+        if self._grid is not None:
+            self._grid.restore({name.removeprefix("grid_"): values for name, values in state.items()})
         if 0 < self._next < self.n_chunks:
             pool = self._engines()
             pool.load({replica: state[f"checkpoint_{replica}"].tobytes() for replica in self._replicas})
-            if self._hills is not None:
-                pool.set_grid(self._hills.values)
+            if self._grid is not None:
+                pool.set_grid(self._grid.values)
 
     def summary(self) -> dict[str, Any]:
         """Kinetic temperature [K] with standard error, bias definition, sampled time [ps] and steps of all replicas."""
@@ -205,7 +207,7 @@ class MoleculeSampler:
         plan = self._plan
         second_per_step = _seconds_per_step(self.molecule.n_atoms, self.molecule.box is not None)
         stages: list[tuple[str, int, float]] = []
-        if isinstance(plan.bias, MetadynamicsBias):
+        if isinstance(plan.bias, DepositedBias):
             n_hills = round(plan.bias.deposition / plan.bias.pace)
             cost = plan.replicas * self._pace_steps() * second_per_step
             stages.append(("deposit", n_hills, n_hills * cost))
@@ -225,7 +227,7 @@ class MoleculeSampler:
 
     def _pace_steps(self) -> int:
         bias, timestep = self._plan.bias, self._plan.timestep
-        if not isinstance(bias, MetadynamicsBias):
+        if not isinstance(bias, DepositedBias):
             return 0
         return round(bias.pace / timestep)
 
@@ -256,17 +258,15 @@ class MoleculeSampler:
         return [found[self._start_of[replica], windows[replica]] for replica in self._replicas]
 
     def _deposit(self, pool: EnginePool, n_hills: int) -> None:
-        """Let all walkers add hills together, their heights scaled by the bias that they feel."""
-        bias, hills = self._plan.bias, self._hills
-        if hills is None or not isinstance(bias, MetadynamicsBias):
-            raise SamplingError("only metadynamics deposits hills")
-        columns = [self._variables.names.index(name) for name in hills.names]
-        tempering = self._system.thermal_energy * (bias.bias_factor - 1.0)
+        """Let all walkers build the bias together."""
+        grid = self._grid
+        if grid is None:
+            raise SamplingError("this plan has no bias to deposit")
+        columns = [self._variables.names.index(name) for name in grid.names]
         for _ in range(n_hills):
             ends = pool.advance(self._walkers, self._pace_steps())
-            heights = bias.height * np.exp(-ends["bias_energy"] / tempering)
-            hills.add(ends["variables"][:, columns], heights)
-            pool.set_grid(hills.values)
+            grid.deposit(ends["variables"][:, columns], ends["bias_energy"])
+            pool.set_grid(grid.values)
 
     def _sample(self, pool: EnginePool, n_frames: int) -> Frames:
         arrays = pool.record(self._replicas, n_frames, self._plan.frame_steps)
@@ -356,7 +356,7 @@ class MoleculeSampler:
             n_degrees_of_freedom=self.molecule.n_degrees_of_freedom,
             variables=self._variables.to_json(),
             stored=self.molecule.stored.tolist(),
-            grid=self._hills.definition() if self._hills is not None else None,
+            grid=self._grid.definition() if self._grid is not None else None,
             biased=self._plan.bias is not None,
             replica_parameters=parameters,
         )
@@ -388,8 +388,8 @@ class MoleculeSampler:
 
     def _bias_definition(self) -> dict[str, Any] | None:
         bias = self._plan.bias
-        if self._hills is not None:
-            return self._hills.definition()
+        if self._grid is not None:
+            return self._grid.definition()
         if isinstance(bias, StaticBias):
             return {"type": "static", "expression": bias.expression}
         if isinstance(bias, UmbrellaBias):

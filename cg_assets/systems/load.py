@@ -15,7 +15,8 @@ from cg_assets.systems.spec import SystemSpec
 SHIPPED = Path(__file__).parent
 
 _TYPES = {
-    *("model_potential", "molecule", "linear", "beads", "torsion", "distance", "static", "umbrella", "metadynamics"),
+    *("model_potential", "molecule", "linear", "beads", "torsion", "distance"),
+    *("static", "umbrella", "metadynamics", "opes", "adaptive"),
     *("radial_basis", "message_passing", "quadrature", "long_runs"),
 }
 """Values of `type`, which pydantic puts into the path of a field."""

@@ -187,30 +187,43 @@ class UmbrellaBias(Strict):
     """k of k/2 (difference)^2 [kJ/mol/rad^2, kJ/mol/nm^2 or reduced]."""
 
 
-class MetadynamicsBias(Strict):
-    """Well-tempered metadynamics, deposited by all walkers together and then frozen."""
+class DepositedBias(Strict):
+    """A bias that all walkers build together while they move, and that is then frozen."""
 
-    type: Literal["metadynamics"]
     collective_variables: list[Name] = Field(min_length=1, max_length=2)
-    height: PositiveFloat
-    """First height of a hill [kJ/mol or reduced]."""
     width: dict[Name, PositiveFloat]
-    """Standard deviation of a hill along each collective variable."""
-    bias_factor: float = Field(gt=1.0)
+    """Standard deviation of a hill or kernel along each collective variable."""
     pace: PositiveFloat
-    """Time between two hills of a walker [ps or reduced]."""
+    """Time between two hills or kernels of a walker [ps or reduced]."""
     deposition: PositiveFloat
-    """Time for which each walker deposits hills before the bias is frozen [ps or reduced]."""
+    """Time for which each walker deposits before the bias is frozen [ps or reduced]."""
     grid_range: dict[Name, tuple[float, float]] = Field(default_factory=dict)
     """Range of the bias grid for collective variables that are not angles."""
 
     @model_validator(mode="after")
-    def _widths_given(self) -> MetadynamicsBias:
+    def _widths_given(self) -> DepositedBias:
         if set(self.width) != set(self.collective_variables):
             raise ValueError(f"width gives {sorted(self.width)}; it must give each of {self.collective_variables}")
         if self.deposition < self.pace:
-            raise ValueError(f"deposition {self.deposition} is shorter than pace {self.pace}: no hill would be laid")
+            raise ValueError(f"deposition {self.deposition} is shorter than pace {self.pace}: nothing would be laid")
         return self
+
+
+class MetadynamicsBias(DepositedBias):
+    """Well-tempered metadynamics."""
+
+    type: Literal["metadynamics"]
+    height: PositiveFloat
+    """First height of a hill [kJ/mol or reduced]."""
+    bias_factor: float = Field(gt=1.0)
+
+
+class OpesBias(DepositedBias):
+    """On-the-fly probability enhanced sampling: the bias follows a running estimate of the probability."""
+
+    type: Literal["opes"]
+    barrier: PositiveFloat
+    """Highest barrier to be crossed [kJ/mol]: the bias goes no deeper, and its bias factor is barrier / kT."""
 
 
 class AdaptiveBias(Strict):
@@ -230,7 +243,7 @@ class AdaptiveBias(Strict):
     """Range of collective variables that are not angles."""
 
 
-Bias = Annotated[StaticBias | UmbrellaBias | MetadynamicsBias | AdaptiveBias, Field(discriminator="type")]
+Bias = Annotated[StaticBias | UmbrellaBias | MetadynamicsBias | OpesBias | AdaptiveBias, Field(discriminator="type")]
 
 
 class Probe(Strict):
@@ -263,7 +276,7 @@ class SamplingPlan(Strict):
             value = getattr(self, name)
             if abs(value / self.timestep - round(value / self.timestep)) > 1e-6:
                 raise ValueError(f"{name} {value} is not a whole number of timesteps of {self.timestep}")
-        if isinstance(self.bias, MetadynamicsBias):
+        if isinstance(self.bias, DepositedBias):
             pace, deposition = self.bias.pace, self.bias.deposition
             if abs(pace / self.timestep - round(pace / self.timestep)) > 1e-6:
                 raise ValueError(f"bias.pace {pace} is not a whole number of timesteps of {self.timestep}")
@@ -293,7 +306,7 @@ class SamplingPlan(Strict):
     @property
     def total_time(self) -> float:
         """Simulated time of all replicas, deposition and probes included [ps or reduced]."""
-        deposition = self.bias.deposition if isinstance(self.bias, MetadynamicsBias) else 0.0
+        deposition = self.bias.deposition if isinstance(self.bias, DepositedBias) else 0.0
         per_replica = self.burn_in + self.duration
         probes = self.probe.replicas if self.probe else 0
         return self.replicas * (per_replica + deposition) + probes * per_replica
@@ -631,7 +644,9 @@ class SystemSpec(Strict):
                     raise ValueError(
                         f"{where}.replicas {plan.replicas} is not a multiple of the {len(centers)} umbrella windows"
                     )
-            case MetadynamicsBias() | AdaptiveBias() as bias:
+            case DepositedBias() | AdaptiveBias() as bias:
+                if isinstance(bias, OpesBias):
+                    self._check_opes(where, bias)
                 if isinstance(bias, AdaptiveBias) and not where.startswith("sampling.further."):
                     raise ValueError(f"{where}.bias is adaptive; only a plan under sampling.further can be")
                 if isinstance(bias, AdaptiveBias) and plan.replicas % bias.windows:
@@ -643,6 +658,15 @@ class SystemSpec(Strict):
                     angular = isinstance(self.collective_variables.get(name), Torsion)
                     if not angular and name not in bias.grid_range:
                         raise ValueError(f"{where}.bias.grid_range lacks {name}; give its lower and upper limit")
+
+    def _check_opes(self, where: str, bias: OpesBias) -> None:
+        if isinstance(self.model, ModelPotential):
+            raise ValueError(f"{where}.bias.type is opes, which needs a molecule; take metadynamics")
+        if not bias.barrier > self.thermal_energy:
+            raise ValueError(
+                f"{where}.bias.barrier {bias.barrier} kJ/mol is not above kT ({self.thermal_energy:.3g} kJ/mol); no "
+                "bias is needed then"
+            )
 
     # ----------------------------------------------------------------------------------- derived values
 
