@@ -25,6 +25,7 @@ from cg_assets.assets.learning_curves import read_points
 from cg_assets.errors import SystemSpecError
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
+from cg_assets.systems.spec import MeanForcePlan
 
 CURVES = """
 extends: small_wells
@@ -101,8 +102,14 @@ def test_time_counts_everything_that_was_simulated():
     plan = system.sampling.biased
     # four replicas of 20 ps burn-in, 201.6 ps deposition and 100 of 400 ps of frames
     # and 12 ps of restrained dynamics to each of the four starts
-    assert math.isclose(time_of(system, plan, Part("time", 100.0)), 4 * (12 + 20 + 201.6 + 100))
-    assert math.isclose(time_of(system, plan, Part("frames", 10)), 4 * 12 + plan.total_time)
+    quarter = 4 * (12 + 20 + 201.6 + 100)
+    assert math.isclose(time_of(system, "relabelled_forces", Part("time", 100.0), 20_000), quarter)
+    assert math.isclose(time_of(system, "relabelled_forces", Part("frames", 10), 10), 4 * 12 + plan.total_time)
+    # mean forces cost the samples that their configurations come from, and the time at fixed beads
+    means = {"of": "biased", "configurations": 40, "relaxation": 1.0, "duration": 2.0, "interval": 0.1}
+    sampling = system.sampling.model_copy(update={"mean_forces": {"fixed": MeanForcePlan.model_validate(means)}})
+    system = system.model_copy(update={"sampling": sampling})
+    assert math.isclose(time_of(system, "fixed_forces", Part("time", 100.0), 10), quarter + 10 * 3)
 
 
 @pytest.fixture

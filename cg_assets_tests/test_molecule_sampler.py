@@ -171,7 +171,7 @@ def test_two_processes_give_the_same_numbers_as_one_and_another_seed_others(syst
     frames = run(MoleculeSampler(system, plan, seed=4))
     monkeypatch.setenv("CG_ASSETS_THREADS", "2")
     parallel = MoleculeSampler(system, plan, seed=4)
-    assert parallel._n_processes() == 2
+    assert parallel._n_processes == 2
     assert_equal(frames, run(parallel))
     other = run(MoleculeSampler(system, plan, seed=5))
     assert not np.array_equal(frames.positions, other.positions)

@@ -18,7 +18,7 @@ from cg_assets.potentials.energies import energy_function
 from cg_assets.progress import Progress
 from cg_assets.sampling.molecule_starts import preparation_time
 from cg_assets.simulation.run import run_cg_simulation
-from cg_assets.systems.spec import SamplingPlan, SystemSpec
+from cg_assets.systems.spec import SystemSpec
 from cg_assets.training.data import drawn_rows
 from cg_assets.training.loop import train
 from cg_assets.training.setup import network_config, training_data
@@ -110,11 +110,20 @@ def parts_of(system: SystemSpec, labels: str) -> list[Part]:
     return parts + [Part("frames", number) for number in sorted(settings.frames)]
 
 
-def time_of(system: SystemSpec, plan: SamplingPlan, part: Part) -> float:
-    """Atomistic time of a part [ps or reduced]: every replica, with burn-in, deposition and the way to its start."""
+def time_of(system: SystemSpec, labels: str, part: Part, n_frames: int) -> float:
+    """Atomistic time of a part of a batch of labels [ps or reduced].
+
+    It counts every replica of the plan, with burn-in, deposition and the way to its start, and the time at fixed beads
+    of `n_frames` mean forces.
+    """
+    plan = system.plan_of(labels)
     kept = part.amount if part.axis == "time" else plan.duration
     prepared = preparation_time(plan) if system.units == "molar" else 0.0
-    return prepared + plan.total_time - plan.replicas * (plan.duration - kept)
+    sampled = prepared + plan.total_time - plan.replicas * (plan.duration - kept)
+    if labels in (means := system.sampling.by_mean_force_labels()):
+        mean_force, _ = means[labels]
+        sampled += n_frames * (mean_force.relaxation + mean_force.duration)
+    return sampled
 
 
 def learn_part(
@@ -155,8 +164,7 @@ def learn_part(
     system = system.model_copy(update=changed)
     data = training_data(system, [taken], None)
     module = train(network_config(system), training, data, seed=training.seed, device=device, progress=progress).module
-    plan = system.plan_of(system.potentials[potential].labels)
-    sampled_time = time_of(system, plan, part)
+    sampled_time = time_of(system, system.potentials[potential].labels, part, len(taken))
     try:
         simulated = run_cg_simulation(system, module, taken, bias, device=device, progress=progress)
     except ExplosionError:

@@ -8,6 +8,7 @@ from cg_assets.assets.comparison import build_comparison
 from cg_assets.assets.evaluations import build_evaluation, build_reference
 from cg_assets.assets.forces import build_forces
 from cg_assets.assets.learning_curves import build_learning_curve
+from cg_assets.assets.mean_forces import build_mean_forces
 from cg_assets.assets.next_batch import build_next_batch_plan
 from cg_assets.assets.potentials import build_potential
 from cg_assets.assets.samples import build_samples
@@ -24,6 +25,7 @@ def build_assets(systems: dict[str, SystemSpec]) -> list[dg.AssetsDefinition]:
             assets += [build_samples(system, labels), build_forces(system, labels)]
             if isinstance(system.plan_of(labels).bias, AdaptiveBias):
                 assets.append(build_next_batch_plan(system, labels))
+        assets += [build_mean_forces(system, labels) for labels in system.sampling.by_mean_force_labels()]
         assets.append(build_reference(system))
         for potential in system.potentials:
             assets += [

@@ -61,9 +61,11 @@ def build_samples(system: SystemSpec, labels: str) -> dg.AssetsDefinition:
         files = store.open()
         centers, upstream = proposed_centers(files, system, section) if adaptive else (None, {})
         plan = concrete_plan(system, specified, centers)
-        identity = f"{system.hash_of('model', 'temperature', 'mapping', 'collective_variables', section)}{upstream}"
+        configurations = system.sampling.configurations_of(section)
+        sections = ("model", "temperature", "mapping", "collective_variables", section)
+        identity = f"{system.hash_of(*sections)}{upstream}{configurations or ''}"
         with files.pieces(system.name, stage, batch, identity, seed, CODE_VERSION) as pieces:
-            sampler = build_sampler(system, plan, seed)
+            sampler = build_sampler(system, plan, seed, snapshots=configurations)
             summary = run_sampler(sampler, pieces, log_progress(context.log))
             metadata = provenance(
                 context,

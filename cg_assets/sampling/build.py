@@ -6,8 +6,14 @@ from cg_assets.sampling.run import Sampler
 from cg_assets.systems.spec import ModelPotential, SamplingPlan, SystemSpec
 
 
-def build_sampler(system: SystemSpec, plan: SamplingPlan, seed: int) -> Sampler:
+def build_sampler(system: SystemSpec, plan: SamplingPlan, seed: int, snapshots: int = 0) -> Sampler:
     """A sampler of one batch of a plan; nothing is simulated yet.
+
+    Args:
+        system: the system.
+        plan: what to sample.
+        seed: seed of the batch.
+        snapshots: frames with all atoms that a solvated molecule should keep at least.
 
     Raises:
         SystemSpecError: the specification does not fit the molecule.
@@ -19,4 +25,4 @@ def build_sampler(system: SystemSpec, plan: SamplingPlan, seed: int) -> Sampler:
         return ModelPotentialSampler(system, plan, seed)
     from cg_assets.sampling.molecule_sampler import MoleculeSampler
 
-    return MoleculeSampler(system, plan, seed)
+    return MoleculeSampler(system, plan, seed, snapshots=snapshots)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.errors import SamplingError
 from cg_assets.frames import Frames
 from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.maps import CGMap
 from cg_assets.progress import Progress
+from cg_assets.sampling.molecule_bias import AtomVariables
+from cg_assets.sampling.molecule_engine import EngineSettings
+from cg_assets.sampling.molecule_worker import EnginePool
+from cg_assets.sampling.platforms import choose_platform, process_count, process_properties, seconds_per_step
+from cg_assets.systems.builders import build_molecule
 from cg_assets.systems.spec import SystemSpec
 
 _IMMOBILE_MASS = 1e12
 """Mass of an atom that carries a bead [amu]: it moves less than 1e-4 nm in 100 ps."""
 _CENTROID_STIFFNESS = 1e6
 """Restraint of the centre of a bead of several atoms [kJ/mol/nm²]: it moves by 0.0016 nm at 300 K."""
+_RELAXATION, _INTERVAL = 2.0, 0.1
+"""Time before the first label, and between two, in a measurement of noise [ps]."""
+_AT_ONCE = 4
+"""Configurations between two reports of progress."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,97 @@ class ConditionalForces:
     forces: NDArray[np.float64]
 
 
+class FixedBeads:
+    """Dynamics of the other atoms of a molecule at fixed beads, in any number of configurations.
+
+    Beads on one atom are held by giving the atom an immense mass, which leaves the conditional density of the others
+    unchanged; beads of several atoms by a stiff restraint of their centre. The configurations are independent of each
+    other and of how they are spread over processes.
+    """
+
+    def __init__(
+        self, system: SystemSpec, cg_map: CGMap, positions: NDArray, timestep: float, friction: float, seed: int
+    ) -> None:
+        """Prepare the configurations; nothing is simulated yet.
+
+        Args:
+            system: a molecule.
+            cg_map: where its beads are.
+            positions: `(n_configurations, n_atoms, 3)` all atoms of each [nm].
+            timestep: [ps].
+            friction: [1/ps].
+            seed: seed of velocities and noise.
+        """
+        self._molecule = build_molecule(system)
+        self._positions = np.asarray(positions, dtype=np.float64)
+        self._seed, self._timestep, self._friction = seed, timestep, friction
+        self._system, self._carriers = system, _carriers(cg_map, self._molecule.stored)
+        self._platform, self._properties = choose_platform(self._molecule.n_atoms, self._molecule.box is not None)
+        self._pool: EnginePool | None = None
+
+    def forces(
+        self, configurations: Sequence[int], relaxation: float, n_samples: int, interval: float
+    ) -> NDArray[np.float64]:
+        """Unbiased forces of the stored atoms at fixed beads.
+
+        Args:
+            configurations: which.
+            relaxation: time before the first sample [ps].
+            n_samples: samples of each.
+            interval: time between two [ps].
+
+        Returns:
+            `(n, n_samples, n_stored, 3)` [kJ/mol/nm], in time order.
+
+        Raises:
+            SamplingError: the dynamics blew up.
+        """
+        time = len(self._positions) * (relaxation + n_samples * interval)
+        pool = self._engines(time / self._timestep)
+        pool.create({index: self._positions[index] for index in configurations}, self._seed)
+        if steps := round(relaxation / self._timestep):
+            pool.advance(configurations, steps)
+        return pool.record(configurations, n_samples, round(interval / self._timestep))["forces"].astype(np.float64)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _engines(self, steps: float) -> EnginePool:
+        if self._pool is None:
+            molecule, periodic = self._molecule, self._molecule.box is not None
+            seconds = steps * seconds_per_step(molecule.n_atoms, periodic)
+            n_processes = process_count(self._platform, len(self._positions), seconds)
+            settings = self._settings(process_properties(self._platform, self._properties, n_processes))
+            self._pool = EnginePool(settings, len(self._positions), n_processes)
+        return self._pool
+
+    def _settings(self, properties: dict[str, str]) -> EngineSettings:
+        import openmm
+
+        molecule = self._molecule
+        held = openmm.XmlSerializer.clone(molecule.system)
+        single, groups = self._carriers
+        for atom in single:
+            held.setParticleMass(atom, _IMMOBILE_MASS)
+        _hold_centres(held, molecule.masses, groups)
+        parameters = [_centres(groups, molecule.masses, start) for start in self._positions] if groups else []
+        return EngineSettings(
+            system_xml=openmm.XmlSerializer.serialize(held),
+            platform=self._platform,
+            properties=properties,
+            temperature=self._system.temperature,
+            friction=self._friction,
+            timestep=self._timestep,
+            n_degrees_of_freedom=molecule.n_degrees_of_freedom,
+            variables=AtomVariables.of(self._system, molecule).to_json(),
+            stored=molecule.stored.tolist(),
+            replica_parameters=parameters,
+        )
+
+
 def sample_conditional_forces(
     system: SystemSpec,
     frames: Frames,
@@ -48,9 +146,6 @@ def sample_conditional_forces(
     progress: Progress | None = None,
 ) -> ConditionalForces:
     """Draw frames and sample the other atoms with the beads held where they are.
-
-    Beads on one atom are held by giving the atom an immense mass, which leaves the conditional density of the others
-    unchanged; beads of several atoms by a stiff restraint of their centre.
 
     Args:
         system: a molecule.
@@ -65,67 +160,39 @@ def sample_conditional_forces(
     Raises:
         SamplingError: the dynamics blew up.
     """
-    import openmm
-    from openmm import unit
-
-    from cg_assets.sampling.platforms import choose_platform
-    from cg_assets.systems.builders import build_molecule
-
-    molecule = build_molecule(system)
-    held = copy.deepcopy(molecule.system)
-    carriers, groups = _carriers(cg_map, molecule.stored)
-    for atom in carriers:
-        held.setParticleMass(atom, _IMMOBILE_MASS)
-    _hold_centres(held, molecule.masses, groups)
-
     generator = np.random.default_rng(seed)
-    plan = system.sampling.unbiased
-    integrator = openmm.LangevinMiddleIntegrator(
-        system.temperature * unit.kelvin, plan.friction / unit.picosecond, plan.timestep * unit.picosecond
-    )
-    integrator.setRandomNumberSeed(int(generator.integers(1, 2**31 - 1)))
-    integrator.setConstraintTolerance(1e-8)
-    name, properties = choose_platform(molecule.n_atoms, molecule.box is not None)
-    context = openmm.Context(held, integrator, openmm.Platform.getPlatformByName(name), properties)
-
     chosen = np.sort(generator.choice(len(frames), size=min(n_configurations, len(frames)), replace=False))
-    relax_steps = max(1, round(2.0 / plan.timestep))
-    interval_steps = max(1, round(0.1 / plan.timestep))
-    matrices = np.stack([force_map.matrix for force_map in force_maps])
-    positions, forces = [], []
-    for count, index in enumerate(chosen):
-        start = frames.positions[index].astype(np.float64)
-        context.setPositions(start)
-        for group, members in enumerate(groups):
-            centre = np.average(start[members], axis=0, weights=molecule.masses[members])
-            for axis, value in zip("xyz", centre, strict=True):
-                context.setParameter(f"centre_{axis}{group}", value)
-        context.applyConstraints(1e-8)
-        velocities = _velocities(held, system.thermal_energy, generator)
-        context.setVelocities(velocities)
-        integrator.step(relax_steps)
-        samples = np.empty((len(force_maps), n_samples, len(cg_map.bead_names), 3))
-        for sample in range(n_samples):
-            integrator.step(interval_steps)
-            state = context.getState(getForces=True, groups={0})
-            atomistic = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
-            samples[:, sample] = matrices @ atomistic[molecule.stored]
-        if not np.isfinite(samples).all():
-            raise SamplingError(
-                f"{system.name}: conditional sampling blew up at frame {index}; lower sampling.unbiased.timestep "
-                f"({plan.timestep} ps)"
-            )
-        positions.append(cg_map.matrix @ start[molecule.stored])
-        forces.append(samples)
-        if progress is not None:
-            progress(count + 1, len(chosen), "configurations")
-    return ConditionalForces(np.array(positions), np.stack(forces, axis=1))
+    plan, molecule = system.sampling.unbiased, build_molecule(system)
+    starts = frames.positions[chosen]
+    fixed = FixedBeads(system, cg_map, starts, plan.timestep, plan.friction, int(generator.integers(1, 2**31 - 1)))
+    matrices = np.stack([force_map.matrix for force_map in force_maps])[:, None, None]
+    forces = []
+    try:
+        for first in range(0, len(chosen), _AT_ONCE):
+            some = list(range(first, min(first + _AT_ONCE, len(chosen))))
+            forces.append(matrices @ fixed.forces(some, _RELAXATION, n_samples, _INTERVAL))
+            if progress is not None:
+                progress(some[-1] + 1, len(chosen), "configurations")
+    finally:
+        fixed.close()
+    positions = cg_map.matrix @ starts[:, molecule.stored].astype(np.float64)
+    return ConditionalForces(positions, np.concatenate(forces, axis=1))
 
 
 def _carriers(cg_map: CGMap, stored: NDArray[np.int64]) -> tuple[list[int], list[NDArray[np.int64]]]:
     """Atoms that carry a bead alone, and the groups of atoms of the other beads."""
     members = [stored[np.flatnonzero(row)] for row in cg_map.matrix]
     return [int(atoms[0]) for atoms in members if len(atoms) == 1], [atoms for atoms in members if len(atoms) > 1]
+
+
+def _centres(groups: list[NDArray[np.intp]], masses: NDArray, positions: NDArray) -> dict[str, float]:
+    """The parameters of `_hold_centres` for one configuration."""
+    centres = [np.average(positions[members], axis=0, weights=masses[members]) for members in groups]
+    return {
+        f"centre_{axis}{group}": float(value)
+        for group, centre in enumerate(centres)
+        for axis, value in zip("xyz", centre, strict=True)
+    }
 
 
 def _hold_centres(held: Any, masses: NDArray, groups: list[NDArray[np.intp]]) -> None:
@@ -140,11 +207,3 @@ def _hold_centres(held: Any, masses: NDArray, groups: list[NDArray[np.intp]]) ->
         restraint.addBond([0], [])
         restraint.setForceGroup(1)
         held.addForce(restraint)
-
-
-def _velocities(held: Any, thermal_energy: float, generator: np.random.Generator) -> NDArray[np.float64]:
-    masses = np.array([held.getParticleMass(index)._value for index in range(held.getNumParticles())])
-    mobile = (masses > 0) & (masses < _IMMOBILE_MASS)
-    velocities = np.zeros((len(masses), 3))
-    velocities[mobile] = generator.normal(size=(mobile.sum(), 3)) * np.sqrt(thermal_energy / masses[mobile, None])
-    return velocities

@@ -123,28 +123,36 @@ class MoleculeEngine:
             self._store(replica)
         return {"variables": np.array(ends), "bias_energy": np.array(energies)}
 
-    def record(self, replicas: Sequence[int], n_frames: int, frame_steps: int) -> Arrays:
+    def record(self, replicas: Sequence[int], n_frames: int, frame_steps: int, snapshots: Sequence[int] = ()) -> Arrays:
         """Run replicas and keep a frame each `frame_steps` steps.
+
+        Args:
+            replicas: which.
+            n_frames: frames of each.
+            frame_steps: steps between two.
+            snapshots: numbers, from 0, of the frames of which all atoms are kept.
 
         Returns:
             Arrays of shape `(n_replicas, n_frames, ...)`: `positions` [nm] and unbiased `forces` [kJ/mol/nm] of the
             stored atoms, `potential_energy` [kJ/mol], `kinetic_energy`, `bias_energy` [kJ/mol] and `variables` [rad or
-            nm]; and `snapshot` `(n_replicas, n_atoms, 3)`, where all atoms are in the last frame [nm].
+            nm]; and `snapshots` `(n_replicas, n_snapshots, n_atoms, 3)` [nm].
         """
         columns: dict[str, list[Any]] = {
             name: []
             for name in ("positions", "forces", "potential_energy", "kinetic_energy", "bias_energy", "variables")
         }
-        snapshots = []
+        whole: list[Any] = []
         for replica in replicas:
             self._load(replica)
-            for _ in range(n_frames):
+            for frame in range(n_frames):
                 self._step(replica, frame_steps)
                 state = self._state(replica, groups=1, positions=True, velocities=True, forces=True, energy=True)
                 self._check(replica, state)
                 positions = _array(state.getPositions(asNumpy=True))
                 forces = _array(state.getForces(asNumpy=True))
                 forces[~self._massive] = 0.0  # OpenMM leaves in the rows of virtual sites what it spread already
+                if frame in snapshots:
+                    whole.append(positions)
                 columns["positions"].append(self._placed(positions[self._stored]))
                 columns["forces"].append(forces[self._stored])
                 columns["variables"].append(self.variables.evaluate(positions))
@@ -153,15 +161,14 @@ class MoleculeEngine:
                 if self.settings.biased:
                     state = self._state(replica, groups=1 << BIAS_GROUP, energy=True)
                     columns["bias_energy"].append(state.getPotentialEnergy()._value)
-            snapshots.append(positions)
             self._store(replica)
         shape = (len(replicas), n_frames)
         if not self.settings.biased:
             del columns["bias_energy"]
         arrays = {name: np.array(values).reshape(*shape, *np.shape(values)[1:]) for name, values in columns.items()}
-        arrays["snapshot"] = np.array(snapshots)
+        arrays["snapshots"] = np.reshape(whole, (len(replicas), len(snapshots), len(self._masses), 3))
         return {
-            name: values.astype(np.float32) if name in {"positions", "forces", "variables", "snapshot"} else values
+            name: values.astype(np.float32) if name in {"positions", "forces", "variables", "snapshots"} else values
             for name, values in arrays.items()
         }
 

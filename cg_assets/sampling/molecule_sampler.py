@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from cg_assets.sampling.molecule_bias import AtomVariables, DepositedGrid, depos
 from cg_assets.sampling.molecule_engine import Arrays, EngineSettings
 from cg_assets.sampling.molecule_starts import StartFinder, preparation_time
 from cg_assets.sampling.molecule_worker import EnginePool
-from cg_assets.sampling.platforms import choose_platform
+from cg_assets.sampling.platforms import choose_platform, process_count, process_properties, seconds_per_step
 from cg_assets.systems.builders import build_molecule
 from cg_assets.systems.spec import DepositedBias, Probe, SamplingPlan, StaticBias, SystemSpec, UmbrellaBias
 from cg_assets.units import BOLTZMANN
@@ -57,8 +56,17 @@ class MoleculeSampler:
         n_chunks: number of pieces of work.
     """
 
-    def __init__(self, system: SystemSpec, plan: SamplingPlan, seed: int, platform: str | None = None) -> None:
+    def __init__(
+        self, system: SystemSpec, plan: SamplingPlan, seed: int, platform: str | None = None, snapshots: int = 0
+    ) -> None:
         """Build the molecule and check the plan.
+
+        Args:
+            system: a molecule.
+            plan: what to sample.
+            seed: seed of starts, velocities and noise.
+            platform: OpenMM platform; None for the fastest.
+            snapshots: how many frames with all atoms `snapshots` should hold at least.
 
         Raises:
             SystemSpecError: the specification does not fit the molecule.
@@ -78,7 +86,6 @@ class MoleculeSampler:
         self._start_of += [len(plan.starts) + replica % len(probe.starts) for replica in range(probe.replicas)]
         self._starts = starts
         self._walkers = list(range(plan.replicas))
-        self._n_threads = _thread_limit()
         self._replicas = list(range(plan.replicas + probe.replicas))
         bias = plan.bias
         self._windows = [i % len(bias.centers) for i in self._replicas] if isinstance(bias, UmbrellaBias) else None
@@ -87,12 +94,14 @@ class MoleculeSampler:
             self._grid = deposited_grid(self._variables, bias, system.thermal_energy)
         self._pieces = self._plan_pieces()
         self.n_chunks = len(self._pieces)
+        self._n_processes = process_count(self.platform, len(self._replicas), self._total_seconds)
         self._next = 0
         self._pool: EnginePool | None = None
         blocks = _temperature_blocks(plan)
         self._kinetic = np.zeros((len(self._replicas), blocks))
         self._frames_done = 0
-        self._snapshots: list[tuple[NDArray, float]] = []  # of all replicas, and the time of each
+        self._snapshots: list[Arrays] = []
+        self._snapshot_frames = self._choose_snapshots(max(_SNAPSHOTS, snapshots))
 
     # ----------------------------------------------------------------------------------- the Sampler protocol
 
@@ -110,7 +119,7 @@ class MoleculeSampler:
         frames: Frames | None = None
         match piece.kind:
             case "start":
-                pool.create(self._find_starts(), self._seed)
+                pool.create(dict(enumerate(self._find_starts())), self._seed)
             case "deposit":
                 self._deposit(pool, piece.amount)
             case "burn_in":
@@ -134,8 +143,8 @@ class MoleculeSampler:
         if self._grid is not None:
             arrays |= {f"grid_{name}": values for name, values in self._grid.state().items()}
         if self._snapshots:
-            arrays["snapshots"] = np.stack([positions for positions, _ in self._snapshots])
-            arrays["snapshot_times"] = np.array([time for _, time in self._snapshots])
+            whole = self._all_snapshots()
+            arrays |= {f"snapshot_{name}": values for name, values in whole.items()}
         if 0 < self._next < self.n_chunks:
             for replica, checkpoint in self._engines().checkpoints().items():
                 arrays[f"checkpoint_{replica}"] = np.frombuffer(checkpoint, np.uint8)
@@ -156,8 +165,9 @@ class MoleculeSampler:
         self._next = int(state["next"])
         self._frames_done = int(state["frames_done"])
         self._kinetic = state["kinetic"].copy()
-        if "snapshots" in state:
-            self._snapshots = list(zip(state["snapshots"], state["snapshot_times"].tolist(), strict=True))
+        whole = {name: values for name, values in state.items() if name.startswith("snapshot_")}
+        if whole:
+            self._snapshots = [{name.removeprefix("snapshot_"): values for name, values in whole.items()}]
         if self._grid is not None:
             self._grid.restore({name.removeprefix("grid_"): values for name, values in state.items()})
         if 0 < self._next < self.n_chunks:
@@ -182,15 +192,28 @@ class MoleculeSampler:
         """Some frames of the plan's replicas with all atoms, evenly spread in time; None where every frame has them."""
         if not self._snapshots:
             return None
-        n_times, walkers = len(self._snapshots), self._walkers
-        n_total = n_times * len(walkers)
+        walkers, whole = self._walkers, self._all_snapshots()
+        n_times = whole["positions"].shape[1]
+        n_total = len(walkers) * n_times
+
+        def column(name: str) -> NDArray | None:
+            if name not in whole:
+                return None
+            return whole[name][walkers].reshape(n_total, *whole[name].shape[2:])
+
+        positions = column("positions")
+        if positions is None:
+            return None
+        window = None if self._windows is None else np.array(self._windows, dtype=np.int32)[walkers]
         return Frames(
-            positions=np.concatenate([positions[walkers] for positions, _ in self._snapshots]),
-            time=np.repeat([time for _, time in self._snapshots], len(walkers)),
-            replica=np.tile(np.array(walkers, dtype=np.int32), n_times),
+            positions=positions,
+            time=np.tile((self._snapshot_frames[:n_times] + 1) * self._plan.frame_interval, len(walkers)),
+            replica=np.repeat(np.array(walkers, dtype=np.int32), n_times),
             temperature=np.full(n_total, self._system.temperature),
-            start=np.tile(np.array(self._start_of, dtype=np.int32)[walkers], n_times),
+            start=np.repeat(np.array(self._start_of, dtype=np.int32)[walkers], n_times),
             probe=np.zeros(n_total, dtype=bool),
+            window=None if window is None else np.repeat(window, n_times),
+            bias_energy=column("bias_energy"),
             box=np.full((n_total, 3), self.molecule.box, dtype=np.float32) if self.molecule.box else None,
         )
 
@@ -205,7 +228,7 @@ class MoleculeSampler:
     def _plan_pieces(self) -> list[_Piece]:
         """Cut the plan into pieces; depends on the plan and the molecule only."""
         plan = self._plan
-        second_per_step = _seconds_per_step(self.molecule.n_atoms, self.molecule.box is not None)
+        second_per_step = seconds_per_step(self.molecule.n_atoms, self.molecule.box is not None)
         stages: list[tuple[str, int, float]] = []
         if isinstance(plan.bias, DepositedBias):
             n_hills = round(plan.bias.deposition / plan.bias.pace)
@@ -219,8 +242,7 @@ class MoleculeSampler:
         piece_seconds = max(_PIECE_SECONDS, self._total_seconds / _MAX_PIECES)
         pieces = [_Piece("start", 0)]
         for kind, amount, seconds in stages:
-            least = math.ceil(_SNAPSHOTS / plan.replicas) if kind == "sample" and self._keeps_snapshots else 1
-            n_pieces = min(amount, max(least, math.ceil(seconds / piece_seconds)))
+            n_pieces = min(amount, max(1, math.ceil(seconds / piece_seconds)))
             edges = [amount * index // n_pieces for index in range(n_pieces + 1)]
             pieces += [_Piece(kind, high - low) for low, high in itertools.pairwise(edges)]
         return pieces
@@ -237,7 +259,7 @@ class MoleculeSampler:
             self.molecule,
             self._variables,
             self.platform,
-            self._properties_for(self._n_threads),
+            process_properties(self.platform, self._properties, 1),
             self._system.temperature,
             self._plan.timestep,
         )
@@ -269,19 +291,32 @@ class MoleculeSampler:
             pool.set_grid(grid.values)
 
     def _sample(self, pool: EnginePool, n_frames: int) -> Frames:
-        arrays = pool.record(self._replicas, n_frames, self._plan.frame_steps)
         first = self._frames_done
+        inside = self._snapshot_frames[(self._snapshot_frames >= first) & (self._snapshot_frames < first + n_frames)]
+        kept = inside - first
+        arrays = pool.record(self._replicas, n_frames, self._plan.frame_steps, kept.tolist())
         blocks = np.arange(first, first + n_frames) * self._kinetic.shape[1] // self._plan.frames_per_replica
         for frame, block in enumerate(blocks):
             self._kinetic[:, block] += arrays["kinetic_energy"][:, frame]
         self._frames_done += n_frames
-        snapshot = arrays.pop("snapshot")
-        wanted = math.ceil(_SNAPSHOTS / self._plan.replicas)
-        numbers = [number for number, piece in enumerate(self._pieces) if piece.kind == "sample"]
-        place = numbers.index(self._next)
-        if self._keeps_snapshots and wanted * (place + 1) // len(numbers) > wanted * place // len(numbers):
-            self._snapshots.append((snapshot, self._frames_done * self._plan.frame_interval))
+        whole = {"positions": arrays.pop("snapshots")}
+        if "bias_energy" in arrays:
+            whole["bias_energy"] = arrays["bias_energy"][:, kept]
+        if len(kept):
+            self._snapshots.append(whole)
         return self._frames(arrays, first, n_frames)
+
+    def _choose_snapshots(self, number: int) -> NDArray[np.int64]:
+        """Numbers of the frames of each replica of which all atoms are kept; none where every frame holds them."""
+        if len(self.molecule.stored) == self.molecule.n_atoms:
+            return np.zeros(0, dtype=np.int64)
+        total = self._plan.frames_per_replica
+        wanted = min(total, math.ceil(number / self._plan.replicas))
+        return (np.arange(1, wanted + 1) * total) // wanted - 1
+
+    def _all_snapshots(self) -> Arrays:
+        """Frames with all atoms so far, `(n_replicas, n_times, ...)`."""
+        return {name: np.concatenate([part[name] for part in self._snapshots], axis=1) for name in self._snapshots[0]}
 
     def _frames(self, arrays: Arrays, first: int, n_frames: int) -> Frames:
         """One block of frames, replica after replica."""
@@ -317,14 +352,10 @@ class MoleculeSampler:
 
     # ----------------------------------------------------------------------------------- helpers
 
-    @property
-    def _keeps_snapshots(self) -> bool:
-        return len(self.molecule.stored) < self.molecule.n_atoms
-
     def _engines(self) -> EnginePool:
         """The engines, started at their first use."""
         if self._pool is None:
-            self._pool = EnginePool(self._engine_settings(), len(self._replicas), self._n_processes())
+            self._pool = EnginePool(self._engine_settings(), len(self._replicas), self._n_processes)
         return self._pool
 
     def _engine_settings(self) -> EngineSettings:
@@ -349,7 +380,7 @@ class MoleculeSampler:
         return EngineSettings(
             system_xml=openmm.XmlSerializer.serialize(openmm_system),
             platform=self.platform,
-            properties=self._properties_for(self._n_threads // self._n_processes()),
+            properties=process_properties(self.platform, self._properties, self._n_processes),
             temperature=self._system.temperature,
             friction=self._plan.friction,
             timestep=self._plan.timestep,
@@ -365,26 +396,14 @@ class MoleculeSampler:
         """An angle in [-pi, pi], any other value as it is."""
         return -self._variables.difference(name, 0.0, value)
 
-    def _properties_for(self, n_threads: int) -> dict[str, str]:
-        """Properties of the platform for one process."""
-        return {"Threads": str(max(1, n_threads))} if self.platform == "CPU" else self._properties
-
-    def _n_processes(self) -> int:
-        """Processes to run replicas in: a GPU is shared by all, short work is not worth another process."""
-        if self.platform not in {"Reference", "CPU"}:
-            return 1
-        worthwhile = max(1, int(self._total_seconds / 4.0))
-        if "CG_ASSETS_THREADS" in os.environ:
-            worthwhile = self._n_threads
-        return min(self._n_threads, len(self._replicas), worthwhile)
-
     def _derived_seed(self, *keys: int) -> int:
         return int(np.random.SeedSequence([self._seed, *keys]).generate_state(1)[0])
 
     def _identity(self) -> str:
         plan = json.dumps(self._plan.model_dump(mode="json"), sort_keys=True)
         digest = self._system.hash_of("model", "temperature", "collective_variables")
-        return f"system {self._system.name} ({digest}), seed {self._seed}, platform {self.platform}, plan {plan}"
+        kept = f", {len(self._snapshot_frames)} snapshots" if len(self._snapshot_frames) else ""
+        return f"system {self._system.name} ({digest}), seed {self._seed}, platform {self.platform}, plan {plan}{kept}"
 
     def _bias_definition(self) -> dict[str, Any] | None:
         bias = self._plan.bias
@@ -410,22 +429,7 @@ class MoleculeSampler:
         return float(blocks[0]), spread
 
 
-def _thread_limit() -> int:
-    """`CG_ASSETS_THREADS`, else the cores that this process may use."""
-    text = os.environ.get("CG_ASSETS_THREADS")
-    if text is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not text.isdigit() or int(text) < 1:
-        raise SamplingError(f"CG_ASSETS_THREADS is {text!r}; set it to a number of at least 1, or unset it")
-    return int(text)
-
-
 def _temperature_blocks(plan: SamplingPlan) -> int:
     """Blocks of time per replica, each at least ten times the memory 1/(2 friction) of the kinetic energy."""
     longest = int(plan.duration * 2.0 * plan.friction / 10.0)
     return max(1, min(_TEMPERATURE_BLOCKS, longest, plan.frames_per_replica))
-
-
-def _seconds_per_step(n_atoms: int, periodic: bool) -> float:
-    """Rough cost of a step on one core; sets only the size of the pieces."""
-    return 1.0e-6 * n_atoms if periodic or n_atoms > 100 else 5e-6 + 5e-8 * n_atoms**2

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,10 +34,10 @@ class EnginePool:
         self._workers = [_Worker(settings) for _ in range(self.n_processes - 1)]
         self._engine = MoleculeEngine(settings)
 
-    def create(self, positions: Sequence[NDArray[np.float64]], seed: int) -> None:
-        """Start every replica from its positions `(n_atoms, 3)` [nm]."""
-        stacked = np.stack(positions)
-        self._run("create", range(self._n_replicas), {"positions": stacked}, seed=seed)
+    def create(self, positions: Mapping[int, NDArray[np.float64]], seed: int) -> None:
+        """Start replicas from their positions `(n_atoms, 3)` [nm]."""
+        arrays = {f"positions_{replica}": value for replica, value in positions.items()}
+        self._run("create", list(positions), arrays, seed=seed)
 
     def set_grid(self, values: NDArray[np.float64]) -> None:
         """Renew the bias grid everywhere [kJ/mol]."""
@@ -47,9 +47,9 @@ class EnginePool:
         """`MoleculeEngine.advance` for replicas wherever they live, in the order given."""
         return self._run("advance", replicas, {}, n_steps=n_steps)
 
-    def record(self, replicas: Sequence[int], n_frames: int, frame_steps: int) -> Arrays:
+    def record(self, replicas: Sequence[int], n_frames: int, frame_steps: int, snapshots: Sequence[int] = ()) -> Arrays:
         """`MoleculeEngine.record` for replicas wherever they live, in the order given."""
-        return self._run("record", replicas, {}, n_frames=n_frames, frame_steps=frame_steps)
+        return self._run("record", replicas, {}, n_frames=n_frames, frame_steps=frame_steps, snapshots=list(snapshots))
 
     def checkpoints(self) -> dict[int, bytes]:
         """OpenMM checkpoint of every replica."""
@@ -104,7 +104,7 @@ def perform(
     match command:
         case "create":
             for replica in replicas:
-                engine.create(replica, arrays["positions"][replica], arguments["seed"])
+                engine.create(replica, arrays[f"positions_{replica}"], arguments["seed"])
         case "set_grid":
             engine.set_grid(arrays["values"])
         case "load":

@@ -44,6 +44,45 @@ def choose_platform(n_particles: int, periodic: bool, requested: str | None = No
     return "CPU", _properties("CPU", "")
 
 
+def process_count(name: str, n_replicas: int, seconds: float) -> int:
+    """Processes to run replicas in: a GPU is shared by all, short work is not worth another process.
+
+    Args:
+        name: name of the platform.
+        n_replicas: replicas to run.
+        seconds: estimated work of all of them on one core.
+    """
+    if name not in {"Reference", "CPU"}:
+        return 1
+    limit = thread_limit()
+    worthwhile = limit if "CG_ASSETS_THREADS" in os.environ else max(1, int(seconds / 4.0))
+    return min(limit, n_replicas, worthwhile)
+
+
+def process_properties(name: str, properties: dict[str, str], n_processes: int) -> dict[str, str]:
+    """Properties of the platform in each of some processes that share the cores."""
+    return {"Threads": str(max(1, thread_limit() // n_processes))} if name == "CPU" else properties
+
+
+def seconds_per_step(n_atoms: int, periodic: bool) -> float:
+    """Rough cost of a step on one core; sets only the size of the pieces of work."""
+    return 1.0e-6 * n_atoms if periodic or n_atoms > SMALL_MOLECULE else 5e-6 + 5e-8 * n_atoms**2
+
+
+def thread_limit() -> int:
+    """`CG_ASSETS_THREADS`, else the cores that this process may use.
+
+    Raises:
+        DeviceError: `CG_ASSETS_THREADS` is no number.
+    """
+    text = os.environ.get("CG_ASSETS_THREADS")
+    if text is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdigit() or int(text) < 1:
+        raise DeviceError(f"CG_ASSETS_THREADS is {text!r}; set it to a number of at least 1, or unset it")
+    return int(text)
+
+
 def _properties(name: str, device: str) -> dict[str, str]:
     if name in {"CUDA", "OpenCL", "HIP"}:
         return {"Precision": "mixed"} | ({"DeviceIndex": device} if device else {})

@@ -312,6 +312,31 @@ class SamplingPlan(Strict):
         return self.replicas * (per_replica + deposition) + probes * per_replica
 
 
+class MeanForcePlan(Strict):
+    """Mean forces at fixed beads, in configurations from the frames of a sampling plan (docs/systems.md)."""
+
+    of: Name
+    """The plan that the configurations come from: unbiased, biased, or a further one."""
+    configurations: PositiveInt
+    """How many, evenly spread over the time of the plan's replicas."""
+    relaxation: float = Field(ge=0.0)
+    """Time at fixed beads before the average begins [ps]."""
+    duration: PositiveFloat
+    """Time of the average [ps]."""
+    interval: PositiveFloat
+    """Time between two forces of the average [ps]."""
+
+    @property
+    def samples(self) -> int:
+        """Forces that are averaged."""
+        return round(self.duration / self.interval)
+
+    @property
+    def total_time(self) -> float:
+        """Simulated time of all configurations, without that of the plan they come from [ps]."""
+        return self.configurations * (self.relaxation + self.duration)
+
+
 class Sampling(Strict):
     """The sampling plans of a system."""
 
@@ -321,6 +346,8 @@ class Sampling(Strict):
     """Stages `biased_samples` and `relabelled_forces`."""
     further: dict[Name, SamplingPlan] = Field(default_factory=dict)
     """Further biased plans by name, with the stages `<name>_samples` and `<name>_forces`."""
+    mean_forces: dict[Name, MeanForcePlan] = Field(default_factory=dict)
+    """Mean forces at fixed beads by name, with the stage `<name>_forces`."""
 
     @model_validator(mode="after")
     def _biases(self) -> Sampling:
@@ -329,9 +356,33 @@ class Sampling(Strict):
         for where, plan in self.by_section().items():
             if plan is not self.unbiased and plan.bias is None:
                 raise ValueError(f"{where.removeprefix('sampling.')} names no bias")
-        if taken := sorted({"unbiased", "biased", "mapped", "relabelled"} & set(self.further)):
-            raise ValueError(f"further.{taken[0]}: {taken[0]} is taken; choose another name")
+        reserved = {"unbiased", "biased", "mapped", "relabelled"}
+        for field, taken in (("further", reserved), ("mean_forces", reserved | set(self.further))):
+            if clashes := sorted(taken & set(getattr(self, field))):
+                raise ValueError(f"{field}.{clashes[0]}: {clashes[0]} is taken; choose another name")
+        for name, mean_force in self.mean_forces.items():
+            self._check_mean_force(f"mean_forces.{name}", mean_force)
         return self
+
+    def _check_mean_force(self, where: str, mean_force: MeanForcePlan) -> None:
+        plans = {section.rpartition(".")[2]: plan for section, plan in self.by_section().items()}
+        if mean_force.of not in plans:
+            raise ValueError(f"{where}.of is {mean_force.of}; the plans are {', '.join(plans)}")
+        plan = plans[mean_force.of]
+        for name in ("relaxation", "interval"):
+            value = getattr(mean_force, name)
+            if abs(value / plan.timestep - round(value / plan.timestep)) > 1e-6:
+                raise ValueError(f"{where}.{name} {value} is not a whole number of timesteps of {plan.timestep}")
+        if abs(mean_force.duration / mean_force.interval - mean_force.samples) > 1e-6 or mean_force.samples < 4:
+            raise ValueError(
+                f"{where}.duration {mean_force.duration} is not a whole number, of at least 4, of intervals of "
+                f"{mean_force.interval}"
+            )
+        if mean_force.configurations > plan.replicas * plan.frames_per_replica:
+            raise ValueError(
+                f"{where}.configurations is {mean_force.configurations}, but {mean_force.of} keeps only "
+                f"{plan.replicas * plan.frames_per_replica} frames"
+            )
 
     def by_section(self) -> dict[str, SamplingPlan]:
         """Every plan by its place in the specification, for example `sampling.further.umbrella`."""
@@ -350,6 +401,16 @@ class Sampling(Strict):
             samples, labels = stages.get(section, (f"{name}_samples", f"{name}_forces"))
             found[labels] = (samples, section)
         return found
+
+    def by_mean_force_labels(self) -> dict[str, tuple[MeanForcePlan, str]]:
+        """Stage of mean forces to what it is made by, and to the stage of single force labels of the same plan."""
+        of = {section.rpartition(".")[2]: labels for labels, (_, section) in self.by_labels().items()}
+        return {f"{name}_forces": (mean_force, of[mean_force.of]) for name, mean_force in self.mean_forces.items()}
+
+    def configurations_of(self, section: str) -> int:
+        """Frames with all atoms of a plan that mean forces are made from; 0 where there are none."""
+        name = section.rpartition(".")[2]
+        return max((item.configurations for item in self.mean_forces.values() if item.of == name), default=0)
 
 
 # --------------------------------------------------------------------------------------- potentials
@@ -426,7 +487,7 @@ class Potential(Strict):
     """One potential to train: on which labels, and on how many of their frames."""
 
     labels: Name
-    """Stage of force labels: mapped_forces, relabelled_forces, or that of a further plan."""
+    """Stage of force labels: mapped_forces, relabelled_forces, or that of a further plan or of mean forces."""
     frames: PositiveInt | None = None
     """Number of frames drawn at random from the labels; null for all."""
 
@@ -541,10 +602,11 @@ class SystemSpec(Strict):
         for name, plan in self._plans().items():
             self._check_plan(name, plan)
         for name, potential in self.potentials.items():
-            if potential.labels not in self.sampling.by_labels():
+            known_labels = [*self.sampling.by_labels(), *self.sampling.by_mean_force_labels()]
+            if potential.labels not in known_labels:
                 raise ValueError(
                     f"potentials.{name}.labels is {potential.labels}, but the plans of sampling give only "
-                    f"{', '.join(self.sampling.by_labels())}; choose one of these or add its plan to sampling"
+                    f"{', '.join(known_labels)}; choose one of these or add its plan to sampling"
                 )
         if self.cg_simulation.replicas < 2:
             raise ValueError("cg_simulation.replicas is 1; give at least 2, whose scatter is the error of the results")
@@ -573,6 +635,8 @@ class SystemSpec(Strict):
             raise ValueError("evaluation.reference.type must be quadrature for a model potential")
         if self.collective_variables:
             raise ValueError("collective_variables of a model potential are its CG coordinates; leave the field out")
+        if self.sampling.mean_forces:
+            raise ValueError("sampling.mean_forces needs a molecule, whose other atoms move at fixed beads")
         for name, weights in self.mapping.coordinates.items():
             self._check_known(f"mapping.coordinates.{name}", set(weights), set(model.coordinates))
             if not any(weights.values()):
@@ -606,7 +670,9 @@ class SystemSpec(Strict):
             raise ValueError(f"model.pdb: no file {self.folder / model.pdb}; give a path relative to the YAML file")
 
     def plan_of(self, labels: str) -> SamplingPlan:
-        """The sampling plan behind a stage of force labels."""
+        """The sampling plan behind a stage of force labels, single ones or means."""
+        if labels in (means := self.sampling.by_mean_force_labels()):
+            _, labels = means[labels]
         return self.sampling.by_section()[self.sampling.by_labels()[labels][1]]
 
     def _plans(self) -> dict[str, SamplingPlan]:
