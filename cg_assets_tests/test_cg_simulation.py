@@ -9,7 +9,7 @@ import torch
 from cg_assets.analysis.collective_variables import collective_variable_gradients
 from cg_assets.errors import ExplosionError, SamplingError
 from cg_assets.frames import Frames
-from cg_assets.mapping.maps import CGMap
+from cg_assets.mapping.maps import CGMap, build_map
 from cg_assets.sampling.biases import bias_from_definition
 from cg_assets.simulation.bias import cg_bias
 from cg_assets.simulation.langevin import simulate
@@ -238,6 +238,27 @@ def test_an_explosion_under_the_bias_is_reported_and_judged_without_it():
         assert result.stability == f"20 of 20 replicas stable, under the bias {stable} of 20"
     with pytest.raises(ExplosionError, match="all 20 replicas exploded"):
         run_cg_simulation(system, _Module(lambda x: -1e6 * x.abs().sum(dim=(1, 2)) ** 3), data, None)
+
+
+def test_replicas_of_a_molecule_start_where_they_are_told_to():
+    """From a frame as it is, or displaced by 0.05 nm along each axis; one step at 300 K moves a bead by 0.001 nm."""
+    system = load_system("capped_alanine_implicit")
+    frame = np.random.default_rng(3).normal(size=(1, 10, 3)).astype(np.float32)
+    frame -= np.average(frame, axis=1, weights=build_map(system).bead_masses).astype(np.float32)[:, None]
+    data = Frames(
+        positions=frame,
+        time=np.zeros(1),
+        replica=np.zeros(1, np.int32),
+        temperature=np.full(1, 300.0),
+        start=np.zeros(1, np.int32),
+        probe=np.zeros(1, bool),
+    )
+    content = {"burn_in": 0.0, "duration": 0.002, "frame_interval": 0.002, "enhanced_duration": 0.0}
+    for displacement, least, most in ((0.0, 0.0005, 0.002), (0.05, 0.045, 0.052)):
+        settings = system.cg_simulation.model_copy(update=content | {"displacement": displacement})
+        changed = system.model_copy(update={"cg_simulation": settings})
+        result = run_cg_simulation(changed, _Module(lambda x: 0.0 * x.sum(dim=(1, 2))), data, None)
+        assert least < (result.frames.positions - frame).std() < most
 
 
 def test_same_seed_same_trajectory():

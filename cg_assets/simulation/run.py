@@ -88,8 +88,8 @@ def run_cg_simulation(
 ) -> CGSimulationResult:
     """Simulate the beads as a system's `cg_simulation` says.
 
-    Replicas of a molecule start from frames of the training data, wherever those went; replicas of a model potential
-    from the equilibrium density of the potential itself.
+    Replicas of a molecule start from frames of the training data, wherever those went, displaced at random where the
+    settings ask for it; replicas of a model potential from the equilibrium density of the potential itself.
 
     Args:
         system: the system.
@@ -165,7 +165,10 @@ def run_cg_simulation(
 def _starts(system: SystemSpec, module: Any, data: Frames, generator: np.random.Generator) -> NDArray[np.float32]:
     replicas = system.cg_simulation.replicas
     if not isinstance(system.mapping, LinearMapping):
-        return data.positions[generator.choice(len(data), replicas, replace=replicas > len(data))]
+        starts = data.positions[generator.choice(len(data), replicas, replace=replicas > len(data))]
+        if (displacement := system.cg_simulation.displacement) > 0.0:
+            starts = starts + generator.normal(scale=displacement, size=starts.shape).astype(np.float32)
+        return starts
     low, high = system.network.range  # type: ignore[union-attr]
     grid = np.linspace(low, high, 4001)
     reduced = energy_function(module)(grid[:, None, None]) / system.thermal_energy

@@ -472,6 +472,9 @@ class CGSimulation(Strict):
     frame_interval: PositiveFloat
     enhanced_duration: float = Field(default=0.0, ge=0.0)
     """Length of a second run under the frozen bias of the biased samples, reweighted exactly; 0 for none."""
+    displacement: float = Field(default=0.0, ge=0.0)
+    """Standard deviation of random displacements of a molecule's beads at the start, along each axis [nm]: replicas
+    then come from far off equilibrium; 0 starts them from frames as they are."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
