@@ -12,10 +12,11 @@ from cg_assets.analysis.comparison import Comparison
 from cg_assets.analysis.equilibration import ConditionalEquilibration
 from cg_assets.analysis.estimates import Estimate
 from cg_assets.analysis.evaluation import MAX_BOND_DIVERGENCE, UNBIASED, EvaluationResult
+from cg_assets.analysis.label_errors import LabelErrors
 from cg_assets.analysis.labels import LabelNoise
 from cg_assets.analysis.learning_curves import PMF_ERROR, LearningPoint, mean_curve
 from cg_assets.analysis.plots import Curve
-from cg_assets.analysis.plots_samples import next_batch_plot
+from cg_assets.analysis.plots_samples import label_errors_plot, next_batch_plot
 from cg_assets.analysis.reference import Reference
 from cg_assets.frames import Frames
 from cg_assets.sampling.next_batch import Proposal
@@ -76,6 +77,22 @@ def next_batch_figure(system: SystemSpec, proposal: Proposal) -> bytes:
         variables=proposal.names,
         variable_units=_variable_units(system, proposal.names),
         title=f"{system.title}: next batch",
+    )
+
+
+def label_errors_figure(system: SystemSpec, errors: LabelErrors) -> bytes:
+    """What a batch of labels knows of the mean force along the collective variables."""
+    shape = errors.bins.shape
+    return label_errors_plot(
+        errors.bins.edges,
+        {
+            "independent labels in a bin": errors.independent.reshape(shape),
+            "standard deviation of a label [kT]": errors.noise.reshape(shape),
+            "standard error of the mean force [kT]": errors.error.reshape(shape),
+        },
+        variables=errors.names,
+        variable_units=_variable_units(system, errors.names),
+        title=f"{system.title}: what the labels know (forces times the range of the variable)",
     )
 
 

@@ -316,6 +316,55 @@ def label_noise_plot(
 
 
 @drawn
+def label_errors_plot(
+    edges: Sequence[NDArray[np.float64]],
+    quantities: Mapping[str, NDArray[np.float64]],
+    *,
+    variables: Sequence[str],
+    variable_units: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """What the labels know of the mean force in each bin, a panel for each quantity.
+
+    Args:
+        edges: edges of the bins of one or two collective variables.
+        quantities: label with unit of each quantity to its values `(*bins)`; nan or 0 where there is nothing.
+        variables: names of the collective variables.
+        variable_units: their units.
+        title: title of the figure.
+    """
+    labels = [axis_label(name, unit) for name, unit in zip(variables, variable_units, strict=True)]
+    figure = new_figure(4.3 * len(quantities), 4.2, title)
+    panels = np.atleast_1d(figure.subplots(1, len(quantities), sharex=True, sharey=len(edges) == 2))
+    for axes, (label, values) in zip(panels, quantities.items(), strict=True):
+        shown = np.where(np.nan_to_num(values) > 0, values, np.nan)
+        known = shown[np.isfinite(shown)]
+        if len(edges) == 1:
+            axes.stairs(shown, edges[0], color=COLOURS[0], linewidth=1.6, baseline=None)
+            axes.set(xlabel=labels[0], ylabel=label, yscale="log")
+            continue
+        limits = (known.min(), max(known.max(), 1.01 * known.min())) if len(known) else (1.0, 10.0)
+        mesh = axes.pcolormesh(
+            *edges,
+            np.ma.masked_invalid(shown.T),
+            cmap="viridis",
+            norm="log",
+            vmin=limits[0],
+            vmax=limits[1],
+            rasterized=True,
+        )
+        axes.set(xlabel=labels[0])
+        axes.set_facecolor("#ececec")
+        axes.grid(False)
+        bar = figure.colorbar(mesh, ax=axes, location="top", pad=0.02, aspect=26)
+        bar.set_label(label)
+        bar.outline.set_visible(False)
+    if len(edges) == 2:
+        panels[0].set_ylabel(labels[1])
+    return figure
+
+
+@drawn
 def next_batch_plot(
     edges: Sequence[NDArray[np.float64]],
     error: NDArray[np.float64],

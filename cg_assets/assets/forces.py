@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import dagster as dg
 
@@ -25,6 +26,8 @@ from cg_assets.systems import SystemSpec, seed_of
 
 CODE_VERSION = "1"
 
+_BINS = 24
+"""Bins along each collective variable in the figure of label errors."""
 _UNBIASED = "Beads and bead forces of the unbiased frames."
 _BIASED = (
     "Beads and bead forces of the biased frames: the forces are those without the bias, so their mean at given beads "
@@ -48,7 +51,8 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         check_specs=checks.force_specs(key),
     )
     def forces(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import label_noise_figure
+        from cg_assets.analysis.figures import label_errors_figure, label_noise_figure
+        from cg_assets.analysis.label_errors import label_errors, variable_bins
         from cg_assets.analysis.labels import measure_label_noise
         from cg_assets.mapping.force_maps import ForceMap
         from cg_assets.mapping.run import fit_force_map, map_frames
@@ -88,17 +92,24 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         )
         mark_failed(files, frames, metadata, batch, check_results)
         record_in_catalogue(files, system, stage, batch)
+        report: dict[str, Any] = {"figure": picture(label_noise_figure(system, noise), "noise of the force labels")}
+        if rows := noise.map_rows():
+            report["force_maps"] = table(rows)
+        if system.collective_variables:
+            names = system.evaluation.collective_variables
+            errors = label_errors(system, names, variable_bins(system, names, _BINS), [frames])
+            report["label_errors"] = picture(label_errors_figure(system, errors), "errors of the mean force")
+            report["weight_share"] = f"{errors.weight_share:.3g} of the frames count after reweighting"
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
             metadata=with_file(
-                {
-                    "figure": picture(label_noise_figure(system, noise), "noise of the force labels"),
+                report
+                | {
                     "seconds": round(time.monotonic() - started, 2),
                     "device": "CPU",
                     "force_map": force_map.kind,
                     "noise_floor": str(noise.floor),
-                }
-                | ({"force_maps": table(rows)} if (rows := noise.map_rows()) else {}),
+                },
                 files,
                 system,
                 stage,

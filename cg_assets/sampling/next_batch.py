@@ -18,11 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.analysis.clusters import Bins, binned_means, cluster_frames
-from cg_assets.analysis.collective_variables import projected_forces
-from cg_assets.analysis.surfaces import bias_weights
+from cg_assets.analysis.clusters import Bins
+from cg_assets.analysis.label_errors import label_errors, variable_bins
 from cg_assets.frames import Frames
-from cg_assets.mapping.maps import build_map
 from cg_assets.systems.spec import AdaptiveBias, SamplingPlan, SystemSpec, Torsion, UmbrellaBias
 
 FloatArray = NDArray[np.float64]
@@ -62,15 +60,6 @@ class Proposal:
         return {f"cv_{name}": self.centers[:, axis].tolist() for axis, name in enumerate(self.names)}
 
 
-def candidate_bins(system: SystemSpec, bias: AdaptiveBias) -> Bins:
-    """Equal bins over the whole range of the adaptive bias's collective variables."""
-    limits = []
-    for name in bias.collective_variables:
-        variable = system.collective_variables.get(name)
-        limits.append((-math.pi, math.pi) if isinstance(variable, Torsion) else bias.grid_range[name])
-    return Bins.between(limits, bias.candidates)
-
-
 def propose(system: SystemSpec, plan: SamplingPlan, batches: Sequence[Frames]) -> Proposal:
     """Windows of the next batch of an adaptive plan.
 
@@ -82,9 +71,11 @@ def propose(system: SystemSpec, plan: SamplingPlan, batches: Sequence[Frames]) -
     bias = plan.bias
     if not isinstance(bias, AdaptiveBias):
         raise TypeError("only a plan with an adaptive bias has windows to propose")
-    bins = candidate_bins(system, bias)
-    count, variance, energy = _known(system, bias, bins, batches)
+    bins = variable_bins(system, bias.collective_variables, bias.candidates, bias.grid_range)
+    known = label_errors(system, bias.collective_variables, bins, batches)
+    count, energy = known.count, known.free_energy
     visited = count >= 1.0
+    variance = known.count * known.error**2
     measured = (count >= _FEW) & (variance > 0.0)
     worthwhile = np.ones(bins.size, dtype=bool)
     if visited.any():
@@ -128,42 +119,6 @@ def concrete_plan(
     points = centers if centers is not None else propose(system, plan, []).points()
     windows = UmbrellaBias(type="umbrella", centers=points, force_constant=plan.bias.force_constant)
     return plan.model_copy(update={"bias": windows})
-
-
-def _known(
-    system: SystemSpec, bias: AdaptiveBias, bins: Bins, batches: Sequence[Frames]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Frames, variance of the mean force times frames [kT²] and free energy [kT] of each bin."""
-    count, variance = np.zeros(bins.size), np.zeros(bins.size)
-    weight = np.zeros(bins.size)
-    cg_map = build_map(system)
-    columns = [system.variable_names.index(name) for name in bias.collective_variables]
-    ranges = np.array([edges[-1] - edges[0] for edges in bins.edges])
-    precision = np.zeros(bins.size)
-    for frames in batches:
-        values = np.stack([frames.collective_variables[name] for name in bias.collective_variables], axis=1)
-        index, _ = bins.locate(values.astype(np.float64))
-        forces = projected_forces(system, cg_map, frames.positions, np.asarray(frames.forces))[:, columns]
-        scaled = forces * ranges / system.thermal_energy
-        everything = binned_means(scaled, index, bins.size, np.zeros(len(index), dtype=np.int64))
-        residual = np.where(index[:, None] >= 0, scaled - np.nan_to_num(everything.mean).T[np.maximum(index, 0)], 0.0)
-        cluster = cluster_frames(frames.replica, frames.time, residual)
-        means = binned_means(scaled, index, bins.size, cluster)
-        squared = np.nan_to_num(means.variance.sum(axis=0))
-        spread = np.bincount(index[index >= 0], (residual[index >= 0] ** 2).sum(axis=1), minlength=bins.size)
-        at_least = spread / np.maximum(everything.count, 1.0) ** 2  # of independent frames; also where one cluster is
-        squared = np.where(everything.count > 0, np.maximum(squared, at_least), np.inf)
-        precision += np.where(squared > 0, 1.0 / np.maximum(squared, 1e-300), 0.0)
-        count += everything.count
-        bias_energy = frames.bias_energy
-        own = np.ones(len(index)) if bias_energy is None else bias_weights(bias_energy, system.thermal_energy)
-        own = own / own.sum() * len(own)
-        weight += np.bincount(index[index >= 0], own[index >= 0], minlength=bins.size)
-    known = (count > 0) & (precision > 0)
-    variance[known] = count[known] / precision[known]
-    with np.errstate(divide="ignore"):
-        energy = -np.log(weight / weight.max()) if weight.any() else np.full(bins.size, np.inf)
-    return count, variance, energy
 
 
 def _offsets(system: SystemSpec, bias: AdaptiveBias, bins: Bins) -> list[FloatArray]:
