@@ -78,8 +78,10 @@ def _demo(options: argparse.Namespace) -> int:
 def _systems(options: argparse.Namespace) -> int:
     from cg_assets.systems import load_all_systems
 
-    for name, system in load_all_systems().items():
-        print(f"{name:<28} {system.title}")
+    systems = load_all_systems()
+    width = max(map(len, systems))
+    for name, system in systems.items():
+        print(f"{name:<{width}}  {system.title}")
     return 0
 
 
