@@ -12,7 +12,7 @@ import torch
 from cg_assets.errors import StorageError
 from cg_assets.potentials import networks
 from cg_assets.potentials.model_format import load_potential, save_potential
-from cg_assets.potentials.networks import build_potential, energy_and_forces
+from cg_assets.potentials.networks import build_network, energy_and_forces
 
 CONFIGS = {
     "message_passing": {
@@ -46,7 +46,7 @@ def _positions(kind):
 @pytest.fixture(params=list(CONFIGS))
 def stored(request, tmp_path):
     config = CONFIGS[request.param]
-    module = build_potential(config, torch.Generator().manual_seed(5))
+    module = build_network(config, torch.Generator().manual_seed(5))
     positions = _positions(request.param)
     module.fit_statistics(positions)
     save_potential(tmp_path / "model", module, config, {"best_epoch": 3})

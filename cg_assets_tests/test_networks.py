@@ -8,6 +8,7 @@ import torch
 from cg_assets.potentials.networks import (
     EVALUATION_BATCH,
     autograd_energy_and_forces,
+    build_network,
     build_potential,
     energy_and_forces,
 )
@@ -39,7 +40,7 @@ def _config(**changes):
 
 
 def _network(changes, box=None):
-    module = build_potential(_config(**changes), torch.Generator().manual_seed(3)).double()
+    module = build_network(_config(**changes), torch.Generator().manual_seed(3)).double()
     module.fit_statistics(_frames(400), box)
     return module
 
@@ -158,7 +159,7 @@ def test_too_long_cutoff_is_refused():
 
 def test_separate_molecules_add_up_under_a_cutoff():
     settings = {"interactions": 2, "cutoff": 0.6}
-    small = build_potential(_config(bead_types=[0, 1, 0, 1, 1], **settings), torch.Generator().manual_seed(1)).double()
+    small = build_network(_config(bead_types=[0, 1, 0, 1, 1], **settings), torch.Generator().manual_seed(1)).double()
     pair = build_potential(_config(bead_types=[0, 1, 0, 1, 1] * 2, **settings)).double()
     apart = torch.tensor([3.0, 0.0, 0.0], dtype=torch.float64)
     first, second = _frames(50), _frames(50, seed=2)
@@ -273,7 +274,7 @@ def test_frozen_data_cannot_set_statistics():
 
 def test_same_seed_same_weights():
     config = _config(bead_types=[0, 1, 2], interactions=2)
-    one, two = (build_potential(config, torch.Generator().manual_seed(7)).state_dict() for _ in range(2))
+    one, two = (build_network(config, torch.Generator().manual_seed(7)).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    other = build_potential(config, torch.Generator().manual_seed(8)).state_dict()
+    other = build_network(config, torch.Generator().manual_seed(8)).state_dict()
     assert not torch.equal(one["first"], other["first"])

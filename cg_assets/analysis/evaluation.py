@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from cg_assets.analysis.metrics import (
     jsd,
     pmf_error,
     pmf_rmse,
+    squared_log_error,
 )
 from cg_assets.analysis.monitors import BondMonitor, ChiralityMonitor, bond_monitor, chirality_monitor
 from cg_assets.analysis.noise import IntegratedPMF, integrate_mean_force
@@ -38,6 +39,7 @@ MAX_BOND_DIVERGENCE = 0.05
 """Largest Jensen-Shannon divergence of a bond-length distribution that passes."""
 MAX_FLIPPED = 0.001
 """Largest fraction of frames with a flipped chiral centre that passes."""
+_DEVIATION = " deviation of the committee"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class EvaluationResult:
         stability: `replicas`, `stable_replicas` and the same of the enhanced run, of the CG simulation.
         grid: values of a one-dimensional CG coordinate; empty for molecules.
         model_pmf: W on `grid` less its minimum [energy].
+        model_deviation: its standard deviation over the committee [energy]; empty without one.
         data_pmf: PMF integrated from the binned labels; None for molecules.
         surface: free-energy surface of the CG simulation.
         data_surface: that of the frames that it was trained on, without their bias.
@@ -92,6 +95,7 @@ class EvaluationResult:
     data_surface: FreeEnergySurface
     grid: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     model_pmf: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    model_deviation: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     data_pmf: IntegratedPMF | None = None
     monitors: Monitors | None = None
 
@@ -137,6 +141,7 @@ def evaluate(
     simulation: Frames,
     summary: Mapping[str, Any],
     data: Frames,
+    committee: Sequence[EnergyFunction] = (),
 ) -> EvaluationResult:
     """Judge a potential against the reference.
 
@@ -147,10 +152,12 @@ def evaluate(
         simulation: frames of its CG simulation; `window` tells runs without a bias (0) from enhanced ones (1).
         summary: that of the simulation (`CGSimulationResult.summary`).
         data: CG frames that it was trained on, of one batch under a frozen bias, or as `pooled_batches` joins them.
+        committee: its members' energies, whose scatter is the uncertainty from the data; the CG simulation's own frames
+            are reweighted to each.
     """
     if isinstance(system.mapping, LinearMapping):
-        return _evaluate_model_potential(system, energy, reference, simulation, summary, data)
-    return _evaluate_molecule(system, reference, simulation, summary, data)
+        return _evaluate_model_potential(system, energy, reference, simulation, summary, data, committee)
+    return _evaluate_molecule(system, energy, reference, simulation, summary, data, committee)
 
 
 def _evaluate_model_potential(
@@ -160,6 +167,7 @@ def _evaluate_model_potential(
     simulation: Frames,
     summary: Mapping[str, Any],
     data: Frames,
+    committee: Sequence[EnergyFunction],
 ) -> EvaluationResult:
     (name,) = system.variable_names
     simulation = simulation.of_window(UNBIASED)
@@ -185,6 +193,13 @@ def _evaluate_model_potential(
         density = np.exp(-(on_labels - model.min())) * np.gradient(labels.grid)
         density /= density.sum()
     quantities = {"PMF error": (error, None)} | quantities
+    deviation = np.empty(0)
+    if committee:
+        inside = (grid >= interval[0]) & (grid <= interval[1])
+        members = np.array([member(grid[:, None, None]) for member in committee]) / thermal_energy
+        deviation = (members - members[:, inside].mean(axis=1, keepdims=True)).std(axis=0, ddof=1)
+        value = float(np.sqrt((deviation[inside] ** 2).mean()))
+        quantities[f"PMF{_DEVIATION}"] = (_scatter(value, len(committee), "kT"), None)
 
     barrier = reference_barrier(system, reference)
     if barrier is not None:
@@ -231,12 +246,19 @@ def _evaluate_model_potential(
         data_surface=data_surface,
         grid=grid,
         model_pmf=(model - model.min()) * thermal_energy,
+        model_deviation=deviation * thermal_energy,
         data_pmf=labels,
     )
 
 
 def _evaluate_molecule(
-    system: SystemSpec, reference: Reference, simulation: Frames, summary: Mapping[str, Any], data: Frames
+    system: SystemSpec,
+    energy: EnergyFunction,
+    reference: Reference,
+    simulation: Frames,
+    summary: Mapping[str, Any],
+    data: Frames,
+    committee: Sequence[EnergyFunction],
 ) -> EvaluationResult:
     free, enhanced = simulation.of_window(UNBIASED), simulation.of_window(ENHANCED)
     sampled = enhanced if len(enhanced) else free
@@ -259,10 +281,12 @@ def _evaluate_molecule(
                 basin_population(*arguments, weights=weights),
                 reference.populations[name],
             )
-            energy = basin_free_energy(
+            free_energy = basin_free_energy(
                 *arguments, thermal_energy=system.thermal_energy, weights=weights, unit=unit("energy", system.units)
             )
-            quantities[f"free energy {name}{of}"] = (energy, reference.free_energies[name])
+            quantities[f"free energy {name}{of}"] = (free_energy, reference.free_energies[name])
+    if committee:
+        quantities |= _committee_scatter(system, energy, committee, reference, sampled, surface)
     cg_map = build_map(system)
     monitors = Monitors(
         bonds=bond_monitor(free.positions, data.positions, cg_map.bonds),
@@ -282,7 +306,60 @@ def _evaluate_molecule(
     )
 
 
-def _surface(system: SystemSpec, reference: Reference, frames: Frames) -> FreeEnergySurface:
+def _committee_scatter(
+    system: SystemSpec,
+    energy: EnergyFunction,
+    committee: Sequence[EnergyFunction],
+    reference: Reference,
+    frames: Frames,
+    surface: FreeEnergySurface,
+) -> dict[str, tuple[Estimate, Estimate | None]]:
+    """How far free energies scatter when frames of a potential are reweighted to the members of its committee.
+
+    All share the frames, whose own statistical error does not enter. The first row is Σ m (Δ ln p)² like the PMF error,
+    mean over the members; the last the smallest share of the frames that counts after reweighting.
+    """
+    positions, thermal_energy = frames.positions.astype(np.float64), system.thermal_energy
+    own = energy(positions)
+    before = _weights(system, frames)
+    errors, shares = [], []
+    energies: dict[str, list[float]] = {name: [] for name in system.evaluation.basins}
+    variables = {key: values.astype(np.float64) for key, values in frames.collective_variables.items()}
+    for member in committee:
+        reduced = (member(positions) - own) / thermal_energy
+        weights = np.exp(reduced.min() - reduced) * (1.0 if before is None else before)
+        moved = _surface(system, reference, frames, weights)
+        errors.append(squared_log_error(moved.probability, surface.probability))
+        shares.append(float(weights.sum() ** 2 / (weights**2).sum() / len(weights)))
+        for name, basin in system.evaluation.basins.items():
+            found = basin_free_energy(
+                variables,
+                basin.limits,
+                frames.replica,
+                frames.time,
+                thermal_energy=thermal_energy,
+                weights=weights,
+            )
+            energies[name].append(found.value)
+    spread = float(np.std(errors, ddof=1)) / math.sqrt(len(errors))
+    quantities: dict[str, tuple[Estimate, Estimate | None]] = {
+        f"PMF{_DEVIATION}": (Estimate(float(np.mean(errors)), spread), None)
+    }
+    for name, values in energies.items():
+        scatter = _scatter(float(np.std(values, ddof=1)), len(values), unit("energy", system.units))
+        quantities[f"free energy {name}{_DEVIATION}"] = (scatter, None)
+    quantities["frames that count for the committee"] = (Estimate(min(shares), math.nan), None)
+    return quantities
+
+
+def _scatter(value: float, count: int, name: str) -> Estimate:
+    """A standard deviation of `count` normal numbers with its standard error."""
+    return Estimate(value, value / math.sqrt(2 * (count - 1)), name)
+
+
+def _surface(
+    system: SystemSpec, reference: Reference, frames: Frames, weights: NDArray[np.float64] | None = None
+) -> FreeEnergySurface:
     columns = [frames.collective_variables[name].astype(np.float64) for name in reference.names]
     return free_energy_surface(
         np.stack(columns, axis=1),
@@ -290,7 +367,7 @@ def _surface(system: SystemSpec, reference: Reference, frames: Frames) -> FreeEn
         system.thermal_energy,
         frames.replica,
         frames.time,
-        weights=_weights(system, frames),
+        weights=_weights(system, frames) if weights is None else weights,
         unit=unit("energy", system.units),
     )
 

@@ -184,7 +184,8 @@ def evaluation_figures(
     energy = unit("energy", system.units)
     if isinstance(system.mapping, LinearMapping):
         (variable,) = reference.names
-        models = [Curve("model", result.grid, result.model_pmf)]
+        deviation = result.model_deviation if len(result.model_deviation) else None
+        models = [Curve("model", result.grid, result.model_pmf, deviation)]
         if result.data_pmf is not None:
             labels = result.data_pmf
             models.append(Curve("binned labels", labels.grid, labels.pmf, labels.standard_error))

@@ -120,7 +120,7 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from cg_assets.analysis.evaluation import evaluate
         from cg_assets.analysis.figures import evaluation_figures
-        from cg_assets.potentials.energies import energy_function
+        from cg_assets.potentials.energies import committee_energies, energy_function
         from cg_assets.training.setup import drawn_frames
 
         files = store.open()
@@ -138,6 +138,7 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             simulation=files.read_frames(system.name, f"cg_simulation_{name}"),
             summary=simulated["summary"],
             data=data,
+            committee=committee_energies(module),
         )
         figures = evaluation_figures(system, name, reference, result, data)
         upstream = files.upstream(f"{system.name}/cg_simulation_{name}", *data_keys, f"{system.name}/reference")

@@ -48,7 +48,8 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         from cg_assets.potentials.energies import weights_hash
         from cg_assets.potentials.model_format import save_potential
         from cg_assets.systems.load import specification_text
-        from cg_assets.training.loop import CHECKPOINT_VERSION, train
+        from cg_assets.training.committee import train_with_committee
+        from cg_assets.training.loop import CHECKPOINT_VERSION
         from cg_assets.training.setup import network_config, training_data
 
         client = tracking.open()
@@ -80,7 +81,7 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             tempfile.TemporaryDirectory() as scratch,
         ):
             client.log_spec(specification_text(system))
-            result = train(
+            result = train_with_committee(
                 config,
                 system.training,
                 data,

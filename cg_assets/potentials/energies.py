@@ -32,6 +32,11 @@ def energy_function(module: torch.nn.Module) -> Callable[[NDArray], NDArray[np.f
     return energy
 
 
+def committee_energies(module: torch.nn.Module) -> list[Callable[[NDArray], NDArray[np.float64]]]:
+    """The energy of each member of a potential's committee; none where it has no committee."""
+    return [energy_function(member) for member in getattr(module, "members", [])]
+
+
 def weights_hash(module: torch.nn.Module) -> str:
     """Hash of all weights, which names the content of a trained potential."""
     digest = hashlib.sha256()

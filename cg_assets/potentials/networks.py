@@ -3,7 +3,7 @@
 This file is self-contained: it imports nothing but torch and the standard library, so that it can travel inside a
 stored model and run where this package is not installed.
 
-Every network is built from a JSON config by `build_potential` and has
+Every potential is built from a JSON config by `build_potential` and has
 
 - `forward(positions, temperature=None, box=None) -> energy`, differentiable to any order, and
 - `energy_and_forces(positions, box=None)`, the same energy with forces from a hand-written backward pass. It is
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,7 +39,22 @@ EVALUATION_BATCH = 256
 frame than 400)."""
 
 
-def build_potential(config: dict[str, Any], generator: torch.Generator | None = None) -> RadialBasis | MessagePassing:
+def build_potential(config: dict[str, Any]) -> RadialBasis | MessagePassing | Committee:
+    """Build a potential from its config, before its weights are read.
+
+    Args:
+        config: that of `build_network`; with `committee`, the number of further networks, the potential is a
+            `Committee`.
+
+    Raises:
+        ValueError: a key is missing or out of range.
+    """
+    network = build_network(config)
+    members = [build_network(config) for _ in range(config.get("committee", 0))]
+    return Committee(network, members) if members else network
+
+
+def build_network(config: dict[str, Any], generator: torch.Generator | None = None) -> RadialBasis | MessagePassing:
     """Build a network from its config, with initial weights from `generator` (seed 0 where None).
 
     Args:
@@ -582,3 +598,30 @@ class MessagePassing(torch.nn.Module):
     def _sum_to_beads(self, to_first: Tensor, to_second: Tensor) -> Tensor:
         beads = torch.zeros_like(to_first[:1]).repeat(self.n_beads, 1, 1)
         return beads.index_add(0, self.first_bead, to_first).index_add(0, self.second_bead, to_second)
+
+
+class Committee(torch.nn.Module):
+    """A potential, with networks of resampled data beside it whose scatter is its uncertainty.
+
+    Energy and forces are those of the potential alone, at its cost; the others are asked by name.
+    """
+
+    def __init__(self, potential: torch.nn.Module, members: Sequence[torch.nn.Module]) -> None:
+        """Join networks of one kind."""
+        super().__init__()
+        self.potential = potential
+        self.members = torch.nn.ModuleList(members)
+
+    def forward(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """Energy `(f,)` of the potential."""
+        return self.potential(positions, temperature, box)
+
+    def energy_and_forces(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Energy `(f,)` and forces `(f, n, d)` of the potential."""
+        return self.potential.energy_and_forces(positions, box)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def force_deviation(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """Standard deviation `(f, n, d)` of the members' forces."""
+        forces = [energy_and_forces(member, positions, temperature, box)[1] for member in self.members]
+        return torch.stack(forces).std(dim=0)

@@ -45,6 +45,7 @@ class ShippedPotential:
         self._module.to(self._device).eval().requires_grad_(False)
         floats = [value for value in self._module.state_dict().values() if value.is_floating_point()]
         self._dtype = floats[0].dtype if floats else torch.float32
+        self._has_committee = hasattr(self._module, "force_deviation")
 
     def energy_and_forces(self, model_input: Any) -> dict[str, np.ndarray]:
         """See `RegisteredPotential.predict`."""
@@ -55,6 +56,7 @@ class ShippedPotential:
         step = max(1, _PAIRS_AT_ONCE // self._n_beads**2)
         energies = [np.zeros(0, _numpy_type(self._dtype))]
         forces = [np.zeros((0, self._n_beads, self._dimension), _numpy_type(self._dtype))]
+        deviations = list(forces)
         for start in range(0, n_frames, step):
             part = {
                 name: torch.as_tensor(values[start : start + step], dtype=self._dtype, device=self._device)
@@ -63,7 +65,10 @@ class ShippedPotential:
             energy, force = self._networks.energy_and_forces(self._module, **part)
             energies.append(energy.detach().cpu().numpy())
             forces.append(force.detach().cpu().numpy())
-        return {"energy": np.concatenate(energies), "forces": np.concatenate(forces)}
+            if self._has_committee:
+                deviations.append(self._module.force_deviation(**part).cpu().numpy())
+        results = {"energy": np.concatenate(energies), "forces": np.concatenate(forces)}
+        return results | ({"force_deviation": np.concatenate(deviations)} if self._has_committee else {})
 
     def _checked(self, given: Any) -> dict[str, np.ndarray]:
         if not isinstance(given, dict):
@@ -123,7 +128,8 @@ with warnings.catch_warnings(record=True):  # MLflow wants types of inputs, by w
                 params: not used.
 
             Returns:
-                `energy` `(n_frames,)` and `forces` `(n_frames, n_beads, dimension)`.
+                `energy` `(n_frames,)` and `forces` `(n_frames, n_beads, dimension)`; of a potential with a committee
+                also `force_deviation`, of the shape of the forces: the standard deviation of each over the committee.
 
             Raises:
                 ValueError: an input is missing, unknown, not finite, or has the wrong shape.

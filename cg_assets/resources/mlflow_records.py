@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-def output_signature(n_beads: int, dimension: int) -> Any:
+def output_signature(n_beads: int, dimension: int, committee: bool) -> Any:
     """Outputs only: MLflow would refuse doubles for floats, and drop optional inputs without an error.
 
     The model checks its inputs itself.
@@ -20,12 +20,11 @@ def output_signature(n_beads: int, dimension: int) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    kind = np.dtype("float32")
-    return ModelSignature(
-        outputs=Schema(
-            [TensorSpec(kind, (-1,), name="energy"), TensorSpec(kind, (-1, n_beads, dimension), name="forces")]
-        )
-    )
+    kind, per_bead = np.dtype("float32"), (-1, n_beads, dimension)
+    outputs: list[Any] = [TensorSpec(kind, (-1,), name="energy"), TensorSpec(kind, per_bead, name="forces")]
+    if committee:
+        outputs.append(TensorSpec(kind, per_bead, name="force_deviation"))
+    return ModelSignature(outputs=Schema(outputs))
 
 
 def log_datasets(mlflow: Any, inputs: list[tuple[Path, str, str, str]]) -> None:

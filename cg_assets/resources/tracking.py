@@ -202,6 +202,7 @@ class ModelTracking:
         mlflow, client = self._connection.open()
         module = f"cg_networks_{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
         n_beads, dimension = example_positions.shape[1:]
+        committee = bool(json.loads((Path(model_directory) / "config.json").read_text()).get("committee"))
         with tempfile.TemporaryDirectory() as scratch, self._connection.explained():
             shipped = shutil.copyfile(source, Path(scratch) / f"{module}.py")
             logged = mlflow.pyfunc.log_model(
@@ -210,7 +211,7 @@ class ModelTracking:
                 artifacts={"potential": str(model_directory)},
                 code_paths=[str(shipped)],
                 model_config={"networks_module": module, "n_beads": n_beads, "dimension": dimension},
-                signature=output_signature(n_beads, dimension),
+                signature=output_signature(n_beads, dimension, committee),
                 input_example={"positions": example_positions[:2]},
                 pip_requirements=REQUIREMENTS,
                 metadata={

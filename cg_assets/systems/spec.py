@@ -458,7 +458,17 @@ class Training(Strict):
     patience: PositiveInt = 10
     """Epochs without a better held-out loss before training stops."""
     held_out_fraction: float = Field(default=0.1, gt=0.0, lt=0.5)
+    committee: int = Field(default=0, ge=0, le=64)
+    """Further networks, each trained on stretches of time drawn with replacement; their scatter is the uncertainty of
+    the potential. 0 for none."""
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("committee")
+    @classmethod
+    def _scatter(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("committee is 1; one network has no scatter, give at least 2 or 0 for none")
+        return value
 
 
 class CGSimulation(Strict):

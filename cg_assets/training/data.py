@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.analysis.estimates import time_blocks
+from cg_assets.analysis.estimates import FEW_REPLICAS, time_blocks
 from cg_assets.errors import TrainingError
 from cg_assets.frames import Frames
 
@@ -39,12 +39,14 @@ class TrainingData:
         forces: force labels, same shape [kJ/mol/nm or reduced].
         group: `(n_frames,)` int64; frames of one group are correlated and never split between training and held-out.
         box: `(n_frames, 3)` float32 edges of the periodic box, or None.
+        run: `(n_frames,)` int64 the replica of the batch that a frame comes from; None where that is not known.
     """
 
     positions: NDArray[np.float32]
     forces: NDArray[np.float32]
     group: NDArray[np.int64]
     box: NDArray[np.float32] | None = None
+    run: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Refuse data that cannot train.
@@ -98,12 +100,14 @@ class TrainingData:
             forces=np.concatenate([frames.forces for frames in parts if frames.forces is not None]),
             group=np.concatenate(groups),
             box=np.concatenate(boxes) if len(boxes) == len(parts) else None,
+            run=np.concatenate(groups) // blocks_per_replica,
         )
 
     def select(self, index: NDArray) -> TrainingData:
         """The frames picked by an index or mask."""
         box = None if self.box is None else self.box[index]
-        return TrainingData(self.positions[index], self.forces[index], self.group[index], box)
+        run = None if self.run is None else self.run[index]
+        return TrainingData(self.positions[index], self.forces[index], self.group[index], box, run)
 
     def draw(self, n_frames: int, seed: int) -> TrainingData:
         """`n_frames` frames drawn at random without replacement, in their old order.
@@ -112,6 +116,19 @@ class TrainingData:
             TrainingError: there are fewer frames than asked for.
         """
         return self.select(drawn_rows(len(self), n_frames, seed))
+
+    def resample(self, seed: int | Sequence[int]) -> TrainingData:
+        """A bootstrap sample (Efron, Ann. Stat. 7, 1 (1979)): as many independent clusters, drawn with replacement.
+
+        Clusters are the replicas, or the groups where replicas are few or not known. One that is drawn twice is there
+        twice; its frames keep their group.
+        """
+        many = self.run is not None and len(np.unique(self.run)) >= FEW_REPLICAS
+        cluster = self.run if many and self.run is not None else self.group
+        clusters, member = np.unique(cluster, return_inverse=True)
+        drawn = np.random.default_rng(seed).integers(len(clusters), size=len(clusters))
+        times = np.bincount(drawn, minlength=len(clusters))
+        return self.select(np.repeat(np.arange(len(self)), times[member]))
 
     def split(self, held_out_fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:
         """Training and held-out frames: whole groups, drawn at random until the fraction is reached.

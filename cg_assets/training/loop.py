@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from cg_assets.errors import DeviceError, TrainingError
-from cg_assets.potentials.networks import RadialBasis, build_potential, energy_and_forces
+from cg_assets.potentials.networks import RadialBasis, build_network, energy_and_forces
 from cg_assets.progress import Progress
 from cg_assets.storage.atomic import atomic_file
 from cg_assets.training.data import TrainingData
@@ -108,7 +108,7 @@ def train(
     uninterrupted one, bit for bit (for the same number of threads).
 
     Args:
-        config: network config (`cg_assets.potentials.networks.build_potential`); `bonds`, pairs of beads, where the
+        config: network config (`cg_assets.potentials.networks.build_network`); `bonds`, pairs of beads, where the
             beads form molecules.
         training: epochs, batch size, learning rate, patience, held-out fraction.
         data: frames and labels.
@@ -163,7 +163,7 @@ class _Run:
         self.training, self.device, self.noise_floor = training, device, noise_floor
         self.generator = torch.Generator().manual_seed(seed)
         try:
-            self.module = build_potential(config, self.generator)
+            self.module = build_network(config, self.generator)
             box = None if kept.box is None else torch.as_tensor(kept.box)
             self.module.fit_statistics(torch.as_tensor(kept.positions), box)
         except ValueError as error:

@@ -25,6 +25,8 @@ def network_config(system: SystemSpec) -> dict[str, Any]:
     if isinstance(system.network, MessagePassingNetwork):
         config["bead_types"] = list(cg_map.bead_types)
         config["bonds"] = [list(bond) for bond in cg_map.bonds]
+    if system.training.committee:
+        config["committee"] = system.training.committee
     return config
 
 
