@@ -25,7 +25,7 @@ from cg_assets.assets.learning_curves import read_points
 from cg_assets.errors import SystemSpecError
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.systems.spec import MeanForcePlan
+from cg_assets.systems.spec import LearningCurve, MeanForcePlan
 
 CURVES = """
 extends: small_wells
@@ -110,6 +110,10 @@ def test_time_counts_everything_that_was_simulated():
     sampling = system.sampling.model_copy(update={"mean_forces": {"fixed": MeanForcePlan.model_validate(means)}})
     system = system.model_copy(update={"sampling": sampling})
     assert math.isclose(time_of(system, "fixed_forces", Part("time", 100.0), 10), quarter + 10 * 3)
+    curve = LearningCurve(fractions=[0.5, 1.0], frames=[20, 100])
+    system = system.model_copy(update={"learning_curve": curve})
+    assert [part.amount for part in parts_of(system, "fixed_forces")] == [200.0, 400.0, 20]
+    assert [part.amount for part in parts_of(system, "relabelled_forces")] == [200.0, 400.0, 20, 100]
 
 
 @pytest.fixture

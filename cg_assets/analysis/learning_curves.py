@@ -99,7 +99,10 @@ class LearningPoint:
 
 
 def parts_of(system: SystemSpec, labels: str) -> list[Part]:
-    """The parts of each batch that `learning_curve` of a system asks for, from the cheapest to the whole."""
+    """The parts of each batch that `learning_curve` of a system asks for, from the cheapest to the whole.
+
+    Numbers of frames that a batch of these labels does not hold are left out.
+    """
     settings = system.learning_curve
     if settings is None:
         return []
@@ -107,7 +110,9 @@ def parts_of(system: SystemSpec, labels: str) -> list[Part]:
     whole = plan.frames_per_replica
     kept = sorted({max(1, round(fraction * whole)) for fraction in settings.fractions})
     parts = [Part("time", number * plan.frame_interval) for number in kept]
-    return parts + [Part("frames", number) for number in sorted(settings.frames)]
+    means = system.sampling.by_mean_force_labels()
+    held = means[labels][0].configurations if labels in means else plan.replicas * whole
+    return parts + [Part("frames", number) for number in sorted(settings.frames) if number <= held]
 
 
 def time_of(system: SystemSpec, labels: str, part: Part, n_frames: int) -> float:
