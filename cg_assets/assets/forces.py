@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -23,6 +23,10 @@ from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.systems import SystemSpec, seed_of
+
+if TYPE_CHECKING:
+    from cg_assets.frames import Frames
+    from cg_assets.storage.store import ParquetStore
 
 CODE_VERSION = "1"
 
@@ -60,16 +64,10 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         batch = context.partition_key
         started = time.monotonic()
         files = store.open()
-        samples = files.read_frames(system.name, source, sound_batches(files, system, source, [batch]))
-        samples = samples.select(~samples.probe)
+        samples, whole, read = read_samples(files, system, source, batch)
         force_map = fit_force_map(system, samples)
         frames = map_frames(system, samples, force_map)
         seed = seed_of(system.name, stage, batch)
-        read = [f"{system.name}/{source}/{batch}"]
-        whole, stored = samples, snapshot_stage(source)
-        if batch in files.batches(system.name, stored):
-            whole = files.read_frames(system.name, stored, [batch])
-            read.append(f"{system.name}/{stored}/{batch}")
         noise = measure_label_noise(system, whole, frames, force_map, seed, log_progress(context.log))
         metadata = provenance(
             context,
@@ -119,6 +117,22 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         )
 
     return forces
+
+
+def read_samples(
+    files: "ParquetStore", system: SystemSpec, source: str, batch: str
+) -> tuple["Frames", "Frames", list[str]]:
+    """A sound batch of samples without probes, those of its frames that hold all atoms, and the data keys of both.
+
+    Raises:
+        StorageError: the batch failed its checks.
+    """
+    samples = files.read_frames(system.name, source, sound_batches(files, system, source, [batch]))
+    samples = samples.select(~samples.probe)
+    keys, stored = [f"{system.name}/{source}/{batch}"], snapshot_stage(source)
+    if batch not in files.batches(system.name, stored):
+        return samples, samples, keys
+    return samples, files.read_frames(system.name, stored, [batch]), [*keys, f"{system.name}/{stored}/{batch}"]
 
 
 def mapped(metadata: FileMetadata, system: SystemSpec) -> FileMetadata:

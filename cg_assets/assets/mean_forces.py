@@ -5,15 +5,13 @@ import time
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.forces import mapped
+from cg_assets.assets.forces import mapped, read_samples
 from cg_assets.assets.stage import (
     asset_key,
     mark_failed,
     picture,
     provenance,
     record_in_catalogue,
-    snapshot_stage,
-    sound_batches,
     with_file,
 )
 from cg_assets.automation import batches_of
@@ -54,12 +52,7 @@ def build_mean_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         seed = seed_of(system.name, stage, batch)
         started = time.monotonic()
         files = store.open()
-        samples = files.read_frames(system.name, source, sound_batches(files, system, source, [batch]))
-        samples = samples.select(~samples.probe)
-        read, whole, stored = [f"{system.name}/{source}/{batch}"], samples, snapshot_stage(source)
-        if batch in files.batches(system.name, stored):
-            whole = files.read_frames(system.name, stored, [batch])
-            read.append(f"{system.name}/{stored}/{batch}")
+        samples, whole, read = read_samples(files, system, source, batch)
         upstream = files.upstream(*read)
         sections = ("model", "temperature", "mapping", section, f"sampling.mean_forces.{stage.removesuffix('_forces')}")
         identity = f"{system.hash_of(*sections)}{upstream}"
