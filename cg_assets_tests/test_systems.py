@@ -108,6 +108,7 @@ UMBRELLA = {"type": "umbrella", "centers": [{"phi": -1.0}, {"phi": 1.0}], "force
         ),
         ("capped_alanine_implicit", put("sampling.biased.bias.width", {"phi": 0.3}), ["width", "psi"]),
         ("capped_alanine_implicit", put("sampling.unbiased.starts", "equilibrium"), ["equilibrium", "model potential"]),
+        ("capped_alanine_implicit", put("sampling.biased.starts", [{"phi": 1.0}]), ["biased.starts", "probe"]),
     ],
 )
 def test_wrong_fields_are_named(own_system, base, change, words):

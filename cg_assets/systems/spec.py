@@ -706,6 +706,13 @@ class SystemSpec(Strict):
             if set(point) != start_names and reduced:
                 raise ValueError(f"{where}.starts: {point} must give each of {sorted(start_names)}")
             self._check_known(f"{where}.starts", set(point), start_names)
+        if where.startswith("sampling.") and plan.bias is not None and plan.starts != "equilibrium":
+            taken = len(plan.starts[: plan.replicas]) + (len(plan.probe.starts) if plan.probe else 0)
+            if taken < 2:
+                raise ValueError(
+                    f"{where}.starts names one start state for {plan.replicas} replicas, but conditional equilibration "
+                    "is judged by comparing replicas from different starts; give at least two, or a probe"
+                )
         match plan.bias:
             case StaticBias(expression=expression):
                 used = parse_expression(expression).names
