@@ -34,6 +34,9 @@ MAX_STATISTICS = 4_000_000
 MAX_CHIRAL_BEADS = 16
 """Up to this many unlike beads, all sets of four are searched for centres that keep their handedness."""
 
+FLAT_ENERGY = 50.0
+"""Least energy of a wall where its centre is flat [k_B T]: not even hot replicas change hands."""
+
 EVALUATION_BATCH = 256
 """Frames evaluated at once without gradients; larger temporaries leave the cache (200 frames ran 1.8 x faster a
 frame than 400)."""
@@ -407,7 +410,7 @@ class MessagePassing(torch.nn.Module):
             self._fit_volumes(positions)
 
     def _fit_volumes(self, positions: Tensor) -> None:
-        """Walls of sets of four beads that keep their handedness; stiffness as for distances."""
+        """Walls of sets of four beads that keep their handedness; stiffness as for distances, but closed when flat."""
         for index, four in enumerate(self.fours):
             volume = _volumes(positions.to(self.mean).permute(1, 2, 0), four[None])[0][0]
             size = volume.abs()
@@ -415,7 +418,8 @@ class MessagePassing(torch.nn.Module):
                 continue
             edge = size.kthvalue(max(1, len(size) // 100)).values - size.min()
             self.volume_low[index] = size.min()
-            self.volume_stiffness[index] = (0.55 * edge).clamp_min(1e-3 * size.std()).pow(-2)
+            as_for_distances = (0.55 * edge).clamp_min(1e-3 * size.std()).pow(-2)
+            self.volume_stiffness[index] = torch.maximum(as_for_distances, 2.0 * FLAT_ENERGY / size.min().square())
 
     def _place_basis(self, kind: int, low: Tensor, high: Tensor) -> None:
         count = self.centers.shape[1]
