@@ -1,11 +1,15 @@
 """OpenMM sampling: unbiased forces, exact biases, exact resumption, correct temperature."""
 
+from dataclasses import replace
+
 import numpy as np
 import openmm
 import pytest
 from openmm import app, unit
 from scipy.special import rel_entr
 
+from cg_assets.analysis.figures import equilibration_figure
+from cg_assets.analysis.labels import check_equilibration
 from cg_assets.errors import SamplingError
 from cg_assets.frames import Frames
 from cg_assets.sampling.biases import bias_from_definition
@@ -204,6 +208,26 @@ def test_umbrella_windows_hold_their_replicas(system):
         assert 0.04 < difference.std() < 0.15
     psi = frames.collective_variables["psi"][frames.window == 1]
     assert abs(psi.mean() - 2.0) < 0.15
+
+
+def test_replicas_of_a_window_come_from_different_starts_and_are_compared(system):
+    """Windows that never overlap are judged; a force that remembers the start is found."""
+    starts = [{"phi": -1.4, "psi": 2.6}, {"phi": -1.4, "psi": -0.3}]
+    plan = make_plan(UMBRELLA, replicas=6, duration=20.0, burn_in=2.0, frame_interval=0.02, starts=starts)
+    assert [plan.start_of(replica) for replica in range(6)] == [0, 1, 0, 1, 0, 1]
+    even = make_plan(UMBRELLA | {"centers": UMBRELLA["centers"][:2]}, replicas=4, starts=starts)
+    assert [even.start_of(replica) for replica in range(4)] == [0, 1, 1, 0]
+    frames = run(MoleculeSampler(system, plan, seed=9))
+    result = check_equilibration(system, plan, frames)
+    assert result.passed and len(result.bins.shape) == 1 and result.coverage > 0.3, result.reason
+    axis = frames.positions[:, 4] - frames.positions[:, 16]
+    pull = 1500.0 * (frames.start == 1)[:, None] * axis / np.linalg.norm(axis, axis=1, keepdims=True)
+    forces = frames.forces.copy()
+    forces[:, 4] += pull
+    forces[:, 16] -= pull
+    assert check_equilibration(system, plan, replace(frames, forces=forces)).verdict == "failed"
+    picture = equilibration_figure(system, plan, result)
+    assert picture.startswith(b"\x89PNG")
 
 
 def test_kinetic_temperature_is_right_with_its_error(system):

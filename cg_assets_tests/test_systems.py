@@ -48,6 +48,16 @@ def put(path, value):
 
 
 UMBRELLA = {"type": "umbrella", "centers": [{"phi": -1.0}, {"phi": 1.0}], "force_constant": 50.0}
+WINDOWS = {
+    "replicas": 2,
+    "starts": [{"phi": -1.0}, {"phi": 1.0}],
+    "timestep": 0.004,
+    "friction": 1.0,
+    "burn_in": 4,
+    "duration": 40,
+    "frame_interval": 0.04,
+    "bias": UMBRELLA,
+}
 
 
 @pytest.mark.parametrize(
@@ -109,6 +119,11 @@ UMBRELLA = {"type": "umbrella", "centers": [{"phi": -1.0}, {"phi": 1.0}], "force
         ("capped_alanine_implicit", put("sampling.biased.bias.width", {"phi": 0.3}), ["width", "psi"]),
         ("capped_alanine_implicit", put("sampling.unbiased.starts", "equilibrium"), ["equilibrium", "model potential"]),
         ("capped_alanine_implicit", put("sampling.biased.starts", [{"phi": 1.0}]), ["biased.starts", "probe"]),
+        (
+            "capped_alanine_implicit",
+            put("sampling.further", {"umbrella": WINDOWS}),
+            ["further.umbrella.replicas", "2 windows", "at least two to each"],
+        ),
     ],
 )
 def test_wrong_fields_are_named(own_system, base, change, words):

@@ -13,7 +13,7 @@ from cg_assets.analysis.equilibration import ConditionalEquilibration
 from cg_assets.analysis.estimates import Estimate
 from cg_assets.analysis.evaluation import MAX_BOND_DIVERGENCE, UNBIASED, EvaluationResult
 from cg_assets.analysis.label_errors import LabelErrors
-from cg_assets.analysis.labels import LabelNoise
+from cg_assets.analysis.labels import LabelNoise, compares_windows
 from cg_assets.analysis.learning_curves import PMF_ERROR, LearningPoint, mean_curve
 from cg_assets.analysis.plots import Curve
 from cg_assets.analysis.plots_samples import label_errors_plot, next_batch_plot
@@ -21,7 +21,7 @@ from cg_assets.analysis.reference import Reference
 from cg_assets.frames import Frames
 from cg_assets.sampling.next_batch import Proposal
 from cg_assets.simulation.run import CGSimulationResult
-from cg_assets.systems.spec import LinearMapping, QuadratureReference, SystemSpec, Torsion
+from cg_assets.systems.spec import LinearMapping, QuadratureReference, SamplingPlan, SystemSpec, Torsion
 from cg_assets.units import unit
 
 _FIGURES_OF_MERIT = ["PMF error", "JSD", "barrier", "free energy"]
@@ -53,14 +53,16 @@ def sampling_figure(system: SystemSpec, frames: Frames) -> bytes:
     )
 
 
-def equilibration_figure(system: SystemSpec, result: ConditionalEquilibration) -> bytes:
+def equilibration_figure(system: SystemSpec, plan: SamplingPlan, result: ConditionalEquilibration) -> bytes:
     """The conditional-equilibration check of a biased batch."""
-    names = system.variable_names[:2]
+    names, units = system.variable_names[:2], _variable_units(system, system.variable_names[:2])
+    if compares_windows(plan):
+        names, units = ["bin of a window"], [""]
     force = unit("force", system.units) if system.units == "reduced" else "kJ/mol per unit of the variable"
     return plots.equilibration_plot(
         result,
         variables=names,
-        variable_units=_variable_units(system, names),
+        variable_units=units,
         force_unit=force,
         title=f"{system.title}: conditional equilibration",
     )

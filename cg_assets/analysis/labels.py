@@ -154,7 +154,9 @@ def check_equilibration(system: SystemSpec, plan: SamplingPlan, frames: Frames) 
     """Do replicas from different starts agree on the mean forces?
 
     Replicas drawn from the exact density of a static bias need not forget where they started, for together they are in
-    equilibrium from the first frame on; of them the first and the second half in time are compared.
+    equilibrium from the first frame on; of them the first and the second half in time are compared. Replicas in
+    umbrella windows are compared in bins of the collective variables within each window, numbered in one row, for bins
+    that windows fill from different sides would differ; others in the bins alone.
 
     Args:
         system: the system.
@@ -174,12 +176,31 @@ def check_equilibration(system: SystemSpec, plan: SamplingPlan, frames: Frames) 
         bins = Bins.between([_limits(system, name) for name in names], 12) if len(names) == 2 else None
     exact_starts = plan.starts == "equilibrium" and not isinstance(plan.bias, MetadynamicsBias)
     group = halves_in_time(frames.replica, frames.time) if exact_starts else frames.start
+    if compares_windows(plan) and frames.window is not None:
+        fine = Bins.between([_extent(system, name, frames) for name in names[:2]], 12)
+        inside, _ = fine.locate(variables[:, :2])
+        _, cell = np.unique(frames.window.astype(np.int64) * fine.size + inside, return_inverse=True)
+        number = int(cell.max()) + 1
+        variables, bins = cell[:, None].astype(np.float64), Bins.between([(-0.5, number - 0.5)], number)
     return conditional_equilibration(variables[:, :2], forces, group, frames.replica, frames.time, bins=bins)
+
+
+def compares_windows(plan: SamplingPlan) -> bool:
+    """Whether the check compares replicas within umbrella windows."""
+    return plan.windows > 1 and plan.starts != "equilibrium"
 
 
 def _slice(members: np.ndarray, frames: Frames) -> np.ndarray:
     """Total force on the atoms of each bead: any label will do to compare replicas with each other."""
     return np.matmul(members.astype(np.float64), np.asarray(frames.forces, dtype=np.float64))
+
+
+def _extent(system: SystemSpec, name: str, frames: Frames) -> tuple[float, float]:
+    """Range of a collective variable, or of the frames along the coordinate of a model potential."""
+    if name in system.collective_variables:
+        return _limits(system, name)
+    values = frames.collective_variables[name]
+    return float(values.min()), float(values.max()) + 1e-6
 
 
 def _limits(system: SystemSpec, name: str) -> tuple[float, float]:

@@ -93,7 +93,7 @@ def build_samples(system: SystemSpec, labels: str) -> dg.AssetsDefinition:
         figures = {"figure": picture(sampling_figure(system, frames), "sampled collective variables")}
         if equilibration is not None:
             figures["conditional_equilibration"] = picture(
-                equilibration_figure(system, equilibration), "mean forces of replicas from different starts"
+                equilibration_figure(system, plan, equilibration), "mean forces of replicas from different starts"
             )
         time_unit = unit("time", system.units)
         return dg.MaterializeResult(

@@ -206,7 +206,7 @@ class ModelPotentialSampler:
             n_starts = int(start.max()) + 1
         else:
             listed = np.array([[entry[name] for name in names] for entry in plan.starts])
-            start = np.arange(self._n_main) % len(listed)
+            start = np.array([plan.start_of(replica) for replica in range(self._n_main)])
             points, n_starts = listed[start], len(listed)
         groups = [points]
         if plan.probe:
@@ -263,8 +263,7 @@ class ModelPotentialSampler:
             first += len(points)
 
     def _window(self, replica: NDArray) -> NDArray[np.int32]:
-        windows = len(self._plan.bias.centers) if isinstance(self._plan.bias, UmbrellaBias) else 1
-        return (replica % windows).astype(np.int32)
+        return (replica % self._plan.windows).astype(np.int32)
 
     def _frozen_bias(self) -> Bias | None:
         return self._hills.bias() if self._hills else self._bias

@@ -82,13 +82,13 @@ class MoleculeSampler:
         )
         probe = plan.probe or Probe.model_construct(replicas=0, starts=[])
         starts = [*plan.starts, *probe.starts]
-        self._start_of = [replica % len(plan.starts) for replica in range(plan.replicas)]
+        self._start_of = [plan.start_of(replica) for replica in range(plan.replicas)]
         self._start_of += [len(plan.starts) + replica % len(probe.starts) for replica in range(probe.replicas)]
         self._starts = starts
         self._walkers = list(range(plan.replicas))
         self._replicas = list(range(plan.replicas + probe.replicas))
         bias = plan.bias
-        self._windows = [i % len(bias.centers) for i in self._replicas] if isinstance(bias, UmbrellaBias) else None
+        self._windows = [i % plan.windows for i in self._replicas] if isinstance(bias, UmbrellaBias) else None
         self._grid: DepositedGrid | None = None
         if isinstance(bias, DepositedBias):
             self._grid = deposited_grid(self._variables, bias, system.thermal_energy)

@@ -29,8 +29,7 @@ def preparation_time(plan: SamplingPlan) -> float:
     starts = plan.starts[: plan.replicas] + (plan.probe.starts[: plan.probe.replicas] if plan.probe else [])
     reached = sum(1 for targets in starts if targets)
     if isinstance(plan.bias, UmbrellaBias | AdaptiveBias):
-        windows = len(plan.bias.centers) if isinstance(plan.bias, UmbrellaBias) else plan.bias.windows
-        reached += len({(replica % len(plan.starts), replica % windows) for replica in range(plan.replicas)})
+        reached += len({(plan.start_of(replica), replica % plan.windows) for replica in range(plan.replicas)})
     return reached * 2 * _STAGES * _STEPS_PER_STAGE * min(plan.timestep, _LONGEST_TIMESTEP)
 
 

@@ -289,6 +289,21 @@ class SamplingPlan(Strict):
         return self
 
     @property
+    def windows(self) -> int:
+        """Number of umbrella windows; 1 for other biases."""
+        match self.bias:
+            case UmbrellaBias(centers=centers):
+                return len(centers)
+            case AdaptiveBias(windows=windows):
+                return windows
+        return 1
+
+    def start_of(self, replica: int) -> int:
+        """Number of the start state of a replica: in turn, and another one for the next replica of the same window."""
+        starts = len(self.starts) if isinstance(self.starts, list) else 1
+        return (replica % self.windows + replica // self.windows) % starts
+
+    @property
     def frame_steps(self) -> int:
         """Steps between two frames."""
         return round(self.frame_interval / self.timestep)
@@ -707,12 +722,7 @@ class SystemSpec(Strict):
                 raise ValueError(f"{where}.starts: {point} must give each of {sorted(start_names)}")
             self._check_known(f"{where}.starts", set(point), start_names)
         if where.startswith("sampling.") and plan.bias is not None and plan.starts != "equilibrium":
-            taken = len(plan.starts[: plan.replicas]) + (len(plan.probe.starts) if plan.probe else 0)
-            if taken < 2:
-                raise ValueError(
-                    f"{where}.starts names one start state for {plan.replicas} replicas, but conditional equilibration "
-                    "is judged by comparing replicas from different starts; give at least two, or a probe"
-                )
+            self._check_comparable(where, plan)
         match plan.bias:
             case StaticBias(expression=expression):
                 used = parse_expression(expression).names
@@ -726,9 +736,9 @@ class SystemSpec(Strict):
             case UmbrellaBias(centers=centers):
                 for center in centers:
                     self._check_known(f"{where}.bias.centers", set(center), known)
-                if plan.replicas % len(centers):
+                if plan.replicas % plan.windows:
                     raise ValueError(
-                        f"{where}.replicas {plan.replicas} is not a multiple of the {len(centers)} umbrella windows"
+                        f"{where}.replicas {plan.replicas} is not a multiple of the {plan.windows} umbrella windows"
                     )
             case DepositedBias() | AdaptiveBias() as bias:
                 if isinstance(bias, OpesBias):
@@ -744,6 +754,23 @@ class SystemSpec(Strict):
                     angular = isinstance(self.collective_variables.get(name), Torsion)
                     if not angular and name not in bias.grid_range:
                         raise ValueError(f"{where}.bias.grid_range lacks {name}; give its lower and upper limit")
+
+    @staticmethod
+    def _check_comparable(where: str, plan: SamplingPlan) -> None:
+        """Conditional equilibration is judged by comparing replicas from different starts, in each window."""
+        if plan.probe:
+            return
+        if len(plan.starts[: plan.replicas]) < 2:
+            raise ValueError(
+                f"{where}.starts names one start state for {plan.replicas} replicas, but conditional equilibration is "
+                "judged by comparing replicas from different starts; give at least two, or a probe"
+            )
+        if plan.windows > 1 and plan.replicas < 2 * plan.windows:
+            raise ValueError(
+                f"{where}.replicas is {plan.replicas} for {plan.windows} windows, but conditional equilibration is "
+                "judged by comparing replicas from different starts in each window; give at least two to each, of half "
+                "the duration"
+            )
 
     def _check_opes(self, where: str, bias: OpesBias) -> None:
         if isinstance(self.model, ModelPotential):
