@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.analysis.estimates import Estimate
+from cg_assets.analysis.estimates import Estimate, effective_samples
 from cg_assets.analysis.labels import bin_model_labels
 from cg_assets.analysis.metrics import (
     barrier_height,
@@ -330,7 +330,7 @@ def _committee_scatter(
         weights = np.exp(reduced.min() - reduced) * (1.0 if before is None else before)
         moved = _surface(system, reference, frames, weights)
         errors.append(squared_log_error(moved.probability, surface.probability))
-        shares.append(float(weights.sum() ** 2 / (weights**2).sum() / len(weights)))
+        shares.append(effective_samples(weights) / len(weights))
         for name, basin in system.evaluation.basins.items():
             found = basin_free_energy(
                 variables,

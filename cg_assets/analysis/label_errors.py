@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cg_assets.analysis.clusters import Bins, binned_means, cluster_frames
 from cg_assets.analysis.collective_variables import projected_forces
+from cg_assets.analysis.estimates import effective_samples
 from cg_assets.analysis.surfaces import bias_weights
 from cg_assets.frames import Frames
 from cg_assets.mapping.maps import build_map
@@ -100,7 +101,7 @@ def label_errors(system: SystemSpec, names: Sequence[str], bins: Bins, batches: 
         squares += spread
         energy = frames.bias_energy
         own = np.ones(len(index)) if energy is None else bias_weights(energy, system.thermal_energy)
-        kish += float(own.sum() ** 2 / (own**2).sum())
+        kish += effective_samples(own)
         total += len(own)
         own = own / own.sum() * len(own)
         weight += np.bincount(index[index >= 0], own[index >= 0], minlength=bins.size)

@@ -17,7 +17,7 @@ from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.maps import build_map
 from cg_assets.mapping.run import other_force_maps
 from cg_assets.progress import Progress
-from cg_assets.systems.spec import LinearMapping, MetadynamicsBias, SamplingPlan, SystemSpec, Torsion
+from cg_assets.systems.spec import DepositedBias, LinearMapping, SamplingPlan, SystemSpec, Torsion
 from cg_assets.units import unit
 
 LABEL_BINS = 200
@@ -174,7 +174,7 @@ def check_equilibration(system: SystemSpec, plan: SamplingPlan, frames: Frames) 
         beads = cg_map.apply(frames.positions.astype(np.float64))
         forces = projected_forces(system, cg_map, beads, _slice(cg_map.matrix != 0, frames))
         bins = Bins.between([_limits(system, name) for name in names], 12) if len(names) == 2 else None
-    exact_starts = plan.starts == "equilibrium" and not isinstance(plan.bias, MetadynamicsBias)
+    exact_starts = plan.starts == "equilibrium" and not isinstance(plan.bias, DepositedBias)
     group = halves_in_time(frames.replica, frames.time) if exact_starts else frames.start
     if compares_windows(plan) and frames.window is not None:
         fine = Bins.between([_extent(system, name, frames) for name in names[:2]], 12)

@@ -126,8 +126,7 @@ def time_of(system: SystemSpec, labels: str, part: Part, n_frames: int) -> float
     prepared = preparation_time(plan) if system.units == "molar" else 0.0
     sampled = prepared + plan.total_time - plan.replicas * (plan.duration - kept)
     if labels in (means := system.sampling.by_mean_force_labels()):
-        mean_force, _ = means[labels]
-        sampled += n_frames * (mean_force.relaxation + mean_force.duration)
+        sampled += n_frames * means[labels][0].time_each
     return sampled
 
 

@@ -188,25 +188,45 @@ def conditional_noise(forces: ArrayLike, unit: str = "") -> ConditionalNoise:
         raise ValueError(
             f"forces have shape {samples.shape}; they must be (n_configurations, n_samples >= 4, n_beads, dimension)"
         )
-    n_configurations, n_samples, n_beads = samples.shape[:3]
+    n_samples = samples.shape[1]
     tau = autocorrelation_time(samples.transpose(0, 2, 3, 1).reshape(-1, n_samples))
     effective = max(2.0, n_samples / (2.0 * tau))
     variance = samples.var(axis=1) / (1.0 - 1.0 / effective)
-    per_configuration = variance.mean(axis=(1, 2))
     per_bead = variance.mean(axis=2)
-    scale = math.sqrt(n_configurations)
-    known = n_configurations > 1
+    return noise_of_labels(per_bead, samples.mean(axis=1), per_bead / effective, tau, effective, unit)
+
+
+def noise_of_labels(
+    variance: FloatArray,
+    mean_force: FloatArray,
+    mean_force_variance: FloatArray,
+    tau: float,
+    effective_samples: float,
+    unit: str,
+) -> ConditionalNoise:
+    """The noise of labels from the variance of each.
+
+    Args:
+        variance: `(n_configurations, n_beads)` variance of a label's component, of single forces or of means.
+        mean_force: `(n_configurations, n_beads, dimension)` conditional mean.
+        mean_force_variance: `(n_configurations, n_beads)` squared standard error of its components.
+        tau: autocorrelation time of the forces at fixed beads [samples].
+        effective_samples: independent forces at each configuration.
+        unit: unit of the squared force.
+    """
+    per_configuration, scale = variance.mean(axis=1), math.sqrt(len(variance))
+    known = len(variance) > 1
     return ConditionalNoise(
         noise_floor=Estimate(
             float(per_configuration.mean()),
             float(per_configuration.std(ddof=1) / scale) if known else math.nan,
             unit,
         ),
-        bead_noise_floor=per_bead.mean(axis=0),
-        bead_standard_error=per_bead.std(axis=0, ddof=1) / scale if known else np.full(n_beads, np.nan),
-        mean_force=samples.mean(axis=1),
-        mean_force_variance=per_bead / effective,
+        bead_noise_floor=variance.mean(axis=0),
+        bead_standard_error=variance.std(axis=0, ddof=1) / scale if known else np.full(variance.shape[1], np.nan),
+        mean_force=mean_force,
+        mean_force_variance=mean_force_variance,
         autocorrelation_time=tau,
-        effective_samples=effective,
-        resolved=effective > 2.0,
+        effective_samples=effective_samples,
+        resolved=effective_samples > 2.0,
     )

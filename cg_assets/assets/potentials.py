@@ -147,12 +147,12 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
 def checkpoint_path(folder: Path, *identity: Any) -> Path:
     """Where an unfinished training keeps its state; another data set or other settings have another file.
 
-    Checkpoints of other trainings of this stage are removed.
+    Checkpoints of other trainings of this stage are removed; those of the same training's committee lie beside it.
     """
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
     path = folder / f".checkpoint-{digest}.pt"
     folder.mkdir(parents=True, exist_ok=True)
     for other in folder.glob(".checkpoint-*.pt"):
-        if other != path:
+        if not other.name.startswith(path.stem):
             other.unlink(missing_ok=True)
     return path

@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.analysis.estimates import Estimate
-from cg_assets.analysis.noise import ConditionalNoise, conditional_noise
+from cg_assets.analysis.labels import squared_force_unit
+from cg_assets.analysis.noise import conditional_noise, noise_of_labels
 from cg_assets.errors import SamplingError
 from cg_assets.frames import Frames
 from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.maps import build_map
 from cg_assets.mapping.run import map_frames
 from cg_assets.sampling.conditional import FixedBeads
-from cg_assets.sampling.platforms import seconds_per_step, thread_limit
+from cg_assets.sampling.platforms import seconds_per_step
 from cg_assets.systems.builders import build_molecule
 from cg_assets.systems.spec import MeanForcePlan, SamplingPlan, SystemSpec
-from cg_assets.units import unit
 
 _PIECE_SECONDS = 30.0
 _MAX_PIECES = 90
+_LEAST_PIECE = 16
+"""Configurations in a piece, at least, for many processes to share. Pieces must not depend on the machine: the variance
+of the labels rests on the correlation time of a piece."""
 
 
 class MeanForceSampler:
@@ -64,17 +66,17 @@ class MeanForceSampler:
                 f"{len(whole)} frames with all atoms; sample the batch again"
             )
         self._chosen = whole.select(_evenly(whole, mean_force.configurations))
-        self._system, self._plan, self._force_map, self._seed = system, mean_force, force_map, seed
+        self._system, self._plan, self._force_map = system, mean_force, force_map
         molecule = build_molecule(system)
         self._stored = molecule.stored
         self._beads = FixedBeads(
             system, build_map(system), self._chosen.positions, source.timestep, source.friction, seed
         )
-        steps = (mean_force.relaxation + mean_force.duration) / source.timestep
+        steps = mean_force.time_each / source.timestep
         seconds = steps * seconds_per_step(molecule.n_atoms, molecule.box is not None)
-        per_piece = max(_PIECE_SECONDS / seconds, mean_force.configurations / _MAX_PIECES)
-        n_processes = thread_limit()
-        self._per_piece = math.ceil(per_piece / n_processes) * n_processes
+        self._per_piece = math.ceil(
+            max(_PIECE_SECONDS / seconds, mean_force.configurations / _MAX_PIECES, _LEAST_PIECE)
+        )
         self.n_chunks = math.ceil(mean_force.configurations / self._per_piece)
         self._next = 0
         n_beads = len(force_map.matrix)
@@ -117,12 +119,11 @@ class MeanForceSampler:
 
     def state(self) -> dict[str, NDArray]:
         """How far it is, and the labels so far."""
-        return {"next": np.array(self._next), "per_piece": np.array(self._per_piece)} | self._done
+        return {"next": np.array(self._next)} | self._done
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on after the last stored piece, in pieces of the same size."""
-        self._next, self._per_piece = int(state["next"]), int(state["per_piece"])
-        self.n_chunks = math.ceil(len(self._chosen) / self._per_piece)
+        """Go on after the last stored piece."""
+        self._next = int(state["next"])
         self._done = {name: state[name] for name in self._done}
 
     def snapshots(self) -> None:
@@ -131,23 +132,9 @@ class MeanForceSampler:
     def summary(self) -> dict[str, Any]:
         """Simulated time [ps], and the noise of the labels as a ConditionalNoise: that of the means."""
         variance, effective = self._done["variance"], float(self._done["effective"].mean())
-        count, per_configuration = len(variance), variance.mean(axis=1)
-        known = count > 1
-        noise = ConditionalNoise(
-            noise_floor=Estimate(
-                float(per_configuration.mean()),
-                float(per_configuration.std(ddof=1)) / math.sqrt(count) if known else math.nan,
-                f"({unit('force', self._system.units)})²",
-            ),
-            bead_noise_floor=variance.mean(axis=0),
-            bead_standard_error=variance.std(axis=0, ddof=1) / math.sqrt(count) if known else variance[0] * math.nan,
-            mean_force=self._done["mean_force"],
-            mean_force_variance=variance,
-            autocorrelation_time=self._plan.samples / (2.0 * effective),
-            effective_samples=effective,
-            resolved=effective > 2.0,
-        )
-        return {"sampled_time": self._plan.total_time, "noise": noise}
+        tau, unit = self._plan.samples / (2.0 * effective), squared_force_unit(self._system)
+        noise = noise_of_labels(variance, self._done["mean_force"], variance, tau, effective, unit)
+        return {"sampled_time": self._plan.configurations * self._plan.time_each, "noise": noise}
 
     def close(self) -> None:
         """End the worker processes."""

@@ -206,7 +206,7 @@ class ModelPotentialSampler:
             n_starts = int(start.max()) + 1
         else:
             listed = np.array([[entry[name] for name in names] for entry in plan.starts])
-            start = np.array([plan.start_of(replica) for replica in range(self._n_main)])
+            start = plan.start_of(np.arange(self._n_main))
             points, n_starts = listed[start], len(listed)
         groups = [points]
         if plan.probe:

@@ -196,24 +196,19 @@ class MoleculeSampler:
         n_times = whole["positions"].shape[1]
         n_total = len(walkers) * n_times
 
-        def column(name: str) -> NDArray | None:
-            if name not in whole:
-                return None
+        def flat(name: str) -> NDArray:
             return whole[name][walkers].reshape(n_total, *whole[name].shape[2:])
 
-        positions = column("positions")
-        if positions is None:
-            return None
         window = None if self._windows is None else np.array(self._windows, dtype=np.int32)[walkers]
         return Frames(
-            positions=positions,
+            positions=flat("positions"),
             time=np.tile((self._snapshot_frames[:n_times] + 1) * self._plan.frame_interval, len(walkers)),
             replica=np.repeat(np.array(walkers, dtype=np.int32), n_times),
             temperature=np.full(n_total, self._system.temperature),
             start=np.repeat(np.array(self._start_of, dtype=np.int32)[walkers], n_times),
             probe=np.zeros(n_total, dtype=bool),
             window=None if window is None else np.repeat(window, n_times),
-            bias_energy=column("bias_energy"),
+            bias_energy=flat("bias_energy") if "bias_energy" in whole else None,
             box=np.full((n_total, 3), self.molecule.box, dtype=np.float32) if self.molecule.box else None,
         )
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,11 @@ from cg_assets.errors import ExpressionError
 from cg_assets.systems.expressions import parse_expression
 from cg_assets.units import UnitSystem, thermal_energy
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_Numbers = TypeVar("_Numbers", int, "NDArray[np.int64]")
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 AtomName = Annotated[str, Field(pattern=r"^[0-9]+:[A-Za-z0-9'*]+$")]
 """An atom as `residue number:atom name`, residues counted from 1."""
@@ -253,6 +258,10 @@ class Probe(Strict):
     starts: list[StartPoint] = Field(min_length=1)
 
 
+def _is_multiple(value: float, part: float) -> bool:
+    return abs(value / part - round(value / part)) <= 1e-6
+
+
 class SamplingPlan(Strict):
     """How one batch of frames is sampled. All times [ps, or reduced]."""
 
@@ -274,15 +283,15 @@ class SamplingPlan(Strict):
     def _whole_steps(self) -> SamplingPlan:
         for name in ("duration", "frame_interval", "burn_in"):
             value = getattr(self, name)
-            if abs(value / self.timestep - round(value / self.timestep)) > 1e-6:
+            if not _is_multiple(value, self.timestep):
                 raise ValueError(f"{name} {value} is not a whole number of timesteps of {self.timestep}")
         if isinstance(self.bias, DepositedBias):
             pace, deposition = self.bias.pace, self.bias.deposition
-            if abs(pace / self.timestep - round(pace / self.timestep)) > 1e-6:
+            if not _is_multiple(pace, self.timestep):
                 raise ValueError(f"bias.pace {pace} is not a whole number of timesteps of {self.timestep}")
-            if abs(deposition / pace - round(deposition / pace)) > 1e-6:
+            if not _is_multiple(deposition, pace):
                 raise ValueError(f"bias.deposition {deposition} is not a whole number of paces of {pace}")
-        if abs(self.duration / self.frame_interval - round(self.duration / self.frame_interval)) > 1e-6:
+        if not _is_multiple(self.duration, self.frame_interval):
             raise ValueError(f"duration {self.duration} is not a whole number of frame intervals {self.frame_interval}")
         if self.starts == []:
             raise ValueError("starts is empty; name at least one start state")
@@ -298,8 +307,8 @@ class SamplingPlan(Strict):
                 return windows
         return 1
 
-    def start_of(self, replica: int) -> int:
-        """Number of the start state of a replica: in turn, and another one for the next replica of the same window."""
+    def start_of(self, replica: _Numbers) -> _Numbers:
+        """Number of the start state of replicas: in turn, and another one for the next replica of the same window."""
         starts = len(self.starts) if isinstance(self.starts, list) else 1
         return (replica % self.windows + replica // self.windows) % starts
 
@@ -347,9 +356,9 @@ class MeanForcePlan(Strict):
         return round(self.duration / self.interval)
 
     @property
-    def total_time(self) -> float:
-        """Simulated time of all configurations, without that of the plan they come from [ps]."""
-        return self.configurations * (self.relaxation + self.duration)
+    def time_each(self) -> float:
+        """Simulated time of a configuration [ps]."""
+        return self.relaxation + self.duration
 
 
 class Sampling(Strict):
@@ -386,9 +395,9 @@ class Sampling(Strict):
         plan = plans[mean_force.of]
         for name in ("relaxation", "interval"):
             value = getattr(mean_force, name)
-            if abs(value / plan.timestep - round(value / plan.timestep)) > 1e-6:
+            if not _is_multiple(value, plan.timestep):
                 raise ValueError(f"{where}.{name} {value} is not a whole number of timesteps of {plan.timestep}")
-        if abs(mean_force.duration / mean_force.interval - mean_force.samples) > 1e-6 or mean_force.samples < 4:
+        if not _is_multiple(mean_force.duration, mean_force.interval) or mean_force.samples < 4:
             raise ValueError(
                 f"{where}.duration {mean_force.duration} is not a whole number, of at least 4, of intervals of "
                 f"{mean_force.interval}"
