@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
-from cg_assets.systems.spec import LinearMapping, SamplingPlan, SystemSpec
+from cg_assets.systems.spec import FlowKernel, LinearMapping, NoiseKernel, SamplingPlan, SystemSpec
 from cg_assets.units import unit
 
 if TYPE_CHECKING:
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from cg_assets.analysis.evaluation import EvaluationResult
     from cg_assets.analysis.labels import LabelNoise
     from cg_assets.frames import Frames
+    from cg_assets.kernels.run import KernelReport
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.simulation.run import CGSimulationResult
     from cg_assets.training.loop import TrainingResult
 
 TEMPERATURE_Z = 5.0
 """Standard errors by which a kinetic temperature may miss its target, beyond the integrator's own 1 %."""
+MAX_STEIN_Z = 4.5
+"""Largest of 60 standard normal numbers that passes: right labels are above it once in 2,500 batches."""
+MAX_LOCAL_DIVERGENCE = 0.02
+"""Largest Jensen-Shannon divergence of bonds and 1-3 distances that passes."""
 
 
 def _spec(key: dg.AssetKey, name: str, description: str, blocking: bool = True) -> dg.AssetCheckSpec:
@@ -141,6 +146,42 @@ def judge_forces(
                 "unit": floor.unit,
                 "method": noise.method,
             },
+        ),
+    ]
+
+
+# --------------------------------------------------------------------------------------- kernels
+
+
+def kernel_specs(key: dg.AssetKey, kernel: NoiseKernel | FlowKernel) -> list[dg.AssetCheckSpec]:
+    """Checks of `<name>_kernel_forces`."""
+    flow = isinstance(kernel, FlowKernel)
+    return [
+        _spec(key, "finite", "Every bead position and force is a finite number."),
+        _spec(key, "stein_identity", "The labels have the mean force of the perturbed configurations as their mean."),
+        _spec(key, "local_geometry", "Bonds and 1-3 distances are distributed as in the data.", blocking=flow),
+    ]
+
+
+def judge_kernel(kernel: NoiseKernel | FlowKernel, frames: Frames, report: KernelReport) -> list[dg.AssetCheckResult]:
+    """Verdicts of the checks of one batch of perturbed frames, as it stands in its file.
+
+    Noise alone widens bonds, whatever one does: for a noise kernel that is a warning.
+    """
+    test, geometry = report.stein[report.chosen], report.geometry
+    widest = geometry.largest("bond", "1-3 distance")
+    return [
+        _finite(frames),
+        _result(
+            "stein_identity",
+            test.largest <= MAX_STEIN_Z,
+            {"largest_z": test.largest, "limit": MAX_STEIN_Z, "fields": len(test.z)},
+        ),
+        _result(
+            "local_geometry",
+            widest <= MAX_LOCAL_DIVERGENCE,
+            {"largest_divergence": widest, "limit": MAX_LOCAL_DIVERGENCE, "angles": geometry.largest("angle")},
+            warn=not isinstance(kernel, FlowKernel),
         ),
     ]
 

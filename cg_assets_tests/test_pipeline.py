@@ -65,7 +65,7 @@ PARENTS = {
 def materialize(system, folder, instance, batch="0000", stages=None):
     instance.add_dynamic_partitions(f"{system.name}_batches", [batch])
     batched = {stage for labels, (samples, _) in system.sampling.by_labels().items() for stage in (labels, samples)}
-    batched |= set(system.sampling.by_mean_force_labels())
+    batched |= {*system.sampling.by_mean_force_labels(), *system.by_kernel_labels()}
     return dg.materialize(
         build_assets({system.name: system}),
         instance=instance,

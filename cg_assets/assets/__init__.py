@@ -7,6 +7,7 @@ import dagster as dg
 from cg_assets.assets.comparison import build_comparison
 from cg_assets.assets.evaluations import build_evaluation, build_reference
 from cg_assets.assets.forces import build_forces
+from cg_assets.assets.kernels import build_flow_kernel, build_kernel_forces
 from cg_assets.assets.learning_curves import build_learning_curve
 from cg_assets.assets.mean_forces import build_mean_forces
 from cg_assets.assets.next_batch import build_next_batch_plan
@@ -14,7 +15,7 @@ from cg_assets.assets.potentials import build_potential
 from cg_assets.assets.samples import build_samples
 from cg_assets.assets.simulations import build_cg_simulation
 from cg_assets.systems import SystemSpec
-from cg_assets.systems.spec import AdaptiveBias
+from cg_assets.systems.spec import AdaptiveBias, FlowKernel
 
 
 def build_assets(systems: dict[str, SystemSpec]) -> list[dg.AssetsDefinition]:
@@ -26,6 +27,10 @@ def build_assets(systems: dict[str, SystemSpec]) -> list[dg.AssetsDefinition]:
             if isinstance(system.plan_of(labels).bias, AdaptiveBias):
                 assets.append(build_next_batch_plan(system, labels))
         assets += [build_mean_forces(system, labels) for labels in system.sampling.by_mean_force_labels()]
+        for labels, (name, kernel, _) in system.by_kernel_labels().items():
+            if isinstance(kernel, FlowKernel) and kernel.flow is None:
+                assets.append(build_flow_kernel(system, name))
+            assets.append(build_kernel_forces(system, labels))
         assets.append(build_reference(system))
         for potential in system.potentials:
             assets += [

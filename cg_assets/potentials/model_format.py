@@ -1,4 +1,4 @@
-"""A potential on disk: `config.json` (network config and metadata) and `weights.pt` (a state dict, no pickled code)."""
+"""A network on disk, a potential or the flow of a kernel: `config.json` and `weights.pt` (a state dict, no code)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FORMAT_VERSION = 1
 def save_potential(
     directory: Path, module: torch.nn.Module, config: dict[str, Any], metadata: dict[str, Any] | None = None
 ) -> None:
-    """Write a potential into a directory, which is made if needed; each file appears whole or not at all.
+    """Write a network into a directory, which is made if needed; each file appears whole or not at all.
 
     Args:
         directory: where the two files go.
         module: the network that `config` describes; its weights are stored as they are, on the CPU.
-        config: network config, from which `build_potential` builds the network again.
+        config: network config, from which `build_potential` or `build_flow` builds the network again.
         metadata: anything else worth keeping (JSON), under the key `metadata`.
 
     Raises:
@@ -53,13 +53,14 @@ def save_potential(
 
 
 def load_potential(directory: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Read a potential: the network, ready to evaluate, and its config with `metadata`.
+    """Read a potential or a flow: the network, ready to evaluate, and its config with `metadata`.
 
     Raises:
         StorageError: a file is missing or damaged, or weights and config do not belong together.
     """
     import torch
 
+    from cg_assets.kernels.flow_network import FLOWS, build_flow
     from cg_assets.potentials.networks import build_potential
 
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -69,7 +70,7 @@ def load_potential(directory: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
         config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
         if config.get("format_version") != FORMAT_VERSION:
             raise ValueError(f"format_version is {config.get('format_version')!r}; this code reads {FORMAT_VERSION}")
-        module = build_potential(config)
+        module = build_flow(config) if config["type"] in FLOWS else build_potential(config)
         module.load_state_dict(torch.load(directory / WEIGHTS_FILE, weights_only=True, map_location="cpu"))
     except Exception as error:
         raise StorageError(

@@ -5,25 +5,28 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 
-def output_signature(n_beads: int, dimension: int, committee: bool) -> Any:
+def output_signature(n_beads: int, dimension: int, names: Sequence[str]) -> Any:
     """Outputs only: MLflow would refuse doubles for floats, and drop optional inputs without an error.
 
     The model checks its inputs itself.
+
+    Args:
+        n_beads: number of beads.
+        dimension: Cartesian components of a bead.
+        names: of the outputs; an energy is one number a frame, all others are of the shape of the beads.
     """
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    kind, per_bead = np.dtype("float32"), (-1, n_beads, dimension)
-    outputs: list[Any] = [TensorSpec(kind, (-1,), name="energy"), TensorSpec(kind, per_bead, name="forces")]
-    if committee:
-        outputs.append(TensorSpec(kind, per_bead, name="force_deviation"))
+    shapes = {name: (-1,) if name == "energy" else (-1, n_beads, dimension) for name in names}
+    outputs: list[Any] = [TensorSpec(np.dtype("float32"), shape, name=name) for name, shape in shapes.items()]
     return ModelSignature(outputs=Schema(outputs))
 
 

@@ -30,7 +30,15 @@ CANDIDATE = "candidate"
 _PROCESS = "process"
 REQUIREMENTS = ["torch>=2.4", "numpy>=1.26,<3"]
 """What a registered model needs beside MLflow, which lists itself."""
-_POTENTIALS = Path(__file__).parent.parent / "potentials"
+_PACKAGE = Path(__file__).parent.parent
+_POTENTIAL_CODE = (_PACKAGE / "potentials" / "registered_model.py", _PACKAGE / "potentials" / "networks.py")
+_FLOW_CODE = (_PACKAGE / "kernels" / "registered_kernel.py", _PACKAGE / "kernels" / "flow_network.py")
+_FLOW_TYPES = {"coordinates", "distances"}
+_OPTIONAL = {
+    False: {"temperature": "(n_frames,), optional", "box": "(n_frames, 3), optional"},
+    True: {"seed": "a whole number, optional"},
+}
+"""Optional inputs of potentials and of flows."""
 
 
 class ModelTracking:
@@ -171,9 +179,8 @@ class ModelTracking:
         example_positions: NDArray,
         tags: Mapping[str, Any],
         metadata: Mapping[str, Any] | None = None,
-        networks_file: Path | None = None,
     ) -> str:
-        """Register a saved potential as a new version with the alias `candidate`; inside a training run.
+        """Register a saved potential or flow as a new version with the alias `candidate`; inside a training run.
 
         Args:
             model_directory: folder with `config.json` and `weights.pt`.
@@ -181,7 +188,6 @@ class ModelTracking:
             example_positions: `(n_frames, n_beads, dimension)`; fixes the model's number of beads and dimension.
             tags: dagster_run_id, asset_key, batches, upstream_data_versions, code_version; text or JSON-able.
             metadata: facts for users of the model, for example units and bead names.
-            networks_file: the networks to ship; by default this project's.
 
         Returns:
             The version.
@@ -195,31 +201,31 @@ class ModelTracking:
                 f"{registered_name}: example_positions have shape {example_positions.shape}; give "
                 "(n_frames, n_beads, dimension)"
             )
-        source = networks_file or _POTENTIALS / "networks.py"
-        for path in (Path(model_directory) / "config.json", Path(model_directory) / "weights.pt", source):
+        for path in (Path(model_directory) / "config.json", Path(model_directory) / "weights.pt"):
             if not path.is_file():
-                raise TrackingError(f"{registered_name}: no file {path}; save the potential before registering it")
+                raise TrackingError(f"{registered_name}: no file {path}; save the network before registering it")
+        config = json.loads((Path(model_directory) / "config.json").read_text(encoding="utf-8"))
+        is_flow = config["type"] in _FLOW_TYPES
+        code, source = _FLOW_CODE if is_flow else _POTENTIAL_CODE
         mlflow, client = self._connection.open()
         module = f"cg_networks_{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
         n_beads, dimension = example_positions.shape[1:]
-        committee = bool(json.loads((Path(model_directory) / "config.json").read_text()).get("committee"))
+        outputs = ["positions", "forces"] if is_flow else ["energy", "forces"]
+        outputs += ["force_deviation"] if config.get("committee") else []
         with tempfile.TemporaryDirectory() as scratch, self._connection.explained():
             shipped = shutil.copyfile(source, Path(scratch) / f"{module}.py")
             logged = mlflow.pyfunc.log_model(
                 name=registered_name.replace(".", "_"),
-                python_model=str(_POTENTIALS / "registered_model.py"),
+                python_model=str(code),
                 artifacts={"potential": str(model_directory)},
                 code_paths=[str(shipped)],
                 model_config={"networks_module": module, "n_beads": n_beads, "dimension": dimension},
-                signature=output_signature(n_beads, dimension, committee),
+                signature=output_signature(n_beads, dimension, outputs),
                 input_example={"positions": example_positions[:2]},
                 pip_requirements=REQUIREMENTS,
-                metadata={
-                    "positions": f"(n_frames, {n_beads}, {dimension})",
-                    "temperature": "(n_frames,), optional",
-                    "box": "(n_frames, 3), optional",
-                    **(metadata or {}),
-                },
+                metadata={"positions": f"(n_frames, {n_beads}, {dimension})"}
+                | _OPTIONAL[is_flow]
+                | dict(metadata or {}),
             )
             version = self._add_version(client, registered_name, logged, run_id, text(tags))
             client.set_registered_model_alias(registered_name, CANDIDATE, version)

@@ -520,11 +520,59 @@ class CGSimulation(Strict):
         return self
 
 
+# --------------------------------------------------------------------------------------- kernels
+
+
+class _Kernel(Strict):
+    """A kernel that perturbs the frames of a sampling plan and labels them (docs/operator_forces.md)."""
+
+    of: Name = "unbiased"
+    """The plan that the configurations come from: unbiased, biased, or a further one."""
+    noise: PositiveFloat
+    """Standard deviation of the noise on each Cartesian component [nm or reduced]."""
+    labels: Literal["mixed", "clean", "noised", "atomistic"] = "mixed"
+    """Which force label: `clean` and `noised` come from the kernel alone, `atomistic` from the mapped forces, `mixed`
+    is the least noisy mixture of clean and atomistic."""
+
+    @property
+    def needs_forces(self) -> bool:
+        """Whether the labels use mapped forces of the atoms."""
+        return self.labels in {"mixed", "atomistic"}
+
+
+class NoiseKernel(_Kernel):
+    """Gaussian noise on each bead."""
+
+    type: Literal["noise"]
+
+
+class FlowKernel(_Kernel):
+    """Gaussian noise, and a flow that takes it out again without going back."""
+
+    type: Literal["flow"]
+    hidden: PositiveInt = 128
+    """Hidden units of the velocity field."""
+    training: Training = Training(epochs=20, batch_size=512, learning_rate=0.01)
+    flow: Name | None = None
+    """Another flow kernel, of the same plan and noise, whose trained flow this one uses; null to train its own."""
+
+    @model_validator(mode="after")
+    def _one_flow(self) -> FlowKernel:
+        if self.training.committee:
+            raise ValueError(f"training.committee is {self.training.committee}; a flow has none, set it to 0")
+        if self.flow is not None and {"hidden", "training"} & self.model_fields_set:
+            raise ValueError(f"flow is {self.flow}, whose own hidden and training count; leave both out here")
+        return self
+
+
+Kernel = Annotated[NoiseKernel | FlowKernel, Field(discriminator="type")]
+
+
 class Potential(Strict):
     """One potential to train: on which labels, and on how many of their frames."""
 
     labels: Name
-    """Stage of force labels: mapped_forces, relabelled_forces, or that of a further plan or of mean forces."""
+    """Stage of force labels: mapped_forces, relabelled_forces, or that of a further plan, mean forces or a kernel."""
     frames: PositiveInt | None = None
     """Number of frames drawn at random from the labels; null for all."""
 
@@ -610,6 +658,8 @@ class SystemSpec(Strict):
     mapping: Annotated[LinearMapping | BeadMapping, Field(discriminator="type")]
     collective_variables: dict[Name, CollectiveVariable] = Field(default_factory=dict)
     sampling: Sampling
+    kernels: dict[Name, Kernel] = Field(default_factory=dict)
+    """Kernels by name, with the stage `<name>_kernel_forces` and, for a flow, its model `<name>_kernel`."""
     network: Network
     training: Training
     cg_simulation: CGSimulation
@@ -638,12 +688,14 @@ class SystemSpec(Strict):
             self._check_known(f"evaluation.basins.{name}", set(basin.limits), known)
         for name, plan in self._plans().items():
             self._check_plan(name, plan)
+        for name, kernel in self.kernels.items():
+            self._check_kernel(name, kernel)
         for name, potential in self.potentials.items():
-            known_labels = [*self.sampling.by_labels(), *self.sampling.by_mean_force_labels()]
+            known_labels = [*self.sampling.by_labels(), *self.sampling.by_mean_force_labels(), *self.by_kernel_labels()]
             if potential.labels not in known_labels:
                 raise ValueError(
-                    f"potentials.{name}.labels is {potential.labels}, but the plans of sampling give only "
-                    f"{', '.join(known_labels)}; choose one of these or add its plan to sampling"
+                    f"potentials.{name}.labels is {potential.labels}, but sampling and kernels give only "
+                    f"{', '.join(known_labels)}; choose one of these or add what is missing"
                 )
         if self.cg_simulation.replicas < 2:
             raise ValueError("cg_simulation.replicas is 1; give at least 2, whose scatter is the error of the results")
@@ -706,8 +758,36 @@ class SystemSpec(Strict):
         if model.pdb is not None and not (self.folder / model.pdb).is_file():
             raise ValueError(f"model.pdb: no file {self.folder / model.pdb}; give a path relative to the YAML file")
 
+    def _check_kernel(self, name: str, kernel: NoiseKernel | FlowKernel) -> None:
+        where, taken = f"kernels.{name}", {*self.sampling.by_labels(), *self.sampling.by_mean_force_labels()}
+        plans = {section.rpartition(".")[2]: plan for section, plan in self.sampling.by_section().items()}
+        if f"{name}_kernel_forces" in taken:
+            raise ValueError(f"{where}: {name} is taken by a plan of sampling; choose another name")
+        if kernel.of not in plans:
+            raise ValueError(f"{where}.of is {kernel.of}; the plans are {', '.join(plans)}")
+        if not isinstance(self.mapping, BeadMapping) or self.cg_box is not None:
+            raise ValueError(f"{where} needs the beads of one molecule that is not in a box of beads")
+        if plans[kernel.of].windows > 1:
+            raise ValueError(
+                f"{where}.of is {kernel.of}, whose umbrella windows have no common density; take frames of a plan with "
+                "one bias, or without"
+            )
+        if isinstance(kernel, FlowKernel) and kernel.flow is not None:
+            other = self.kernels.get(kernel.flow)
+            if not isinstance(other, FlowKernel) or other.flow is not None:
+                raise ValueError(f"{where}.flow is {kernel.flow}, which is no flow kernel with a flow of its own")
+            if (other.of, other.noise) != (kernel.of, kernel.noise):
+                raise ValueError(f"{where}.flow is {kernel.flow}, which has another plan or other noise")
+
+    def by_kernel_labels(self) -> dict[str, tuple[str, NoiseKernel | FlowKernel, str]]:
+        """Stage of a kernel's labels to its name, the kernel, and the stage of the frames that it perturbs."""
+        of = {section.rpartition(".")[2]: labels for labels, (_, section) in self.sampling.by_labels().items()}
+        return {f"{name}_kernel_forces": (name, kernel, of[kernel.of]) for name, kernel in self.kernels.items()}
+
     def plan_of(self, labels: str) -> SamplingPlan:
-        """The sampling plan behind a stage of force labels, single ones or means."""
+        """The sampling plan behind a stage of force labels, single ones, means, or those of a kernel."""
+        if labels in (kernels := self.by_kernel_labels()):
+            labels = kernels[labels][2]
         if labels in (means := self.sampling.by_mean_force_labels()):
             _, labels = means[labels]
         return self.sampling.by_section()[self.sampling.by_labels()[labels][1]]

@@ -30,6 +30,36 @@ def drawn_rows(count: int, n_frames: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(count, n_frames, replace=False))
 
 
+def correlated_groups(batches: Sequence[Frames], blocks: int = BLOCKS_PER_REPLICA) -> NDArray[np.int64]:
+    """The stretch of time that each frame of all batches is of; each replica (and window) has `blocks` in a row."""
+    groups, offset = [], 0
+    for frames in batches:
+        window = np.zeros(len(frames), np.int64) if frames.window is None else frames.window.astype(np.int64)
+        replica = frames.replica.astype(np.int64)
+        _, run = np.unique(window * (replica.max(initial=0) + 1) + replica, return_inverse=True)
+        groups.append(offset + run * blocks + time_blocks(run, frames.time, blocks))
+        offset += (int(run.max(initial=-1)) + 1) * blocks
+    return np.concatenate(groups)
+
+
+def held_out_mask(group: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Frames to hold out: whole groups, drawn at random until the fraction is reached.
+
+    Raises:
+        TrainingError: there are fewer than two groups.
+    """
+    groups, counts = np.unique(group, return_counts=True)
+    if len(groups) < 2:
+        raise TrainingError(
+            f"all {len(group)} frames belong to one group, so none can be held out; give each frame its replica and "
+            "time, or sample more than one replica"
+        )
+    order = np.random.default_rng(seed).permutation(len(groups))
+    reached = np.cumsum(counts[order])
+    last = int(np.searchsorted(reached, fraction * len(group)))
+    return np.isin(group, groups[order[: min(last + 1, len(groups) - 1)]])
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Frames with force labels.
@@ -87,20 +117,14 @@ class TrainingData:
             if frames.forces is None:
                 raise TrainingError(f"batch {index} of {len(batches)} carries no force labels")
             parts.append(frames.select(~frames.probe))
-        groups, offset = [], 0
-        for frames in parts:
-            window = np.zeros(len(frames), np.int64) if frames.window is None else frames.window.astype(np.int64)
-            replica = frames.replica.astype(np.int64)
-            _, run = np.unique(window * (replica.max(initial=0) + 1) + replica, return_inverse=True)
-            groups.append(offset + run * blocks_per_replica + time_blocks(run, frames.time, blocks_per_replica))
-            offset += (int(run.max(initial=-1)) + 1) * blocks_per_replica
+        group = correlated_groups(parts, blocks_per_replica)
         boxes = [frames.box for frames in parts if frames.box is not None]
         return TrainingData(
             positions=np.concatenate([frames.positions for frames in parts]),
             forces=np.concatenate([frames.forces for frames in parts if frames.forces is not None]),
-            group=np.concatenate(groups),
+            group=group,
             box=np.concatenate(boxes) if len(boxes) == len(parts) else None,
-            run=np.concatenate(groups) // blocks_per_replica,
+            run=group // blocks_per_replica,
         )
 
     def select(self, index: NDArray) -> TrainingData:
@@ -136,17 +160,7 @@ class TrainingData:
         Raises:
             TrainingError: there are fewer than two groups.
         """
-        groups, counts = np.unique(self.group, return_counts=True)
-        if len(groups) < 2:
-            raise TrainingError(
-                f"all {len(self)} frames belong to one group, so none can be held out; give each frame its replica and "
-                "time, or sample more than one replica"
-            )
-        order = np.random.default_rng(seed).permutation(len(groups))
-        reached = np.cumsum(counts[order])
-        last = int(np.searchsorted(reached, held_out_fraction * len(self)))
-        chosen = groups[order[: min(last + 1, len(groups) - 1)]]
-        held_out = np.isin(self.group, chosen)
+        held_out = held_out_mask(self.group, held_out_fraction, seed)
         return self.select(~held_out), self.select(held_out)
 
     def hash(self) -> str:

@@ -12,7 +12,6 @@ residual torque, each divided by its own mean of the epoch before, torques with 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -27,15 +26,14 @@ from torch import Tensor
 from cg_assets.errors import DeviceError, TrainingError
 from cg_assets.potentials.networks import RadialBasis, build_network, energy_and_forces
 from cg_assets.progress import Progress
-from cg_assets.storage.atomic import atomic_file
+from cg_assets.training.checkpoints import identity_of, read_checkpoint, write_checkpoint
 from cg_assets.training.data import TrainingData
-from cg_assets.training.optimizer import MatrixMomentum
+from cg_assets.training.optimizer import MatrixMomentum, schedule
 from cg_assets.training.torques import BondTorques
 
 if TYPE_CHECKING:
     from cg_assets.systems.spec import Training
 
-WARM_UP_STEPS = 100
 CLIP_FACTOR = 5.0
 """Gradients longer than this times their running mean length are shortened to it."""
 TORQUE_WEIGHT = 10.0
@@ -125,7 +123,7 @@ def train(
             diverged.
         DeviceError: `cuda` was asked for and is not there.
     """
-    run = _Run(config, training, data, seed, _device(device), noise_floor)
+    run = _Run(config, training, data, seed, torch_device(device), noise_floor)
     if checkpoint is not None and checkpoint.exists():
         run.restore(checkpoint)
     while not run.finished:
@@ -139,7 +137,12 @@ def train(
     return run.result()
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        DeviceError: `cuda` was asked for and is not there.
+    """
     if name not in {"cpu", "cuda"}:
         raise DeviceError(f"device is {name!r}; it must be cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -184,7 +187,7 @@ class _Run:
         self.best_weights: dict[str, Tensor] = {}
         self.seconds = 0.0
         identity = [config, training.model_dump(mode="json"), data.hash(), seed]
-        self.identity = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.identity = identity_of(identity)
 
     @property
     def finished(self) -> bool:
@@ -201,7 +204,8 @@ class _Run:
         per_epoch = math.ceil(count / self.training.batch_size)
         total = torch.zeros_like(self.squares, dtype=torch.float64)
         for index, rows in enumerate(order.split(self.training.batch_size)):
-            self._set_learning_rate((number - 1) * per_epoch + index, per_epoch * self.training.epochs)
+            step, steps = (number - 1) * per_epoch + index, per_epoch * self.training.epochs
+            self.optimizer.param_groups[0]["lr"] = self.training.learning_rate * schedule(step, steps)
             positions, labels, box = self.kept.part(rows)
             _, forces = energy_and_forces(self.module, positions, box=box)
             squares = self._squares(positions, forces - labels)
@@ -241,11 +245,6 @@ class _Run:
     def _floored(self, squares: Tensor) -> Tensor:
         return squares.float().clamp_min(1e-6 * self.force_scale**2)
 
-    def _set_learning_rate(self, step: int, steps: int) -> None:
-        rise = min(1.0, (step + 1) / min(WARM_UP_STEPS, max(1, steps // 10)))
-        fall = 0.5 * (1.0 + math.cos(math.pi * step / steps))
-        self.optimizer.param_groups[0]["lr"] = self.training.learning_rate * rise * fall
-
     def _clip_outliers(self) -> None:
         """Shorten gradients far longer than usual; clipping all of them would change the learning rate."""
         usual = self.gradient_norm * CLIP_FACTOR
@@ -275,10 +274,8 @@ class _Run:
     # ----------------------------------------------------------------------------------- checkpoints
 
     def store(self, path: Path) -> None:
-        """Replace the checkpoint by the present state; a crash leaves the old one or the new one, whole."""
+        """Replace the checkpoint by the present state."""
         content = {
-            "version": CHECKPOINT_VERSION,
-            "identity": self.identity,
             "weights": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "squares": self.squares,
@@ -289,8 +286,7 @@ class _Run:
             "best_weights": self.best_weights,
             "seconds": self.seconds,
         }
-        with atomic_file(path) as temporary:
-            torch.save(content, temporary)
+        write_checkpoint(path, CHECKPOINT_VERSION, self.identity, content)
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint.
@@ -298,15 +294,7 @@ class _Run:
         Raises:
             TrainingError: the file cannot be read, or belongs to another training.
         """
-        remedy = f"delete {path} to start from the first epoch"
-        try:
-            content = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:
-            raise TrainingError(f"{path}: the checkpoint cannot be read ({type(error).__name__}); {remedy}") from error
-        if not isinstance(content, dict) or content.get("version") != CHECKPOINT_VERSION:
-            raise TrainingError(f"{path}: not a checkpoint of this version ({CHECKPOINT_VERSION}); {remedy}")
-        if content["identity"] != self.identity:
-            raise TrainingError(f"{path}: this checkpoint was written with other data, settings or seed; {remedy}")
+        content = read_checkpoint(path, CHECKPOINT_VERSION, self.identity, self.device)
         self.module.load_state_dict(content["weights"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.squares = content["squares"]

@@ -11,6 +11,14 @@ from torch import Tensor
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that pushes all singular values towards one."""
 
+WARM_UP_STEPS = 100
+
+
+def schedule(step: int, steps: int) -> float:
+    """The learning rate as a part of the highest: a rise over the first steps and a cosine to zero at the last."""
+    rise = min(1.0, (step + 1) / min(WARM_UP_STEPS, max(1, steps // 10)))
+    return rise * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
 
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
     """Nearest semi-orthogonal matrix of `(..., b, a)`, roughly, by a quintic Newton-Schulz iteration."""

@@ -1,0 +1,240 @@
+"""`<name>_kernel` and `<name>_kernel_forces`: flows in MLflow, and force labels of perturbed configurations."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from cg_assets import checks
+from cg_assets.assets.forces import mapped
+from cg_assets.assets.potentials import checkpoint_path
+from cg_assets.assets.stage import (
+    asset_key,
+    mark_failed,
+    picture,
+    provenance,
+    record_in_catalogue,
+    sound_batches,
+    table,
+    with_file,
+)
+from cg_assets.automation import batches_of
+from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
+from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
+from cg_assets.resources.console import log_progress
+from cg_assets.systems import SystemSpec, seed_of
+from cg_assets.systems.spec import FlowKernel, NoiseKernel
+
+CODE_VERSION = "1"
+
+
+def build_flow_kernel(system: SystemSpec, name: str) -> dg.AssetsDefinition:
+    """The asset of the flow of one kernel; it learns from all batches of its plan."""
+    labels = f"{name}_kernel_forces"
+    _, kernel, source = system.by_kernel_labels()[labels]
+    if not isinstance(kernel, FlowKernel):
+        raise TypeError(f"kernel {name} has no flow")
+    stage = f"{name}_kernel"
+    key = asset_key(system, stage)
+
+    @dg.asset(
+        key=key,
+        deps=[asset_key(system, source)],
+        group_name=system.name,
+        code_version=CODE_VERSION,
+        kinds={"pytorch", "mlflow"},
+        pool=GPU_POOL,
+        op_tags=GPU_OP_TAGS,
+        description=f"The flow that takes noise out of configurations of {source}, learned from them alone "
+        f"(arXiv 2506.19628); registered in MLflow as `{system.name}.{stage}` with the alias candidate.",
+    )
+    def flow_kernel(
+        context: dg.AssetExecutionContext,
+        store: StoreResource,
+        tracking: TrackingResource,
+        device: DeviceResource,
+    ) -> dg.MaterializeResult:
+        import numpy as np
+
+        from cg_assets.analysis.plots_kernels import flow_training_plot
+        from cg_assets.kernels.flow_training import CHECKPOINT_VERSION, train_flow
+        from cg_assets.kernels.run import flow_config
+        from cg_assets.potentials.energies import weights_hash
+        from cg_assets.potentials.model_format import save_potential
+        from cg_assets.systems.load import specification_text
+        from cg_assets.training.data import correlated_groups
+
+        client = tracking.open()
+        files = store.open()
+        batches = sound_batches(files, system, source)
+        infos = [files.describe(system.name, source, batch) for batch in batches]
+        frames = [files.read_frames(system.name, source, [batch]) for batch in batches]
+        positions = np.concatenate([part.positions for part in frames])
+        upstream = files.upstream(*(f"{system.name}/{source}/{batch}" for batch in batches))
+        config = flow_config(system, kernel.noise, kernel.hidden)
+        tags = {
+            "dagster_run_id": context.run.run_id,
+            "asset_key": key.to_user_string(),
+            "batches": batches,
+            "upstream_data_versions": upstream,
+            "code_version": CODE_VERSION,
+        }
+        params = {"frames": len(positions), "noise": kernel.noise, "hidden": kernel.hidden}
+        params |= kernel.training.model_dump()
+        checkpoint = checkpoint_path(
+            files.stage_folder(system.name, stage), config, params, upstream, CODE_VERSION, CHECKPOINT_VERSION
+        )
+        registered_name = f"{system.name}.{stage}"
+        started = time.monotonic()
+        with (
+            device.lease() as leased,
+            client.start_training_run(system.name, stage, tags, params, [info.path for info in infos]),
+            tempfile.TemporaryDirectory() as scratch,
+        ):
+            client.log_spec(specification_text(system))
+            result = train_flow(
+                config,
+                kernel.training,
+                positions,
+                correlated_groups(frames),
+                seed=kernel.training.seed,
+                device=leased.torch_name,
+                checkpoint=checkpoint,
+                on_epoch=lambda row: client.log_epoch(row, step=int(row["epoch"])),
+                progress=log_progress(context.log),
+            )
+            figure = flow_training_plot(result.history, title=f"{system.title}: flow of kernel {name}")
+            client.log_figure(figure, "training")
+            save_potential(Path(scratch) / "potential", result.module, config)
+            version = client.register(Path(scratch) / "potential", registered_name, positions[:2], tags)
+            used = leased.description
+        seconds = time.monotonic() - started
+        weights = weights_hash(result.module)
+        files.write_table(
+            # Without the seconds: the same training gives the same file.
+            {column: [row[column] for row in result.history] for column in result.history[0] if column != "seconds"},
+            provenance(
+                context,
+                system,
+                stage,
+                CODE_VERSION,
+                upstream=upstream,
+                seed=kernel.training.seed,
+                registered_model=registered_name,
+                version=version,
+                weights_hash=weights,
+            ),
+        )
+        checkpoint.unlink(missing_ok=True)
+        record_in_catalogue(files, system, stage)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(weights),
+            metadata=with_file(
+                {
+                    "figure": picture(figure, "training"),
+                    "registered_model": f"{registered_name} version {version}",
+                    "frames": len(positions),
+                    "held_out_loss": result.held_out_loss,
+                    "epochs": len(result.history),
+                    "best_epoch": result.best_epoch,
+                    "seconds": round(seconds, 2),
+                    "frames_per_second": round(result.frames_per_second),
+                    "device": used,
+                },
+                files,
+                system,
+                stage,
+            ),
+        )
+
+    return flow_kernel
+
+
+def build_kernel_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
+    """The asset of the perturbed and labelled frames of one kernel, partitioned by batch."""
+    name, kernel, source = system.by_kernel_labels()[stage]
+    key = asset_key(system, stage)
+    flow_stage = f"{kernel.flow or name}_kernel" if isinstance(kernel, FlowKernel) else ""
+    read = [source, flow_stage] if flow_stage else [source]
+
+    @dg.asset(
+        key=key,
+        deps=[asset_key(system, item) for item in read],
+        group_name=system.name,
+        partitions_def=batches_of(system.name),
+        code_version=CODE_VERSION,
+        kinds={"parquet", "pytorch"},
+        description=f"Configurations of {source}, perturbed by the kernel {name}, each with a force label, the mean of "
+        "which is their mean force (arXiv 2506.19628).",
+        check_specs=checks.kernel_specs(key, kernel),
+    )
+    def kernel_forces(
+        context: dg.AssetExecutionContext, store: StoreResource, tracking: TrackingResource
+    ) -> dg.MaterializeResult:
+        from cg_assets.analysis.plots_kernels import kernel_plot
+        from cg_assets.kernels.run import denoiser, kernel_frames
+
+        batch = context.partition_key
+        seed = seed_of(system.name, stage, batch)
+        started = time.monotonic()
+        files = store.open()
+        frames = files.read_frames(system.name, source, sound_batches(files, system, source, [batch]))
+        keys, facts = [f"{system.name}/{source}/{batch}"], {}
+        if not isinstance(kernel, NoiseKernel):
+            trained = files.describe(system.name, flow_stage).metadata.extra
+            flow, _ = tracking.open().load(trained["registered_model"], trained["version"])
+            keys.append(f"{system.name}/{flow_stage}")
+            facts = {"registered_model": trained["registered_model"], "version": trained["version"]}
+        else:
+            flow = denoiser(system, kernel, frames, seed)
+        bias = files.describe(system.name, source, batch).metadata.extra["bias"]
+        perturbed, report = kernel_frames(system, kernel, frames, flow, seed, bias, log_progress(context.log))
+        metadata = provenance(
+            context,
+            system,
+            stage,
+            CODE_VERSION,
+            upstream=files.upstream(*keys),
+            seed=seed,
+            kernel=kernel.model_dump(mode="json"),
+            bias=bias,
+            noise_floor=report.noise().to_json(),
+            **facts,
+        )
+        metadata = mapped(metadata, system)
+        files.write_frames(perturbed, metadata, batch)
+        check_results = checks.judge_kernel(kernel, files.read_frames(system.name, stage, [batch]), report)
+        blocking = [result for result in check_results if result.severity is dg.AssetCheckSeverity.ERROR]
+        mark_failed(files, perturbed, metadata, batch, blocking)
+        record_in_catalogue(files, system, stage, batch)
+        figure = kernel_plot(
+            {str(kind): floor for kind, floor in report.noise_floor.items()},
+            {str(kind): test.z for kind, test in report.stein.items()},
+            report.geometry,
+            used=report.chosen,
+            title=f"{system.title}: labels of kernel {name}",
+        )
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
+            metadata=with_file(
+                {
+                    "figure": picture(figure, "labels of the kernel"),
+                    "labels": table(report.rows()),
+                    "local_geometry": table(report.geometry.rows()),
+                    "noise_floor": str(report.noise().floor),
+                    "dropped_frames": report.dropped,
+                    "steps_along_the_flow": report.steps,
+                    "seed": seed,
+                    "seconds": round(time.monotonic() - started, 2),
+                    "device": "CPU",
+                },
+                files,
+                system,
+                stage,
+                batch,
+            ),
+            check_results=check_results,
+        )
+
+    return kernel_forces

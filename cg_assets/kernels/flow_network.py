@@ -1,0 +1,324 @@
+"""The velocity field of a flow kernel, and labels from the flow it drives.
+
+This file is self-contained: it imports nothing but torch and the standard library, so that it can travel inside a
+stored kernel and run where this package is not installed.
+
+A noised configuration z = R + noise * xi is carried to R' by dy/dt = v(t, y), t from 0 to 1. The field is learned by
+flow matching, v(t, y) = E[-noise * xi | y] with y = R + (1 - t) noise * xi, so that R' has the distribution of the data
+(arXiv 2506.19628): it is the probability-flow equation of a diffusion, and takes the noise out again without pointing
+back at the configuration that it started from.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SOFT_LIMIT = 5.0
+"""Number of standard deviations at which a standardised input saturates."""
+RESIDUAL_NOISE = 0.07
+"""Noise that is left in the data during flow matching, as a part of `noise`: it keeps the field smooth at t = 1."""
+TIME_FEATURES = 3
+
+
+def build_flow(config: dict[str, Any], generator: torch.Generator | None = None) -> DistanceFlow | CoordinateFlow:
+    """Build a velocity field from its config, with initial weights from `generator` (seed 0 where None).
+
+    Args:
+        config: `type` is `distances` (beads in space) or `coordinates` (those of a model potential); both need
+            `n_beads`, `noise`, the standard deviation of the noise on each Cartesian component, and `hidden`, the
+            number of hidden units. Further keys are ignored.
+        generator: source of the initial weights.
+
+    Raises:
+        ValueError: a key is missing or out of range.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    noise = config.get("noise")
+    if not isinstance(noise, int | float) or not 0 < noise < math.inf:
+        raise ValueError(f"noise is {noise!r}; give the standard deviation of the noise as a positive number")
+    if config.get("type") not in FLOWS:
+        raise ValueError(f"type is {config.get('type')!r}; it must be one of {', '.join(FLOWS)}")
+    return FLOWS[config["type"]](int(config["n_beads"]), float(noise), int(config["hidden"]), generator)
+
+
+def carry(flow: DistanceFlow | CoordinateFlow, positions: Tensor, scores: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Carry noised configurations along the flow, and scores with them.
+
+    A score a at z, the gradient of a log density there, becomes F = M a + b at R' = f(z), with M the inverse transpose
+    of the Jacobian of f and b the gradient of the log determinant: the adjoint equation
+    da/dt = -(dv/dy)^T a - grad div v, solved beside the configuration. The flow is never inverted. Differences of
+    scores obey it without the last term.
+
+    Args:
+        flow: the velocity field.
+        positions: `(f, n, d)` noised configurations z.
+        scores: `(k, f, n, d)` scores at z [1 / length], at least one.
+        steps: steps of fourth order (Runge-Kutta).
+
+    Returns:
+        R' `(f, n, d)`, and the scores there `(k, f, n, d)`.
+    """
+    state = [positions, scores[0], *(scores[1:] - scores[0])]
+    width = 1.0 / steps
+    for step in range(steps):
+        start = step * width
+        first = _rates(flow, start, state)
+        second = _rates(flow, start + width / 2, _moved(state, first, width / 2))
+        third = _rates(flow, start + width / 2, _moved(state, second, width / 2))
+        fourth = _rates(flow, start + width, _moved(state, third, width))
+        rates = [(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(first, second, third, fourth, strict=True)]
+        state = _moved(state, rates, width)
+    place, main, *differences = state
+    return place, torch.stack([main, *(main + difference for difference in differences)])
+
+
+def _moved(state: list[Tensor], rates: list[Tensor], width: float) -> list[Tensor]:
+    return [value + width * rate for value, rate in zip(state, rates, strict=True)]
+
+
+def _rates(flow: DistanceFlow | CoordinateFlow, time: float, state: list[Tensor]) -> list[Tensor]:
+    """Time derivatives of the configuration, of one score, and of the differences of others to it."""
+    place, main, *differences = state
+    velocity, pulled = flow.velocity_and_adjoint(time, place, main, differences)
+    return [velocity, *(-rate for rate in pulled)]
+
+
+def _normal(generator: torch.Generator, *shape: int, gain: float = 1.0) -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.randn(*shape, generator=generator) * (gain / math.sqrt(shape[-1])))
+
+
+class _Layers(torch.nn.Module):
+    """From p internal coordinates and the time to p components: one hidden layer, gated by the time, and a line.
+
+    Coordinates are standardised by the spread that they have at time t, that of the data and of the noise which is
+    still there, and saturate at five standard deviations. One hidden layer keeps the exact divergence as cheap as the
+    field itself; a second one did not lower the loss.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, count: int, noise: float, hidden: int, sensitivity: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.noise, self.sensitivity = noise, sensitivity
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("deviation", torch.ones(count))
+        self.inner = _normal(generator, hidden, count)
+        self.inner_time = _normal(generator, hidden, TIME_FEATURES)
+        self.gate = _normal(generator, hidden, TIME_FEATURES, gain=0.5)
+        self.outer = _normal(generator, count, hidden, gain=0.1)
+        self.line = torch.nn.Parameter(torch.zeros(count, TIME_FEATURES))
+        self.offset = torch.nn.Parameter(torch.zeros(count, TIME_FEATURES))
+
+    def inputs(self, time: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Standardised coordinates, their first and their second derivatives, all `(p, f)`."""
+        left = (1.0 - time).square() + RESIDUAL_NOISE**2
+        spread = (self.deviation[:, None].square() + (self.sensitivity * self.noise**2) * left).sqrt()
+        standard = (values - self.mean[:, None]) / spread
+        soft = torch.rsqrt(1.0 + (standard / SOFT_LIMIT).square())
+        bounded, slope = standard * soft, soft * soft * soft / spread
+        return bounded, slope, (-3.0 / SOFT_LIMIT**2) * bounded * soft * slope / spread
+
+    def features(self, time: Tensor) -> Tensor:
+        """Of the time `(3, f)`."""
+        middle = 2.0 * time - 1.0
+        return torch.stack([torch.ones_like(time), middle, middle.square()])
+
+    def outputs(self, time: Tensor, standard: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Components `(p, f)`, two derivatives `(h, f)` of the hidden units, and slopes `(p, f)` of the line."""
+        features = self.features(time)
+        hidden = self.inner @ standard + self.inner_time @ features
+        gate = torch.sigmoid(hidden)
+        value = hidden * gate
+        scale = self.noise * (1.0 + self.gate @ features)
+        line = self.noise * (self.line @ features)
+        components = self.outer @ (scale * value) + line * standard + self.noise * (self.offset @ features)
+        first = gate * (1.0 + hidden - value)
+        second = gate * (1.0 - gate) * (2.0 + hidden - 2.0 * value)
+        return components, scale * first, scale * second, line
+
+    def back(self, gain: Tensor, line: Tensor, cotangent: Tensor) -> Tensor:
+        """Cotangents of components `(p, f)` brought back to the standardised coordinates."""
+        return self.inner.T @ (gain * (self.outer.T @ cotangent)) + line * cotangent
+
+
+class CoordinateFlow(torch.nn.Module):
+    """A flow of the coordinates of a model potential, each of them a bead in one dimension."""
+
+    def __init__(self, n_beads: int, noise: float, hidden: int, generator: torch.Generator) -> None:
+        """See `build_flow`."""
+        super().__init__()
+        self.noise = noise
+        self.layers = _Layers(n_beads, noise, hidden, 1.0, generator)
+
+    @torch.no_grad()
+    def fit_statistics(self, positions: Tensor) -> None:
+        """Mean and standard deviation of training positions `(f, n, 1)`."""
+        self.layers.mean.copy_(positions[:, :, 0].mean(dim=0))
+        self.layers.deviation.copy_(positions[:, :, 0].std(dim=0))
+
+    def forward(self, time: Tensor | float, positions: Tensor) -> Tensor:
+        """Velocity `(f, n, 1)` at positions `(f, n, 1)` and times `(f,)` or one time."""
+        time = torch.as_tensor(time).to(positions).expand(len(positions))
+        standard = self.layers.inputs(time, positions[:, :, 0].T)[0]
+        return self.layers.outputs(time, standard)[0].T[:, :, None]
+
+    def divergence(self, time: Tensor | float, positions: Tensor) -> Tensor:
+        """Exact divergence `(f,)` of the velocity."""
+        time = torch.as_tensor(time).to(positions).expand(len(positions))
+        standard, slope, _ = self.layers.inputs(time, positions[:, :, 0].T)
+        _, gain, _, line = self.layers.outputs(time, standard)
+        return (gain * (self._through() @ slope)).sum(dim=0) + (line * slope).sum(dim=0)
+
+    @torch.no_grad()
+    def velocity_and_adjoint(
+        self, time: Tensor | float, positions: Tensor, score: Tensor, differences: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Velocity, then grad(v . score + div v), then grad(v . difference) of each, all `(f, n, 1)`."""
+        time = torch.as_tensor(time).to(positions).expand(len(positions))
+        standard, slope, bend = self.layers.inputs(time, positions[:, :, 0].T)
+        components, gain, curvature, line = self.layers.outputs(time, standard)
+        through = self._through()
+        of_divergence = slope * (self.layers.inner.T @ (curvature * (through @ slope)))
+        of_divergence = of_divergence + bend * (through.T @ gain + line)
+        pulled = [slope * self.layers.back(gain, line, one[:, :, 0].T) for one in (score, *differences)]
+        pulled[0] = pulled[0] + of_divergence
+        return components.T[:, :, None], [one.T[:, :, None] for one in pulled]
+
+    def _through(self) -> Tensor:
+        """`(h, p)`: what a hidden unit takes in from a coordinate, times what it does to it."""
+        return self.layers.inner * self.layers.outer.T
+
+
+class DistanceFlow(torch.nn.Module):
+    """A flow of beads that commutes with rotations, reflections and translations.
+
+    The velocity of bead i is sum_j phi_ij e_ij over all other beads, e_ij being the unit vector from j to i and
+    phi_ij = phi_ji a function of all distances. It has no net velocity.
+    """
+
+    first_bead: Tensor
+    second_bead: Tensor
+    pair_of: Tensor
+    signs: Tensor
+
+    def __init__(self, n_beads: int, noise: float, hidden: int, generator: torch.Generator) -> None:
+        """See `build_flow`."""
+        super().__init__()
+        if n_beads < 2:
+            raise ValueError(f"n_beads is {n_beads}; distances need at least 2 beads")
+        self.noise, self.n_beads = noise, n_beads
+        first, second = torch.triu_indices(n_beads, n_beads, offset=1)
+        self.register_buffer("first_bead", first, persistent=False)
+        self.register_buffer("second_bead", second, persistent=False)
+        pair_of = torch.zeros(n_beads, n_beads, dtype=torch.long)
+        pair_of[first, second] = pair_of[second, first] = torch.arange(len(first))
+        self.register_buffer("pair_of", pair_of, persistent=False)
+        square = torch.ones(n_beads, n_beads)
+        self.register_buffer("signs", square.triu(1) - square.tril(-1), persistent=False)
+        self.layers = _Layers(len(first), noise, hidden, 2.0, generator)
+
+    @torch.no_grad()
+    def fit_statistics(self, positions: Tensor) -> None:
+        """Mean and standard deviation of the distances in training positions `(f, n, 3)`."""
+        distances = self._distances(positions)[1].double()
+        self.layers.mean.copy_(distances.mean(dim=1))
+        self.layers.deviation.copy_(distances.std(dim=1))
+
+    def forward(self, time: Tensor | float, positions: Tensor) -> Tensor:
+        """Velocity `(f, n, 3)` at positions `(f, n, 3)` and times `(f,)` or one time."""
+        time = torch.as_tensor(time).to(positions).expand(len(positions))
+        unit, distance = self._distances(positions)
+        return self._to_beads(self.layers.outputs(time, self.layers.inputs(time, distance)[0])[0][:, None] * unit)
+
+    def divergence(self, time: Tensor | float, positions: Tensor) -> Tensor:
+        """Exact divergence `(f,)` of the velocity.
+
+        With distances d, Wilson's matrix G = dd/dy and one hidden layer, tr(G^T dphi/dd G) is a sum over hidden units
+        of products of two `(n, 3)` matrices: what each unit takes in from a moved bead, and what it does to it.
+        """
+        time = torch.as_tensor(time).to(positions).expand(len(positions))
+        unit, distance = self._distances(positions)
+        standard, slope, _ = self.layers.inputs(time, distance)
+        components, gain, _, line = self.layers.outputs(time, standard)
+        taken, given = (
+            self._per_bead(self.layers.inner.T, slope[:, None] * unit),
+            self._per_bead(self.layers.outer, unit),
+        )
+        return (
+            (gain * (taken * given).sum(dim=(0, 2))).sum(dim=0)
+            + 2.0 * (line * slope).sum(dim=0)
+            + (4.0 * components / distance).sum(dim=0)
+        )
+
+    @torch.no_grad()
+    def velocity_and_adjoint(
+        self, time: Tensor | float, positions: Tensor, score: Tensor, differences: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Velocity, then grad(v . score + div v), then grad(v . difference) of each, all `(f, n, 3)`."""
+        time = torch.as_tensor(time).to(positions).expand(len(positions))
+        unit, distance = self._distances(positions)
+        standard, slope, bend = self.layers.inputs(time, distance)
+        components, gain, curvature, line = self.layers.outputs(time, standard)
+        taken, given = (
+            self._per_bead(self.layers.inner.T, slope[:, None] * unit),
+            self._per_bead(self.layers.outer, unit),
+        )
+        through = (taken * given).sum(dim=(0, 2))
+        by_inner = self._per_pair(self.layers.inner.T, given.mul_(gain[:, None]))
+        by_outer = self._per_pair(self.layers.outer, taken.mul_(gain[:, None]))
+        along = slope * (self.layers.inner.T @ (curvature * through))
+        along = along + bend * (2.0 * line + (unit * by_inner).sum(dim=1)) - 4.0 * components / distance.square()
+        turning = slope[:, None] * by_inner + by_outer
+        pulled = []
+        for number, one in enumerate((score, *differences)):
+            rows = one.permute(1, 2, 0)
+            apart = rows.index_select(0, self.first_bead) - rows.index_select(0, self.second_bead)
+            cotangent = (unit * apart).sum(dim=1)
+            turn = components[:, None] * apart
+            if not number:
+                cotangent, turn = cotangent + 4.0 / distance, turn + turning
+            pull = slope * self.layers.back(gain, line, cotangent)
+            if not number:
+                pull = pull + along
+            turn = (turn - unit * (unit * turn).sum(dim=1, keepdim=True)) / distance[:, None]
+            pulled.append(self._to_beads(pull[:, None] * unit + turn))
+        return self._to_beads(components[:, None] * unit), pulled
+
+    def _distances(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors `(p, 3, f)` and distances `(p, f)` of all pairs."""
+        if positions.ndim != 3 or positions.shape[1:] != (self.n_beads, 3):
+            raise ValueError(f"positions have shape {tuple(positions.shape)}; this flow has {self.n_beads} beads")
+        rows = positions.permute(1, 2, 0)
+        difference = rows.index_select(0, self.first_bead) - rows.index_select(0, self.second_bead)
+        distance = difference.square().sum(dim=1).sqrt()
+        return difference / distance[:, None], distance
+
+    def _to_beads(self, push: Tensor) -> Tensor:
+        """Vectors `(p, 3, f)` that push the first bead of a pair forth and the second back, to `(f, n, 3)`."""
+        rows = torch.zeros_like(push[:1]).repeat(self.n_beads, 1, 1)
+        rows = rows.index_add(0, self.first_bead, push).index_add(0, self.second_bead, -push)
+        return rows.permute(2, 0, 1)
+
+    def _per_bead(self, weights: Tensor, vectors: Tensor) -> Tensor:
+        """Weights `(p, h)` times vectors `(p, 3, f)`, summed over the pairs of each bead: `(n, h, 3, f)`."""
+        frames = vectors.shape[-1]
+        square = weights[self.pair_of] * self.signs[..., None]  # (n, n, h), zero on the diagonal
+        summed = torch.bmm(square.transpose(1, 2), vectors[self.pair_of].reshape(self.n_beads, self.n_beads, -1))
+        return summed.reshape(self.n_beads, -1, 3, frames)
+
+    def _per_pair(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """Transpose of `_per_bead`: `(n, h, 3, f)` to `(p, 3, f)`."""
+        frames = rows.shape[-1]
+        square = weights[self.pair_of] * self.signs[..., None]
+        spread = torch.bmm(square, rows.reshape(self.n_beads, rows.shape[1], -1))
+        spread = spread.reshape(self.n_beads, self.n_beads, 3, frames)
+        return spread[self.first_bead, self.second_bead] + spread[self.second_bead, self.first_bead]
+
+
+FLOWS: dict[Any, type[DistanceFlow] | type[CoordinateFlow]] = {"coordinates": CoordinateFlow, "distances": DistanceFlow}
+"""Velocity fields by the `type` of their config."""

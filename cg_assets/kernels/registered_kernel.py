@@ -1,0 +1,111 @@
+"""The MLflow form of a flow kernel (models-from-code): this file is copied into the registered model.
+
+It must run where cg_assets is not installed, so it imports mlflow, numpy and torch only. The flow comes from the copy
+of `flow_network.py` that lies beside the weights under a name that holds its hash.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+_STEPS = 8
+_BATCH = 256
+
+
+class ShippedKernel:
+    """A flow kernel that checks what it is given."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        """Build the flow and read its weights.
+
+        Args:
+            folder: where `config.json` and `weights.pt` lie.
+            settings: `n_beads`, `dimension`, and `networks_module`, the name of the module with the flow.
+        """
+        import torch
+
+        self._shape = (int(settings["n_beads"]), int(settings["dimension"]))
+        self._module = importlib.import_module(settings["networks_module"])
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self._thermal_energy = float(config["thermal_energy"])
+        self._flow = self._module.build_flow(config)
+        self._flow.load_state_dict(torch.load(folder / "weights.pt", weights_only=True, map_location="cpu"))
+        self._flow.eval().requires_grad_(False)
+
+    def perturbed(self, model_input: Any) -> dict[str, np.ndarray]:
+        """See `RegisteredKernel.predict`."""
+        import torch
+
+        positions, seed = self._checked(model_input)
+        generator = torch.Generator().manual_seed(seed)
+        places, labels = [np.zeros((0, *self._shape), np.float32)], [np.zeros((0, *self._shape), np.float32)]
+        for first in range(0, len(positions), _BATCH):
+            part = positions[first : first + _BATCH]
+            centre = part.mean(axis=1, keepdims=True) if self._shape[1] == 3 else np.zeros((1, 1, 1))
+            clean = torch.as_tensor(part - centre).float()
+            noise = torch.randn(clean.shape, generator=generator)
+            scores = -noise[None] / self._flow.noise
+            place, carried = self._module.carry(self._flow, clean + self._flow.noise * noise, scores, _STEPS)
+            label = carried[0] - (carried[0].mean(dim=1, keepdim=True) if self._shape[1] == 3 else 0.0)
+            places.append((place.double().numpy() + centre).astype(np.float32))
+            labels.append((self._thermal_energy * label).numpy())
+        return {"positions": np.concatenate(places), "forces": np.concatenate(labels)}
+
+    def _checked(self, given: Any) -> tuple[np.ndarray, int]:
+        n_beads, dimension = self._shape
+        wanted = f"(n_frames, {n_beads}, {dimension})"
+        if not isinstance(given, dict) or given.get("positions") is None:
+            raise ValueError(f"give a dictionary with positions {wanted} and, optionally, seed")
+        if unknown := set(given) - {"positions", "seed"}:
+            raise ValueError(f"unknown input {', '.join(map(str, unknown))}; known are positions and seed")
+        positions = np.asarray(given["positions"], np.float64)
+        if positions.ndim != 3 or positions.shape[1:] != self._shape:
+            raise ValueError(f"positions have shape {positions.shape}; they must be {wanted} for this kernel")
+        if not np.isfinite(positions).all():
+            raise ValueError("positions holds numbers that are not finite")
+        seed = np.asarray(0 if given.get("seed") is None else given["seed"]).reshape(-1)
+        if len(seed) != 1 or seed[0] != int(seed[0]) or seed[0] < 0:
+            raise ValueError(f"seed is {given['seed']!r}; give one whole number from 0 up")
+        return positions, int(seed[0])
+
+
+with warnings.catch_warnings(record=True):  # MLflow wants types of inputs, by which it would check and convert them
+
+    class RegisteredKernel(PythonModel):
+        """Perturbed configurations and their force labels, in the units that the model's metadata name."""
+
+        def load_context(self, context: PythonModelContext) -> None:
+            """Read the flow from the registered model."""
+            self._kernel = ShippedKernel(Path(context.artifacts["potential"]), context.model_config or {})
+
+        def predict(
+            self,
+            context: PythonModelContext,
+            model_input,  # noqa: ANN001
+            params: dict[str, Any] | None = None,
+        ) -> dict[str, np.ndarray]:
+            """Perturb configurations and label them.
+
+            Args:
+                context: given by MLflow.
+                model_input: `positions` `(n_frames, n_beads, dimension)`; optional `seed`, a whole number (default 0).
+                params: not used.
+
+            Returns:
+                `positions` R' and `forces`, whose mean at given R' is its mean force, both of the shape of the input.
+
+            Raises:
+                ValueError: an input is missing, unknown, not finite, or has the wrong shape.
+            """
+            return self._kernel.perturbed(model_input)
+
+
+set_model(RegisteredKernel())

@@ -1,0 +1,204 @@
+"""Kernels: exact divergences and adjoint labels, and a double well with a stiff mode, of which everything is known.
+
+Labels of the double well are judged by Stein's identity (z-scores), distributions by the exact density.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cg_assets.analysis.stein import stein_test
+from cg_assets.errors import TrainingError
+from cg_assets.kernels.flow_network import build_flow, carry
+from cg_assets.kernels.flow_training import train_flow
+from cg_assets.kernels.kernel import mixed, mixing_coefficients, perturb
+from cg_assets.systems.spec import Training
+
+WIDTH, STIFFNESS, CURVE = 0.05, 3.0, 0.5
+NOISE = math.hypot(0.05, 0.05)
+TRAINING = Training(epochs=40, batch_size=512, learning_rate=0.01)
+
+
+def double_well(count: int, seed: int) -> np.ndarray:
+    """Exact samples `(count, 2, 1)` of U / kT = 3 (x² - 1)² + (y - x²/2)² / (2 · 0.05²)."""
+    generator = np.random.default_rng(seed)
+    grid = np.linspace(-2.2, 2.2, 44_001)
+    cumulative = np.cumsum(np.exp(-STIFFNESS * (grid**2 - 1) ** 2))
+    x = np.interp(generator.uniform(size=count), cumulative / cumulative[-1], grid)
+    return np.stack([x, CURVE * x**2 + WIDTH * generator.normal(size=count)], axis=1)[:, :, None]
+
+
+def exact_force(positions: np.ndarray) -> np.ndarray:
+    """-grad U [kT]."""
+    x, y = positions[:, 0, 0], positions[:, 1, 0]
+    stretch = (y - CURVE * x**2) / WIDTH**2
+    return np.stack([-4 * STIFFNESS * x * (x**2 - 1) + 2 * CURVE * x * stretch, -stretch], axis=1)[:, :, None]
+
+
+def random_flow(kind: str, n_beads: int, seed: int = 0):
+    """A field with weights far from their initial values, in double precision, and configurations for it."""
+    generator = torch.Generator().manual_seed(seed)
+    flow = build_flow({"type": kind, "n_beads": n_beads, "noise": 0.1, "hidden": 12}, generator).double()
+    shape = (n_beads, 3 if kind == "distances" else 1)
+    flow.fit_statistics(torch.randn(200, *shape, generator=generator, dtype=torch.float64))
+    with torch.no_grad():
+        for weights in flow.parameters():
+            weights.add_(0.3 * torch.randn(weights.shape, generator=generator, dtype=torch.float64))
+    return flow, torch.randn(6, *shape, generator=generator, dtype=torch.float64), generator
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_beads"), [("distances", 2), ("distances", 5), ("coordinates", 1), ("coordinates", 3)]
+)
+def test_divergence_and_adjoint_are_exact(kind, n_beads):
+    flow, places, generator = random_flow(kind, n_beads)
+    scores = torch.randn(3, *places.shape, generator=generator, dtype=torch.float64)
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda place: flow(0.3, place[None])[0]))(places)
+    size = places[0].numel()
+    trace = jacobians.reshape(len(places), size, size).diagonal(dim1=1, dim2=2).sum(dim=1)
+    torch.testing.assert_close(flow.divergence(0.3, places), trace)
+    velocity, pulled = flow.velocity_and_adjoint(0.3, places, scores[0], [scores[1], scores[2]])
+    torch.testing.assert_close(velocity, flow(0.3, places))
+    places.requires_grad_(True)
+    objectives = [(flow(0.3, places) * score).sum() for score in scores]
+    objectives[0] = objectives[0] + flow.divergence(0.3, places).sum()
+    for found, objective in zip(pulled, objectives, strict=True):
+        torch.testing.assert_close(found, torch.autograd.grad(objective, places)[0])
+
+
+@pytest.mark.parametrize(("kind", "n_beads"), [("distances", 4), ("coordinates", 2)])
+def test_carried_scores_are_the_gradient_of_the_density_through_the_inverse(kind, n_beads):
+    flow, clean, generator = random_flow(kind, n_beads)
+    noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    place, carried = carry(flow, clean + 0.1 * noise, -noise[None] / 0.1, steps=16)
+    label = label_through_inverse(flow, place, clean, steps=16)
+    assert float((carried[0] - label).norm() / label.norm()) < 1e-3
+
+
+def label_through_inverse(flow, place, clean, steps):
+    """grad log κ(R'|R) by automatic differentiation of the inverse flow, as the paper does it."""
+    end = place.detach().clone().requires_grad_(True)
+    state, log_determinant, width, time = end, 0.0, -1.0 / steps, 1.0
+    for _ in range(steps):
+        rates = []
+        for part in (0.0, 0.5, 0.5, 1.0):
+            at = state if not rates else state + part * width * rates[-1][0]
+            rates.append((flow(time + part * width, at), flow.divergence(time + part * width, at)))
+        state = state + width / 6 * sum(w * rate[0] for w, rate in zip((1, 2, 2, 1), rates, strict=True))
+        log_determinant = log_determinant + width / 6 * sum(
+            w * rate[1] for w, rate in zip((1, 2, 2, 1), rates, strict=True)
+        )
+        time += width
+    log_density = log_determinant - ((state - clean) ** 2).sum(dim=(1, 2)) / (2 * flow.noise**2)
+    return torch.autograd.grad(log_density.sum(), end)[0]
+
+
+def test_flows_of_beads_turn_with_them_and_push_no_centre():
+    flow, places, generator = random_flow("distances", 5)
+    matrix = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))[0]
+    scores = torch.randn(2, *places.shape, generator=generator, dtype=torch.float64)
+    place, carried = carry(flow, places, scores, steps=8)
+    for turn in (matrix, -matrix):
+        turned, turned_scores = carry(flow, places @ turn.T + 3.0, scores @ turn.T, steps=8)
+        torch.testing.assert_close(turned, place @ turn.T + 3.0)
+        torch.testing.assert_close(turned_scores, carried @ turn.T)
+    torch.testing.assert_close(place.mean(dim=1), places.mean(dim=1))
+    torch.testing.assert_close(carried.sum(dim=2), scores.sum(dim=2))
+
+
+@pytest.fixture(scope="module")
+def flow():
+    frames = double_well(60_000, seed=1)
+    config = {"type": "coordinates", "n_beads": 2, "noise": NOISE, "hidden": 128}
+    return train_flow(config, TRAINING, frames, np.arange(len(frames)) // 600, seed=0).module
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return double_well(60_000, seed=2)
+
+
+@pytest.fixture(scope="module")
+def through_flow(flow, frames):
+    return perturb(frames, NOISE, 1.0, seed=3, forces=exact_force(frames), flow=flow)
+
+
+@pytest.fixture(scope="module")
+def by_noise(frames):
+    return perturb(frames, NOISE, 1.0, seed=3, forces=exact_force(frames))
+
+
+@pytest.mark.parametrize("kernel", ["through_flow", "by_noise"])
+@pytest.mark.parametrize("kind", ["clean", "noised", "atomistic", "mixed"])
+def test_stein(request, kernel, kind):
+    perturbed = request.getfixturevalue(kernel)
+    if kind == "mixed":
+        clean, atomistic = perturbed.labels["clean"], perturbed.labels["atomistic"]
+        label = mixed(clean, atomistic, mixing_coefficients(clean, atomistic))
+    else:
+        label = perturbed.labels[kind]
+    test = stein_test(perturbed.positions, label, 1.0, seed=0)
+    assert test.largest < 3.5, f"largest |z| {test.largest:.2f} of {len(test.z)} fields, for 60,000 independent frames"
+
+
+def test_stein_finds_a_wrong_force(through_flow, frames):
+    """The force of a Gaussian around the configuration that the flow started from, taken at where it ended."""
+    wrong = (frames[through_flow.index] - through_flow.positions) / NOISE**2
+    assert stein_test(through_flow.positions, wrong, 1.0, seed=0).largest > 20
+
+
+def test_flow_gives_back_the_distribution_that_noise_widens(through_flow, by_noise, frames):
+    def width(positions):
+        return float(np.std(positions[:, 1, 0] - CURVE * positions[:, 0, 0] ** 2))
+
+    error = WIDTH / math.sqrt(2 * len(frames))
+    assert abs(width(frames) - WIDTH) < 4 * error
+    assert width(through_flow.positions) < 0.053
+    assert width(by_noise.positions) > 0.08
+    assert through_flow.dropped == 0
+    right = np.mean(through_flow.positions[:, 0, 0] > 0) - np.mean(frames[:, 0, 0] > 0)
+    assert abs(right) < 0.01
+
+
+def test_noise_of_the_labels(through_flow):
+    """Mean square of each label about the learned mean: the paper's, clean, mixed with exact forces."""
+    labels = through_flow.labels
+    coefficients = mixing_coefficients(labels["clean"], labels["atomistic"])
+    labels = labels | {"mixed": mixed(labels["clean"], labels["atomistic"], coefficients)}
+    noise = {kind: np.mean((label - labels["learned"]).astype(np.float64) ** 2) for kind, label in labels.items()}
+    assert noise["clean"] < 0.35 * noise["noised"]
+    assert noise["mixed"] < 0.1 * noise["noised"]
+    # The mean of the exact forces' own density, which is nearly that of the perturbed configurations.
+    exact = exact_force(through_flow.positions)
+    assert np.mean((labels["clean"] - exact) ** 2) == pytest.approx(noise["clean"], rel=0.05)
+
+
+def test_same_seed_same_labels_and_other_noise_is_refused(flow, frames):
+    first, again, other = (perturb(frames[:300], NOISE, 1.0, seed, flow=flow) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.labels["clean"], again.labels["clean"])
+    assert not np.array_equal(first.positions, other.positions)
+    with pytest.raises(TrainingError, match="trained for noise"):
+        perturb(frames[:300], 0.05, 1.0, 1, flow=flow)
+
+
+def test_training_goes_on_bit_for_bit(tmp_path):
+    frames, group = double_well(2000, seed=4), np.arange(2000) // 100
+    config = {"type": "coordinates", "n_beads": 2, "noise": NOISE, "hidden": 16}
+    settings = Training(epochs=4, batch_size=100, learning_rate=0.01)
+    whole = train_flow(config, settings, frames, group, seed=5)
+
+    def stop(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "flow.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train_flow(config, settings, frames, group, seed=5, checkpoint=checkpoint, on_epoch=stop)
+    resumed = train_flow(config, settings, frames, group, seed=5, checkpoint=checkpoint)
+    for name, weights in whole.module.state_dict().items():
+        assert torch.equal(weights, resumed.module.state_dict()[name])
+    assert resumed.held_out_loss == whole.held_out_loss
+    with pytest.raises(TrainingError, match="other data"):
+        train_flow(config, settings, frames, group, seed=6, checkpoint=checkpoint)
