@@ -71,7 +71,7 @@ def judge_samples(
     equilibration: ConditionalEquilibration | None,
 ) -> list[dg.AssetCheckResult]:
     """Verdicts of the checks of one batch of samples."""
-    replicas = plan.replicas + (plan.probe.replicas if plan.probe else 0)
+    replicas = plan.kept_replicas + (plan.probe.replicas if plan.probe else 0)
     expected = replicas * plan.frames_per_replica
     results = [
         _result("schema", len(frames) == expected, {"frames": len(frames), "planned": expected}),

@@ -11,6 +11,7 @@ import yaml
 from openmm import app, unit
 
 from cg_assets.errors import DeviceError, SystemSpecError
+from cg_assets.mapping.maps import build_map
 from cg_assets.sampling.platforms import choose_platform
 from cg_assets.systems import SystemSpec, load_system
 from cg_assets.systems.builders import build_molecule, use_native_obc
@@ -78,6 +79,44 @@ def test_built_peptides_have_the_geometry_of_l_amino_acids(sequence):
         assert 0.09 < length < 0.16
     distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1) + np.eye(len(positions))
     assert distances.min() > 0.08
+
+
+def test_free_peptides_are_whole_and_left_handed():
+    sequence = ["TYR", "TYR", "ASP", "PRO", "GLU", "THR", "GLY", "THR", "TRP", "TYR"]  # chignolin CLN025
+    topology, positions = build_peptide(sequence)
+    assert [residue.name for residue in topology.residues()] == sequence
+    assert topology.getNumAtoms() == 166
+    place = {f"{atom.residue.index}:{atom.name}": positions[atom.index] for atom in topology.atoms()}
+    for index, name in enumerate(sequence):
+        if name == "GLY":
+            continue
+        nitrogen, carbonyl, beta = (place[f"{index}:{atom}"] - place[f"{index}:CA"] for atom in ("N", "C", "CB"))
+        assert np.cross(nitrogen, carbonyl) @ beta > 0
+    chain = [np.linalg.norm(place[f"{i + 1}:CA"] - place[f"{i}:CA"]) for i in range(len(sequence) - 1)]
+    np.testing.assert_allclose(chain, 0.38, atol=0.01)
+
+
+def test_alpha_carbons_are_a_chain():
+    content = load_system("capped_alanine_quick").model_dump()
+    content["model"]["sequence"] = ["GLY", "ALA", "SER", "GLY"]
+    content["mapping"]["beads"] = "alpha_carbons"
+    content["collective_variables"] = {"ends": {"type": "distance", "atoms": ("1:CA", "4:CA"), "range": (0.3, 1.2)}}
+    content["sampling"] |= {"biased": None}
+    content["sampling"]["unbiased"]["starts"] = [{"ends": 1.0}]
+    content["evaluation"] |= {"collective_variables": ["ends"], "basins": {}}
+    content["evaluation"]["reference"] |= {"file": None}
+    content["evaluation"]["reference"]["plan"] |= {"starts": [{"ends": 1.0}], "bias": None}
+    content["potentials"] = {"unbiased": {"labels": "mapped_forces"}}
+    content["cg_simulation"] |= {"enhanced_duration": 0.0}
+    cg_map = build_map(SystemSpec.model_validate(content))
+    assert cg_map.bead_names == ["1:CA", "2:CA", "3:CA", "4:CA"]
+    assert cg_map.bonds == [(0, 1), (1, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("sequence", [["ALA"], ["ALA", "XYZ"], ["ACE", "TRP", "NME"], ["ALA", "NME"]])
+def test_other_sequences_are_refused(sequence):
+    with pytest.raises(SystemSpecError, match=r"model\.sequence"):
+        build_peptide(sequence)
 
 
 def test_building_is_reproducible_and_leaves_the_global_generator_alone():

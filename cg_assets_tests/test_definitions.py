@@ -62,7 +62,8 @@ def test_every_shipped_system_is_one_group_with_one_job(home):
     assert found["jobs"] == sorted(f"{name}_job" for name in systems)
     for key, facts in found["assets"].items():
         assert key.startswith(f"{facts['group']}/")
-        gpu = key.split("/")[1].startswith(("potential_", "cg_simulation_"))
+        stage = key.split("/")[1]
+        gpu = stage.startswith(("potential_", "cg_simulation_")) or stage.endswith("_kernel")
         assert facts["pools"] == ([GPU_POOL] if gpu else [])
         assert bool(facts["op_tags"].get("dagster-ray/config")) == gpu
 

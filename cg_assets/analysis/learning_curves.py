@@ -111,7 +111,7 @@ def parts_of(system: SystemSpec, labels: str) -> list[Part]:
     kept = sorted({max(1, round(fraction * whole)) for fraction in settings.fractions})
     parts = [Part("time", number * plan.frame_interval) for number in kept]
     means = system.sampling.by_mean_force_labels()
-    held = means[labels][0].configurations if labels in means else plan.replicas * whole
+    held = means[labels][0].configurations if labels in means else plan.kept_replicas * whole
     return parts + [Part("frames", number) for number in sorted(settings.frames) if number <= held]
 
 

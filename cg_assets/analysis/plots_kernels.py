@@ -55,19 +55,12 @@ def kernel_plot(
     left, middle, right = figure.subplots(1, 3, width_ratios=[0.9, 1.0, 1.5])
     kinds = list(noise)
     colours = dict(zip(kinds, COLOURS, strict=False))
-    values = [noise[kind].value for kind in kinds]
-    left.bar(range(len(kinds)), values, color=[colours[kind] for kind in kinds], alpha=0.85, width=0.7)
-    left.errorbar(
-        range(len(kinds)),
-        values,
-        [noise[kind].standard_error for kind in kinds],
-        fmt="none",
-        ecolor=REFERENCE,
-        capsize=3,
-        elinewidth=1.2,
-    )
+    for number, kind in enumerate(kinds):
+        estimate = noise[kind]
+        left.errorbar(number, estimate.value, estimate.standard_error, fmt="o", color=colours[kind], capsize=4)
     left.set_xticks(range(len(kinds)), [f"{kind}\n(used)" if kind == used else kind for kind in kinds])
     left.set_yscale("log")
+    left.set_xlim(-0.6, len(kinds) - 0.4)
     left.set_ylabel(f"noise of a force component\n[{noise[used].unit}]")
     left.grid(axis="x", visible=False)
 

@@ -25,6 +25,7 @@ from cg_assets.units import unit
 
 CODE_VERSION = "1"
 
+_EXCHANGE = ("exchange_acceptance", "journeys_up_the_ladder")
 _UNBIASED = "Frames of unbiased dynamics with their forces."
 _BIASED = (
     "Frames of dynamics under a bias of the CG coordinates, with the *unbiased* forces and the energy of the bias "
@@ -96,6 +97,7 @@ def build_samples(system: SystemSpec, labels: str) -> dg.AssetsDefinition:
                 equilibration_figure(system, plan, equilibration), "mean forces of replicas from different starts"
             )
         time_unit = unit("time", system.units)
+        exchange = {name: summary[name] for name in _EXCHANGE if name in summary}
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
             metadata=with_file(
@@ -105,6 +107,7 @@ def build_samples(system: SystemSpec, labels: str) -> dg.AssetsDefinition:
                     "sampled_time": f"{summary['sampled_time']:g} {time_unit}",
                     "seconds": round(seconds, 2),
                     "device": "CPU",
+                    **{name: str(value) for name, value in exchange.items()},
                     "kinetic_temperature": f"{summary['kinetic_temperature']:.5g} ± "
                     f"{summary['kinetic_temperature_error']:.2g} {unit('temperature', system.units)}",
                 },

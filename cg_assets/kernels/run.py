@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cg_assets.analysis.clusters import binned_means
 from cg_assets.analysis.collective_variables import collective_variables
 from cg_assets.analysis.estimates import Estimate, independent_blocks
 from cg_assets.analysis.labels import LabelNoise, squared_force_unit
@@ -44,7 +45,6 @@ class KernelReport:
         steps: steps along the flow; 0 for a noise kernel.
         dropped: frames that were lost on their way.
         coefficients: `(n_beads, n_beads)` share of the atomistic label in a mixed one; None for others.
-        unit: of the squares.
     """
 
     chosen: LabelKind
@@ -56,7 +56,6 @@ class KernelReport:
     steps: int
     dropped: int
     coefficients: NDArray[np.float64] | None
-    unit: str
 
     def noise(self) -> LabelNoise:
         """The noise of the label in use."""
@@ -68,9 +67,9 @@ class KernelReport:
         return [
             {
                 "label": kind + (" (used)" if kind == self.chosen else ""),
-                f"noise floor [{self.unit}]": f"{floor.value:.6g} ± {floor.standard_error:.2g}",
+                "noise floor": str(floor),
                 "to the one used": f"{floor.value / least:.3f}",
-                f"mean square [{self.unit}]": f"{self.mean_square[kind]:.6g}",
+                "mean square": f"{self.mean_square[kind]:.6g} {floor.unit}",
                 f"Stein's identity, largest |z| of {STEIN_FIELDS}": f"{self.stein[kind].largest:.2f}",
             }
             for kind, floor in self.noise_floor.items()
@@ -157,7 +156,8 @@ def kernel_frames(
     floors, squares, stein = {}, {}, {}
     for kind, label in labels.items():
         noise = ((label - learned) ** 2).mean(axis=(1, 2))
-        floors[kind] = _blocked_mean(noise, block, squared_force_unit(system))
+        mean = binned_means(noise[:, None], np.zeros(len(noise), dtype=np.int64), 1, block)
+        floors[kind] = Estimate(float(mean.mean[0, 0]), float(np.sqrt(mean.variance[0, 0])), squared_force_unit(system))
         squares[kind] = float((label.astype(np.float64) ** 2).mean())
         stein[kind] = stein_test(
             perturbed.positions,
@@ -188,7 +188,6 @@ def kernel_frames(
         steps=perturbed.steps,
         dropped=perturbed.dropped,
         coefficients=coefficients if kernel.labels == "mixed" else None,
-        unit=squared_force_unit(system),
     )
     return result, report
 
@@ -205,11 +204,3 @@ def _bias_forces(
 
     energy, forces = cg_bias(system, build_map(system), bias).energy_and_forces(torch.tensor(positions))
     return energy.numpy(), forces.numpy()
-
-
-def _blocked_mean(values: NDArray[np.float64], block: NDArray[np.int64], unit: str) -> Estimate:
-    """Mean with the error between independent blocks."""
-    count = np.bincount(block)
-    mean, n_blocks = float(values.mean()), len(count)
-    influence = (np.bincount(block, values) - count * mean) / len(values)
-    return Estimate(mean, float(np.sqrt((influence**2).sum() * n_blocks / max(1, n_blocks - 1))), unit)

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from cg_assets.errors import SystemSpecError
 from cg_assets.systems.spec import BeadMapping, LinearMapping, ModelPotential, SystemSpec
 
+_LONGEST_BOND = 3
+"""Bonds of atoms that a bond of beads may stand for."""
+
 
 @dataclass(frozen=True)
 class CGMap:
@@ -29,7 +32,8 @@ class CGMap:
         bead_masses: `(n_beads,)` [amu or reduced].
         atom_names: name of each atom (`2:CA`) or coordinate (`x`).
         bead_elements: chemical elements of each bead's atoms, for example `C` or `CHHH`; empty for model potentials.
-        bonds: pairs of beads whose atoms are bonded.
+        bonds: pairs of beads whose atoms are bonded, or joined by at most two atoms of no bead (a chain of alpha
+            carbons).
     """
 
     matrix: NDArray[np.float64]
@@ -125,6 +129,12 @@ def bead_map(system: SystemSpec, molecule: Any) -> CGMap:
     masses = molecule.masses[molecule.stored]
     if mapping.beads == "heavy_atoms":
         members = {name: [name] for name in stored if element_of[name] not in {"H", ""}}
+    elif mapping.beads == "alpha_carbons":
+        members = {name: [name] for name in stored if name.endswith(":CA") and element_of[name] == "C"}
+        if len(members) < 2:
+            raise SystemSpecError(
+                f"mapping.beads is alpha_carbons, of which the molecule has {len(members)}; name its beads one by one"
+            )
     else:
         members = mapping.beads
     names = list(members)
@@ -165,16 +175,20 @@ def _linear_map(system: SystemSpec, mapping: LinearMapping) -> CGMap:
 
 
 def _bead_bonds(atoms_of: Sequence[Sequence[int]], bonds: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Pairs of different beads with a bond between their atoms."""
+    """Pairs of different beads with a bond between their atoms, or a way of at most three over atoms of no bead."""
     beads_of: dict[int, list[int]] = {}
     for bead, atoms in enumerate(atoms_of):
         for atom in atoms:
             beads_of.setdefault(atom, []).append(bead)
-    found = {
-        (min(one, other), max(one, other))
-        for first, second in bonds
-        for one in beads_of.get(first, [])
-        for other in beads_of.get(second, [])
-        if one != other
-    }
-    return sorted(found)
+    neighbours: dict[int, set[int]] = {}
+    for first, second in bonds:
+        neighbours.setdefault(first, set()).add(second)
+        neighbours.setdefault(second, set()).add(first)
+    found = set()
+    for bead, atoms in enumerate(atoms_of):
+        edge = set(atoms)
+        for _ in range(_LONGEST_BOND):
+            edge = {near for atom in edge for near in neighbours.get(atom, ())} - set(atoms)
+            found |= {(min(bead, other), max(bead, other)) for atom in edge for other in beads_of.get(atom, ())}
+            edge = {atom for atom in edge if atom not in beads_of}
+    return sorted(pair for pair in found if pair[0] != pair[1])

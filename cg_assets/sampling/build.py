@@ -24,5 +24,7 @@ def build_sampler(system: SystemSpec, plan: SamplingPlan, seed: int, snapshots: 
 
         return ModelPotentialSampler(system, plan, seed)
     from cg_assets.sampling.molecule_sampler import MoleculeSampler
+    from cg_assets.sampling.tempering import TemperedSampler
 
-    return MoleculeSampler(system, plan, seed, snapshots=snapshots)
+    sampler = MoleculeSampler if plan.tempering is None else TemperedSampler
+    return sampler(system, plan, seed, snapshots=snapshots)

@@ -21,6 +21,8 @@ from cg_assets.sampling.molecule_bias import BIAS_GROUP, AtomVariables, GridForc
 from cg_assets.units import BOLTZMANN
 
 Arrays = dict[str, NDArray]
+Heat = tuple[float, float]
+"""Temperature of a replica's thermostat [K], and a factor for its velocities before it goes on."""
 _HOT = 1.0e4
 """Kinetic temperature above which a simulation counts as blown up [K]."""
 
@@ -106,24 +108,42 @@ class MoleculeEngine:
             raise SamplingError("this engine has no grid bias to renew; start it with a metadynamics plan")
         self._grid.update(values, self._context)
 
-    def advance(self, replicas: Sequence[int], n_steps: int) -> Arrays:
+    def advance(self, replicas: Sequence[int], n_steps: int, heat: Sequence[Heat] | None = None) -> Arrays:
         """Run replicas and look at where they end.
 
+        Args:
+            replicas: which.
+            n_steps: how far.
+            heat: thermostat of every replica, by number; None for that of the settings.
+
         Returns:
-            `variables` `(n_replicas, n_variables)` [rad or nm] and `bias_energy` `(n_replicas,)` [kJ/mol].
+            `variables` `(n_replicas, n_variables)` [rad or nm], `bias_energy` and, of the other forces,
+            `potential_energy` `(n_replicas,)` [kJ/mol].
         """
-        ends, energies = [], []
+        ends, energies, biases = [], [], []
         for replica in replicas:
-            self._load(replica)
+            self._load(replica, heat)
             self._step(replica, n_steps)
-            state = self._state(replica, groups=1 << BIAS_GROUP, positions=True, energy=True)
+            state = self._state(replica, groups=1, positions=True, energy=True)
             self._check(replica, state)
             ends.append(self.variables.evaluate(_array(state.getPositions(asNumpy=True))))
             energies.append(state.getPotentialEnergy()._value)
+            biases.append(self._state(replica, groups=1 << BIAS_GROUP, energy=True).getPotentialEnergy()._value)
             self._store(replica)
-        return {"variables": np.array(ends), "bias_energy": np.array(energies)}
+        return {
+            "variables": np.array(ends),
+            "bias_energy": np.array(biases),
+            "potential_energy": np.array(energies),
+        }
 
-    def record(self, replicas: Sequence[int], n_frames: int, frame_steps: int, snapshots: Sequence[int] = ()) -> Arrays:
+    def record(
+        self,
+        replicas: Sequence[int],
+        n_frames: int,
+        frame_steps: int,
+        snapshots: Sequence[int] = (),
+        heat: Sequence[Heat] | None = None,
+    ) -> Arrays:
         """Run replicas and keep a frame each `frame_steps` steps.
 
         Args:
@@ -131,6 +151,7 @@ class MoleculeEngine:
             n_frames: frames of each.
             frame_steps: steps between two.
             snapshots: numbers, from 0, of the frames of which all atoms are kept.
+            heat: as in `advance`.
 
         Returns:
             Arrays of shape `(n_replicas, n_frames, ...)`: `positions` [nm] and unbiased `forces` [kJ/mol/nm] of the
@@ -143,7 +164,7 @@ class MoleculeEngine:
         }
         whole: list[Any] = []
         for replica in replicas:
-            self._load(replica)
+            self._load(replica, heat)
             for frame in range(n_frames):
                 self._step(replica, frame_steps)
                 state = self._state(replica, groups=1, positions=True, velocities=True, forces=True, energy=True)
@@ -193,9 +214,14 @@ class MoleculeEngine:
         self._context.setVelocities(velocities)
         return float(0.5 * (self._masses[:, None] * allowed**2).sum())
 
-    def _load(self, replica: int) -> None:
+    def _load(self, replica: int, heat: Sequence[Heat] | None) -> None:
         self._context.loadCheckpoint(self.checkpoints[replica])
         self._set_parameters(replica)
+        if heat is not None:
+            temperature, scale = heat[replica]
+            self._integrator.setTemperature(temperature)
+            if scale != 1.0:
+                self._context.setVelocities(scale * self._context.getState(velocities=True).getVelocities(asNumpy=True))
 
     def _store(self, replica: int) -> None:
         self.checkpoints[replica] = self._context.createCheckpoint()

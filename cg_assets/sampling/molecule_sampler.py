@@ -87,6 +87,7 @@ class MoleculeSampler:
         self._starts = starts
         self._walkers = list(range(plan.replicas))
         self._replicas = list(range(plan.replicas + probe.replicas))
+        self._kept = self._replicas[: plan.kept_replicas] + self._replicas[plan.replicas :]
         bias = plan.bias
         self._windows = [i % plan.windows for i in self._replicas] if isinstance(bias, UmbrellaBias) else None
         self._grid: DepositedGrid | None = None
@@ -98,7 +99,7 @@ class MoleculeSampler:
         self._next = 0
         self._pool: EnginePool | None = None
         blocks = _temperature_blocks(plan)
-        self._kinetic = np.zeros((len(self._replicas), blocks))
+        self._kinetic = np.zeros((len(self._kept), blocks))
         self._frames_done = 0
         self._snapshots: list[Arrays] = []
         self._snapshot_frames = self._choose_snapshots(max(_SNAPSHOTS, snapshots))
@@ -123,7 +124,7 @@ class MoleculeSampler:
             case "deposit":
                 self._deposit(pool, piece.amount)
             case "burn_in":
-                pool.advance(self._replicas, piece.amount)
+                self._burn_in(pool, piece.amount)
             case "sample":
                 frames = self._sample(pool, piece.amount)
         self._next += 1
@@ -192,7 +193,7 @@ class MoleculeSampler:
         """Some frames of the plan's replicas with all atoms, evenly spread in time; None where every frame has them."""
         if not self._snapshots:
             return None
-        walkers, whole = self._walkers, self._all_snapshots()
+        walkers, whole = self._walkers[: self._plan.kept_replicas], self._all_snapshots()
         n_times = whole["positions"].shape[1]
         n_total = len(walkers) * n_times
 
@@ -237,10 +238,15 @@ class MoleculeSampler:
         piece_seconds = max(_PIECE_SECONDS, self._total_seconds / _MAX_PIECES)
         pieces = [_Piece("start", 0)]
         for kind, amount, seconds in stages:
-            n_pieces = min(amount, max(1, math.ceil(seconds / piece_seconds)))
-            edges = [amount * index // n_pieces for index in range(n_pieces + 1)]
+            unit = self._indivisible(kind)
+            n_pieces = min(amount // unit, max(1, math.ceil(seconds / piece_seconds)))
+            edges = [amount // unit * index // n_pieces * unit for index in range(n_pieces + 1)]
             pieces += [_Piece(kind, high - low) for low, high in itertools.pairwise(edges)]
         return pieces
+
+    def _indivisible(self, kind: str) -> int:
+        """Hills, steps or frames that belong to one piece."""
+        return 1
 
     def _pace_steps(self) -> int:
         bias, timestep = self._plan.bias, self._plan.timestep
@@ -285,11 +291,18 @@ class MoleculeSampler:
             grid.deposit(ends["variables"][:, columns], ends["bias_energy"])
             pool.set_grid(grid.values)
 
+    def _burn_in(self, pool: EnginePool, n_steps: int) -> None:
+        pool.advance(self._replicas, n_steps)
+
+    def _record(self, pool: EnginePool, n_frames: int, snapshots: list[int]) -> Arrays:
+        """Frames `(n_kept, n_frames, ...)` of the replicas that frames are kept of."""
+        return pool.record(self._replicas, n_frames, self._plan.frame_steps, snapshots)
+
     def _sample(self, pool: EnginePool, n_frames: int) -> Frames:
         first = self._frames_done
         inside = self._snapshot_frames[(self._snapshot_frames >= first) & (self._snapshot_frames < first + n_frames)]
         kept = inside - first
-        arrays = pool.record(self._replicas, n_frames, self._plan.frame_steps, kept.tolist())
+        arrays = self._record(pool, n_frames, kept.tolist())
         blocks = np.arange(first, first + n_frames) * self._kinetic.shape[1] // self._plan.frames_per_replica
         for frame, block in enumerate(blocks):
             self._kinetic[:, block] += arrays["kinetic_energy"][:, frame]
@@ -306,7 +319,7 @@ class MoleculeSampler:
         if len(self.molecule.stored) == self.molecule.n_atoms:
             return np.zeros(0, dtype=np.int64)
         total = self._plan.frames_per_replica
-        wanted = min(total, math.ceil(number / self._plan.replicas))
+        wanted = min(total, math.ceil(number / self._plan.kept_replicas))
         return (np.arange(1, wanted + 1) * total) // wanted - 1
 
     def _all_snapshots(self) -> Arrays:
@@ -315,7 +328,7 @@ class MoleculeSampler:
 
     def _frames(self, arrays: Arrays, first: int, n_frames: int) -> Frames:
         """One block of frames, replica after replica."""
-        n_replicas = len(self._replicas)
+        n_replicas = len(self._kept)
         n_total = n_replicas * n_frames
 
         def per_replica(values: list[int] | NDArray, dtype: type) -> NDArray:
@@ -329,10 +342,10 @@ class MoleculeSampler:
         frames = Frames(
             positions=flat("positions"),
             time=np.tile(times, n_replicas),
-            replica=per_replica(self._replicas, np.int32),
+            replica=per_replica(self._kept, np.int32),
             temperature=np.full(n_total, self._system.temperature),
-            start=per_replica(self._start_of, np.int32),
-            probe=per_replica(np.array(self._replicas) >= self._plan.replicas, np.bool_),
+            start=per_replica(np.array(self._start_of)[self._kept], np.int32),
+            probe=per_replica(np.array(self._kept) >= self._plan.replicas, np.bool_),
             forces=flat("forces"),
             potential_energy=flat("potential_energy"),
             collective_variables={name: variables[:, i].copy() for i, name in enumerate(self._variables.names)},

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import cg_assets
 from cg_assets.errors import SamplingError
-from cg_assets.sampling.molecule_engine import Arrays, EngineSettings, MoleculeEngine
+from cg_assets.sampling.molecule_engine import Arrays, EngineSettings, Heat, MoleculeEngine
 
 
 class EnginePool:
@@ -43,13 +43,22 @@ class EnginePool:
         """Renew the bias grid everywhere [kJ/mol]."""
         self._run("set_grid", range(self._n_replicas), {"values": values})
 
-    def advance(self, replicas: Sequence[int], n_steps: int) -> Arrays:
+    def advance(self, replicas: Sequence[int], n_steps: int, heat: Sequence[Heat] | None = None) -> Arrays:
         """`MoleculeEngine.advance` for replicas wherever they live, in the order given."""
-        return self._run("advance", replicas, {}, n_steps=n_steps)
+        return self._run("advance", replicas, {}, n_steps=n_steps, heat=heat)
 
-    def record(self, replicas: Sequence[int], n_frames: int, frame_steps: int, snapshots: Sequence[int] = ()) -> Arrays:
+    def record(
+        self,
+        replicas: Sequence[int],
+        n_frames: int,
+        frame_steps: int,
+        snapshots: Sequence[int] = (),
+        heat: Sequence[Heat] | None = None,
+    ) -> Arrays:
         """`MoleculeEngine.record` for replicas wherever they live, in the order given."""
-        return self._run("record", replicas, {}, n_frames=n_frames, frame_steps=frame_steps, snapshots=list(snapshots))
+        return self._run(
+            "record", replicas, {}, n_frames=n_frames, frame_steps=frame_steps, snapshots=list(snapshots), heat=heat
+        )
 
     def checkpoints(self) -> dict[int, bytes]:
         """OpenMM checkpoint of every replica."""

@@ -127,14 +127,14 @@ def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Prog
     Raises:
         SamplingError: a run blew up.
     """
-    from cg_assets.sampling.molecule_sampler import MoleculeSampler
+    from cg_assets.sampling.build import build_sampler
 
     reference = _reference_of(system)
     edges = _edges(system)
     blocks, temperatures, sampled_time = [], [], 0.0
     for run in range(reference.runs):
         run_seed = int(np.random.SeedSequence([seed, run]).generate_state(1)[0]) & 0x7FFFFFFF
-        sampler = MoleculeSampler(system, reference.plan, run_seed)
+        sampler = build_sampler(system, reference.plan, run_seed)
         histogram = _Histogram(system, edges)
         path = Path(directory) / f"run_{run}.npz"
         if path.exists() and not _restore(path, sampler, histogram):
@@ -250,8 +250,7 @@ class _Histogram:
         self._thermal_energy = system.thermal_energy
         self._block_length = plan.duration / BLOCKS_PER_WALKER
         self._half_interval = 0.5 * plan.frame_interval
-        self._n_walkers = plan.replicas
-        self.values = np.zeros((plan.replicas * BLOCKS_PER_WALKER, *(len(item) - 1 for item in edges)))
+        self.values = np.zeros((plan.kept_replicas * BLOCKS_PER_WALKER, *(len(item) - 1 for item in edges)))
         self.offset = np.nan
 
     def add(self, frames: Frames) -> None:

@@ -145,7 +145,7 @@ def _stored_atoms(
         raise SystemSpecError("mapping.type must be beads for a molecule")
     residues = [(atom.index, first.index) for atom in atoms for first in [next(atom.residue.atoms())]]
     group = connected_groups(len(atoms), [*bonds, *residues])
-    if mapping.beads == "heavy_atoms":
+    if isinstance(mapping.beads, str):
         carriers = [atom.index for atom in atoms if atom.residue.name not in WATER]
     else:
         named = {atom for members in mapping.beads.values() for atom in members}

@@ -1,7 +1,8 @@
-"""Build a capped peptide from standard bond lengths and angles."""
+"""Build peptides from standard bond lengths and angles: capped ones here, others with PeptideBuilder."""
 
 from __future__ import annotations
 
+import io
 import math
 import random
 from collections.abc import Iterator
@@ -14,6 +15,14 @@ from numpy.typing import NDArray
 from cg_assets.errors import SystemSpecError
 
 BUILDABLE = ("ALA", "GLY")
+"""Residues between caps."""
+_LETTERS = {
+    **{"ALA": "A", "ARG": "R", "ASN": "N", "ASP": "D", "CYS": "C", "GLN": "Q", "GLU": "E", "GLY": "G", "HIS": "H"},
+    **{"ILE": "I", "LEU": "L", "LYS": "K", "MET": "M", "PHE": "F", "PRO": "P", "SER": "S", "THR": "T", "TRP": "W"},
+    **{"TYR": "Y", "VAL": "V"},
+}
+"""Residues of peptides with free ends."""
+_CAPS = {"ACE", "NME"}
 PHI, PSI = -1.4, 2.6
 
 # Bond lengths [nm] and angles [rad] of the peptide backbone: Engh & Huber, Acta Cryst. A 47, 392 (1991).
@@ -22,10 +31,11 @@ _N_CA_C, _CA_C_N, _C_N_CA = math.radians(111.0), math.radians(117.2), math.radia
 
 
 def build_peptide(sequence: list[str]) -> tuple[Any, NDArray[np.float64]]:
-    """Topology and positions of an extended capped peptide, hydrogens included.
+    """Topology and positions of an extended peptide, hydrogens included (those of pH 7).
 
     Args:
-        sequence: residue names, ACE first and NME last, ALA or GLY between them.
+        sequence: residue names: ACE first, NME last and ALA or GLY between them; or the 20 standard residues without
+            caps, the ends then being charged.
 
     Returns:
         The OpenMM topology and positions `(n_atoms, 3)` [nm].
@@ -36,16 +46,20 @@ def build_peptide(sequence: list[str]) -> tuple[Any, NDArray[np.float64]]:
     _check_sequence(sequence)
     from openmm import Platform, app, unit
 
-    topology = app.Topology()
-    chain = topology.addChain()
-    positions: list[NDArray[np.float64]] = []
-    for name, atoms in _heavy_atoms(sequence):
-        residue = topology.addResidue(name, chain)
-        for atom_name, position in atoms:
-            topology.addAtom(atom_name, app.Element.getBySymbol(atom_name[0]), residue)
-            positions.append(position)
-    topology.createStandardBonds()
-    modeller = app.Modeller(topology, unit.Quantity(np.array(positions), unit.nanometer))
+    if not _CAPS & set(sequence):
+        pdb = app.PDBFile(io.StringIO(_free_peptide("".join(_LETTERS[name] for name in sequence))))
+        modeller = app.Modeller(pdb.topology, pdb.positions)
+    else:
+        topology = app.Topology()
+        chain = topology.addChain()
+        positions: list[NDArray[np.float64]] = []
+        for name, atoms in _heavy_atoms(sequence):
+            residue = topology.addResidue(name, chain)
+            for atom_name, position in atoms:
+                topology.addAtom(atom_name, app.Element.getBySymbol(atom_name[0]), residue)
+                positions.append(position)
+        topology.createStandardBonds()
+        modeller = app.Modeller(topology, unit.Quantity(np.array(positions), unit.nanometer))
     with fixed_generator():  # addHydrogens draws first guesses
         modeller.addHydrogens(platform=Platform.getPlatformByName("Reference"))
     return modeller.topology, np.array(modeller.positions.value_in_unit(unit.nanometer))
@@ -62,7 +76,28 @@ def fixed_generator() -> Iterator[None]:
         random.setstate(generator_state)
 
 
+def _free_peptide(letters: str) -> str:
+    """Heavy atoms of an extended peptide as a PDB file (Tien et al., PeerJ 1, e80 (2013))."""
+    import PeptideBuilder
+    from Bio.PDB import PDBIO
+
+    structure = PeptideBuilder.make_extended_structure(letters)
+    PeptideBuilder.add_terminal_OXT(structure)
+    text, writer = io.StringIO(), PDBIO()
+    writer.set_structure(structure)
+    writer.save(text)
+    return text.getvalue()
+
+
 def _check_sequence(sequence: list[str]) -> None:
+    if len(sequence) > 1 and set(sequence) <= set(_LETTERS):
+        return
+    if not _CAPS & set(sequence):
+        other = sorted(set(sequence) - set(_LETTERS))
+        raise SystemSpecError(
+            f"model.sequence holds {other}; it must be at least two of the 20 standard residues, or begin with ACE and "
+            "end with NME; give other molecules as model.pdb"
+        )
     if len(sequence) < 3 or sequence[0] != "ACE" or sequence[-1] != "NME":
         raise SystemSpecError(
             f"model.sequence is {sequence}; it must begin with ACE, end with NME and hold residues between them; "

@@ -6,6 +6,7 @@ Every field is validated when the file is loaded, so that a wrong value stops no
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -18,7 +19,9 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -86,7 +89,7 @@ class Molecule(Strict):
 
     type: Literal["molecule"]
     sequence: list[str] | None = None
-    """Residues of a capped peptide, for example [ACE, ALA, NME]; built from internal geometry."""
+    """Residues of a peptide, capped as [ACE, ALA, NME] or with free ends as [TYR, ASP, GLY]; built extended."""
     pdb: Path | None = None
     """A PDB file with all hydrogens, relative to the folder of the YAML file."""
     force_fields: list[str] = Field(min_length=1)
@@ -136,9 +139,9 @@ class BeadMapping(Strict):
     """Beads placed on atoms or at centres of mass of groups of atoms."""
 
     type: Literal["beads"]
-    beads: Literal["heavy_atoms"] | dict[str, list[AtomName]]
-    """`heavy_atoms` (not those of water), or bead name to its atoms (one atom: placed on it; several: at their centre
-    of mass)."""
+    beads: Literal["heavy_atoms", "alpha_carbons"] | dict[str, list[AtomName]]
+    """`heavy_atoms` (not those of water), `alpha_carbons`, or bead name to its atoms (one atom: placed on it; several:
+    at their centre of mass)."""
     force_map: Literal["slice", "group", "optimal"] = "optimal"
     """How atomistic forces become bead forces: docs/force_maps.md."""
     bead_types: Literal["element", "unique"] = "unique"
@@ -146,6 +149,8 @@ class BeadMapping(Strict):
 
     def holds_atom(self, atom: str) -> bool:
         """Whether a bead sits exactly on this atom, as far as names tell."""
+        if self.beads == "alpha_carbons":
+            return atom.split(":")[1] == "CA"
         if self.beads == "heavy_atoms":
             return not atom.split(":")[1].lstrip("0123456789").upper().startswith("H")
         return any(members == [atom] for members in self.beads.values())
@@ -262,6 +267,22 @@ def _is_multiple(value: float, part: float) -> bool:
     return abs(value / part - round(value / part)) <= 1e-6
 
 
+class Tempering(Strict):
+    """Replica exchange in temperature: replicas climb a ladder of temperatures and come back over barriers."""
+
+    temperatures: list[PositiveFloat] = Field(min_length=2)
+    """The ladder, rising from the temperature of the system, at which frames are kept [K]."""
+    pace: PositiveFloat
+    """Time between two attempts to exchange neighbours on the ladder [ps]."""
+
+    @field_validator("temperatures")
+    @classmethod
+    def _climbs(cls, value: list[float]) -> list[float]:
+        if any(high <= low for low, high in itertools.pairwise(value)):
+            raise ValueError(f"{value} does not rise; list the temperatures from the lowest up, each once")
+        return value
+
+
 class SamplingPlan(Strict):
     """How one batch of frames is sampled. All times [ps, or reduced]."""
 
@@ -278,6 +299,32 @@ class SamplingPlan(Strict):
     frame_interval: PositiveFloat
     bias: Bias | None = None
     probe: Probe | None = None
+    tempering: Tempering | None = None
+    """Replica exchange of a molecule without bias; each ladder of replicas keeps one replica's frames."""
+
+    @model_serializer(mode="wrap")
+    def _hash_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without tempering a plan reads, and hashes, as it did before plans could have it."""
+        content = handler(self)
+        return content if self.tempering else {name: value for name, value in content.items() if name != "tempering"}
+
+    @model_validator(mode="after")
+    def _whole_ladders(self) -> SamplingPlan:
+        if self.tempering is None:
+            return self
+        pace, steps = self.tempering.pace, len(self.tempering.temperatures)
+        if self.bias is not None or self.probe is not None:
+            raise ValueError("tempering goes without bias and probe; leave one of them out")
+        if self.replicas % steps:
+            raise ValueError(f"replicas {self.replicas} is not a multiple of the {steps} temperatures of tempering")
+        for name, whole, part in (
+            ("tempering.pace", pace, self.frame_interval),
+            ("duration", self.duration, pace),
+            ("burn_in", self.burn_in, pace),
+        ):
+            if not _is_multiple(whole, part):
+                raise ValueError(f"{name} {whole} is not a multiple of {part}: exchanges come between whole stretches")
+        return self
 
     @model_validator(mode="after")
     def _whole_steps(self) -> SamplingPlan:
@@ -311,6 +358,11 @@ class SamplingPlan(Strict):
         """Number of the start state of replicas: in turn, and another one for the next replica of the same window."""
         starts = len(self.starts) if isinstance(self.starts, list) else 1
         return (replica % self.windows + replica // self.windows) % starts
+
+    @property
+    def kept_replicas(self) -> int:
+        """Replicas that frames are kept of: one of each ladder of temperatures, else all of the plan."""
+        return self.replicas // len(self.tempering.temperatures) if self.tempering else self.replicas
 
     @property
     def frame_steps(self) -> int:
@@ -402,10 +454,10 @@ class Sampling(Strict):
                 f"{where}.duration {mean_force.duration} is not a whole number, of at least 4, of intervals of "
                 f"{mean_force.interval}"
             )
-        if mean_force.configurations > plan.replicas * plan.frames_per_replica:
+        if mean_force.configurations > plan.kept_replicas * plan.frames_per_replica:
             raise ValueError(
                 f"{where}.configurations is {mean_force.configurations}, but {mean_force.of} keeps only "
-                f"{plan.replicas * plan.frames_per_replica} frames"
+                f"{plan.kept_replicas * plan.frames_per_replica} frames"
             )
 
     def by_section(self) -> dict[str, SamplingPlan]:
@@ -591,7 +643,7 @@ class QuadratureReference(Strict):
 
 
 class LongRunReference(Strict):
-    """Independent long runs, each under its own frozen metadynamics bias; their disagreement is the error bar."""
+    """Independent long runs, each with its own frozen bias or ladders of temperatures; they disagree by the error."""
 
     type: Literal["long_runs"]
     runs: int = Field(default=2, ge=2)
@@ -810,6 +862,8 @@ class SystemSpec(Strict):
             if set(point) != start_names and reduced:
                 raise ValueError(f"{where}.starts: {point} must give each of {sorted(start_names)}")
             self._check_known(f"{where}.starts", set(point), start_names)
+        if plan.tempering is not None:
+            self._check_tempering(where, plan.tempering)
         if where.startswith("sampling.") and plan.bias is not None and plan.starts != "equilibrium":
             self._check_comparable(where, plan)
         match plan.bias:
@@ -843,6 +897,15 @@ class SystemSpec(Strict):
                     angular = isinstance(self.collective_variables.get(name), Torsion)
                     if not angular and name not in bias.grid_range:
                         raise ValueError(f"{where}.bias.grid_range lacks {name}; give its lower and upper limit")
+
+    def _check_tempering(self, where: str, tempering: Tempering) -> None:
+        if isinstance(self.model, ModelPotential):
+            raise ValueError(f"{where}.tempering needs a molecule; a model potential can start from equilibrium")
+        if tempering.temperatures[0] != self.temperature:
+            raise ValueError(
+                f"{where}.tempering.temperatures begins with {tempering.temperatures[0]} K; it must begin with the "
+                f"temperature of the system, {self.temperature} K"
+            )
 
     @staticmethod
     def _check_comparable(where: str, plan: SamplingPlan) -> None:
