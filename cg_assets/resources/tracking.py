@@ -179,6 +179,7 @@ class ModelTracking:
         example_positions: NDArray,
         tags: Mapping[str, Any],
         metadata: Mapping[str, Any] | None = None,
+        networks_file: Path | None = None,
     ) -> str:
         """Register a saved potential or flow as a new version with the alias `candidate`; inside a training run.
 
@@ -188,6 +189,7 @@ class ModelTracking:
             example_positions: `(n_frames, n_beads, dimension)`; fixes the model's number of beads and dimension.
             tags: dagster_run_id, asset_key, batches, upstream_data_versions, code_version; text or JSON-able.
             metadata: facts for users of the model, for example units and bead names.
+            networks_file: the networks to ship; by default this project's.
 
         Returns:
             The version.
@@ -205,8 +207,9 @@ class ModelTracking:
             if not path.is_file():
                 raise TrackingError(f"{registered_name}: no file {path}; save the network before registering it")
         config = json.loads((Path(model_directory) / "config.json").read_text(encoding="utf-8"))
-        is_flow = config["type"] in _FLOW_TYPES
-        code, source = _FLOW_CODE if is_flow else _POTENTIAL_CODE
+        is_flow = config.get("type") in _FLOW_TYPES
+        code, own = _FLOW_CODE if is_flow else _POTENTIAL_CODE
+        source = networks_file or own
         mlflow, client = self._connection.open()
         module = f"cg_networks_{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
         n_beads, dimension = example_positions.shape[1:]
