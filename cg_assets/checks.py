@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cg_assets.kernels.run import KernelReport
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.simulation.run import CGSimulationResult
-    from cg_assets.training.loop import TrainingResult
+    from cg_assets.training.training_run import TrainingResult
 
 TEMPERATURE_Z = 5.0
 """Standard errors by which a kinetic temperature may miss its target, beyond the integrator's own 1 %."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.analysis.metrics import jensen_shannon_divergence
+from cg_assets.analysis.metrics import histograms, jensen_shannon_divergences
 
 FloatArray = NDArray[np.float64]
 _BINS = 60
@@ -81,7 +81,7 @@ def local_geometry(
     edges = mean[:, None] + deviation[:, None] * np.linspace(-5.0, 5.0, _BINS + 1)
     half = true.shape[1] // 2
     found, reference, first, second = (
-        _histograms(values, edges) for values in (mine, true, true[:, :half], true[:, half:])
+        histograms(values, edges) for values in (mine, true, true[:, :half], true[:, half:])
     )
     members = [*bonds, *angles, *((i, j) for i, _, j in angles)]
     return LocalGeometry(
@@ -90,8 +90,8 @@ def local_geometry(
         edges=edges,
         data=reference,
         found=found,
-        divergence=_divergences(found, reference),
-        own=_divergences(first, second),
+        divergence=jensen_shannon_divergences(found, reference),
+        own=jensen_shannon_divergences(first, second),
     )
 
 
@@ -104,12 +104,3 @@ def _values(points: FloatArray, bonds: Sequence[tuple[int, int]], angles: list[t
         rows.append(np.arccos(np.clip(cosine, -1.0, 1.0)))
     rows += [np.linalg.norm(points[:, i] - points[:, j], axis=1) for i, _, j in angles]
     return np.stack(rows)
-
-
-def _histograms(values: FloatArray, edges: FloatArray) -> FloatArray:
-    counts = [np.histogram(np.clip(row, edge[0], edge[-1]), edge)[0] for row, edge in zip(values, edges, strict=True)]
-    return np.array(counts) / values.shape[1]
-
-
-def _divergences(one: FloatArray, two: FloatArray) -> FloatArray:
-    return np.array([jensen_shannon_divergence(p, q) for p, q in zip(one, two, strict=True)])

@@ -29,6 +29,20 @@ def jensen_shannon_divergence(p: ArrayLike, q: ArrayLike) -> float:
     return 0.5 * (_relative_entropy(one, middle) + _relative_entropy(other, middle))
 
 
+def histograms(values: FloatArray, edges: FloatArray) -> FloatArray:
+    """Probabilities `(n, n_bins)` of rows of values `(n, m)` between edges of their own `(n, n_bins + 1)`.
+
+    Values beyond the outer edges, and nan, are in the outer bins.
+    """
+    known = np.clip(np.where(np.isnan(values), edges[:, -1:], values), edges[:, :1], edges[:, -1:])
+    return np.array([np.histogram(row, edge)[0] for row, edge in zip(known, edges, strict=True)]) / values.shape[1]
+
+
+def jensen_shannon_divergences(p: FloatArray, q: FloatArray) -> FloatArray:
+    """`jensen_shannon_divergence` of each row of `(n, n_bins)` histograms."""
+    return np.array([jensen_shannon_divergence(one, other) for one, other in zip(p, q, strict=True)])
+
+
 def squared_log_error(p: ArrayLike, q: ArrayLike, empty_bin: float = EMPTY_BIN) -> float:
     """PMF error Σ m (ln p - ln q)², m = (p + q)/2 (arXiv 2602.10637): mass-weighted square of ΔA/kT.
 

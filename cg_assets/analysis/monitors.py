@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.analysis.estimates import Estimate
-from cg_assets.analysis.metrics import jensen_shannon_divergence
+from cg_assets.analysis.metrics import histograms, jensen_shannon_divergences
 
 FloatArray = NDArray[np.float64]
 
@@ -116,13 +116,13 @@ def bond_monitor(
     true, mine = (_lengths(frames, bonds) for frames in (reference, simulated))
     width = np.maximum(true.std(axis=1), 1e-6)
     edges = true.mean(axis=1)[:, None] + width[:, None] * np.linspace(-6.0, 6.0, n_bins + 1)
-    data_histogram, histogram = _histograms(true, edges), _histograms(mine, edges)
+    data_histogram, histogram = histograms(true, edges), histograms(mine, edges)
     return BondMonitor(
         pairs=bonds,
         edges=edges,
         data=data_histogram,
         simulation=histogram,
-        divergence=np.array([jensen_shannon_divergence(p, q) for p, q in zip(histogram, data_histogram, strict=True)]),
+        divergence=jensen_shannon_divergences(histogram, data_histogram),
         data_mean=true.mean(axis=1),
         data_deviation=true.std(axis=1),
         simulation_mean=mine.mean(axis=1),
@@ -134,15 +134,6 @@ def _lengths(frames: FloatArray, bonds: Sequence[tuple[int, int]]) -> FloatArray
     """Lengths `(n_bonds, n_frames)`."""
     pairs = np.asarray(bonds, dtype=np.int64).reshape(-1, 2)
     return np.linalg.norm(frames[:, pairs[:, 0]] - frames[:, pairs[:, 1]], axis=2).T
-
-
-def _histograms(lengths: FloatArray, edges: FloatArray) -> FloatArray:
-    """Probabilities `(n_bonds, n_bins)`; lengths beyond the edges, and nan, fill the outer bins."""
-    counts = np.zeros((len(edges), edges.shape[1] - 1))
-    for row, values, edge in zip(counts, lengths, edges, strict=True):
-        known = np.where(np.isnan(values), edge[-1], values)
-        row[:] = np.histogram(np.clip(known, edge[0], edge[-1]), edge)[0] / len(known)
-    return counts
 
 
 def chirality_monitor(

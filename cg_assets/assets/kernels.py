@@ -1,14 +1,12 @@
 """`<name>_kernel` and `<name>_kernel_forces`: flows in MLflow, and force labels of perturbed configurations."""
 
-import tempfile
 import time
-from pathlib import Path
+from functools import partial
 
 import dagster as dg
 
 from cg_assets import checks
 from cg_assets.assets.forces import mapped
-from cg_assets.assets.potentials import checkpoint_path
 from cg_assets.assets.stage import (
     asset_key,
     mark_failed,
@@ -19,6 +17,7 @@ from cg_assets.assets.stage import (
     table,
     with_file,
 )
+from cg_assets.assets.trainings import ModelTraining, read_source, train_and_register
 from cg_assets.automation import batches_of
 from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
@@ -31,8 +30,7 @@ CODE_VERSION = "1"
 
 def build_flow_kernel(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     """The asset of the flow of one kernel; it learns from all batches of its plan."""
-    labels = f"{name}_kernel_forces"
-    _, kernel, source = system.by_kernel_labels()[labels]
+    _, kernel, labels = system.by_kernel_labels()[f"{name}_kernel_forces"]
     if not isinstance(kernel, FlowKernel):
         raise TypeError(f"kernel {name} has no flow")
     stage = f"{name}_kernel"
@@ -40,13 +38,13 @@ def build_flow_kernel(system: SystemSpec, name: str) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        deps=[asset_key(system, source)],
+        deps=[asset_key(system, labels)],
         group_name=system.name,
         code_version=CODE_VERSION,
         kinds={"pytorch", "mlflow"},
         pool=GPU_POOL,
         op_tags=GPU_OP_TAGS,
-        description=f"The flow that takes noise out of configurations of {source}, learned from them alone "
+        description=f"The flow that takes noise out of configurations of {labels}, learned from them alone "
         f"(arXiv 2506.19628); registered in MLflow as `{system.name}.{stage}` with the alias candidate.",
     )
     def flow_kernel(
@@ -60,93 +58,29 @@ def build_flow_kernel(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         from cg_assets.analysis.plots_kernels import flow_training_plot
         from cg_assets.kernels.flow_training import CHECKPOINT_VERSION, train_flow
         from cg_assets.kernels.run import flow_config
-        from cg_assets.potentials.energies import weights_hash
-        from cg_assets.potentials.model_format import save_potential
-        from cg_assets.systems.load import specification_text
         from cg_assets.training.data import correlated_groups
 
-        client = tracking.open()
-        files = store.open()
-        batches = sound_batches(files, system, source)
-        infos = [files.describe(system.name, source, batch) for batch in batches]
-        frames = [files.read_frames(system.name, source, [batch]) for batch in batches]
-        positions = np.concatenate([part.positions for part in frames])
-        upstream = files.upstream(*(f"{system.name}/{source}/{batch}" for batch in batches))
-        config = flow_config(system, kernel.noise, kernel.hidden)
-        tags = {
-            "dagster_run_id": context.run.run_id,
-            "asset_key": key.to_user_string(),
-            "batches": batches,
-            "upstream_data_versions": upstream,
-            "code_version": CODE_VERSION,
-        }
+        client, files = tracking.open(), store.open()
+        source = read_source(files, system, labels)
+        positions = np.concatenate([part.positions for part in source.frames])
+        config, settings = flow_config(system, kernel.noise, kernel.hidden), kernel.training
         params = {"frames": len(positions), "noise": kernel.noise, "hidden": kernel.hidden}
-        params |= kernel.training.model_dump()
-        checkpoint = checkpoint_path(
-            files.stage_folder(system.name, stage), config, params, upstream, CODE_VERSION, CHECKPOINT_VERSION
-        )
-        registered_name = f"{system.name}.{stage}"
-        started = time.monotonic()
-        with (
-            device.lease() as leased,
-            client.start_training_run(system.name, stage, tags, params, [info.path for info in infos]),
-            tempfile.TemporaryDirectory() as scratch,
-        ):
-            client.log_spec(specification_text(system))
-            result = train_flow(
-                config,
-                kernel.training,
-                positions,
-                correlated_groups(frames),
-                seed=kernel.training.seed,
-                device=leased.torch_name,
-                checkpoint=checkpoint,
-                on_epoch=lambda row: client.log_epoch(row, step=int(row["epoch"])),
-                progress=log_progress(context.log),
-            )
-            figure = flow_training_plot(result.history, title=f"{system.title}: flow of kernel {name}")
-            client.log_figure(figure, "training")
-            save_potential(Path(scratch) / "potential", result.module, config)
-            version = client.register(Path(scratch) / "potential", registered_name, positions[:2], tags)
-            used = leased.description
-        seconds = time.monotonic() - started
-        weights = weights_hash(result.module)
-        files.write_table(
-            # Without the seconds: the same training gives the same file.
-            {column: [row[column] for row in result.history] for column in result.history[0] if column != "seconds"},
-            provenance(
-                context,
-                system,
-                stage,
-                CODE_VERSION,
-                upstream=upstream,
-                seed=kernel.training.seed,
-                registered_model=registered_name,
-                version=version,
-                weights_hash=weights,
+        training = ModelTraining(
+            stage=stage,
+            name=stage,
+            source=source,
+            positions=positions,
+            config=config,
+            params=params | settings.model_dump(),
+            seed=settings.seed,
+            identity=(source.upstream, CHECKPOINT_VERSION),
+            train=partial(
+                train_flow, config, settings, positions, correlated_groups(source.frames), seed=settings.seed
             ),
+            figure=lambda history: flow_training_plot(history, title=f"{system.title}: flow of kernel {name}"),
         )
-        checkpoint.unlink(missing_ok=True)
-        record_in_catalogue(files, system, stage)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(weights),
-            metadata=with_file(
-                {
-                    "figure": picture(figure, "training"),
-                    "registered_model": f"{registered_name} version {version}",
-                    "frames": len(positions),
-                    "held_out_loss": result.held_out_loss,
-                    "epochs": len(result.history),
-                    "best_epoch": result.best_epoch,
-                    "seconds": round(seconds, 2),
-                    "frames_per_second": round(result.frames_per_second),
-                    "device": used,
-                },
-                files,
-                system,
-                stage,
-            ),
-        )
+        _, version, metadata = train_and_register(context, system, files, client, device, CODE_VERSION, training)
+        return dg.MaterializeResult(data_version=version, metadata=metadata)
 
     return flow_kernel
 

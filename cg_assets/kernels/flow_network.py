@@ -12,7 +12,7 @@ back at the configuration that it started from.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,6 +91,26 @@ def _normal(generator: torch.Generator, *shape: int, gain: float = 1.0) -> torch
     return torch.nn.Parameter(torch.randn(*shape, generator=generator) * (gain / math.sqrt(shape[-1])))
 
 
+class _Expansion(NamedTuple):
+    """Components of a velocity and what their derivatives are made of.
+
+    Attributes:
+        components: `(p, f)` components.
+        slope: `(p, f)` derivatives of the standardised coordinates by the coordinates.
+        bend: `(p, f)` their second derivatives.
+        gain: `(h, f)` derivatives of the hidden units by what goes into them.
+        curvature: `(h, f)` their second derivatives.
+        line: `(p, f)` derivatives of the components by the standardised coordinates, past the hidden units.
+    """
+
+    components: Tensor
+    slope: Tensor
+    bend: Tensor
+    gain: Tensor
+    curvature: Tensor
+    line: Tensor
+
+
 class _Layers(torch.nn.Module):
     """From p internal coordinates and the time to p components: one hidden layer, gated by the time, and a line.
 
@@ -114,32 +134,27 @@ class _Layers(torch.nn.Module):
         self.line = torch.nn.Parameter(torch.zeros(count, TIME_FEATURES))
         self.offset = torch.nn.Parameter(torch.zeros(count, TIME_FEATURES))
 
-    def inputs(self, time: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Standardised coordinates, their first and their second derivatives, all `(p, f)`."""
+    def at(self, time: Tensor | float, values: Tensor) -> _Expansion:
+        """Components at internal coordinates `(p, f)` and times `(f,)` or one time, with derivatives."""
+        time = torch.as_tensor(time).to(values).expand(values.shape[1])
         left = (1.0 - time).square() + RESIDUAL_NOISE**2
         spread = (self.deviation[:, None].square() + (self.sensitivity * self.noise**2) * left).sqrt()
         standard = (values - self.mean[:, None]) / spread
         soft = torch.rsqrt(1.0 + (standard / SOFT_LIMIT).square())
-        bounded, slope = standard * soft, soft * soft * soft / spread
-        return bounded, slope, (-3.0 / SOFT_LIMIT**2) * bounded * soft * slope / spread
+        standard, slope = standard * soft, soft * soft * soft / spread
+        bend = (-3.0 / SOFT_LIMIT**2) * standard * soft * slope / spread
 
-    def features(self, time: Tensor) -> Tensor:
-        """Of the time `(3, f)`."""
         middle = 2.0 * time - 1.0
-        return torch.stack([torch.ones_like(time), middle, middle.square()])
-
-    def outputs(self, time: Tensor, standard: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Components `(p, f)`, two derivatives `(h, f)` of the hidden units, and slopes `(p, f)` of the line."""
-        features = self.features(time)
+        features = torch.stack([torch.ones_like(time), middle, middle.square()])
         hidden = self.inner @ standard + self.inner_time @ features
         gate = torch.sigmoid(hidden)
         value = hidden * gate
         scale = self.noise * (1.0 + self.gate @ features)
         line = self.noise * (self.line @ features)
         components = self.outer @ (scale * value) + line * standard + self.noise * (self.offset @ features)
-        first = gate * (1.0 + hidden - value)
-        second = gate * (1.0 - gate) * (2.0 + hidden - 2.0 * value)
-        return components, scale * first, scale * second, line
+        gain = scale * (gate * (1.0 + hidden - value))
+        curvature = scale * (gate * (1.0 - gate) * (2.0 + hidden - 2.0 * value))
+        return _Expansion(components, slope, bend, gain, curvature, line)
 
     def back(self, gain: Tensor, line: Tensor, cotangent: Tensor) -> Tensor:
         """Cotangents of components `(p, f)` brought back to the standardised coordinates."""
@@ -163,15 +178,11 @@ class CoordinateFlow(torch.nn.Module):
 
     def forward(self, time: Tensor | float, positions: Tensor) -> Tensor:
         """Velocity `(f, n, 1)` at positions `(f, n, 1)` and times `(f,)` or one time."""
-        time = torch.as_tensor(time).to(positions).expand(len(positions))
-        standard = self.layers.inputs(time, positions[:, :, 0].T)[0]
-        return self.layers.outputs(time, standard)[0].T[:, :, None]
+        return self.layers.at(time, positions[:, :, 0].T).components.T[:, :, None]
 
     def divergence(self, time: Tensor | float, positions: Tensor) -> Tensor:
         """Exact divergence `(f,)` of the velocity."""
-        time = torch.as_tensor(time).to(positions).expand(len(positions))
-        standard, slope, _ = self.layers.inputs(time, positions[:, :, 0].T)
-        _, gain, _, line = self.layers.outputs(time, standard)
+        _, slope, _, gain, _, line = self.layers.at(time, positions[:, :, 0].T)
         return (gain * (self._through() @ slope)).sum(dim=0) + (line * slope).sum(dim=0)
 
     @torch.no_grad()
@@ -179,9 +190,7 @@ class CoordinateFlow(torch.nn.Module):
         self, time: Tensor | float, positions: Tensor, score: Tensor, differences: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """Velocity, then grad(v . score + div v), then grad(v . difference) of each, all `(f, n, 1)`."""
-        time = torch.as_tensor(time).to(positions).expand(len(positions))
-        standard, slope, bend = self.layers.inputs(time, positions[:, :, 0].T)
-        components, gain, curvature, line = self.layers.outputs(time, standard)
+        components, slope, bend, gain, curvature, line = self.layers.at(time, positions[:, :, 0].T)
         through = self._through()
         of_divergence = slope * (self.layers.inner.T @ (curvature * (through @ slope)))
         of_divergence = of_divergence + bend * (through.T @ gain + line)
@@ -231,9 +240,8 @@ class DistanceFlow(torch.nn.Module):
 
     def forward(self, time: Tensor | float, positions: Tensor) -> Tensor:
         """Velocity `(f, n, 3)` at positions `(f, n, 3)` and times `(f,)` or one time."""
-        time = torch.as_tensor(time).to(positions).expand(len(positions))
         unit, distance = self._distances(positions)
-        return self._to_beads(self.layers.outputs(time, self.layers.inputs(time, distance)[0])[0][:, None] * unit)
+        return self._to_beads(self.layers.at(time, distance).components[:, None] * unit)
 
     def divergence(self, time: Tensor | float, positions: Tensor) -> Tensor:
         """Exact divergence `(f,)` of the velocity.
@@ -241,14 +249,9 @@ class DistanceFlow(torch.nn.Module):
         With distances d, Wilson's matrix G = dd/dy and one hidden layer, tr(G^T dphi/dd G) is a sum over hidden units
         of products of two `(n, 3)` matrices: what each unit takes in from a moved bead, and what it does to it.
         """
-        time = torch.as_tensor(time).to(positions).expand(len(positions))
         unit, distance = self._distances(positions)
-        standard, slope, _ = self.layers.inputs(time, distance)
-        components, gain, _, line = self.layers.outputs(time, standard)
-        taken, given = (
-            self._per_bead(self.layers.inner.T, slope[:, None] * unit),
-            self._per_bead(self.layers.outer, unit),
-        )
+        components, slope, _, gain, _, line = self.layers.at(time, distance)
+        taken, given = self._through(slope, unit)
         return (
             (gain * (taken * given).sum(dim=(0, 2))).sum(dim=0)
             + 2.0 * (line * slope).sum(dim=0)
@@ -260,14 +263,9 @@ class DistanceFlow(torch.nn.Module):
         self, time: Tensor | float, positions: Tensor, score: Tensor, differences: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """Velocity, then grad(v . score + div v), then grad(v . difference) of each, all `(f, n, 3)`."""
-        time = torch.as_tensor(time).to(positions).expand(len(positions))
         unit, distance = self._distances(positions)
-        standard, slope, bend = self.layers.inputs(time, distance)
-        components, gain, curvature, line = self.layers.outputs(time, standard)
-        taken, given = (
-            self._per_bead(self.layers.inner.T, slope[:, None] * unit),
-            self._per_bead(self.layers.outer, unit),
-        )
+        components, slope, bend, gain, curvature, line = self.layers.at(time, distance)
+        taken, given = self._through(slope, unit)
         through = (taken * given).sum(dim=(0, 2))
         by_inner = self._per_pair(self.layers.inner.T, given.mul_(gain[:, None]))
         by_outer = self._per_pair(self.layers.outer, taken.mul_(gain[:, None]))
@@ -297,6 +295,10 @@ class DistanceFlow(torch.nn.Module):
         difference = rows.index_select(0, self.first_bead) - rows.index_select(0, self.second_bead)
         distance = difference.square().sum(dim=1).sqrt()
         return difference / distance[:, None], distance
+
+    def _through(self, slope: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """What hidden units take in from a moved bead, and what they do to it, both `(n, h, 3, f)`."""
+        return self._per_bead(self.layers.inner.T, slope[:, None] * unit), self._per_bead(self.layers.outer, unit)
 
     def _to_beads(self, push: Tensor) -> Tensor:
         """Vectors `(p, 3, f)` that push the first bead of a pair forth and the second back, to `(f, n, 3)`."""

@@ -102,9 +102,7 @@ def perturb(
     steps = 0 if flow is None or not carried else _steps(flow, positions, noise, seed)
     places, labels, moved = [], [], []
     for first in range(0, len(positions), _BATCH):
-        # Centred in double precision: a molecule may have drifted far from the origin.
-        part = np.asarray(positions[first : first + _BATCH], dtype=np.float64)
-        clean = torch.as_tensor(part - part.mean(axis=1, keepdims=True) if in_space else part).float()
+        clean = torch.as_tensor(centred(positions[first : first + _BATCH])).float()
         one, two = (torch.randn(clean.shape, generator=generator) for _ in range(2))
         place = clean + noise / math.sqrt(2.0) * (one + two)
         scores = [-(one + two) / (math.sqrt(2.0) * noise), -two * math.sqrt(2.0) / noise]
@@ -139,6 +137,15 @@ def perturb(
     )
 
 
+def centred(positions: NDArray) -> FloatArray:
+    """Configurations of beads in space with their mean at the origin; those of other beads as they are.
+
+    In double precision: a molecule may have drifted far.
+    """
+    places = np.asarray(positions, dtype=np.float64)
+    return places - places.mean(axis=1, keepdims=True) if places.shape[2] == 3 else places
+
+
 def _steps(flow: DistanceFlow | CoordinateFlow, positions: NDArray, noise: float, seed: int) -> int:
     """The fewest steps along the flow with which labels do not change any more (`STEP_ERROR`)."""
     import torch
@@ -147,12 +154,12 @@ def _steps(flow: DistanceFlow | CoordinateFlow, positions: NDArray, noise: float
 
     generator = torch.Generator().manual_seed(seed)
     chosen = np.linspace(0, len(positions) - 1, min(64, len(positions)), dtype=np.int64)
-    clean = torch.as_tensor(np.asarray(positions[chosen], dtype=np.float64))
-    clean = (clean - clean.mean(dim=1, keepdim=True)).float() if positions.shape[2] == 3 else clean.float()
+    clean = torch.as_tensor(centred(positions[chosen])).float()
     noises = torch.randn(clean.shape, generator=generator)
-    last, steps = carry(flow, clean + noise * noises, -noises[None] / noise, 2)[1], 2
+    noised, scores = clean + noise * noises, -noises[None] / noise
+    last, steps = carry(flow, noised, scores, 2)[1], 2
     while steps < _MOST_STEPS:
-        label = carry(flow, clean + noise * noises, -noises[None] / noise, 2 * steps)[1]
+        label = carry(flow, noised, scores, 2 * steps)[1]
         if float((label - last).norm() / label.norm()) < STEP_ERROR:
             return steps
         last, steps = label, 2 * steps

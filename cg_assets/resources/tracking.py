@@ -33,7 +33,6 @@ REQUIREMENTS = ["torch>=2.4", "numpy>=1.26,<3"]
 _PACKAGE = Path(__file__).parent.parent
 _POTENTIAL_CODE = (_PACKAGE / "potentials" / "registered_model.py", _PACKAGE / "potentials" / "networks.py")
 _FLOW_CODE = (_PACKAGE / "kernels" / "registered_kernel.py", _PACKAGE / "kernels" / "flow_network.py")
-_FLOW_TYPES = {"coordinates", "distances"}
 _OPTIONAL = {
     False: {"temperature": "(n_frames,), optional", "box": "(n_frames, 3), optional"},
     True: {"seed": "a whole number, optional"},
@@ -197,6 +196,8 @@ class ModelTracking:
         Raises:
             TrackingError: no run is open, files are missing, or MLflow does not answer.
         """
+        from cg_assets.kernels.flow_network import FLOWS
+
         run_id = self._current_run()
         if example_positions.ndim != 3:
             raise TrackingError(
@@ -207,7 +208,7 @@ class ModelTracking:
             if not path.is_file():
                 raise TrackingError(f"{registered_name}: no file {path}; save the network before registering it")
         config = json.loads((Path(model_directory) / "config.json").read_text(encoding="utf-8"))
-        is_flow = config.get("type") in _FLOW_TYPES
+        is_flow = config.get("type") in FLOWS
         code, own = _FLOW_CODE if is_flow else _POTENTIAL_CODE
         source = networks_file or own
         mlflow, client = self._connection.open()

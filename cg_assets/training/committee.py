@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cg_assets.potentials.networks import Committee
 from cg_assets.progress import Progress
 from cg_assets.training.data import TrainingData
-from cg_assets.training.loop import TrainingResult, train
+from cg_assets.training.loop import train
+from cg_assets.training.training_run import TrainingResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
