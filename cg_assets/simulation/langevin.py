@@ -86,7 +86,6 @@ def simulate(
     temperature: float | None = None,
     start: ArrayLike | None = None,
     box: ArrayLike | None = None,
-    duration: float | None = None,
 ) -> CGTrajectory:
     """Run BAOAB Langevin dynamics (B. Leimkuhler and C. Matthews, J. Chem. Phys. 138, 174102 (2013)).
 
@@ -107,7 +106,6 @@ def simulate(
         temperature: written into the frames [K]; `thermal_energy` where None (reduced units).
         start: `(n_replicas,)` number of the start state of each replica, written into the frames; 0, 1, ... if None.
         box: `(3,)` edges of the periodic box [nm].
-        duration: replaces `settings.duration`, for runs under a bias [ps or reduced].
 
     Raises:
         SamplingError: shapes do not agree, or starts are not finite.
@@ -118,7 +116,7 @@ def simulate(
         raise DeviceError("device is cuda and torch finds no GPU; set CG_DEVICE=cpu or install a CUDA build of torch")
     run = _Run(module, initial_positions, masses, thermal_energy, settings, seed, bias, torch.device(device), box)
     return run.go(
-        round((settings.duration if duration is None else duration) / settings.timestep),
+        round(settings.duration / settings.timestep),
         thermal_energy if temperature is None else temperature,
         np.arange(len(run.exploded)) if start is None else np.asarray(start),
         progress,

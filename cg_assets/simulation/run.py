@@ -19,7 +19,7 @@ from cg_assets.potentials.energies import energy_function
 from cg_assets.progress import Progress
 from cg_assets.simulation.bias import cg_bias
 from cg_assets.simulation.langevin import CGTrajectory, simulate
-from cg_assets.systems.spec import LinearMapping, SystemSpec
+from cg_assets.systems.spec import CGSimulation, LinearMapping, SystemSpec
 from cg_assets.units import unit
 
 
@@ -106,7 +106,7 @@ def run_cg_simulation(
     generator = np.random.default_rng(settings.seed)
     cg_map = build_map(system)
 
-    def run(window: int, duration: float, definition: Mapping[str, Any] | None) -> tuple[CGTrajectory, Frames]:
+    def run(window: int, settings: CGSimulation, definition: Mapping[str, Any] | None) -> tuple[CGTrajectory, Frames]:
         trajectory = simulate(
             module,
             _starts(system, module, data, generator),
@@ -118,7 +118,6 @@ def run_cg_simulation(
             progress=progress,
             device=device,
             temperature=system.temperature,
-            duration=duration,
             box=None if data.box is None else data.box[0],
         )
         frames = trajectory.stable_frames
@@ -131,7 +130,7 @@ def run_cg_simulation(
             collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
         )
 
-    free, frames = run(UNBIASED, settings.duration, None)
+    free, frames = run(UNBIASED, settings, None)
     stable = int((~free.exploded).sum())
     if stable < 2:
         raise ExplosionError(
@@ -143,7 +142,7 @@ def run_cg_simulation(
     if bias is not None:
         # A bias may lead where a potential knows nothing: a result that is reported, not a failure.
         with suppress(ExplosionError):
-            enhanced, frames = run(ENHANCED, settings.enhanced_duration, bias)
+            enhanced, frames = run(ENHANCED, settings.enhanced, bias)
             enhanced_stable = int((~enhanced.exploded).sum())
             if 2 * enhanced_stable >= settings.replicas:
                 parts.append(replace(frames, replica=frames.replica + settings.replicas))

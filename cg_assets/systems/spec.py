@@ -558,17 +558,26 @@ class CGSimulation(Strict):
     frame_interval: PositiveFloat
     enhanced_duration: float = Field(default=0.0, ge=0.0)
     """Length of a second run under the frozen bias of the biased samples, reweighted exactly; 0 for none."""
+    enhanced_frame_interval: PositiveFloat | None = None
+    """Time between its frames, of which reweighting makes few count; null for frame_interval."""
     displacement: float = Field(default=0.0, ge=0.0)
     """Standard deviation of random displacements of a molecule's beads at the start, along each axis [nm]: replicas
     then come from far off equilibrium; 0 starts them from frames as they are."""
     seed: int = Field(default=0, ge=0)
 
+    @property
+    def enhanced(self) -> CGSimulation:
+        """Settings of the run under the bias."""
+        interval = self.enhanced_frame_interval or self.frame_interval
+        return self.model_copy(update={"duration": self.enhanced_duration, "frame_interval": interval})
+
     @model_validator(mode="after")
     def _long_enough(self) -> CGSimulation:
-        for name in ("duration", "enhanced_duration"):
-            value = getattr(self, name)
-            if 0 < value < self.frame_interval:
-                raise ValueError(f"{name} {value} is shorter than frame_interval {self.frame_interval}")
+        enhanced = "enhanced_frame_interval" if self.enhanced_frame_interval else "frame_interval"
+        for name, interval in (("duration", "frame_interval"), ("enhanced_duration", enhanced)):
+            value, least = getattr(self, name), getattr(self, interval)
+            if 0 < value < least:
+                raise ValueError(f"{name} {value} is shorter than {interval} {least}")
         return self
 
 
