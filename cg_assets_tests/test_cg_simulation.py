@@ -280,10 +280,9 @@ def test_progress_starts_and_duration():
         np.zeros((4, 1, 3)),
         [1.0],
         1.0,
-        _settings(),
+        _settings(duration=8.0),
         seed=1,
         start=[2, 2, 3, 3],
-        duration=8.0,
         progress=lambda done, total, what: seen.append((done, total, what)),
     )
     assert seen[-1] == (130, 130, "steps")

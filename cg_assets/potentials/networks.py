@@ -62,7 +62,8 @@ def build_network(config: dict[str, Any], generator: torch.Generator | None = No
 
     Args:
         config: `type` is `radial_basis` (`range`, `basis_functions`, `basis_width`, `hidden`) or `message_passing`
-            (`bead_types`, `features`, `interactions`, `basis_functions`, `cutoff`); both need `thermal_energy`, the
+            (`bead_types`, `features`, `interactions`, `basis_functions`, `cutoff`, optionally `torsions`, sets of four
+            beads, and the `torsion_order` of the Fourier series in them); both need `thermal_energy`, the
             k_B T of the training data. Further keys are kept by whoever stores the config and ignored here.
         generator: source of the initial weights.
 
@@ -133,6 +134,34 @@ def _volumes(rows: Tensor, fours: Tensor) -> tuple[Tensor, Tensor]:
     a, b, c = a - corner, b - corner, c - corner
     by_a, by_b, by_c = (torch.linalg.cross(*pair, dim=1) for pair in ((b, c), (c, a), (a, b)))
     return (a * by_a).sum(dim=1), torch.stack([-by_a - by_b - by_c, by_a, by_b, by_c], dim=1)
+
+
+def _torsions(rows: Tensor, fours: Tensor) -> tuple[Tensor, Tensor]:
+    """Torsions `(k, f)` of sets of four beads `(k, 4)` and gradients `(k, 4, 3, f)`, from rows `(n, 3, f)`.
+
+    Formulas and sign of Blondel and Karplus, J. Comput. Chem. 17, 1132 (1996).
+    """
+    one, two, three, four = (rows[fours[:, place]] for place in range(4))
+    before, axis, after = one - two, two - three, four - three
+    left, right = torch.linalg.cross(before, axis, dim=1), torch.linalg.cross(after, axis, dim=1)
+    length = axis.square().sum(dim=1, keepdim=True).sqrt()
+    sine = (torch.linalg.cross(right, left, dim=1) * axis).sum(dim=1) / length[:, 0]
+    angle = torch.atan2(sine, (left * right).sum(dim=1))
+    left = left / left.square().sum(dim=1, keepdim=True).clamp_min(1e-12)
+    right = right / right.square().sum(dim=1, keepdim=True).clamp_min(1e-12)
+    lean = (before * axis).sum(dim=1, keepdim=True) / length * left
+    lean = lean - (after * axis).sum(dim=1, keepdim=True) / length * right
+    return angle, torch.stack([-length * left, length * left + lean, -length * right - lean, length * right], dim=1)
+
+
+def fourier_modes(n_torsions: int, order: int) -> list[list[int]]:
+    """Waves exp(i m . angle), one of each pair of opposite ones, in at most two angles with |m| up to `order`."""
+    waves = [
+        [*mode]
+        for mode in itertools.product(range(-order, order + 1), repeat=n_torsions)
+        if sum(number * number for number in mode) <= order * order and 1 <= sum(map(bool, mode)) <= 2
+    ]
+    return [mode for mode in waves if next(number for number in mode if number) > 0]
 
 
 class RadialBasis(torch.nn.Module):
@@ -245,6 +274,10 @@ class MessagePassing(torch.nn.Module):
     closed: where the signed volume of four unlike beads of an isolated molecule keeps its sign in all data, by more
     than five standard deviations, a wall acts below the smallest |volume| of the data.
 
+    To this comes a Fourier series in some torsions, where the config names any; it tells left from right. It is zero
+    until training ends: slow motions change the forces so little that descent leaves them unfinished, and the series is
+    then solved for what is missing (`cg_assets.training.torques.solve_torsions`).
+
     Layers, for beads i of type t and pair features b(r):
 
     - first message `h_i = s(sum_j A[t_i, t_j] b(r_ij))`: its filters mix features freely for each pair of types;
@@ -277,6 +310,9 @@ class MessagePassing(torch.nn.Module):
     second_slot: Tensor
     neighbours: Tensor
     fours: Tensor
+    torsions: Tensor
+    modes: Tensor
+    series: Tensor
 
     def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
         """See `build_potential`."""
@@ -298,6 +334,12 @@ class MessagePassing(torch.nn.Module):
             self.register_buffer(name, torch.zeros(n_pair_kinds))
         self.register_buffer("centers", torch.linspace(0.1, 1.0, basis).repeat(n_pair_kinds, 1))
         self.register_buffer("widths", torch.full((n_pair_kinds, basis), 0.9 / basis))
+
+        torsions = config.get("torsions", [])
+        modes = fourier_modes(len(torsions), int(config.get("torsion_order", 0))) if torsions else []
+        self.register_buffer("torsions", torch.tensor(torsions, dtype=torch.long).reshape(-1, 4), persistent=False)
+        self.register_buffer("modes", torch.tensor(modes).float().reshape(len(modes), len(torsions)), persistent=False)
+        self.register_buffer("series", torch.zeros(2, len(modes)), persistent=bool(modes))
 
         slots = self.n_beads - 1 if self.unique else n_kinds
         self.first = _normal(generator, n_kinds, features, slots * self.n_inputs, gain=1.5)
@@ -443,7 +485,7 @@ class MessagePassing(torch.nn.Module):
             hidden = hidden + _activation(self._typed(weight, hidden, bias))[0]
         last = _activation(self._typed(self.hidden, hidden, self.hidden_bias))[0]
         energy = self._typed(self.readout, last).sum(dim=(0, 1)) + self._walls(distance)[0]
-        return self.thermal_energy * (energy + self._volume_walls(positions)[0])
+        return self.thermal_energy * (energy + self._volume_walls(positions)[0] + self._torsion_series(positions)[0])
 
     def energy_and_forces(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy `(f,)` and forces `(f, n, 3)` from one forward and one hand-written backward sweep."""
@@ -490,9 +532,9 @@ class MessagePassing(torch.nn.Module):
         pair_force = (self.thermal_energy * slope / distance)[:, None] * difference
         forces = torch.zeros_like(difference[:1]).repeat(self.n_beads, 1, 1)
         forces = forces.index_add(0, self.first_bead, -pair_force).index_add(0, self.second_bead, pair_force)
-        volume_wall, volume_forces = self._volume_walls(positions)
-        energy = self.thermal_energy * (energy + volume_wall)
-        return energy, (forces + self.thermal_energy * volume_forces).permute(2, 0, 1)
+        for more_energy, more_forces in (self._volume_walls(positions), self._torsion_series(positions)):
+            energy, forces = energy + more_energy, forces + self.thermal_energy * more_forces
+        return self.thermal_energy * energy, forces.permute(2, 0, 1)
 
     # ------------------------------------------------------------------------------- parts of the sweeps
 
@@ -556,6 +598,23 @@ class MessagePassing(torch.nn.Module):
         pull = (slope * volume.sign())[:, None, None] * gradients
         forces = torch.zeros_like(rows).index_add(0, fours.flatten(), pull.flatten(0, 1))
         return below.sum(dim=0), forces
+
+    def torsion_phases(self, positions: Tensor) -> Tensor:
+        """Phases `(m, f)` of the waves of the series in torsions."""
+        return self.modes @ _torsions(positions.permute(1, 2, 0), self.torsions)[0]
+
+    def _torsion_series(self, positions: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Energy `(f,)` of the Fourier series in torsions and its forces `(n, 3, f)` [k_B T]."""
+        if not self.series.any():
+            return 0.0, 0.0
+        rows = positions.permute(1, 2, 0)
+        angle, gradients = _torsions(rows, self.torsions)
+        phase = self.modes @ angle
+        cosine, sine = self.series[0][:, None], self.series[1][:, None]
+        energy = (cosine * phase.cos() + sine * phase.sin()).sum(dim=0)
+        slope = self.modes.T @ (sine * phase.cos() - cosine * phase.sin())
+        pull = -slope[:, None, None] * gradients
+        return energy, torch.zeros_like(rows).index_add(0, self.torsions.flatten(), pull.flatten(0, 1))
 
     def _collect(self, inputs: Tensor) -> Tensor:
         """For each bead its pair features, one slot per neighbour type: `(n_beads, slots * n_inputs, f)`."""

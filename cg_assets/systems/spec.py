@@ -520,6 +520,9 @@ class MessagePassingNetwork(Strict):
     basis_functions: PositiveInt = 4
     cutoff: PositiveFloat | None = None
     """Largest bead distance that interacts [nm]; null for all pairs."""
+    torsion_order: int = Field(default=6, ge=0, le=12)
+    """Order of the Fourier series in those collective variables that are torsions about bonds of beads, solved exactly
+    after training; 0 for none."""
 
 
 Network = Annotated[RadialBasisNetwork | MessagePassingNetwork, Field(discriminator="type")]

@@ -25,7 +25,7 @@ from cg_assets.errors import TrainingError
 from cg_assets.potentials.networks import RadialBasis, build_network, energy_and_forces
 from cg_assets.progress import Progress
 from cg_assets.training.data import TrainingData
-from cg_assets.training.torques import BondTorques
+from cg_assets.training.torques import BondTorques, solve_torsions
 from cg_assets.training.training_run import TrainingResult, TrainingRun, torch_device
 
 if TYPE_CHECKING:
@@ -73,13 +73,14 @@ def train(
     """Fit the potential that `config` describes.
 
     The learning rate rises over the first 100 steps and falls by a cosine to zero at the last epoch; training stops
-    early after `training.patience` epochs without a better held-out loss. The readout of a `RadialBasis` is then solved
-    exactly. On a CPU the same seed gives the same weights, and a training that was interrupted and goes on from its
-    checkpoint gives the weights of an uninterrupted one, bit for bit (for the same number of threads).
+    early after `training.patience` epochs without a better held-out loss. The readout of a `RadialBasis`, or the series
+    in torsions of a `MessagePassing` network, is then solved exactly. On a CPU the same seed gives the same weights,
+    and a training that was interrupted and goes on from its checkpoint gives the weights of an uninterrupted one, bit
+    for bit (for the same number of threads).
 
     Args:
         config: network config (`cg_assets.potentials.networks.build_network`); `bonds`, pairs of beads, where the
-            beads form molecules.
+            beads form a molecule.
         training: epochs, batch size, learning rate, patience, held-out fraction.
         data: frames and labels.
         seed: of the split, the initial weights and the order of frames.
@@ -128,6 +129,8 @@ class _ForceMatching(TrainingRun):
         if self.force_scale == 0.0:
             raise TrainingError("all force labels are zero; check the force map and the labels' column")
         self.torques = BondTorques(self.kept.forces.shape[1], config.get("bonds", []), device)
+        if config.get("torsions"):
+            self.torques.of_torsions(self.module.torsions)  # refuse them before the work
         self.weights = torch.ones(self.kept.forces.shape[1] + len(self.torques.bonds), device=device)
         self.weights[self.kept.forces.shape[1] :] = TORQUE_WEIGHT
         self.squares = self._floored(self._squares(self.kept.positions, self.kept.forces).mean(dim=0))
@@ -188,7 +191,11 @@ class _ForceMatching(TrainingRun):
             )
 
     def take_best(self) -> None:
-        """Then solve the readout, where that is linear, in one sweep."""
+        """Then solve in one sweep for what is linear: the readout, or the series in torsions."""
         super().take_best()
         if isinstance(self.module, RadialBasis):
             self.module.solve_readout(self.kept.positions, self.kept.forces)
+        elif len(self.module.modes):
+            # Held-out frames have done their work, and a hundred coefficients cannot flatter their loss.
+            frames = [(part.positions, part.forces) for part in (self.kept, self.held_out)]
+            solve_torsions(self.module, frames, self.torques)

@@ -6,9 +6,10 @@ from typing import Any
 
 from cg_assets.errors import TrainingError
 from cg_assets.frames import Frames
-from cg_assets.mapping.maps import build_map
-from cg_assets.systems.spec import MessagePassingNetwork, RadialBasisNetwork, SystemSpec
+from cg_assets.mapping.maps import CGMap, build_map
+from cg_assets.systems.spec import MessagePassingNetwork, RadialBasisNetwork, SystemSpec, Torsion
 from cg_assets.training.data import TrainingData, drawn_rows
+from cg_assets.training.torques import BondTorques
 
 
 def network_config(system: SystemSpec) -> dict[str, Any]:
@@ -25,9 +26,24 @@ def network_config(system: SystemSpec) -> dict[str, Any]:
     if isinstance(system.network, MessagePassingNetwork):
         config["bead_types"] = list(cg_map.bead_types)
         config["bonds"] = [list(bond) for bond in cg_map.bonds]
+        config["torsions"] = _torsions(system, cg_map)
     if system.training.committee:
         config["committee"] = system.training.committee
     return config
+
+
+def _torsions(system: SystemSpec, cg_map: CGMap) -> list[list[int]]:
+    """Beads of those collective variables that are torsions about a bond which splits the molecule, one for a bond."""
+    if system.cg_box is not None or not system.network.torsion_order:  # type: ignore[union-attr]
+        return []
+    hinges = {tuple(sorted(bond)) for bond in BondTorques(cg_map.n_beads, cg_map.bonds).bonds.tolist()}
+    found: dict[tuple[int, ...], list[int]] = {}
+    for variable in system.collective_variables.values():
+        if isinstance(variable, Torsion):
+            beads = [cg_map.bead_on_atom(atom) for atom in variable.atoms]
+            if (bond := tuple(sorted(beads[1:3]))) in hinges:
+                found.setdefault(bond, beads)
+    return list(found.values())
 
 
 def drawn_frames(system: SystemSpec, frames: Frames, n_frames: int | None) -> Frames:
