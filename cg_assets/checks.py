@@ -110,6 +110,20 @@ def _temperature(system: SystemSpec, value: float, error: float) -> dg.AssetChec
     )
 
 
+def import_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Checks of `imported_beads`."""
+    return [
+        _spec(key, "finite", "Every position is a finite number."),
+        _spec(key, "frames_differ", "No frame is that before it: a trajectory was not written twice, nor stood still."),
+    ]
+
+
+def judge_import(frames: Frames) -> list[dg.AssetCheckResult]:
+    """Verdicts of the checks of one batch of imported frames."""
+    same = (frames.positions[1:] == frames.positions[:-1]).all(axis=(1, 2))
+    return [_finite(frames), _result("frames_differ", not same.any(), {"frames_like_the_one_before": int(same.sum())})]
+
+
 # --------------------------------------------------------------------------------------- force labels
 
 

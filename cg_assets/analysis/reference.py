@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.analysis.clusters import Bins
-from cg_assets.analysis.estimates import Estimate
+from cg_assets.analysis.estimates import Estimate, time_blocks
 from cg_assets.analysis.landscape import landscape
-from cg_assets.analysis.metrics import barrier_height, jsd, pmf_error
+from cg_assets.analysis.metrics import barrier_height, basin_free_energy, basin_population, jsd, pmf_error
 from cg_assets.analysis.quadrature import exact_pmf
-from cg_assets.analysis.surfaces import FreeEnergySurface
+from cg_assets.analysis.surfaces import FreeEnergySurface, free_energy_surface
+from cg_assets.frames import Frames
 from cg_assets.progress import Progress
-from cg_assets.systems.spec import LongRunReference, QuadratureReference, SystemSpec
+from cg_assets.systems.spec import DataReference, LongRunReference, QuadratureReference, SystemSpec
 from cg_assets.units import unit
 
 
@@ -120,7 +121,9 @@ class Reference:
         return rows
 
 
-def compute_reference(system: SystemSpec, seed: int, directory: Path, progress: Progress | None = None) -> Reference:
+def compute_reference(
+    system: SystemSpec, seed: int, directory: Path, progress: Progress | None = None, data: Frames | None = None
+) -> Reference:
     """Compute, read or run the reference of a system.
 
     Args:
@@ -128,12 +131,17 @@ def compute_reference(system: SystemSpec, seed: int, directory: Path, progress: 
         seed: seed of the runs, where runs are made.
         directory: folder for the checkpoints of unfinished runs.
         progress: told of the runs.
+        data: frames of beads that are the reference, where `evaluation.reference` says so.
 
     Raises:
         StorageError: the file that `evaluation.reference.file` names cannot be read or belongs to another plan.
     """
     if isinstance(system.evaluation.reference, QuadratureReference):
         return _exact(system, system.evaluation.reference)
+    if isinstance(system.evaluation.reference, DataReference):
+        if data is None:
+            raise ValueError("the reference is the data, and there are none")
+        return _of_data(system, data)
     return _long_runs(system, system.evaluation.reference, seed, directory, progress)
 
 
@@ -199,6 +207,43 @@ def _long_runs(
         populations=populations,
         free_energies=free_energies,
     )
+
+
+def _of_data(system: SystemSpec, data: Frames) -> Reference:
+    """Halves of the replicas (of the time, where there is one) as runs."""
+    from cg_assets.sampling.reference import histogram_edges
+
+    names, bins = tuple(system.evaluation.collective_variables), Bins(tuple(histogram_edges(system)))
+    replicas, member = np.unique(data.replica, return_inverse=True)
+    second = 2 * member >= len(replicas) if len(replicas) > 1 else time_blocks(data.replica, data.time, 2) == 1
+    halves = [data.select(~second), data.select(second)]
+    energy_unit = unit("energy", system.units)
+    runs = []
+    for half in halves:
+        values = np.stack([half.collective_variables[name].astype(np.float64) for name in names], axis=1)
+        runs.append(free_energy_surface(values, bins, system.thermal_energy, half.replica, half.time, unit=energy_unit))
+    populations, free_energies = {}, {}
+    for name, basin in system.evaluation.basins.items():
+        shares, energies = [], []
+        for half in halves:
+            arguments = (half.collective_variables, basin.limits, half.replica, half.time)
+            shares.append(basin_population(*arguments))
+            energies.append(basin_free_energy(*arguments, thermal_energy=system.thermal_energy))
+        populations[name] = _over_runs(*_values_and_errors(shares))
+        with np.errstate(invalid="ignore"):  # a half without a frame in the basin
+            free_energies[name] = _over_runs(*_values_and_errors(energies), energy_unit)
+    return Reference(
+        names=names,
+        runs=tuple(runs),
+        exact=False,
+        source=f"two halves of the imported trajectories, {len(data):,} frames",
+        populations=populations,
+        free_energies=free_energies,
+    )
+
+
+def _values_and_errors(estimates: list[Estimate]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.array([item.value for item in estimates]), np.array([item.standard_error for item in estimates])
 
 
 def _over_runs(values: NDArray[np.float64], errors: NDArray[np.float64], of: str = "") -> Estimate:

@@ -7,6 +7,7 @@ import dagster as dg
 from cg_assets.assets.comparison import build_comparison
 from cg_assets.assets.evaluations import build_evaluation, build_reference
 from cg_assets.assets.forces import build_forces
+from cg_assets.assets.imports import build_imported
 from cg_assets.assets.kernels import build_flow_kernel, build_kernel_forces
 from cg_assets.assets.learning_curves import build_learning_curve
 from cg_assets.assets.mean_forces import build_mean_forces
@@ -26,6 +27,8 @@ def build_assets(systems: dict[str, SystemSpec]) -> list[dg.AssetsDefinition]:
             assets += [build_samples(system, labels), build_forces(system, labels)]
             if isinstance(system.plan_of(labels).bias, AdaptiveBias):
                 assets.append(build_next_batch_plan(system, labels))
+        if system.imported is not None:
+            assets.append(build_imported(system))
         assets += [build_mean_forces(system, labels) for labels in system.sampling.by_mean_force_labels()]
         for labels, (name, kernel, _) in system.by_kernel_labels().items():
             if isinstance(kernel, FlowKernel) and kernel.flow is None:

@@ -6,11 +6,20 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cg_assets import checks
-from cg_assets.assets.simulations import frozen_bias, training_frames
-from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
+from cg_assets.assets.simulations import frozen_bias, pooled_frames, training_frames
+from cg_assets.assets.stage import (
+    asset_key,
+    picture,
+    provenance,
+    record_in_catalogue,
+    sound_batches,
+    table,
+    with_file,
+)
 from cg_assets.resources import StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec, seed_of
+from cg_assets.systems.spec import IMPORTED, DataReference
 
 if TYPE_CHECKING:
     from cg_assets.analysis.reference import Reference
@@ -31,14 +40,16 @@ def read_reference(store: "ParquetStore", system: SystemSpec) -> "Reference":
 
 
 def build_reference(system: SystemSpec) -> dg.AssetsDefinition:
-    """The asset of the reference: exact quadrature, or long runs under frozen biases."""
+    """The asset of the reference: exact quadrature, long runs under frozen biases, or imported trajectories."""
     stage = "reference"
+    read = [IMPORTED] if isinstance(system.evaluation.reference, DataReference) else []
 
     @dg.asset(
         key=asset_key(system, stage),
+        deps=[asset_key(system, source) for source in read],
         group_name=system.name,
         code_version=CODE_VERSION,
-        kinds={"parquet", "scipy" if system.units == "reduced" else "openmm"},
+        kinds={"parquet", *({} if read else {"scipy" if system.units == "reduced" else "openmm"})},
         description="The free energy that potentials are judged against, with its standard error.",
     )
     def reference(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
@@ -48,8 +59,14 @@ def build_reference(system: SystemSpec) -> dg.AssetsDefinition:
         files = store.open()
         seed = seed_of(system.name, stage, "0000")
         unfinished = files.stage_folder(system.name, stage) / ".runs"
-        result = compute_reference(system, seed, unfinished, log_progress(context.log))
-        metadata = provenance(context, system, stage, CODE_VERSION, seed=seed, reference=result.metadata())
+        data, upstream = None, {}
+        if read:
+            keys = [f"{system.name}/{IMPORTED}/{batch}" for batch in sound_batches(files, system, IMPORTED)]
+            data, upstream = pooled_frames(files, system, keys), files.upstream(*keys)
+        result = compute_reference(system, seed, unfinished, log_progress(context.log), data)
+        metadata = provenance(
+            context, system, stage, CODE_VERSION, upstream=upstream, seed=seed, reference=result.metadata()
+        )
         files.write_table(result.columns(), metadata)
         record_in_catalogue(files, system, stage)
         return dg.MaterializeResult(

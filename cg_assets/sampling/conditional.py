@@ -162,7 +162,7 @@ def sample_conditional_forces(
     """
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.choice(len(frames), size=min(n_configurations, len(frames)), replace=False))
-    plan, molecule = system.sampling.unbiased, build_molecule(system)
+    plan, molecule = system.sampling.dynamics, build_molecule(system)
     starts = frames.positions[chosen]
     fixed = FixedBeads(system, cg_map, starts, plan.timestep, plan.friction, int(generator.integers(1, 2**31 - 1)))
     matrices = np.stack([force_map.matrix for force_map in force_maps])[:, None, None]

@@ -41,9 +41,11 @@ def measure_box(
     from cg_assets.systems.builders import build_molecule
 
     molecule = build_molecule(system)
+    if molecule.system is None:
+        raise SystemSpecError(f"{system.name}: model.force_fields is empty; without one there is no pressure")
     if molecule.box is None:
         raise SystemSpecError(f"{system.name}: model.box is null; only a periodic box has a pressure")
-    plan = system.sampling.unbiased
+    plan = system.sampling.dynamics
     simulated = openmm.XmlSerializer.clone(molecule.system)
     barostat = openmm.MonteCarloBarostat(PRESSURE, system.temperature, _ATTEMPT_STEPS)
     barostat.setRandomNumberSeed(1 + seed)

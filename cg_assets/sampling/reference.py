@@ -130,7 +130,7 @@ def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Prog
     from cg_assets.sampling.build import build_sampler
 
     reference = _reference_of(system)
-    edges = _edges(system)
+    edges = histogram_edges(system)
     blocks, temperatures, sampled_time = [], [], 0.0
     for run in range(reference.runs):
         run_seed = int(np.random.SeedSequence([seed, run]).generate_state(1)[0]) & 0x7FFFFFFF
@@ -279,7 +279,8 @@ def _reference_of(system: SystemSpec) -> LongRunReference:
     return reference
 
 
-def _edges(system: SystemSpec) -> list[NDArray[np.float64]]:
+def histogram_edges(system: SystemSpec) -> list[NDArray[np.float64]]:
+    """Edges of the bins of each collective variable that a molecule is judged by [rad or nm]."""
     edges = []
     for name in system.evaluation.collective_variables:
         variable = system.collective_variables[name]

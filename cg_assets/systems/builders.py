@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class MoleculeModel:
     """A molecule ready to be simulated.
 
     Attributes:
-        system: OpenMM System without any bias; all its forces are in force group 0.
+        system: OpenMM System without any bias, all its forces in force group 0; None without a force field.
         topology: OpenMM topology.
         atom_names: `residue number:atom name` of each atom, residues counted from 1.
         elements: element symbol of each atom, "" for virtual sites.
@@ -43,7 +44,7 @@ class MoleculeModel:
         stored: `(n_stored,)` atoms that frames keep: those of the molecules that carry beads.
     """
 
-    system: openmm.System
+    system: openmm.System | None
     topology: Any
     atom_names: list[str]
     elements: list[str]
@@ -98,12 +99,14 @@ def _build(system: SystemSpec, molecule: Molecule) -> MoleculeModel:
     names = [f"{atom.residue.index + 1}:{atom.name}" for atom in atoms]
     elements = [atom.element.symbol if atom.element is not None else "" for atom in atoms]
     _check_atoms(system, names, elements, names[:n_solute])
-    openmm_system = _create_system(system, molecule, topology)
-    _check_masses(molecule, openmm_system, names, elements)
-    simulated = np.array([openmm_system.getParticleMass(i)._value for i in range(len(atoms))])
     physical = np.array([atom.element.mass._value if atom.element is not None else 0.0 for atom in atoms])
-    pairs = [openmm_system.getConstraintParameters(i)[:2] for i in range(openmm_system.getNumConstraints())]
-    bonds = [(bond[0].index, bond[1].index) for bond in topology.bonds()]
+    openmm_system, simulated, pairs = None, physical, []
+    if molecule.force_fields:
+        openmm_system = _create_system(system, molecule, topology)
+        _check_masses(molecule, openmm_system, names, elements)
+        simulated = np.array([openmm_system.getParticleMass(i)._value for i in range(len(atoms))])
+        pairs = [openmm_system.getConstraintParameters(i)[:2] for i in range(openmm_system.getNumConstraints())]
+    bonds = [(bond[0].index, bond[1].index) for bond in topology.bonds()] or _chain_bonds(topology)
     return MoleculeModel(
         system=openmm_system,
         topology=topology,
@@ -118,6 +121,13 @@ def _build(system: SystemSpec, molecule: Molecule) -> MoleculeModel:
         box=molecule.box,
         stored=_stored_atoms(system, atoms, names, bonds),
     )
+
+
+def _chain_bonds(topology: Any) -> list[tuple[int, int]]:
+    """Bonds of neighbouring residues in a chain of one atom each: a structure of alpha carbons alone."""
+    chains = [[next(residue.atoms()).index for residue in chain.residues()] for chain in topology.chains()]
+    whole = topology.getNumAtoms() == topology.getNumResidues()
+    return [pair for chain in chains for pair in itertools.pairwise(chain)] if whole else []
 
 
 def connected_groups(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
@@ -178,7 +188,8 @@ def _read_pdb(system: SystemSpec, molecule: Molecule) -> tuple[Any, NDArray[np.f
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise SystemSpecError(f"model.pdb: {path} cannot be read as a PDB file: {error}") from None
     topology = pdb.topology
-    if not any(atom.element is not None and atom.element.symbol == "H" for atom in topology.atoms()):
+    has_hydrogens = any(atom.element is not None and atom.element.symbol == "H" for atom in topology.atoms())
+    if molecule.force_fields and not has_hydrogens:
         raise SystemSpecError(
             f"model.pdb: {path} has no hydrogen atoms; add them, for example with openmm.app.Modeller.addHydrogens "
             "or PDBFixer, and save the file again"

@@ -17,7 +17,7 @@ SHIPPED = Path(__file__).parent
 _TYPES = {
     *("model_potential", "molecule", "linear", "beads", "torsion", "distance"),
     *("static", "umbrella", "metadynamics", "opes", "adaptive"),
-    *("radial_basis", "message_passing", "quadrature", "long_runs"),
+    *("radial_basis", "message_passing", "quadrature", "long_runs", "data"),
 }
 """Values of `type`, which pydantic puts into the path of a field."""
 
@@ -95,6 +95,8 @@ def _with_absolute_files(content: dict[str, Any], folder: Path) -> dict[str, Any
         for key in ("pdb", "file"):
             if isinstance(section, dict) and section.get(key):
                 section[key] = str(folder / section[key])
+    if isinstance(imported := content.get("imported"), dict) and isinstance(imported.get("files"), list):
+        imported["files"] = [str(folder / name) for name in imported["files"]]
     return content
 
 

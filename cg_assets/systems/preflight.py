@@ -6,11 +6,12 @@ from cg_assets.systems.spec import BeadMapping, LongRunReference, Molecule, Syst
 
 
 def check_system(system: SystemSpec) -> None:
-    """Build the molecule, its map and a force map that needs no frames, and read a finished reference.
+    """Build the molecule, its map and a force map that needs no frames; look at imported files and the reference.
 
     Raises:
         SystemSpecError: a field does not fit the topology or the force field.
         ForceMapError: the force map is not valid under the constraints.
+        SamplingError: an imported file is missing or does not fit the molecule.
         StorageError: the reference cannot be read, or belongs to another model or plan.
     """
     if isinstance(system.model, Molecule):
@@ -20,6 +21,10 @@ def check_system(system: SystemSpec) -> None:
     from cg_assets.mapping.maps import build_map
 
     build_map(system)
+    if system.imported is not None:
+        from cg_assets.sampling.imported import ImportedReader
+
+        ImportedReader(system, "0000")
     if isinstance(system.mapping, BeadMapping) and system.mapping.force_map != "optimal":
         from cg_assets.mapping.run import fit_force_map
 

@@ -85,15 +85,15 @@ class ModelPotential(Strict):
 
 
 class Molecule(Strict):
-    """A molecule with an OpenMM force field, built from its sequence or read from a PDB file."""
+    """A molecule built from its sequence or read from a PDB file, with an OpenMM force field where it is simulated."""
 
     type: Literal["molecule"]
     sequence: list[str] | None = None
     """Residues of a peptide, capped as [ACE, ALA, NME] or with free ends as [TYR, ASP, GLY]; built extended."""
     pdb: Path | None = None
-    """A PDB file with all hydrogens, relative to the folder of the YAML file."""
-    force_fields: list[str] = Field(min_length=1)
-    """Force field files that OpenMM ships, for example amber14-all.xml."""
+    """A PDB file relative to the folder of the YAML file, with all hydrogens where there is a force field."""
+    force_fields: list[str] = []
+    """Force field files that OpenMM ships, for example amber14-all.xml; none where frames are only imported."""
     implicit_solvent: Literal["OBC2"] | None = None
     constraints: Literal["h_bonds", "none"] = "h_bonds"
     hydrogen_mass: PositiveFloat | None = 4.0
@@ -413,10 +413,26 @@ class MeanForcePlan(Strict):
         return self.relaxation + self.duration
 
 
+IMPORTED = "imported_beads"
+"""Stage of imported trajectories."""
+
+
+class ImportedTrajectories(Strict):
+    """Trajectories without forces that exist already, with the stage `imported_beads` (docs/operator_forces.md)."""
+
+    files: list[str] = Field(min_length=1)
+    """Files that MDTraj reads, or npz with `positions` [nm], relative to the folder of the YAML file; each a replica.
+    Wildcards are filled in, and `{batch}` by the name of the batch."""
+    frame_interval: PositiveFloat
+    """Time between two frames of the files [ps]."""
+    stride: PositiveInt = 1
+    """Every how many frames one is taken."""
+
+
 class Sampling(Strict):
     """The sampling plans of a system."""
 
-    unbiased: SamplingPlan
+    unbiased: SamplingPlan | None = None
     """Stages `trajectories` and `mapped_forces`."""
     biased: SamplingPlan | None = None
     """Stages `biased_samples` and `relabelled_forces`."""
@@ -427,12 +443,12 @@ class Sampling(Strict):
 
     @model_validator(mode="after")
     def _biases(self) -> Sampling:
-        if self.unbiased.bias is not None:
+        if self.unbiased is not None and self.unbiased.bias is not None:
             raise ValueError("unbiased has a bias; move it to biased")
         for where, plan in self.by_section().items():
             if plan is not self.unbiased and plan.bias is None:
                 raise ValueError(f"{where.removeprefix('sampling.')} names no bias")
-        reserved = {"unbiased", "biased", "mapped", "relabelled"}
+        reserved = {"unbiased", "biased", "mapped", "relabelled", "imported"}
         for field, taken in (("further", reserved), ("mean_forces", reserved | set(self.further))):
             if clashes := sorted(taken & set(getattr(self, field))):
                 raise ValueError(f"{field}.{clashes[0]}: {clashes[0]} is taken; choose another name")
@@ -462,10 +478,14 @@ class Sampling(Strict):
 
     def by_section(self) -> dict[str, SamplingPlan]:
         """Every plan by its place in the specification, for example `sampling.further.umbrella`."""
-        plans = {"sampling.unbiased": self.unbiased}
-        if self.biased is not None:
-            plans["sampling.biased"] = self.biased
+        named = {"sampling.unbiased": self.unbiased, "sampling.biased": self.biased}
+        plans = {section: plan for section, plan in named.items() if plan is not None}
         return plans | {f"sampling.further.{name}": plan for name, plan in self.further.items()}
+
+    @property
+    def dynamics(self) -> SamplingPlan:
+        """The first plan, whose time step and friction further dynamics take."""
+        return next(iter(self.by_section().values()))
 
     def by_labels(self) -> dict[str, tuple[str, str]]:
         """Stage of force labels to the stage of their samples and the place of their plan in the specification."""
@@ -591,7 +611,7 @@ class _Kernel(Strict):
     """A kernel that perturbs the frames of a sampling plan and labels them (docs/operator_forces.md)."""
 
     of: Name = "unbiased"
-    """The plan that the configurations come from: unbiased, biased, or a further one."""
+    """Where the configurations come from: the plan unbiased, biased, or a further one, or `imported`."""
     noise: PositiveFloat
     """Standard deviation of the noise on each Cartesian component [nm or reduced]."""
     labels: Literal["mixed", "clean", "noised", "atomistic"] = "mixed"
@@ -664,7 +684,13 @@ class LongRunReference(Strict):
     """A finished reference (Parquet) relative to the folder of the YAML file; null to run the plan."""
 
 
-Reference = Annotated[QuadratureReference | LongRunReference, Field(discriminator="type")]
+class DataReference(Strict):
+    """The imported trajectories themselves; their halves disagree by the error."""
+
+    type: Literal["data"]
+
+
+Reference = Annotated[QuadratureReference | LongRunReference | DataReference, Field(discriminator="type")]
 
 
 class Basin(Strict):
@@ -721,7 +747,8 @@ class SystemSpec(Strict):
     model: Annotated[ModelPotential | Molecule, Field(discriminator="type")]
     mapping: Annotated[LinearMapping | BeadMapping, Field(discriminator="type")]
     collective_variables: dict[Name, CollectiveVariable] = Field(default_factory=dict)
-    sampling: Sampling
+    sampling: Sampling = Sampling()
+    imported: ImportedTrajectories | None = None
     kernels: dict[Name, Kernel] = Field(default_factory=dict)
     """Kernels by name, with the stage `<name>_kernel_forces` and, for a flow, its model `<name>_kernel`."""
     network: Network
@@ -761,6 +788,10 @@ class SystemSpec(Strict):
                     f"potentials.{name}.labels is {potential.labels}, but sampling and kernels give only "
                     f"{', '.join(known_labels)}; choose one of these or add what is missing"
                 )
+        if self.imported is None and not self.sampling.by_section():
+            raise ValueError("sampling names no plan and nothing is imported; give sampling.unbiased or imported")
+        if self.imported is not None and self.learning_curve is not None:
+            raise ValueError("learning_curve counts simulated time, which imported trajectories do not tell; leave it")
         if self.cg_simulation.replicas < 2:
             raise ValueError("cg_simulation.replicas is 1; give at least 2, whose scatter is the error of the results")
         curve = self.learning_curve.cg_simulation if self.learning_curve else None
@@ -788,6 +819,8 @@ class SystemSpec(Strict):
             raise ValueError("evaluation.reference.type must be quadrature for a model potential")
         if self.collective_variables:
             raise ValueError("collective_variables of a model potential are its CG coordinates; leave the field out")
+        if self.imported is not None:
+            raise ValueError("imported needs a molecule, whose trajectories they are")
         if self.sampling.mean_forces:
             raise ValueError("sampling.mean_forces needs a molecule, whose other atoms move at fixed beads")
         for name, weights in self.mapping.coordinates.items():
@@ -800,8 +833,14 @@ class SystemSpec(Strict):
             raise ValueError("mapping.type must be beads for a molecule")
         if not isinstance(self.network, MessagePassingNetwork):
             raise ValueError("network.type must be message_passing for a molecule")
-        if not isinstance(self.evaluation.reference, LongRunReference):
-            raise ValueError("evaluation.reference.type must be long_runs for a molecule")
+        if isinstance(self.evaluation.reference, QuadratureReference):
+            raise ValueError("evaluation.reference.type must be long_runs or data for a molecule")
+        if isinstance(self.evaluation.reference, DataReference) and self.imported is None:
+            raise ValueError("evaluation.reference.type is data, but there are no imported trajectories")
+        if not model.force_fields and (simulated := list(self._plans())):
+            raise ValueError(
+                f"model.force_fields is empty, but {simulated[0]} simulates the molecule; name its force field"
+            )
         if not self.collective_variables:
             raise ValueError("collective_variables is empty; a molecule needs at least one to be judged by")
         for name, variable in self.collective_variables.items():
@@ -825,13 +864,16 @@ class SystemSpec(Strict):
     def _check_kernel(self, name: str, kernel: NoiseKernel | FlowKernel) -> None:
         where, taken = f"kernels.{name}", {*self.sampling.by_labels(), *self.sampling.by_mean_force_labels()}
         plans = {section.rpartition(".")[2]: plan for section, plan in self.sampling.by_section().items()}
+        known = [*plans, *(["imported"] if self.imported else [])]
         if f"{name}_kernel_forces" in taken:
             raise ValueError(f"{where}: {name} is taken by a plan of sampling; choose another name")
-        if kernel.of not in plans:
-            raise ValueError(f"{where}.of is {kernel.of}; the plans are {', '.join(plans)}")
+        if kernel.of not in known:
+            raise ValueError(f"{where}.of is {kernel.of}; there are {', '.join(known)}")
+        if kernel.of == "imported" and kernel.needs_forces:
+            raise ValueError(f"{where}.labels is {kernel.labels}, but imported trajectories have no forces; take clean")
         if not isinstance(self.mapping, BeadMapping) or self.cg_box is not None:
             raise ValueError(f"{where} needs the beads of one molecule that is not in a box of beads")
-        if plans[kernel.of].windows > 1:
+        if kernel.of in plans and plans[kernel.of].windows > 1:
             raise ValueError(
                 f"{where}.of is {kernel.of}, whose umbrella windows have no common density; take frames of a plan with "
                 "one bias, or without"
@@ -846,6 +888,7 @@ class SystemSpec(Strict):
     def by_kernel_labels(self) -> dict[str, tuple[str, NoiseKernel | FlowKernel, str]]:
         """Stage of a kernel's labels to its name, the kernel, and the stage of the frames that it perturbs."""
         of = {section.rpartition(".")[2]: labels for labels, (_, section) in self.sampling.by_labels().items()}
+        of["imported"] = IMPORTED
         return {f"{name}_kernel_forces": (name, kernel, of[kernel.of]) for name, kernel in self.kernels.items()}
 
     def plan_of(self, labels: str) -> SamplingPlan:

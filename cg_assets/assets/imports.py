@@ -1,0 +1,70 @@
+"""`imported_beads`: beads of trajectories that exist already."""
+
+import hashlib
+import time
+
+import dagster as dg
+
+from cg_assets import checks
+from cg_assets.assets.forces import mapped
+from cg_assets.assets.stage import asset_key, mark_failed, picture, provenance, record_in_catalogue, table, with_file
+from cg_assets.automation import batches_of
+from cg_assets.resources import StoreResource
+from cg_assets.resources.console import log_progress
+from cg_assets.systems import SystemSpec
+from cg_assets.systems.spec import IMPORTED
+
+CODE_VERSION = "1"
+
+
+def build_imported(system: SystemSpec) -> dg.AssetsDefinition:
+    """The asset of imported trajectories, partitioned by batch."""
+    key = asset_key(system, IMPORTED)
+
+    @dg.asset(
+        key=key,
+        group_name=system.name,
+        partitions_def=batches_of(system.name),
+        code_version=CODE_VERSION,
+        kinds={"parquet", "mdtraj"},
+        description="Beads of trajectories without forces that were made elsewhere; kernels make force labels of them.",
+        check_specs=checks.import_specs(key),
+    )
+    def imported_beads(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+        from cg_assets.analysis.figures import sampling_figure
+        from cg_assets.sampling.imported import ImportedReader
+        from cg_assets.sampling.run import run_sampler
+
+        batch = context.partition_key
+        started = time.monotonic()
+        files = store.open()
+        reader = ImportedReader(system, batch)
+        content = f"{system.hash_of('model', 'mapping', 'collective_variables', 'imported')}{reader.files}"
+        identity = hashlib.sha256(content.encode()).hexdigest()
+        with files.pieces(system.name, IMPORTED, batch, identity, None, CODE_VERSION) as pieces:
+            run_sampler(reader, pieces, log_progress(context.log))
+            metadata = provenance(context, system, IMPORTED, CODE_VERSION, bias=None, files=reader.files)
+            metadata = mapped(metadata, system)
+            pieces.finish(metadata)
+        frames = files.read_frames(system.name, IMPORTED, [batch])
+        check_results = checks.judge_import(frames)
+        mark_failed(files, frames, metadata, batch, check_results)
+        record_in_catalogue(files, system, IMPORTED, batch)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(files.data_version(system.name, IMPORTED, batch)),
+            metadata=with_file(
+                {
+                    "figure": picture(sampling_figure(system, frames), "collective variables of the trajectories"),
+                    "files": table([{"file": name, "SHA-256": digest} for name, digest in reader.files.items()]),
+                    "seconds": round(time.monotonic() - started, 2),
+                    "device": "CPU",
+                },
+                files,
+                system,
+                IMPORTED,
+                batch,
+            ),
+            check_results=check_results,
+        )
+
+    return imported_beads

@@ -1,0 +1,234 @@
+"""Read trajectories that exist already into frames of beads, in blocks and with their faults explained."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.analysis.collective_variables import collective_variables
+from cg_assets.errors import SamplingError
+from cg_assets.frames import Frames
+from cg_assets.mapping.maps import build_map
+from cg_assets.systems.builders import build_molecule
+from cg_assets.systems.spec import ImportedTrajectories, SystemSpec
+
+_BLOCK_NUMBERS = 30_000_000
+"""Coordinates in a block of frames."""
+_BOND = 0.15
+_ALPHA_CARBONS = 0.38
+"""Usual distances of bonded atoms, and of neighbouring alpha carbons where there are no other atoms [nm]."""
+
+
+def imported_files(system: SystemSpec, batch: str) -> list[Path]:
+    """The files of a batch, sorted; each is a replica.
+
+    Raises:
+        SamplingError: there are none, or a further batch would read the files of the first again.
+    """
+    imported = _imported(system)
+    if batch != "0000" and not any("{batch}" in name for name in imported.files):
+        raise SamplingError(
+            f"batch {batch} would read the files of batch 0000 again; put {{batch}} into imported.files, for example "
+            "run_{batch}_*.xtc"
+        )
+    found = []
+    for name in imported.files:
+        pattern = Path(name.replace("{batch}", batch))
+        folder = Path(pattern.anchor) if pattern.is_absolute() else system.folder
+        paths = sorted(folder.glob(str(pattern.relative_to(folder) if pattern.is_absolute() else pattern)))
+        if not paths:
+            raise SamplingError(f"imported.files: no file {folder / pattern}; give paths relative to the YAML file")
+        found += paths
+    return found
+
+
+class ImportedReader:
+    """Frames of beads from the files of a batch; `state` and `restore` make it go on after an interruption.
+
+    Molecules that a periodic box has cut are made whole. Frames are those of one density: time counts from the first
+    frame of each file.
+
+    Attributes:
+        n_chunks: number of blocks.
+    """
+
+    def __init__(self, system: SystemSpec, batch: str) -> None:
+        """Look at all files of a batch before any is read.
+
+        Raises:
+            SamplingError: a file is missing, cannot be read, holds other atoms, or is in other units.
+        """
+        self._system, self._plan = system, _imported(system)
+        self._map, self._molecule = build_map(system), build_molecule(system)
+        self._paths = imported_files(system, batch)
+        counts = [self._look_at(path) for path in self._paths]
+        self._per_chunk = max(1, _BLOCK_NUMBERS // (3 * self._molecule.n_atoms * self._plan.stride))
+        self._chunks = [
+            (number, first)
+            for number, count in enumerate(counts)
+            for first in range(0, math.ceil(count / self._plan.stride), self._per_chunk)
+        ]
+        self.n_chunks, self._next = len(self._chunks), 0
+        self._open: tuple[int, Iterator[NDArray[np.float64]]] | None = None
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """Path of each file to the SHA-256 of its content, computed when it is first asked for."""
+        return {str(path): _sha256(path) for path in self._paths}
+
+    def next_chunk(self) -> Frames:
+        """The next block.
+
+        Raises:
+            SamplingError: the file changed or is damaged further on.
+        """
+        replica, first = self._chunks[self._next]
+        if self._open is None or self._open[0] != replica:
+            self._open = (replica, self._blocks(self._paths[replica], first))
+        atoms = next(self._open[1], None)
+        if atoms is None:
+            raise SamplingError(f"{self._paths[replica]}: ends before frame {first * self._plan.stride}; copy it again")
+        self._next += 1
+        positions = self._map.apply(atoms)
+        variables = collective_variables(self._system, self._map, positions)
+        count, interval = len(positions), self._plan.frame_interval * self._plan.stride
+        return Frames(
+            positions=positions.astype(np.float32),
+            time=(first + np.arange(count, dtype=np.float64)) * interval,
+            replica=np.full(count, replica, dtype=np.int32),
+            temperature=np.full(count, self._system.temperature),
+            start=np.full(count, replica, dtype=np.int32),
+            probe=np.zeros(count, dtype=bool),
+            collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
+        )
+
+    def state(self) -> dict[str, NDArray]:
+        """Blocks that are done."""
+        return {"next": np.array(self._next)}
+
+    def restore(self, state: dict[str, NDArray]) -> None:
+        """Go on after the stored blocks."""
+        self._next, self._open = int(state["next"]), None
+
+    def summary(self) -> dict[str, Any]:
+        """The files."""
+        return {"files": self.files}
+
+    def snapshots(self) -> None:
+        """Frames hold beads only."""
+
+    # ----------------------------------------------------------------------------------- reading
+
+    def _look_at(self, path: Path) -> int:
+        """Number of frames of a file that fits the molecule."""
+        count = self._count(path)
+        first = next(self._blocks(path, 0, 10), None)
+        if first is None or count < 2:
+            raise SamplingError(f"{path}: holds {count} frame(s); give a trajectory")
+        pairs = self._molecule.stored_pairs(self._molecule.bonds)
+        if not np.isfinite(first).all() or not pairs:
+            return count
+        one, other = (np.array(side) for side in zip(*pairs, strict=True))
+        length = float(np.median(np.linalg.norm(first[:, one] - first[:, other], axis=2)))
+        usual = _ALPHA_CARBONS if self._map.n_beads == self._map.n_atoms == len(pairs) + 1 else _BOND
+        if not 0.4 < length / usual < 2.5:
+            raise SamplingError(
+                f"{path}: bonded atoms are {length:.3g} apart where {usual} nm is usual; positions must be in nm "
+                "(divide Å by 10) and in the order of the atoms of the model"
+            )
+        return count
+
+    def _count(self, path: Path) -> int:
+        if path.suffix == ".npz":
+            return len(self._npz(path))
+        import mdtraj
+
+        try:
+            with mdtraj.open(str(path)) as file:
+                return len(file)
+        except (TypeError, NotImplementedError):  # a format that does not tell
+            return sum(len(block) for block in mdtraj.iterload(str(path), top=self._topologies()[0]))
+        except Exception as error:
+            raise SamplingError(f"{path}: MDTraj cannot read it: {error}") from error
+
+    def _blocks(self, path: Path, first: int, size: int | None = None) -> Iterator[NDArray[np.float64]]:
+        """Positions `(f, n_stored, 3)` of whole molecules [nm], from a frame of those that the stride leaves on."""
+        size, stride = size or self._per_chunk, self._plan.stride
+        if path.suffix == ".npz":
+            positions = self._npz(path)[::stride]
+            for begin in range(first, len(positions), size):
+                yield self._stored(positions[begin : begin + size].astype(np.float64), path)
+            return
+        import mdtraj
+
+        stored = self._molecule.stored
+        for topology in self._topologies():
+            try:
+                # Not by the stride of iterload: with `skip` beside it, it reads rubbish (1.11).
+                blocks = mdtraj.iterload(str(path), chunk=size * stride, skip=first * stride, top=topology)
+                block = next(blocks, None)
+            except Exception as error:
+                fault = error
+                continue
+            while block is not None:
+                block = block[::stride]
+                if block.n_atoms > len(stored):
+                    block = block.atom_slice(stored)
+                if block.unitcell_lengths is not None:
+                    block.make_molecules_whole(inplace=True)
+                yield block.xyz.astype(np.float64)
+                block = next(blocks, None)
+            return
+        raise SamplingError(
+            f"{path}: cannot be read with the {self._molecule.n_atoms} atoms of the model, nor with the "
+            f"{len(stored)} of the molecules that carry beads: {fault}"
+        )
+
+    def _npz(self, path: Path) -> NDArray:
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                positions = content["positions"]
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise SamplingError(
+                f"{path}: needs an array named positions (n_frames, n_atoms, 3) in nm: {error}"
+            ) from error
+        if positions.ndim != 3 or positions.shape[2] != 3:
+            raise SamplingError(f"{path}: positions have shape {positions.shape}; they must be (n_frames, n_atoms, 3)")
+        return positions
+
+    def _stored(self, positions: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
+        stored = self._molecule.stored
+        if positions.shape[1] == len(stored):
+            return positions
+        if positions.shape[1] == self._molecule.n_atoms:
+            return positions[:, stored]
+        raise SamplingError(
+            f"{path}: has {positions.shape[1]} atoms; the model has {self._molecule.n_atoms}, of which {len(stored)} "
+            "are in molecules that carry beads"
+        )
+
+    def _topologies(self) -> list[Any]:
+        """Of all atoms, and of those in molecules that carry beads."""
+        import mdtraj
+
+        whole = mdtraj.Topology.from_openmm(self._molecule.topology)
+        part = whole.subset(self._molecule.stored)
+        return [whole] if part.n_atoms == whole.n_atoms else [whole, part]
+
+
+def _imported(system: SystemSpec) -> ImportedTrajectories:
+    if system.imported is None:
+        raise SamplingError(f"{system.name}: nothing is imported; give imported.files")
+    return system.imported
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

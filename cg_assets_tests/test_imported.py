@@ -1,0 +1,269 @@
+"""Trajectories made elsewhere: read whole whatever their format, refused with a reason, and enough for a potential."""
+
+import re
+from pathlib import Path
+
+import dagster as dg
+import mdtraj
+import numpy as np
+import pytest
+import yaml
+from test_pipeline import materialize, metadata_of, verdicts_of
+
+from cg_assets.analysis.metrics import jensen_shannon_divergence
+from cg_assets.analysis.reference import compute_reference
+from cg_assets.errors import SamplingError, SystemSpecError
+from cg_assets.frames import Frames
+from cg_assets.mapping.maps import build_map
+from cg_assets.resources.tracking import ModelTracking
+from cg_assets.sampling.build import build_sampler
+from cg_assets.sampling.imported import ImportedReader
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_system
+from cg_assets.systems.builders import build_molecule
+from cg_assets.systems.preflight import check_system
+
+MINE = """
+name: my_alanine
+title: Capped alanine, an old run
+temperature: 300
+model: {type: molecule, pdb: alanine.pdb}
+mapping: {type: beads, beads: heavy_atoms}
+collective_variables:
+  phi: {type: torsion, atoms: ["1:C", "2:N", "2:CA", "2:C"]}
+  psi: {type: torsion, atoms: ["2:N", "2:CA", "2:C", "3:N"]}
+imported: {files: ["run_{batch}_*"], frame_interval: 0.05}
+kernels:
+  flow: {type: flow, of: imported, noise: 0.007, labels: clean, hidden: 64,
+         training: {epochs: 30, batch_size: 256, learning_rate: 0.01}}
+network: {type: message_passing, features: 16, interactions: 1}
+training: {epochs: 12, batch_size: 128, learning_rate: 0.01}
+cg_simulation: {replicas: 20, timestep: 0.002, friction: 1.0, burn_in: 2, duration: 6, frame_interval: 0.1}
+potentials:
+  flow: {labels: flow_kernel_forces}
+evaluation:
+  reference: {type: data}
+  collective_variables: [phi, psi]
+  bins: 20
+  basins: {alpha: {limits: {psi: [-2, 1]}}}
+  max_pmf_error: 20
+"""
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Four replicas of 100 ps each of capped alanine, with the molecule."""
+    system = load_system("capped_alanine_quick")
+    plan = system.sampling.unbiased.model_copy(update={"replicas": 4, "burn_in": 2.0, "duration": 100.0})
+    plan = plan.model_copy(update={"frame_interval": 0.1})
+    sampler = build_sampler(system, plan, seed=3)
+    parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
+    return build_molecule(system), Frames.concatenate([part for part in parts if part is not None])
+
+
+@pytest.fixture
+def folder(run, tmp_path, monkeypatch):
+    """A home with the system `my_alanine` and no trajectory yet."""
+    molecule, frames = run
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    systems = tmp_path / "systems"
+    systems.mkdir()
+    (systems / "my_alanine.yaml").write_text(MINE)
+    mdtraj.Trajectory(frames.positions[:1], topology_of(molecule)).save_pdb(str(systems / "alanine.pdb"))
+    return systems
+
+
+def topology_of(molecule):
+    return mdtraj.Topology.from_openmm(molecule.topology)
+
+
+def changed(folder, **sections):
+    content = yaml.safe_load(MINE)
+    for name, value in sections.items():
+        content[name] = content[name] | value if isinstance(content.get(name), dict) and value else value
+    (folder / "my_alanine.yaml").write_text(yaml.safe_dump(content))
+    return load_system("my_alanine")
+
+
+def read(reader):
+    return Frames.concatenate([reader.next_chunk() for _ in range(reader.n_chunks)])
+
+
+def test_every_format_gives_the_same_beads(run, folder):
+    molecule, frames = run
+    positions = frames.positions[frames.replica == 0]
+    trajectory = mdtraj.Trajectory(positions, topology_of(molecule))
+    np.savez(folder / "run_0000_a.npz", positions=positions)
+    trajectory.save_dcd(str(folder / "run_0000_b.dcd"))
+    trajectory.save_xtc(str(folder / "run_0000_c.xtc"))
+    trajectory.save_trr(str(folder / "run_0000_d.trr"))
+    system = load_system("my_alanine")
+    exact = build_map(system).apply(positions.astype(np.float64))
+    beads = read(ImportedReader(system, "0000"))
+    assert len(beads) == 4 * len(positions)
+    for replica, precision in enumerate((1e-6, 1e-6, 6e-4, 1e-6)):
+        mine = beads.select(beads.replica == replica)
+        np.testing.assert_allclose(mine.positions, exact, rtol=0, atol=precision)
+        np.testing.assert_allclose(mine.time, 0.05 * np.arange(len(mine)))
+    psi = frames.collective_variables["psi"][frames.replica == 0]
+    np.testing.assert_allclose(np.cos(beads.collective_variables["psi"][: len(psi)] - psi), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "xtc"])
+def test_stride_and_an_interruption(run, folder, monkeypatch, suffix):
+    molecule, frames = run
+    monkeypatch.setattr("cg_assets.sampling.imported._BLOCK_NUMBERS", 3 * molecule.n_atoms * 3 * 70)
+    for replica in range(2):
+        positions = frames.positions[frames.replica == replica]
+        if suffix == "npz":
+            np.savez(folder / f"run_0000_{replica}.npz", positions=positions)
+        else:
+            mdtraj.Trajectory(positions, topology_of(molecule)).save_xtc(str(folder / f"run_0000_{replica}.xtc"))
+    system = changed(folder, imported={"stride": 3})
+    reader = ImportedReader(system, "0000")
+    assert reader.n_chunks == 2 * 5, "334 frames of each in blocks of 70"
+    whole = read(reader)
+    expected = np.concatenate([frames.positions[frames.replica == replica][::3] for replica in range(2)])
+    beads = build_map(system).apply(expected.astype(np.float64))
+    np.testing.assert_allclose(whole.positions, beads, rtol=0, atol=1e-6 if suffix == "npz" else 6e-4)
+    first = ImportedReader(system, "0000")
+    for _ in range(3):
+        first.next_chunk()
+    second = ImportedReader(system, "0000")
+    second.restore(first.state())
+    rest = Frames.concatenate([second.next_chunk() for _ in range(second.n_chunks - 3)])
+    np.testing.assert_array_equal(rest.positions, whole.positions[3 * 70 :])
+    np.testing.assert_allclose(rest.time, whole.time[3 * 70 :])
+
+
+def test_molecules_cut_by_the_box_are_made_whole(run, folder):
+    molecule, frames = run
+    positions = frames.positions[:200] + 2.4
+    box = np.full((200, 3), 2.5, np.float32)
+    trajectory = mdtraj.Trajectory(
+        np.mod(positions, 2.5), topology_of(molecule), unitcell_lengths=box, unitcell_angles=np.full((200, 3), 90.0)
+    )
+    trajectory.save_xtc(str(folder / "run_0000_cut.xtc"))
+    beads = read(ImportedReader(load_system("my_alanine"), "0000"))
+    bonds = np.array(build_map(load_system("my_alanine")).bonds)
+    lengths = np.linalg.norm(beads.positions[:, bonds[:, 0]] - beads.positions[:, bonds[:, 1]], axis=2)
+    assert 0.11 < lengths.min() < lengths.max() < 0.18
+
+
+def test_a_chain_of_alpha_carbons_has_bonds(folder):
+    chain = np.cumsum(np.full((6, 3), 0.38 / np.sqrt(3)), axis=0)
+    lines = [
+        f"ATOM  {i + 1:5d}  CA  ALA A{i + 1:4d}    {10 * x:8.3f}{10 * y:8.3f}{10 * z:8.3f}  1.00  0.00           C"
+        for i, (x, y, z) in enumerate(chain)
+    ]
+    (folder / "alanine.pdb").write_text("\n".join([*lines, "END"]) + "\n")
+    variables = {"end": {"type": "distance", "atoms": ["1:CA", "6:CA"], "range": [0.0, 3.0]}}
+    content = yaml.safe_load(MINE) | {"collective_variables": variables}
+    content["mapping"]["beads"] = "alpha_carbons"
+    content["evaluation"] |= {"collective_variables": ["end"], "basins": {}}
+    (folder / "my_alanine.yaml").write_text(yaml.safe_dump(content))
+    system = load_system("my_alanine")
+    assert build_map(system).bonds == [(i, i + 1) for i in range(5)]
+    np.savez(folder / "run_0000_1.npz", positions=chain + 0.01 * np.random.default_rng(0).normal(size=(50, 6, 3)))
+    assert read(ImportedReader(system, "0000")).positions.shape == (50, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        (lambda x: 10 * x, "must be in nm.*divide Å by 10"),
+        (lambda x: x[:, :-1], "has 21 atoms; the model has 22"),
+        (lambda x: x[:1], r"holds 1 frame\(s\)"),
+        (lambda x: x[0], "must be"),
+    ],
+)
+def test_wrong_files_are_explained(run, folder, positions, message):
+    np.savez(folder / "run_0000_1.npz", positions=positions(run[1].positions[:20]))
+    with pytest.raises(SamplingError, match=message):
+        ImportedReader(load_system("my_alanine"), "0000")
+
+
+def test_missing_damaged_and_foreign_files_are_explained(run, folder):
+    molecule, frames = run
+    system = load_system("my_alanine")
+    with pytest.raises(SamplingError, match=r"no file .*run_0000_\*"):
+        ImportedReader(system, "0000")
+    np.savez(folder / "run_0000_1.npz", coordinates=frames.positions[:20])
+    with pytest.raises(SamplingError, match="needs an array named positions"):
+        ImportedReader(system, "0000")
+    (folder / "run_0000_1.npz").unlink()
+    (folder / "run_0000_1.xtc").write_bytes(b"no trajectory at all" * 20)
+    with pytest.raises(SamplingError, match="cannot"):
+        ImportedReader(system, "0000")
+    part = mdtraj.Trajectory(frames.positions[:20], topology_of(molecule)).atom_slice(range(12))
+    part.save_xtc(str(folder / "run_0000_1.xtc"))
+    with pytest.raises(SamplingError, match="cannot be read with the 22 atoms of the model"):
+        ImportedReader(system, "0000")
+    with pytest.raises(SamplingError, match="would read the files of batch 0000 again"):
+        ImportedReader(changed(folder, imported={"files": ["run.xtc"]}), "0001")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"imported": None, "kernels": {}}, "type is data, but there are no imported"),
+        ({"kernels": {"flow": {"type": "flow", "of": "imported", "noise": 0.01}}}, "have no forces; take clean"),
+        ({"kernels": {"flow": {"type": "flow", "noise": 0.01}}}, "kernels.flow.of is unbiased; there are imported"),
+        ({"potentials": {"flow": {"labels": "imported_beads"}}}, "potentials.flow.labels is imported_beads"),
+        ({"learning_curve": {"fractions": [0.5, 1.0]}}, "learning_curve counts simulated time"),
+    ],
+)
+def test_wrong_specifications_are_explained(folder, sections, message):
+    with pytest.raises(SystemSpecError, match=message):
+        changed(folder, **sections)
+
+
+def test_a_force_field_is_needed_only_to_simulate(folder):
+    plan = load_system("capped_alanine_quick").sampling.unbiased.model_dump(mode="json")
+    with pytest.raises(SystemSpecError, match=r"force_fields is empty, but sampling\.unbiased simulates"):
+        changed(folder, sampling={"unbiased": plan})
+
+
+def test_the_example_of_the_documentation_loads_and_is_checked(run, folder):
+    molecule, frames = run
+    text = (Path(__file__).parents[1] / "docs" / "operator_forces.md").read_text(encoding="utf-8")
+    (example,) = [part for part in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if part.startswith("name:")]
+    (folder / "my_alanine.yaml").write_text(example, encoding="utf-8")
+    system = load_system("my_alanine")
+    with pytest.raises(SamplingError, match="no file"):
+        check_system(system)
+    mdtraj.Trajectory(frames.positions[:50], topology_of(molecule)).save_xtc(str(folder / "run_0000_1.xtc"))
+    check_system(system)
+
+
+def test_reference_is_the_data_and_its_halves_the_error(run, folder):
+    system = load_system("my_alanine")
+    np.savez(folder / "run_0000_1.npz", positions=run[1].positions)
+    frames = read(ImportedReader(system, "0000"))
+    reference = compute_reference(system, 0, folder, data=frames)
+    psi = frames.collective_variables["psi"]
+    halves = [float(((half >= -2) & (half < 1)).mean()) for half in np.array_split(psi, 2)]
+    found = reference.populations["alpha"]
+    assert found.value == pytest.approx(np.mean(halves), abs=1e-6)
+    assert found.standard_error >= abs(halves[0] - halves[1]) / 2 - 1e-6
+    one, other = (surface.probability for surface in reference.runs)
+    assert reference.disagreement()["jsd"].value == pytest.approx(jensen_shannon_divergence(one, other))
+
+
+def test_configurations_alone_make_a_registered_potential(run, folder, tmp_path, monkeypatch):
+    molecule, frames = run
+    monkeypatch.setenv("CG_DEVICE", "cpu")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for replica in range(4):
+        trajectory = mdtraj.Trajectory(frames.positions[frames.replica == replica], topology_of(molecule))
+        trajectory.save_dcd(str(folder / f"run_0000_{replica}.dcd"))
+    system = load_system("my_alanine")
+    result = materialize(system, tmp_path, dg.DagsterInstance.ephemeral())
+    assert result.success
+    assert not {name for name, passed in verdicts_of(result).items() if not passed}
+    store = ParquetStore(tmp_path)
+    extra = store.describe("my_alanine", "imported_beads", "0000").metadata.extra
+    assert len(extra["files"]) == 4
+    assert "figure" in metadata_of(result)["imported_beads"]
+    model, _ = ModelTracking(None, tmp_path).load("my_alanine.flow", "1")
+    assert model is not None
