@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import BSpline
 
 from cg_assets.analysis.stein import stein_test
 from cg_assets.errors import TrainingError
@@ -160,6 +161,57 @@ def test_flow_gives_back_the_distribution_that_noise_widens(through_flow, by_noi
     assert through_flow.dropped == 0
     right = np.mean(through_flow.positions[:, 0, 0] > 0) - np.mean(frames[:, 0, 0] > 0)
     assert abs(right) < 0.01
+
+
+def fitted(positions: np.ndarray, forces: np.ndarray) -> tuple[float, float]:
+    """Stiff width of the potential fitted to labels, and KL divergence of the exact density from its own.
+
+    The potential is a product of cubic splines in x and in t = y - x²/2, fitted by least squares; densities are
+    compared by quadrature over the cells that hold data.
+    """
+    x, t = positions[:, 0, 0].astype(float), positions[:, 1, 0].astype(float)
+    t = t - CURVE * x**2
+    ends = np.array([1.75, 5 * t.std()])
+    inside = (np.abs(x) < ends[0]) & (np.abs(t) < ends[1])
+    x, t, forces = x[inside], t[inside], forces[inside, :, 0].astype(float)
+    along, across = (
+        BSpline(end * (2 * np.arange(-3, count + 1) / (count - 3) - 1), np.eye(count), 3)
+        for end, count in zip(ends, (28, 14), strict=True)
+    )
+
+    def products(one, other):
+        return (one[:, :, None] * other[:, None, :]).reshape(len(one), -1)
+
+    slope = products(along(x), across.derivative()(t))
+    rows = -np.concatenate([products(along.derivative()(x), across(t)) - 2 * CURVE * x[:, None] * slope, slope])
+    normal = rows.T @ rows
+    normal += 1e-7 * np.trace(normal) / len(normal) * np.eye(len(normal))
+    solution = np.linalg.solve(normal, rows.T @ np.concatenate([forces[:, 0], forces[:, 1]]))
+    grid_x, grid_t = (np.linspace(-end, end, count)[1:-1] for end, count in zip(ends, (701, 401), strict=True))
+    energy = along(grid_x) @ solution.reshape(28, 14) @ across(grid_t).T
+    cells = [np.linspace(-end, end, count) for end, count in zip(ends, (71, 41), strict=True)]
+    seen = np.histogram2d(x, t, cells)[0] > 0
+    seen = seen[np.ix_(np.digitize(grid_x, cells[0]) - 1, np.digitize(grid_t, cells[1]) - 1)]
+    exact_energy = STIFFNESS * (grid_x[:, None] ** 2 - 1) ** 2 + grid_t[None] ** 2 / (2 * WIDTH**2)
+    found, exact = (np.where(seen, np.exp(u[seen].min() - u), 0.0) for u in (energy, exact_energy))
+    found, exact = found / found.sum(), exact / exact.sum()
+    mean = (found * grid_t).sum()
+    divergence = (exact[seen] * np.log(exact[seen] / found[seen])).sum()
+    return math.sqrt((found * grid_t**2).sum() - mean**2), float(divergence)
+
+
+def test_potential_fitted_to_flow_labels_is_that_of_the_data(through_flow, by_noise, frames):
+    """The stiff mode keeps its width of 0.05 with a flow kernel; noise alone widens it."""
+    width, divergence = fitted(frames, exact_force(frames))
+    assert width == pytest.approx(WIDTH, rel=0.02)
+    assert divergence < 1e-6
+    for kind in ("clean", "noised"):
+        width, divergence = fitted(through_flow.positions, through_flow.labels[kind])
+        assert width < 0.053
+        assert divergence < 0.01
+        width, divergence = fitted(by_noise.positions, by_noise.labels[kind])
+        assert width > 0.08
+        assert divergence > 0.15
 
 
 def test_noise_of_the_labels(through_flow):

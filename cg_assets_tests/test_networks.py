@@ -214,6 +214,19 @@ def test_handed_centres_cannot_be_inverted():
     torch.testing.assert_close(energy_and_forces(module, flat[:2])[1].detach(), reference, rtol=1e-9, atol=1e-9)
 
 
+def test_beads_that_bend_nearly_flat_are_no_handed_centre():
+    """A volume of one sign with a mean of eight standard deviations, but with a tail to zero."""
+    centre = torch.tensor([[0, 0, 0], [0.1, 0.1, 0.1], [-0.1, -0.1, 0.1], [-0.1, 0.1, -0.1]], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    frames = centre + 0.002 * torch.randn(500, 4, 3, generator=generator, dtype=torch.float64)
+    module = build_potential(_config(bead_types=[0, 1, 2, 3], interactions=1)).double()
+    module.fit_statistics(frames)
+    assert int((module.volume_stiffness > 0).sum()) == 1
+    frames[:3, 0] += 0.9 * centre[1:].mean(dim=0)
+    module.fit_statistics(frames)
+    assert int((module.volume_stiffness > 0).sum()) == 0
+
+
 def test_walls_are_absent_inside_the_data():
     module = _network({"bead_types": [0, 1, 2, 3, 4], "interactions": 1})
     distances = module._distances(_frames(400), None)[1]

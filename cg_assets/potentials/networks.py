@@ -34,6 +34,10 @@ MAX_STATISTICS = 4_000_000
 MAX_CHIRAL_BEADS = 16
 """Up to this many unlike beads, all sets of four are searched for centres that keep their handedness."""
 
+LEAST_VOLUME = 0.25
+"""Smallest |volume| in the data, as a part of the mean, from which on a set of four beads counts as a handed centre.
+Sets that bend nearly flat now and then do so further than finite data show, and a wall there would be in the way."""
+
 FLAT_ENERGY = 50.0
 """Least energy of a wall where its centre is flat [k_B T]: not even hot replicas change hands."""
 
@@ -272,7 +276,7 @@ class MessagePassing(torch.nn.Module):
 
     A potential of distances cannot tell left from right, so the way through a flat centre, which no data cover, must be
     closed: where the signed volume of four unlike beads of an isolated molecule keeps its sign in all data, by more
-    than five standard deviations, a wall acts below the smallest |volume| of the data.
+    than five standard deviations, and never comes near zero, a wall acts below the smallest |volume| of the data.
 
     To this comes a Fourier series in some torsions, where the config names any; it tells left from right. It is zero
     until training ends: slow motions change the forces so little that descent leaves them unfinished, and the series is
@@ -456,7 +460,8 @@ class MessagePassing(torch.nn.Module):
         for index, four in enumerate(self.fours):
             volume = _volumes(positions.to(self.mean).permute(1, 2, 0), four[None])[0][0]
             size = volume.abs()
-            if volume.min() * volume.max() <= 0 or not size.mean() > 5 * size.std():
+            keeps_away = size.min() > LEAST_VOLUME * size.mean() > LEAST_VOLUME * 5 * size.std()
+            if volume.min() * volume.max() <= 0 or not keeps_away:
                 continue
             edge = size.kthvalue(max(1, len(size) // 100)).values - size.min()
             self.volume_low[index] = size.min()
