@@ -164,8 +164,15 @@ def test_a_chain_of_alpha_carbons_has_bonds(folder):
     (folder / "my_alanine.yaml").write_text(yaml.safe_dump(content))
     system = load_system("my_alanine")
     assert build_map(system).bonds == [(i, i + 1) for i in range(5)]
-    np.savez(folder / "run_0000_1.npz", positions=chain + 0.01 * np.random.default_rng(0).normal(size=(50, 6, 3)))
-    assert read(ImportedReader(system, "0000")).positions.shape == (50, 6, 3)
+    positions = chain + 0.01 * np.random.default_rng(0).normal(size=(50, 6, 3))
+    np.savez(folder / "run_0000_1.npz", positions=positions)
+    cut = mdtraj.Trajectory(np.mod(positions + 2.0, 2.5), mdtraj.load_topology(str(folder / "alanine.pdb")))
+    cut.unitcell_lengths, cut.unitcell_angles = np.full((50, 3), 2.5), np.full((50, 3), 90.0)
+    cut.save_dcd(str(folder / "run_0000_2.dcd"))
+    whole = read(ImportedReader(system, "0000"))
+    assert whole.positions.shape == (100, 6, 3)
+    ends = whole.collective_variables["end"]
+    np.testing.assert_allclose(ends[:50], ends[50:], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,9 @@ class ImportedReader:
         import mdtraj
 
         whole = mdtraj.Topology.from_openmm(self._molecule.topology)
+        if not whole.n_bonds:
+            for first, second in self._molecule.bonds:
+                whole.add_bond(whole.atom(first), whole.atom(second))
         part = whole.subset(self._molecule.stored)
         return [whole] if part.n_atoms == whole.n_atoms else [whole, part]
 
