@@ -132,7 +132,7 @@ def test_configurations_alone_are_enough(made):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ("flow: {type: flow, noise: 0.007, of: sideways}", "of is sideways; the plans are unbiased, biased"),
+        ("flow: {type: flow, noise: 0.007, of: sideways}", "of is sideways; there are unbiased, biased"),
         ("other: {type: flow, noise: 0.005, flow: flow}", "has another plan or other noise"),
         ("other: {type: flow, noise: 0.007, flow: noise}", "which is no flow kernel with a flow of its own"),
         ("other: {type: flow, noise: 0.007, flow: flow, hidden: 3}", "leave both out here"),

@@ -71,7 +71,7 @@ def solve_torsions(module: MessagePassing, frames: Iterable[tuple[Tensor, Tensor
     A rigid turn of one side of a bond changes its torsion alone, so that the mean torque at given torsions is the slope
     of their PMF. Waves m have coefficients of zero mean and standard deviation kT / |m| before the data speak, which
     keeps the series small where there are none. With 2.5 ns of capped alanine in water it took the divergence of
-    (phi, psi) from the reference from 0.014 to 0.007, and the free energy of phi > 0 from 6.6 to 7.6 kJ/mol (8.7(4) in
+    (phi, psi) from the reference from 0.014 to 0.007, and the free energy of phi > 0 from 6.6 to 7.4 kJ/mol (8.7(4) in
     the reference).
 
     Args:
