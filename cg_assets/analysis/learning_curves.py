@@ -25,8 +25,6 @@ from cg_assets.training.setup import network_config, training_data
 
 PMF_ERROR = "PMF error"
 """The figure of merit that learning curves are compared by."""
-_MAX_EPOCHS = 20
-"""A small part is trained for more epochs, so that it sees as many batches as the whole, but at most so many times."""
 
 Axis = Literal["time", "frames"]
 
@@ -162,10 +160,9 @@ def learn_part(
         raise TrainingError(f"{system.name}: learning_curve is missing; add it to the system's file")
     frames = frames.select(~frames.probe)
     taken = part.of(frames, system.training.seed)
-    ratio = min(_MAX_EPOCHS, len(frames) / max(1, len(taken)))
-    training = system.training.model_copy(update={"epochs": math.ceil(ratio * system.training.epochs)})
-    changed = {"training": training, "cg_simulation": settings.cg_simulation or system.cg_simulation}
-    system = system.model_copy(update=changed)
+    # The epochs of the whole: more of them fit the noise of a small part (1,600 to 16,000 frames of capped alanine).
+    training = system.training
+    system = system.model_copy(update={"cg_simulation": settings.cg_simulation or system.cg_simulation})
     data = training_data(system, [taken], None)
     module = train(network_config(system), training, data, seed=training.seed, device=device, progress=progress).module
     sampled_time = time_of(system, system.potentials[potential].labels, part, len(taken))
