@@ -16,6 +16,7 @@ from cg_assets.analysis.metrics import (
     barrier_height,
     basin_free_energy,
     basin_population,
+    jensen_shannon_divergence,
     jsd,
     pmf_error,
     pmf_rmse,
@@ -25,6 +26,7 @@ from cg_assets.analysis.monitors import BondMonitor, ChiralityMonitor, bond_moni
 from cg_assets.analysis.noise import IntegratedPMF, integrate_mean_force
 from cg_assets.analysis.reference import Reference, reference_barrier
 from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_energy_surface
+from cg_assets.analysis.torque_surface import has_torque_surface, torque_surface
 from cg_assets.frames import Frames
 from cg_assets.mapping.maps import build_map
 from cg_assets.systems.spec import LinearMapping, QuadratureReference, SystemSpec
@@ -285,6 +287,8 @@ def _evaluate_molecule(
                 *arguments, thermal_energy=system.thermal_energy, weights=weights, unit=unit("energy", system.units)
             )
             quantities[f"free energy {name}{of}"] = (free_energy, reference.free_energies[name])
+    if data.forces is not None and has_torque_surface(system):
+        quantities |= _from_forces(system, reference, data)
     if committee:
         quantities |= _committee_scatter(system, energy, committee, reference, sampled, surface)
     cg_map = build_map(system)
@@ -304,6 +308,22 @@ def _evaluate_molecule(
         data_surface=data_surface,
         monitors=monitors,
     )
+
+
+def _from_forces(system: SystemSpec, reference: Reference, data: Frames) -> dict[str, tuple[Estimate, Estimate | None]]:
+    """What the labels alone tell, without a network: the best that a potential of these data can be expected to do."""
+    surface, known = torque_surface(system, [data], reference.bins), reference.surface.probability
+    between = reference.disagreement()
+    quantities: dict[str, tuple[Estimate, Estimate | None]] = {
+        "JSD of the forces": (surface.estimate(lambda p: jensen_shannon_divergence(p, known)), between["jsd"]),
+        "PMF error of the forces": (surface.estimate(lambda p: squared_log_error(p, known)), between["pmf_error"]),
+    }
+    for name, basin in system.evaluation.basins.items():
+        quantities[f"free energy {name} of the forces"] = (
+            surface.basin_free_energy(basin.limits),
+            reference.free_energies[name],
+        )
+    return quantities
 
 
 def _committee_scatter(

@@ -16,8 +16,9 @@ from cg_assets.analysis.label_errors import LabelErrors
 from cg_assets.analysis.labels import LabelNoise, compares_windows
 from cg_assets.analysis.learning_curves import PMF_ERROR, LearningPoint, mean_curve
 from cg_assets.analysis.plots import Curve
-from cg_assets.analysis.plots_samples import label_errors_plot, next_batch_plot
+from cg_assets.analysis.plots_samples import label_errors_plot, next_batch_plot, surface_plot
 from cg_assets.analysis.reference import Reference
+from cg_assets.analysis.torque_surface import TorqueSurface
 from cg_assets.frames import Frames
 from cg_assets.sampling.next_batch import Proposal
 from cg_assets.simulation.run import CGSimulationResult
@@ -26,6 +27,8 @@ from cg_assets.units import unit
 
 _FIGURES_OF_MERIT = ["PMF error", "JSD", "barrier", "free energy"]
 """Quantities whose names begin so are drawn as bars, up to four."""
+_HIGHEST = 12.0
+"""Free energy [kT] up to which a surface from forces is shown."""
 
 
 def _variable_unit(system: SystemSpec, name: str) -> str:
@@ -95,6 +98,21 @@ def label_errors_figure(system: SystemSpec, errors: LabelErrors) -> bytes:
         variables=errors.names,
         variable_units=_variable_units(system, errors.names),
         title=f"{system.title}: what the labels know (forces times the range of the variable)",
+    )
+
+
+def torque_surface_figure(system: SystemSpec, surface: TorqueSurface) -> bytes:
+    """The free energy of the torsions from a batch of labels alone."""
+    energy = unit("energy", system.units)
+    free_energy, error = surface.free_energy, surface.standard_error
+    shown = free_energy <= _HIGHEST * system.thermal_energy
+    return surface_plot(
+        surface.bins.edges,
+        {f"free energy [{energy}]": free_energy, f"standard error [{energy}]": error},
+        shown,
+        variables=surface.names,
+        variable_units=_variable_units(system, surface.names),
+        title=f"{system.title}: free energy from the forces alone",
     )
 
 

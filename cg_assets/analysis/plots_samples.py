@@ -365,6 +365,47 @@ def label_errors_plot(
 
 
 @drawn
+def surface_plot(
+    edges: Sequence[NDArray[np.float64]],
+    quantities: Mapping[str, NDArray[np.float64]],
+    shown: NDArray[np.bool_],
+    *,
+    variables: Sequence[str],
+    variable_units: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """Quantities over one or two collective variables, a panel for each.
+
+    Args:
+        edges: edges of the bins.
+        quantities: label with unit of each quantity to its values `(*bins)`.
+        shown: `(*bins)` bins that are drawn.
+        variables: names of the collective variables.
+        variable_units: their units.
+        title: title of the figure.
+    """
+    labels = [axis_label(name, unit) for name, unit in zip(variables, variable_units, strict=True)]
+    figure = new_figure(5.0 * len(quantities), 4.4, title)
+    panels = np.atleast_1d(figure.subplots(1, len(quantities), sharex=True, sharey=len(edges) == 2))
+    for axes, (label, values) in zip(panels, quantities.items(), strict=True):
+        axes.set(xlabel=labels[0])
+        if len(edges) == 1:
+            axes.stairs(np.where(shown, values, np.nan), edges[0], color=COLOURS[0], linewidth=1.6, baseline=None)
+            axes.set(ylabel=label)
+            continue
+        visible = np.ma.masked_where(~shown, values).T
+        mesh = axes.pcolormesh(*edges, visible, cmap="viridis", vmin=0.0, rasterized=True)
+        axes.set_facecolor("#ececec")
+        axes.grid(False)
+        bar = figure.colorbar(mesh, ax=axes, location="top", pad=0.02, aspect=26)
+        bar.set_label(label)
+        bar.outline.set_visible(False)
+    if len(edges) == 2:
+        panels[0].set_ylabel(labels[1])
+    return figure
+
+
+@drawn
 def next_batch_plot(
     edges: Sequence[NDArray[np.float64]],
     error: NDArray[np.float64],

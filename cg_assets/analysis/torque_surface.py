@@ -24,9 +24,9 @@ from cg_assets.units import unit
 
 FloatArray = NDArray[np.float64]
 
-ORDER = 10
+ORDER = 8
 """Highest wave number of the series along each torsion."""
-SPREAD = 10.0
+SPREAD = 3.0
 """Standard deviation of a coefficient of wave m before the data speak, times |m| [kT]."""
 _POINTS = 3
 """Points along each side of a bin over which its probability is averaged."""

@@ -55,9 +55,10 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         check_specs=checks.force_specs(key),
     )
     def forces(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import label_errors_figure, label_noise_figure
+        from cg_assets.analysis.figures import label_errors_figure, label_noise_figure, torque_surface_figure
         from cg_assets.analysis.label_errors import label_errors, variable_bins
         from cg_assets.analysis.labels import measure_label_noise
+        from cg_assets.analysis.torque_surface import has_torque_surface, torque_surface
         from cg_assets.mapping.force_maps import ForceMap
         from cg_assets.mapping.run import fit_force_map, map_frames
 
@@ -98,6 +99,11 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
             errors = label_errors(system, names, variable_bins(system, names, _BINS), [frames])
             report["label_errors"] = picture(label_errors_figure(system, errors), "errors of the mean force")
             report["weight_share"] = f"{errors.weight_share:.3g} of the frames count after reweighting"
+        if has_torque_surface(system):
+            surface = torque_surface(system, [frames], variable_bins(system, names, system.evaluation.bins))
+            report["free_energy"] = picture(torque_surface_figure(system, surface), "free energy from the forces")
+            for name, basin in system.evaluation.basins.items():
+                report[f"free_energy_{name}"] = str(surface.basin_free_energy(basin.limits))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
             metadata=with_file(
