@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("system")
     run.add_argument("--batch", default=None, help="name of the batch (default: 0000)")
     run.add_argument("--select", nargs="+", metavar="STAGE", help="only these stages, for example trajectories")
+    refresh = command("refresh", _refresh, "add the next batch of a system and make anew what depends on it")
+    refresh.add_argument("system")
+    refresh.add_argument("--batch", default=None, help="name of the batch (default: the one after the last)")
     results = command("results", _results, "print the results of systems that have been run")
     results.add_argument("systems", nargs="*", help="names (default: all that have results)")
     ui = command("ui", _ui, "open the Dagster and MLflow pages on this machine; Ctrl-C stops both")
@@ -61,8 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     lookup = command("lookup", _lookup, "show a model: version, metrics and lineage back to every file")
     lookup.add_argument("model", metavar="NAME[@ALIAS]", help="for example muller_brown.biased@champion")
     lookup.add_argument("--json", action="store_true", help="print JSON")
+    lineage = command("lineage", _lineage, "which models came from a file, which files a model came from, what changed")
+    lineage.add_argument("subject", metavar="FILE|MODEL", help="a data file, its key, or a model")
+    lineage.add_argument("other", metavar="MODEL", nargs="?", help="a second version: what changed since the first")
+    lineage.add_argument("--json", action="store_true", help="print JSON")
     query = command("query", _query, "run a SQL query over the Parquet data")
     query.add_argument("sql")
+    doctor = command("doctor", _doctor, "look for what is wrong with the installation and the home folder")
+    doctor.add_argument("--repair", action="store_true", help="mend what can be mended without losing anything")
+    prune = command("prune", _prune, "list what nothing needs any more, and remove it")
+    prune.add_argument("--remove", action="store_true", help="remove what is listed")
     reference = command("reference", _reference, "run the long reference of a molecule and write its file")
     reference.add_argument("system")
     reference.add_argument("file", help="Parquet file to write")
@@ -110,6 +121,12 @@ def _run(options: argparse.Namespace) -> int:
     return 0 if succeeded else 1
 
 
+def _refresh(options: argparse.Namespace) -> int:
+    from cg_assets.runs import refresh_system
+
+    return 0 if refresh_system(options.system, batch=options.batch) else 1
+
+
 def _results(options: argparse.Namespace) -> int:
     from cg_assets.demo import print_results
     from cg_assets.systems import home
@@ -150,11 +167,49 @@ def _lookup(options: argparse.Namespace) -> int:
     return 0
 
 
+def _lineage(options: argparse.Namespace) -> int:
+    from cg_assets.lineage import answer, print_answer
+
+    found = answer(_tracking(), options.subject, options.other)
+    if options.json:
+        print(json.dumps(found, indent=2, default=str))
+    else:
+        print_answer(found)
+    return 0
+
+
 def _query(options: argparse.Namespace) -> int:
     from cg_assets.storage.catalogue import query
     from cg_assets.systems import home
 
+    if not (home() / "data").is_dir():
+        raise CgAssetsError(f"query: there are no data in {home()} yet; run a system first")
     _print_rows(query(home(), options.sql))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from cg_assets.doctor import examine, print_findings
+    from cg_assets.systems import home
+
+    findings = examine(home(), options.repair)
+    print_findings(findings)
+    return 1 if any(finding.faults for finding in findings) else 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from cg_assets.prune import find_prunable, remove
+    from cg_assets.systems import home
+
+    found = find_prunable(home())
+    for item in found:
+        print(f"{item.bytes / 1e6:>10.3f} MB  {item.path.relative_to(home())}  ({item.reason})")
+    total = f"{sum(item.bytes for item in found) / 1e6:.3f} MB in {len(found)} place(s)"
+    if not options.remove:
+        print(f"{total} can be removed: cg-assets prune --remove")
+        return 0
+    remove(home(), found)
+    print(f"{total} removed")
     return 0
 
 

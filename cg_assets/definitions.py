@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from cg_assets.assets import build_assets
-from cg_assets.automation import build_jobs, register_first_batches
+from cg_assets.automation import build_jobs, build_schedules, build_sensors, register_first_batches
 from cg_assets.executors import build_executor
 from cg_assets.resources import build_resources
 from cg_assets.resources.console import progress_logger
@@ -34,6 +34,8 @@ def build_definitions(
     return dg.Definitions(
         assets=build_assets(systems),
         jobs=build_jobs(systems),
+        schedules=build_schedules(systems),
+        sensors=build_sensors(systems),
         resources=build_resources() | (resources or {}),
         executor=executor or build_executor(),
         loggers={"console": progress_logger},

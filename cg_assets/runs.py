@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +14,23 @@ import dagster as dg
 
 from cg_assets import __version__
 from cg_assets.assets import build_assets
-from cg_assets.automation import FIRST_BATCH, batches_of, job_name, register_first_batches
+from cg_assets.automation import (
+    ACTIVE,
+    FIRST_BATCH,
+    REFRESH_TAG,
+    active_runs,
+    batches_of,
+    job_name,
+    register_first_batches,
+)
 from cg_assets.errors import CgAssetsError, SystemSpecError
 from cg_assets.executors import GPU_POOL, build_executor, start_step_server
 from cg_assets.processes import is_gone, this_process
+from cg_assets.refresh import plan_refresh
 from cg_assets.resources.console import step_failure_cause
 from cg_assets.resources.device import count_gpus, device_choice
 from cg_assets.resources.home_folder import prepare_home
+from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import SystemSpec, home, load_system, seed_of
 from cg_assets.systems.preflight import check_system
@@ -29,7 +40,7 @@ if TYPE_CHECKING:
     from cg_assets.analysis.estimates import Estimate
     from cg_assets.progress import Progress
 
-_PROCESS_TAG = "cg_assets/process"
+PROCESS_TAG = "cg_assets/process"
 _COMMAND_TAG = "cg_assets/command"
 
 
@@ -58,10 +69,79 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
     """
     system = load_system(name)
     selection = _selection(system, stages)
+    batch = _batch_name(FIRST_BATCH if batch is None else batch)
+    with _ready(system) as instance:
+        instance.add_dynamic_partitions(_partitions(name), [batch])
+        command = f"{__version__}/{system.content_hash}/{','.join(sorted(stages or []))}"
+        finished = finished_before(instance, name, batch, command)
+        remaining = [key for key in selection if key not in finished]
+        if finished and remaining:
+            print(f"going on where the last run stopped: {len(finished)} of {len(selection)} stages are finished")
+        return _execute(instance, name, batch, remaining or selection, {_COMMAND_TAG: command}).success
+
+
+def refresh_system(name: str, batch: str | None = None) -> bool:
+    """Add a batch of data, and make anew what depends on it; print what is done and which models became champions.
+
+    A refresh that was interrupted is finished instead of another batch being added.
+
+    Args:
+        name: the system.
+        batch: name of the batch; by default the one after the last.
+
+    Returns:
+        Whether every step and every blocking check succeeded.
+
+    Raises:
+        CgAssetsError: the system or the batch name is wrong, or the system is being run or refreshed already.
+    """
+    system = load_system(name)
+    if batch is not None:
+        batch = _batch_name(batch)
+    lock = home() / "locks" / f"refresh-{name}.lock"
+    with _ready(system) as instance, file_lock(lock, 0.0, f"the refresh of {name}"):
+        if running := active_runs(instance, name):
+            raise CgAssetsError(f"{name} is being run already (Dagster run {running[0]}); wait for it or end it")
+        plan = plan_refresh(ParquetStore(home()), system, instance.get_dynamic_partitions(_partitions(name)), batch)
+        if plan.note:
+            print(f"no batch is added: {plan.note}")
+        for part, reason in plan.reasons.items():
+            print(f"{part.stage}{f' of batch {part.batch}' if part.batch else ''}: {reason}")
+        if plan.added:
+            instance.add_dynamic_partitions(_partitions(name), [plan.added])
+        if not plan.runs:
+            print(f"{name} is up to date")
+        for run in plan.runs:
+            keys = [dg.AssetKey([name, stage]) for stage in run.stages]
+            result = _execute(instance, name, run.batch, keys, {REFRESH_TAG: "command"})
+            _print_champions(result)
+            if not result.success:
+                return False
+        return True
+
+
+def _print_champions(result: dg.ExecuteJobResult) -> None:
+    for event in result.get_asset_materialization_events():
+        facts = event.materialization.metadata
+        if "decision" in facts:
+            verdict = "is champion" if facts["champion"].value else "is not champion"
+            print(f"{facts['registered_model'].value} {verdict}: {facts['decision'].value}")
+
+
+def _batch_name(batch: str) -> str:
     try:
-        batch = validate_batch_name(FIRST_BATCH if batch is None else batch)
+        return validate_batch_name(batch)
     except ValueError as error:
         raise CgAssetsError(f"--batch: {error}") from None
+
+
+def _partitions(name: str) -> str:
+    return str(batches_of(name).name)
+
+
+@contextmanager
+def _ready(system: SystemSpec) -> Iterator[dg.DagsterInstance]:
+    """Check everything that can be wrong before a run, clean up after dead ones, and open the instance."""
     build_executor()
     device_choice()
     check_system(system)
@@ -69,30 +149,30 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
     with dg.DagsterInstance.get() as instance:
         start_step_server()
         end_dead_runs(instance)
-        register_first_batches(instance, {name: system})
-        partitions = batches_of(name).name
-        if partitions:
-            instance.add_dynamic_partitions(partitions, [batch])
+        register_first_batches(instance, {system.name: system})
         set_gpu_slots(instance)
-        command = f"{__version__}/{system.content_hash}/{','.join(sorted(stages or []))}"
-        finished = finished_before(instance, name, batch, command)
-        remaining = [key for key in selection if key not in finished]
-        if finished and remaining:
-            print(f"going on where the last run stopped: {len(finished)} of {len(selection)} stages are finished")
-        job = dg.build_reconstructable_job("cg_assets.runs", "system_job", reconstructable_kwargs={"name": name})
-        result = dg.execute_job(
-            job,
-            instance=instance,
-            run_config={"loggers": {"console": {}}},
-            tags={"dagster/partition": batch, _PROCESS_TAG: this_process(), _COMMAND_TAG: command},
-            asset_selection=remaining or selection,
-        )
-        # Said once more at the end: what a step prints reaches the terminal through another process, which may be late.
-        for event in result.all_events:
-            if event.event_type_value == "STEP_FAILURE":
-                step = (event.step_key or "").replace("__", "/")
-                print(f"cg-assets: {step} failed: {step_failure_cause(event)}", file=sys.stderr)
-        return result.success
+        yield instance
+
+
+def _execute(
+    instance: dg.DagsterInstance, name: str, batch: str | None, selection: list[dg.AssetKey], tags: dict[str, str]
+) -> dg.ExecuteJobResult:
+    """Run some assets of a system for one batch, and say why steps failed."""
+    job = dg.build_reconstructable_job("cg_assets.runs", "system_job", reconstructable_kwargs={"name": name})
+    partition = {} if batch is None else {"dagster/partition": batch}
+    result = dg.execute_job(
+        job,
+        instance=instance,
+        run_config={"loggers": {"console": {}}},
+        tags={PROCESS_TAG: this_process(), **partition, **tags},
+        asset_selection=selection,
+    )
+    # Said once more at the end: what a step prints reaches the terminal through another process, which may be late.
+    for event in result.all_events:
+        if event.event_type_value == "STEP_FAILURE":
+            step = (event.step_key or "").replace("__", "/")
+            print(f"cg-assets: {step} failed: {step_failure_cause(event)}", file=sys.stderr)
+    return result
 
 
 def _selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey]:
@@ -121,22 +201,37 @@ def finished_before(instance: dg.DagsterInstance, name: str, batch: str, command
     return {key for key in finished if any(store.path(name, key.path[-1], part).is_file() for part in (batch, None))}
 
 
+def dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Runs that have not ended and whose process on this machine is gone."""
+    return [run for run in instance.get_runs(dg.RunsFilter(statuses=ACTIVE)) if is_gone(_process_of(instance, run))]
+
+
+def _process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """The process that executes a run, as `host:number`; empty where it is not known.
+
+    A run that the daemon launches here has a process of its own, whose number is in its first events.
+    """
+    if PROCESS_TAG in run.tags or not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
+        return run.tags.get(PROCESS_TAG, "")
+    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        event = entry.dagster_event
+        pid = event.engine_event_data.metadata.get("pid") if event else None
+        if pid is not None:
+            return f"{socket.gethostname()}:{pid.value}"
+    return ""
+
+
 def end_dead_runs(instance: dg.DagsterInstance) -> int:
     """Mark runs of this machine whose process is gone as failed and free the pool slots they held.
 
     Returns:
         Number of runs that were ended.
     """
-    ended = 0
-    active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    for run in instance.get_runs(active):
-        process = run.tags.get(_PROCESS_TAG, "")
-        if not is_gone(process):
-            continue
-        instance.report_run_failed(run, f"the process {process} that executed this run is gone")
+    dead = dead_runs(instance)
+    for run in dead:
+        instance.report_run_failed(run, "the process that executed this run is gone")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-        ended += 1
-    return ended
+    return len(dead)
 
 
 def set_gpu_slots(instance: dg.DagsterInstance) -> None:

@@ -18,7 +18,7 @@ from cg_assets.systems import load_system
 STAGES = (
     *("biased_samples", "cg_simulation_biased", "cg_simulation_unbiased", "comparison", "evaluation_biased"),
     *("evaluation_unbiased", "mapped_forces", "potential_biased", "potential_unbiased", "reference"),
-    *("relabelled_forces", "trajectories"),
+    *("registered_models", "registered_models", "relabelled_forces", "trajectories"),
 )
 
 
@@ -151,6 +151,11 @@ def refuse(home, capsys):
         (["run", "small_wells", "--select", "trajektories"], ["trajektories", "--select", "trajectories"]),
         (["run", "small_wells", "--batch", "a/b"], ["--batch", "'a/b'", "letters"]),
         (["run", "small_wells", "--batch", ""], ["--batch", "''"]),
+        (["refresh", "nonsense"], ["no system named 'nonsense'"]),
+        (["refresh", "small_wells", "--batch", "a/b"], ["--batch", "'a/b'", "letters"]),
+        (["lineage", "nowhere.parquet"], ["no file nowhere.parquet"]),
+        (["lineage", "small_wells.biased"], ["small_wells.biased", "none is registered"]),
+        (["query", "select 1"], ["no data", "run a system first"]),
         (["check", "nowhere.yaml"], ["nowhere.yaml", "cannot be read"]),
         (["results", "muller_brown"], ["muller_brown", "comparison"]),
         (["results", "nonsense"], ["nonsense"]),

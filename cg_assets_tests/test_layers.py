@@ -11,7 +11,18 @@ import pytest
 import cg_assets
 
 PACKAGE = Path(cg_assets.__file__).parent
-SCIENCE = ("sampling", "mapping", "kernels", "potentials", "training", "simulation", "analysis", "storage", "systems")
+SCIENCE = (
+    "sampling",
+    "mapping",
+    "kernels",
+    "potentials",
+    "training",
+    "simulation",
+    "analysis",
+    "storage",
+    "systems",
+    "use",
+)
 DAGSTER_WING = {
     "assets",
     "checks",
@@ -19,6 +30,10 @@ DAGSTER_WING = {
     "resources",
     "executors",
     "definitions",
+    "doctor",
+    "lineage",
+    "prune",
+    "refresh",
     "runs",
     "demo",
     "pages",

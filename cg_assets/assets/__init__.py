@@ -15,6 +15,7 @@ from cg_assets.assets.next_batch import build_next_batch_plan
 from cg_assets.assets.potentials import build_potential
 from cg_assets.assets.samples import build_samples
 from cg_assets.assets.simulations import build_cg_simulation
+from cg_assets.automation import when_data_changed
 from cg_assets.systems import SystemSpec
 from cg_assets.systems.spec import AdaptiveBias, FlowKernel
 
@@ -44,4 +45,9 @@ def build_assets(systems: dict[str, SystemSpec]) -> list[dg.AssetsDefinition]:
             if system.learning_curve is not None:
                 assets.append(build_learning_curve(system, potential))
         assets.append(build_comparison(system))
-    return assets
+    return [asset.map_asset_specs(_automated) for asset in assets]
+
+
+def _automated(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """What is made of other data can be made anew by itself when they change, where the sensor is switched on."""
+    return spec.replace_attributes(automation_condition=when_data_changed()) if spec.deps else spec

@@ -8,7 +8,7 @@ import dagster as dg
 from cg_assets import checks
 from cg_assets.assets.forces import mapped
 from cg_assets.assets.stage import asset_key, mark_failed, picture, provenance, record_in_catalogue, table, with_file
-from cg_assets.automation import batches_of
+from cg_assets.automation import batches_of, freshness_of
 from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec
@@ -26,6 +26,7 @@ def build_imported(system: SystemSpec) -> dg.AssetsDefinition:
         group_name=system.name,
         partitions_def=batches_of(system.name),
         code_version=CODE_VERSION,
+        freshness_policy=freshness_of(system),
         kinds={"parquet", "mdtraj"},
         description="Beads of trajectories without forces that were made elsewhere; kernels make force labels of them.",
         check_specs=checks.import_specs(key),

@@ -16,7 +16,7 @@ from cg_assets.assets.stage import (
     snapshot_stage,
     with_file,
 )
-from cg_assets.automation import batches_of
+from cg_assets.automation import batches_of, freshness_of
 from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec, seed_of
@@ -45,6 +45,7 @@ def build_samples(system: SystemSpec, labels: str) -> dg.AssetsDefinition:
         group_name=system.name,
         partitions_def=batches_of(system.name),
         code_version=CODE_VERSION,
+        freshness_policy=freshness_of(system),
         kinds={"parquet", "openmm" if system.units == "molar" else "numba"},
         description=_UNBIASED if specified.bias is None else _BIASED,
         check_specs=checks.sampling_specs(key, specified),

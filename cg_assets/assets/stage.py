@@ -67,10 +67,15 @@ def mark_failed(
         store.write_frames(frames, replace(metadata, extra=metadata.extra | {_FAILED: failed}), batch)
 
 
+def failed_checks(metadata: FileMetadata) -> list[str]:
+    """Names of the checks that a batch failed."""
+    return list(metadata.extra.get(_FAILED, []))
+
+
 def failed_batches(store: ParquetStore, system: SystemSpec, stage: str, batches: list[str]) -> dict[str, list[str]]:
     """Those of some batches of which checks failed, and which."""
-    facts = {batch: store.describe(system.name, stage, batch).metadata.extra for batch in batches}
-    return {batch: extra[_FAILED] for batch, extra in facts.items() if _FAILED in extra}
+    found = {batch: failed_checks(store.describe(system.name, stage, batch).metadata) for batch in batches}
+    return {batch: checks for batch, checks in found.items() if checks}
 
 
 def sound_batches(store: ParquetStore, system: SystemSpec, stage: str, batches: list[str] | None = None) -> list[str]:
@@ -113,6 +118,8 @@ def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
 
 def table(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
     """A small table that the Dagster UI shows beside the asset."""
+    if not rows:
+        return dg.MetadataValue.md("none")
     header = list(rows[0])
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(str(row[name]) for name in header) + " |" for row in rows]

@@ -17,6 +17,8 @@ from cg_assets.storage.dataset import FrameDataset, read_frames
 from cg_assets.storage.pieces import PieceStore
 from cg_assets.storage.schemas import FileMetadata
 
+PRUNED = "pruned.json"
+"""In the folder of a batch whose file was removed: why, so that it is not made again."""
 _FILE = "part-0.parquet"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
@@ -54,6 +56,11 @@ class ParquetStore:
         """Names of the batches that are there, sorted."""
         files = self.stage_folder(system, stage).glob(f"batch=*/{_FILE}")
         return sorted(file.parent.name.removeprefix("batch=") for file in files)
+
+    def is_pruned(self, system: str, stage: str, batch: str | None) -> bool:
+        """Whether the file of a batch was removed because nothing needs it."""
+        path = self.path(system, stage, batch)
+        return not path.is_file() and (path.parent / PRUNED).is_file()
 
     def files(self, system: str, stage: str, batches: Iterable[str] | None = None) -> list[Path]:
         """The files of some batches (None: of all that are there, or the one file of a stage without batches).

@@ -737,6 +737,37 @@ class LearningCurve(Strict):
 # --------------------------------------------------------------------------------------- system
 
 
+_CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+"""Lowest and highest minute, hour, day, month and weekday of a cron schedule."""
+
+
+class Refresh(Strict):
+    """How data are kept up to date; no part of what the data are, so no part of any hash."""
+
+    schedule: str = "0 3 * * 1"
+    """When the schedule of the system adds a batch, once it is switched on: minute, hour, day, month, weekday (UTC)."""
+    max_age: PositiveFloat = 30.0
+    """Age from which the newest data count as stale [days]."""
+
+    @field_validator("schedule")
+    @classmethod
+    def _is_a_cron_schedule(cls, value: str) -> str:
+        fields = value.split()
+        known = len(fields) == len(_CRON_LIMITS)
+        for text, (low, high) in zip(fields, _CRON_LIMITS, strict=False):
+            for part in text.split(","):
+                match = re.fullmatch(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/([1-9]\d?))?", part)
+                known &= match is not None
+                numbers = [int(number) for number in match.groups()[:2] if number] if match else []
+                known &= numbers == sorted(numbers) and all(low <= number <= high for number in numbers)
+        if not known:
+            raise ValueError(
+                "must be five numbers, ranges or * for minute, hour, day, month and weekday, for example 0 3 * * 1 for "
+                "Mondays at 03:00"
+            )
+        return value
+
+
 class SystemSpec(Strict):
     """A whole system."""
 
@@ -757,6 +788,7 @@ class SystemSpec(Strict):
     potentials: dict[Name, Potential] = Field(min_length=1)
     evaluation: Evaluation
     learning_curve: LearningCurve | None = None
+    refresh: Refresh = Refresh()
     folder: Path = Field(default=Path("."), exclude=True)
     """Folder of the YAML file, against which relative paths are read."""
 
@@ -1033,8 +1065,8 @@ class SystemSpec(Strict):
 
     @property
     def content_hash(self) -> str:
-        """Hash of everything that the specification says."""
-        return self.hash_of(*(name for name in type(self).model_fields if name != "folder"))
+        """Hash of everything that the specification says of the data."""
+        return self.hash_of(*(name for name in type(self).model_fields if name not in {"folder", "refresh"}))
 
 
 def seed_of(system: str, stage: str, batch: str) -> int:

@@ -1,0 +1,271 @@
+"""Refreshes: the next batch, only what its data change, and which model is champion afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+from small_systems import SMALL_WELLS
+
+from cg_assets.assets import build_assets
+from cg_assets.automation import FIRST_BATCH, REFRESH_TAG, build_jobs, build_schedules, register_first_batches
+from cg_assets.errors import SystemSpecError
+from cg_assets.refresh import Part, next_batch_name, plan_refresh
+from cg_assets.resources import build_resources
+from cg_assets.resources.tracking import ModelTracking
+from cg_assets.storage.parquet import content_hash
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_system
+
+BATCHED = {"trajectories", "mapped_forces", "biased_samples", "relabelled_forces"}
+UNBATCHED = {
+    f"{kind}_{name}" for kind in ("potential", "cg_simulation", "evaluation") for name in ("unbiased", "biased")
+}
+
+
+@pytest.fixture
+def instance():
+    """A real instance of its own, as the daemon needs one."""
+    with dg.instance_for_test() as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("known", "name"),
+    [([], "0000"), (["0000"], "0001"), (["0000", "0009", "mine"], "0010"), (["9999"], "10000"), (["b"], "0000")],
+)
+def test_names_of_batches_go_on(known, name):
+    assert next_batch_name(known) == name
+
+
+@pytest.mark.parametrize("schedule", ["* * * *", "60 3 * * 1", "0 3 * * monday", "5-1 * * * *", "0 3 0 * *", ""])
+def test_wrong_schedules_are_refused(home, schedule):
+    (home / "systems" / "small_wells.yaml").write_text(f"{SMALL_WELLS}refresh: {{schedule: '{schedule}'}}\n")
+    with pytest.raises(SystemSpecError, match=r"refresh.schedule.*must be five numbers"):
+        load_system("small_wells")
+
+
+def test_how_data_are_refreshed_is_no_part_of_what_they_are(home):
+    path = home / "systems" / "small_wells.yaml"
+    path.write_text(SMALL_WELLS)
+    before = load_system("small_wells").content_hash
+    path.write_text(f"{SMALL_WELLS}refresh: {{schedule: '*/15 1-5 1,15 * 0', max_age: 1.5}}\n")
+    assert load_system("small_wells").content_hash == before
+
+
+# --------------------------------------------------------------------------------------- what is out of date
+
+
+@pytest.fixture
+def stored(copied):
+    """The finished home's data, which may be changed, and its system."""
+    return ParquetStore(copied.home), load_system("small_wells")
+
+
+def planned(stored, *batches, **more):
+    plan = plan_refresh(*stored, batches or [FIRST_BATCH], **more)
+    return plan.added, [(run.batch, set(run.stages)) for run in plan.runs]
+
+
+def test_a_new_batch_and_what_depends_on_it(stored):
+    """The reference depends on no data: it is not run again."""
+    assert planned(stored) == ("0001", [("0001", BATCHED | UNBATCHED | {"comparison"})])
+    assert planned(stored, "0000", add="monday")[0] == "monday"
+
+
+def test_an_unfinished_batch_is_finished_first(stored):
+    store, _ = stored
+    for stage in ("trajectories", "biased_samples"):
+        shutil.copytree(
+            store.path("small_wells", stage, "0000").parent, store.path("small_wells", stage, "0001").parent
+        )
+    rest = BATCHED - {"trajectories", "biased_samples"}
+    assert planned(stored, "0000", "0001") == (None, [("0001", rest | UNBATCHED | {"comparison"})])
+
+
+def test_an_empty_home_begins_with_the_first_batch(home):
+    (home / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
+    stored = ParquetStore(home), load_system("small_wells")
+    everything = BATCHED | UNBATCHED | {"comparison", "reference"}
+    assert planned(stored) == (None, [("0000", everything)])
+
+
+def test_only_what_was_made_of_changed_data(stored):
+    """A damaged or changed file is made anew with all that follows from it, and nothing else."""
+    store, system = stored
+    path = store.path("small_wells", "relabelled_forces", "0000")
+    path.write_bytes(path.read_bytes()[:-100])
+    plan = plan_refresh(store, system, ["0000"])
+    biased = {"relabelled_forces", "potential_biased", "cg_simulation_biased", "evaluation_biased", "comparison"}
+    assert [(run.batch, set(run.stages)) for run in plan.runs] == [("0000", biased)]
+    assert plan.reasons[Part("relabelled_forces", "0000")] == "damaged"
+    assert plan.reasons[Part("potential_biased", None)] == "small_wells/relabelled_forces/0000 changed"
+    store.path("small_wells", "reference").unlink()
+    evaluations = {"reference", "evaluation_unbiased"}
+    assert planned(stored) == (None, [("0000", biased | evaluations)])
+
+
+def test_a_batch_that_failed_its_checks_trains_nothing(stored):
+    store, _ = stored
+    frames = store.read_frames("small_wells", "biased_samples", ["0000"])
+    metadata = store.describe("small_wells", "biased_samples", "0000").metadata
+    metadata.extra["failed_checks"] = ["conditional_equilibration"]
+    store.write_frames(frames, metadata, "0001")
+    _, runs = planned(stored, "0000", "0001")
+    unbiased = {"potential_unbiased", "cg_simulation_unbiased", "evaluation_unbiased", "comparison"}
+    assert runs == [("0001", {"trajectories", "mapped_forces"} | unbiased)]
+
+
+KERNELS = """
+extends: capped_alanine_kernels
+name: own_kernels
+title: Labels of a flow that is trained anew for each batch
+"""
+
+
+def test_labels_of_a_kernel_follow_its_flow(command):
+    """The flow learns from all batches, and labels of all of them are made with it before a potential is trained."""
+    command.add_system(KERNELS)
+    system = load_system("own_kernels")
+    plan = plan_refresh(ParquetStore(command.home), system, ["0000", "0001"])
+    first, second, third = plan.runs
+    assert (first.batch, second.batch, third.batch) == ("0000", "0001", "0000")
+    flow = next(stage for stage in second.stages if stage.endswith("_kernel"))
+    assert f"{flow}_forces" in second.stages and f"{flow}_forces" in third.stages
+    assert "trajectories" in first.stages and "trajectories" in second.stages
+    made = [stage for run in plan.runs for stage in run.stages if not run.batch or stage.startswith("potential_")]
+    assert len(made) == len(set(made)), "a potential is trained twice"
+
+
+# --------------------------------------------------------------------------------------- real refreshes
+TINY = """
+name: tiny_wells
+title: Two wells, one potential
+temperature: 1.0
+model:
+  type: model_potential
+  coordinates: [x, y]
+  expression: 3*(x**2 - 1)**2 + 2*(y - x)**2
+  domain: {x: [-3, 3], y: [-5, 5]}
+mapping: {type: linear, coordinates: {x: {x: 1.0}}}
+sampling:
+  unbiased: {replicas: 64, starts: equilibrium, timestep: 0.02, friction: 1.0,
+             burn_in: 5, duration: 20, frame_interval: 1}
+network: {type: radial_basis, range: [-3, 3], basis_functions: 20, basis_width: 0.3, hidden: [16]}
+training: {epochs: 5, batch_size: 256, learning_rate: 0.01}
+cg_simulation: {replicas: 50, timestep: 0.02, friction: 1.0, burn_in: 5, duration: 10, frame_interval: 1}
+potentials:
+  unbiased: {labels: mapped_forces}
+evaluation:
+  reference: {type: quadrature, range: [-1.4, 1.4]}
+  collective_variables: [x]
+  max_pmf_error: 1.0
+refresh: {schedule: "0 3 * * *"}
+"""
+
+
+def executed_tick(instance, system, folder):
+    """Evaluate the schedule as the daemon does, and execute what it asks for; the request (or why there is none)."""
+    (schedule,) = build_schedules({system.name: system})
+    definitions = dg.Definitions(
+        assets=build_assets({system.name: system}),
+        jobs=build_jobs({system.name: system}),
+        resources=build_resources(folder),
+    )
+    repository = definitions.get_repository_def()
+    moment = datetime(2026, 1, 5, 3, tzinfo=UTC)
+    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=moment, repository_def=repository)
+    ticked = schedule.evaluate_tick(context)
+    if not ticked.run_requests:
+        return None, ticked.skip_message
+    (request,) = ticked.run_requests
+    job = definitions.resolve_job_def(f"{system.name}_job")
+    result = job.execute_in_process(
+        instance=instance,
+        partition_key=request.partition_key,
+        asset_selection=request.asset_selection,
+        tags=request.tags,
+        raise_on_error=False,
+    )
+    return request, result
+
+
+@pytest.mark.parametrize("ticks", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_scheduled_refreshes(home, instance, ticks):
+    """Each adds its batch and trains anew; the champion moves or stays, and why is on record."""
+    (home / "systems" / "tiny_wells.yaml").write_text(TINY)
+    system, store, tracking = load_system("tiny_wells"), ParquetStore(home), ModelTracking(None, home)
+    register_first_batches(instance, {system.name: system})
+    reference, champion = None, None
+    for number, batch in enumerate(("0000", "0001", "0002")[:ticks], start=1):
+        known = store.batches("tiny_wells", "trajectories")
+        kept = {name: content_hash(store.path("tiny_wells", "trajectories", name)) for name in known}
+        request, result = executed_tick(instance, system, home)
+        assert result.success
+        assert (request.partition_key, request.tags[REFRESH_TAG]) == (batch, "schedule")
+        assert store.batches("tiny_wells", "mapped_forces") == [*known, batch]
+        assert {name: content_hash(store.path("tiny_wells", "trajectories", name)) for name in known} == kept
+        upstream = store.describe("tiny_wells", "potential_unbiased").metadata.upstream_data_versions
+        assert sorted(upstream) == [f"tiny_wells/mapped_forces/{name}" for name in (*known, batch)]
+        unchanged, reference = reference, store.path("tiny_wells", "reference").stat()
+        assert unchanged in (None, reference), "the reference depends on no data"
+        decision = json.loads(tracking.lookup(f"tiny_wells.unbiased/{number}")["tags"]["champion_decision"])
+        assert decision["compared_with"] == champion
+        assert ("tolerance" if champion else "there was no champion") in decision["reason"]
+        champion = str(number) if decision["promoted"] else champion
+        assert tracking.lookup("tiny_wells.unbiased@champion")["version"] == champion
+    assert tracking.lookup("tiny_wells.unbiased@candidate")["version"] == str(ticks)
+
+
+def test_stages_follow_changed_data_where_the_sensor_is_on(home, instance):
+    """The condition of each stage asks for it when the content of what it was made of changes, and only then."""
+    (home / "systems" / "tiny_wells.yaml").write_text(TINY)
+    system = load_system("tiny_wells")
+    instance.add_dynamic_partitions("tiny_wells_batches", [FIRST_BATCH])
+    definitions = dg.Definitions(assets=build_assets({system.name: system}), resources=build_resources(home))
+
+    def report(stage, version, partition=None):
+        tags = {"dagster/data_version": version}
+        event = dg.AssetMaterialization(["tiny_wells", stage], partition=partition, tags=tags)
+        instance.report_runless_asset_event(event)
+
+    def requested(cursor):
+        result = dg.evaluate_automation_conditions(definitions, instance, cursor=cursor)
+        keys = [key for key in definitions.resolve_asset_graph().get_all_asset_keys()]
+        return {key.path[-1] for key in keys if result.get_num_requested(key)}, result.cursor
+
+    for stage in ("reference", "potential_unbiased", "cg_simulation_unbiased", "evaluation_unbiased", "comparison"):
+        report(stage, "a")
+    for stage in ("trajectories", "mapped_forces"):
+        report(stage, "a", FIRST_BATCH)
+    _, cursor = requested(None)
+    assert requested(cursor)[0] == set()
+    report("trajectories", "b", FIRST_BATCH)
+    found, cursor = requested(cursor)
+    assert found == {"mapped_forces"}
+    report("mapped_forces", "a", FIRST_BATCH)  # made anew, with equal content
+    found, cursor = requested(cursor)
+    assert found == set()
+    report("mapped_forces", "b", FIRST_BATCH)
+    found, cursor = requested(cursor)
+    assert "potential_unbiased" in found and "reference" not in found
+
+
+def test_a_schedule_waits_for_a_run_of_its_system(home, instance):
+    (home / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
+    system = load_system("small_wells")
+    register_first_batches(instance, {system.name: system})
+    run = instance.create_run_for_job(
+        dg.Definitions(
+            assets=build_assets({system.name: system}),
+            jobs=build_jobs({system.name: system}),
+            resources=build_resources(home),
+        ).resolve_job_def("small_wells_job"),
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    request, message = executed_tick(instance, system, home)
+    assert request is None
+    assert message == f"small_wells is being run already (run {run.run_id})"
