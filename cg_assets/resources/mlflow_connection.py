@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cg_assets.errors import TrackingError
+from cg_assets.resources.mlflow_move import follow_home
 from cg_assets.storage.atomic import atomic_file, file_lock
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class MlflowConnection:
         """The default database."""
         return self.folder / "mlflow.db"
 
+    @property
+    def is_new(self) -> bool:
+        """Whether there is nothing to be asked: the default database has not been made."""
+        return self.local and not self.database.is_file()
+
     def artifact_location(self, system: str) -> str | None:
         """Absolute place of a system's artifacts; None where the server decides."""
         return (self.folder / "artifacts" / system).as_uri() if self.local else None
@@ -82,8 +88,10 @@ class MlflowConnection:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         with self.explained():
-            if self.local and not self.database.is_file():
+            if self.is_new:
                 self._make_database()
+            if self.local and not self._ready:
+                follow_home(self.database, self.folder / "artifacts")
             mlflow.set_tracking_uri(self.uri)
             mlflow.set_registry_uri(self.uri)
             client = mlflow.MlflowClient(self.uri, self.uri)

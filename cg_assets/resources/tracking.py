@@ -317,6 +317,8 @@ class ModelTracking:
 
     def models(self) -> list[dict[str, Any]]:
         """Name, newest version, aliases and last change of each registered model, by name."""
+        if self._connection.is_new:
+            return []
         _, client = self._connection.open()
         found, token = [], None
         with self._connection.explained():
@@ -336,6 +338,13 @@ class ModelTracking:
                 if not token:
                     return sorted(found, key=lambda item: item["name"])
 
+    def versions(self, name: str) -> list[str]:
+        """Versions of a registered model, oldest first."""
+        _, client = self._connection.open()
+        with self._connection.explained():
+            found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+        return sorted((str(item.version) for item in found), key=int)
+
     def lookup(self, reference: str, check_content: bool = False) -> dict[str, Any]:
         """Everything that is known of a registered model.
 
@@ -351,6 +360,9 @@ class ModelTracking:
         Raises:
             TrackingError: there is no such model, alias or version, or MLflow does not answer.
         """
+        _parts_of(reference)
+        if self._connection.is_new:
+            raise TrackingError(f"no model {reference!r}: none is registered in {self.home} yet; run a system first")
         _, client = self._connection.open()
         version = self._find(client, reference)
         with self._connection.explained():
@@ -375,6 +387,18 @@ class ModelTracking:
             "lineage": [asdict(ancestor) for ancestor in lineage],
         }
 
+    def specification(self, run_id: str) -> str:
+        """The system's file as it was when a model was trained; empty where the run kept none.
+
+        Raises:
+            TrackingError: MLflow does not answer.
+        """
+        _, client = self._connection.open()
+        with tempfile.TemporaryDirectory() as scratch, self._connection.explained():
+            if not any(item.path == "system.yaml" for item in client.list_artifacts(run_id)):
+                return ""
+            return Path(client.download_artifacts(run_id, "system.yaml", scratch)).read_text(encoding="utf-8")
+
     def load(self, name: str, version: str) -> tuple[Any, dict[str, Any]]:
         """The network of a registered version, ready to evaluate, and its config.
 
@@ -394,10 +418,7 @@ class ModelTracking:
     def _find(self, client: Any, reference: str) -> Any:
         from mlflow.exceptions import MlflowException
 
-        parts = re.fullmatch(r"(?:models:/)?([^@/]+)(?:@([^@/]+)|/(\d+))?", reference)
-        if parts is None:
-            raise TrackingError(f"model {reference!r}: write <name>, <name>@<alias> or <name>/<version>")
-        name, alias, version = parts.groups()
+        name, alias, version = _parts_of(reference)
         try:
             aliases = client.get_registered_model(name).aliases
         except MlflowException as error:
@@ -413,3 +434,12 @@ class ModelTracking:
             return client.get_model_version(name, str(version))
         except MlflowException as error:
             raise TrackingError(f"model {name}: no version {version}; see `models()`") from error
+
+
+def _parts_of(reference: str) -> tuple[str, str | None, str | None]:
+    """Name, alias and version that a reference names."""
+    parts = re.fullmatch(r"(?:models:/)?([^@/]+)(?:@([^@/]+)|/(\d+))?", reference)
+    if parts is None:
+        raise TrackingError(f"model {reference!r}: write <name>, <name>@<alias> or <name>/<version>")
+    name, alias, version = parts.groups()
+    return name, alias, version
