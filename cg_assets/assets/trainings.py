@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from cg_assets.training.training_run import TrainingResult
 
 
+REGISTERED = "registered_models"
+"""Stage of the records of what each registered version came from; a batch is one version."""
+
+
 @dataclass(frozen=True)
 class Source:
     """The sound batches of a stage that a model learns from."""
@@ -155,6 +159,7 @@ def train_and_register(
     )
     checkpoint.unlink(missing_ok=True)
     record_in_catalogue(files, system, stage)
+    _record_ancestors(context, system, files, code_version, training, version)
     metadata = {
         "figure": picture(figure, "training"),
         "registered_model": f"{registered_name} version {version}",
@@ -168,6 +173,35 @@ def train_and_register(
         "device": used,
     }
     return result, dg.DataVersion(weights), with_file(metadata, files, system, stage)
+
+
+def _record_ancestors(
+    context: dg.AssetExecutionContext,
+    system: SystemSpec,
+    files: "ParquetStore",
+    code_version: str,
+    training: ModelTraining,
+    version: str,
+) -> None:
+    """One row for each data file that a registered version came from, for SQL; MLflow keeps the training data, too."""
+    from cg_assets.resources.model_lineage import file_key, trace
+
+    model = f"{system.name}.{training.name}"
+    datasets = [(*file_key(files.home, info.path), info.content_hash) for info in training.source.infos]
+    ancestors = trace(files.home, model, datasets)
+    columns: dict[str, list[Any]] = {
+        "model": [model] * len(ancestors),
+        "version": [int(version)] * len(ancestors),
+        "data": [item.data for item in ancestors],
+        "file": [item.file for item in ancestors],
+        "content_hash": [item.content_hash for item in ancestors],
+        "made_into": [item.child for item in ancestors],
+        "trained_on": [item.child == model for item in ancestors],
+    }
+    batch = f"{training.name}-{version}"
+    upstream = training.source.upstream
+    files.write_table(columns, provenance(context, system, REGISTERED, code_version, upstream=upstream), batch)
+    record_in_catalogue(files, system, REGISTERED, batch)
 
 
 def checkpoint_path(folder: Path, *identity: Any) -> Path:
