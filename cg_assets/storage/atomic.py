@@ -91,13 +91,11 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and _MARK in path.name
 
 
-def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove the temporary files of killed writers anywhere below a folder; those being written stay.
+def leftovers(folder: Path) -> Iterator[Path]:
+    """The temporary files of killed writers anywhere below a folder; those being written are left out.
 
-    Returns:
-        The files that were removed.
+    A file is locked while the caller looks at it, so that it may remove it.
     """
-    removed = []
     for path in sorted(Path(folder).rglob(f".*{_MARK}*")):
         try:
             descriptor = os.open(path, os.O_RDWR)
@@ -105,12 +103,23 @@ def remove_leftovers(folder: Path) -> list[Path]:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-            removed.append(path)
+            yield path
         except BlockingIOError:
             continue
         finally:
             os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove the temporary files of killed writers anywhere below a folder; those being written stay.
+
+    Returns:
+        The files that were removed.
+    """
+    removed = []
+    for path in leftovers(folder):
+        path.unlink(missing_ok=True)
+        removed.append(path)
     return removed
 
 

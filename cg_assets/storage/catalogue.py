@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,40 @@ def rebuild(home: Path) -> list[str]:
     store = ParquetStore(home)
     with file_lock(store.home / ".catalog.lock", _LOCK_SECONDS, "the catalogue"):
         return _build(store)
+
+
+def differences(home: Path) -> list[str]:
+    """Where the catalogue and the files disagree, one message each.
+
+    Nothing where there is no catalogue, or that of another folder: the next question makes it anew.
+
+    Raises:
+        StorageError: the catalogue cannot be read.
+    """
+    store = ParquetStore(home)
+    path = catalogue_path(store.home)
+    if not path.is_file():
+        return []
+    made_for = _home_of(store)
+    if made_for != str(store.home):
+        return [] if made_for else [f"{path.name} is damaged"]
+    with _connect(path, read_only=True) as connection:
+        entered = dict(connection.execute("SELECT file, content_hash FROM lineage").fetchall())
+    there = {}
+    for file in data_files(store):
+        with suppress(StorageError):  # a damaged file cannot be entered
+            there[str(file.relative_to(store.home))] = describe(file).content_hash
+    gone = [f"{file} is entered, but not there" for file in sorted(entered.keys() - there.keys())]
+    missing = [f"{file} is not entered" for file in sorted(there.keys() - entered.keys())]
+    other = sorted(file for file in entered.keys() & there.keys() if entered[file] != there[file])
+    return gone + missing + [f"{file} is entered as another version" for file in other]
+
+
+def data_files(store: ParquetStore) -> Iterator[Path]:
+    """All data files, without pieces of unfinished batches and temporary files."""
+    for path in sorted(store.data.glob("*/*/**/part-0.parquet")):
+        if not any(part.startswith(".") for part in path.relative_to(store.data).parts) and not is_temporary(path):
+            yield path
 
 
 def query(home: Path, sql: str) -> pa.Table:
@@ -177,9 +211,7 @@ def _build(store: ParquetStore) -> list[str]:
         connection.execute(_TABLES)
         connection.execute("INSERT INTO catalogue VALUES (?)", [str(store.home)])
         datasets = set()
-        for path in sorted(store.data.glob("*/*/**/part-0.parquet")):
-            if any(part.startswith(".") for part in path.relative_to(store.data).parts) or is_temporary(path):
-                continue
+        for path in data_files(store):
             try:
                 _, system, stage, _ = _place(store, path)
                 _insert(connection, store, path)

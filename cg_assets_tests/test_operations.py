@@ -1,0 +1,235 @@
+"""`doctor`, `prune`, `lineage`, and home folders that are copied to another place."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+from conftest import Command
+from small_systems import SMALL_WELLS
+
+from cg_assets.automation import job_name
+from cg_assets.cli import main
+from cg_assets.doctor import examine
+from cg_assets.errors import CgAssetsError
+from cg_assets.executors import GPU_POOL
+from cg_assets.lineage import answer
+from cg_assets.prune import find_prunable, remove
+from cg_assets.refresh import plan_refresh
+from cg_assets.resources.home_folder import prepare_home
+from cg_assets.resources.tracking import ModelTracking
+from cg_assets.runs import PROCESS_TAG, end_dead_runs
+from cg_assets.storage.atomic import atomic_file
+from cg_assets.storage.catalogue import query
+from cg_assets.storage.parquet import content_hash
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_system
+
+
+@pytest.fixture
+def moved(finished, home, monkeypatch):
+    """The finished home, copied twice: what it was copied from is gone, as on another machine."""
+    between = home.with_name("between")
+    shutil.copytree(finished.home, between, symlinks=True)
+    ModelTracking(None, between).check()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
+    shutil.rmtree(home)
+    between.rename(home)
+    return Command(home)
+
+
+def found_by(home, repair=False):
+    """Subject to its finding."""
+    return {finding.subject: finding for finding in examine(home, repair)}
+
+
+def faults(home, repair=False):
+    return {subject: finding.faults for subject, finding in found_by(home, repair).items() if finding.faults}
+
+
+# --------------------------------------------------------------------------------------- moving
+
+
+def test_a_home_folder_that_was_moved_works(moved, finished, monkeypatch):
+    """Models, lineage, the catalogue and Dagster's own records follow the folder; the first one is not touched."""
+    assert faults(moved.home) == {}
+    tracking = ModelTracking(None, moved.home)
+    entry = tracking.lookup("small_wells.biased@champion")
+    assert {item["status"] for item in entry["lineage"]} == {"same"}
+    module, _ = tracking.load("small_wells.biased", "1")
+    assert module is not None
+    rows = query(moved.home, "select count(*) as n from small_wells.trajectories").to_pylist()
+    assert rows == [{"n": 256 * 40}]
+    _, client = tracking._connection.open()
+    run = client.get_run(entry["run_id"])
+    assert run.info.artifact_uri.startswith((moved.home / "mlflow" / "artifacts").as_uri())
+    assert [item.path for item in client.list_artifacts(run.info.run_id, "figures")]
+    code = (
+        "import mlflow, numpy, sys\n"
+        f"mlflow.set_tracking_uri('sqlite:///{moved.home}/mlflow/mlflow.db')\n"
+        "model = mlflow.pyfunc.load_model('models:/small_wells.biased@champion')\n"
+        "print(model.predict({'positions': numpy.zeros((2, 1, 1))})['forces'].shape)\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run([sys.executable, "-I", "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "(2, 1, 1)\n"), done.stderr
+    own = ModelTracking(None, finished.home).lookup("small_wells.biased")
+    assert own["lineage"] == entry["lineage"]
+
+
+# --------------------------------------------------------------------------------------- the doctor
+
+
+def test_the_doctor_of_an_empty_home_leaves_it_empty(tmp_path, monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "DAGSTER_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CG_DEVICE", "cpu")
+    assert list(found_by(tmp_path / "home")) == ["versions", "devices"]
+    assert not (tmp_path / "home").exists()
+    monkeypatch.setenv("CG_DEVICE", "tpu")
+    assert "CG_DEVICE is 'tpu'" in faults(tmp_path / "home")["devices"][0]
+
+
+def test_the_doctor_finds_what_is_wrong(copied, capsys):
+    """Each kind of damage is named with its file; repairing mends the harmless kinds and leaves the others."""
+    home = copied.home
+    store = ParquetStore(home)
+    query(home, "select 1")
+    flipped = store.path("small_wells", "trajectories", "0000")
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 1
+    flipped.write_bytes(content)
+    empty = store.path("small_wells", "comparison")
+    empty.write_bytes(b"")
+    shutil.rmtree(store.path("small_wells", "reference").parent)
+    with atomic_file(flipped.parent / "killed.parquet") as temporary:
+        leftover = shutil.copyfile(temporary, temporary.with_name(f"{temporary.name}0"))
+    found = faults(home)
+    assert set(found) == {"temporary files", "data", "catalogue"}
+    assert [
+        path for path in (flipped, empty) if not any(str(path.relative_to(home)) in text for text in found["data"])
+    ] == []
+    assert len(found["data"]) == 2
+    assert found["temporary files"] == [f"{leftover.relative_to(home)} is the leftover of a killed writer"]
+    gone = "data/small_wells/reference/part-0.parquet is entered, but not there"
+    assert gone in found["catalogue"]
+    assert main(["--home", str(home), "doctor", "--repair"]) == 1
+    shown = capsys.readouterr().out
+    assert "WRONG" in shown and f"mended: {gone}" in shown
+    assert set(faults(home)) == {"data"}
+    assert flipped.read_bytes() == content, "a damaged file is left for its owner"
+
+
+@pytest.fixture
+def instance(home):
+    prepare_home()
+    with dg.DagsterInstance.get() as opened:
+        yield opened
+
+
+def test_the_doctor_ends_dead_runs_and_frees_their_slots(home, instance):
+    (home / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
+    job = dg.define_asset_job(job_name("small_wells"), selection="*")
+    definitions = dg.Definitions(assets=[dg.asset(key=["small_wells", "trajectories"])(lambda: None)], jobs=[job])
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host = f"{os.uname().nodename}:{gone.pid}"
+    run = instance.create_run_for_job(
+        definitions.resolve_job_def(job_name("small_wells")),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={PROCESS_TAG: host},
+    )
+    instance.event_log_storage.set_concurrency_slots(GPU_POOL, 1)
+    assert instance.event_log_storage.claim_concurrency_slot(GPU_POOL, run.run_id, "step").is_claimed
+    assert faults(home) == {"runs": [f"run {run.run_id} of small_wells_job has no process any more"]}
+    instance.report_run_failed(run)
+    assert faults(home) == {"pools": [f"pool {GPU_POOL} is held by run {run.run_id}, which has ended"]}
+    assert found_by(home, repair=True)["pools"].repaired
+    assert faults(home) == {}
+    assert instance.event_log_storage.claim_concurrency_slot(GPU_POOL, "another", "step").is_claimed
+    assert end_dead_runs(instance) == 0
+
+
+# --------------------------------------------------------------------------------------- pruning
+
+
+def test_pruning_removes_what_nothing_needs_and_nothing_else(moved, capsys):
+    """A failed batch, a stage of no system and leftovers go; what models came from stays in any case."""
+    home, store = moved.home, ParquetStore(moved.home)
+    assert find_prunable(home) == []
+    frames = store.read_frames("small_wells", "biased_samples", ["0000"])
+    metadata = store.describe("small_wells", "biased_samples", "0000").metadata
+    metadata.extra["failed_checks"] = ["conditional_equilibration"]
+    failed = store.write_frames(frames, metadata, "0001").path
+    used = store.path("small_wells", "biased_samples", "0000")
+    store.write_frames(frames, metadata, "0000")  # marked as failed, and yet a model came from it
+    other = store.path("small_wells", "old_stage")
+    other.parent.mkdir()
+    shutil.copyfile(store.path("small_wells", "reference"), other)
+    pieces = store.stage_folder("small_wells", "trajectories") / ".pieces-0000"
+    pieces.mkdir()
+    (pieces / "lock").touch()
+    assert {item.path for item in find_prunable(home)} == {failed, other, pieces}
+    assert main(["--home", str(home), "prune"]) == 0
+    assert "can be removed: cg-assets prune --remove" in capsys.readouterr().out
+    assert failed.is_file() and other.is_file() and pieces.is_dir(), "a dry run removes nothing"
+    before = {
+        path: content_hash(path) for path in home.rglob("data/*/**/part-0.parquet") if path not in (failed, other)
+    }
+    remove(home, find_prunable(home))
+    assert not failed.exists() and not other.exists() and not pieces.exists()
+    assert {path: content_hash(path) for path in before} == before
+    assert used in before
+    assert query(home, "select count(*) as n from lineage where batch = '0001'").to_pylist() == [{"n": 0}]
+    system = load_system("small_wells")
+    plan = plan_refresh(store, system, ["0000", "0001"])
+    stages = {stage for run in plan.runs for stage in run.stages if run.batch == "0001"}
+    assert "trajectories" in stages and "biased_samples" not in stages, (
+        "what failed would fail again: the seed is the same"
+    )
+    (home / "systems" / "small_wells.yaml").unlink()
+    removable = {item.path.relative_to(home / "data" / "small_wells").parts[0] for item in find_prunable(home)}
+    assert "comparison" in removable
+    assert not removable & {"trajectories", "mapped_forces", "biased_samples", "relabelled_forces"}
+
+
+# --------------------------------------------------------------------------------------- lineage
+
+
+def test_lineage_answers_from_mlflow_and_in_sql(moved, capsys):
+    tracking = ModelTracking(None, moved.home)
+    path = ParquetStore(moved.home).path("small_wells", "biased_samples", "0000")
+    for subject in (str(path), str(path.relative_to(moved.home)), "small_wells/biased_samples/0000"):
+        found = answer(tracking, subject)
+        assert [(item["model"], item["version"]) for item in found["models"]] == [("small_wells.biased", "1")]
+        assert (found["models"][0]["trained_on"], found["models"][0]["status"]) == (False, "same")
+    assert answer(tracking, "small_wells/comparison")["models"] == []
+    files = answer(tracking, "small_wells.biased@champion")["files"]
+    assert [item["data"] for item in files] == ["small_wells/relabelled_forces/0000", "small_wells/biased_samples/0000"]
+    sql = "select model, version, trained_on, content_hash from small_wells.registered_models where file = '{}'"
+    rows = query(moved.home, sql.format(path.relative_to(moved.home))).to_pylist()
+    assert rows == [
+        {"model": "small_wells.biased", "version": 1, "trained_on": False, "content_hash": content_hash(path)}
+    ]
+    sql = "select data from small_wells.registered_models where model = 'small_wells.unbiased' order by trained_on"
+    assert [row["data"] for row in query(moved.home, sql).to_pylist()] == [
+        "small_wells/trajectories/0000",
+        "small_wells/mapped_forces/0000",
+    ]
+    found = answer(tracking, "small_wells.unbiased/1", "small_wells.biased/1")["changes"]
+    assert {item["name"] for item in found if item["kind"] == "data"} == {
+        f"small_wells/{stage}/0000"
+        for stage in ("trajectories", "mapped_forces", "biased_samples", "relabelled_forces")
+    }
+    assert not [item for item in found if item["kind"] == "specification"], "both are of one specification"
+    assert answer(tracking, "small_wells.biased/1", "small_wells.biased@champion")["changes"] == []
+    assert main(["--home", str(moved.home), "lineage", "small_wells.biased", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == files
+    for wrong in ("nowhere.parquet", "small_wells.none", "a/b/c/d", "small_wells.biased/9"):
+        with pytest.raises(CgAssetsError):
+            answer(tracking, wrong)
