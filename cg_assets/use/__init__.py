@@ -1,0 +1,1 @@
+"""Registered potentials in other simulation packages."""

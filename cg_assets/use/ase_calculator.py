@@ -1,0 +1,75 @@
+"""A registered potential as a calculator of ASE (A. H. Larsen et al., J. Phys. Condens. Matter 29, 273002 (2017))."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.calculators.calculator import Calculator, all_changes
+from numpy.typing import ArrayLike
+
+from cg_assets.errors import SamplingError
+from cg_assets.potentials.networks import energy_and_forces
+
+_ENERGY = units.kJ / units.mol
+_LENGTH = units.nm
+
+
+class BeadCalculator(Calculator):
+    """Energy [eV] and forces [eV/Å] of beads; a cell that is periodic in all directions is their box."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, module: torch.nn.Module, **options: Any) -> None:
+        """Take the network that `ModelTracking.load` gives.
+
+        Args:
+            module: a potential in nm and kJ/mol.
+            options: of `ase.calculators.calculator.Calculator`.
+        """
+        super().__init__(**options)
+        self.module = module
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: tuple[str, ...] = ("energy",),
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Energy and forces of one configuration of beads.
+
+        Raises:
+            SamplingError: the cell is periodic in some directions only, or is not rectangular.
+        """
+        super().calculate(atoms, properties, system_changes)
+        positions = torch.as_tensor(np.array(self.atoms.positions[None] / _LENGTH, dtype=np.float32))
+        with torch.no_grad():
+            energy, forces = energy_and_forces(self.module, positions, box=self._box())
+        self.results["energy"] = float(energy[0]) * _ENERGY
+        self.results["forces"] = forces[0].double().numpy() * (_ENERGY / _LENGTH)
+
+    def _box(self) -> torch.Tensor | None:
+        if not self.atoms.pbc.any():
+            return None
+        if not self.atoms.pbc.all() or not self.atoms.cell.orthorhombic:
+            raise SamplingError(
+                f"the cell {self.atoms.cell.cellpar()} with pbc {self.atoms.pbc} is no box of beads; it must be "
+                "rectangular and periodic in all directions, or not periodic at all"
+            )
+        return torch.as_tensor(np.array(self.atoms.cell.lengths() / _LENGTH, dtype=np.float32))
+
+
+def bead_atoms(config: Mapping[str, Any], positions: ArrayLike, box: ArrayLike | None = None) -> Atoms:
+    """Beads as atoms without an element, with the masses of a registered model's config.
+
+    Args:
+        config: what `ModelTracking.load` gives beside the network.
+        positions: `(n_beads, 3)` [nm].
+        box: `(3,)` edges of the periodic box [nm].
+    """
+    place = {} if box is None else {"cell": np.asarray(box, dtype=float) * _LENGTH, "pbc": True}
+    masses = config["bead_masses"]
+    return Atoms("X" * len(masses), positions=np.asarray(positions, dtype=float) * _LENGTH, masses=masses, **place)

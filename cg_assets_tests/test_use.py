@@ -1,0 +1,130 @@
+"""A registered potential in ASE and OpenMM: energies, forces and a short run without a thermostat are our own."""
+
+from __future__ import annotations
+
+import numpy as np
+import openmm
+import pytest
+import torch
+from openmm import unit
+
+from cg_assets.errors import SamplingError
+from cg_assets.potentials.model_format import save_potential
+from cg_assets.potentials.networks import build_potential, energy_and_forces
+from cg_assets.resources.tracking import ModelTracking
+from cg_assets.simulation.langevin import simulate
+from cg_assets.systems.spec import CGSimulation
+
+THERMAL_ENERGY = 2.494
+MASSES = [12.011, 14.007, 15.999, 28.01]
+CONFIG = {
+    **{"type": "message_passing", "bead_types": [0, 1, 0, 2], "features": 8, "interactions": 2, "basis_functions": 6},
+    **{"cutoff": None, "thermal_energy": THERMAL_ENERGY, "bead_masses": MASSES, "bead_names": ["A", "B", "A", "C"]},
+}
+STEPS, TIMESTEP = 200, 0.001
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory):
+    """A network with random weights as it comes back from MLflow, and a configuration at which it is not flat."""
+    torch.manual_seed(0)
+    module = build_potential(CONFIG)
+    positions = 0.3 * np.random.default_rng(1).normal(size=(40, 4, 3))
+    if hasattr(module, "fit_statistics"):
+        module.fit_statistics(torch.as_tensor(positions, dtype=torch.float32))
+    with torch.no_grad():
+        for weights in module.parameters():
+            weights.add_(0.3 * torch.randn(weights.shape))
+    folder = tmp_path_factory.mktemp("use")
+    save_potential(folder / "potential", module, CONFIG)
+    tracking = ModelTracking(None, folder / "home")
+    with tracking.start_training_run("toy", "network", {}, {}, []):
+        version = tracking.register(folder / "potential", "toy.network", positions[:2], {})
+    loaded, config = tracking.load("toy.network", version)
+    return loaded, config, positions[0]
+
+
+@pytest.fixture(scope="module")
+def own(registered):
+    """Ours: friction 0 makes BAOAB the velocity Verlet integrator; the velocities are the first numbers of the seed."""
+    module, config, positions = registered
+    settings = CGSimulation(
+        replicas=1, timestep=TIMESTEP, friction=1e-30, duration=STEPS * TIMESTEP, frame_interval=TIMESTEP
+    )
+    frames = simulate(module, positions[None], config["bead_masses"], THERMAL_ENERGY, settings, seed=3).frames
+    noise = torch.randn((1, 4, 3), generator=torch.Generator().manual_seed(3))[0].numpy()
+    velocities = np.sqrt(THERMAL_ENERGY / np.array(MASSES))[:, None] * noise
+    return frames, velocities
+
+
+def distances(positions):
+    """What does not depend on the centre of mass, which our frames are moved to."""
+    return np.linalg.norm(positions[..., :, None, :] - positions[..., None, :, :], axis=-1)
+
+
+def assert_same_run(own, positions, energies):
+    """Positions in nm and potential energies [kJ/mol] of each step; single precision, amplified over the run."""
+    frames, _ = own
+    travelled = np.abs(distances(frames.positions) - distances(frames.positions[0])).max()
+    assert travelled > 0.05, "the beads must move for the comparison to mean something"
+    assert np.abs(distances(positions) - distances(frames.positions)).max() < 2e-4 * travelled
+    spread = np.ptp(frames.potential_energy)
+    assert np.abs(np.array(energies) - frames.potential_energy).max() < 1e-3 * spread
+
+
+def test_ase(registered, own):
+    pytest.importorskip("ase", reason="ASE is optional: pip install 'cg-assets[ase]'")
+    from ase import units
+    from ase.md.verlet import VelocityVerlet
+
+    from cg_assets.use.ase_calculator import BeadCalculator, bead_atoms
+
+    module, config, start = registered
+    atoms = bead_atoms(config, start)
+    atoms.calc = BeadCalculator(module)
+    energy, forces = energy_and_forces(module, torch.as_tensor(start[None], dtype=torch.float32))
+    kilojoule = units.kJ / units.mol
+    assert atoms.get_potential_energy() / kilojoule == pytest.approx(float(energy[0]), rel=1e-6)
+    found = atoms.get_forces() / kilojoule * units.nm
+    np.testing.assert_allclose(found, forces[0], rtol=1e-5, atol=1e-4)
+    atoms.set_velocities(own[1] * units.nm / (1000 * units.fs))
+    run = VelocityVerlet(atoms, timestep=TIMESTEP * 1000 * units.fs)
+    positions, energies, totals = [], [], []
+    for _ in range(STEPS):
+        run.run(1)
+        positions.append(atoms.positions / units.nm)
+        energies.append(atoms.get_potential_energy() / kilojoule)
+        totals.append(atoms.get_total_energy() / kilojoule)
+    assert_same_run(own, np.array(positions), energies)
+    assert np.ptp(totals) < 0.02 * np.ptp(energies)
+    atoms.pbc = [True, False, False]
+    with pytest.raises(SamplingError, match="periodic in all directions"):
+        atoms.get_potential_energy()
+
+
+def test_openmm(registered, own):
+    from cg_assets.use.openmm_system import bead_system
+
+    module, config, start = registered
+    integrator = openmm.CustomIntegrator(TIMESTEP * unit.picosecond)
+    for variable, expression in (("v", "v + 0.5*dt*f/m"), ("x", "x + dt*v"), ("v", "v + 0.5*dt*f/m")):
+        integrator.addComputePerDof(variable, expression)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(bead_system(module, config), integrator, platform)
+    context.setPositions(start)
+    context.setVelocities(own[1])
+    state = context.getState(energy=True, forces=True)
+    energy, forces = energy_and_forces(module, torch.as_tensor(start[None], dtype=torch.float32))
+    kilojoule = unit.kilojoule_per_mole
+    assert state.getPotentialEnergy().value_in_unit(kilojoule) == pytest.approx(float(energy[0]), rel=1e-6)
+    found = state.getForces(asNumpy=True).value_in_unit(kilojoule / unit.nanometer)
+    np.testing.assert_allclose(found, forces[0], rtol=1e-5, atol=1e-4)
+    positions, energies, totals = [], [], []
+    for _ in range(STEPS):
+        integrator.step(1)
+        state = context.getState(energy=True, positions=True)
+        positions.append(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+        energies.append(state.getPotentialEnergy().value_in_unit(kilojoule))
+        totals.append(energies[-1] + state.getKineticEnergy().value_in_unit(kilojoule))
+    assert_same_run(own, np.array(positions), energies)
+    assert np.ptp(totals) < 0.02 * np.ptp(energies)
