@@ -1,6 +1,7 @@
 """Trajectories made elsewhere: read whole whatever their format, refused with a reason, and enough for a potential."""
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import dagster as dg
@@ -107,6 +108,25 @@ def test_every_format_gives_the_same_beads(run, folder):
         np.testing.assert_allclose(mine.time, 0.05 * np.arange(len(mine)))
     psi = frames.collective_variables["psi"][frames.replica == 0]
     np.testing.assert_allclose(np.cos(beads.collective_variables["psi"][: len(psi)] - psi), 1.0, atol=1e-5)
+
+
+def test_a_long_file_is_never_whole_in_memory(run, folder, monkeypatch):
+    """Twelve times as much on the disk as ever in memory; the imports' own allocations are made before."""
+    _, frames = run
+    positions = np.tile(frames.positions[frames.replica == 0], (200, 1, 1))
+    np.savez(folder / "run_0000_a.npz", positions=positions)
+    monkeypatch.setattr("cg_assets.sampling.imported._BLOCK_NUMBERS", positions.size // 200)
+    reader = ImportedReader(load_system("my_alanine"), "0000")
+    assert reader.n_chunks >= 200
+    reader.next_chunk()
+    tracemalloc.start()
+    try:
+        for _ in range(reader.n_chunks - 1):
+            reader.next_chunk()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < positions.nbytes / 12
 
 
 @pytest.mark.parametrize("suffix", ["npz", "xtc"])

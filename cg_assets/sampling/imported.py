@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -147,7 +151,8 @@ class ImportedReader:
 
     def _count(self, path: Path) -> int:
         if path.suffix == ".npz":
-            return len(self._npz(path))
+            with self._npz(path) as (shape, _):
+                return shape[0]
         import mdtraj
 
         try:
@@ -162,9 +167,10 @@ class ImportedReader:
         """Positions `(f, n_stored, 3)` of whole molecules [nm], from a frame of those that the stride leaves on."""
         size, stride = size or self._per_chunk, self._plan.stride
         if path.suffix == ".npz":
-            positions = self._npz(path)[::stride]
-            for begin in range(first, len(positions), size):
-                yield self._stored(positions[begin : begin + size].astype(np.float64), path)
+            with self._npz(path) as (shape, read):
+                read(first * stride, 0)
+                for begin in range(first * stride, shape[0], size * stride):
+                    yield self._stored(read(0, min(size * stride, shape[0] - begin))[::stride].astype(np.float64), path)
             return
         import mdtraj
 
@@ -191,17 +197,32 @@ class ImportedReader:
             f"{len(stored)} of the molecules that carry beads: {fault}"
         )
 
-    def _npz(self, path: Path) -> NDArray:
+    @contextmanager
+    def _npz(self, path: Path) -> Iterator[tuple[tuple[int, ...], Callable[[int, int], NDArray]]]:
+        """Shape of the positions of a file, and what skips some frames and reads some: never the whole array."""
         try:
-            with np.load(path, allow_pickle=False) as content:
-                positions = content["positions"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+            with zipfile.ZipFile(path) as archive, archive.open("positions.npy") as stream:
+                old = np.lib.format.read_magic(stream) == (1, 0)
+                header = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+                shape, by_columns, kind = header(stream)
+                if len(shape) != 3 or shape[2] != 3 or by_columns or kind.hasobject:
+                    raise SamplingError(
+                        f"{path}: positions have shape {shape}; they must be (n_frames, n_atoms, 3), frame after frame"
+                    )
+
+                def read(skip: int, count: int) -> NDArray:
+                    width = kind.itemsize * math.prod(shape[1:])
+                    stream.seek(skip * width, os.SEEK_CUR)
+                    content = stream.read(count * width)
+                    if len(content) != count * width:
+                        raise EOFError(f"it ends after {len(content)} of {count * width} bytes")
+                    return np.frombuffer(content, kind).reshape(count, *shape[1:])
+
+                yield shape, read
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise SamplingError(
                 f"{path}: needs an array named positions (n_frames, n_atoms, 3) in nm: {error}"
             ) from error
-        if positions.ndim != 3 or positions.shape[2] != 3:
-            raise SamplingError(f"{path}: positions have shape {positions.shape}; they must be (n_frames, n_atoms, 3)")
-        return positions
 
     def _stored(self, positions: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
         stored = self._molecule.stored
