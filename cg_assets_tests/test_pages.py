@@ -154,6 +154,17 @@ def test_both_pages_answer(pages):
     assert {model["name"] for model in own.models()} == {"small_wells.biased", "small_wells.unbiased"}
 
 
+def test_only_this_machine_reaches_the_pages(pages):
+    """Nothing of the two servers listens anywhere but on loopback (Linux' table of TCP sockets, state 0A)."""
+    listening = []
+    for table, loopback in (("tcp", "0100007F"), ("tcp6", "00000000000000000000000001000000")):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            address, port = line.split()[1].split(":")
+            if line.split()[3] == "0A" and int(port, 16) in pages.ports:
+                listening.append(address == loopback)
+    assert len(listening) >= 2 and all(listening)
+
+
 def test_an_asset_is_materialised_from_the_page(pages, launched):
     def ended():
         status = pages.graphql(STATUS, run=launched)["runOrError"]["status"]
