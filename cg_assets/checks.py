@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from cg_assets.frames import Frames
     from cg_assets.kernels.run import KernelReport
     from cg_assets.mapping.force_maps import ForceMap
+    from cg_assets.simulation.prior import PriorSimulation
     from cg_assets.simulation.run import CGSimulationResult
+    from cg_assets.training.priors import PriorFit
     from cg_assets.training.training_run import TrainingResult
 
 TEMPERATURE_Z = 5.0
@@ -198,6 +200,30 @@ def judge_kernel(kernel: NoiseKernel | FlowKernel, frames: Frames, report: Kerne
             warn=not isinstance(kernel, FlowKernel),
         ),
     ]
+
+
+# --------------------------------------------------------------------------------------- priors
+
+
+def prior_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Checks of `prior_<name>`."""
+    stable = "No replica of a simulation with the prior alone explodes, and its bonds are those of the data."
+    return [_spec(key, "prior_alone", stable)]
+
+
+def judge_prior(fit: PriorFit, simulated: PriorSimulation) -> list[dg.AssetCheckResult]:
+    """Verdict on a prior."""
+    from cg_assets.analysis.evaluation import MAX_BOND_DIVERGENCE
+
+    bonds = [float(value) for term, value in zip(fit.terms, simulated.divergence, strict=True) if term.kind == "bonds"]
+    passed = simulated.stable_replicas == simulated.replicas and all(value <= MAX_BOND_DIVERGENCE for value in bonds)
+    facts = {
+        "stable_replicas": simulated.stable_replicas,
+        "replicas": simulated.replicas,
+        "largest_bond_divergence": max(bonds, default=0.0),
+        "limit": MAX_BOND_DIVERGENCE,
+    }
+    return [_result("prior_alone", passed, facts)]
 
 
 # --------------------------------------------------------------------------------------- potentials

@@ -17,10 +17,17 @@ BOX = 1.3
 MOLECULE = torch.tensor(
     [[0.0, 0.0, 0.0], [0.15, 0.0, 0.0], [0.2, 0.14, 0.0], [0.34, 0.16, 0.05], [0.36, 0.24, 0.18]], dtype=torch.float64
 )
+PRIOR = {
+    "bonds": [[0, 1, 0.15, 4000.0], [1, 2, 0.15, 6000.0]],
+    "angles": [[0, 1, 2, -0.3, 40.0], [1, 2, 3, -0.4, 30.0]],
+    "dihedrals": [[0, 1, 2, 3, 0.5, -1.0, 0.3, 0.2], [4, 3, 2, 1, 0.1, 0.7, -0.4, 0.1]],
+    "repulsion": [[0, 4, 0.3], [1, 4, 0.2]],
+}
 CASES = {
     "unique, one interaction": ({"bead_types": [4, 2, 7, 1, 0], "interactions": 1}, None),
     "unique, two": ({"bead_types": [0, 1, 2, 3, 4], "interactions": 2}, None),
     "unique, three": ({"bead_types": [0, 1, 2, 3, 4], "interactions": 3}, None),
+    "unique, prior": ({"bead_types": [0, 1, 2, 3, 4], "interactions": 2, "prior": PRIOR}, None),
     "two types": ({"bead_types": [0, 1, 0, 1, 1], "interactions": 2}, None),
     "one type": ({"bead_types": [6, 6, 6, 6, 6], "interactions": 2}, None),
     "cutoff": ({"bead_types": [0, 1, 0, 1, 1], "interactions": 2, "cutoff": 0.31}, None),
@@ -110,10 +117,21 @@ def test_invariance_to_rotation_reflection_and_translation(case):
     shifted = energy_and_forces(module, positions + torch.tensor([0.7, -0.2, 0.4], dtype=torch.float64), box=box)
     torch.testing.assert_close(shifted[0], energy, rtol=1e-10, atol=1e-10)
     turn = _random_rotation(1) if box is None else torch.eye(3, dtype=torch.float64)[[1, 2, 0]]
-    for matrix in (turn, -turn):
+    # The dihedrals of a prior tell left from right.
+    for matrix in (turn * torch.linalg.det(turn),) if module.prior else (turn, -turn):
         turned = energy_and_forces(module, positions @ matrix.T, box=box)
         torch.testing.assert_close(turned[0], energy, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(turned[1], forces @ matrix.T, rtol=1e-8, atol=1e-8)
+
+
+def test_dihedrals_of_a_prior_tell_left_from_right():
+    module = _network(CASES["unique, prior"][0])
+    positions = _frames(5)
+    odd = (module(positions) - module(-positions)).detach()
+    rows = positions.permute(1, 2, 0)
+    expected = module.thermal_energy * (module.prior(rows)[0] - module.prior(-rows)[0])
+    torch.testing.assert_close(odd, expected, rtol=1e-10, atol=1e-10)
+    assert float(odd.abs().min()) > 0.1
 
 
 @pytest.mark.parametrize("name", ["two types", "one type", "cutoff", "box"])
@@ -272,6 +290,7 @@ def test_radial_basis_refuses_other_shapes():
         (_config(bead_types=[0, 1], interactions=1) | {"thermal_energy": 0}, "positive number"),
         (_config(bead_types=[0], interactions=1), "at least 2"),
         (_config(bead_types=[0, 1], interactions=0), "at least 1"),
+        (_config(bead_types=[0, 1], interactions=1, prior={"bonds": [[0, 1, 0.3, -4.0]]}), "negative force constant"),
     ],
 )
 def test_wrong_configs_are_explained(config, message):

@@ -21,7 +21,7 @@ from cg_assets.simulation.run import run_cg_simulation
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.training.data import drawn_rows
 from cg_assets.training.loop import train
-from cg_assets.training.setup import network_config, training_data
+from cg_assets.training.setup import fitted_prior, network_config, training_data
 
 PMF_ERROR = "PMF error"
 """The figure of merit that learning curves are compared by."""
@@ -164,7 +164,10 @@ def learn_part(
     training = system.training
     system = system.model_copy(update={"cg_simulation": settings.cg_simulation or system.cg_simulation})
     data = training_data(system, [taken], None)
-    module = train(network_config(system), training, data, seed=training.seed, device=device, progress=progress).module
+    config, prior = network_config(system), fitted_prior(system, data.positions)
+    if prior is not None:
+        config["prior"] = prior.config()
+    module = train(config, training, data, seed=training.seed, device=device, progress=progress).module
     sampled_time = time_of(system, system.potentials[potential].labels, part, len(taken))
     try:
         simulated = run_cg_simulation(system, module, taken, bias, device=device, progress=progress)

@@ -236,7 +236,7 @@ def _of_data(system: SystemSpec, data: Frames) -> Reference:
         names=names,
         runs=tuple(runs),
         exact=False,
-        source=f"two halves of the imported trajectories, {len(data):,} frames",
+        source=f"two halves of the data, {len(data):,} frames",
         populations=populations,
         free_energies=free_energies,
     )

@@ -13,6 +13,7 @@ from cg_assets.assets.learning_curves import build_learning_curve
 from cg_assets.assets.mean_forces import build_mean_forces
 from cg_assets.assets.next_batch import build_next_batch_plan
 from cg_assets.assets.potentials import build_potential
+from cg_assets.assets.priors import build_prior
 from cg_assets.assets.samples import build_samples
 from cg_assets.assets.simulations import build_cg_simulation
 from cg_assets.automation import when_data_changed
@@ -37,6 +38,8 @@ def build_assets(systems: dict[str, SystemSpec]) -> list[dg.AssetsDefinition]:
             assets.append(build_kernel_forces(system, labels))
         assets.append(build_reference(system))
         for potential in system.potentials:
+            if system.prior is not None:
+                assets.append(build_prior(system, potential))
             assets += [
                 build_potential(system, potential),
                 build_cg_simulation(system, potential),

@@ -19,7 +19,6 @@ from cg_assets.assets.stage import (
 from cg_assets.resources import StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec, seed_of
-from cg_assets.systems.spec import IMPORTED, DataReference
 
 if TYPE_CHECKING:
     from cg_assets.analysis.reference import Reference
@@ -40,9 +39,9 @@ def read_reference(store: "ParquetStore", system: SystemSpec) -> "Reference":
 
 
 def build_reference(system: SystemSpec) -> dg.AssetsDefinition:
-    """The asset of the reference: exact quadrature, long runs under frozen biases, or imported trajectories."""
+    """The asset of the reference: exact quadrature, long runs, or the data themselves."""
     stage = "reference"
-    read = [IMPORTED] if isinstance(system.evaluation.reference, DataReference) else []
+    read = [system.reference_data] if system.reference_data else []
 
     @dg.asset(
         key=asset_key(system, stage),
@@ -61,7 +60,7 @@ def build_reference(system: SystemSpec) -> dg.AssetsDefinition:
         unfinished = files.stage_folder(system.name, stage) / ".runs"
         data, upstream = None, {}
         if read:
-            keys = [f"{system.name}/{IMPORTED}/{batch}" for batch in sound_batches(files, system, IMPORTED)]
+            keys = [f"{system.name}/{read[0]}/{batch}" for batch in sound_batches(files, system, read[0])]
             data, upstream = pooled_frames(files, system, keys), files.upstream(*keys)
         result = compute_reference(system, seed, unfinished, log_progress(context.log), data)
         metadata = provenance(

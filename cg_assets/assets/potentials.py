@@ -1,5 +1,6 @@
 """`potential_<name>`: a potential fitted to force labels, registered in MLflow as candidate."""
 
+from dataclasses import replace
 from functools import partial
 
 import dagster as dg
@@ -19,10 +20,11 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     settings = system.potentials[name]
     stage = f"potential_{name}"
     key = asset_key(system, stage)
+    read = [settings.labels, *([f"prior_{name}"] if system.prior else [])]
 
     @dg.asset(
         key=key,
-        deps=[asset_key(system, settings.labels)],
+        deps=[asset_key(system, source) for source in read],
         group_name=system.name,
         code_version=CODE_VERSION,
         kinds={"pytorch", "mlflow"},
@@ -50,6 +52,9 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             [info.metadata.extra["noise_floor"] for info in source.infos], [info.rows for info in source.infos]
         )
         data, config = training_data(system, source.frames, settings.frames), network_config(system)
+        if system.prior is not None:
+            config["prior"] = files.describe(system.name, f"prior_{name}").metadata.extra["prior"]
+            source = replace(source, upstream=source.upstream | files.upstream(f"{system.name}/prior_{name}"))
         training = ModelTraining(
             stage=stage,
             name=name,

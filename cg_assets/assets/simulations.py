@@ -36,7 +36,9 @@ def pooled_frames(files: "ParquetStore", system: SystemSpec, keys: Sequence[str]
 
 def training_frames(files: "ParquetStore", system: SystemSpec, name: str) -> tuple["Frames", list[str]]:
     """Frames of the batches that a potential learned from, and their data keys."""
-    keys = list(files.describe(system.name, f"potential_{name}").metadata.upstream_data_versions)
+    learned_from = files.describe(system.name, f"potential_{name}").metadata.upstream_data_versions
+    labels = f"{system.name}/{system.potentials[name].labels}/"
+    keys = [key for key in learned_from if key.startswith(labels)]
     return pooled_frames(files, system, keys), keys
 
 

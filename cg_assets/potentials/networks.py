@@ -9,8 +9,9 @@ Every potential is built from a JSON config by `build_potential` and has
 - `energy_and_forces(positions, box=None)`, the same energy with forces from a hand-written backward pass. It is
   differentiable with respect to the weights, so one reverse sweep trains on forces, and it is the fast way to evaluate.
 
-Inside the range that the training data cover there is no prior: the network alone is the potential. Beyond it, where
-no data can teach anything, the energy continues by harmonic walls, so that simulations stay where the network knows.
+Inside the range that the training data cover the network alone is the potential, or corrects a `ChainPrior` where the
+config holds one. Beyond it, where no data can teach anything, the energy continues by harmonic walls, so that
+simulations stay where the network knows.
 Energies are in the unit of `thermal_energy`; the weights are dimensionless, in units of k_B T.
 """
 
@@ -67,8 +68,9 @@ def build_network(config: dict[str, Any], generator: torch.Generator | None = No
     Args:
         config: `type` is `radial_basis` (`range`, `basis_functions`, `basis_width`, `hidden`) or `message_passing`
             (`bead_types`, `features`, `interactions`, `basis_functions`, `cutoff`, optionally `torsions`, sets of four
-            beads, and the `torsion_order` of the Fourier series in them); both need `thermal_energy`, the
-            k_B T of the training data. Further keys are kept by whoever stores the config and ignored here.
+            beads, and the `torsion_order` of the Fourier series in them, and `prior`, see `ChainPrior`); both need
+            `thermal_energy`, the k_B T of the training data. Further keys are kept by whoever stores the config and
+            ignored here.
         generator: source of the initial weights.
 
     Raises:
@@ -266,6 +268,96 @@ class RadialBasis(torch.nn.Module):
         return value, slope
 
 
+class ChainPrior(torch.nn.Module):
+    """A classical force field of a chain of beads, in units of k_B T: what a network need not learn.
+
+    Its config holds lists of terms, each of which begins with its beads:
+
+    - `bonds`: [i, j, length, k], k/2 (r - length)²;
+    - `angles`: [i, j, l, cosine, k], k/2 (cos θ - cosine)², which is smooth for straight chains, too;
+    - `dihedrals`: [i, j, l, m, a_1, b_1, a_2, b_2, ...], Σ a_n cos nφ + b_n sin nφ;
+    - `repulsion`: [i, j, σ], (σ/r)⁶.
+
+    The odd part of the dihedrals tells left from right.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Read the terms.
+
+        Raises:
+            ValueError: a term has too few numbers, or one that is not finite, or a negative constant.
+        """
+        super().__init__()
+        for name, beads in (("bonds", 2), ("angles", 3), ("dihedrals", 4), ("repulsion", 2)):
+            terms = config.get(name, [])
+            numbers = torch.tensor([term[beads:] for term in terms] or [[0.0]], dtype=torch.float64)[: len(terms)]
+            constants = numbers[:, -1] if name in {"bonds", "angles"} else numbers[:0]
+            if not torch.isfinite(numbers).all() or (constants < 0).any():
+                raise ValueError(f"prior.{name} holds a number that is not finite, or a negative force constant")
+            index = torch.tensor([term[:beads] for term in terms], dtype=torch.long).reshape(-1, beads)
+            self.register_buffer(f"{name}_beads", index, persistent=False)
+            self.register_buffer(name, numbers.float())
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy `(f,)` and forces `(n, 3, f)` from rows `(n, 3, f)` of positions."""
+        energy, forces = torch.zeros_like(rows[0, 0]), torch.zeros_like(rows)
+        for name, evaluate in (
+            ("bonds", self._bonds),
+            ("angles", self._angles),
+            ("dihedrals", self._dihedrals),
+            ("repulsion", self._repulsion),
+        ):
+            beads = getattr(self, f"{name}_beads")
+            if len(beads):
+                more, gradients = evaluate(rows, beads, getattr(self, name))
+                energy = energy + more.sum(dim=0)
+                forces = forces.index_add(0, beads.flatten(), -gradients.flatten(0, 1))
+        return energy, forces
+
+    @staticmethod
+    def _bonds(rows: Tensor, beads: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies `(b, f)` and gradients `(b, 2, 3, f)`."""
+        length, stiffness = numbers[:, :1], numbers[:, 1:]
+        difference = rows[beads[:, 0]] - rows[beads[:, 1]]
+        distance = difference.square().sum(dim=1).sqrt()
+        slope = stiffness * (distance - length)
+        pull = (slope / distance)[:, None] * difference
+        return 0.5 * slope * (distance - length), torch.stack([pull, -pull], dim=1)
+
+    @staticmethod
+    def _angles(rows: Tensor, beads: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies `(a, f)` and gradients `(a, 3, 3, f)`."""
+        one, two = rows[beads[:, 0]] - rows[beads[:, 1]], rows[beads[:, 2]] - rows[beads[:, 1]]
+        lengths = [leg.square().sum(dim=1, keepdim=True).sqrt() for leg in (one, two)]
+        one, two = one / lengths[0], two / lengths[1]
+        cosine = (one * two).sum(dim=1)
+        slope = numbers[:, 1:] * (cosine - numbers[:, :1])
+        by_one = slope[:, None] * (two - cosine[:, None] * one) / lengths[0]
+        by_two = slope[:, None] * (one - cosine[:, None] * two) / lengths[1]
+        energy = 0.5 * slope * (cosine - numbers[:, :1])
+        return energy, torch.stack([by_one, -by_one - by_two, by_two], dim=1)
+
+    @staticmethod
+    def _dihedrals(rows: Tensor, beads: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies `(d, f)` and gradients `(d, 4, 3, f)`."""
+        angle, gradients = _torsions(rows, beads)
+        order = torch.arange(1, numbers.shape[1] // 2 + 1).to(numbers)[None, :, None]
+        phase = order * angle[:, None]
+        cosine, sine = numbers[:, 0::2, None], numbers[:, 1::2, None]
+        energy = (cosine * phase.cos() + sine * phase.sin()).sum(dim=1)
+        slope = (order * (sine * phase.cos() - cosine * phase.sin())).sum(dim=1)
+        return energy, slope[:, None, None] * gradients
+
+    @staticmethod
+    def _repulsion(rows: Tensor, beads: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies `(p, f)` and gradients `(p, 2, 3, f)`."""
+        difference = rows[beads[:, 0]] - rows[beads[:, 1]]
+        square = difference.square().sum(dim=1)
+        energy = (numbers.square() / square).pow(3)
+        pull = (-6.0 * energy / square)[:, None] * difference
+        return energy, torch.stack([pull, -pull], dim=1)
+
+
 class MessagePassing(torch.nn.Module):
     """Many-body potential of beads by message passing over bead distances.
 
@@ -281,6 +373,8 @@ class MessagePassing(torch.nn.Module):
     To this comes a Fourier series in some torsions, where the config names any; it tells left from right. It is zero
     until training ends: slow motions change the forces so little that descent leaves them unfinished, and the series is
     then solved for what is missing (`cg_assets.training.torques.solve_torsions`).
+
+    Where the config holds a `prior`, its energy is added: trained on forces, the network learns what the prior lacks.
 
     Layers, for beads i of type t and pair features b(r):
 
@@ -344,6 +438,7 @@ class MessagePassing(torch.nn.Module):
         self.register_buffer("torsions", torch.tensor(torsions, dtype=torch.long).reshape(-1, 4), persistent=False)
         self.register_buffer("modes", torch.tensor(modes).float().reshape(len(modes), len(torsions)), persistent=False)
         self.register_buffer("series", torch.zeros(2, len(modes)), persistent=bool(modes))
+        self.prior = ChainPrior(config["prior"]) if config.get("prior") else None
 
         slots = self.n_beads - 1 if self.unique else n_kinds
         self.first = _normal(generator, n_kinds, features, slots * self.n_inputs, gain=1.5)
@@ -490,7 +585,9 @@ class MessagePassing(torch.nn.Module):
             hidden = hidden + _activation(self._typed(weight, hidden, bias))[0]
         last = _activation(self._typed(self.hidden, hidden, self.hidden_bias))[0]
         energy = self._typed(self.readout, last).sum(dim=(0, 1)) + self._walls(distance)[0]
-        return self.thermal_energy * (energy + self._volume_walls(positions)[0] + self._torsion_series(positions)[0])
+        for more, _ in self._further_terms(positions):
+            energy = energy + more
+        return self.thermal_energy * energy
 
     def energy_and_forces(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy `(f,)` and forces `(f, n, 3)` from one forward and one hand-written backward sweep."""
@@ -537,7 +634,7 @@ class MessagePassing(torch.nn.Module):
         pair_force = (self.thermal_energy * slope / distance)[:, None] * difference
         forces = torch.zeros_like(difference[:1]).repeat(self.n_beads, 1, 1)
         forces = forces.index_add(0, self.first_bead, -pair_force).index_add(0, self.second_bead, pair_force)
-        for more_energy, more_forces in (self._volume_walls(positions), self._torsion_series(positions)):
+        for more_energy, more_forces in self._further_terms(positions):
             energy, forces = energy + more_energy, forces + self.thermal_energy * more_forces
         return self.thermal_energy * energy, forces.permute(2, 0, 1)
 
@@ -591,6 +688,11 @@ class MessagePassing(torch.nn.Module):
         below, fall = _wall(self.low[kinds][:, None] - distance, self.low_stiffness[kinds][:, None])
         above, rise = _wall(distance - self.high[kinds][:, None], self.high_stiffness[kinds][:, None])
         return (below + above).sum(dim=0), rise - fall
+
+    def _further_terms(self, positions: Tensor) -> list[tuple[Tensor | float, Tensor | float]]:
+        """Energies `(f,)` and forces `(n, 3, f)` of what has no weights [k_B T]."""
+        terms = [self._volume_walls(positions), self._torsion_series(positions)]
+        return terms if self.prior is None else [*terms, self.prior(positions.permute(1, 2, 0))]
 
     def _volume_walls(self, positions: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Energy `(f,)` of the walls on handed centres and their forces `(n, 3, f)` [k_B T]."""

@@ -531,6 +531,23 @@ class RadialBasisNetwork(Strict):
     _rises = field_validator("range")(_rising)
 
 
+class ChainPrior(Strict):
+    """Terms of a classical force field, fitted to the statistics of the training configurations (docs/priors.md)."""
+
+    terms: list[Literal["bonds", "angles", "dihedrals", "repulsion"]] = ["bonds", "angles", "dihedrals", "repulsion"]
+    """Harmonic bonds and cosines of angles, Fourier series of dihedrals, (sigma/r)^6 of pairs more than three bonds
+    apart."""
+    dihedral_order: int = Field(default=3, ge=1, le=8)
+    """Order of the Fourier series."""
+
+    @field_validator("terms")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        if not value or len(set(value)) < len(value):
+            raise ValueError(f"{value} must name at least one term, and each once; leave prior out for none")
+        return value
+
+
 class MessagePassingNetwork(Strict):
     """Many-body potential of beads by message passing over bead distances."""
 
@@ -543,6 +560,14 @@ class MessagePassingNetwork(Strict):
     torsion_order: int = Field(default=6, ge=0, le=12)
     """Order of the Fourier series in those collective variables that are torsions about bonds of beads, solved exactly
     after training; 0 for none."""
+    prior: ChainPrior | None = None
+    """A force field of the chain that the network corrects; null for the network alone."""
+
+    @model_serializer(mode="wrap")
+    def _hash_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a prior a network reads, and hashes, as it did before networks could have one."""
+        content = handler(self)
+        return content if self.prior else {name: value for name, value in content.items() if name != "prior"}
 
 
 Network = Annotated[RadialBasisNetwork | MessagePassingNetwork, Field(discriminator="type")]
@@ -685,7 +710,7 @@ class LongRunReference(Strict):
 
 
 class DataReference(Strict):
-    """The imported trajectories themselves; their halves disagree by the error."""
+    """The imported trajectories, or else the unbiased frames, themselves; their halves disagree by the error."""
 
     type: Literal["data"]
 
@@ -867,8 +892,10 @@ class SystemSpec(Strict):
             raise ValueError("network.type must be message_passing for a molecule")
         if isinstance(self.evaluation.reference, QuadratureReference):
             raise ValueError("evaluation.reference.type must be long_runs or data for a molecule")
-        if isinstance(self.evaluation.reference, DataReference) and self.imported is None:
-            raise ValueError("evaluation.reference.type is data, but there are no imported trajectories")
+        if isinstance(self.evaluation.reference, DataReference) and self.reference_data is None:
+            raise ValueError(
+                "evaluation.reference.type is data, but there are neither imported trajectories nor sampling.unbiased"
+            )
         if not model.force_fields and (simulated := list(self._plans())):
             raise ValueError(
                 f"model.force_fields is empty, but {simulated[0]} simulates the molecule; name its force field"
@@ -883,6 +910,8 @@ class SystemSpec(Strict):
                     "CG coordinates, so biasing it would change the mean force; choose atoms that are beads"
                 )
         box, cutoff = self.cg_box, self.network.cutoff
+        if box is not None and self.network.prior is not None:
+            raise ValueError("network.prior is for the beads of one molecule, not for a box of beads; leave it out")
         if box is not None and cutoff is None:
             raise ValueError(
                 f"network.cutoff is null, but the molecule is in a periodic box of {box} nm: give a cutoff of at most "
@@ -1036,6 +1065,20 @@ class SystemSpec(Strict):
     def cg_box(self) -> float | None:
         """Edge of the box of the beads [nm]; None where they are one molecule, isolated or solvated."""
         return self.model.box if isinstance(self.model, Molecule) and self.model.waters is None else None
+
+    @property
+    def prior(self) -> ChainPrior | None:
+        """Force field that networks correct; None without one."""
+        return self.network.prior if isinstance(self.network, MessagePassingNetwork) else None
+
+    @property
+    def reference_data(self) -> str | None:
+        """Stage of the CG frames that are the reference; None where it is something else."""
+        if not isinstance(self.evaluation.reference, DataReference):
+            return None
+        if self.imported is not None:
+            return IMPORTED
+        return "mapped_forces" if self.sampling.unbiased is not None else None
 
     @property
     def variable_names(self) -> list[str]:

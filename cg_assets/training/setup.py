@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy.typing import NDArray
+
 from cg_assets.errors import TrainingError
 from cg_assets.frames import Frames
 from cg_assets.mapping.maps import CGMap, build_map
 from cg_assets.systems.spec import MessagePassingNetwork, RadialBasisNetwork, SystemSpec, Torsion
 from cg_assets.training.data import TrainingData, drawn_rows
+from cg_assets.training.priors import PriorFit, fit_prior
 from cg_assets.training.torques import BondTorques
 
 
@@ -24,12 +27,25 @@ def network_config(system: SystemSpec) -> dict[str, Any]:
         "bead_masses": [float(mass) for mass in cg_map.bead_masses],
     }
     if isinstance(system.network, MessagePassingNetwork):
+        config.pop("prior", None)  # its settings; a fitted one is added where there are configurations to fit it to
         config["bead_types"] = list(cg_map.bead_types)
         config["bonds"] = [list(bond) for bond in cg_map.bonds]
         config["torsions"] = _torsions(system, cg_map)
     if system.training.committee:
         config["committee"] = system.training.committee
     return config
+
+
+def fitted_prior(system: SystemSpec, positions: NDArray) -> PriorFit | None:
+    """The prior of a system's potentials on these configurations `(n_frames, n_beads, 3)` [nm]; None without one.
+
+    Raises:
+        TrainingError: it cannot be fitted to them.
+    """
+    if system.prior is None:
+        return None
+    cg_map = build_map(system)
+    return fit_prior(positions, cg_map.bonds, cg_map.bead_names, system.prior)
 
 
 def _torsions(system: SystemSpec, cg_map: CGMap) -> list[list[int]]:
