@@ -76,7 +76,7 @@ def test_fit_recovers_the_prior_that_made_the_data(chains):
 
 
 def test_prior_alone_samples_the_data(chains):
-    """From starts drawn from it: 400 independent replicas diverge by 60 bins / (8 n) = 0.02 by chance, less over time."""
+    """From starts drawn from it: 400 independent replicas diverge by 60 bins / (8 n) = 0.02 by chance."""
     fit = fit_prior(chains, BONDS, NAMES, ChainPrior(terms=["bonds", "angles", "dihedrals"], dihedral_order=2))
     settings = CGSimulation(replicas=400, timestep=0.004, friction=5.0, duration=3.0, frame_interval=1.0, seed=3)
     found = simulate_prior(fit, chains[:400], np.full(5, 12.0), THERMAL_ENERGY, settings)

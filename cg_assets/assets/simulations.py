@@ -96,6 +96,9 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             )
             used = leased.description
         seconds = time.monotonic() - started
+        exchange = {}
+        if result.exchange_acceptance:
+            exchange = {"exchange_acceptance": ", ".join(f"{item:.2f}" for item in result.exchange_acceptance)}
         files.write_frames(
             result.frames,
             provenance(
@@ -122,6 +125,7 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
                     "replica_steps_per_second": round(result.steps_per_second),
                     "seconds": round(seconds, 2),
                     "device": used,
+                    **exchange,
                 },
                 files,
                 system,

@@ -16,6 +16,7 @@ from cg_assets.errors import DeviceError, ExplosionError, SamplingError
 from cg_assets.frames import Frames
 from cg_assets.potentials.networks import energy_and_forces
 from cg_assets.progress import Progress
+from cg_assets.simulation.tempering import TemperatureExchange
 
 if TYPE_CHECKING:
     from cg_assets.systems.spec import CGSimulation
@@ -51,10 +52,11 @@ class CGTrajectory:
         kinetic_temperature: mean over replicas that did not explode (NaN when all did).
         kinetic_temperature_error: standard error from the spread of replicas (NaN for fewer than two).
         exploded: `(n_replicas,)` whether each replica exploded; its frames up to then are kept in `frames` and left
-            out of `stable_frames`.
+            out of `stable_frames`. Under tempering, one number for each ladder, here and in all other arrays.
         explosion_time: `(n_replicas,)` when, counted from the start of burn-in [ps or reduced]; NaN for the stable.
         steps_per_second: integration steps a second, each of all replicas.
         replica_steps_per_second: steps of single replicas a second.
+        exchange_acceptance: accepted part of the exchanges between neighbours on the ladder of temperatures.
     """
 
     frames: Frames
@@ -65,6 +67,7 @@ class CGTrajectory:
     explosion_time: NDArray[np.float64]
     steps_per_second: float
     replica_steps_per_second: float
+    exchange_acceptance: tuple[float, ...] = ()
 
     @property
     def stable_frames(self) -> Frames:
@@ -93,12 +96,17 @@ def simulate(
     kinetic temperature leaves all bounds (`EXPLODED_ENERGY`, `EXPLODED_TEMPERATURE`) or is not a number is taken out
     and reported; the others do not notice.
 
+    Under tempering, replicas are dealt out to ladders of temperatures one after another; neighbours on a ladder
+    exchange their configurations now and then, frames are of the lowest temperature, and a replica that explodes takes
+    its ladder with it.
+
     Args:
         module: potential, with `energy_and_forces` (`cg_assets.potentials.networks`).
         initial_positions: `(n_replicas, n_beads, d)`, one start per replica [nm or reduced].
         masses: `(n_beads,)` [amu or reduced].
         thermal_energy: k_B T of the thermostat [kJ/mol or reduced].
-        settings: time step, friction, burn-in, duration, frame interval; `settings.replicas` is not read here.
+        settings: time step, friction, burn-in, duration, frame interval, tempering; `settings.replicas` is not read
+            here.
         seed: of the first velocities and the noise; the same seed gives the same trajectory on a CPU.
         bias: bias whose forces are added and whose energy is recorded.
         progress: told the finished steps.
@@ -152,7 +160,15 @@ class _Run:
         self.masses = torch.as_tensor(weights).to(device)[:, None]
         self.generator = torch.Generator(device).manual_seed(seed)
         self.positions = torch.as_tensor(starts).to(device)
-        self.spread = (thermal_energy / self.masses).sqrt()
+        self.exchange = None
+        level: Tensor | float = thermal_energy
+        if settings.tempering is not None:
+            self.exchange = TemperatureExchange(settings.tempering, thermal_energy, len(starts), settings.timestep)
+            ladders = len(starts) // self.exchange.rungs
+            level = self.exchange.levels.float().to(device).repeat(ladders)[:, None, None]
+        self.rungs = 1 if self.exchange is None else self.exchange.rungs
+        self.level = level
+        self.spread = (level / self.masses).sqrt()
         self.velocities = self.spread * self._noise(len(starts))
         self.alive = torch.arange(len(starts), device=device)
         self.exploded = np.zeros(len(starts), dtype=bool)
@@ -195,6 +211,8 @@ class _Run:
                 self._centre()
                 parts.append(self._frame(frame * frame_steps * settings.timestep, temperature, start))
                 kinetic[self.alive.cpu().numpy()] += measured.cpu().numpy()
+            if self.exchange is not None and step % self.exchange.every == 0:
+                self._exchange(self.exchange)
             if progress is not None and (step % 1000 == 0 or step == burn_in + steps):
                 progress(step, burn_in + steps, "steps")
         seconds = time.perf_counter() - started
@@ -203,19 +221,21 @@ class _Run:
                 f"all {replicas} replicas exploded before the first frame; train on more frames or longer, or lower "
                 f"cg_simulation.timestep (now {settings.timestep})"
             )
-        temperatures = kinetic / max(frame, 1) * temperature / self.thermal_energy
-        temperatures[self.exploded] = np.nan
-        stable = temperatures[~self.exploded]
+        temperatures = (kinetic / max(frame, 1) * temperature / self.thermal_energy)[:: self.rungs]
+        exploded = self.exploded[:: self.rungs]
+        temperatures[exploded] = np.nan
+        stable = temperatures[~exploded]
         count = len(stable)
         return CGTrajectory(
             frames=Frames.concatenate(parts),
             replica_temperatures=temperatures,
             kinetic_temperature=float(stable.mean()) if count else math.nan,
             kinetic_temperature_error=float(stable.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan,
-            exploded=self.exploded,
-            explosion_time=self.explosion_time,
+            exploded=exploded,
+            explosion_time=self.explosion_time[:: self.rungs],
             steps_per_second=step / seconds,
             replica_steps_per_second=moved / seconds,
+            exchange_acceptance=() if self.exchange is None else self.exchange.acceptance,
         )
 
     def _step(self) -> Tensor:
@@ -237,9 +257,13 @@ class _Run:
     def _remove_exploded(self, measured: Tensor, now: float) -> Tensor:
         excess = (self.energy - self.median_energy).abs()
         calm = (excess < EXPLODED_ENERGY * self.thermal_energy) & self.positions.isfinite().all(dim=2).all(dim=1)
-        calm &= measured < EXPLODED_TEMPERATURE * self.thermal_energy
+        own = self.level if isinstance(self.level, float) else self.level[:, 0, 0]
+        calm &= measured < EXPLODED_TEMPERATURE * own
         if bool(calm.all()):
             return measured
+        if self.rungs > 1:
+            calm = calm.reshape(-1, self.rungs).all(dim=1).repeat_interleave(self.rungs)
+            self.spread, self.level = self.spread[calm], self.level[calm]  # type: ignore[index]
         lost = self.alive[~calm].cpu().numpy()
         self.exploded[lost] = True
         self.explosion_time[lost] = now
@@ -248,6 +272,12 @@ class _Run:
         self.bias_energy = None if self.bias_energy is None else self.bias_energy[calm]
         return measured[calm]
 
+    def _exchange(self, exchange: TemperatureExchange) -> None:
+        """Exchange configurations on each ladder; velocities are scaled to the temperature that they come to."""
+        source = exchange.attempt(self.energy, self.alive, self.generator)
+        self.positions, self.energy, self.forces = self.positions[source], self.energy[source], self.forces[source]
+        self.velocities = self.velocities[source] * (self.spread / self.spread[source])
+
     def _centre(self) -> None:
         """Move isolated molecules back to the origin: float32 positions stay exact however far they diffuse."""
         if self.box is None and self.positions.shape[1] > 1:
@@ -255,17 +285,19 @@ class _Run:
             self.positions = self.positions - center
 
     def _frame(self, now: float, temperature: float, start: NDArray) -> Frames:
-        alive = self.alive.cpu().numpy()
+        """Frames of all replicas, under tempering of those at the lowest rung, whose number is their ladder's."""
+        coldest = slice(None, None, self.rungs)
+        alive = self.alive[coldest].cpu().numpy()
         count = len(alive)
         edges = None if self.box is None else np.tile(self.box.cpu().numpy(), (count, 1))
         return Frames(
-            positions=self.positions.cpu().numpy().copy(),
+            positions=self.positions[coldest].cpu().numpy().copy(),
             time=np.full(count, now),
-            replica=alive.astype(np.int32),
+            replica=(alive // self.rungs).astype(np.int32),
             temperature=np.full(count, float(temperature)),
             start=start[alive].astype(np.int32),
             probe=np.zeros(count, dtype=bool),
-            potential_energy=self.energy.cpu().numpy().astype(np.float64),
+            potential_energy=self.energy[coldest].cpu().numpy().astype(np.float64),
             bias_energy=None if self.bias_energy is None else self.bias_energy.cpu().numpy().astype(np.float64),
             box=edges,
         )

@@ -30,7 +30,7 @@ class CGSimulationResult:
     Attributes:
         frames: positions, collective variables and bias energies of stable replicas; `window` is 0 without a bias and 1
             under it. There are none of a biased run of which most replicas exploded: the others are no fair sample.
-        replicas: number of replicas of the run without a bias.
+        replicas: number of replicas of the run without a bias, of ladders under tempering.
         stable_replicas: those that did not explode.
         enhanced_replicas: number of replicas of the run under the bias; 0 where there was none.
         enhanced_stable_replicas: those that did not explode.
@@ -41,6 +41,7 @@ class CGSimulationResult:
         steps_per_second: replica-steps per second of the run without a bias.
         target_temperature: temperature of the system.
         temperature_unit: its unit.
+        exchange_acceptance: accepted part of the exchanges between neighbouring temperatures; none without tempering.
     """
 
     frames: Frames
@@ -54,6 +55,7 @@ class CGSimulationResult:
     temperature_unit: str
     enhanced_replicas: int = 0
     enhanced_stable_replicas: int = 0
+    exchange_acceptance: tuple[float, ...] = ()
 
     @property
     def stability(self) -> str:
@@ -65,7 +67,8 @@ class CGSimulationResult:
 
     def summary(self) -> dict[str, Any]:
         """The numbers in plain JSON types."""
-        return {
+        exchange = {"exchange_acceptance": list(self.exchange_acceptance)} if self.exchange_acceptance else {}
+        return exchange | {
             "replicas": self.replicas,
             "stable_replicas": self.stable_replicas,
             "enhanced_replicas": self.enhanced_replicas,
@@ -134,7 +137,7 @@ def run_cg_simulation(
     stable = int((~free.exploded).sum())
     if stable < 2:
         raise ExplosionError(
-            f"{system.name}: {stable} of {settings.replicas} replicas of the CG simulation stayed stable, which "
+            f"{system.name}: {stable} of {settings.kept_replicas} replicas of the CG simulation stayed stable, which "
             f"leaves nothing to judge the potential by; train it longer or on more frames (training.epochs is "
             f"{system.training.epochs}), or lower cg_simulation.timestep (now {settings.timestep})"
         )
@@ -148,7 +151,7 @@ def run_cg_simulation(
                 parts.append(replace(frames, replica=frames.replica + settings.replicas))
     return CGSimulationResult(
         frames=Frames.concatenate(parts),
-        replicas=settings.replicas,
+        replicas=settings.kept_replicas,
         stable_replicas=stable,
         enhanced_replicas=0 if bias is None else settings.replicas,
         enhanced_stable_replicas=enhanced_stable,
@@ -158,6 +161,7 @@ def run_cg_simulation(
         steps_per_second=free.replica_steps_per_second,
         target_temperature=system.temperature,
         temperature_unit=unit("temperature", system.units),
+        exchange_acceptance=free.exchange_acceptance,
     )
 
 

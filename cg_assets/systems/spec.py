@@ -611,13 +611,39 @@ class CGSimulation(Strict):
     displacement: float = Field(default=0.0, ge=0.0)
     """Standard deviation of random displacements of a molecule's beads at the start, along each axis [nm]: replicas
     then come from far off equilibrium; 0 starts them from frames as they are."""
+    tempering: Tempering | None = None
+    """Replica exchange in temperature of the run without a bias: replicas are then those of all ladders together, and
+    frames are kept at the lowest temperature, that of the system."""
     seed: int = Field(default=0, ge=0)
+
+    @model_serializer(mode="wrap")
+    def _hash_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without tempering a simulation reads, and hashes, as it did before simulations could have it."""
+        content = handler(self)
+        return content if self.tempering else {name: value for name, value in content.items() if name != "tempering"}
 
     @property
     def enhanced(self) -> CGSimulation:
         """Settings of the run under the bias."""
         interval = self.enhanced_frame_interval or self.frame_interval
-        return self.model_copy(update={"duration": self.enhanced_duration, "frame_interval": interval})
+        update = {"duration": self.enhanced_duration, "frame_interval": interval, "tempering": None}
+        return self.model_copy(update=update)
+
+    @property
+    def kept_replicas(self) -> int:
+        """Replicas that frames are kept of: one of each ladder of temperatures, else all."""
+        return self.replicas // len(self.tempering.temperatures) if self.tempering else self.replicas
+
+    @model_validator(mode="after")
+    def _whole_ladders(self) -> CGSimulation:
+        if self.tempering is None:
+            return self
+        rungs = len(self.tempering.temperatures)
+        if self.replicas % rungs:
+            raise ValueError(f"replicas {self.replicas} is not a multiple of the {rungs} temperatures of tempering")
+        if not _is_multiple(self.tempering.pace, self.timestep):
+            raise ValueError(f"tempering.pace {self.tempering.pace} is not a whole number of timesteps {self.timestep}")
+        return self
 
     @model_validator(mode="after")
     def _long_enough(self) -> CGSimulation:
@@ -849,8 +875,18 @@ class SystemSpec(Strict):
             raise ValueError("sampling names no plan and nothing is imported; give sampling.unbiased or imported")
         if self.imported is not None and self.learning_curve is not None:
             raise ValueError("learning_curve counts simulated time, which imported trajectories do not tell; leave it")
-        if self.cg_simulation.replicas < 2:
-            raise ValueError("cg_simulation.replicas is 1; give at least 2, whose scatter is the error of the results")
+        if self.cg_simulation.kept_replicas < 2:
+            raise ValueError(
+                f"cg_simulation.replicas is {self.cg_simulation.replicas}, so that frames of "
+                f"{self.cg_simulation.kept_replicas} are kept; give at least 2, whose scatter is the error of the "
+                "results"
+            )
+        tempered = self.cg_simulation.tempering
+        if tempered is not None and tempered.temperatures[0] != self.temperature:
+            raise ValueError(
+                f"cg_simulation.tempering.temperatures begins with {tempered.temperatures[0]}; it must begin with the "
+                f"temperature of the system, {self.temperature}"
+            )
         curve = self.learning_curve.cg_simulation if self.learning_curve else None
         if self.cg_simulation.enhanced_duration or (curve is not None and curve.enhanced_duration):
             if self.sampling.biased is None:
