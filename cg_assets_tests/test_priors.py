@@ -8,6 +8,7 @@ import torch
 
 from cg_assets.analysis.plots_prior import prior_plot
 from cg_assets.errors import TrainingError
+from cg_assets.mapping.chains import chain_terms
 from cg_assets.potentials.networks import ChainPrior as ChainPriorModule
 from cg_assets.potentials.networks import build_network, energy_and_forces
 from cg_assets.simulation.prior import PriorAlone, simulate_prior
@@ -15,7 +16,7 @@ from cg_assets.systems.peptides import _place
 from cg_assets.systems.spec import CGSimulation, ChainPrior, MessagePassingNetwork, Training
 from cg_assets.training.data import TrainingData
 from cg_assets.training.loop import train
-from cg_assets.training.priors import chain_terms, fit_prior, most_likely
+from cg_assets.training.priors import fit_prior, most_likely
 
 BONDS = [(0, 1), (1, 2), (2, 3), (3, 4)]
 NAMES = [f"{number}:CA" for number in range(1, 6)]

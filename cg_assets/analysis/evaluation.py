@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cg_assets.analysis.estimates import Estimate, effective_samples
 from cg_assets.analysis.labels import bin_model_labels
+from cg_assets.analysis.local_geometry import local_geometry
 from cg_assets.analysis.metrics import (
     barrier_height,
     basin_free_energy,
@@ -25,6 +26,7 @@ from cg_assets.analysis.metrics import (
 from cg_assets.analysis.monitors import BondMonitor, ChiralityMonitor, bond_monitor, chirality_monitor
 from cg_assets.analysis.noise import IntegratedPMF, integrate_mean_force
 from cg_assets.analysis.reference import Reference, reference_barrier
+from cg_assets.analysis.slow_coordinates import SlowComparison, compare_slow
 from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_energy_surface
 from cg_assets.analysis.torque_surface import has_torque_surface, torque_surface
 from cg_assets.frames import Frames
@@ -88,6 +90,7 @@ class EvaluationResult:
         surface: free-energy surface of the CG simulation.
         data_surface: that of the frames that it was trained on, without their bias.
         monitors: bonds and chirality of molecules.
+        slow: the judgement in slow coordinates of molecules that ask for it.
     """
 
     quantities: dict[str, tuple[Estimate, Estimate | None]]
@@ -100,6 +103,7 @@ class EvaluationResult:
     model_deviation: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     data_pmf: IntegratedPMF | None = None
     monitors: Monitors | None = None
+    slow: SlowComparison | None = None
 
     def columns(self) -> dict[str, list[Any]]:
         """The figures of merit as columns of a table."""
@@ -144,6 +148,7 @@ def evaluate(
     summary: Mapping[str, Any],
     data: Frames,
     committee: Sequence[EnergyFunction] = (),
+    truth: Frames | None = None,
 ) -> EvaluationResult:
     """Judge a potential against the reference.
 
@@ -156,10 +161,12 @@ def evaluate(
         data: CG frames that it was trained on, of one batch under a frozen bias, or as `pooled_batches` joins them.
         committee: its members' energies, whose scatter is the uncertainty from the data; the CG simulation's own frames
             are reweighted to each.
+        truth: CG frames whose bonds and slow coordinates a molecule should have; `data` where None. A kernel's frames
+            are not the truth.
     """
     if isinstance(system.mapping, LinearMapping):
         return _evaluate_model_potential(system, energy, reference, simulation, summary, data, committee)
-    return _evaluate_molecule(system, energy, reference, simulation, summary, data, committee)
+    return _evaluate_molecule(system, energy, reference, simulation, summary, data, committee, truth)
 
 
 def _evaluate_model_potential(
@@ -261,6 +268,7 @@ def _evaluate_molecule(
     summary: Mapping[str, Any],
     data: Frames,
     committee: Sequence[EnergyFunction],
+    truth: Frames | None,
 ) -> EvaluationResult:
     free, enhanced = simulation.of_window(UNBIASED), simulation.of_window(ENHANCED)
     sampled = enhanced if len(enhanced) else free
@@ -291,13 +299,19 @@ def _evaluate_molecule(
         quantities |= _from_forces(system, reference, data)
     if committee:
         quantities |= _committee_scatter(system, energy, committee, reference, sampled, surface)
-    cg_map = build_map(system)
+    slow = None
+    if truth is not None and system.evaluation.slow_coordinates is not None:
+        slow = compare_slow(system, truth, free)
+        quantities |= slow.quantities
+    cg_map, true = build_map(system), (data if truth is None else truth).positions
     monitors = Monitors(
-        bonds=bond_monitor(free.positions, data.positions, cg_map.bonds),
-        chirality=chirality_monitor(free.positions, data.positions, free.replica, cg_map.bonds),
+        bonds=bond_monitor(free.positions, true, cg_map.bonds),
+        chirality=chirality_monitor(free.positions, true, free.replica, cg_map.bonds),
         bead_names=tuple(cg_map.bead_names),
     )
     quantities["largest bond JSD"] = (Estimate(float(monitors.bonds.divergence.max()), math.nan), None)
+    geometry = local_geometry(free.positions, true, cg_map.bonds, cg_map.bead_names)
+    quantities["largest 1-3 distance JSD"] = (Estimate(geometry.largest("1-3 distance"), math.nan), None)
     flipped = max(monitors.chirality.flipped, key=lambda item: item.value, default=Estimate(0.0, 0.0))
     quantities["frames with flipped chirality"] = (flipped, None)
     return EvaluationResult(
@@ -307,6 +321,7 @@ def _evaluate_molecule(
         surface=surface,
         data_surface=data_surface,
         monitors=monitors,
+        slow=slow,
     )
 
 

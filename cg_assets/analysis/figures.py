@@ -19,6 +19,7 @@ from cg_assets.analysis.plots import Curve
 from cg_assets.analysis.plots_samples import label_errors_plot, next_batch_plot, surface_plot
 from cg_assets.analysis.reference import Reference
 from cg_assets.analysis.torque_surface import TorqueSurface
+from cg_assets.analysis.slow_coordinates import TICS
 from cg_assets.frames import Frames
 from cg_assets.sampling.next_batch import Proposal
 from cg_assets.simulation.run import CGSimulationResult
@@ -238,6 +239,18 @@ def evaluation_figures(
         reference="reference",
         title=title,
     )
+    if result.slow is not None:
+        figures["slow coordinates"] = plots.free_energy_maps(
+            result.slow.surfaces, variables=TICS, variable_units=("", ""), reference="reference", title=title
+        )
+        if result.slow.rmsd_surfaces:
+            figures["native structure"] = plots.marginals_plot(
+                result.slow.rmsd_surfaces,
+                variables=("RMSD",),
+                variable_units=("nm",),
+                reference="reference",
+                title=title,
+            )
     if result.monitors is not None:
         figures["bonds"] = plots.bond_length_plot(
             result.monitors.bonds, result.monitors.bead_names, tolerated=MAX_BOND_DIVERGENCE, title=title

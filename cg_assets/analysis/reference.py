@@ -209,23 +209,27 @@ def _long_runs(
     )
 
 
+def halves(data: Frames) -> list[Frames]:
+    """The first and the second half of the replicas, or of the time where there is one replica."""
+    replicas, member = np.unique(data.replica, return_inverse=True)
+    second = 2 * member >= len(replicas) if len(replicas) > 1 else time_blocks(data.replica, data.time, 2) == 1
+    return [data.select(~second), data.select(second)]
+
+
 def _of_data(system: SystemSpec, data: Frames) -> Reference:
-    """Halves of the replicas (of the time, where there is one) as runs."""
+    """Halves of the data as runs."""
     from cg_assets.sampling.reference import histogram_edges
 
     names, bins = tuple(system.evaluation.collective_variables), Bins(tuple(histogram_edges(system)))
-    replicas, member = np.unique(data.replica, return_inverse=True)
-    second = 2 * member >= len(replicas) if len(replicas) > 1 else time_blocks(data.replica, data.time, 2) == 1
-    halves = [data.select(~second), data.select(second)]
-    energy_unit = unit("energy", system.units)
+    parts, energy_unit = halves(data), unit("energy", system.units)
     runs = []
-    for half in halves:
+    for half in parts:
         values = np.stack([half.collective_variables[name].astype(np.float64) for name in names], axis=1)
         runs.append(free_energy_surface(values, bins, system.thermal_energy, half.replica, half.time, unit=energy_unit))
     populations, free_energies = {}, {}
     for name, basin in system.evaluation.basins.items():
         shares, energies = [], []
-        for half in halves:
+        for half in parts:
             arguments = (half.collective_variables, basin.limits, half.replica, half.time)
             shares.append(basin_population(*arguments))
             energies.append(basin_free_energy(*arguments, thermal_energy=system.thermal_energy))

@@ -120,10 +120,12 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     stage = f"evaluation_{name}"
     key = asset_key(system, stage)
     labels = system.potentials[name].labels
+    true = system.true_frames(labels)
+    read = [labels] if true == labels else [labels, true]
 
     @dg.asset(
         key=key,
-        deps=[asset_key(system, source) for source in (f"cg_simulation_{name}", labels, "reference")],
+        deps=[asset_key(system, source) for source in (f"cg_simulation_{name}", *read, "reference")],
         group_name=system.name,
         code_version=CODE_VERSION,
         kinds={"parquet", "mlflow"},
@@ -147,6 +149,10 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         reference = read_reference(files, system)
         frames, data_keys = training_frames(files, system, name)
         data = drawn_frames(system, frames, system.potentials[name].frames)
+        truth = frames
+        if true != labels:
+            true_keys = [f"{system.name}/{true}/{batch}" for batch in sound_batches(files, system, true)]
+            truth, data_keys = pooled_frames(files, system, true_keys), [*data_keys, *true_keys]
         result = evaluate(
             system,
             energy_function(module),
@@ -155,6 +161,7 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             summary=simulated["summary"],
             data=data,
             committee=committee_energies(module),
+            truth=truth,
         )
         figures = evaluation_figures(system, name, reference, result, data)
         upstream = files.upstream(f"{system.name}/cg_simulation_{name}", *data_keys, f"{system.name}/reference")

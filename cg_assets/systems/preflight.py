@@ -29,6 +29,10 @@ def check_system(system: SystemSpec) -> None:
         from cg_assets.mapping.run import fit_force_map
 
         fit_force_map(system, None)
+    if system.evaluation.native is not None:
+        from cg_assets.analysis.native import native_beads
+
+        native_beads(system)
     reference = system.evaluation.reference
     if isinstance(reference, LongRunReference) and reference.file is not None:
         from cg_assets.sampling.reference import read_reference

@@ -755,6 +755,24 @@ class Basin(Strict):
         return {name: _rising(limits) for name, limits in value.items()}
 
 
+class SlowCoordinates(Strict):
+    """The two slowest coordinates of the reference, by time-lagged independent component analysis."""
+
+    lag: PositiveFloat
+    """Lag time [ps], a multiple of the time between frames of the reference and of the CG simulation."""
+    bins: int = Field(default=20, ge=5, le=200)
+    """Bins along each in histograms."""
+
+
+class NativeStructure(Strict):
+    """The folded structure of a molecule."""
+
+    file: Path
+    """A PDB file with the atoms of all beads, relative to the folder of the YAML file."""
+    folded_rmsd: PositiveFloat = 0.2
+    """Root mean square deviation of the beads up to which a configuration counts as folded [nm]."""
+
+
 class Evaluation(Strict):
     """How a trained potential is judged, and when it may become champion."""
 
@@ -765,6 +783,24 @@ class Evaluation(Strict):
     max_pmf_error: PositiveFloat
     """Bound of the blocking check: PMF root mean square error [kT] of a model potential, or the
     mass-weighted squared error of ln p for a molecule (docs/evaluation.md)."""
+    slow_coordinates: SlowCoordinates | None = None
+    """Also judge a molecule in the slowest coordinates of its data; null not to."""
+    native: NativeStructure | None = None
+    """Also judge a molecule by its distance from this structure; null not to."""
+
+    @model_serializer(mode="wrap")
+    def _hash_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without these two an evaluation reads, and hashes, as it did before evaluations could have them."""
+        later = {"slow_coordinates", "native"}
+        return {name: value for name, value in handler(self).items() if name not in later or value is not None}
+
+    @model_validator(mode="after")
+    def _has_data(self) -> Evaluation:
+        if self.slow_coordinates is not None and not isinstance(self.reference, DataReference):
+            raise ValueError("slow_coordinates needs reference.type data, whose frames tell what is slow")
+        if self.native is not None and self.slow_coordinates is None:
+            raise ValueError("native needs slow_coordinates beside it; give their lag")
+        return self
 
 
 class LearningCurve(Strict):
@@ -955,8 +991,28 @@ class SystemSpec(Strict):
             )
         if box is not None and cutoff is not None and cutoff > box / 2:
             raise ValueError(f"network.cutoff {cutoff} nm is beyond half the box ({box / 2} nm); lower it")
+        self._check_slow_coordinates()
         if model.pdb is not None and not (self.folder / model.pdb).is_file():
             raise ValueError(f"model.pdb: no file {self.folder / model.pdb}; give a path relative to the YAML file")
+
+    def _check_slow_coordinates(self) -> None:
+        settings, native = self.evaluation.slow_coordinates, self.evaluation.native
+        if native is not None and not (self.folder / native.file).is_file():
+            raise ValueError(
+                f"evaluation.native.file: no file {self.folder / native.file}; give a path relative to the YAML file"
+            )
+        if settings is None:
+            return
+        intervals = {"cg_simulation.frame_interval": self.cg_simulation.frame_interval}
+        if self.imported is not None:
+            intervals["imported.frame_interval"] = self.imported.frame_interval * self.imported.stride
+        elif self.sampling.unbiased is not None:
+            intervals["sampling.unbiased.frame_interval"] = self.sampling.unbiased.frame_interval
+        for name, interval in intervals.items():
+            if not _is_multiple(settings.lag, interval):
+                raise ValueError(
+                    f"evaluation.slow_coordinates.lag {settings.lag} is not a multiple of {name} {interval}"
+                )
 
     def _check_kernel(self, name: str, kernel: NoiseKernel | FlowKernel) -> None:
         where, taken = f"kernels.{name}", {*self.sampling.by_labels(), *self.sampling.by_mean_force_labels()}
@@ -1115,6 +1171,13 @@ class SystemSpec(Strict):
         if self.imported is not None:
             return IMPORTED
         return "mapped_forces" if self.sampling.unbiased is not None else None
+
+    def true_frames(self, labels: str) -> str:
+        """Stage of the CG frames that models of these labels should look like: never those of a kernel."""
+        if self.reference_data is not None:
+            return self.reference_data
+        kernels = self.by_kernel_labels()
+        return kernels[labels][2] if labels in kernels else labels
 
     @property
     def variable_names(self) -> list[str]:

@@ -1,0 +1,144 @@
+"""Slow coordinates, time scales and deviations from a structure, against exact answers and MDTraj."""
+
+import mdtraj
+import numpy as np
+import pytest
+
+from cg_assets.analysis.native import native_beads, rmsd
+from cg_assets.analysis.slow_coordinates import SlowCoordinates, compare_slow, lag_steps, time_scale
+from cg_assets.errors import SystemSpecError
+from cg_assets.frames import Frames
+from cg_assets.systems.load import load_system
+
+
+@pytest.fixture(scope="module")
+def chignolin():
+    return load_system("chignolin")
+
+
+def _frames(positions, n_replicas, interval=1.0):
+    count = len(positions)
+    per_replica = count // n_replicas
+    return Frames(
+        positions=positions.astype(np.float32),
+        time=np.tile(interval * (1.0 + np.arange(per_replica)), n_replicas),
+        replica=np.repeat(np.arange(n_replicas, dtype=np.int32), per_replica),
+        temperature=np.full(count, 500.0),
+        start=np.zeros(count, np.int32),
+        probe=np.zeros(count, bool),
+    )
+
+
+def _process(decay, n_replicas, length, seed):
+    """Gaussian processes with autocorrelation exp(-t / decay), `(n_replicas * length,)`."""
+    generator, keep = np.random.default_rng(seed), np.exp(-1.0 / decay)
+    values = np.zeros((length, n_replicas))
+    values[0] = generator.normal(size=n_replicas)
+    for step in range(1, length):
+        values[step] = keep * values[step - 1] + np.sqrt(1 - keep**2) * generator.normal(size=n_replicas)
+    return values.T.ravel()
+
+
+def _hairpin(system, slow, fast, seed):
+    """The folded chain, of which the last three beads swing slowly and the first two fast, with noise on all."""
+    native = native_beads(system)
+    moved = native + np.random.default_rng(seed).normal(0, 0.004, (len(slow), 10, 3))
+    moved[:, 7:] += 0.05 * slow[:, None, None] * np.array([1.0, 0.3, -0.2])
+    moved[:, :2] += 0.05 * fast[:, None, None] * np.array([-0.4, 1.0, 0.5])
+    return moved
+
+
+def test_time_scale_of_a_process_is_exact():
+    """Decay 12 frames of 2 ps; the error comes from the 40 replicas."""
+    values = _process(12.0, 40, 2000, 1)
+    frames = _frames(np.zeros((len(values), 2, 3)), 40, interval=2.0)
+    assert lag_steps(frames, 8.0) == 4
+    found = time_scale(values, frames, lag=8.0)
+    assert found.standard_error < 0.6
+    assert abs(found.z(24.0)) < 4
+    noise = np.random.default_rng(0).normal(size=len(values))
+    assert not time_scale(noise, frames, lag=8.0).value > 8.0
+
+
+def test_slowest_coordinate_is_found(chignolin):
+    slow, fast = _process(60.0, 8, 1500, 2), _process(3.0, 8, 1500, 3)
+    frames = _frames(_hairpin(chignolin, slow, fast, 4), 8)
+    coordinates = SlowCoordinates(chignolin, frames, lag=10.0)
+    values = coordinates(frames.positions)
+    assert abs(np.corrcoef(values[:, 0], slow)[0, 1]) > 0.97
+    found = time_scale(values[:, 0], frames, 10.0)
+    assert abs(found.z(60.0)) < 4
+    with pytest.raises(ValueError, match="longer than the lag"):
+        SlowCoordinates(chignolin, frames, lag=2000.0)
+
+
+def test_comparison_with_a_right_and_a_wrong_model(chignolin):
+    """A model from the same process is as far as the halves are from each other; one that stays on one side is not."""
+    reference = _frames(_hairpin(chignolin, _process(20.0, 8, 1500, 5), _process(3.0, 8, 1500, 6), 7), 8)
+    right = _frames(_hairpin(chignolin, _process(20.0, 40, 300, 8), _process(3.0, 40, 300, 9), 10), 40)
+    found = compare_slow(chignolin, reference, right)
+    model, between = found.quantities["JSD in the slow coordinates"]
+    assert model.value < 2.0 * between.value
+    assert model.standard_error > 0
+    folded, truth = found.quantities["folded fraction"]
+    assert abs(folded.z(truth)) < 4
+    assert found.quantities["mean RMSD to the native structure"][0].unit == "nm"
+    assert set(found.surfaces) == set(found.rmsd_surfaces) == {"reference", "CG model"}
+    for surface in (*found.surfaces.values(), *found.rmsd_surfaces.values()):
+        assert surface.probability.sum() == pytest.approx(1.0)
+    stuck = _hairpin(chignolin, 2.0 + 0.3 * _process(20.0, 40, 300, 8), _process(3.0, 40, 300, 9), 10)
+    wrong = compare_slow(chignolin, reference, _frames(stuck, 40)).quantities["JSD in the slow coordinates"][0]
+    assert wrong.value > 5.0 * between.value
+
+
+def test_rmsd_is_that_of_mdtraj(chignolin):
+    native = native_beads(chignolin)
+    generator = np.random.default_rng(0)
+    positions = native + generator.normal(0, 0.1, (50, 10, 3)) + generator.normal(0, 2.0, (50, 1, 3))
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("X", topology.add_chain())
+    for _ in range(10):
+        topology.add_atom("CA", mdtraj.element.carbon, residue)
+    expected = mdtraj.rmsd(mdtraj.Trajectory(positions, topology), mdtraj.Trajectory(native[None], topology))
+    np.testing.assert_allclose(rmsd(positions, native), expected, atol=2e-4)
+    turn = np.linalg.qr(generator.normal(size=(3, 3)))[0]
+    turn *= np.linalg.det(turn)
+    assert rmsd(native[None] @ turn.T + 1.0, native)[0] < 1e-6
+    assert rmsd(-native[None], native)[0] > 0.05  # a mirror image is another structure
+
+
+def _content(system):
+    return system.model_dump(mode="json", exclude_unset=True)
+
+
+def test_native_structures_are_checked(chignolin, tmp_path):
+    assert np.linalg.norm(np.diff(native_beads(chignolin), axis=0), axis=1) == pytest.approx(0.38, abs=0.01)
+    lines = (chignolin.folder / "chignolin_native.pdb").read_text().splitlines()
+    (tmp_path / "short.pdb").write_text("\n".join(lines[:8]) + "\n")
+    native = chignolin.evaluation.native.model_copy(update={"file": tmp_path / "short.pdb"})
+    evaluation = chignolin.evaluation.model_copy(update={"native": native})
+    with pytest.raises(SystemSpecError, match="bead 8:CA sits on 8:CA"):
+        native_beads(chignolin.model_copy(update={"evaluation": evaluation}))
+    (tmp_path / "short.pdb").write_text("ATOM  nonsense\n")
+    with pytest.raises(SystemSpecError, match="cannot be read as a PDB file"):
+        native_beads(chignolin.model_copy(update={"evaluation": evaluation}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slow_coordinates": {"lag": 0.3}}, "not a multiple of cg_simulation.frame_interval"),
+        ({"slow_coordinates": None}, "native needs slow_coordinates"),
+        ({"native": {"file": "nowhere.pdb"}}, "no file"),
+    ],
+)
+def test_settings_are_checked(chignolin, change, message):
+    content = _content(chignolin)
+    content["evaluation"] |= change
+    with pytest.raises((ValueError, SystemSpecError), match=message):
+        type(chignolin).model_validate(content | {"folder": chignolin.folder})
+
+
+def test_an_evaluation_without_them_hashes_as_before():
+    evaluation = load_system("capped_alanine_implicit").evaluation.model_dump(mode="json")
+    assert not {"slow_coordinates", "native"} & set(evaluation)
