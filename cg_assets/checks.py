@@ -217,12 +217,13 @@ def judge_prior(fit: PriorFit, simulated: PriorSimulation) -> list[dg.AssetCheck
 
     bonds = [float(value) for term, value in zip(fit.terms, simulated.divergence, strict=True) if term.kind == "bonds"]
     passed = simulated.stable_replicas == simulated.replicas and all(value <= MAX_BOND_DIVERGENCE for value in bonds)
-    facts = {
+    facts: dict[str, Any] = {
         "stable_replicas": simulated.stable_replicas,
         "replicas": simulated.replicas,
-        "largest_bond_divergence": max(bonds, default=0.0),
         "limit": MAX_BOND_DIVERGENCE,
     }
+    if simulated.stable_replicas and bonds:
+        facts["largest_bond_divergence"] = max(bonds)
     return [_result("prior_alone", passed, facts)]
 
 
