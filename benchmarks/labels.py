@@ -3,6 +3,11 @@
 All take the same velocity field, the same fourth-order steps and the same perturbed configurations, and must give the
 same labels. The peers differ in how they get the divergence: from the closed form of the field, or by one reverse sweep
 for each coordinate, as the code published with arXiv 2506.19628 does for any network.
+
+Where zuko is installed, a conditional coupling flow of it draws configurations and differentiates its log density. That
+is another density, neither equivariant nor trained here: its row is for the speed alone.
+
+Times are CPU times of one thread. `python benchmarks/labels.py FILE.png` also draws labels per second over beads.
 """
 
 from __future__ import annotations
@@ -11,7 +16,9 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import importlib.util
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -75,6 +82,30 @@ def by_sweeps(flow: Any, at: float, place: Tensor) -> Tensor:
     return total
 
 
+class ByCoupling:
+    """Labels of a conditional coupling flow: R' drawn from q(R'|R), and the gradient of log q."""
+
+    def __init__(self) -> None:
+        """Flows are made when their number of beads is known."""
+        self.flows: dict[int, Any] = {}
+
+    def __call__(self, flow: Any, clean: Tensor, noise: Tensor) -> Tensor:
+        """Labels of the shape of the configurations; the velocity field is not used."""
+        import zuko
+
+        condition = clean.flatten(1)
+        size = condition.shape[1]
+        if size not in self.flows:
+            coupling = zuko.flows.NICE(size, context=size, transforms=6, hidden_features=(HIDDEN, HIDDEN))
+            self.flows[size] = coupling.requires_grad_(False)
+        density = self.flows[size](condition)
+        with torch.no_grad():
+            place = density.sample()
+        place.requires_grad_(True)
+        (label,) = torch.autograd.grad(density.log_prob(place).sum(), place)
+        return label.reshape(clean.shape)
+
+
 METHODS: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "cg_assets: adjoint equation": by_adjoint,
     "through the inverse, divergence in closed form": through_inverse(in_closed_form),
@@ -82,10 +113,33 @@ METHODS: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
 }
 
 
+COUPLING = "zuko: conditional coupling flow (another density)"
+
+
+def draw(rates: dict[str, dict[int, float]], path: str) -> None:
+    """Labels per second of each method over the number of beads."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.5, 4.2), layout="constrained")
+    for name, line in rates.items():
+        axes.plot(list(line), list(line.values()), marker="o", label=name)
+    axes.set(xlabel="beads", ylabel="labels per CPU second", xscale="log", yscale="log")
+    axes.set_xticks(list(FRAMES), [str(beads) for beads in FRAMES], minor=False)
+    axes.minorticks_off()
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the table, and draw it where a file is named."""
     torch.set_num_threads(1)
-    print("| beads | method | labels/s | ours / theirs | largest difference from ours |")
+    if importlib.util.find_spec("zuko") is not None:
+        METHODS[COUPLING] = ByCoupling()
+    curves: dict[str, dict[int, float]] = {}
+    print("| beads | method | labels per CPU second | ours / theirs | largest difference from ours |")
     print("|---|---|---|---|---|")
     for beads, frames in FRAMES.items():
         generator = torch.Generator().manual_seed(0)
@@ -101,18 +155,23 @@ def main() -> None:
             for name, method in METHODS.items():
                 if repeat > 1 and name.endswith("sweeps") and beads > 20:
                     continue  # minutes
-                started = time.perf_counter()
+                started = time.process_time()
                 labels[name] = method(flow, clean, noise)
                 if repeat:
-                    seconds[name].append(time.perf_counter() - started)
+                    seconds[name].append(time.process_time() - started)
         ours = next(iter(METHODS))
         for name, times in seconds.items():
             rates = sorted(frames / item for item in times)
             middle = statistics.median(rates)
             ratio = statistics.median(times) / statistics.median(seconds[ours])
-            difference = float((labels[name] - labels[ours]).norm() / labels[ours].norm())
+            difference = f"{float((labels[name] - labels[ours]).norm() / labels[ours].norm()):.1e}"
+            if name == COUPLING:
+                difference = "another density"
+            curves.setdefault(name, {})[beads] = middle
             spread = f"{middle:.0f} ({rates[0]:.0f}-{rates[-1]:.0f})" if len(rates) > 1 else f"{middle:.2f}"
-            print(f"| {beads} | {name} | {spread} | {ratio:.2f} | {difference:.1e} |", flush=True)
+            print(f"| {beads} | {name} | {spread} | {ratio:.2f} | {difference} |", flush=True)
+    if len(sys.argv) > 1:
+        draw(curves, sys.argv[1])
 
 
 if __name__ == "__main__":
