@@ -1,47 +1,78 @@
-"""A chain of alpha carbons as assets: replica exchange, data as reference, prior, tempered beads, slow coordinates."""
+"""A chain of alpha carbons as assets: data as reference, prior, tempered beads, slow coordinates."""
 
 import dagster as dg
 import numpy as np
 import pytest
+import torch
 from test_pipeline import materialize, metadata_of, verdicts_of
+from test_priors import THERMAL_ENERGY, chains  # noqa: F401
 
+from cg_assets.analysis.collective_variables import collective_variables
+from cg_assets.analysis.estimates import Estimate
+from cg_assets.analysis.labels import LabelNoise
 from cg_assets.errors import SystemSpecError
+from cg_assets.frames import Frames
+from cg_assets.mapping.maps import build_map
+from cg_assets.potentials.networks import ChainPrior
 from cg_assets.resources.tracking import ModelTracking
+from cg_assets.simulation.prior import PriorAlone
+from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
+from cg_assets.training.setup import fitted_prior
 
 CHAIN = """
 extends: chignolin
 name: small_chain
-title: Six glycines
-temperature: 500.0
-model: {sequence: [GLY, GLY, GLY, GLY, GLY, GLY]}
+title: Five glycines
+temperature: 300.0
+model: {sequence: [GLY, GLY, GLY, GLY, GLY]}
 collective_variables:
-  end_to_end: {type: distance, atoms: ["1:CA", "6:CA"], range: [0.2, 2.2]}
-  turn: {type: distance, atoms: ["1:CA", "5:CA"], range: [0.2, 1.8]}
+  end_to_end: {type: distance, atoms: ["1:CA", "5:CA"], range: [0.2, 1.8]}
+  turn: {type: distance, atoms: ["1:CA", "4:CA"], range: [0.2, 1.4]}
 sampling:
-  unbiased: {burn_in: 4, duration: 40, frame_interval: 0.2, tempering: {temperatures: [500, 600], pace: 1}}
-kernels:
-  noise: {type: noise, noise: 0.005, labels: clean}
-  flow: {type: flow, noise: 0.007, labels: clean, hidden: 16}
+  unbiased: {tempering: {temperatures: [300, 360], pace: 2}}
 network: {features: 8, interactions: 1}
-training: {epochs: 2, batch_size: 64}
+training: {epochs: 2, batch_size: 200}
 cg_simulation:
   replicas: 16
-  burn_in: 1
-  duration: 6
+  burn_in: 0
+  duration: 2
   frame_interval: 0.2
-  tempering: {temperatures: [500, 700], pace: 0.2}
+  tempering: {temperatures: [300, 400], pace: 0.1}
 evaluation:
   slow_coordinates: {lag: 0.4, bins: 10}
   native: null
 """
-STAGES = ["trajectories", "mapped_forces", "reference", "prior_atomistic", "potential_atomistic"]
-STAGES += ["cg_simulation_atomistic", "evaluation_atomistic"]
+STAGES = ["reference", "prior_atomistic", "potential_atomistic", "cg_simulation_atomistic", "evaluation_atomistic"]
+NOISE = 300.0
+"""Standard deviation of the labels about the forces of the prior [kJ/mol/nm]."""
+
+
+def _write_labels(system, store, positions):
+    """A batch of labels of two ladders, as `mapped_forces` writes it: forces of a prior, with noise."""
+    count, generator = len(positions), np.random.default_rng(0)
+    alone = PriorAlone(ChainPrior(fitted_prior(system, positions).config()), THERMAL_ENERGY)
+    forces = alone.energy_and_forces(torch.as_tensor(positions).float())[1].numpy()
+    variables = collective_variables(system, build_map(system), positions)
+    frames = Frames(
+        positions=positions.astype(np.float32),
+        time=np.tile(0.2 * (1.0 + np.arange(count // 2)), 2),
+        replica=np.repeat(np.arange(2, dtype=np.int32), count // 2),
+        temperature=np.full(count, 300.0),
+        start=np.zeros(count, np.int32),
+        probe=np.zeros(count, bool),
+        forces=(forces + generator.normal(0, NOISE, forces.shape)).astype(np.float32),
+        collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
+    )
+    floor = Estimate(NOISE**2, 0.01 * NOISE**2, "(kJ/mol/nm)²")
+    extra = {"bias": None, "noise_floor": LabelNoise(floor, "as they were made").to_json()}
+    metadata = FileMetadata(system=system.name, stage="mapped_forces", units="molar", extra=extra)
+    store.write_frames(frames, metadata, "0000")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, chains):  # noqa: F811
     home = tmp_path_factory.mktemp("chain") / "home"
     (home / "systems").mkdir(parents=True)
     (home / "systems" / "small_chain.yaml").write_text(CHAIN)
@@ -49,9 +80,9 @@ def made(tmp_path_factory):
         patch.setenv("CG_ASSETS_HOME", str(home))
         patch.setenv("CG_DEVICE", "cpu")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        system = load_system("small_chain")
-        result = materialize(system, home, dg.DagsterInstance.ephemeral(), stages=STAGES)
-        yield system, ParquetStore(home), result
+        system, store = load_system("small_chain"), ParquetStore(home)
+        _write_labels(system, store, chains[:2000])
+        yield system, store, materialize(system, home, dg.DagsterInstance.ephemeral(), stages=STAGES)
 
 
 def test_the_prior_is_checked_and_shipped(made):
@@ -63,7 +94,7 @@ def test_the_prior_is_checked_and_shipped(made):
     assert "16 of 16 replicas stable" in str(metadata["prior_alone"].value)
     fitted = store.describe(system.name, "prior_atomistic").metadata
     assert set(fitted.upstream_data_versions) == {"small_chain/mapped_forces/0000"}
-    assert [len(fitted.extra["prior"][kind]) for kind in ("bonds", "angles", "dihedrals", "repulsion")] == [5, 4, 3, 3]
+    assert [len(fitted.extra["prior"][kind]) for kind in ("bonds", "angles", "dihedrals", "repulsion")] == [4, 3, 2, 1]
     trained = store.describe(system.name, "potential_atomistic").metadata
     assert set(trained.upstream_data_versions) == {"small_chain/mapped_forces/0000", "small_chain/prior_atomistic"}
     facts = trained.extra
@@ -74,7 +105,6 @@ def test_the_prior_is_checked_and_shipped(made):
 
 def test_the_registered_model_holds_the_prior(made):
     import mlflow
-    import torch
 
     system, store, _ = made
     tracking = ModelTracking(None, store.home)
@@ -118,7 +148,7 @@ def test_models_of_a_kernel_are_compared_with_what_was_sampled():
     ("old", "new", "message"),
     [
         ("network: {", "network: {prior: {terms: []}, ", "must name at least one term"),
-        ("temperatures: [500, 700]", "temperatures: [510, 700]", "it must begin with the temperature of the system"),
+        ("temperatures: [300, 400]", "temperatures: [310, 400]", "it must begin with the temperature of the system"),
         ("replicas: 16", "replicas: 2", "give at least 2"),
     ],
 )

@@ -1,5 +1,7 @@
 """Slow coordinates, time scales and deviations from a structure, against exact answers and MDTraj."""
 
+import math
+
 import mdtraj
 import numpy as np
 import pytest
@@ -58,6 +60,7 @@ def test_time_scale_of_a_process_is_exact():
     assert abs(found.z(24.0)) < 4
     noise = np.random.default_rng(0).normal(size=len(values))
     assert not time_scale(noise, frames, lag=8.0).value > 8.0
+    assert math.isnan(time_scale(values[:8], frames.select(np.arange(8)), lag=40.0).value)
 
 
 def test_slowest_coordinate_is_found(chignolin):
@@ -128,6 +131,7 @@ def test_native_structures_are_checked(chignolin, tmp_path):
     ("change", "message"),
     [
         ({"slow_coordinates": {"lag": 0.3}}, "not a multiple of cg_simulation.frame_interval"),
+        ({"slow_coordinates": {"lag": 400}}, "is not shorter than cg_simulation.duration 250"),
         ({"slow_coordinates": None}, "native needs slow_coordinates"),
         ({"native": {"file": "nowhere.pdb"}}, "no file"),
     ],

@@ -107,7 +107,7 @@ def _by_replica(frames: Frames) -> list[NDArray[np.int64]]:
 def time_scale(values: ArrayLike, frames: Frames, lag: float) -> Estimate:
     """Implied time scale -lag / ln C(lag) [ps] of a coordinate with normalised autocorrelation C.
 
-    Infinite or nan where the correlation is not between 0 and 1. Under replica exchange it is that of the exchange.
+    It is nan where the correlation is not between 0 and 1, or no replica is longer than the lag. Under replica exchange it is that of the exchange.
 
     Args:
         values: `(n_frames,)`.
@@ -124,6 +124,8 @@ def time_scale(values: ArrayLike, frames: Frames, lag: float) -> Estimate:
 
     def statistic(total: FloatArray) -> float:
         product, first, second, square, other, count = total
+        if not count:
+            return float("nan")
         mean = (first + second) / (2.0 * count)
         variance = (square + other) / (2.0 * count) - mean**2
         correlation = (product / count - mean**2) / variance

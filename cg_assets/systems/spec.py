@@ -1004,15 +1004,19 @@ class SystemSpec(Strict):
         if settings is None:
             return
         intervals = {"cg_simulation.frame_interval": self.cg_simulation.frame_interval}
+        durations = {"cg_simulation.duration": self.cg_simulation.duration}
         if self.imported is not None:
             intervals["imported.frame_interval"] = self.imported.frame_interval * self.imported.stride
         elif self.sampling.unbiased is not None:
             intervals["sampling.unbiased.frame_interval"] = self.sampling.unbiased.frame_interval
+            durations["sampling.unbiased.duration"] = self.sampling.unbiased.duration
+        where = f"evaluation.slow_coordinates.lag {settings.lag}"
         for name, interval in intervals.items():
             if not _is_multiple(settings.lag, interval):
-                raise ValueError(
-                    f"evaluation.slow_coordinates.lag {settings.lag} is not a multiple of {name} {interval}"
-                )
+                raise ValueError(f"{where} is not a multiple of {name} {interval}")
+        for name, duration in durations.items():
+            if duration <= settings.lag:
+                raise ValueError(f"{where} is not shorter than {name} {duration}; lower it")
 
     def _check_kernel(self, name: str, kernel: NoiseKernel | FlowKernel) -> None:
         where, taken = f"kernels.{name}", {*self.sampling.by_labels(), *self.sampling.by_mean_force_labels()}
