@@ -107,7 +107,8 @@ def _by_replica(frames: Frames) -> list[NDArray[np.int64]]:
 def time_scale(values: ArrayLike, frames: Frames, lag: float) -> Estimate:
     """Implied time scale -lag / ln C(lag) [ps] of a coordinate with normalised autocorrelation C.
 
-    It is nan where the correlation is not between 0 and 1, or no replica is longer than the lag. Under replica exchange it is that of the exchange.
+    It is nan where the correlation is not between 0 and 1, or no replica is longer than the lag. Under replica exchange
+    it is that of the exchange.
 
     Args:
         values: `(n_frames,)`.
