@@ -16,7 +16,7 @@ from cg_assets.mapping.maps import build_map
 from cg_assets.potentials.networks import ChainPrior
 from cg_assets.resources.tracking import ModelTracking
 from cg_assets.simulation.prior import PriorAlone
-from cg_assets.storage.schemas import FileMetadata
+from cg_assets.storage.schemas import FileMetadata, variable_units
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 from cg_assets.training.setup import fitted_prior
@@ -67,7 +67,8 @@ def _write_labels(system, store, positions):
     )
     floor = Estimate(NOISE**2, 0.01 * NOISE**2, "(kJ/mol/nm)²")
     extra = {"bias": None, "noise_floor": LabelNoise(floor, "as they were made").to_json()}
-    metadata = FileMetadata(system=system.name, stage="mapped_forces", units="molar", extra=extra)
+    units = variable_units(system)
+    metadata = FileMetadata(system=system.name, stage="mapped_forces", units="molar", variable_units=units, extra=extra)
     store.write_frames(frames, metadata, "0000")
 
 
