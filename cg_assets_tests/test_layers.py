@@ -15,6 +15,7 @@ SCIENCE = (
     "sampling",
     "mapping",
     "kernels",
+    "thermal",
     "potentials",
     "training",
     "simulation",

@@ -1,0 +1,1 @@
+"""Thermal response forces: how the mean force of the beads changes with temperature (arXiv 2602.23198)."""
