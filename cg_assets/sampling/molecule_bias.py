@@ -73,7 +73,7 @@ class AtomVariables:
             left, right = np.cross(first, second), np.cross(second, third)
             length = np.sqrt((second**2).sum(axis=-1))
             values.append(np.arctan2(length * (first * right).sum(axis=-1), (left * right).sum(axis=-1)))
-        return np.stack(values, axis=-1)
+        return np.stack(values, axis=-1) if values else np.zeros((*positions.shape[:-2], 0))
 
     def difference(self, name: str, value: float, target: float) -> float:
         """Signed difference from a target, to the nearest image of an angle."""
