@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import dagster as dg
 
-from cg_assets.systems import SystemSpec
+from cg_assets.systems import System
 
 FIRST_BATCH = "0000"
 
@@ -30,7 +31,7 @@ def job_name(system: str) -> str:
     return f"{system}_job"
 
 
-def build_jobs(systems: dict[str, SystemSpec]) -> list[dg.UnresolvedAssetJobDefinition]:
+def build_jobs(systems: Mapping[str, System]) -> list[dg.UnresolvedAssetJobDefinition]:
     """One job per system, which materialises its whole graph for one batch."""
     return [
         dg.define_asset_job(
@@ -47,7 +48,7 @@ def active_runs(instance: dg.DagsterInstance, system: str) -> list[str]:
     return [run.run_id for run in instance.get_runs(dg.RunsFilter(job_name=job_name(system), statuses=ACTIVE))]
 
 
-def freshness_of(system: SystemSpec) -> dg.FreshnessPolicy:
+def freshness_of(system: System) -> dg.FreshnessPolicy:
     """When the pages show data as stale: the newest batch is older than the system allows."""
     age = timedelta(days=system.refresh.max_age)
     return dg.FreshnessPolicy.time_window(fail_window=age, warn_window=age / 2)
@@ -62,12 +63,12 @@ def when_data_changed() -> dg.AutomationCondition:
     return changed.since(handled) & ~waiting
 
 
-def build_schedules(systems: dict[str, SystemSpec]) -> list[dg.ScheduleDefinition]:
+def build_schedules(systems: Mapping[str, System]) -> list[dg.ScheduleDefinition]:
     """One schedule per system, off until it is switched on, that does what `cg-assets refresh` does."""
     return [_schedule(system) for system in systems.values()]
 
 
-def _schedule(system: SystemSpec) -> dg.ScheduleDefinition:
+def _schedule(system: System) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"{system.name}_refresh",
         cron_schedule=system.refresh.schedule,
@@ -99,7 +100,7 @@ def _schedule(system: SystemSpec) -> dg.ScheduleDefinition:
     return refresh
 
 
-def build_sensors(systems: dict[str, SystemSpec]) -> list[dg.AutomationConditionSensorDefinition]:
+def build_sensors(systems: Mapping[str, System]) -> list[dg.AutomationConditionSensorDefinition]:
     """One sensor per system, off until it is switched on: what depends on changed data is made, whatever changed it."""
     return [
         dg.AutomationConditionSensorDefinition(
@@ -113,7 +114,7 @@ def build_sensors(systems: dict[str, SystemSpec]) -> list[dg.AutomationCondition
     ]
 
 
-def register_first_batches(instance: dg.DagsterInstance, systems: dict[str, SystemSpec]) -> None:
+def register_first_batches(instance: dg.DagsterInstance, systems: Mapping[str, System]) -> None:
     """Give every system its first batch, so that a newcomer's click on "materialise" has one to work on."""
     for name in systems:
         partitions = batches_of(name).name

@@ -14,6 +14,7 @@ import dagster as dg
 import numpy as np
 
 from cg_assets.systems.spec import FlowKernel, LinearMapping, NoiseKernel, SamplingPlan, SystemSpec
+from cg_assets.systems.thermal_spec import ThermalSystem
 from cg_assets.units import unit
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from cg_assets.simulation.prior import PriorSimulation
     from cg_assets.simulation.run import CGSimulationResult
     from cg_assets.training.priors import PriorFit
+    from cg_assets.thermal.differences import DifferenceTest
+    from cg_assets.thermal.frame_checks import FrameCheck
+    from cg_assets.thermal.targets import ThermalTargets
     from cg_assets.training.training_run import TrainingResult
 
 TEMPERATURE_Z = 5.0
@@ -35,6 +39,10 @@ MAX_STEIN_Z = 4.5
 """Largest of 60 standard normal numbers that passes: right labels are above it once in 2,500 batches."""
 MAX_LOCAL_DIVERGENCE = 0.02
 """Largest Jensen-Shannon divergence of bonds and 1-3 distances that passes."""
+MAX_DRIFT = 1e-5
+"""Largest drift of a fixed bead in a nanosecond [nm]."""
+SLOPE_TOLERANCE = 0.05
+"""Part by which labels may differ from finite differences, which curve between the rungs of a ladder."""
 
 
 def _spec(key: dg.AssetKey, name: str, description: str, blocking: bool = True) -> dg.AssetCheckSpec:
@@ -163,6 +171,132 @@ def judge_forces(
                 "method": noise.method,
             },
         ),
+    ]
+
+
+# --------------------------------------------------------------------------------------- water
+
+
+def water_trajectory_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Checks of the `trajectories` of water."""
+    return [
+        _spec(key, "schema", "The file can be read back and holds as many frames as the plan asks for."),
+        _spec(key, "finite", "Every position, force and energy is a finite number."),
+        _spec(key, "kinetic_temperature", "The kinetic temperatures are those of the plan, within their errors."),
+    ]
+
+
+def judge_water_trajectories(
+    system: ThermalSystem, frames: Frames, kinetic: list[Estimate]
+) -> list[dg.AssetCheckResult]:
+    """Verdicts of the checks of one batch."""
+    plan = system.sampling.reference
+    expected = plan.replicas * plan.frames_per_replica
+    misses = [
+        abs(item.value - target) - TEMPERATURE_Z * item.standard_error - 0.01 * target
+        for item, target in zip(kinetic, plan.temperatures, strict=True)
+    ]
+    measured = {f"{target:g} K": str(item) for item, target in zip(kinetic, plan.temperatures, strict=True)}
+    return [
+        _result("schema", len(frames) == expected, {"frames": len(frames), "planned": expected}),
+        _finite(frames),
+        _result("kinetic_temperature", max(misses) <= 0, measured),
+    ]
+
+
+def conditional_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Checks of `conditional_samples`."""
+    return [
+        _spec(key, "schema", "The file can be read back and holds as many samples as the plan asks for."),
+        _spec(key, "finite", "Every position, force and energy is a finite number."),
+        _spec(key, "rotational_temperature", "Rotations have the temperature of the thermostat within 1 %."),
+        _spec(key, "fixed_beads", "No bead drifts by more than 1e-5 nm in a nanosecond."),
+        _spec(key, "sound_frames", "At least one CG frame passes its checks; those that fail reach no target."),
+        _spec(
+            key,
+            "independent_runs",
+            "Independent runs of every CG frame agree on the mean forces, at every temperature.",
+            blocking=False,
+        ),
+        _spec(
+            key,
+            "heat_capacity",
+            "In every CG frame the variance of the energy is the heat capacity by which its mean grows.",
+            blocking=False,
+        ),
+        _spec(key, "labels_and_differences", "Covariance labels are the differences of mean forces of other runs."),
+    ]
+
+
+def judge_conditional(
+    system: ThermalSystem,
+    frames: Frames,
+    summary: dict[str, Any],
+    found: Mapping[int, FrameCheck],
+    test: DifferenceTest,
+) -> list[dg.AssetCheckResult]:
+    """Verdicts of the checks of one batch of samples at fixed beads."""
+    from cg_assets.thermal.frame_checks import MAX_HEAT_Z
+
+    plan, limit = system.sampling.conditional, system.targets.max_disagreement
+    expected = plan.frames * plan.runs * len(plan.temperatures) * round(plan.duration / plan.interval)
+    ratio, slope = summary["rotational_temperature_ratio"], test.slope
+    drift_limit = MAX_DRIFT * max(1.0, (plan.relaxation + plan.duration) / 1000.0)
+    faults = {number: check.fault(limit) for number, check in found.items()}
+    disagreement = np.stack([check.disagreement for check in found.values()])
+    heat = float(max(check.heat_z.max() for check in found.values()))
+    by_temperature = np.sqrt((disagreement**2).mean(axis=0))
+    return [
+        _result("schema", len(frames) == expected, {"samples": len(frames), "planned": expected}),
+        _finite(frames),
+        _result(
+            "rotational_temperature",
+            abs(ratio.value - 1) <= 0.01 + TEMPERATURE_Z * ratio.standard_error,
+            {"measured_over_target": ratio.value, "standard_error": ratio.standard_error},
+        ),
+        _result(
+            "fixed_beads",
+            summary["largest_drift"] <= drift_limit,
+            {"largest_drift": summary["largest_drift"], "limit": drift_limit, "unit": "nm"},
+        ),
+        _result(
+            "sound_frames",
+            not all(faults.values()),
+            {"frames": len(faults), "sound": sum(not why for why in faults.values())}
+            | {f"frame_{number}": why for number, why in faults.items() if why},
+        ),
+        _result(
+            "independent_runs",
+            bool((disagreement <= limit).all()),
+            {"limit": limit}
+            | {f"{at:g} K": float(value) for at, value in zip(plan.temperatures, by_temperature, strict=True)},
+            warn=True,
+        ),
+        _result("heat_capacity", heat <= MAX_HEAT_Z, {"largest_z": heat, "limit": MAX_HEAT_Z}, warn=True),
+        _result(
+            "labels_and_differences",
+            abs(slope.value - 1) <= SLOPE_TOLERANCE + 4 * slope.standard_error,
+            {"slope": slope.value, "standard_error": slope.standard_error, "tolerance": SLOPE_TOLERANCE},
+        ),
+    ]
+
+
+def target_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Checks of `thermal_response_targets`."""
+    return [
+        _spec(key, "known_errors", "Every target has a standard error above zero."),
+        _spec(key, "concave", "No heat capacity is below zero: the free energy is concave in temperature."),
+    ]
+
+
+def judge_targets(targets: ThermalTargets) -> list[dg.AssetCheckResult]:
+    """Verdicts of the checks of one batch of targets."""
+    errors = {name: values for name, values in targets.columns().items() if name.endswith("_error")}
+    unknown = {name: int((values <= 0).sum()) for name, values in errors.items()}
+    lowest = float(targets.heat_capacity.min())
+    return [
+        _result("known_errors", not any(unknown.values()), {f"{name}_zero": count for name, count in unknown.items()}),
+        _result("concave", lowest >= 0, {"lowest_heat_capacity": lowest, "unit": "kJ/mol/K"}),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -12,11 +13,11 @@ from cg_assets.automation import build_jobs, build_schedules, build_sensors, reg
 from cg_assets.executors import build_executor
 from cg_assets.resources import build_resources
 from cg_assets.resources.console import progress_logger
-from cg_assets.systems import SystemSpec, load_all_systems
+from cg_assets.systems import AnySystem, load_all_systems
 
 
 def build_definitions(
-    systems: dict[str, SystemSpec] | None = None,
+    systems: Mapping[str, AnySystem] | None = None,
     resources: dict[str, Any] | None = None,
     executor: dg.ExecutorDefinition | None = None,
 ) -> dg.Definitions:

@@ -11,7 +11,7 @@ from cg_assets.errors import StorageError
 from cg_assets.resources.home_folder import prepare_home
 from cg_assets.runs import run_system
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import load_all_systems
+from cg_assets.systems import SystemSpec, load_all_systems
 
 DEMO_SYSTEMS = ["muller_brown", "muller_brown_diagonal", "capped_alanine_quick"]
 
@@ -78,9 +78,12 @@ def write_figures(folder: Path, names: list[str]) -> Path:
     figures.mkdir(exist_ok=True)
     systems = load_all_systems()
     for name in names:
+        system = systems[name]
+        if not isinstance(system, SystemSpec):
+            continue
         try:
-            comparison = read_comparison(store, systems[name])
+            comparison = read_comparison(store, system)
         except StorageError:
             continue
-        (figures / f"{name}.png").write_bytes(comparison_figure(systems[name], comparison))
+        (figures / f"{name}.png").write_bytes(comparison_figure(system, comparison))
     return figures

@@ -17,7 +17,7 @@ from cg_assets.assets.stage import failed_batches, sound_batches
 from cg_assets.automation import FIRST_BATCH
 from cg_assets.errors import SamplingError, StorageError
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import SystemSpec
+from cg_assets.systems import AnySystem, SystemSpec
 
 
 class Part(NamedTuple):
@@ -62,7 +62,7 @@ def next_batch_name(known: Iterable[str]) -> str:
 
 
 def plan_refresh(
-    store: ParquetStore, system: SystemSpec, batches: Iterable[str], add: str | None = None
+    store: ParquetStore, system: AnySystem, batches: Iterable[str], add: str | None = None
 ) -> RefreshPlan:
     """Plan a refresh: finish a batch that is not finished, else add one; then everything that follows from it.
 
@@ -84,7 +84,7 @@ def plan_refresh(
         return RefreshPlan(None, graph.runs(planned), _roots(planned))
     name = next_batch_name(known) if add is None else add
     try:
-        if system.imported is not None:
+        if isinstance(system, SystemSpec) and system.imported is not None:
             imported_files(system, name)
     except SamplingError as error:
         if add is not None:
@@ -101,7 +101,7 @@ def _roots(planned: dict[Part, str]) -> dict[Part, str]:
 class _Graph:
     """The stages of a system with the state of their files."""
 
-    def __init__(self, store: ParquetStore, system: SystemSpec) -> None:
+    def __init__(self, store: ParquetStore, system: AnySystem) -> None:
         self.store, self.system = store, system
         assets = {asset.key.path[-1]: asset for asset in build_assets({system.name: system})}
         self.batched = {stage for stage, asset in assets.items() if asset.partitions_def is not None}

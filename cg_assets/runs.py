@@ -32,7 +32,7 @@ from cg_assets.resources.device import count_gpus, device_choice
 from cg_assets.resources.home_folder import prepare_home
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import SystemSpec, home, load_system, seed_of
+from cg_assets.systems import AnySystem, SystemSpec, home, load_system, seed_of
 from cg_assets.systems.preflight import check_system
 from cg_assets.systems.spec import LongRunReference, validate_batch_name
 
@@ -175,7 +175,7 @@ def _execute(
     return result
 
 
-def _selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey]:
+def _selection(system: AnySystem, stages: list[str] | None) -> list[dg.AssetKey]:
     known = sorted(asset.key.path[-1] for asset in build_assets({system.name: system}))
     if unknown := sorted(set(stages or []) - set(known)):
         raise CgAssetsError(f"--select names {', '.join(unknown)}; the stages of {system.name} are {', '.join(known)}")
@@ -248,8 +248,8 @@ def make_reference(name: str, file: Path) -> None:
     from cg_assets.sampling.reference import run_reference, write_reference
 
     system = load_system(name)
-    if not isinstance(system.evaluation.reference, LongRunReference):
-        raise SystemSpecError(f"{name}: evaluation.reference is computed by quadrature; there is nothing to run")
+    if not isinstance(system, SystemSpec) or not isinstance(system.evaluation.reference, LongRunReference):
+        raise SystemSpecError(f"{name}: evaluation.reference is not one of long runs; there is nothing to run")
     folder = prepare_home() / "reference" / name
     with _progress_bar() as report:
         density = run_reference(system, seed_of(name, "reference", FIRST_BATCH), folder, report)
@@ -265,6 +265,8 @@ def find_box(name: str) -> Estimate:
     from cg_assets.sampling.pressure import measure_box
 
     system = load_system(name)
+    if not isinstance(system, SystemSpec):
+        raise SystemSpecError(f"{name}: the box of water follows from model.density; there is nothing to find")
     with _progress_bar() as report:
         return measure_box(system, seed_of(system.name, "box", FIRST_BATCH), report)
 

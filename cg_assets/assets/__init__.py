@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from cg_assets.assets.comparison import build_comparison
@@ -16,15 +18,19 @@ from cg_assets.assets.potentials import build_potential
 from cg_assets.assets.priors import build_prior
 from cg_assets.assets.samples import build_samples
 from cg_assets.assets.simulations import build_cg_simulation
+from cg_assets.assets.water import build_conditional_samples, build_targets, build_water_trajectories
 from cg_assets.automation import when_data_changed
-from cg_assets.systems import SystemSpec
+from cg_assets.systems import AnySystem, ThermalSystem
 from cg_assets.systems.spec import AdaptiveBias, FlowKernel
 
 
-def build_assets(systems: dict[str, SystemSpec]) -> list[dg.AssetsDefinition]:
+def build_assets(systems: Mapping[str, AnySystem]) -> list[dg.AssetsDefinition]:
     """The graph of every system, as its specification asks for."""
-    assets = []
+    assets: list[dg.AssetsDefinition] = []
     for system in systems.values():
+        if isinstance(system, ThermalSystem):
+            assets += [build_water_trajectories(system), build_conditional_samples(system), build_targets(system)]
+            continue
         for labels in system.sampling.by_labels():
             assets += [build_samples(system, labels), build_forces(system, labels)]
             if isinstance(system.plan_of(labels).bias, AdaptiveBias):

@@ -11,7 +11,7 @@ import dagster as dg
 
 from cg_assets.errors import StorageError
 from cg_assets.storage.schemas import FileMetadata, variable_units
-from cg_assets.systems import SystemSpec
+from cg_assets.systems import System
 
 if TYPE_CHECKING:
     from cg_assets.frames import Frames
@@ -21,7 +21,7 @@ _FAILED = "failed_checks"
 """Key of a file's metadata: the names of its checks that failed."""
 
 
-def asset_key(system: SystemSpec, stage: str) -> dg.AssetKey:
+def asset_key(system: System, stage: str) -> dg.AssetKey:
     """The key `[system, stage]`."""
     return dg.AssetKey([system.name, stage])
 
@@ -33,7 +33,7 @@ def snapshot_stage(stage: str) -> str:
 
 def provenance(
     context: dg.AssetExecutionContext,
-    system: SystemSpec,
+    system: System,
     stage: str,
     code_version: str,
     upstream: dict[str, str] | None = None,
@@ -72,13 +72,13 @@ def failed_checks(metadata: FileMetadata) -> list[str]:
     return list(metadata.extra.get(_FAILED, []))
 
 
-def failed_batches(store: ParquetStore, system: SystemSpec, stage: str, batches: list[str]) -> dict[str, list[str]]:
+def failed_batches(store: ParquetStore, system: System, stage: str, batches: list[str]) -> dict[str, list[str]]:
     """Those of some batches of which checks failed, and which."""
     found = {batch: failed_checks(store.describe(system.name, stage, batch).metadata) for batch in batches}
     return {batch: checks for batch, checks in found.items() if checks}
 
 
-def sound_batches(store: ParquetStore, system: SystemSpec, stage: str, batches: list[str] | None = None) -> list[str]:
+def sound_batches(store: ParquetStore, system: System, stage: str, batches: list[str] | None = None) -> list[str]:
     """Those of some batches (None: all) whose checks passed.
 
     Raises:
@@ -94,7 +94,7 @@ def sound_batches(store: ParquetStore, system: SystemSpec, stage: str, batches: 
 
 
 def with_file(
-    metadata: dict[str, Any], store: ParquetStore, system: SystemSpec, stage: str, batch: str | None = None
+    metadata: dict[str, Any], store: ParquetStore, system: System, stage: str, batch: str | None = None
 ) -> dict[str, Any]:
     """Asset metadata, followed by rows, place, columns with units and content hash of the finished file."""
     info = store.describe(system.name, stage, batch)
@@ -126,7 +126,7 @@ def table(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def record_in_catalogue(store: ParquetStore, system: SystemSpec, stage: str, batch: str | None = None) -> None:
+def record_in_catalogue(store: ParquetStore, system: System, stage: str, batch: str | None = None) -> None:
     """Make a finished file visible in the DuckDB catalogue."""
     from cg_assets.storage.catalogue import record
 

@@ -23,6 +23,8 @@ from cg_assets.units import BOLTZMANN
 Arrays = dict[str, NDArray]
 Heat = tuple[float, float]
 """Temperature of a replica's thermostat [K], and a factor for its velocities before it goes on."""
+_HELD = 1.0e9
+"""Mass from which an atom is there to hold others, and its kinetic energy is not counted [amu]."""
 _HOT = 1.0e4
 """Kinetic temperature above which a simulation counts as blown up [K]."""
 
@@ -82,6 +84,7 @@ class MoleculeEngine:
         masses = np.array([system.getParticleMass(index)._value for index in range(system.getNumParticles())])
         self._masses = masses
         self._massive = masses > 0
+        self._moving_masses = np.where(masses < _HELD, masses, 0.0)
         self._rigid = system.getNumConstraints() > 0
         self._stored = np.array(settings.stored)
         self._weights = masses[self._stored] / masses[self._stored].sum()
@@ -200,7 +203,7 @@ class MoleculeEngine:
         return positions - (centre if box is None else box * np.floor(centre / box))
 
     def _kinetic_energy(self, state: Any) -> float:
-        """Kinetic energy [kJ/mol] of the motion that the constraints allow.
+        """Kinetic energy [kJ/mol] of the motion that the constraints allow, without atoms that are held by their mass.
 
         After a step half of the noise along rigid bonds is still in OpenMM's velocities; it never moves an atom, but
         the kinetic energy of the state counts it: (1 - exp(-2 friction timestep))/4 of kT/2 for each constraint, 2 %
@@ -212,7 +215,7 @@ class MoleculeEngine:
         self._context.applyVelocityConstraints(1e-8)
         allowed = _array(self._context.getState(velocities=True).getVelocities(asNumpy=True))
         self._context.setVelocities(velocities)
-        return float(0.5 * (self._masses[:, None] * allowed**2).sum())
+        return float(0.5 * (self._moving_masses[:, None] * allowed**2).sum())
 
     def _load(self, replica: int, heat: Sequence[Heat] | None) -> None:
         self._context.loadCheckpoint(self.checkpoints[replica])

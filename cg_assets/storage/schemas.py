@@ -20,7 +20,7 @@ from cg_assets.frames import Frames
 from cg_assets.units import UnitSystem, unit
 
 if TYPE_CHECKING:
-    from cg_assets.systems.spec import SystemSpec
+    from cg_assets.systems.base import System
 
 SCHEMA_VERSION = "1"
 PREFIX = "cg_assets."
@@ -152,13 +152,9 @@ def _to_json(name: str, value: Any) -> str:
         raise StorageError(f"metadata: {name} cannot be stored as JSON: {error}") from error
 
 
-def variable_units(system: SystemSpec) -> dict[str, str]:
-    """Unit of each collective variable of a system: torsions are angles, all others lengths."""
-    kinds = {name: variable.type for name, variable in system.collective_variables.items()}
-    return {
-        name: unit("angle" if kinds.get(name) == "torsion" else "length", system.units)
-        for name in system.variable_names
-    }
+def variable_units(system: System) -> dict[str, str]:
+    """Unit of each collective variable of a system."""
+    return {name: unit(quantity, system.units) for name, quantity in system.variable_quantities.items()}
 
 
 def frame_schema(frames: Frames, metadata: FileMetadata) -> pa.Schema:

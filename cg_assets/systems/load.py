@@ -10,7 +10,11 @@ import yaml
 from pydantic import ValidationError
 
 from cg_assets.errors import SystemSpecError
+from cg_assets.systems.base import System
 from cg_assets.systems.spec import SystemSpec
+from cg_assets.systems.thermal_spec import ThermalSystem
+
+AnySystem = SystemSpec | ThermalSystem
 
 SHIPPED = Path(__file__).parent
 
@@ -41,7 +45,7 @@ def system_files() -> dict[str, Path]:
     return files
 
 
-def load_system(name: str | Path) -> SystemSpec:
+def load_system(name: str | Path) -> AnySystem:
     """Read and validate a system by name or by the path of its YAML file.
 
     Raises:
@@ -58,14 +62,20 @@ def load_system(name: str | Path) -> SystemSpec:
     if content.get("name") != path.stem:
         raise SystemSpecError(f"{path}: name is {content.get('name')!r}; it must be the file's name, {path.stem!r}")
     try:
-        return SystemSpec.model_validate(content | {"folder": path.parent.absolute()})
+        return _kind_of(content).model_validate(content | {"folder": path.parent.absolute()})
     except ValidationError as error:
         raise SystemSpecError(_explain(path, error)) from None
 
 
-def load_all_systems() -> dict[str, SystemSpec]:
+def load_all_systems() -> dict[str, AnySystem]:
     """Every system by name."""
     return {name: load_system(path) for name, path in system_files().items()}
+
+
+def _kind_of(content: dict[str, Any]) -> type[SystemSpec] | type[ThermalSystem]:
+    """Water is specified at many temperatures, everything else at one."""
+    model = content.get("model")
+    return ThermalSystem if isinstance(model, dict) and model.get("type") == "water" else SystemSpec
 
 
 def _read(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
@@ -122,6 +132,6 @@ def _explain(path: Path, error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def specification_text(system: SystemSpec) -> str:
+def specification_text(system: System) -> str:
     """The whole specification as YAML, with everything that it took from defaults and from `extends`."""
     return yaml.safe_dump(system.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from cg_assets.systems.spec import BeadMapping, LongRunReference, Molecule, SystemSpec
+from cg_assets.systems.load import AnySystem
+from cg_assets.systems.spec import BeadMapping, LongRunReference, Molecule
+from cg_assets.systems.thermal_spec import ThermalSystem
 
 
-def check_system(system: SystemSpec) -> None:
+def check_system(system: AnySystem) -> None:
     """Build the molecule, its map and a force map that needs no frames; look at imported files and the reference.
 
     Raises:
@@ -14,6 +16,9 @@ def check_system(system: SystemSpec) -> None:
         SamplingError: an imported file is missing or does not fit the molecule.
         StorageError: the reference cannot be read, or belongs to another model or plan.
     """
+    if isinstance(system, ThermalSystem):
+        system.water.frozen_system()
+        return
     if isinstance(system.model, Molecule):
         from cg_assets.systems.builders import build_molecule
 

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -26,6 +23,7 @@ from pydantic import (
 )
 
 from cg_assets.errors import ExpressionError
+from cg_assets.systems.base import Name, Strict, System, is_multiple
 from cg_assets.systems.expressions import parse_expression
 from cg_assets.units import UnitSystem, thermal_energy
 
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _Numbers = TypeVar("_Numbers", int, "NDArray[np.int64]")
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 AtomName = Annotated[str, Field(pattern=r"^[0-9]+:[A-Za-z0-9'*]+$")]
 """An atom as `residue number:atom name`, residues counted from 1."""
 
@@ -49,12 +46,6 @@ def _parsed(text: str) -> str:
 
 Formula = Annotated[str, AfterValidator(_parsed)]
 """A formula that has been parsed (never evaluated as Python)."""
-
-
-class Strict(BaseModel):
-    """Refuses unknown fields and cannot be changed after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # --------------------------------------------------------------------------------------- atomistic models
@@ -92,7 +83,7 @@ class Molecule(Strict):
     """Residues of a peptide, capped as [ACE, ALA, NME] or with free ends as [TYR, ASP, GLY]; built extended."""
     pdb: Path | None = None
     """A PDB file relative to the folder of the YAML file, with all hydrogens where there is a force field."""
-    force_fields: list[str] = []
+    force_fields: list[str] = Field(default_factory=list)
     """Force field files that OpenMM ships, for example amber14-all.xml; none where frames are only imported."""
     implicit_solvent: Literal["OBC2"] | None = None
     constraints: Literal["h_bonds", "none"] = "h_bonds"
@@ -263,10 +254,6 @@ class Probe(Strict):
     starts: list[StartPoint] = Field(min_length=1)
 
 
-def _is_multiple(value: float, part: float) -> bool:
-    return abs(value / part - round(value / part)) <= 1e-6
-
-
 class Tempering(Strict):
     """Replica exchange in temperature: replicas climb a ladder of temperatures and come back over barriers."""
 
@@ -322,7 +309,7 @@ class SamplingPlan(Strict):
             ("duration", self.duration, pace),
             ("burn_in", self.burn_in, pace),
         ):
-            if not _is_multiple(whole, part):
+            if not is_multiple(whole, part):
                 raise ValueError(f"{name} {whole} is not a multiple of {part}: exchanges come between whole stretches")
         return self
 
@@ -330,15 +317,15 @@ class SamplingPlan(Strict):
     def _whole_steps(self) -> SamplingPlan:
         for name in ("duration", "frame_interval", "burn_in"):
             value = getattr(self, name)
-            if not _is_multiple(value, self.timestep):
+            if not is_multiple(value, self.timestep):
                 raise ValueError(f"{name} {value} is not a whole number of timesteps of {self.timestep}")
         if isinstance(self.bias, DepositedBias):
             pace, deposition = self.bias.pace, self.bias.deposition
-            if not _is_multiple(pace, self.timestep):
+            if not is_multiple(pace, self.timestep):
                 raise ValueError(f"bias.pace {pace} is not a whole number of timesteps of {self.timestep}")
-            if not _is_multiple(deposition, pace):
+            if not is_multiple(deposition, pace):
                 raise ValueError(f"bias.deposition {deposition} is not a whole number of paces of {pace}")
-        if not _is_multiple(self.duration, self.frame_interval):
+        if not is_multiple(self.duration, self.frame_interval):
             raise ValueError(f"duration {self.duration} is not a whole number of frame intervals {self.frame_interval}")
         if self.starts == []:
             raise ValueError("starts is empty; name at least one start state")
@@ -463,9 +450,9 @@ class Sampling(Strict):
         plan = plans[mean_force.of]
         for name in ("relaxation", "interval"):
             value = getattr(mean_force, name)
-            if not _is_multiple(value, plan.timestep):
+            if not is_multiple(value, plan.timestep):
                 raise ValueError(f"{where}.{name} {value} is not a whole number of timesteps of {plan.timestep}")
-        if not _is_multiple(mean_force.duration, mean_force.interval) or mean_force.samples < 4:
+        if not is_multiple(mean_force.duration, mean_force.interval) or mean_force.samples < 4:
             raise ValueError(
                 f"{where}.duration {mean_force.duration} is not a whole number, of at least 4, of intervals of "
                 f"{mean_force.interval}"
@@ -526,7 +513,7 @@ class RadialBasisNetwork(Strict):
     """Interval of the CG coordinate that the basis functions cover."""
     basis_functions: PositiveInt = 100
     basis_width: PositiveFloat
-    hidden: list[PositiveInt] = [128, 128]
+    hidden: list[PositiveInt] = Field(default_factory=lambda: [128, 128])
 
     _rises = field_validator("range")(_rising)
 
@@ -824,42 +811,9 @@ class LearningCurve(Strict):
 # --------------------------------------------------------------------------------------- system
 
 
-_CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-"""Lowest and highest minute, hour, day, month and weekday of a cron schedule."""
+class SystemSpec(System):
+    """A whole system at one temperature."""
 
-
-class Refresh(Strict):
-    """How data are kept up to date; no part of what the data are, so no part of any hash."""
-
-    schedule: str = "0 3 * * 1"
-    """When the schedule of the system adds a batch, once it is switched on: minute, hour, day, month, weekday (UTC)."""
-    max_age: PositiveFloat = 30.0
-    """Age from which the newest data count as stale [days]."""
-
-    @field_validator("schedule")
-    @classmethod
-    def _is_a_cron_schedule(cls, value: str) -> str:
-        fields = value.split()
-        known = len(fields) == len(_CRON_LIMITS)
-        for text, (low, high) in zip(fields, _CRON_LIMITS, strict=False):
-            for part in text.split(","):
-                match = re.fullmatch(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/([1-9]\d?))?", part)
-                known &= match is not None
-                numbers = [int(number) for number in match.groups()[:2] if number] if match else []
-                known &= numbers == sorted(numbers) and all(low <= number <= high for number in numbers)
-        if not known:
-            raise ValueError(
-                "must be five numbers, ranges or * for minute, hour, day, month and weekday, for example 0 3 * * 1 for "
-                "Mondays at 03:00"
-            )
-        return value
-
-
-class SystemSpec(Strict):
-    """A whole system."""
-
-    name: Name
-    title: str
     temperature: PositiveFloat
     """[K], or reduced."""
     model: Annotated[ModelPotential | Molecule, Field(discriminator="type")]
@@ -875,16 +829,6 @@ class SystemSpec(Strict):
     potentials: dict[Name, Potential] = Field(min_length=1)
     evaluation: Evaluation
     learning_curve: LearningCurve | None = None
-    refresh: Refresh = Refresh()
-    folder: Path = Field(default=Path("."), exclude=True)
-    """Folder of the YAML file, against which relative paths are read."""
-
-    @field_validator("name")
-    @classmethod
-    def _name_is_free(cls, value: str) -> str:
-        if value in {"reference", "main", "temp", "lineage"}:
-            raise ValueError(f"{value} is reserved; choose another name")
-        return value
 
     @model_validator(mode="after")
     def _parts_agree(self) -> SystemSpec:
@@ -1190,29 +1134,21 @@ class SystemSpec(Strict):
             return list(self.mapping.coordinates)
         return list(self.collective_variables)
 
-    def hash_of(self, *sections: str) -> str:
-        """Hash of some sections ("model", "sampling.biased", ...), of the files' contents instead of their names.
+    @property
+    def variable_quantities(self) -> dict[str, str]:
+        """Name of each collective variable to what it is: torsions are angles, all others lengths."""
+        kinds = {name: variable.type for name, variable in self.collective_variables.items()}
+        return {name: "angle" if kinds.get(name) == "torsion" else "length" for name in self.variable_names}
 
-        Two systems whose sections say the same have the same hash, whatever their names and folders.
-        """
-        content = self.model_dump(
+    def _hashed_content(self) -> dict[str, Any]:
+        return self.model_dump(
             mode="json", exclude={"model": {"pdb": True}, "evaluation": {"reference": {"file": True}}}
         )
-        picked = {}
-        for section in sections:
-            value: Any = content
-            for part in section.split("."):
-                value = value[part]
-            picked[section] = value
-        digest = hashlib.sha256(json.dumps(picked, sort_keys=True).encode())
-        if "model" in sections and isinstance(self.model, Molecule) and self.model.pdb:
-            digest.update((self.folder / self.model.pdb).read_bytes())
-        return digest.hexdigest()[:16]
 
-    @property
-    def content_hash(self) -> str:
-        """Hash of everything that the specification says of the data."""
-        return self.hash_of(*(name for name in type(self).model_fields if name not in {"folder", "refresh"}))
+    def _hashed_bytes(self) -> bytes:
+        if isinstance(self.model, Molecule) and self.model.pdb:
+            return (self.folder / self.model.pdb).read_bytes()
+        return b""
 
 
 def seed_of(system: str, stage: str, batch: str) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.analysis.estimates import autocorrelation_time
+from cg_assets.frames import Frames
 
 FloatArray = NDArray[np.float64]
 
@@ -41,6 +42,26 @@ class ConditionalSamples:
         for item in fields(self):
             if len(getattr(self, item.name)) != len(self.energy):
                 raise ValueError(f"{item.name} has {len(getattr(self, item.name))} samples, energy {len(self.energy)}")
+
+    @classmethod
+    def of_frame(cls, frames: Frames, number: int) -> ConditionalSamples:
+        """The samples of one CG frame among the rows of `FrozenWaterSampler`.
+
+        Raises:
+            ValueError: there are none, or the rows have no forces or energies.
+        """
+        if frames.forces is None or frames.potential_energy is None:
+            raise ValueError("conditional samples need forces and potential energies")
+        rows = np.flatnonzero(frames.start == number)
+        if not len(rows):
+            raise ValueError(f"there are no samples of CG frame {number}")
+        return cls(
+            temperature=frames.temperature[rows],
+            energy=frames.potential_energy[rows],
+            forces=frames.forces[rows].astype(np.float64),
+            run=frames.replica[rows].astype(np.int64),
+            time=frames.time[rows],
+        )
 
     def __len__(self) -> int:
         """Number of samples."""

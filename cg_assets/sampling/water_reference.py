@@ -1,0 +1,253 @@
+"""Dynamics of free water molecules at several temperatures: what CG models are judged by, and frames to hold fixed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.analysis.estimates import Estimate
+from cg_assets.errors import SamplingError
+from cg_assets.frames import Frames
+from cg_assets.sampling.molecule_bias import AtomVariables
+from cg_assets.sampling.molecule_engine import EngineSettings, Heat
+from cg_assets.sampling.molecule_worker import EnginePool
+from cg_assets.sampling.platforms import choose_platform, process_count, process_properties, seconds_per_step
+from cg_assets.systems.thermal_spec import ReferenceSampling
+from cg_assets.systems.water import Water
+from cg_assets.units import BOLTZMANN
+
+_PIECE_SECONDS = 15.0
+_MAX_PIECES = 90
+_MELTING = 4.0
+"""Time at the highest temperature in which the lattice of the start melts [ps]."""
+_MINIMIZER_STEPS = 200
+
+
+class WaterReferenceSampler:
+    """Replicas at several temperatures; a `Sampler` that goes on after any piece.
+
+    Frames hold beads: their positions, not wrapped into the box, the forces on the molecules, and the potential energy
+    of the atoms. `start` is 0; `replica` i is at temperature i modulo their number.
+
+    Attributes:
+        platform: name of the OpenMM platform.
+        n_chunks: number of pieces of work.
+    """
+
+    def __init__(
+        self, water: Water, plan: ReferenceSampling, seed: int, snapshots: int = 0, platform: str | None = None
+    ) -> None:
+        """Prepare the replicas; nothing is simulated yet.
+
+        Args:
+            water: molecules in a box.
+            plan: temperatures and times.
+            seed: seed of starts, velocities and noise.
+            snapshots: frames with all atoms that are kept beside, as many of each replica.
+            platform: OpenMM platform; None for the fastest.
+
+        Raises:
+            DeviceError: the platform asked for is not there.
+        """
+        self._water, self._plan, self._seed = water, plan, seed
+        self._system = water.free_system()
+        self.platform, self._properties = choose_platform(water.n_sites, water.box is not None, platform)
+        self._replicas = list(range(plan.replicas))
+        self._temperatures = np.array(plan.temperatures)[np.arange(plan.replicas) % len(plan.temperatures)]
+        total = plan.frames_per_replica
+        each = min(total, math.ceil(snapshots / plan.replicas))
+        self._snapshot_frames = (np.arange(1, each + 1) * total) // max(1, each) - 1
+        self._pieces = self._plan_pieces()
+        self.n_chunks = len(self._pieces)
+        self._next = self._frames_done = 0
+        self._snapshots = np.zeros((plan.replicas, 0, water.n_sites, 3), dtype=np.float32)
+        self._kinetic = np.zeros((plan.replicas, 0))
+        self._pool: EnginePool | None = None
+
+    def next_chunk(self) -> Frames | None:
+        """Do the next piece of work.
+
+        Raises:
+            SamplingError: the simulation blew up.
+            StopIteration: every piece is done.
+        """
+        if self._next >= self.n_chunks:
+            raise StopIteration("every piece of this plan is done")
+        kind, amount = self._pieces[self._next]
+        pool, frames = self._engines(), None
+        if kind == "start":
+            hottest = float(self._temperatures.max())
+            pool.create({replica: self._start(replica) for replica in self._replicas}, self._seed)
+            melting = round(_MELTING / self._plan.timestep)
+            pool.advance(self._replicas, melting, [(hottest, 1.0)] * len(self._replicas))
+        elif kind == "burn_in":
+            pool.advance(self._replicas, amount, self._heat())
+        else:
+            frames = self._sample(pool, amount)
+        self._next += 1
+        if self._next == self.n_chunks:
+            self.close()
+        return frames
+
+    def state(self) -> dict[str, NDArray]:
+        """OpenMM checkpoints of all replicas, and what snapshots and summary need."""
+        arrays: dict[str, NDArray] = {
+            "next": np.array(self._next),
+            "frames_done": np.array(self._frames_done),
+            "snapshots": self._snapshots,
+            "kinetic": self._kinetic,
+            "identity": np.frombuffer(self._identity().encode(), np.uint8),
+        }
+        if 0 < self._next < self.n_chunks:
+            for replica, checkpoint in self._engines().checkpoints().items():
+                arrays[f"checkpoint_{replica}"] = np.frombuffer(checkpoint, np.uint8)
+        return arrays
+
+    def restore(self, state: dict[str, NDArray]) -> None:
+        """Go on from a stored state.
+
+        Raises:
+            SamplingError: the state belongs to another platform or number of replicas.
+        """
+        identity = state["identity"].tobytes().decode()
+        if identity != self._identity():
+            raise SamplingError(
+                f"the stored state is of {identity}, this run is {self._identity()}; delete the checkpoint to start "
+                "again"
+            )
+        self._next, self._frames_done = int(state["next"]), int(state["frames_done"])
+        self._snapshots, self._kinetic = state["snapshots"].copy(), state["kinetic"].copy()
+        if 0 < self._next < self.n_chunks:
+            self._engines().load({item: state[f"checkpoint_{item}"].tobytes() for item in self._replicas})
+
+    def snapshots(self) -> Frames | None:
+        """Frames with all sites, replica after replica, evenly spread over the time of each; None where none are kept.
+
+        Their `temperature` is that of the run that they come from.
+        """
+        n_times = self._snapshots.shape[1]
+        if not n_times:
+            return None
+        rows = len(self._replicas) * n_times
+        times = (self._snapshot_frames[:n_times] + 1) * self._plan.frame_interval
+        return Frames(
+            positions=self._snapshots.reshape(rows, -1, 3),
+            time=np.tile(times, len(self._replicas)),
+            replica=np.repeat(np.array(self._replicas, dtype=np.int32), n_times),
+            temperature=np.repeat(self._temperatures, n_times),
+            start=np.zeros(rows, dtype=np.int32),
+            probe=np.zeros(rows, dtype=bool),
+            box=self._boxes(rows),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What is known after the last piece.
+
+        Returns:
+            `kinetic_temperature` of each temperature of the plan (Estimates, [K], errors from blocks of time),
+            `sampled_time` [ps] of all replicas, `platform`.
+        """
+        found = []
+        for temperature in self._plan.temperatures:
+            series = self._kinetic[self._temperatures == temperature]
+            blocks = np.concatenate([part.mean(axis=1) for part in np.array_split(series, min(10, series.shape[1]), 1)])
+            error = blocks.std(ddof=1) / math.sqrt(len(blocks)) if len(blocks) > 1 else math.nan
+            found.append(Estimate(float(blocks.mean()), float(error), "K"))
+        plan = self._plan
+        return {
+            "kinetic_temperature": found,
+            "sampled_time": plan.replicas * (_MELTING + plan.burn_in + plan.duration),
+            "platform": self.platform,
+        }
+
+    def close(self) -> None:
+        """End the worker processes; the sampler can go on from its state only."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _sample(self, pool: EnginePool, n_frames: int) -> Frames:
+        plan, first, n = self._plan, self._frames_done, self._water.n_molecules
+        inside = self._snapshot_frames[(self._snapshot_frames >= first) & (self._snapshot_frames < first + n_frames)]
+        steps = round(plan.frame_interval / plan.timestep)
+        arrays = pool.record(self._replicas, n_frames, steps, (inside - first).tolist(), self._heat())
+        self._snapshots = np.concatenate([self._snapshots, arrays["snapshots"]], axis=1)
+        kinetic = arrays["kinetic_energy"] / (0.5 * BOLTZMANN * 6 * n)
+        self._kinetic = np.concatenate([self._kinetic, kinetic], axis=1)
+        self._frames_done += n_frames
+        rows = len(self._replicas) * n_frames
+        forces = arrays["forces"].reshape(rows, n, -1, 3).sum(axis=2, dtype=np.float64)
+        return Frames(
+            positions=self._water.beads(arrays["positions"]).reshape(rows, n, 3).astype(np.float32),
+            time=np.tile((first + 1 + np.arange(n_frames)) * plan.frame_interval, len(self._replicas)),
+            replica=np.repeat(np.array(self._replicas, dtype=np.int32), n_frames),
+            temperature=np.repeat(self._temperatures, n_frames),
+            start=np.zeros(rows, dtype=np.int32),
+            probe=np.zeros(rows, dtype=bool),
+            forces=forces.astype(np.float32),
+            potential_energy=arrays["potential_energy"].reshape(-1),
+            box=self._boxes(rows),
+        )
+
+    def _boxes(self, rows: int) -> NDArray[np.float32]:
+        return np.full((rows, 3), self._water.box, dtype=np.float32)
+
+    def _heat(self) -> list[Heat]:
+        return [(float(temperature), 1.0) for temperature in self._temperatures]
+
+    def _start(self, replica: int) -> NDArray[np.float64]:
+        """Sites of a lattice of turned molecules, without overlaps [nm]."""
+        import openmm
+
+        platform = openmm.Platform.getPlatformByName(self.platform)
+        properties = process_properties(self.platform, self._properties, 1)
+        context = openmm.Context(self._system, openmm.VerletIntegrator(0.001), platform, properties)
+        context.setPositions(self._water.lattice(self._derived_seed(replica)))
+        context.computeVirtualSites()
+        openmm.LocalEnergyMinimizer.minimize(context, 10.0, _MINIMIZER_STEPS)
+        return np.asarray(context.getState(positions=True).getPositions(asNumpy=True)._value)
+
+    def _plan_pieces(self) -> list[tuple[str, int]]:
+        """Cut the plan into pieces; depends on the plan and the molecules only."""
+        plan = self._plan
+        step_seconds = plan.replicas * seconds_per_step(self._water.n_sites, self._water.box is not None)
+        self._total_seconds = step_seconds * (_MELTING + plan.burn_in + plan.duration) / plan.timestep
+        longest = max(_PIECE_SECONDS, self._total_seconds / _MAX_PIECES)
+        pieces = [("start", 0)]
+        for kind, amount, seconds in (
+            ("burn_in", round(plan.burn_in / plan.timestep), step_seconds),
+            ("sample", plan.frames_per_replica, step_seconds * plan.frame_interval / plan.timestep),
+        ):
+            n_pieces = min(amount, max(1, math.ceil(amount * seconds / longest)))
+            edges = [amount * index // n_pieces for index in range(n_pieces + 1)]
+            pieces += [(kind, high - low) for low, high in itertools.pairwise(edges)]
+        return pieces
+
+    def _engines(self) -> EnginePool:
+        if self._pool is None:
+            import openmm
+
+            processes = process_count(self.platform, len(self._replicas), self._total_seconds)
+            settings = EngineSettings(
+                system_xml=openmm.XmlSerializer.serialize(self._system),
+                platform=self.platform,
+                properties=process_properties(self.platform, self._properties, processes),
+                temperature=float(self._temperatures.max()),
+                friction=self._plan.friction,
+                timestep=self._plan.timestep,
+                n_degrees_of_freedom=6 * self._water.n_molecules,
+                variables=AtomVariables([], [], [], self._water.box).to_json(),
+                stored=list(range(self._water.n_sites)),
+            )
+            self._pool = EnginePool(settings, len(self._replicas), processes)
+        return self._pool
+
+    def _derived_seed(self, *keys: int) -> int:
+        return int(np.random.SeedSequence([self._seed, *keys]).generate_state(1)[0])
+
+    def _identity(self) -> str:
+        return f"{len(self._replicas)} replicas of {self._water.n_sites} sites on {self.platform}, seed {self._seed}"

@@ -1,0 +1,188 @@
+"""The specification of a water system, whose potential depends on temperature: boxes, temperatures, sampling plans."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from cg_assets.systems.base import Strict, System, is_multiple
+from cg_assets.systems.water import WATER_MODELS, Centre, Electrostatics, Water, box_edge
+
+TRAJECTORIES, CONDITIONAL_SAMPLES, TARGETS = "trajectories", "conditional_samples", "thermal_response_targets"
+"""Stages of a water system."""
+
+
+def _rising(value: list[float]) -> list[float]:
+    if any(high <= low for low, high in itertools.pairwise(value)):
+        raise ValueError(f"{value} does not rise; list the temperatures from the lowest up, each once")
+    return value
+
+
+def _check_multiples(plan: Strict, pairs: tuple[tuple[str, str], ...]) -> None:
+    for name, part in pairs:
+        value, least = getattr(plan, name), getattr(plan, part)
+        if not is_multiple(value, least):
+            raise ValueError(f"{name} {value} is not a whole number of {part}s of {least}")
+
+
+class WaterBox(Strict):
+    """Rigid water in a cubic periodic box of fixed volume."""
+
+    type: Literal["water"]
+    water_model: Literal["spce", "tip4p2005"] = "spce"
+    molecules: int = Field(ge=8, le=100_000)
+    density: PositiveFloat = 997.0
+    """[kg/m³], the same at all temperatures: thermal response forces are derivatives at constant volume."""
+    electrostatics: Electrostatics = "reaction_field"
+    """Beyond the cutoff a dielectric continuum (`reaction_field`), or all periodic images (`pme`)."""
+    cutoff: PositiveFloat
+    """Cutoff of non-bonded interactions [nm], at most half the box."""
+
+    @property
+    def edge(self) -> float:
+        """Edge of the box [nm]."""
+        return box_edge(WATER_MODELS[self.water_model], self.molecules, self.density)
+
+    @model_validator(mode="after")
+    def _fits(self) -> WaterBox:
+        if self.cutoff > self.edge / 2:
+            raise ValueError(
+                f"cutoff {self.cutoff} nm is beyond half the box ({self.edge / 2:.4f} nm) of {self.molecules} "
+                "molecules; lower it or take more molecules"
+            )
+        return self
+
+
+class MoleculeBeads(Strict):
+    """One bead for each molecule."""
+
+    type: Literal["molecules"]
+    beads: Centre = "centre_of_mass"
+
+
+class ReferenceSampling(Strict):
+    """Dynamics of the atoms at several temperatures, with the stage `trajectories`. All times [ps]."""
+
+    temperatures: list[PositiveFloat] = Field(min_length=2)
+    """[K]; replica i is at temperature i modulo their number."""
+    replicas: PositiveInt
+    """In all; as many at each temperature."""
+    timestep: PositiveFloat = 0.002
+    friction: PositiveFloat = 0.1
+    """[1/ps]; little, so that molecules diffuse as they would without thermostat."""
+    burn_in: PositiveFloat
+    duration: PositiveFloat
+    frame_interval: PositiveFloat
+
+    _rises = field_validator("temperatures")(_rising)
+
+    @model_validator(mode="after")
+    def _whole(self) -> ReferenceSampling:
+        _check_multiples(
+            self, (("burn_in", "timestep"), ("frame_interval", "timestep"), ("duration", "frame_interval"))
+        )
+        if self.replicas % len(self.temperatures):
+            raise ValueError(f"replicas {self.replicas} is not a multiple of the {len(self.temperatures)} temperatures")
+        return self
+
+    @property
+    def frames_per_replica(self) -> int:
+        """Frames kept of each replica."""
+        return round(self.duration / self.frame_interval)
+
+
+class ConditionalSampling(Strict):
+    """Orientations at fixed beads, by replica exchange in temperature: `conditional_samples`. All times [ps]."""
+
+    frames: PositiveInt
+    """CG frames of a batch, as many from each temperature of the reference."""
+    temperatures: list[PositiveFloat] = Field(min_length=2)
+    """The ladder, rising [K]. Neighbours exchange well when they differ by a part of about 1/sqrt(2.5 molecules)."""
+    runs: int = Field(default=2, ge=2, le=64)
+    """Independent runs of each frame, each a ladder of its own; that they agree is the proof of each label."""
+    timestep: PositiveFloat = 0.004
+    friction: PositiveFloat = 2.0
+    """[1/ps]"""
+    pace: PositiveFloat = 0.4
+    """Time between two attempts to exchange."""
+    interval: PositiveFloat = 0.1
+    """Time between two samples of a replica."""
+    relaxation: PositiveFloat
+    """Time of each ladder before the first sample."""
+    duration: PositiveFloat
+    """Time of each ladder over which samples are kept."""
+
+    _rises = field_validator("temperatures")(_rising)
+
+    @model_validator(mode="after")
+    def _whole_stretches(self) -> ConditionalSampling:
+        _check_multiples(
+            self, (("interval", "timestep"), ("pace", "interval"), ("relaxation", "pace"), ("duration", "pace"))
+        )
+        return self
+
+    @property
+    def time_each(self) -> float:
+        """Simulated time of a frame, of all its replicas [ps]."""
+        return self.runs * len(self.temperatures) * (self.relaxation + self.duration)
+
+
+class ThermalSampling(Strict):
+    """The sampling plans of a water system."""
+
+    reference: ReferenceSampling
+    conditional: ConditionalSampling
+
+
+class Targets(Strict):
+    """Thermal response targets: where, and how the second order is made."""
+
+    temperatures: list[PositiveFloat] = Field(min_length=3)
+    """[K], within the ladder of `sampling.conditional`."""
+    second_order: Literal["local_regression", "third_moment"] = "local_regression"
+    """From the slope of the first order over neighbouring temperatures, or from third moments; both are stored."""
+    max_disagreement: float = Field(default=2.0, gt=1.0)
+    """Root mean square difference of a frame's independent runs, in standard errors, beyond which it is not used."""
+
+    _rises = field_validator("temperatures")(_rising)
+
+
+class ThermalSystem(System):
+    """A water system at many temperatures."""
+
+    model: WaterBox
+    mapping: MoleculeBeads
+    sampling: ThermalSampling
+    targets: Targets
+
+    @model_validator(mode="after")
+    def _within_the_ladder(self) -> ThermalSystem:
+        ladder = self.sampling.conditional.temperatures
+        outside = [item for item in self.targets.temperatures if not ladder[0] <= item <= ladder[-1]]
+        if outside:
+            raise ValueError(
+                f"targets.temperatures has {outside[0]} K, outside the ladder of sampling.conditional, {ladder[0]} to "
+                f"{ladder[-1]} K; lengthen the ladder"
+            )
+        reference = self.sampling.reference
+        if self.sampling.conditional.frames > reference.replicas * reference.frames_per_replica:
+            raise ValueError(
+                f"sampling.conditional.frames is {self.sampling.conditional.frames}, but sampling.reference keeps only "
+                f"{reference.replicas * reference.frames_per_replica} frames"
+            )
+        return self
+
+    @property
+    def water(self) -> Water:
+        """The molecules and their beads."""
+        model = self.model
+        return Water(
+            parameters=WATER_MODELS[model.water_model],
+            n_molecules=model.molecules,
+            box=model.edge,
+            cutoff=model.cutoff,
+            electrostatics=model.electrostatics,
+            centre=self.mapping.beads,
+        )

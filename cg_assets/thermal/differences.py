@@ -1,0 +1,104 @@
+"""Covariance labels of F_1 against finite differences of mean forces, on independent runs.
+
+With labels y and differences x of independent runs s and t, the slope of y on x is Σ y_s·x_t / Σ x_s·x_t over s ≠ t:
+the noise of x does not lower it, as it would lower a least-squares slope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cg_assets.analysis.estimates import Estimate
+from cg_assets.thermal.response import ThermalResponse, response_of_weights
+from cg_assets.thermal.samples import ConditionalSamples
+
+FloatArray = NDArray[np.float64]
+
+_FEW_FRAMES = 8
+"""With fewer frames than this the error comes from leaving out runs, or beads where there are only two runs."""
+
+
+@dataclass(frozen=True)
+class DifferenceTest:
+    """Two measurements of F_1 on the same frames.
+
+    Attributes:
+        temperatures: `(n_triples, 3)` lower, middle and upper [K]; labels are at the middle, differences between the
+            others.
+        labels: `(n_frames, n_runs, n_triples, n_beads, 3)` covariance labels of each run [kJ/mol/nm/K].
+        differences: finite differences of each run, same shape and unit.
+        slope: of labels on differences, 1 where both are right.
+    """
+
+    temperatures: FloatArray
+    labels: FloatArray
+    differences: FloatArray
+    slope: Estimate
+
+
+def difference_test(frames: Sequence[ConditionalSamples], temperatures: ArrayLike | None = None) -> DifferenceTest:
+    """Compare labels with differences.
+
+    Args:
+        frames: samples of each CG frame, with as many runs each, two at least.
+        temperatures: `(n_triples, 3)` lower, middle and upper temperatures, which have all been sampled [K]; None for
+            each rung between two others.
+
+    Raises:
+        ValueError: a temperature was not sampled, or there are fewer than two runs.
+    """
+    ladder = frames[0].ladder
+    given = np.stack([ladder[:-2], ladder[1:-1], ladder[2:]], axis=1) if temperatures is None else temperatures
+    triples = np.atleast_2d(np.asarray(given, dtype=np.float64))
+    wanted, place = np.unique(triples, return_inverse=True)
+    low, middle, high = place.reshape(triples.shape).T
+    width = (triples[:, 2] - triples[:, 0])[:, None, None]
+    labels, differences = [], []
+    for samples in frames:
+        runs = np.unique(samples.run)
+        if len(runs) < 2:
+            raise ValueError("one run has no independent partner; sample two at least")
+        responses = [[run_response(samples, run, at) for at in wanted] for run in runs]
+        first = np.array([[item.first_order[0] for item in row] for row in responses])
+        force = np.array([[item.forces[0] for item in row] for row in responses])
+        labels.append(first[:, middle])
+        differences.append((force[:, high] - force[:, low]) / width)
+    y, x = np.array(labels), np.array(differences)
+    return DifferenceTest(triples, y, x, _slope(y, x))
+
+
+def run_response(samples: ConditionalSamples, run: int, temperature: float) -> ThermalResponse:
+    """Response at one temperature from the samples of one run there alone.
+
+    Raises:
+        ValueError: there are none.
+    """
+    chosen = samples.select((samples.run == run) & (samples.temperature == temperature))
+    if not len(chosen):
+        known = ", ".join(f"{item:g}" for item in samples.ladder)
+        raise ValueError(f"run {run} has no samples at {temperature:g} K; there are those at {known} K")
+    effective = len(chosen) / chosen.statistical_inefficiency()
+    weights = np.full((1, len(chosen)), 1.0 / len(chosen))
+    return response_of_weights(chosen, weights, np.array([temperature]), effective)
+
+
+def _slope(labels: FloatArray, differences: FloatArray) -> Estimate:
+    axis = 0 if len(labels) >= _FEW_FRAMES else 1 if labels.shape[1] > 2 else 3
+    parts = [
+        _ratio(np.delete(labels, item, axis), np.delete(differences, item, axis)) for item in range(labels.shape[axis])
+    ]
+    error = float(np.sqrt((len(parts) - 1) * np.var(parts))) if len(parts) > 1 else float("nan")
+    return Estimate(_ratio(labels, differences), error)
+
+
+def _ratio(labels: FloatArray, differences: FloatArray) -> float:
+    return _pairs(labels, differences) / _pairs(differences, differences)
+
+
+def _pairs(one: FloatArray, two: FloatArray) -> float:
+    """Σ over frames and pairs of different runs of the scalar product."""
+    return float((one.sum(axis=1) * two.sum(axis=1)).sum() - (one * two).sum())

@@ -1,0 +1,150 @@
+"""Proof of conditional sampling, frame by frame: do independent runs agree, and do energies obey thermodynamics?
+
+Orientations of dense water at fixed centres are slow. A frame whose runs have not come to equilibrium shows itself in
+two ways: its runs give different mean forces, and the variance of the energy, which would be k T² C_W, is not that by
+which <u> grows with temperature.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.analysis.estimates import Estimate
+from cg_assets.thermal.response import BLOCKS
+from cg_assets.thermal.samples import ConditionalSamples
+from cg_assets.units import BOLTZMANN
+
+FloatArray = NDArray[np.float64]
+
+MAX_HEAT_Z = 5.0
+"""Largest difference of the two heat capacities that passes, in standard errors; it is the largest of a dozen."""
+HEAT_TOLERANCE = 0.03
+"""Part of <u>(T + h) - <u>(T) by which the trapezoidal rule may miss it between two rungs of a ladder."""
+
+
+@dataclass(frozen=True)
+class FrameCheck:
+    """What the samples of one CG frame say about themselves.
+
+    Attributes:
+        temperatures: `(n_rungs,)` the ladder [K].
+        disagreement: `(n_rungs,)` root mean square difference of the mean forces of independent runs from their mean,
+            in standard errors; 1 where the runs differ as their errors say.
+        energy_steps: `n_rungs - 1` differences of <u> between neighbours, measured [kJ/mol].
+        heat_steps: the same from the variances of u, by the trapezoidal rule [kJ/mol].
+        heat_z: `(n_rungs - 1,)` difference of the two beyond the tolerance, in standard errors.
+    """
+
+    temperatures: FloatArray
+    disagreement: FloatArray
+    energy_steps: list[Estimate]
+    heat_steps: list[Estimate]
+    heat_z: FloatArray
+
+    def fault(self, max_disagreement: float) -> str:
+        """Why the frame must not be used; empty where it may."""
+        worst = int(np.argmax(self.disagreement))
+        if not self.disagreement[worst] <= max_disagreement:
+            return (
+                f"independent runs differ by {self.disagreement[worst]:.2f} standard errors at "
+                f"{self.temperatures[worst]:g} K"
+            )
+        worst = int(np.argmax(self.heat_z))
+        if not self.heat_z[worst] <= MAX_HEAT_Z:
+            low, high = self.temperatures[worst : worst + 2]
+            return (
+                f"<u> grows by {self.energy_steps[worst]} from {low:g} to {high:g} K, the variance of u says "
+                f"{self.heat_steps[worst]}"
+            )
+        return ""
+
+    def inflation(self, temperatures: FloatArray) -> FloatArray:
+        """Factor for the errors of labels at some temperatures: how much more than stated the runs differ, at least 1.
+
+        This is the scale factor of measurements that disagree (Particle Data Group, Review of Particle Physics).
+        """
+        return np.interp(temperatures, self.temperatures, np.maximum(1.0, self.disagreement))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "temperatures": self.temperatures.tolist(),
+            "disagreement": self.disagreement.round(4).tolist(),
+            "heat_z": self.heat_z.round(4).tolist(),
+        }
+
+
+def check_frame(samples: ConditionalSamples, n_blocks: int = BLOCKS) -> FrameCheck:
+    """Compare the runs of one CG frame, and its energies at neighbouring temperatures.
+
+    Args:
+        samples: samples of two or more independent runs on a ladder.
+        n_blocks: blocks over all runs, for the errors.
+
+    Raises:
+        ValueError: there is only one run.
+    """
+    runs, ladder = np.unique(samples.run), samples.ladder
+    if len(runs) < 2:
+        raise ValueError("one run proves nothing; sample two at least")
+    block = samples.blocks(n_blocks)
+    n_blocks = int(block.max()) + 1
+    shape = (n_blocks, len(ladder))
+    cell = block * len(ladder) + np.searchsorted(ladder, samples.temperature)
+    count = np.bincount(cell, minlength=math.prod(shape)).reshape(shape).astype(np.float64)
+    force = np.zeros((math.prod(shape), samples.forces[0].size))
+    np.add.at(force, cell, samples.forces.reshape(len(samples), -1))
+    run_of_block = np.zeros(n_blocks, dtype=np.int64)
+    run_of_block[block] = np.searchsorted(runs, samples.run)
+    disagreement = _disagreement(force.reshape(*shape, -1), count, run_of_block)
+    energy = samples.energy - samples.energy.mean()
+    sums = [np.bincount(cell, energy**power, math.prod(shape)).reshape(shape) for power in (0, 1, 2)]
+    return FrameCheck(ladder, disagreement, *_heat_steps(ladder, *sums))
+
+
+def _disagreement(force: FloatArray, count: FloatArray, run_of_block: NDArray[np.int64]) -> FloatArray:
+    """Root mean square over components of the scatter of the runs in units of their errors from blocks."""
+    n_runs = int(run_of_block.max()) + 1
+    means, variances = [], []
+    for run in range(n_runs):
+        mine = run_of_block == run
+        blocks = force[mine] / count[mine][..., None]
+        means.append(force[mine].sum(axis=0) / count[mine].sum(axis=0)[:, None])
+        variances.append(blocks.var(axis=0, ddof=1) / mine.sum())
+    # The errors of the runs are of like size; their mean is known better than each.
+    scatter = np.var(means, axis=0, ddof=1).mean(axis=-1)
+    return np.sqrt(scatter / np.maximum(np.mean(variances, axis=(0, 2)), np.finfo(np.float64).tiny))
+
+
+def _heat_steps(
+    ladder: FloatArray, count: FloatArray, first: FloatArray, second: FloatArray
+) -> tuple[list[Estimate], list[Estimate], FloatArray]:
+    """Steps of <u> up the ladder, and those that the variances give, from sums over blocks `(n_blocks, n_rungs)`."""
+
+    def steps(n: FloatArray, s: FloatArray, ss: FloatArray) -> FloatArray:
+        mean = s / n
+        heat = (ss / n - mean**2) * n / (n - 1) / (BOLTZMANN * ladder**2)
+        return np.stack([np.diff(mean), 0.5 * np.diff(ladder) * (heat[1:] + heat[:-1])])
+
+    totals = [item.sum(axis=0) for item in (count, first, second)]
+    value = steps(*totals)
+    left_out = np.stack(
+        [
+            steps(*(total - part[index] for total, part in zip(totals, (count, first, second), strict=True)))
+            for index in range(len(count))
+        ]
+    )
+    scale = len(count) - 1
+    errors = np.sqrt(scale * left_out.var(axis=0))
+    gap_error = np.sqrt(scale * (left_out[:, 0] - left_out[:, 1]).var(axis=0))
+    beyond = np.maximum(np.abs(value[0] - value[1]) - HEAT_TOLERANCE * np.abs(value[0]), 0.0)
+    energy, heat = (
+        [Estimate(float(number), float(error), "kJ/mol") for number, error in zip(*pair, strict=True)]
+        for pair in zip(value, errors, strict=True)
+    )
+    return energy, heat, beyond / np.maximum(gap_error, np.finfo(np.float64).tiny)
