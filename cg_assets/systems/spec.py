@@ -628,7 +628,7 @@ class CGSimulation(Strict):
         rungs = len(self.tempering.temperatures)
         if self.replicas % rungs:
             raise ValueError(f"replicas {self.replicas} is not a multiple of the {rungs} temperatures of tempering")
-        if not _is_multiple(self.tempering.pace, self.timestep):
+        if not is_multiple(self.tempering.pace, self.timestep):
             raise ValueError(f"tempering.pace {self.tempering.pace} is not a whole number of timesteps {self.timestep}")
         return self
 
@@ -956,7 +956,7 @@ class SystemSpec(System):
             durations["sampling.unbiased.duration"] = self.sampling.unbiased.duration
         where = f"evaluation.slow_coordinates.lag {settings.lag}"
         for name, interval in intervals.items():
-            if not _is_multiple(settings.lag, interval):
+            if not is_multiple(settings.lag, interval):
                 raise ValueError(f"{where} is not a multiple of {name} {interval}")
         for name, duration in durations.items():
             if duration <= settings.lag:
