@@ -22,7 +22,7 @@ name: small_water
 title: Twenty molecules of hot water
 model: {molecules: 20, cutoff: 0.42}
 sampling:
-  reference: {temperatures: [500, 700], replicas: 2, burn_in: 2, duration: 8, frame_interval: 0.2}
+  reference: {temperatures: [500, 700], replicas: 2, burn_in: 4, duration: 8, frame_interval: 0.2}
   conditional: {frames: 2, temperatures: [500, 560, 625, 700], interval: 0.1, relaxation: 4, duration: 16}
 targets: {temperatures: [500, 600, 700]}
 """

@@ -25,6 +25,8 @@ _MAX_PIECES = 90
 _MELTING = 4.0
 """Time at the highest temperature in which the lattice of the start melts [ps]."""
 _MINIMIZER_STEPS = 200
+_BURN_IN_FRICTION = 2.0
+"""[1/ps]; a plan's own friction may be too weak to cool what has been melted."""
 
 
 class WaterReferenceSampler:
@@ -67,6 +69,7 @@ class WaterReferenceSampler:
         self._snapshots = np.zeros((plan.replicas, 0, water.n_sites, 3), dtype=np.float32)
         self._kinetic = np.zeros((plan.replicas, 0))
         self._pool: EnginePool | None = None
+        self._pool_samples = False
 
     def next_chunk(self) -> Frames | None:
         """Do the next piece of work.
@@ -78,7 +81,7 @@ class WaterReferenceSampler:
         if self._next >= self.n_chunks:
             raise StopIteration("every piece of this plan is done")
         kind, amount = self._pieces[self._next]
-        pool, frames = self._engines(), None
+        pool, frames = self._engines(kind == "sample"), None
         if kind == "start":
             hottest = float(self._temperatures.max())
             pool.create({replica: self._start(replica) for replica in self._replicas}, self._seed)
@@ -103,7 +106,7 @@ class WaterReferenceSampler:
             "identity": np.frombuffer(self._identity().encode(), np.uint8),
         }
         if 0 < self._next < self.n_chunks:
-            for replica, checkpoint in self._engines().checkpoints().items():
+            for replica, checkpoint in self._engines(self._pool_samples).checkpoints().items():
                 arrays[f"checkpoint_{replica}"] = np.frombuffer(checkpoint, np.uint8)
         return arrays
 
@@ -122,7 +125,8 @@ class WaterReferenceSampler:
         self._next, self._frames_done = int(state["next"]), int(state["frames_done"])
         self._snapshots, self._kinetic = state["snapshots"].copy(), state["kinetic"].copy()
         if 0 < self._next < self.n_chunks:
-            self._engines().load({item: state[f"checkpoint_{item}"].tobytes() for item in self._replicas})
+            sampling = self._pieces[self._next][0] == "sample"
+            self._engines(sampling).load({item: state[f"checkpoint_{item}"].tobytes() for item in self._replicas})
 
     def snapshots(self) -> Frames | None:
         """Frames with all sites, replica after replica, evenly spread over the time of each; None where none are kept.
@@ -227,7 +231,13 @@ class WaterReferenceSampler:
             pieces += [(kind, high - low) for low, high in itertools.pairwise(edges)]
         return pieces
 
-    def _engines(self) -> EnginePool:
+    def _engines(self, sampling: bool) -> EnginePool:
+        """Engines with the friction of the plan or of the burn-in; replicas pass from one to the other."""
+        checkpoints = None
+        if self._pool is not None and sampling != self._pool_samples:
+            checkpoints = self._pool.checkpoints()
+            self.close()
+        self._pool_samples = sampling
         if self._pool is None:
             import openmm
 
@@ -237,13 +247,15 @@ class WaterReferenceSampler:
                 platform=self.platform,
                 properties=process_properties(self.platform, self._properties, processes),
                 temperature=float(self._temperatures.max()),
-                friction=self._plan.friction,
+                friction=self._plan.friction if sampling else _BURN_IN_FRICTION,
                 timestep=self._plan.timestep,
                 n_degrees_of_freedom=6 * self._water.n_molecules,
                 variables=AtomVariables([], [], [], self._water.box).to_json(),
                 stored=list(range(self._water.n_sites)),
             )
             self._pool = EnginePool(settings, len(self._replicas), processes)
+            if checkpoints is not None:
+                self._pool.load(checkpoints)
         return self._pool
 
     def _derived_seed(self, *keys: int) -> int:

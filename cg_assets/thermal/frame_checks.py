@@ -103,8 +103,10 @@ def check_frame(samples: ConditionalSamples, n_blocks: int = BLOCKS) -> FrameChe
     run_of_block[block] = np.searchsorted(runs, samples.run)
     disagreement = _disagreement(force.reshape(*shape, -1), count, run_of_block)
     energy = samples.energy - samples.energy.mean()
-    sums = [np.bincount(cell, energy**power, math.prod(shape)).reshape(shape) for power in (0, 1, 2)]
-    return FrameCheck(ladder, disagreement, *_heat_steps(ladder, *sums))
+    first, second = (
+        np.bincount(cell, energy**power, math.prod(shape)).reshape(shape).astype(np.float64) for power in (1, 2)
+    )
+    return FrameCheck(ladder, disagreement, *_heat_steps(ladder, count, first, second))
 
 
 def _disagreement(force: FloatArray, count: FloatArray, run_of_block: NDArray[np.int64]) -> FloatArray:

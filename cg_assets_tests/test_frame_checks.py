@@ -1,0 +1,108 @@
+"""Checks of the samples at fixed beads: what is in equilibrium passes, what is stuck does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_thermal_response import draw, exact
+
+from cg_assets.frames import Frames
+from cg_assets.thermal.build_targets import build_targets, check_frames
+from cg_assets.thermal.differences import difference_test
+from cg_assets.thermal.frame_checks import check_frame
+
+LADDER = np.array([300.0, 330.0, 363.0, 400.0, 440.0])
+
+
+def equilibrated(seed, n_times=200, runs=2):
+    return draw(np.random.default_rng(seed), LADDER, n_times, runs=runs)
+
+
+def test_runs_in_equilibrium_differ_by_their_errors():
+    checks = [check_frame(equilibrated(seed)) for seed in range(20)]
+    disagreement = np.array([check.disagreement for check in checks])
+    assert 0.85 < np.sqrt((disagreement**2).mean()) < 1.2  # 600 differences, with errors from 10 blocks each
+    assert not any(check.fault(2.0) for check in checks)
+    measured, expected = (
+        np.array([[step.value for step in getattr(check, name)] for check in checks])
+        for name in ("energy_steps", "heat_steps")
+    )
+    assert abs((measured / expected).mean() - 1) < 0.02
+
+
+def test_runs_that_differ_are_named_with_their_temperature():
+    samples = equilibrated(1)
+    lost = (samples.run == 1) & (samples.temperature == 330.0)
+    moved = replace(samples, forces=samples.forces + 6.0 * lost[:, None, None])
+    check = check_frame(moved)
+    assert "independent runs differ by" in check.fault(2.0) and "at 330 K" in check.fault(2.0)
+    inflation = check.inflation(np.array([330.0, 440.0, 315.0]))
+    assert inflation[0] == pytest.approx(check.disagreement[1]) and 1.0 <= inflation[1] < 2.0
+    assert inflation[1] < inflation[2] < inflation[0]
+    assert set(check.to_json()) == {"temperatures", "disagreement", "heat_z"}
+
+
+def test_a_variance_that_is_too_small_is_noticed():
+    """Samples that stay near the mean of each temperature, as where orientations are stuck."""
+    samples = equilibrated(2)
+    energy = samples.energy.copy()
+    for temperature in LADDER:
+        at = samples.temperature == temperature
+        energy[at] = energy[at].mean() + 0.6 * (energy[at] - energy[at].mean())
+    assert "the variance of u says" in check_frame(replace(samples, energy=energy)).fault(5.0)
+
+
+def test_labels_of_some_runs_are_the_differences_of_others():
+    frames = [equilibrated(seed, n_times=400) for seed in range(8)]
+    test = difference_test(frames)
+    assert abs(test.slope.z(1.0)) < 3 and test.slope.standard_error < 0.05, test.slope
+    assert test.temperatures.shape == (3, 3) and test.labels.shape == (8, 2, 3, 2, 3)
+    wrong = [replace(item, energy=1.5 * item.energy) for item in frames]  # an energy in other units
+    assert difference_test(wrong).slope.value == pytest.approx(1.5 * test.slope.value)
+    few = difference_test([equilibrated(9, runs=4)], [300.0, 363.0, 440.0])
+    assert np.isfinite(few.slope.standard_error) and few.labels.shape == (1, 4, 1, 2, 3)
+    with pytest.raises(ValueError, match="run 0 has no samples at 310 K; there are those at 300, 330"):
+        difference_test(frames, [300.0, 310.0, 330.0])
+
+
+def as_frames(parts):
+    """Rows as the sampler makes them, of one part for each CG frame."""
+    rows = [len(part) for part in parts]
+    generator = np.random.default_rng(0)
+    beads = generator.normal(size=(len(parts), 2, 3)).astype(np.float32)
+    return Frames(
+        positions=np.repeat(beads, rows, axis=0),
+        time=np.concatenate([part.time for part in parts]),
+        replica=np.concatenate([part.run for part in parts]).astype(np.int32),
+        temperature=np.concatenate([part.temperature for part in parts]),
+        start=np.repeat(np.arange(len(parts), dtype=np.int32), rows),
+        probe=np.zeros(sum(rows), dtype=bool),
+        forces=np.concatenate([part.forces for part in parts]).astype(np.float32),
+        potential_energy=np.concatenate([part.energy for part in parts]),
+        box=np.full((sum(rows), 3), 3.0, dtype=np.float32),
+    )
+
+
+def test_targets_leave_out_frames_that_fail_and_widen_errors_of_those_that_differ():
+    good, bad = equilibrated(3), equilibrated(4)
+    bad = replace(bad, forces=bad.forces + 20.0 * (bad.run == 1)[:, None, None])
+    samples = as_frames([bad, good])
+    checks = check_frames(samples)
+    at = [300.0, 350.0, 400.0, 440.0]
+    table = build_targets(samples, checks, {0: 250.0, 1: 700.0}, at, max_disagreement=2.0)
+    targets = table.targets
+    assert targets.frame.tolist() == [1] * 4 and set(targets.origin_temperature) == {700.0}
+    np.testing.assert_allclose(targets.positions[0], samples.positions[-1], rtol=1e-6)
+    for name in ("forces", "first_order", "second_order"):
+        reference = np.stack([exact(t)[name] for t in at]).reshape(4, 2, 3)
+        z = (getattr(targets, name) - reference) / getattr(targets, name + "_error")
+        assert np.sqrt((z**2).mean()) < 1.8, name  # 6 independent components at 4 correlated temperatures
+    np.testing.assert_array_equal(targets.second_order, table.local_regression[0])
+    third = build_targets(samples, checks, {0: 250.0, 1: 700.0}, at, 2.0, second_order="third_moment")
+    np.testing.assert_array_equal(third.targets.second_order, table.third_moment[0])
+    assert table.columns()["second_order_third_moment"].shape == (4, 2, 3)
+    everything = build_targets(samples, checks, {0: 250.0, 1: 700.0}, at, max_disagreement=1000.0)
+    assert everything.targets.frame.tolist() == [0] * 4 + [1] * 4
+    assert everything.disagreement[:4].min() > 5 * everything.disagreement[4:].max()
+    with pytest.raises(Exception, match="no CG frame passes its checks"):
+        build_targets(as_frames([bad]), check_frames(as_frames([bad])), {0: 250.0}, at, max_disagreement=2.0)
