@@ -27,7 +27,7 @@ def test_runs_in_equilibrium_differ_by_their_errors():
         np.array([[step.value for step in getattr(check, name)] for check in checks])
         for name in ("energy_steps", "heat_steps")
     )
-    assert abs((measured / expected).mean() - 1) < 0.02
+    assert abs(measured.sum() / expected.sum() - 1) < 0.05  # 20 frames, each step of <u> known to about 50 %
 
 
 def test_runs_that_differ_are_named_with_their_temperature():
@@ -53,9 +53,9 @@ def test_a_variance_that_is_too_small_is_noticed():
 
 
 def test_labels_of_some_runs_are_the_differences_of_others():
-    frames = [equilibrated(seed, n_times=400) for seed in range(8)]
+    frames = [equilibrated(seed, n_times=2500) for seed in range(8)]
     test = difference_test(frames)
-    assert abs(test.slope.z(1.0)) < 3 and test.slope.standard_error < 0.05, test.slope
+    assert abs(test.slope.z(1.0)) < 3 and test.slope.standard_error < 0.1, test.slope
     assert test.temperatures.shape == (3, 3) and test.labels.shape == (8, 2, 3, 2, 3)
     wrong = [replace(item, energy=1.5 * item.energy) for item in frames]  # an energy in other units
     assert difference_test(wrong).slope.value == pytest.approx(1.5 * test.slope.value)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from cg_assets.analysis.liquid import radial_distribution, structure_and_energy
+from cg_assets.analysis.liquid_observables import angular_distribution, diffusion, heat_capacity
 from cg_assets.frames import Frames
 from cg_assets.sampling.water_reference import WaterReferenceSampler
 from cg_assets.systems.thermal_spec import ReferenceSampling
 from cg_assets.systems.water import WATER_MODELS, Water, box_edge
+from cg_assets.units import BOLTZMANN
 
 
 def frames_of(positions, box=2.0, temperature=300.0):
@@ -44,6 +46,51 @@ def test_distances_beyond_half_the_box_are_refused():
     frames = frames_of(np.zeros((2, 3, 3)))
     with pytest.raises(ValueError, match="beyond half the box"):
         radial_distribution(frames, np.linspace(0, 1.2, 5))
+
+
+def test_angles_of_random_neighbours_are_those_of_random_directions():
+    generator = np.random.default_rng(1)
+    found = angular_distribution(frames_of(generator.uniform(0.0, 2.0, size=(60, 60, 3))), 0.6, n_bins=12)
+    z = (found.value - _mean_density(12)) / found.standard_error
+    assert np.sqrt((z**2).mean()) < 1.6
+    assert (found.value * np.pi / 12).sum() == pytest.approx(1.0)
+    chain = np.array([[[1.9, 0.0, 0.0], [0.1, 0.0, 0.0], [0.1, 0.2, 0.0]]])  # a right angle through the wall
+    found = angular_distribution(frames_of(np.repeat(chain, 3, axis=0)), 0.25, n_bins=9)
+    assert np.flatnonzero(found.value).tolist() == [4]
+    with pytest.raises(ValueError, match="no bead has two neighbours"):
+        angular_distribution(frames_of(chain), 0.05)
+
+
+def _mean_density(n_bins):
+    edges = np.linspace(0.0, np.pi, n_bins + 1)
+    return 0.5 * (np.cos(edges[:-1]) - np.cos(edges[1:])) / np.diff(edges)
+
+
+def test_brownian_beads_have_their_diffusion_coefficient():
+    """D = 2.3e-3 nm²/ps, known to about 2 %; whole frames jump by a box now and then, which must not matter."""
+    generator = np.random.default_rng(2)
+    steps = generator.normal(size=(600, 50, 3)) * np.sqrt(2 * 2.3e-3 * 1.0)
+    path = np.cumsum(steps, axis=0)
+    path -= path.mean(axis=1, keepdims=True) - 2.0 * generator.integers(-1, 2, size=(600, 1, 3))
+    found = diffusion(frames_of(path), longest=20.0)
+    exact = 2.3e-3 * 49 / 50  # relative to the centre of 50 beads
+    assert found.coefficient.standard_error < 0.06 * exact
+    assert abs(found.coefficient.z(exact)) < 3, found.coefficient
+    assert found.displacement[0] == pytest.approx(6 * exact, rel=0.03)
+    with pytest.raises(ValueError, match="need replicas of 800"):
+        diffusion(frames_of(path), longest=400.0)
+
+
+def test_heat_capacity_is_the_variance_of_the_energy():
+    generator = np.random.default_rng(3)
+    frames = frames_of(np.zeros((4000, 5, 3)))
+    sigma = 12.0
+    frames.potential_energy[:] = -500.0 + sigma * generator.normal(size=4000)
+    exact = sigma**2 / (BOLTZMANN * 300.0**2) / 5
+    found = heat_capacity(frames)
+    assert abs(found.z(exact)) < 3 and found.standard_error < 0.04 * exact
+    with pytest.raises(ValueError, match="at one temperature, not at 2"):
+        heat_capacity(Frames.concatenate([frames, frames_of(np.zeros((5, 5, 3)), temperature=400.0)]))
 
 
 def test_water_is_sampled_at_each_temperature_and_goes_on_after_an_interruption():
