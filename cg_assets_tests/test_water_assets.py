@@ -19,12 +19,12 @@ from cg_assets.thermal.targets import ThermalTargets
 SMALL_WATER = """
 extends: water
 name: small_water
-title: Twenty molecules of hot water
-model: {molecules: 20, cutoff: 0.42}
+title: Twelve molecules of hot water
+model: {molecules: 12, cutoff: 0.35}
 sampling:
-  reference: {temperatures: [500, 700], replicas: 2, burn_in: 4, duration: 8, frame_interval: 0.2}
-  conditional: {frames: 2, temperatures: [500, 560, 625, 700], interval: 0.1, relaxation: 4, duration: 16}
-targets: {temperatures: [500, 600, 700]}
+  reference: {temperatures: [500, 700], replicas: 2, burn_in: 3, duration: 5, frame_interval: 0.2}
+  conditional: {frames: 2, temperatures: [500, 590, 700], interval: 0.1, relaxation: 2.4, duration: 8}
+targets: {temperatures: [500, 600, 700], max_disagreement: 4.0}
 """
 STAGES = ("trajectories", "conditional_samples", "thermal_response_targets")
 
@@ -65,14 +65,14 @@ def test_targets_have_units_errors_and_the_temperature_that_frames_came_from(mad
     path = store.path("small_water", "thermal_response_targets", "0000")
     targets = ThermalTargets.from_columns(read_arrays(path))
     frames = len(set(targets.frame.tolist()))
-    assert len(targets) == 3 * frames and targets.n_beads == 20
+    assert len(targets) == 3 * frames and targets.n_beads == 12
     assert targets.temperature.tolist() == [500, 600, 700] * frames
     assert set(targets.origin_temperature) <= {500.0, 700.0}
     np.testing.assert_allclose(targets.box, system.model.edge, rtol=1e-6)
     # action and reaction: no net force on all molecules, at any order
     for name in ("forces", "first_order", "second_order"):
         scale = np.abs(getattr(targets, name)).max()
-        assert np.abs(getattr(targets, name).sum(axis=1)).max() < 1e-3 * scale * 20, name
+        assert np.abs(getattr(targets, name).sum(axis=1)).max() < 1e-3 * scale * 12, name
     assert (targets.heat_capacity > 0).all()
     units = {column["name"]: column["unit"] for column in store.describe("small_water", STAGES[2], "0000").columns}
     assert units["first_order"] == "kJ/mol/nm/K" and units["second_order_third_moment"] == "kJ/mol/nm/K^2"
@@ -85,7 +85,7 @@ def test_samples_say_where_they_come_from(made):
     assert metadata.extra["origin_temperature"] == [500.0, 700.0]
     assert metadata.extra["water"]["water_model"] == "spce"
     samples = store.read_frames("small_water", "conditional_samples", ["0000"])
-    assert len(samples) == 2 * 2 * 4 * 160
+    assert len(samples) == 2 * 2 * 3 * 80
     assert (np.ptp(samples.positions[samples.start == 1], axis=0) == 0).all()  # beads are fixed
     beads = system.water.beads(store.read_frames("small_water", "trajectories_snapshots", ["0000"]).positions)
     np.testing.assert_allclose(samples.positions[samples.start == 0][0], beads[0], atol=1e-5)

@@ -22,8 +22,8 @@ FloatArray = NDArray[np.float64]
 Centre = Literal["centre_of_mass", "oxygen"]
 Electrostatics = Literal["reaction_field", "pme"]
 
-FROZEN_MASS = 1e15
-"""Mass of a centre that must not move [amu]: it drifts by 5e-6 nm in 1 ns at 300 K."""
+FROZEN_MASS = 1e17
+"""Mass of a centre that must not move [amu]: its thermal motion is some 1e-6 nm in 1 ns."""
 _FROZEN_HYDROGEN_MASS = 4.0
 """Mass of a hydrogen that turns about a fixed centre [amu]; the distribution of orientations does not depend on it."""
 _SWITCH = 0.85
