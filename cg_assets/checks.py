@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.simulation.prior import PriorSimulation
     from cg_assets.simulation.run import CGSimulationResult
-    from cg_assets.training.priors import PriorFit
     from cg_assets.thermal.differences import DifferenceTest
     from cg_assets.thermal.frame_checks import FrameCheck
     from cg_assets.thermal.targets import ThermalTargets
+    from cg_assets.training.priors import PriorFit
     from cg_assets.training.training_run import TrainingResult
 
 TEMPERATURE_Z = 5.0

@@ -61,9 +61,7 @@ def next_batch_name(known: Iterable[str]) -> str:
     return str(int(last) + 1).zfill(len(last))
 
 
-def plan_refresh(
-    store: ParquetStore, system: AnySystem, batches: Iterable[str], add: str | None = None
-) -> RefreshPlan:
+def plan_refresh(store: ParquetStore, system: AnySystem, batches: Iterable[str], add: str | None = None) -> RefreshPlan:
     """Plan a refresh: finish a batch that is not finished, else add one; then everything that follows from it.
 
     Args:

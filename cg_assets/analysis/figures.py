@@ -18,8 +18,8 @@ from cg_assets.analysis.learning_curves import PMF_ERROR, LearningPoint, mean_cu
 from cg_assets.analysis.plots import Curve
 from cg_assets.analysis.plots_samples import label_errors_plot, next_batch_plot, surface_plot
 from cg_assets.analysis.reference import Reference
-from cg_assets.analysis.torque_surface import TorqueSurface
 from cg_assets.analysis.slow_coordinates import TICS
+from cg_assets.analysis.torque_surface import TorqueSurface
 from cg_assets.frames import Frames
 from cg_assets.sampling.next_batch import Proposal
 from cg_assets.simulation.run import CGSimulationResult
