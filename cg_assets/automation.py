@@ -44,8 +44,12 @@ def build_jobs(systems: Mapping[str, System]) -> list[dg.UnresolvedAssetJobDefin
 
 
 def active_runs(instance: dg.DagsterInstance, system: str) -> list[str]:
-    """Ids of the runs of a system that have not ended."""
-    return [run.run_id for run in instance.get_runs(dg.RunsFilter(job_name=job_name(system), statuses=ACTIVE))]
+    """Ids of the runs that have not ended and make data of a system, whether by its job or by a click on its assets."""
+    return [
+        run.run_id
+        for run in instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
+        if run.job_name == job_name(system) or any(key.path[0] == system for key in run.asset_selection or ())
+    ]
 
 
 def freshness_of(system: System) -> dg.FreshnessPolicy:
