@@ -26,12 +26,12 @@ from cg_assets.storage.catalogue import query
 from cg_assets.storage.parquet import content_hash, verify
 from cg_assets.storage.store import ParquetStore
 
-# A frame every step: pieces of hundreds of thousands of frames, seconds of writing and hardly any dynamics.
+# A frame every step: four pieces of half a million frames, seconds of writing and hardly any dynamics.
 MANY_FRAMES = """
 extends: small_wells
 name: many_frames
-title: Two wells, a file of more than half a million frames
-sampling: {unbiased: {replicas: 300, burn_in: 1, duration: 40, frame_interval: 0.02}}
+title: Two wells, a file of a million and more frames
+sampling: {unbiased: {replicas: 600, burn_in: 1, duration: 40, frame_interval: 0.02}}
 """
 LONG_TRAINING = """
 extends: small_wells
