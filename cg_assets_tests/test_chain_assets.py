@@ -92,7 +92,7 @@ def test_the_prior_is_checked_and_shipped(made):
     assert verdicts_of(result)["prior_atomistic", "prior_alone"]
     metadata = metadata_of(result)["prior_atomistic"]
     assert "data:image/png" in metadata["figure"].value
-    assert "16 of 16 replicas stable" in str(metadata["prior_alone"].value)
+    assert "100 of 100 replicas stable" in str(metadata["prior_alone"].value)
     fitted = store.describe(system.name, "prior_atomistic").metadata
     assert set(fitted.upstream_data_versions) == {"small_chain/mapped_forces/0000"}
     assert [len(fitted.extra["prior"][kind]) for kind in ("bonds", "angles", "dihedrals", "repulsion")] == [4, 3, 2, 1]

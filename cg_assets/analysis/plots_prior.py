@@ -51,5 +51,5 @@ def prior_plot(fit: PriorFit, simulated: Sequence[NDArray[np.float64]], *, title
         for axes in row[len(of_kind) :]:
             axes.set_axis_off()
         row[0].set_ylabel(f"{kind}\n({min(len(of_kind), _COLUMNS)} of {len(of_kind)})")
-        row[0].legend(fontsize=7, loc="upper left")
+        row[0].legend(fontsize=7, loc="best")
     return figure

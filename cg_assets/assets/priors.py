@@ -33,7 +33,7 @@ def build_prior(system: SystemSpec, name: str) -> dg.AssetsDefinition:
 
         from cg_assets.analysis.plots_prior import prior_plot
         from cg_assets.mapping.maps import build_map
-        from cg_assets.simulation.prior import simulate_prior
+        from cg_assets.simulation.prior import REPLICAS, simulate_prior
         from cg_assets.training.setup import fitted_prior
 
         files = store.open()
@@ -43,7 +43,7 @@ def build_prior(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         if fit is None:
             raise TypeError(f"{system.name} has no network.prior")
         settings = system.cg_simulation
-        rows = np.random.default_rng(settings.seed).integers(len(positions), size=settings.replicas)
+        rows = np.random.default_rng(settings.seed).integers(len(positions), size=REPLICAS)
         simulated = simulate_prior(
             fit,
             positions[rows],

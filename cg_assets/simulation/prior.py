@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 STEPS = 20_000
 """Steps of a simulation of the prior alone, at most; the first fifth is not judged."""
+REPLICAS = 100
+"""Replicas of it: fewer would leave the divergence of a bond to chance."""
 _FRAMES = 50
 
 
