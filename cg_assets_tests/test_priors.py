@@ -1,7 +1,5 @@
 """Priors of chains: fits against exact distributions, the prior alone in a simulation, bad data, delta forces."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -168,9 +166,11 @@ def test_network_learns_what_the_prior_lacks(chains):
 
 def test_an_exploding_prior_is_reported(chains):
     fit = fit_prior(chains, BONDS, NAMES, ChainPrior())
-    settings = SimpleNamespace(timestep=0.2, duration=400.0, friction=1.0, seed=0)
-    settings.model_copy = lambda update: SimpleNamespace(**(vars(settings) | update))
+    ladder = {"temperatures": [300.0, 400.0], "pace": 2.0}  # the prior alone is not tempered
+    settings = CGSimulation(
+        replicas=4, timestep=0.2, friction=1.0, duration=400.0, frame_interval=2.0, tempering=ladder
+    )
     found = simulate_prior(fit, chains[:4], np.full(5, 12.0), THERMAL_ENERGY, settings)
-    assert found.stable_replicas == 0
+    assert (found.replicas, found.stable_replicas) == (4, 0)
     assert found.histograms == []
     assert np.isnan(found.divergence).all()

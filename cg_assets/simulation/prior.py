@@ -79,9 +79,8 @@ def simulate_prior(
     """
     step = settings.timestep
     kept = max(1, min(STEPS, round(settings.duration / step)) * 4 // 5 // _FRAMES) * _FRAMES
-    short = settings.model_copy(
-        update={"burn_in": kept // 4 * step, "duration": kept * step, "frame_interval": kept // _FRAMES * step}
-    )
+    times = {"burn_in": kept // 4 * step, "duration": kept * step, "frame_interval": kept // _FRAMES * step}
+    short = settings.model_copy(update=times | {"tempering": None})
     module = PriorAlone(ChainPrior(fit.config()), thermal_energy)
     replicas, time = len(np.asarray(starts)), 1.25 * kept * step
     try:
