@@ -39,7 +39,7 @@ def test_runs_that_differ_are_named_with_their_temperature():
     inflation = check.inflation(np.array([330.0, 440.0, 315.0]))
     assert inflation[0] == pytest.approx(check.disagreement[1]) and 1.0 <= inflation[1] < 2.0
     assert inflation[1] < inflation[2] < inflation[0]
-    assert set(check.to_json()) == {"temperatures", "disagreement", "heat_z"}
+    assert set(check.to_json()) == {"temperatures", "disagreement", "heat_z", "effective_samples"}
 
 
 def test_a_variance_that_is_too_small_is_noticed():
@@ -50,6 +50,11 @@ def test_a_variance_that_is_too_small_is_noticed():
         at = samples.temperature == temperature
         energy[at] = energy[at].mean() + 0.6 * (energy[at] - energy[at].mean())
     assert "the variance of u says" in check_frame(replace(samples, energy=energy)).fault(5.0)
+
+
+def test_samples_that_are_worth_few_are_not_enough():
+    slow = draw(np.random.default_rng(8), LADDER, 100, correlation=0.97)
+    assert "independent samples at" in check_frame(slow).fault(10.0)
 
 
 def test_labels_of_some_runs_are_the_differences_of_others():

@@ -125,7 +125,9 @@ def diffusion(frames: Frames, longest: float, n_blocks: int = 10) -> Diffusion:
     value, error = jackknife(
         lambda total: total[:-1][later] @ weights / total[-1], np.column_stack([blocks, np.ones(len(blocks))])
     )
-    return Diffusion(lag, blocks.mean(axis=0), Estimate(float(value), float(error), "nm^2/ps"))
+    return Diffusion(
+        lag, np.asarray(blocks.mean(axis=0), dtype=np.float64), Estimate(float(value), float(error), "nm^2/ps")
+    )
 
 
 def heat_capacity(frames: Frames, n_blocks: int = 20) -> Estimate:

@@ -6,7 +6,7 @@ the noise of x does not lower it, as it would lower a least-squares slope.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from cg_assets.thermal.samples import ConditionalSamples
 
 FloatArray = NDArray[np.float64]
 
+_LEAST_EFFECTIVE = 4.0
+"""Runs that are worth less are not corrected for it: their covariances mean little, but stay finite."""
 _FEW_FRAMES = 8
 """With fewer frames than this the error comes from leaving out runs, or beads where there are only two runs."""
 
@@ -62,7 +64,8 @@ def difference_test(frames: Sequence[ConditionalSamples], temperatures: ArrayLik
         runs = np.unique(samples.run)
         if len(runs) < 2:
             raise ValueError("one run has no independent partner; sample two at least")
-        responses = [[run_response(samples, run, at) for at in wanted] for run in runs]
+        worth = dict(zip(samples.ladder.tolist(), samples.statistical_inefficiency(), strict=True))
+        responses = [[_run_response(samples, run, at, worth) for at in wanted.tolist()] for run in runs]
         first = np.array([[item.first_order[0] for item in row] for row in responses])
         force = np.array([[item.forces[0] for item in row] for row in responses])
         labels.append(first[:, middle])
@@ -71,17 +74,15 @@ def difference_test(frames: Sequence[ConditionalSamples], temperatures: ArrayLik
     return DifferenceTest(triples, y, x, _slope(y, x))
 
 
-def run_response(samples: ConditionalSamples, run: int, temperature: float) -> ThermalResponse:
-    """Response at one temperature from the samples of one run there alone.
-
-    Raises:
-        ValueError: there are none.
-    """
+def _run_response(
+    samples: ConditionalSamples, run: int, temperature: float, worth: Mapping[float, float]
+) -> ThermalResponse:
+    """Response at one temperature from the samples of one run there alone; `worth` of one sample comes from all runs."""
     chosen = samples.select((samples.run == run) & (samples.temperature == temperature))
     if not len(chosen):
         known = ", ".join(f"{item:g}" for item in samples.ladder)
         raise ValueError(f"run {run} has no samples at {temperature:g} K; there are those at {known} K")
-    effective = len(chosen) / chosen.statistical_inefficiency()
+    effective = np.array([max(len(chosen) / worth[temperature], _LEAST_EFFECTIVE)])
     weights = np.full((1, len(chosen)), 1.0 / len(chosen))
     return response_of_weights(chosen, weights, np.array([temperature]), effective)
 

@@ -21,6 +21,8 @@ from cg_assets.units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]
 
+MIN_EFFECTIVE = 10.0
+"""Independent samples at each rung with fewer of which neither moments nor their errors mean anything."""
 MAX_HEAT_Z = 5.0
 """Largest difference of the two heat capacities that passes, in standard errors; it is the largest of a dozen."""
 HEAT_TOLERANCE = 0.03
@@ -38,6 +40,7 @@ class FrameCheck:
         energy_steps: `n_rungs - 1` differences of <u> between neighbours, measured [kJ/mol].
         heat_steps: the same from the variances of u, by the trapezoidal rule [kJ/mol].
         heat_z: `(n_rungs - 1,)` difference of the two beyond the tolerance, in standard errors.
+        effective_samples: `(n_rungs,)` independent samples of all runs, from the autocorrelation of the energy.
     """
 
     temperatures: FloatArray
@@ -45,9 +48,13 @@ class FrameCheck:
     energy_steps: list[Estimate]
     heat_steps: list[Estimate]
     heat_z: FloatArray
+    effective_samples: FloatArray
 
     def fault(self, max_disagreement: float) -> str:
         """Why the frame must not be used; empty where it may."""
+        worst = int(np.argmin(self.effective_samples))
+        if not self.effective_samples[worst] >= MIN_EFFECTIVE:
+            return f"only {self.effective_samples[worst]:.1f} independent samples at {self.temperatures[worst]:g} K"
         worst = int(np.argmax(self.disagreement))
         if not self.disagreement[worst] <= max_disagreement:
             return (
@@ -76,6 +83,7 @@ class FrameCheck:
             "temperatures": self.temperatures.tolist(),
             "disagreement": self.disagreement.round(4).tolist(),
             "heat_z": self.heat_z.round(4).tolist(),
+            "effective_samples": self.effective_samples.round(1).tolist(),
         }
 
 
@@ -106,7 +114,8 @@ def check_frame(samples: ConditionalSamples, n_blocks: int = BLOCKS) -> FrameChe
     first, second = (
         np.bincount(cell, energy**power, math.prod(shape)).reshape(shape).astype(np.float64) for power in (1, 2)
     )
-    return FrameCheck(ladder, disagreement, *_heat_steps(ladder, count, first, second))
+    effective = np.unique(samples.temperature, return_counts=True)[1] / samples.statistical_inefficiency()
+    return FrameCheck(ladder, disagreement, *_heat_steps(ladder, count, first, second), effective)
 
 
 def _disagreement(force: FloatArray, count: FloatArray, run_of_block: NDArray[np.int64]) -> FloatArray:
