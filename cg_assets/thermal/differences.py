@@ -77,7 +77,7 @@ def difference_test(frames: Sequence[ConditionalSamples], temperatures: ArrayLik
 def _run_response(
     samples: ConditionalSamples, run: int, temperature: float, worth: Mapping[float, float]
 ) -> ThermalResponse:
-    """Response at one temperature from the samples of one run there alone; `worth` of one sample comes from all runs."""
+    """Response at one temperature from the samples of one run there; `worth` of a sample comes from all runs."""
     chosen = samples.select((samples.run == run) & (samples.temperature == temperature))
     if not len(chosen):
         known = ", ".join(f"{item:g}" for item in samples.ladder)
