@@ -152,13 +152,14 @@ def build_conditional_samples(system: ThermalSystem) -> dg.AssetsDefinition:
                 plan=plan.model_dump(mode="json"),
                 origin_temperature=starts.temperature.tolist(),
             )
-            pieces.finish(_of_beads(metadata, system))
+            metadata = _of_beads(metadata, system)
+            pieces.finish(metadata)
         frames = files.read_frames(system.name, stage, [batch])
         found = check_frames(frames)
         faults = {number: check.fault(limit) for number, check in found.items()}
         failed = {str(number): why for number, why in faults.items() if why}
         metadata = replace(
-            _of_beads(metadata, system),
+            metadata,
             extra=metadata.extra
             | {_FAILED_FRAMES: failed, "frame_checks": {str(number): item.to_json() for number, item in found.items()}},
         )
