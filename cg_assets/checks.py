@@ -41,6 +41,8 @@ MAX_LOCAL_DIVERGENCE = 0.02
 """Largest Jensen-Shannon divergence of bonds and 1-3 distances that passes."""
 MAX_DRIFT = 1e-5
 """Largest drift of a fixed bead in a nanosecond [nm]."""
+TELLING_ERROR = 0.25
+"""Standard error of the slope of labels on differences beyond which few samples tell nothing of it."""
 SLOPE_TOLERANCE = 0.05
 """Part by which labels may differ from finite differences, which curve between the rungs of a ladder."""
 
@@ -276,7 +278,12 @@ def judge_conditional(
         _result(
             "labels_and_differences",
             abs(slope.value - 1) <= SLOPE_TOLERANCE + 4 * slope.standard_error,
-            {"slope": slope.value, "standard_error": slope.standard_error, "tolerance": SLOPE_TOLERANCE},
+            {
+                "slope": slope.value,
+                "standard_error": slope.standard_error,
+                "tolerance": SLOPE_TOLERANCE,
+                "samples_can_tell": slope.standard_error < TELLING_ERROR,
+            },
         ),
     ]
 

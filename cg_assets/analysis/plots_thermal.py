@@ -100,7 +100,7 @@ def conditional_plot(
     left.axhline(1.0, color=REFERENCE, linewidth=1.0)
     left.axhline(max_disagreement, color=REFERENCE, linewidth=1.0, linestyle="--")
     left.set(xlabel="temperature [K]", ylabel="difference of independent runs\n[standard errors]", ylim=(0, None))
-    left.legend(loc="upper right")
+    left.legend(loc="center right")
     _diagonal(middle)
     middle.set(xlabel="Var(u)/(kT²) [kJ/mol/K]", ylabel="d<u>/dT [kJ/mol/K]")
     labels, differences = (item.mean(axis=1).ravel() for item in (test.labels, test.differences))
