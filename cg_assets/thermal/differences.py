@@ -1,7 +1,8 @@
 """Covariance labels of F_1 against finite differences of mean forces, on independent runs.
 
 With labels y and differences x of independent runs s and t, the slope of y on x is Σ y_s·x_t / Σ x_s·x_t over s ≠ t:
-the noise of x does not lower it, as it would lower a least-squares slope.
+the noise of x does not lower it, as it would lower a least-squares slope. A label is the mean of F_1 over the range of
+the difference, by the parabola through three temperatures, since F_1 is not constant over it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ class DifferenceTest:
     """Two measurements of F_1 on the same frames.
 
     Attributes:
-        temperatures: `(n_triples, 3)` lower, middle and upper [K]; labels are at the middle, differences between the
-            others.
+        temperatures: `(n_triples, 3)` lower, middle and upper [K]; differences are between the outer two.
         labels: `(n_frames, n_runs, n_triples, n_beads, 3)` covariance labels of each run [kJ/mol/nm/K].
         differences: finite differences of each run, same shape and unit.
         slope: of labels on differences, 1 where both are right.
@@ -57,7 +57,9 @@ def difference_test(frames: Sequence[ConditionalSamples], temperatures: ArrayLik
     given = np.stack([ladder[:-2], ladder[1:-1], ladder[2:]], axis=1) if temperatures is None else temperatures
     triples = np.atleast_2d(np.asarray(given, dtype=np.float64))
     wanted, place = np.unique(triples, return_inverse=True)
-    low, middle, high = place.reshape(triples.shape).T
+    place = place.reshape(triples.shape).T
+    low, _, high = place
+    weights = _mean_weights(triples)
     width = (triples[:, 2] - triples[:, 0])[:, None, None]
     labels, differences = [], []
     for samples in frames:
@@ -68,10 +70,18 @@ def difference_test(frames: Sequence[ConditionalSamples], temperatures: ArrayLik
         responses = [[_run_response(samples, run, at, worth) for at in wanted.tolist()] for run in runs]
         first = np.array([[item.first_order[0] for item in row] for row in responses])
         force = np.array([[item.forces[0] for item in row] for row in responses])
-        labels.append(first[:, middle])
+        labels.append(np.einsum("kt,rktij->rtij", weights, first[:, place]))
         differences.append((force[:, high] - force[:, low]) / width)
     y, x = np.array(labels), np.array(differences)
     return DifferenceTest(triples, y, x, _slope(y, x))
+
+
+def _mean_weights(triples: FloatArray) -> FloatArray:
+    """`(3, n_triples)` weights of values at three points in the mean of their parabola (Simpson, uneven spacing)."""
+    low, middle, high = triples.T
+    left, right = middle - low, high - middle
+    width = left + right
+    return np.stack([2 - right / left, width**2 / (left * right), 2 - left / right]) / 6.0
 
 
 def _run_response(
