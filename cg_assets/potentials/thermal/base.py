@@ -1,0 +1,174 @@
+"""What all potentials W(R, T) have: energies W_k(R), a temperature dependence, a repulsive prior, exact derivatives."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .pairs import Pairs, neighbour_pairs
+from .temperature import TemperatureDependence
+
+PRIOR_DEPTH = 0.015
+"""Distance over which the prior's force rises from a twentieth to all of the mean force [nm]."""
+PRIOR_PART = 0.05
+"""Part of the mean force that the prior has where the data begin."""
+BEGIN = 0.01
+"""The data begin where the radial distribution function first exceeds this."""
+
+
+class Response(NamedTuple):
+    """What a potential predicts at temperatures; `(f, n, 3)` forces and `(f,)` energies."""
+
+    forces: Tensor
+    """-grad W [kJ/mol/nm]."""
+    first_order: Tensor
+    """Their derivative by T [kJ/mol/nm/K]."""
+    second_order: Tensor
+    """And again [kJ/mol/nm/K²]."""
+    energy: Tensor
+    """W [kJ/mol]."""
+    mean_energy: Tensor
+    """U = W - T dW/dT, the mean energy of the atoms at frozen beads [kJ/mol]."""
+    heat_capacity: Tensor
+    """C = -T d²W/dT², their heat capacity at frozen beads [kJ/mol/K]."""
+
+
+class ThermalPotential(torch.nn.Module):
+    """W(R, T) = sum_k s_k(T) W_k(R), and a repulsive prior that no data can teach.
+
+    The prior is the pair energy (s p / a) exp(a (t - r)) with a = ln(1/p)/d (`PRIOR_DEPTH` d, `PRIOR_PART` p), t the
+    distance where the radial distribution function of the training data begins and s their mean |force component|; it
+    does not depend on temperature.
+    """
+
+    prior: Tensor
+    low: Tensor
+
+    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+        """See `build_potential`."""
+        super().__init__()
+        self.bead_types = [int(kind) for kind in config["bead_types"]]
+        if len(self.bead_types) < 2:
+            raise ValueError(f"bead_types has {len(self.bead_types)} bead(s); a potential of pairs needs at least 2")
+        self.n_beads = len(self.bead_types)
+        self.dependence = TemperatureDependence(config["temperature_dependence"])
+        self.n_terms = self.dependence.n_terms
+        value = self.n_terms // 2 if self.dependence.form == "anchored" else 1
+        self.register_buffer("is_value", (torch.arange(self.n_terms) < value).double(), persistent=False)
+        self.register_buffer("prior", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("low", torch.zeros((), dtype=torch.float64))
+
+    @property
+    @abstractmethod
+    def cutoff(self) -> float:
+        """Range of the potential [nm]."""
+
+    @abstractmethod
+    def own_terms(self, pairs: Pairs, n_frames: int) -> Tensor:
+        """The energies `(f, n_terms)` without the prior [kJ/mol]."""
+
+    # ------------------------------------------------------------------------------- statistics of the data
+
+    @torch.no_grad()
+    def fit_statistics(self, positions: Tensor, box: Tensor | None, force_size: float) -> None:
+        """Set the least distance and the prior from training positions `(f, n, 3)`.
+
+        Args:
+            positions: [nm].
+            box: edges `(3,)` or `(f, 3)` [nm], or None; the density is then that of a sphere of the data's size.
+            force_size: mean |force component| of the data [kJ/mol/nm].
+
+        Raises:
+            ValueError: wrong shapes, a cutoff beyond half the box, or no pair within the cutoff.
+        """
+        self._check(positions)
+        distance = neighbour_pairs(positions.double(), box, self.cutoff).distance
+        if not len(distance):
+            raise ValueError(f"no two beads come closer than the cutoff {self.cutoff:g} nm; make it longer")
+        if box is None:
+            volumes = torch.full((len(positions),), 4.0 / 3.0 * math.pi * float(distance.max()) ** 3).double()
+        else:
+            volumes = torch.as_tensor(box).double().expand(len(positions), 3).prod(dim=1)
+        width = 0.002
+        counts = torch.histc(distance, round(self.cutoff / width), 0.0, self.cutoff)
+        middle = (torch.arange(len(counts)).to(counts) + 0.5) * self.cutoff / len(counts)
+        shells = 4.0 * math.pi * middle.square() * self.cutoff / len(counts)
+        ideal = 0.5 * self.n_beads * (self.n_beads - 1) * (1.0 / volumes).sum().to(shells) * shells
+        begins = middle[counts / ideal > BEGIN][0]
+        self.low.copy_(distance.min())
+        self.prior.copy_(torch.stack([torch.as_tensor(force_size).to(begins), begins]))
+        self._place(distance)
+
+    def _place(self, distance: Tensor) -> None:
+        """Whatever else a class takes from the distances of the data."""
+
+    def _prior_energy(self, pairs: Pairs, n_frames: int) -> Tensor:
+        rate = math.log(1.0 / PRIOR_PART) / PRIOR_DEPTH
+        height = self.prior[0] * PRIOR_PART / rate
+        energy = height * torch.exp(rate * (self.prior[1] - pairs.distance))
+        return self.per_frame(energy, pairs.first, n_frames)
+
+    def per_frame(self, values: Tensor, bead: Tensor, n_frames: int) -> Tensor:
+        """Sums `(f, ...)` over each frame of values `(p, ...)` that belong to beads `(p,)`."""
+        return values.new_zeros(n_frames, *values.shape[1:]).index_add(0, bead // self.n_beads, values)
+
+    def _check(self, positions: Tensor) -> None:
+        if positions.ndim != 3 or positions.shape[1:] != (self.n_beads, 3):
+            expected = f"(n_frames, {self.n_beads}, 3)"
+            raise ValueError(f"positions have shape {tuple(positions.shape)}; this potential needs {expected}")
+
+    # ------------------------------------------------------------------------------- energies and their derivatives
+
+    def terms(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """The energies W_k `(f, n_terms)` of positions `(f, n, 3)` [kJ/mol]."""
+        self._check(positions)
+        pairs = neighbour_pairs(positions, box, self.cutoff)
+        own = self.own_terms(pairs, len(positions))
+        return own + self._prior_energy(pairs, len(positions))[:, None].to(own) * self.is_value.to(own)
+
+    def coefficients_at(self, temperature: Any, like: Tensor) -> Tensor:
+        """s_k and their derivatives `(3, f, n_terms)` for positions `like` `(f, n, 3)`.
+
+        Raises:
+            ValueError: there is no temperature, or it is not positive.
+        """
+        if temperature is None:
+            raise ValueError("this potential depends on temperature; give `temperature`, one or one of each frame [K]")
+        kelvin = torch.as_tensor(temperature, device=like.device).double().expand(len(like))
+        return self.dependence.coefficients(kelvin)
+
+    def forward(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """W `(f,)` of positions `(f, n, 3)` [kJ/mol]."""
+        terms = self.terms(positions, box)
+        return (self.coefficients_at(temperature, positions)[0].to(terms) * terms).sum(dim=1)
+
+    def energy_and_forces(
+        self, positions: Tensor, temperature: Any = None, box: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """W `(f,)` and forces `(f, n, 3)` at temperatures, one or `(f,)` [K]."""
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            points = positions.detach().requires_grad_(True)
+            energy = self(points, temperature, box)
+            (gradient,) = torch.autograd.grad(energy.sum(), points, create_graph=create_graph)
+        return (energy, -gradient) if create_graph else (energy.detach(), -gradient)
+
+    def response(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Response:
+        """Forces with their derivatives by temperature, and mean energy and heat capacity at frozen beads."""
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            points = positions.detach().requires_grad_(True)
+            terms = self.terms(points, box)
+            coefficients = self.coefficients_at(temperature, positions).to(terms)
+            energies = (coefficients * terms).sum(dim=2)
+            first, second, third = (
+                -torch.autograd.grad(energy.sum(), points, create_graph=create_graph, retain_graph=True)[0]
+                for energy in energies
+            )
+            kelvin = torch.as_tensor(temperature, device=points.device).to(terms).expand(len(points))
+            energy, slope, curvature = energies if create_graph else energies.detach()
+        return Response(first, second, third, energy, energy - kelvin * slope, -kelvin * curvature)

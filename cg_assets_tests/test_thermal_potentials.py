@@ -1,0 +1,222 @@
+"""Temperature-dependent potentials: exact gradients, symmetries, boxes, statistics, storage; over every type."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from cg_assets.potentials.thermal import POTENTIALS, build_potential, energy_and_forces
+from cg_assets.potentials.thermal.splines import cubic_splines
+
+BOX = torch.tensor([1.15, 1.2, 1.3], dtype=torch.float64)
+SETTINGS = {
+    "spline": {
+        "pair_cutoff": 0.55,
+        "pair_functions": 10,
+        "triple_cutoff": 0.45,
+        "triple_functions": 3,
+        "triple_degree": 3,
+    },
+}
+FORMS = [
+    {"form": "constant_heat_capacity", "origin": 420.0},
+    {"form": "taylor_inverse_temperature", "origin": 420.0, "order": 1},
+    {"form": "anchored", "anchors": [300.0, 450.0, 650.0]},
+]
+
+
+def lattice(frames, seed=0, spread=0.04, per_edge=3):
+    """Beads on a jittered grid that fills the box."""
+    grid = torch.stack(torch.meshgrid(*[torch.arange(per_edge)] * 3, indexing="ij"), dim=3).reshape(-1, 3)
+    noise = torch.randn(frames, len(grid), 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (grid + 0.5) * BOX / per_edge + spread * noise
+
+
+def potential(kind, form=FORMS[0], **changes):
+    """A potential with random weights, statistics of lattices, in float64."""
+    config = {"type": kind, "bead_types": [0] * 27, "temperature_dependence": form} | SETTINGS[kind] | changes
+    generator = torch.Generator().manual_seed(3)
+    module = build_potential(config, generator).double()
+    module.fit_statistics(lattice(20, seed=9), BOX, 50.0)
+    if kind == "spline":
+        module.coefficients.copy_(torch.randn(module.coefficients.shape, generator=generator).double())
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _no_graphs():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(params=list(POTENTIALS))
+def kind(request):
+    return request.param
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form["form"])
+def test_forces_are_gradients_at_every_temperature(kind, form):
+    module = potential(kind, form)
+    positions, temperature = lattice(3), torch.tensor([280.0, 420.0, 690.0], dtype=torch.float64)
+    energy, forces = energy_and_forces(module, positions, temperature, BOX)
+    assert energy.shape == (3,)
+    step = 1e-5
+    for bead, axis in ((0, 0), (13, 1), (26, 2)):
+        shift = torch.zeros_like(positions)
+        shift[:, bead, axis] = step
+        ahead, behind = (module(positions + sign * shift, temperature, BOX) for sign in (1, -1))
+        difference = (behind - ahead) / (2 * step)
+        torch.testing.assert_close(difference, forces[:, bead, axis], rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(forces.sum(dim=1), torch.zeros(3, 3).double(), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form["form"])
+def test_response_is_the_derivative_by_temperature(kind, form):
+    module = potential(kind, form)
+    positions, temperature = lattice(2, seed=1), torch.tensor([310.0, 560.0], dtype=torch.float64)
+    response = module.response(positions, temperature, BOX)
+    step = 0.05
+    warm, cold = (energy_and_forces(module, positions, temperature + sign * step, BOX) for sign in (1, -1))
+    size = response.first_order.abs().max()
+    assert float(((warm[1] - cold[1]) / (2 * step) - response.first_order).abs().max() / size) < 1e-6
+    second = (warm[1] - 2 * response.forces + cold[1]) / step**2
+    assert float((second - response.second_order).abs().max()) < 1e-4 * float(size) / 100 + 1e-6
+    slope = (warm[0] - cold[0]) / (2 * step)
+    torch.testing.assert_close(response.mean_energy, response.energy - temperature * slope, rtol=1e-6, atol=1e-4)
+    hot, cool = (module.response(positions, temperature + sign * step, BOX).mean_energy for sign in (1, -1))
+    torch.testing.assert_close((hot - cool) / (2 * step), response.heat_capacity, rtol=1e-5, atol=1e-6)
+
+
+def test_symmetries(kind):
+    """Permutation, translation, whole box edges, and rotation without a box."""
+    module = potential(kind)
+    positions = lattice(2, seed=2)
+    energy, forces = energy_and_forces(module, positions, 350.0, BOX)
+    order = torch.randperm(27, generator=torch.Generator().manual_seed(0))
+    permuted = energy_and_forces(module, positions[:, order], 350.0, BOX)
+    torch.testing.assert_close(permuted[0], energy, rtol=1e-10, atol=1e-8)
+    torch.testing.assert_close(permuted[1], forces[:, order], rtol=1e-8, atol=1e-7)
+    images = torch.randint(-2, 3, positions.shape, generator=torch.Generator().manual_seed(1)) * BOX
+    moved = energy_and_forces(module, positions + images + 0.3, 350.0, BOX)
+    torch.testing.assert_close(moved[0], energy, rtol=1e-9, atol=1e-7)
+    torch.testing.assert_close(moved[1], forces, rtol=1e-7, atol=1e-6)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(4)).double()).Q
+    alone, turned = (energy_and_forces(module, points, 350.0) for points in (positions, positions @ turn))
+    torch.testing.assert_close(turned[0], alone[0], rtol=1e-9, atol=1e-7)
+    torch.testing.assert_close(turned[1], alone[1] @ turn, rtol=1e-7, atol=1e-6)
+    endless = energy_and_forces(module, positions, 350.0, torch.full((3,), math.inf))
+    torch.testing.assert_close(endless, alone)
+
+
+def test_temperatures_are_those_of_each_frame(kind):
+    module = potential(kind)
+    positions, temperature = lattice(3), torch.tensor([300.0, 450.0, 600.0])
+    energy, forces = energy_and_forces(module, positions, temperature, BOX)
+    for row, kelvin in enumerate(temperature):
+        alone = energy_and_forces(module, positions[row : row + 1], float(kelvin), BOX)
+        torch.testing.assert_close(alone[0], energy[row : row + 1])
+        torch.testing.assert_close(alone[1], forces[row : row + 1])
+    with pytest.raises(ValueError, match="give `temperature`"):
+        energy_and_forces(module, positions, box=BOX)
+
+
+def test_energy_ends_smoothly_at_the_cutoff(kind):
+    """A pair that leaves the cutoff takes no jump of the force with it."""
+    module = potential(kind)
+    module.n_beads = 2
+    distance = module.cutoff + torch.tensor([-1e-3, -1e-4, 1e-4]).double()
+    positions = torch.zeros(3, 2, 3).double()
+    positions[:, 1, 0] = distance
+    _, forces = energy_and_forces(module, positions, 400.0)
+    assert float(forces[2].abs().max()) == 0.0
+    assert float(forces[1].abs().max()) < 0.05 * float(forces[0].abs().max()) + 1e-12
+
+
+def test_beads_are_kept_apart_below_the_data(kind):
+    module = potential(kind)
+    positions = lattice(1)
+    reach = []
+    for distance in (0.12, 0.1, 0.08, 0.06):
+        close = positions.clone()
+        close[0, 1] = close[0, 0] + torch.tensor([distance, 0.0, 0.0])
+        reach.append(float(energy_and_forces(module, close, 400.0, BOX)[1][0, 1, 0]))
+    assert reach[0] > 1e4
+    assert all(later > 5 * earlier for earlier, later in itertools.pairwise(reach)), reach
+
+
+def test_cutoff_beyond_half_the_box_is_refused(kind):
+    with pytest.raises(ValueError, match="beyond half the smallest box edge"):
+        energy_and_forces(potential(kind), lattice(1), 400.0, torch.tensor([1.0, 1.2, 1.2]))
+
+
+def test_weights_are_stored_and_read(kind):
+    config = {"type": kind, "bead_types": [0] * 27, "temperature_dependence": FORMS[0]} | SETTINGS[kind]
+    module, again = potential(kind), build_potential(config).double()
+    again.load_state_dict(module.state_dict())
+    positions = lattice(2)
+    for one, two in zip(*(energy_and_forces(each, positions, 300.0, BOX) for each in (module, again)), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_design_of_splines_gives_their_forces():
+    """The hand-written gradients of all basis functions, which coefficients are solved from, against autograd."""
+    module = potential("spline")
+    positions = lattice(2, seed=5)
+    positions[1, 1] = positions[1, 0] + torch.tensor([0.2, 0.1, 0.0])  # below the least distance
+    temperature = torch.tensor([300.0, 600.0])
+    functions, designs, prior = module.force_functions(positions, BOX)
+    weights = module.dependence.coefficients(temperature)[0] @ module.coefficients
+    energy, forces = energy_and_forces(module, positions, temperature, BOX)
+    torch.testing.assert_close((designs * weights[:, None, None]).sum(dim=3) + prior, forces, rtol=1e-9, atol=1e-8)
+    difference = energy - (functions * weights).sum(dim=1)
+    assert float(difference[0]) == pytest.approx(0.0, abs=1e-2)  # the prior is weak within the data
+
+
+def test_triples_are_sums_over_triples():
+    """The moments against the triple loop."""
+    module = potential("spline")
+    positions = lattice(1, seed=6)
+    gap = positions[0, :, None] - positions[0, None]
+    gap = gap - BOX * torch.round(gap / BOX)
+    distance = gap.norm(dim=2)
+    direct = torch.zeros(module.n_functions - 1 - module.pair_functions, dtype=torch.float64).reshape(-1, 4)
+    value = lambda r: cubic_splines(r[None], module.low, module.triple_cutoff, module.triple_functions)[0][0]  # noqa: E731
+    for i in range(27):
+        near = [j for j in range(27) if j != i and distance[i, j] < module.triple_cutoff]
+        for j in near:
+            for k in near:
+                if j == k:
+                    continue
+                x = float(gap[i, j] @ gap[i, k] / distance[i, j] / distance[i, k])
+                polynomials = torch.tensor([1.0, x, 1.5 * x * x - 0.5, 2.5 * x**3 - 1.5 * x], dtype=torch.float64)
+                products = torch.outer(value(distance[i, j]), value(distance[i, k]))
+                a, b = module.couple.T
+                direct += 0.5 * products[a, b][:, None] * polynomials
+    functions = module.force_functions(positions, BOX)[0][0]
+    torch.testing.assert_close(functions[1 + module.pair_functions :], direct.flatten(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"type": "mystery"}, "must be one of"),
+        ({"bead_types": [0, 1]}, "one type only"),
+        ({"bead_types": [0]}, "at least 2"),
+        ({"pair_functions": 3}, "at least 4"),
+        ({"triple_degree": 9}, "at most 6"),
+    ],
+)
+def test_wrong_configs_are_explained(changes, message):
+    config = {"type": "spline", "bead_types": [0, 0], "temperature_dependence": FORMS[0]} | SETTINGS["spline"]
+    with pytest.raises(ValueError, match=message):
+        build_potential(config | changes)
+
+
+def test_data_without_neighbours_cannot_set_statistics():
+    module = build_potential(
+        {"type": "spline", "bead_types": [0, 0], "temperature_dependence": FORMS[0]} | SETTINGS["spline"]
+    )
+    apart = torch.tensor([[[0.0, 0, 0], [3.0, 0, 0]]])
+    with pytest.raises(ValueError, match="no two beads come closer"):
+        module.fit_statistics(apart, None, 1.0)
