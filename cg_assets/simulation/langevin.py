@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cg_assets.errors import DeviceError, ExplosionError, SamplingError
 from cg_assets.frames import Frames
-from cg_assets.potentials.networks import energy_and_forces
 from cg_assets.progress import Progress
+from cg_assets.simulation.potential import potential_at
 from cg_assets.simulation.tempering import TemperatureExchange
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 EXPLODED_ENERGY = 4000.0
 """Energy above the median start [k_B T] at which a replica counts as exploded: 10,000 kJ/mol at 300 K."""
+
+LARGE_SYSTEM = 64
+"""Number of beads from which on the energy of an explosion grows with their number."""
 
 EXPLODED_TEMPERATURE = 100.0 / 3.0
 """Kinetic temperature over the thermostat's at which a replica counts as exploded: 10,000 K at 300 K."""
@@ -46,7 +49,7 @@ class CGTrajectory:
     Attributes:
         frames: frames in order of time, each holding the replicas that were alive; positions [nm or reduced],
             potential_energy of the network and, under a bias, bias_energy. An isolated molecule's centre of mass is
-            moved to the origin at each frame.
+            moved to the origin at each frame; in a box positions are never wrapped, so that they show diffusion.
         replica_temperatures: `(n_replicas,)` kinetic temperature of the half-step velocities, mean over frames, in
             units of `temperature`; NaN for replicas that exploded.
         kinetic_temperature: mean over replicas that did not explode (NaN when all did).
@@ -111,18 +114,21 @@ def simulate(
         bias: bias whose forces are added and whose energy is recorded.
         progress: told the finished steps.
         device: `cpu` or `cuda`.
-        temperature: written into the frames [K]; `thermal_energy` where None (reduced units).
+        temperature: written into the frames, and at which potentials that depend on it are taken [K];
+            `thermal_energy` where None (reduced units).
         start: `(n_replicas,)` number of the start state of each replica, written into the frames; 0, 1, ... if None.
         box: `(3,)` edges of the periodic box [nm].
 
     Raises:
-        SamplingError: shapes do not agree, or starts are not finite.
+        SamplingError: shapes do not agree, starts are not finite, or the potential does not fit temperature or box.
         ExplosionError: every replica exploded before the first frame.
         DeviceError: `cuda` was asked for and is not there.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("device is cuda and torch finds no GPU; set CG_DEVICE=cpu or install a CUDA build of torch")
-    run = _Run(module, initial_positions, masses, thermal_energy, settings, seed, bias, torch.device(device), box)
+    run = _Run(
+        module, initial_positions, masses, thermal_energy, settings, seed, bias, torch.device(device), temperature, box
+    )
     return run.go(
         round(settings.duration / settings.timestep),
         thermal_energy if temperature is None else temperature,
@@ -144,6 +150,7 @@ class _Run:
         seed: int,
         bias: BatchedBias | None,
         device: torch.device,
+        temperature: float | None,
         box: ArrayLike | None,
     ) -> None:
         starts = np.array(initial_positions, dtype=np.float32)
@@ -154,7 +161,8 @@ class _Run:
             )
         if not np.isfinite(starts).all() or not (weights > 0).all():
             raise SamplingError("starts must be finite and masses positive; check the frames that starts came from")
-        self.module, self.bias, self.settings, self.device = module.to(device), bias, settings, device
+        self.bias, self.settings, self.device = bias, settings, device
+        self.potential = potential_at(module.to(device), temperature, box, device)
         self.thermal_energy = thermal_energy
         self.box = None if box is None else torch.as_tensor(np.array(box, dtype=np.float32)).to(device)
         self.masses = torch.as_tensor(weights).to(device)[:, None]
@@ -181,7 +189,7 @@ class _Run:
         return torch.randn(shape, generator=self.generator, device=self.device)
 
     def _evaluate(self) -> None:
-        self.energy, self.forces = energy_and_forces(self.module, self.positions, box=self.box)
+        self.energy, self.forces = self.potential(self.positions)
         self.bias_energy = None
         if self.bias is not None:
             self.bias_energy, forces = self.bias.energy_and_forces(self.positions, self.alive)
@@ -256,7 +264,8 @@ class _Run:
 
     def _remove_exploded(self, measured: Tensor, now: float) -> Tensor:
         excess = (self.energy - self.median_energy).abs()
-        calm = (excess < EXPLODED_ENERGY * self.thermal_energy) & self.positions.isfinite().all(dim=2).all(dim=1)
+        bound = EXPLODED_ENERGY * self.thermal_energy * max(1.0, self.positions.shape[1] / LARGE_SYSTEM)
+        calm = (excess < bound) & self.positions.isfinite().all(dim=2).all(dim=1)
         own = self.level if isinstance(self.level, float) else self.level[:, 0, 0]
         calm &= measured < EXPLODED_TEMPERATURE * own
         if bool(calm.all()):

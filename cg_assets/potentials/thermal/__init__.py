@@ -13,8 +13,9 @@ from torch import Tensor
 
 from .base import ThermalPotential
 from .splines import SplinePotential
+from .tensor_network import TensorNetwork
 
-POTENTIALS: dict[str, type[ThermalPotential]] = {"spline": SplinePotential}
+POTENTIALS: dict[str, type[ThermalPotential]] = {"spline": SplinePotential, "tensor_network": TensorNetwork}
 
 
 def build_potential(config: dict[str, Any], generator: torch.Generator | None = None) -> ThermalPotential:

@@ -45,6 +45,7 @@ class ThermalPotential(torch.nn.Module):
     does not depend on temperature.
     """
 
+    is_value: Tensor
     prior: Tensor
     low: Tensor
 
@@ -70,6 +71,10 @@ class ThermalPotential(torch.nn.Module):
     @abstractmethod
     def own_terms(self, pairs: Pairs, n_frames: int) -> Tensor:
         """The energies `(f, n_terms)` without the prior [kJ/mol]."""
+
+    @abstractmethod
+    def add_constants(self, values: Tensor) -> None:
+        """Add energies `(n_terms,)` per bead, which have no forces [kJ/mol]."""
 
     # ------------------------------------------------------------------------------- statistics of the data
 

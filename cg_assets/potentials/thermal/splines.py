@@ -125,6 +125,10 @@ class SplinePotential(ThermalPotential):
             raise ValueError(f"no two beads come closer than {float(self.low):.4g} nm; the cutoff {limit} is too short")
         self.low_triple.copy_(self.low)
 
+    def add_constants(self, values: Tensor) -> None:
+        """Add energies `(n_terms,)` per bead, which have no forces [kJ/mol]."""
+        self.coefficients[:, 0] += values.to(self.coefficients)
+
     def own_terms(self, pairs: Pairs, n_frames: int) -> Tensor:
         """The energies `(f, n_terms)` without the prior [kJ/mol]."""
         functions = self.functions(pairs, n_frames)
