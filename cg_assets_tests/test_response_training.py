@@ -1,0 +1,87 @@
+"""The network from response labels: it learns, goes on from checkpoints, and refuses what it cannot train on."""
+
+import numpy as np
+import pytest
+import torch
+
+from cg_assets.errors import TrainingError
+from cg_assets.systems.spec import Training
+from cg_assets.training.response import ResponseWeights, deviations
+from cg_assets.training.response_loop import train_response
+from cg_assets_tests.thermal_models import CONFIG, ORIGIN, known_potential, labels
+
+NETWORK = {
+    "type": "tensor_network",
+    "bead_types": [0] * 27,
+    "temperature_dependence": {"form": "taylor_temperature", "origin": ORIGIN, "order": 1},
+    "cutoff": 0.58,
+    "soft_cutoff": 0.5,
+    "features": 16,
+    "sensitivities": 8,
+    "layers": 1,
+    "tensor_order": 2,
+}
+SETTINGS = Training(epochs=12, batch_size=4, learning_rate=0.01, held_out_fraction=0.2)
+
+
+@pytest.fixture(scope="module")
+def targets():
+    return labels(known_potential(), 30, [300.0, 550.0], noise=0.2)
+
+
+@pytest.fixture(scope="module")
+def trained(targets):
+    return train_response(NETWORK, SETTINGS, targets, seed=1)
+
+
+def test_network_learns_forces_and_their_change(trained):
+    fresh = labels(known_potential(), 6, [300.0, 550.0], seed=4, noise=0.0)
+    found = deviations(trained.module, fresh)
+    assert found["forces"].explained > 0.7
+    assert found["first_order"].explained > 0.5
+    first, best = trained.history[0], trained.history[trained.best_epoch - 1]
+    assert best["held_out_loss"] < 0.5 * first["held_out_loss"]
+    assert 0 < best["noise_floor"] < best["held_out_loss"]
+    assert trained.n_held_out == 12
+    assert trained.n_training == 48
+
+
+def test_mean_energies_are_right_on_average(trained, targets):
+    """Constants are set last; a potential of first order has two for two temperatures."""
+    with torch.no_grad():
+        rows = torch.as_tensor(targets.positions).float()
+        energy = trained.module.response(rows, torch.as_tensor(targets.temperature), torch.as_tensor(targets.box))
+    difference = energy.mean_energy.numpy() - targets.mean_energy
+    for kelvin in (300.0, 550.0):
+        assert abs(difference[targets.temperature == kelvin].mean()) < 0.1
+
+
+def test_interrupted_training_goes_on(trained, targets, tmp_path):
+    class InterruptedError_(Exception):
+        pass
+
+    def stop(record):
+        if record["epoch"] == 3:
+            raise InterruptedError_
+
+    path = tmp_path / "checkpoint.pt"
+    short = SETTINGS.model_copy(update={"epochs": 5})
+    with pytest.raises(InterruptedError_):
+        train_response(NETWORK, short, targets, 1, checkpoint=path, on_epoch=stop)
+    again = train_response(NETWORK, short, targets, 1, checkpoint=path)
+    whole = train_response(NETWORK, short, targets, 1)
+    assert len(again.history) == 5
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, again.module.state_dict()[name]), name
+    with pytest.raises(TrainingError, match="other data, settings or seed"):
+        train_response(NETWORK, short, targets, 2, checkpoint=path)
+
+
+def test_what_cannot_be_trained_is_refused(targets):
+    with pytest.raises(TrainingError, match="use fit_splines"):
+        train_response(CONFIG, SETTINGS, targets, seed=0)
+    with pytest.raises(TrainingError, match="beyond half the smallest box edge"):
+        train_response(NETWORK | {"cutoff": 0.7}, SETTINGS, targets, seed=0)
+    one = targets.select(np.flatnonzero(targets.frame == 0))
+    with pytest.raises(TrainingError, match="belong to one group"):
+        train_response(NETWORK, SETTINGS, one, seed=0, weights=ResponseWeights())
