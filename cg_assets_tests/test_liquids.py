@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from test_thermal_potentials import BOX, lattice, potential
+from thermal_models import EDGE, known_potential, liquid
 
 from cg_assets.analysis.liquids import (
     Distribution,
@@ -23,8 +25,6 @@ from cg_assets.simulation.potential import potential_at
 from cg_assets.simulation.spline_engine import SplineEngine
 from cg_assets.systems.spec import CGSimulation
 from cg_assets.units import BOLTZMANN
-from cg_assets_tests.test_thermal_potentials import BOX, lattice, potential
-from cg_assets_tests.thermal_models import EDGE, known_potential, liquid
 
 
 def _gas(frames, beads, box, seed=0):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from thermal_models import CONFIG, ORIGIN, known_potential, labels
 
 from cg_assets.errors import TrainingError
 from cg_assets.systems.spec import Training
 from cg_assets.training.response import ResponseWeights, deviations
 from cg_assets.training.response_loop import train_response
-from cg_assets_tests.thermal_models import CONFIG, ORIGIN, known_potential, labels
 
 NETWORK = {
     "type": "tensor_network",

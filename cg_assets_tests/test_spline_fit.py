@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from thermal_models import CONFIG, EDGE, ORIGIN, known_potential, labels, liquid
 
 from cg_assets.errors import TrainingError
 from cg_assets.training.response import Deviation, ResponseWeights, deviation, deviations, method
 from cg_assets.training.spline_fit import STRENGTHS, fit_splines
-from cg_assets_tests.thermal_models import CONFIG, EDGE, ORIGIN, known_potential, labels, liquid
 
 TEMPERATURES = [300.0, ORIGIN, 600.0]
 

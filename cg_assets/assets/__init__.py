@@ -16,6 +16,7 @@ from cg_assets.assets.mean_forces import build_mean_forces
 from cg_assets.assets.next_batch import build_next_batch_plan
 from cg_assets.assets.potentials import build_potential
 from cg_assets.assets.priors import build_prior
+from cg_assets.assets.response_potentials import build_response_potential
 from cg_assets.assets.samples import build_samples
 from cg_assets.assets.simulations import build_cg_simulation
 from cg_assets.assets.water import build_conditional_samples, build_targets, build_water_trajectories
@@ -30,6 +31,7 @@ def build_assets(systems: Mapping[str, AnySystem]) -> list[dg.AssetsDefinition]:
     for system in systems.values():
         if isinstance(system, ThermalSystem):
             assets += [build_water_trajectories(system), build_conditional_samples(system), build_targets(system)]
+            assets += [build_response_potential(system, name) for name in system.potentials]
             continue
         for labels in system.sampling.by_labels():
             assets += [build_samples(system, labels), build_forces(system, labels)]

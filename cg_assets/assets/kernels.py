@@ -77,7 +77,7 @@ def build_flow_kernel(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             train=partial(
                 train_flow, config, settings, positions, correlated_groups(source.frames), seed=settings.seed
             ),
-            figure=lambda history: flow_training_plot(history, title=f"{system.title}: flow of kernel {name}"),
+            figure=lambda result: flow_training_plot(result.history, title=f"{system.title}: flow of kernel {name}"),
         )
         _, version, metadata = train_and_register(context, system, files, client, device, CODE_VERSION, training)
         return dg.MaterializeResult(data_version=version, metadata=metadata)

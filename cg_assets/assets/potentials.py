@@ -72,7 +72,7 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
                 seed=system.training.seed,
                 noise_floor=floor.value,
             ),
-            figure=lambda history: training_figure(system, name, history, floor),
+            figure=lambda result: training_figure(system, name, result.history, floor),
             metadata=lambda result: {
                 "noise_floor": str(floor),
                 "loss_above_floor": result.held_out_loss - floor.value,

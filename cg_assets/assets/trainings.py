@@ -14,7 +14,7 @@ import dagster as dg
 from cg_assets.assets.stage import picture, provenance, record_in_catalogue, sound_batches, with_file
 from cg_assets.resources import DeviceResource
 from cg_assets.resources.console import log_progress
-from cg_assets.systems import SystemSpec
+from cg_assets.systems import System, SystemSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,9 +69,10 @@ class ModelTraining:
         seed: of the training.
         identity: what decides, beside these, whether an unfinished training is this one.
         train: fits the network; called with `device`, `checkpoint`, `on_epoch` and `progress`.
-        figure: draws the history of a training.
+        figure: draws a training.
         metadata: of a result, for the asset's page.
         facts: for the metadata of the file.
+        conditions: further inputs of the registered model's example.
     """
 
     stage: str
@@ -83,14 +84,15 @@ class ModelTraining:
     seed: int
     identity: tuple[Any, ...]
     train: Callable[..., "TrainingResult"]
-    figure: Callable[[list[dict[str, Any]]], bytes]
+    figure: Callable[["TrainingResult"], bytes]
     metadata: Callable[["TrainingResult"], dict[str, Any]] = lambda result: {}
     facts: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Mapping[str, "NDArray"] = field(default_factory=dict)
 
 
 def train_and_register(
     context: dg.AssetExecutionContext,
-    system: SystemSpec,
+    system: System,
     files: "ParquetStore",
     client: "ModelTracking",
     device: DeviceResource,
@@ -134,10 +136,16 @@ def train_and_register(
             progress=log_progress(context.log),
         )
         client.log_epoch({"registered_held_out_loss": result.held_out_loss}, step=result.best_epoch)
-        figure = training.figure(result.history)
+        figure = training.figure(result)
         client.log_figure(figure, "training")
         save_potential(Path(scratch) / "potential", result.module, training.config)
-        version = client.register(Path(scratch) / "potential", registered_name, training.positions[:2], tags)
+        version = client.register(
+            Path(scratch) / "potential",
+            registered_name,
+            training.positions[:2],
+            tags,
+            conditions=training.conditions,
+        )
         used = leased.description
     seconds = time.monotonic() - started
     weights = weights_hash(result.module)

@@ -61,7 +61,7 @@ def load_potential(directory: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     import torch
 
     from cg_assets.kernels.flow_network import FLOWS, build_flow
-    from cg_assets.potentials.networks import build_potential
+    from cg_assets.potentials import networks, thermal
 
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():
@@ -70,7 +70,12 @@ def load_potential(directory: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
         config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
         if config.get("format_version") != FORMAT_VERSION:
             raise ValueError(f"format_version is {config.get('format_version')!r}; this code reads {FORMAT_VERSION}")
-        module = build_flow(config) if config["type"] in FLOWS else build_potential(config)
+        if config["type"] in FLOWS:
+            module: torch.nn.Module = build_flow(config)
+        elif config["type"] in thermal.POTENTIALS:
+            module = thermal.build_potential(config)
+        else:
+            module = networks.build_potential(config)
         module.load_state_dict(torch.load(directory / WEIGHTS_FILE, weights_only=True, map_location="cpu"))
     except Exception as error:
         raise StorageError(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from cg_assets.systems.base import Strict, System, is_multiple
+from cg_assets.systems.base import Name, Strict, System, is_multiple
+from cg_assets.systems.spec import Training
 from cg_assets.systems.water import WATER_MODELS, Centre, Electrostatics, Water, box_edge
 
 TRAJECTORIES, CONDITIONAL_SAMPLES, TARGETS = "trajectories", "conditional_samples", "thermal_response_targets"
@@ -149,6 +150,76 @@ class Targets(Strict):
     _rises = field_validator("temperatures")(_rising)
 
 
+class Splines(Strict):
+    """Cubic splines of pairs and triples, solved for: the fast form."""
+
+    type: Literal["spline"]
+    pair_cutoff: PositiveFloat
+    """[nm], at most half the box, as all cutoffs."""
+    pair_functions: int = Field(default=20, ge=4)
+    triple_cutoff: PositiveFloat | None = None
+    """[nm]; null for pairs alone."""
+    triple_functions: PositiveInt = 5
+    triple_degree: int = Field(default=4, ge=0, le=6)
+    """Degree of the Legendre polynomials in the cosine of the angle."""
+
+    @property
+    def cutoff(self) -> float:
+        """The longer of the two cutoffs [nm]."""
+        return max(self.pair_cutoff, self.triple_cutoff or 0.0)
+
+
+class TensorNetwork(Strict):
+    """HIP-NN-TS, the message-passing form, trained by descent."""
+
+    type: Literal["tensor_network"]
+    cutoff: PositiveFloat
+    soft_cutoff: PositiveFloat
+    """Centre of the last sensitivity [nm], at most the cutoff."""
+    features: PositiveInt = 64
+    sensitivities: int = Field(default=20, ge=2)
+    layers: int = Field(default=3, ge=0)
+    tensor_order: int = Field(default=2, ge=0, le=2)
+    training: Training
+
+    @model_validator(mode="after")
+    def _soft(self) -> TensorNetwork:
+        if self.soft_cutoff > self.cutoff:
+            raise ValueError(f"soft_cutoff {self.soft_cutoff} is beyond the cutoff {self.cutoff}; lower it")
+        return self
+
+
+class TemperatureForm(Strict):
+    """How a potential depends on temperature (docs/thermal_potentials.md)."""
+
+    form: Literal["taylor_temperature", "taylor_inverse_temperature", "constant_heat_capacity", "anchored"]
+    origin: PositiveFloat | None = None
+    """T_0 of the first three forms [K], best in the middle of the range."""
+    order: int = Field(default=2, ge=0, le=2)
+    anchors: list[PositiveFloat] = Field(default_factory=list)
+    """Temperatures between which `anchored` interpolates [K]."""
+
+    _rises = field_validator("anchors")(_rising)
+
+    @model_validator(mode="after")
+    def _of_form(self) -> TemperatureForm:
+        if self.form == "anchored" and (len(self.anchors) < 2 or self.origin is not None):
+            raise ValueError("the form anchored needs at least two anchors, and no origin")
+        if self.form != "anchored" and (self.origin is None or self.anchors):
+            raise ValueError(f"the form {self.form} needs an origin, and no anchors")
+        return self
+
+
+class ResponsePotential(Strict):
+    """One temperature-dependent potential: `potential_<name>`."""
+
+    method: Literal["response", "force_matching", "multi_temperature", "energy_matching"] = "response"
+    """Which labels it is fitted to; all but `response` are there to compare with."""
+    temperature_dependence: TemperatureForm
+    network: Annotated[Splines | TensorNetwork, Field(discriminator="type")]
+    seed: int = Field(default=0, ge=0)
+
+
 class ThermalSystem(System):
     """A water system at many temperatures."""
 
@@ -156,6 +227,24 @@ class ThermalSystem(System):
     mapping: MoleculeBeads
     sampling: ThermalSampling
     targets: Targets
+    potentials: dict[Name, ResponsePotential] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _potentials_fit(self) -> ThermalSystem:
+        for name, potential in self.potentials.items():
+            where, half = f"potentials.{name}", self.model.edge / 2
+            if potential.network.cutoff > half:
+                raise ValueError(
+                    f"{where}.network has a cutoff of {potential.network.cutoff} nm, beyond half the box "
+                    f"({half:.4f} nm), where neighbours would be lost; lower it"
+                )
+            dependence, known = potential.temperature_dependence, self.targets.temperatures
+            middle = dependence.origin or dependence.anchors[len(dependence.anchors) // 2]
+            if potential.method in {"force_matching", "energy_matching"} and middle not in known:
+                raise ValueError(
+                    f"{where}.method {potential.method} needs targets at T_0 = {middle} K; take one of {known}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _within_the_ladder(self) -> ThermalSystem:

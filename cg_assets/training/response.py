@@ -111,6 +111,21 @@ class Method:
     targets: ThermalTargets
 
 
+def method_dependence(name: str, dependence: dict[str, Any]) -> dict[str, Any]:
+    """The temperature dependence that a method of `METHODS` can have; that of `response` is `dependence`.
+
+    Raises:
+        TrainingError: no such method.
+    """
+    if name not in METHODS:
+        raise TrainingError(f"method is {name!r}; it must be one of {', '.join(METHODS)}")
+    if name in {"response", "multi_temperature"}:
+        return dependence
+    anchors = dependence.get("anchors")
+    origin = float(anchors[len(anchors) // 2] if anchors else dependence["origin"])
+    return {"form": "taylor_temperature", "origin": origin, "order": 0 if name == "force_matching" else 1}
+
+
 def method(name: str, targets: ThermalTargets, dependence: dict[str, Any]) -> Method:
     """One of `METHODS` on the same data, for comparison.
 
@@ -128,25 +143,17 @@ def method(name: str, targets: ThermalTargets, dependence: dict[str, Any]) -> Me
     Raises:
         TrainingError: no such method, or no row at T_0.
     """
-    if name not in METHODS:
-        raise TrainingError(f"method is {name!r}; it must be one of {', '.join(METHODS)}")
+    found = method_dependence(name, dependence)
     if name == "response":
-        return Method(dependence, ResponseWeights(), targets)
+        return Method(found, ResponseWeights(), targets)
     if name == "multi_temperature":
-        return Method(dependence, ResponseWeights(first_order=0.0, second_order=0.0), targets)
-    anchors = dependence.get("anchors")
-    origin = float(anchors[len(anchors) // 2] if anchors else dependence["origin"])
-    here = np.abs(targets.temperature - origin) < SAME_TEMPERATURE
+        return Method(found, ResponseWeights(first_order=0.0, second_order=0.0), targets)
+    here = np.abs(targets.temperature - found["origin"]) < SAME_TEMPERATURE
     if not here.any():
         known = ", ".join(f"{kelvin:g}" for kelvin in np.unique(targets.temperature))
-        raise TrainingError(f"{name} needs labels at {origin:g} K; there are labels at {known} K")
-    order = 0 if name == "force_matching" else 1
+        raise TrainingError(f"{name} needs labels at {found['origin']:g} K; there are labels at {known} K")
     energy = 0.0 if name == "force_matching" else 1.0
-    return Method(
-        {"form": "taylor_temperature", "origin": origin, "order": order},
-        ResponseWeights(first_order=0.0, second_order=0.0, mean_energy=energy),
-        targets.select(here),
-    )
+    return Method(found, ResponseWeights(first_order=0.0, second_order=0.0, mean_energy=energy), targets.select(here))
 
 
 @dataclass(frozen=True)
