@@ -1,0 +1,276 @@
+"""Speed of temperature-dependent potentials of water: CG steps beside atomistic ones, our HIP-NN-TS beside hippynn.
+
+    OMP_NUM_THREADS=1 python benchmarks/thermal_potentials.py [--molecules 64 512] [--repeats 3] [--seconds 2]
+
+Water at 997 kg/m3 and 300 K, one thread, everything per CPU second. Beads come from a short run of the atoms (SPC/E,
+reaction field, cutoff 0.6 nm, OpenMM's CPU platform). Contenders take turns within each repeat; the table gives median
+and range. Speed alone: the coefficients of the splines are small and the networks untrained, which costs the same.
+With hippynn (`pip install 'cg-assets[benchmark]'`) its network is given our weights, and energies and forces are
+compared: they must agree to 1e-5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from cg_assets.potentials.thermal import build_potential
+from cg_assets.potentials.thermal.base import ThermalPotential
+from cg_assets.potentials.thermal.pairs import neighbour_pairs
+from cg_assets.simulation.langevin import simulate
+from cg_assets.systems.spec import CGSimulation
+from cg_assets.systems.water import WATER_MODELS, Water, box_edge
+from cg_assets.units import BOLTZMANN
+
+TEMPERATURE = 300.0
+CUTOFF = 0.62
+CG_TIMESTEP, ATOM_TIMESTEP = 0.008, 0.002
+"""[ps]; rigid water is stable at 0.002 to 0.004, one-site water at 0.008."""
+AGREEMENT = 1e-5
+ATOMS = "atoms (OpenMM, CPU platform)"
+
+FORM = {"form": "taylor_temperature", "origin": 450.0, "order": 2}
+SPLINES = {"type": "spline", "pair_cutoff": CUTOFF, "pair_functions": 24}
+TRIPLES = {"triple_cutoff": 0.45, "triple_functions": 5, "triple_degree": 4}
+NETWORK = {
+    "type": "tensor_network",
+    "cutoff": CUTOFF,
+    "soft_cutoff": 0.55,
+    "features": 64,
+    "sensitivities": 20,
+    "layers": 3,
+    "tensor_order": 2,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "splines, pairs": SPLINES,
+    "splines, pairs and triples": SPLINES | TRIPLES,
+    "HIP-NN-TS, 64 features": NETWORK,
+    "HIP-NN-TS, 24 features": NETWORK | {"features": 24, "sensitivities": 12, "layers": 1},
+}
+
+
+def atoms(molecules: int) -> tuple[Any, float, Water]:
+    """A running OpenMM context of water after 4 ps, and the edge of its box."""
+    import openmm
+
+    edge = box_edge(WATER_MODELS["spce"], molecules, 997.0)
+    water = Water(WATER_MODELS["spce"], molecules, edge, 0.6)
+    integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 1.0, ATOM_TIMESTEP)
+    integrator.setRandomNumberSeed(1)
+    platform = openmm.Platform.getPlatformByName("CPU")
+    context = openmm.Context(water.free_system(), integrator, platform, {"Threads": "1"})
+    context.setPositions(water.lattice(seed=1))
+    openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
+    context.setVelocitiesToTemperature(TEMPERATURE, 1)
+    integrator.step(2000)
+    return context, edge, water
+
+
+def potential(config: dict[str, Any], beads: np.ndarray, edge: float) -> ThermalPotential:
+    """A potential with statistics of the beads."""
+    config = config | {"bead_types": [0] * beads.shape[0], "temperature_dependence": FORM}
+    module = build_potential(config, torch.Generator().manual_seed(0))
+    module.fit_statistics(torch.as_tensor(beads)[None], torch.full((3,), edge), 50.0)
+    if config["type"] == "spline":
+        generator = torch.Generator().manual_seed(1)
+        module.coefficients.copy_(1e-3 * torch.randn(module.coefficients.shape, generator=generator))
+    return module
+
+
+def cg_speed(module: ThermalPotential, beads: np.ndarray, edge: float, seconds: float) -> float:
+    """CG steps per CPU second."""
+    module.requires_grad_(False)
+
+    def run(steps: int) -> float:
+        timestep = 1e-6 if not hasattr(module, "coefficients") else CG_TIMESTEP  # untrained: nothing may move far
+        settings = CGSimulation(
+            replicas=1, timestep=timestep, friction=1.0, duration=steps * timestep, frame_interval=steps * timestep
+        )
+        started = time.process_time()
+        thermal_energy, box = BOLTZMANN * TEMPERATURE, np.full(3, edge)
+        masses = np.full(len(beads), 18.0)
+        simulate(module, beads[None], masses, thermal_energy, settings, 0, temperature=TEMPERATURE, box=box)
+        return steps / (time.process_time() - started)
+
+    return run(max(5, int(seconds * run(5))))
+
+
+def atom_speed(context: Any, seconds: float) -> float:
+    """Atomistic steps per CPU second."""
+
+    def run(steps: int) -> float:
+        started = time.process_time()
+        context.getIntegrator().step(steps)
+        context.getState(getEnergy=True)
+        return steps / (time.process_time() - started)
+
+    return run(max(5, int(seconds * run(50))))
+
+
+def hippynn_energies(module: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The energy heads of hippynn's HIP-NN-TS with our weights, as a function of positions and box."""
+    from hippynn.layers.targets import HEnergy
+    from hippynn.networks.hipnn import HipnnQuad
+
+    features, count, layers = module.readout.shape[1], len(module.centers), len(module.inner)
+    network = HipnnQuad(
+        features, count, 0.25, 0.5, module.cutoff, layers, 1, n_input_features=module.n_kinds, cusp_reg=1e-6
+    )
+    head = HEnergy(network.feature_sizes, n_target=module.n_terms)
+    block = network.blocks[0]
+    interaction = block[0].base_layer
+    pairs = {
+        interaction.sensitivity.mu: module.centers[None],
+        interaction.sensitivity.sigma: module.widths[None],
+        interaction.int_weights: module.interaction.reshape(features, count, -1).permute(1, 0, 2),
+        interaction.selfint.weight: module.own,
+        interaction.selfint.bias: module.bias,
+        interaction.vecscales: module.tensor_scales[0],
+        interaction.quadscales: module.tensor_scales[1],
+        block[0].res_layer.weight: module.first,
+        block[0].res_layer.bias: module.first_bias,
+        block[0].adjust_layer.weight: module.adjust,
+        head.layers[0].weight: module.type_energies,
+        head.layers[1].weight: module.readout,
+    }
+    for layer in range(layers):
+        pairs |= {
+            block[1 + layer].base_layer.weight: module.inner[layer],
+            block[1 + layer].base_layer.bias: module.inner_biases[layer],
+            block[1 + layer].res_layer.weight: module.outer[layer],
+            block[1 + layer].res_layer.bias: module.outer_biases[layer],
+        }
+    with torch.no_grad():
+        for theirs, ours in pairs.items():
+            theirs.copy_(ours)
+        head.layers[1].bias.zero_()
+    network.to(module.centers), head.to(module.centers)
+
+    def energies(positions: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
+        near = neighbour_pairs(positions, box, module.cutoff).both_ways()
+        one_hot = torch.ones(positions.shape[0] * positions.shape[1], 1).to(positions)
+        hidden = network(one_hot, near.first, near.second, near.distance, near.difference)
+        frame = torch.arange(len(positions)).repeat_interleave(positions.shape[1])
+        return module.energy_scale * head(hidden, frame, len(positions))[0]
+
+    energies.weights = [*network.parameters(), *head.parameters()]  # type: ignore[attr-defined]
+    return energies
+
+
+def training_speed(
+    energies: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], weights: list, beads: np.ndarray, edge: float
+) -> Callable[[float], float]:
+    """Frames per CPU second of one Adam step on forces of all orders, batches of 4."""
+    optimizer = torch.optim.Adam([weight.requires_grad_(True) for weight in weights], 1e-6)
+    positions = torch.as_tensor(beads, dtype=torch.float32)[None].repeat(4, 1, 1)
+    box, labels = torch.full((3,), edge), torch.zeros_like(positions)
+
+    def run(seconds: float) -> float:
+        started, steps = time.process_time(), 0
+        while time.process_time() - started < seconds or not steps:
+            points = positions.clone().requires_grad_(True)
+            terms = energies(points, box)
+            loss = points.new_zeros(())
+            for term in range(terms.shape[1]):
+                (gradient,) = torch.autograd.grad(terms[:, term].sum(), points, create_graph=True)
+                loss = loss + (gradient - labels).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            steps += 4
+        return steps / (time.process_time() - started)
+
+    run(0.0)
+    return run
+
+
+def check_agreement(beads: np.ndarray, edge: float) -> float:
+    """Largest difference of our energies and forces from hippynn's, relative to their size, in double precision."""
+    module = potential(NETWORK, beads, edge).double().requires_grad_(False)
+    module.prior.zero_()
+    positions, box = torch.as_tensor(beads)[None], torch.full((3,), edge).double()
+    found = []
+    for energies in (module.terms, hippynn_energies(module)):
+        points = positions.clone().requires_grad_(True)
+        terms = energies(points, box)
+        forces = [torch.autograd.grad(term, points, retain_graph=True)[0] for term in terms[0]]
+        found.append((terms.detach(), torch.stack(forces)))
+    parts = zip(*found, strict=True)
+    worst = max(float((ours - theirs).abs().max() / theirs.abs().max()) for ours, theirs in parts)
+    if not worst < AGREEMENT:
+        raise SystemExit(f"our HIP-NN-TS differs from hippynn's by {worst:.2g}, more than {AGREEMENT:g}")
+    return worst
+
+
+def shown(values: list[float]) -> str:
+    return f"{statistics.median(values):,.0f} ({min(values):,.0f}-{max(values):,.0f})"
+
+
+def compare_steps(context: Any, beads: np.ndarray, edge: float, repeats: int, seconds: float) -> None:
+    """Print the table of steps."""
+    contenders: dict[str, tuple[Callable[[], float], float]] = {
+        ATOMS: (partial(atom_speed, context, seconds), ATOM_TIMESTEP)
+    }
+    for name, config in CONFIGS.items():
+        module = potential(config, beads, edge)
+        contenders[name] = (partial(cg_speed, module, beads, edge, seconds), CG_TIMESTEP)
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, (speed, _) in contenders.items():
+            speeds[name].append(speed())
+    atom_day = statistics.median(speeds[ATOMS]) * ATOM_TIMESTEP * 86.4
+    print(f"\n| {len(beads)} molecules | steps per CPU second | time step [fs] | ns per CPU day | to the atoms |")
+    print("|---|---|---|---|---|")
+    for name, (_, timestep) in contenders.items():
+        day = statistics.median(speeds[name]) * timestep * 86.4
+        row = (name, shown(speeds[name]), f"{1000 * timestep:g}", f"{day:,.1f}", f"{day / atom_day:.1f}")
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def compare_with_hippynn(beads: np.ndarray, edge: float, repeats: int, seconds: float) -> None:
+    """Print how far hippynn's numbers are from ours, and both speeds of training."""
+    print(f"\nlargest relative difference of energies and forces: {check_agreement(beads, edge):.1e}", flush=True)
+    module = potential(NETWORK, beads, edge)
+    theirs = hippynn_energies(module)
+    runs = {
+        "ours": training_speed(module.terms, list(module.parameters()), beads, edge),
+        "hippynn": training_speed(theirs, theirs.weights, beads, edge),  # type: ignore[attr-defined]
+    }
+    frames: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            frames[name].append(run(seconds))
+    print(f"\n| HIP-NN-TS, 64 features, {len(beads)} molecules | training frames per CPU second |\n|---|---|")
+    for name, values in frames.items():
+        print(f"| {name} | {statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f}) |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--molecules", type=int, nargs="+", default=[64, 512])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    peer = importlib.util.find_spec("hippynn") is not None
+    if not peer:
+        print("hippynn is not installed: pip install 'cg-assets[benchmark]'")
+    for molecules in given.molecules:
+        context, edge, water = atoms(molecules)
+        sites = context.getState(getPositions=True).getPositions(asNumpy=True)._value
+        beads = water.beads(np.asarray(sites))
+        compare_steps(context, beads, edge, given.repeats, given.seconds)
+        if peer:
+            compare_with_hippynn(beads, edge, given.repeats, given.seconds)
+
+
+if __name__ == "__main__":
+    main()
