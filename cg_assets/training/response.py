@@ -220,7 +220,7 @@ def predictions(module: ThermalPotential, targets: ThermalTargets) -> Prediction
 
 @torch.no_grad()
 def fit_constants(module: ThermalPotential, targets: ThermalTargets) -> None:
-    """Add to a potential the energies per bead that make its mean energies right on average at each temperature.
+    """Add to a potential the energies per bead that make its mean energies right on average, as far as its form can.
 
     Forces do not determine them, and W itself is left open by any multiple of T, which no observable sees: least
     squares take the solution of least size.

@@ -8,14 +8,14 @@ import torch
 from test_thermal_potentials import BOX, lattice, potential
 from thermal_models import EDGE, known_potential, liquid
 
-from cg_assets.analysis.liquids import (
+from cg_assets.analysis.liquid_observables import (
     Distribution,
     angular_distribution,
     angular_histograms,
     diffusion,
     liquid_energy,
+    mean_distribution,
     mean_square_displacement,
-    radial_distribution,
     radial_histograms,
     radial_slope,
 )
@@ -34,7 +34,7 @@ def _gas(frames, beads, box, seed=0):
 def test_ideal_gas_has_no_structure():
     box = np.array([2.0, 2.5, 3.0])
     frames = _gas(400, 40, box) + np.random.default_rng(1).integers(-2, 3, (400, 40, 3)) * box
-    found = radial_distribution(frames, box, 1.0, 20, np.arange(400))
+    found = mean_distribution(radial_histograms(frames, box, 1.0, 20), 1.0, np.arange(400))
     z = (found.values - 1.0) / found.standard_error
     assert np.abs(z[3:]).max() < 4
     assert 0.6 < math.sqrt(np.mean(z[3:] ** 2)) < 1.5
@@ -142,7 +142,10 @@ def test_structure_changes_with_temperature_as_its_covariance_says():
     box, reach, bins, replica = np.full(3, 1.6), 0.6, 12, np.arange(20000) % 40
     places, energy = frames(300.0)
     found = radial_slope(radial_histograms(places, box, reach, bins), energy, 300.0, reach, replica)
-    cold, warm = (radial_distribution(frames(kelvin)[0], box, reach, bins, replica) for kelvin in (275.0, 325.0))
+    cold, warm = (
+        mean_distribution(radial_histograms(frames(kelvin)[0], box, reach, bins), reach, replica)
+        for kelvin in (275.0, 325.0)
+    )
     difference = (warm.values - cold.values) / 50.0
     error = np.hypot(np.hypot(warm.standard_error, cold.standard_error) / 50.0, found.standard_error)
     seen = error > 0
@@ -209,7 +212,7 @@ def test_one_run_knows_how_energy_and_structure_change(runs):
         energies[kelvin] = liquid_energy(energy, response.heat_capacity.numpy(), kelvin, frames.replica, frames.time)
         histograms = radial_histograms(frames.positions, frames.box, 0.6, 12)
         structures[kelvin] = radial_slope(histograms, energy, kelvin, 0.6, frames.replica, frames.time)
-        curve = radial_distribution(frames.positions, frames.box, 0.6, 12, frames.replica, frames.time)
+        curve = mean_distribution(histograms, 0.6, frames.replica, frames.time)
         energies[kelvin, "g"] = curve
     cold, middle, warm = (energies[kelvin] for kelvin in (380.0, 420.0, 460.0))
     slope = (warm.energy.value - cold.energy.value) / 80.0
