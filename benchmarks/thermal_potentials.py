@@ -90,7 +90,8 @@ def cg_speed(module: ThermalPotential, beads: np.ndarray, edge: float, seconds: 
     module.requires_grad_(False)
 
     def run(steps: int) -> float:
-        timestep = 1e-6 if not hasattr(module, "coefficients") else CG_TIMESTEP  # untrained: nothing may move far
+        # Untrained networks may not move far, and beads without attraction meet the prior at full speed.
+        timestep = 0.001 if hasattr(module, "coefficients") else 1e-6
         settings = CGSimulation(
             replicas=1, timestep=timestep, friction=1.0, duration=steps * timestep, frame_interval=steps * timestep
         )

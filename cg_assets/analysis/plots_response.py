@@ -148,7 +148,9 @@ def accuracy_against_speed_plot(
         axes.errorbar(speed[label], error[label].value, bar, color=colour, marker="o", capsize=2, label=label)
     if atoms is not None:
         axes.axvline(atoms, color=REFERENCE, linestyle=":", label="atoms (steps/s)")
+    powers = np.log10([*speed.values(), *([] if atoms is None else [atoms])])
     axes.set(xlabel="steps per second", ylabel="force error [kJ/mol/nm]", xscale="log")
+    axes.set_xlim(10.0 ** np.floor(powers.min()), 10.0 ** np.ceil(powers.max()))
     axes.set_ylim(bottom=0.0)
     axes.legend()
     return figure
