@@ -5,21 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from cg_assets.analysis.liquid_observables import angular_distribution, diffusion
 from test_thermal_potentials import BOX, lattice, potential
 from thermal_models import EDGE, known_potential, liquid
 
-from cg_assets.analysis.liquid_observables import (
+from cg_assets.analysis.liquid_response import (
     Distribution,
-    angular_distribution,
-    angular_histograms,
-    diffusion,
     liquid_energy,
     mean_distribution,
-    mean_square_displacement,
     radial_histograms,
     radial_slope,
 )
 from cg_assets.errors import SamplingError
+from cg_assets.frames import Frames
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.potential import potential_at
 from cg_assets.simulation.spline_engine import SplineEngine
@@ -31,6 +29,14 @@ def _gas(frames, beads, box, seed=0):
     return np.random.default_rng(seed).uniform(size=(frames, beads, 3)) * box
 
 
+def _frames(positions, box):
+    """One replica in order of time."""
+    count, zeros = len(positions), np.zeros(len(positions))
+    whole = zeros.astype(np.int32)
+    edges = np.tile(np.asarray(box, np.float32), (count, 1))
+    return Frames(positions.astype(np.float32), np.arange(count) * 1.0, whole, zeros, whole, zeros > 0, box=edges)
+
+
 def test_ideal_gas_has_no_structure():
     box = np.array([2.0, 2.5, 3.0])
     frames = _gas(400, 40, box) + np.random.default_rng(1).integers(-2, 3, (400, 40, 3)) * box
@@ -38,10 +44,6 @@ def test_ideal_gas_has_no_structure():
     z = (found.values - 1.0) / found.standard_error
     assert np.abs(z[3:]).max() < 4
     assert 0.6 < math.sqrt(np.mean(z[3:] ** 2)) < 1.5
-    angles = angular_distribution(frames, box, 0.6, 12, np.arange(400))
-    exact = 0.5 * (np.cos(np.arange(12) * np.pi / 12) - np.cos(np.arange(1, 13) * np.pi / 12)) * 12 / np.pi
-    assert np.abs((angles.values - exact) / angles.standard_error).max() < 4.5
-    assert angles.values.sum() * np.pi / 12 == pytest.approx(1.0)
 
 
 def test_lattice_has_its_shells_and_angles():
@@ -54,17 +56,14 @@ def test_lattice_has_its_shells_and_angles():
     middle = (np.arange(bins) + 0.5) * reach / bins
     assert neighbours[(middle > 0.25) & (middle < 0.35)].sum() == pytest.approx(6)
     assert neighbours[(middle > 0.38) & (middle < 0.46)].sum() == pytest.approx(12)
-    counts = angular_histograms(grid, box, 0.35, 18)[0]
-    assert counts[18] == 125 * 15
-    assert counts[8] + counts[9] == 125 * 12
-    assert counts[17] == 125 * 3
+    angles = angular_distribution(_frames(np.repeat(grid, 2, axis=0), box), 0.35, n_bins=18).value * np.pi / 18
+    assert angles[8] + angles[9] == pytest.approx(12 / 15)
+    assert angles[17] == pytest.approx(3 / 15)
 
 
 def test_reach_beyond_half_the_box_is_refused():
     with pytest.raises(ValueError, match="beyond half the box"):
         radial_histograms(_gas(1, 5, 1.0), [1.0, 1.0, 1.0], 0.6, 5)
-    with pytest.raises(ValueError, match="longer cutoff"):
-        angular_distribution([[[0.0] * 3, [0.4] * 3]], np.ones(3), 0.1, 5, [0])
 
 
 def test_absolute_error_of_distributions():
@@ -86,26 +85,15 @@ class _Free(torch.nn.Module):
 
 
 def test_free_beads_diffuse_as_langevin_says():
-    """D = kT/(m friction), and the mean square displacement (6 D)(t - (1 - exp(-friction t))/friction)."""
+    """D = kT/(m friction), less one part in 60 about the centre of 60 beads; positions are not wrapped into the box."""
     settings = CGSimulation(replicas=20, timestep=0.05, friction=2.0, burn_in=2.0, duration=40.0, frame_interval=0.2)
     run = simulate(_Free(), np.zeros((20, 60, 3)), np.full(60, 18.0), 2.5, settings, seed=1, box=[1.0, 1.0, 1.0])
-    places = run.frames.positions.reshape(-1, 20, 60, 3).transpose(1, 0, 2, 3)
-    found, curve = diffusion(places, 0.2, (4.0, 8.0))
-    exact = 2.5 / (18.0 * 2.0)
-    assert abs(found.z(exact)) < 4
-    assert found.standard_error < 0.05 * exact
-    lag = 0.2 * np.arange(len(curve))
-    shape = 6 * exact * (lag - (1 - np.exp(-2.0 * lag)) / 2.0)
-    np.testing.assert_allclose(curve[1:], shape[1:], rtol=0.1)
-    few, _ = diffusion(places[:2], 0.2, (1.0, 2.0))
-    assert abs(few.z(exact)) < 4
-    with pytest.raises(ValueError, match="at least two lags"):
-        diffusion(places, 0.2, (4.0, 400.0))
-
-
-def test_displacement_of_straight_motion():
-    places = np.arange(6.0)[None, :, None, None] * np.array([1.0, 2.0, 2.0])
-    np.testing.assert_allclose(mean_square_displacement(places, 3)[0], 9.0 * np.arange(4) ** 2)
+    found = diffusion(run.frames, 8.0)
+    exact = 2.5 / (18.0 * 2.0) * 59 / 60
+    assert abs(found.coefficient.z(exact)) < 4
+    assert found.coefficient.standard_error < 0.05 * exact
+    shape = 6 * exact * (found.lag - (1 - np.exp(-2.0 * found.lag)) / 2.0)
+    np.testing.assert_allclose(found.displacement, shape, rtol=0.1)
 
 
 def test_energy_and_heat_capacity_of_harmonic_beads():
