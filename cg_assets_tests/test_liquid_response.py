@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from cg_assets.analysis.liquid_observables import angular_distribution, diffusion
 from test_thermal_potentials import BOX, lattice, potential
 from thermal_models import EDGE, known_potential, liquid
 
+from cg_assets.analysis.liquid_observables import angular_distribution, diffusion
 from cg_assets.analysis.liquid_response import (
     Distribution,
     liquid_energy,
