@@ -40,7 +40,7 @@ def test_network_learns_forces_and_their_change(trained):
     assert found["forces"].explained > 0.5
     assert found["first_order"].explained > 0.3
     first, best = trained.history[0], trained.history[trained.best_epoch - 1]
-    assert best["held_out_loss"] < 0.5 * first["held_out_loss"]
+    assert best["held_out_loss"] < 0.7 * first["held_out_loss"]
     assert 0 < best["noise_floor"] < best["held_out_loss"]
     assert trained.n_held_out == 12
     assert trained.n_training == 48
