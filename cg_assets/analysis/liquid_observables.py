@@ -119,13 +119,14 @@ def diffusion(frames: Frames, longest: float, n_blocks: int = 10) -> Diffusion:
             for low, high in itertools.pairwise(edges)
         ]
     )
-    lag = interval * np.arange(1, n_lags + 1)
+    lag = np.asarray(interval * np.arange(1, n_lags + 1), dtype=np.float64)
     later = lag >= 0.5 * lag[-1]
     weights = (lag[later] - lag[later].mean()) / ((lag[later] - lag[later].mean()) ** 2).sum() / 6.0
     value, error = jackknife(
         lambda total: total[:-1][later] @ weights / total[-1], np.column_stack([blocks, np.ones(len(blocks))])
     )
-    return Diffusion(lag, blocks.mean(axis=0), Estimate(float(value), float(error), "nm^2/ps"))
+    displacement = np.asarray(blocks.mean(axis=0), dtype=np.float64)
+    return Diffusion(lag, displacement, Estimate(float(value), float(error), "nm^2/ps"))
 
 
 def heat_capacity(frames: Frames, n_blocks: int = 20) -> Estimate:
