@@ -181,7 +181,7 @@ class _Graph:
         """Stages of which a stage without batches reads every sound batch."""
         if stage.startswith(("cg_simulation_", "evaluation_")):
             return []  # they read the batches that their potential has learned from
-        if stage.startswith("learning_curve_"):
+        if stage.startswith("learning_curve_") and isinstance(self.system, SystemSpec):
             return [self.system.potentials[stage.removeprefix("learning_curve_")].labels]
         return [parent for parent in self.parents[stage] if parent in self.batched]
 

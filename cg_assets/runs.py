@@ -140,7 +140,7 @@ def _partitions(name: str) -> str:
 
 
 @contextmanager
-def _ready(system: SystemSpec) -> Iterator[dg.DagsterInstance]:
+def _ready(system: AnySystem) -> Iterator[dg.DagsterInstance]:
     """Check everything that can be wrong before a run, clean up after dead ones, and open the instance."""
     build_executor()
     device_choice()

@@ -84,8 +84,8 @@ class ModelTraining:
     seed: int
     identity: tuple[Any, ...]
     train: Callable[..., "TrainingResult"]
-    figure: Callable[["TrainingResult"], bytes]
-    metadata: Callable[["TrainingResult"], dict[str, Any]] = lambda result: {}
+    figure: Callable[[Any], bytes]
+    metadata: Callable[[Any], dict[str, Any]] = lambda result: {}
     facts: Mapping[str, Any] = field(default_factory=dict)
     conditions: Mapping[str, "NDArray"] = field(default_factory=dict)
 
@@ -185,7 +185,7 @@ def train_and_register(
 
 def _record_ancestors(
     context: dg.AssetExecutionContext,
-    system: SystemSpec,
+    system: System,
     files: "ParquetStore",
     code_version: str,
     training: ModelTraining,

@@ -77,7 +77,7 @@ def fit_response(
         plan = settings.network.training
         apart = held_out_mask(way.targets.frame, plan.held_out_fraction, seed)
         result = train_response(config, plan, way.targets, seed, way.weights, device, progress, checkpoint, on_epoch)
-        judged = result.module
+        judged: Any = result.module
     else:
         started = time.perf_counter()
         apart = held_out_mask(way.targets.frame, HELD_OUT, seed)
@@ -96,9 +96,10 @@ def fit_response(
         float(kelvin): deviations(judged, judge.select(judge.temperature == kelvin))
         for kelvin in np.unique(targets.temperature)
     }
+    potential: Any = result.module
     with torch.no_grad():
         capacity = [
-            result.module.response(
+            potential.response(
                 torch.as_tensor(targets.positions[rows], dtype=torch.float32),
                 torch.as_tensor(targets.temperature[rows]),
                 torch.as_tensor(targets.box[rows], dtype=torch.float32),
