@@ -233,7 +233,7 @@ def test_missing_damaged_and_foreign_files_are_explained(run, folder):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"imported": None, "kernels": {}}, "type is data, but there are no imported"),
+        ({"imported": None, "kernels": {}}, "type is data, but there are neither imported"),
         ({"kernels": {"flow": {"type": "flow", "of": "imported", "noise": 0.01}}}, "have no forces; take clean"),
         ({"kernels": {"flow": {"type": "flow", "noise": 0.01}}}, "kernels.flow.of is unbiased; there are imported"),
         ({"potentials": {"flow": {"labels": "imported_beads"}}}, "potentials.flow.labels is imported_beads"),
