@@ -134,10 +134,12 @@ def test_reduced_units_and_missing_units(tmp_path):
 def test_variable_units_of_shipped_systems():
     from cg_assets.systems.load import load_all_systems
 
-    for system in load_all_systems().values():
-        expected = "rad" if system.units == "molar" else "reduced length"
-        named = bool(system.variable_quantities)  # water has no collective variables
-        assert set(variable_units(system).values()) == ({expected} if named else set())
+    found = {name: variable_units(system) for name, system in load_all_systems().items()}
+    assert found["capped_alanine_implicit"] == {"phi": "rad", "psi": "rad"}
+    assert found["muller_brown"] == {"x": "reduced length"}
+    assert set(found["chignolin"].values()) == {"nm"}, "distances"
+    assert found["water"] == {}, "no collective variables"
+    assert {unit for units in found.values() for unit in units.values()} == {"rad", "nm", "reduced length"}
 
 
 def test_blocks_of_any_size_give_the_same_file(tmp_path, small_groups):
