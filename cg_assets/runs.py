@@ -248,8 +248,11 @@ def make_reference(name: str, file: Path) -> None:
     from cg_assets.sampling.reference import run_reference, write_reference
 
     system = load_system(name)
-    if not isinstance(system, SystemSpec) or not isinstance(system.evaluation.reference, LongRunReference):
-        raise SystemSpecError(f"{name}: evaluation.reference is not one of long runs; there is nothing to run")
+    if not isinstance(system, SystemSpec):
+        raise SystemSpecError(f"{name}: water is its own reference, the stage trajectories; there is nothing to run")
+    if not isinstance(system.evaluation.reference, LongRunReference):
+        kind = system.evaluation.reference.type
+        raise SystemSpecError(f"{name}: evaluation.reference.type is {kind}, not long_runs; there is nothing to run")
     folder = prepare_home() / "reference" / name
     with _progress_bar() as report:
         density = run_reference(system, seed_of(name, "reference", FIRST_BATCH), folder, report)

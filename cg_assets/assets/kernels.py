@@ -139,8 +139,7 @@ def build_kernel_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         metadata = mapped(metadata, system)
         files.write_frames(perturbed, metadata, batch)
         check_results = checks.judge_kernel(kernel, files.read_frames(system.name, stage, [batch]), report)
-        blocking = [result for result in check_results if result.severity is dg.AssetCheckSeverity.ERROR]
-        mark_failed(files, perturbed, metadata, batch, blocking)
+        mark_failed(files, perturbed, metadata, batch, check_results)
         record_in_catalogue(files, system, stage, batch)
         figure = kernel_plot(
             {str(kind): floor for kind, floor in report.noise_floor.items()},

@@ -61,8 +61,9 @@ def mark_failed(
     batch: str,
     results: Sequence[dg.AssetCheckResult],
 ) -> None:
-    """Write into the file of a batch which of its checks failed, so that later runs do not use it either."""
-    failed = [str(result.check_name) for result in results if not result.passed]
+    """Write into the file of a batch which of its blocking checks failed, so that later runs do not use it either."""
+    blocking = [result for result in results if result.severity is dg.AssetCheckSeverity.ERROR]
+    failed = [str(result.check_name) for result in blocking if not result.passed]
     if failed:
         store.write_frames(frames, replace(metadata, extra=metadata.extra | {_FAILED: failed}), batch)
 
