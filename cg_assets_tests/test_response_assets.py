@@ -51,6 +51,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CG_ASSETS_HOME", str(home))
         patch.setenv("CG_DEVICE", "cpu")
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
         system, store, truth = load_system("known_water"), ParquetStore(home), known_potential()
         for number in (0, 1):
             metadata = FileMetadata("known_water", "thermal_response_targets", "molar", seed=1, code_version="1")
