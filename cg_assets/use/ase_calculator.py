@@ -21,8 +21,6 @@ _LENGTH = units.nm
 class BeadCalculator(Calculator):
     """Energy [eV] and forces [eV/Å] of beads; a cell that is periodic in all directions is their box."""
 
-    implemented_properties = ("energy", "forces")
-
     def __init__(self, module: torch.nn.Module, **options: Any) -> None:
         """Take the network that `ModelTracking.load` gives.
 
@@ -31,6 +29,7 @@ class BeadCalculator(Calculator):
             options: of `ase.calculators.calculator.Calculator`.
         """
         super().__init__(**options)
+        self.implemented_properties = ["energy", "forces"]
         self.module = module
 
     def calculate(
@@ -45,21 +44,12 @@ class BeadCalculator(Calculator):
             SamplingError: the cell is periodic in some directions only, or is not rectangular.
         """
         super().calculate(atoms, properties, system_changes)
-        positions = torch.as_tensor(np.array(self.atoms.positions[None] / _LENGTH, dtype=np.float32))
+        beads: Any = self.atoms
+        positions = torch.as_tensor(np.array(beads.positions[None] / _LENGTH, dtype=np.float32))
         with torch.no_grad():
-            energy, forces = energy_and_forces(self.module, positions, box=self._box())
+            energy, forces = energy_and_forces(self.module, positions, box=_box(beads))
         self.results["energy"] = float(energy[0]) * _ENERGY
         self.results["forces"] = forces[0].double().numpy() * (_ENERGY / _LENGTH)
-
-    def _box(self) -> torch.Tensor | None:
-        if not self.atoms.pbc.any():
-            return None
-        if not self.atoms.pbc.all() or not self.atoms.cell.orthorhombic:
-            raise SamplingError(
-                f"the cell {self.atoms.cell.cellpar()} with pbc {self.atoms.pbc} is no box of beads; it must be "
-                "rectangular and periodic in all directions, or not periodic at all"
-            )
-        return torch.as_tensor(np.array(self.atoms.cell.lengths() / _LENGTH, dtype=np.float32))
 
 
 def bead_atoms(config: Mapping[str, Any], positions: ArrayLike, box: ArrayLike | None = None) -> Atoms:
@@ -73,3 +63,14 @@ def bead_atoms(config: Mapping[str, Any], positions: ArrayLike, box: ArrayLike |
     place = {} if box is None else {"cell": np.asarray(box, dtype=float) * _LENGTH, "pbc": True}
     masses = config["bead_masses"]
     return Atoms("X" * len(masses), positions=np.asarray(positions, dtype=float) * _LENGTH, masses=masses, **place)
+
+
+def _box(beads: Atoms) -> torch.Tensor | None:
+    if not beads.pbc.any():
+        return None
+    if not beads.pbc.all() or not beads.cell.orthorhombic:
+        raise SamplingError(
+            f"the cell {beads.cell.cellpar()} with pbc {beads.pbc} is no box of beads; it must be rectangular and "
+            "periodic in all directions, or not periodic at all"
+        )
+    return torch.as_tensor(np.array(beads.cell.lengths() / _LENGTH, dtype=np.float32))
