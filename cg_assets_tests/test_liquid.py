@@ -29,34 +29,34 @@ def frames_of(positions, box=2.0, temperature=300.0):
 def test_beads_without_correlation_have_one_everywhere():
     generator = np.random.default_rng(0)
     frames = frames_of(generator.uniform(-5.0, 5.0, size=(200, 40, 3)))
-    found = radial_distribution(frames, np.linspace(0.0, 1.0, 21))
-    z = (found.value - 1)[2:] / found.standard_error[2:]  # 18 bins, errors from 20 blocks
+    found = radial_distribution(frames, 1.0, 20)
+    z = (found.values - 1)[2:] / found.standard_error[2:]  # 18 bins, errors from 50 blocks
     assert 0.6 < np.sqrt((z**2).mean()) < 1.5
-    np.testing.assert_allclose(found.value[10:], 1.0, atol=0.05)
+    np.testing.assert_allclose(found.values[10:], 1.0, atol=0.05)
 
 
 def test_pairs_at_one_distance_are_all_in_its_bin_across_the_box():
     positions = np.array([[[0.05, 0.0, 0.0], [1.70, 0.0, 0.0]]])  # 0.35 nm apart through the wall of the box
-    found = radial_distribution(frames_of(np.repeat(positions, 4, axis=0)), np.linspace(0.0, 1.0, 11))
-    assert np.flatnonzero(found.value).tolist() == [3]
-    assert found.value[3] == pytest.approx(2.0**3 / (4 / 3 * np.pi * (0.4**3 - 0.3**3)))
+    found = radial_distribution(frames_of(np.repeat(positions, 4, axis=0)), 1.0, 10)
+    assert np.flatnonzero(found.values).tolist() == [3]
+    assert found.values[3] == pytest.approx(2.0**3 / (4 / 3 * np.pi * (0.4**3 - 0.3**3)))
 
 
 def test_distances_beyond_half_the_box_are_refused():
     frames = frames_of(np.zeros((2, 3, 3)))
     with pytest.raises(ValueError, match="beyond half the box"):
-        radial_distribution(frames, np.linspace(0, 1.2, 5))
+        radial_distribution(frames, 1.2, 5)
 
 
 def test_angles_of_random_neighbours_are_those_of_random_directions():
     generator = np.random.default_rng(1)
     found = angular_distribution(frames_of(generator.uniform(0.0, 2.0, size=(60, 60, 3))), 0.6, n_bins=12)
-    z = (found.value - _mean_density(12)) / found.standard_error
+    z = (found.values - _mean_density(12)) / found.standard_error
     assert np.sqrt((z**2).mean()) < 1.6
-    assert (found.value * np.pi / 12).sum() == pytest.approx(1.0)
+    assert (found.values * np.pi / 12).sum() == pytest.approx(1.0)
     chain = np.array([[[1.9, 0.0, 0.0], [0.1, 0.0, 0.0], [0.1, 0.2, 0.0]]])  # a right angle through the wall
     found = angular_distribution(frames_of(np.repeat(chain, 3, axis=0)), 0.25, n_bins=9)
-    assert np.flatnonzero(found.value).tolist() == [4]
+    assert np.flatnonzero(found.values).tolist() == [4]
     with pytest.raises(ValueError, match="no bead has two neighbours"):
         angular_distribution(frames_of(chain), 0.05)
 
@@ -119,7 +119,7 @@ def test_water_is_sampled_at_each_temperature_and_goes_on_after_an_interruption(
     structure, energy = structure_and_energy(frames)
     assert list(structure) == [400.0, 700.0]
     assert energy[400.0].value + 3 * energy[400.0].standard_error < energy[700.0].value < -10.0
-    assert structure[400.0].value[:30].max() < 0.05  # no two oxygens nearer than about 0.2 nm
+    assert structure[400.0].values[:30].max() < 0.05  # no two oxygens nearer than about 0.2 nm
     for temperature, kinetic in zip(plan.temperatures, second.summary()["kinetic_temperature"], strict=True):
         # 96 degrees of freedom: 60 correlated frames tell the temperature to about 4 %
         assert abs(kinetic.value - temperature) < 0.15 * temperature

@@ -8,14 +8,9 @@ import torch
 from test_thermal_potentials import BOX, lattice, potential
 from thermal_models import EDGE, known_potential, liquid
 
+from cg_assets.analysis.liquid import Distribution, mean_distribution, radial_histograms
 from cg_assets.analysis.liquid_observables import angular_distribution, diffusion
-from cg_assets.analysis.liquid_response import (
-    Distribution,
-    liquid_energy,
-    mean_distribution,
-    radial_histograms,
-    radial_slope,
-)
+from cg_assets.analysis.liquid_response import liquid_energy, radial_slope
 from cg_assets.errors import SamplingError
 from cg_assets.frames import Frames
 from cg_assets.simulation.langevin import simulate
@@ -56,7 +51,7 @@ def test_lattice_has_its_shells_and_angles():
     middle = (np.arange(bins) + 0.5) * reach / bins
     assert neighbours[(middle > 0.25) & (middle < 0.35)].sum() == pytest.approx(6)
     assert neighbours[(middle > 0.38) & (middle < 0.46)].sum() == pytest.approx(12)
-    angles = angular_distribution(_frames(np.repeat(grid, 2, axis=0), box), 0.35, n_bins=18).value * np.pi / 18
+    angles = angular_distribution(_frames(np.repeat(grid, 2, axis=0), box), 0.35, n_bins=18).values * np.pi / 18
     assert angles[8] + angles[9] == pytest.approx(12 / 15)
     assert angles[17] == pytest.approx(3 / 15)
 

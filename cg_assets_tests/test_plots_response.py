@@ -3,7 +3,7 @@
 import numpy as np
 
 from cg_assets.analysis.estimates import Estimate
-from cg_assets.analysis.liquid_response import Distribution
+from cg_assets.analysis.liquid import Distribution
 from cg_assets.analysis.plots_response import (
     accuracy_against_speed_plot,
     diffusion_plot,

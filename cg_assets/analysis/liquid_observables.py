@@ -9,36 +9,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.analysis.estimates import Estimate, independent_blocks, jackknife
+from cg_assets.analysis.estimates import Estimate, jackknife
+from cg_assets.analysis.liquid import Distribution, middles, sums_per_block
 from cg_assets.frames import Frames
 from cg_assets.units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class AngularDistribution:
-    """Density of the angle that two neighbours of a bead make at it.
-
-    Attributes:
-        angle: `(n_bins,)` middles of the bins [rad].
-        value: `(n_bins,)` density [1/rad], which integrates to 1; sin(angle)/2 where directions are random.
-        standard_error: `(n_bins,)`.
-    """
-
-    angle: FloatArray
-    value: FloatArray
-    standard_error: FloatArray
-
-
-def angular_distribution(frames: Frames, cutoff: float, n_bins: int = 60, n_blocks: int = 20) -> AngularDistribution:
-    """Distribution of angles between neighbours within a cutoff, in a periodic box.
+def angular_distribution(frames: Frames, cutoff: float, n_bins: int = 60) -> Distribution:
+    """Density of the angle that two neighbours of a bead make at it [1/rad]; sin(angle)/2 for random directions.
 
     Args:
         frames: beads with their box, all at one temperature.
         cutoff: largest distance of a neighbour [nm], for example the first minimum of g(r).
         n_bins: bins over 0 to π.
-        n_blocks: independent blocks of frames for the errors.
 
     Raises:
         ValueError: the frames have no box, the cutoff is beyond half of it, or no bead has two neighbours.
@@ -46,9 +31,8 @@ def angular_distribution(frames: Frames, cutoff: float, n_bins: int = 60, n_bloc
     if frames.box is None or cutoff > frames.box.min() / 2:
         raise ValueError(f"neighbours up to {cutoff} nm need a periodic box of at least twice that")
     edges = np.linspace(0.0, math.pi, n_bins + 1)
-    block = independent_blocks(frames.replica, frames.time, n_blocks)
-    counts = np.zeros((int(block.max()) + 1, n_bins))
-    for positions, box, number in zip(frames.positions.astype(np.float64), frames.box, block, strict=True):
+    counts = np.zeros((len(frames), n_bins))
+    for count, positions, box in zip(counts, frames.positions.astype(np.float64), frames.box, strict=True):
         apart = positions[None] - positions[:, None]
         apart -= box * np.round(apart / box)
         distance = np.sqrt((apart**2).sum(axis=-1))
@@ -57,12 +41,13 @@ def angular_distribution(frames: Frames, cutoff: float, n_bins: int = 60, n_bloc
             near = np.flatnonzero(length < cutoff)
             unit = direction[near] / length[near, None]
             cosine = (unit @ unit.T)[np.triu_indices(len(near), 1)]
-            counts[number] += np.histogram(np.arccos(np.clip(cosine, -1.0, 1.0)), edges)[0]
+            count += np.histogram(np.arccos(np.clip(cosine, -1.0, 1.0)), edges)[0]
     if not counts.any():
         raise ValueError(f"no bead has two neighbours within {cutoff} nm; enlarge the cutoff")
     width = edges[1] - edges[0]
-    value, error = jackknife(lambda total: total / (total.sum() * width), counts)
-    return AngularDistribution(0.5 * (edges[1:] + edges[:-1]), value, error)
+    totals = sums_per_block(counts, frames.replica, frames.time)
+    value, error = jackknife(lambda total: total / (total.sum() * width), totals)
+    return Distribution(middles(math.pi, n_bins), value, error)
 
 
 @dataclass(frozen=True)
@@ -129,14 +114,13 @@ def diffusion(frames: Frames, longest: float, n_blocks: int = 10) -> Diffusion:
     return Diffusion(lag, displacement, Estimate(float(value), float(error), "nm^2/ps"))
 
 
-def heat_capacity(frames: Frames, n_blocks: int = 20) -> Estimate:
+def heat_capacity(frames: Frames) -> Estimate:
     """Potential part of the heat capacity at constant volume, Var(u)/(kT²) for each bead [kJ/mol/K].
 
     A rigid molecule has 3 k more from its kinetic energy.
 
     Args:
         frames: frames with potential energies, all at one temperature.
-        n_blocks: independent blocks of frames for the error.
 
     Raises:
         ValueError: the frames have no potential energies, or several temperatures.
@@ -145,8 +129,8 @@ def heat_capacity(frames: Frames, n_blocks: int = 20) -> Estimate:
     if frames.potential_energy is None or len(temperatures) != 1:
         raise ValueError(f"a heat capacity needs potential energies at one temperature, not at {len(temperatures)}")
     energy = frames.potential_energy - frames.potential_energy.mean()
-    block = independent_blocks(frames.replica, frames.time, n_blocks)
-    sums = np.stack([np.bincount(block, energy**power) for power in (0, 1, 2)], axis=1)
+    powers = np.stack([energy**power for power in (0, 1, 2)], axis=1)
+    sums = sums_per_block(powers, frames.replica, frames.time)
     scale = 1.0 / (BOLTZMANN * temperatures[0] ** 2 * frames.n_sites)
     value, error = jackknife(lambda total: (total[2] / total[0] - (total[1] / total[0]) ** 2) * scale, sums)
     return Estimate(float(value), float(error), "kJ/mol/K")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from cg_assets.analysis.estimates import Estimate
-    from cg_assets.analysis.liquid_response import Distribution
+    from cg_assets.analysis.liquid import Distribution
 
 
 @drawn

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.analysis.estimates import Estimate
-from cg_assets.analysis.liquid import RadialDistribution
+from cg_assets.analysis.liquid import Distribution
 from cg_assets.analysis.plot_style import COLOURS, DATA, REFERENCE, drawn, new_figure
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 @drawn
-def water_plot(
-    structure: Mapping[float, RadialDistribution], energy: Mapping[float, Estimate], *, title: str = ""
-) -> Figure:
+def water_plot(structure: Mapping[float, Distribution], energy: Mapping[float, Estimate], *, title: str = "") -> Figure:
     """g(r) of the beads and potential energy of a molecule, at each temperature.
 
     Args:
@@ -37,9 +35,9 @@ def water_plot(
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1.0])
     shades = matplotlib.colormaps["plasma"](np.linspace(0.0, 0.85, len(structure)))
     for (temperature, found), shade in zip(structure.items(), shades, strict=True):
-        left.plot(found.distance, found.value, color=shade, label=f"{temperature:g} K")
-        low, high = found.value - 2 * found.standard_error, found.value + 2 * found.standard_error
-        left.fill_between(found.distance, low, high, color=shade, alpha=0.25, linewidth=0)
+        left.plot(found.grid, found.values, color=shade, label=f"{temperature:g} K")
+        low, high = found.values - 2 * found.standard_error, found.values + 2 * found.standard_error
+        left.fill_between(found.grid, low, high, color=shade, alpha=0.25, linewidth=0)
     left.set(xlabel="distance of two beads [nm]", ylabel="g(r)", ylim=(0, None))
     left.legend(loc="upper right", ncols=1 if len(structure) < 7 else 2)
     values = list(energy.values())
