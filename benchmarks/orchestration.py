@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from cg_assets.demo import DEMO_SYSTEMS
+from cg_assets.demo import DEMOS
 
 STAGES = {"unbiased": "trajectories", "biased": "biased_samples"}
 
@@ -110,7 +110,7 @@ def plain(folder: Path | None) -> float:
     """Wall time of the plain run [s]."""
     started = time.monotonic()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for name in DEMO_SYSTEMS:
+        for name in DEMOS["biased"]:
             unbiased, biased = pool.map(sample, [name] * 2, STAGES, [folder] * 2)
             list(pool.map(learn, [name] * 2, STAGES, (unbiased[0], biased[0]), [biased[1]] * 2, [folder] * 2))
             print(f"  up to {name}: {time.monotonic() - started:.0f} s", flush=True)

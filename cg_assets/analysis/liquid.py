@@ -33,7 +33,7 @@ class Distribution:
     def absolute_error(self, reference: Distribution) -> Estimate:
         """Integral of |values - reference| over the grid, the figure of merit of an RDF or ADF.
 
-        The error is that of bins as independent; noise alone makes the integral positive.
+        The error is that of bins as independent; noise alone makes the integral positive, see `noise_floor`.
 
         Raises:
             ValueError: the grids differ.
@@ -44,6 +44,12 @@ class Distribution:
         difference = np.abs(self.values - reference.values)
         error = width * np.sqrt(np.nansum(self.standard_error**2 + reference.standard_error**2))
         return Estimate(float(width * difference.sum()), float(error))
+
+    def noise_floor(self, reference: Distribution) -> float:
+        """The `absolute_error` that noise makes between two equal curves: the mean of |x| of normal numbers."""
+        width = self.grid[1] - self.grid[0]
+        error = np.sqrt(self.standard_error**2 + reference.standard_error**2)
+        return float(width * np.sqrt(2.0 / np.pi) * np.nansum(error))
 
 
 def radial_histograms(positions: ArrayLike, box: ArrayLike, reach: float, bins: int) -> FloatArray:

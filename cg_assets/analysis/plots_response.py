@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from cg_assets.analysis.estimates import Estimate
-    from cg_assets.analysis.liquid import Distribution
+    from cg_assets.analysis.liquid_evaluation import LiquidEvaluation
 
 
 @drawn
@@ -46,38 +47,122 @@ def response_training_plot(held_out: Mapping[float, Mapping[str, Any]], title: s
     return figure
 
 
+def liquid_figures(evaluations: Mapping[str, LiquidEvaluation], title: str) -> dict[str, bytes]:
+    """What is to be seen of liquids: name to PNG, one or several potentials in each figure."""
+    diffusion: dict[str, dict[float, Estimate]] = {label: {} for label in ("atoms", *evaluations)}
+    for label, evaluation in evaluations.items():
+        for (name, kelvin), (beads, atoms) in evaluation.numbers.items():
+            if name == "diffusion":
+                diffusion[label][kelvin], diffusion["atoms"][kelvin] = beads, atoms
+    return {
+        "errors": liquid_errors_plot(evaluations, title),
+        "radial distribution": curves_plot(evaluations, "rdf", title),
+        "angular distribution": curves_plot(evaluations, "adf", title),
+        "energies": liquid_energies_plot(evaluations, title),
+        "diffusion": diffusion_plot(diffusion, "atoms", title),
+        "change of structure with temperature": curves_plot(evaluations, "rdf_slope", title),
+    }
+
+
 @drawn
-def structure_plot(
-    radial: Mapping[str, Distribution], angular: Mapping[str, Distribution], reference: str, title: str = ""
-) -> Figure:
-    """Radial and angular distributions of several liquids, the reference in black, and their differences from it.
+def curves_plot(evaluations: Mapping[str, LiquidEvaluation], name: str, title: str = "") -> Figure:
+    """One curve of all potentials at each temperature, that of the atoms in black, with their differences below.
 
     Args:
-        radial: label to g(r).
-        angular: label to the distribution of angles.
-        reference: label of the reference.
+        evaluations: potential to its evaluation.
+        name: `rdf`, `adf` or `rdf_slope`.
         title: of the figure.
     """
-    figure = new_figure(10.0, 5.6, title)
-    panels = figure.subplots(2, 2, sharex="col", height_ratios=[2, 1])
-    colours = colours_of([label for label in radial if label != reference]) | {reference: REFERENCE}
-    kinds = ((radial, "distance [nm]", "g(r)"), (angular, "angle [°]", "density [1/rad]"))
-    for column, (curves, axis, height) in enumerate(kinds):
-        scale = np.degrees(1.0) if column else 1.0
-        exact = curves[reference]
-        for label, curve in curves.items():
-            line: dict[str, Any] = {"zorder": 4.0 if label == reference else 3.0}
-            whole = Curve(label, curve.grid * scale, curve.values, curve.standard_error)
-            band(panels[0, column], whole, colours[label], **line)
-            if label != reference:
-                error = np.hypot(curve.standard_error, exact.standard_error)
-                rest = Curve(label, curve.grid * scale, curve.values - exact.values, error)
-                band(panels[1, column], rest, colours[label])
-        panels[0, column].set(ylabel=height)
-        panels[1, column].axhline(0.0, color=REFERENCE, linewidth=0.8)
-        panels[1, column].set(xlabel=axis, ylabel="difference")
-    panels[0, 0].legend()
+    first = next(iter(evaluations.values()))
+    kelvins, columns = first.temperatures, min(3, len(first.temperatures))
+    rows = math.ceil(len(kelvins) / columns)
+    figure = new_figure(3.6 * columns, 3.4 * rows, title)
+    panels = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[2, 1] * rows)
+    colours = colours_of(list(evaluations))
+    scale = {"adf": float(np.degrees(1.0))}.get(name, 1.0)
+    height = {"rdf": "g(r)", "adf": "density [1/rad]", "rdf_slope": "dg/dT [10⁻³/K]"}[name]
+    size, named = (1e3 if name == "rdf_slope" else 1.0), False
+    for number in range(rows * columns):
+        row, column = divmod(number, columns)
+        upper, lower = panels[2 * row, column], panels[2 * row + 1, column]
+        if number >= len(kelvins):
+            upper.set_axis_off()
+            lower.set_axis_off()
+            continue
+        kelvin, black = kelvins[number], False
+        for label, evaluation in evaluations.items():
+            if (name, kelvin) not in evaluation.curves:
+                continue
+            beads, atoms = evaluation.curves[name, kelvin]
+            grid = beads.grid * scale
+            if not black:
+                known = Curve("atoms", grid, size * atoms.values, size * atoms.standard_error)
+                band(upper, known, REFERENCE, zorder=2.5)
+                black = True
+            band(upper, Curve(label, grid, size * beads.values, size * beads.standard_error), colours[label])
+            error = np.hypot(beads.standard_error, atoms.standard_error)
+            rest = Curve(label, grid, size * (beads.values - atoms.values), size * error)
+            band(lower, rest, colours[label])
+        upper.set_title(f"{kelvin:g} K")
+        lower.axhline(0.0, color=REFERENCE, linewidth=0.8)
+        if column == 0:
+            upper.set_ylabel(height)
+            lower.set_ylabel("difference")
+        if row == rows - 1:
+            lower.set_xlabel("angle [°]" if name == "adf" else "distance [nm]")
+        if black and not named:
+            upper.legend()
+            named = True
     return figure
+
+
+@drawn
+def liquid_errors_plot(evaluations: Mapping[str, LiquidEvaluation], title: str = "") -> Figure:
+    """Integrated errors of g(r) and of angles against temperature; dotted what noise alone makes of them."""
+    figure = new_figure(9.0, 3.6, title)
+    panels = figure.subplots(1, 2)
+    for axes, (name, label) in zip(
+        panels, (("rdf error", "error of g(r) [nm]"), ("adf error", "error of angles")), strict=True
+    ):
+        for potential, colour in colours_of(list(evaluations)).items():
+            _numbers(axes, evaluations[potential], name, colour, potential)
+            floor = [
+                (kelvin, pair[1].value)
+                for (what, kelvin), pair in evaluations[potential].numbers.items()
+                if what == name
+            ]
+            axes.plot(*zip(*floor, strict=True), color=colour, linestyle=":", linewidth=1.0)
+        axes.set(xlabel="temperature [K]", ylabel=label)
+        axes.set_ylim(bottom=0.0)
+    panels[0].legend()
+    return figure
+
+
+@drawn
+def liquid_energies_plot(evaluations: Mapping[str, LiquidEvaluation], title: str = "") -> Figure:
+    """Potential energy and heat capacity of a molecule against temperature, those of the atoms in black."""
+    figure = new_figure(9.0, 3.6, title)
+    panels = figure.subplots(1, 2)
+    labels = (
+        ("potential energy", "potential energy of a molecule [kJ/mol]"),
+        ("heat capacity", "heat capacity without kinetic part\n[kJ/mol/K]"),
+    )
+    for axes, (name, label) in zip(panels, labels, strict=True):
+        _numbers(axes, next(iter(evaluations.values())), name, REFERENCE, "atoms", of_atoms=True)
+        for potential, colour in colours_of(list(evaluations)).items():
+            _numbers(axes, evaluations[potential], name, colour, potential)
+        axes.set(xlabel="temperature [K]", ylabel=label)
+    panels[0].legend()
+    return figure
+
+
+def _numbers(
+    axes: Any, evaluation: LiquidEvaluation, name: str, colour: str, label: str, of_atoms: bool = False
+) -> None:
+    found = [(kelvin, pair[of_atoms]) for (what, kelvin), pair in evaluation.numbers.items() if what == name]
+    kelvins, values = [kelvin for kelvin, _ in found], [item.value for _, item in found]
+    bars = [2 * item.standard_error for _, item in found]
+    axes.errorbar(kelvins, values, bars, color=colour, marker="o", capsize=2, label=label)
 
 
 @drawn
@@ -107,7 +192,9 @@ def diffusion_plot(diffusion: Mapping[str, Mapping[float, Estimate]], reference:
             np.hypot(one.standard_error / one.value, two.standard_error / two.value)
             for one, two in zip(fast, slow, strict=True)
         ]
-        right.errorbar(both, ratio, 2 * ratio * relative, color=colours[label], marker="o", capsize=2, label=label)
+        right.errorbar(
+            both, ratio, 2 * np.abs(ratio * relative), color=colours[label], marker="o", capsize=2, label=label
+        )
     left.set(xlabel="1000 K / T", ylabel="D [nm²/ps]", yscale="log", title="Diffusion")
     right.set(xlabel="temperature [K]", ylabel="D of beads / D of atoms", title="Factor between time scales")
     right.set_ylim(bottom=0.0)
@@ -116,28 +203,19 @@ def diffusion_plot(diffusion: Mapping[str, Mapping[float, Estimate]], reference:
 
 
 @drawn
-def slope_plot(one_run: Distribution, two_runs: Distribution, temperature: float, title: str = "") -> Figure:
-    """dg(r)/dT from the covariance with U_W in one run, and from the difference of two runs."""
-    figure = new_figure(6.0, 3.4, title)
-    axes = figure.subplots()
-    pairs = (("difference of two runs", two_runs, REFERENCE), ("covariance in one run", one_run, COLOURS[0]))
-    for label, curve, colour in pairs:
-        band(axes, Curve(label, curve.grid, 1e3 * curve.values, 1e3 * curve.standard_error), colour)
-    axes.axhline(0.0, color=REFERENCE, linewidth=0.8)
-    axes.set(xlabel="distance [nm]", ylabel="dg/dT [10⁻³/K]", title=f"Change of structure at {temperature:g} K")
-    axes.legend()
-    return figure
-
-
-@drawn
 def accuracy_against_speed_plot(
-    speed: Mapping[str, float], error: Mapping[str, Estimate], atoms: float | None = None, title: str = ""
+    speed: Mapping[str, float],
+    error: Mapping[str, Estimate],
+    quantity: str,
+    atoms: float | None = None,
+    title: str = "",
 ) -> Figure:
-    """Force error of potentials against the CG steps that they make in a second; atomistic steps as a line.
+    """Error of potentials against the CG steps that they make in a second; atomistic steps as a line.
 
     Args:
         speed: label to steps per second.
-        error: label to force error [kJ/mol/nm].
+        error: label to error.
+        quantity: what the error is of, with its unit.
         atoms: atomistic steps per second of the same molecules.
         title: of the figure.
     """
@@ -149,7 +227,7 @@ def accuracy_against_speed_plot(
     if atoms is not None:
         axes.axvline(atoms, color=REFERENCE, linestyle=":", label="atoms (steps/s)")
     powers = np.log10([*speed.values(), *([] if atoms is None else [atoms])])
-    axes.set(xlabel="steps per second", ylabel="force error [kJ/mol/nm]", xscale="log")
+    axes.set(xlabel="steps per second", ylabel=quantity, xscale="log")
     axes.set_xlim(10.0 ** np.floor(powers.min()), 10.0 ** np.ceil(powers.max()))
     axes.set_ylim(bottom=0.0)
     axes.legend()

@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 
 @drawn
-def water_plot(structure: Mapping[float, Distribution], energy: Mapping[float, Estimate], *, title: str = "") -> Figure:
-    """g(r) of the beads and potential energy of a molecule, at each temperature.
+def water_plot(
+    structure: Mapping[float, Distribution],
+    energy: Mapping[float, Estimate],
+    *,
+    of: str = "potential energy",
+    title: str = "",
+) -> Figure:
+    """g(r) of the beads and an energy of a molecule, at each temperature.
 
     Args:
         structure: g(r) by temperature [K].
-        energy: potential energy per molecule by temperature [kJ/mol].
+        energy: energy of a molecule by temperature [kJ/mol].
+        of: what the energy is.
         title: title of the figure.
     """
     import matplotlib
@@ -49,7 +56,7 @@ def water_plot(structure: Mapping[float, Distribution], energy: Mapping[float, E
         color=COLOURS[0],
         capsize=3,
     )
-    right.set(xlabel="temperature [K]", ylabel="potential energy of a molecule [kJ/mol]")
+    right.set(xlabel="temperature [K]", ylabel=f"{of} of a molecule [kJ/mol]")
     return figure
 
 

@@ -12,6 +12,7 @@ from cg_assets.assets.forces import build_forces
 from cg_assets.assets.imports import build_imported
 from cg_assets.assets.kernels import build_flow_kernel, build_kernel_forces
 from cg_assets.assets.learning_curves import build_learning_curve
+from cg_assets.assets.liquids import build_liquid_comparison, build_liquid_evaluation, build_liquid_simulation
 from cg_assets.assets.mean_forces import build_mean_forces
 from cg_assets.assets.next_batch import build_next_batch_plan
 from cg_assets.assets.potentials import build_potential
@@ -31,7 +32,14 @@ def build_assets(systems: Mapping[str, AnySystem]) -> list[dg.AssetsDefinition]:
     for system in systems.values():
         if isinstance(system, ThermalSystem):
             assets += [build_water_trajectories(system), build_conditional_samples(system), build_targets(system)]
-            assets += [build_response_potential(system, name) for name in system.potentials]
+            for name in system.potentials:
+                assets += [
+                    build_response_potential(system, name),
+                    build_liquid_simulation(system, name),
+                    build_liquid_evaluation(system, name),
+                ]
+            if system.potentials:
+                assets.append(build_liquid_comparison(system))
             continue
         for labels in system.sampling.by_labels():
             assets += [build_samples(system, labels), build_forces(system, labels)]

@@ -50,6 +50,8 @@ class CGTrajectory:
         frames: frames in order of time, each holding the replicas that were alive; positions [nm or reduced],
             potential_energy of the network and, under a bias, bias_energy. An isolated molecule's centre of mass is
             moved to the origin at each frame; in a box positions are never wrapped, so that they show diffusion.
+        frame_temperatures: `(n_frames,)` kinetic temperature of the half-step velocities at each of `frames`, in units
+            of `temperature`.
         replica_temperatures: `(n_replicas,)` kinetic temperature of the half-step velocities, mean over frames, in
             units of `temperature`; NaN for replicas that exploded.
         kinetic_temperature: mean over replicas that did not explode (NaN when all did).
@@ -63,6 +65,7 @@ class CGTrajectory:
     """
 
     frames: Frames
+    frame_temperatures: NDArray[np.float64]
     replica_temperatures: NDArray[np.float64]
     kinetic_temperature: float
     kinetic_temperature_error: float
@@ -205,6 +208,7 @@ class _Run:
                 f"duration {steps * settings.timestep:g} is shorter than frame_interval {settings.frame_interval:g}"
             )
         kinetic = np.zeros(replicas)
+        measures, scale = [], temperature / self.thermal_energy
         parts, started, moved, frame = [], time.perf_counter(), 0, 0
         for step in range(1, burn_in + steps + 1):
             measured = self._step()
@@ -219,6 +223,7 @@ class _Run:
                 self._centre()
                 parts.append(self._frame(frame * frame_steps * settings.timestep, temperature, start))
                 kinetic[self.alive.cpu().numpy()] += measured.cpu().numpy()
+                measures.append(measured[:: self.rungs].cpu().numpy().astype(np.float64) * scale)
             if self.exchange is not None and step % self.exchange.every == 0:
                 self._exchange(self.exchange)
             if progress is not None and (step % 1000 == 0 or step == burn_in + steps):
@@ -229,13 +234,14 @@ class _Run:
                 f"all {replicas} replicas exploded before the first frame; train on more frames or longer, or lower "
                 f"cg_simulation.timestep (now {settings.timestep})"
             )
-        temperatures = (kinetic / max(frame, 1) * temperature / self.thermal_energy)[:: self.rungs]
+        temperatures = (kinetic / max(frame, 1) * scale)[:: self.rungs]
         exploded = self.exploded[:: self.rungs]
         temperatures[exploded] = np.nan
         stable = temperatures[~exploded]
         count = len(stable)
         return CGTrajectory(
             frames=Frames.concatenate(parts),
+            frame_temperatures=np.concatenate(measures),
             replica_temperatures=temperatures,
             kinetic_temperature=float(stable.mean()) if count else math.nan,
             kinetic_temperature_error=float(stable.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan,

@@ -27,6 +27,17 @@ def is_multiple(value: float, part: float) -> bool:
     return abs(value / part - round(value / part)) <= 1e-6
 
 
+def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """Merge key by key; a section that states its own `type` replaces the whole section."""
+    merged = dict(base)
+    for key, value in override.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and "type" not in value:
+            merged[key] = merge(base[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
 _CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 """Lowest and highest minute, hour, day, month and weekday of a cron schedule."""
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from cg_assets.errors import SystemSpecError
-from cg_assets.systems.base import System
+from cg_assets.systems.base import System, merge
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.systems.thermal_spec import ThermalSystem
 
@@ -96,7 +96,7 @@ def _read(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     if parent not in files:
         raise SystemSpecError(f"{path}: extends names {parent!r}; there are: {', '.join(files)}")
     base = _read(files[parent], (*chain, path))
-    return _merge(_with_absolute_files(base, files[parent].parent), content)
+    return merge(_with_absolute_files(base, files[parent].parent), content)
 
 
 def _with_absolute_files(content: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -108,17 +108,6 @@ def _with_absolute_files(content: dict[str, Any], folder: Path) -> dict[str, Any
     if isinstance(imported := content.get("imported"), dict) and isinstance(imported.get("files"), list):
         imported["files"] = [str(folder / name) for name in imported["files"]]
     return content
-
-
-def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
-    """Merge key by key; a section that states its own `type` replaces the whole section."""
-    merged = dict(base)
-    for key, value in override.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict) and "type" not in value:
-            merged[key] = _merge(base[key], value)
-        else:
-            merged[key] = value
-    return merged
 
 
 def _explain(path: Path, error: ValidationError) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from cg_assets.systems.base import Name, Strict, System, is_multiple
-from cg_assets.systems.spec import Training
+from cg_assets.systems.base import Name, Strict, System, is_multiple, merge
+from cg_assets.systems.spec import CGSimulation, Training
 from cg_assets.systems.water import WATER_MODELS, Centre, Electrostatics, Water, box_edge
 
 TRAJECTORIES, CONDITIONAL_SAMPLES, TARGETS = "trajectories", "conditional_samples", "thermal_response_targets"
@@ -220,6 +220,17 @@ class ResponsePotential(Strict):
     seed: int = Field(default=0, ge=0)
 
 
+class LiquidJudgement(Strict):
+    """How CG simulations are judged against the dynamics of the atoms, at each temperature of the reference."""
+
+    max_rdf_error: PositiveFloat = 0.03
+    """Largest integral of |g(r) - g(r) of the atoms|, less what noise makes of it, that passes [nm]."""
+    neighbour_distance: PositiveFloat = 0.35
+    """Beads so near make the angles of the angular distribution function [nm]; about the first minimum of g(r)."""
+    longest_lag: PositiveFloat = 10.0
+    """Longest time of the mean squared displacement [ps]."""
+
+
 class ThermalSystem(System):
     """A water system at many temperatures."""
 
@@ -228,6 +239,23 @@ class ThermalSystem(System):
     sampling: ThermalSampling
     targets: Targets
     potentials: dict[Name, ResponsePotential] = Field(default_factory=dict)
+    """In a file, `network` and `temperature_dependence` beside them hold for all that do not say otherwise."""
+    cg_simulation: CGSimulation
+    """At each temperature of `sampling.reference`; `replicas` of them at each."""
+    evaluation: LiquidJudgement = LiquidJudgement()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared_settings(cls, content: Any) -> Any:
+        """Write what holds for all potentials into each."""
+        if not isinstance(content, dict) or not isinstance(content.get("potentials"), dict):
+            return content
+        shared = {name: content[name] for name in ("network", "temperature_dependence") if name in content}
+        rest = {name: value for name, value in content.items() if name not in shared}
+        potentials = content["potentials"].items()
+        return rest | {
+            "potentials": {name: merge(shared, own) if isinstance(own, dict) else own for name, own in potentials}
+        }
 
     @model_validator(mode="after")
     def _potentials_fit(self) -> ThermalSystem:
@@ -260,6 +288,25 @@ class ThermalSystem(System):
             raise ValueError(
                 f"sampling.conditional.frames is {self.sampling.conditional.frames}, but sampling.reference keeps only "
                 f"{reference.replicas * reference.frames_per_replica} frames"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> ThermalSystem:
+        run, lag = self.cg_simulation, self.evaluation.longest_lag
+        for name in ("tempering", "enhanced_duration", "displacement"):
+            if getattr(run, name):
+                raise ValueError(f"cg_simulation.{name} is for molecules, not for water; remove it")
+        for name, plan in (("cg_simulation", run), ("sampling.reference", self.sampling.reference)):
+            if plan.duration < 2 * lag or lag < 4 * plan.frame_interval:
+                raise ValueError(
+                    f"evaluation.longest_lag {lag} ps is not between 4 frame_intervals ({4 * plan.frame_interval} ps) "
+                    f"and half the duration ({plan.duration / 2} ps) of {name}; set another"
+                )
+        if self.evaluation.neighbour_distance > self.model.edge / 2:
+            raise ValueError(
+                f"evaluation.neighbour_distance {self.evaluation.neighbour_distance} nm is beyond half the box "
+                f"({self.model.edge / 2:.4f} nm); lower it"
             )
         return self
 

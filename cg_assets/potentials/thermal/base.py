@@ -162,6 +162,14 @@ class ThermalPotential(torch.nn.Module):
             (gradient,) = torch.autograd.grad(energy.sum(), points, create_graph=create_graph)
         return (energy, -gradient) if create_graph else (energy.detach(), -gradient)
 
+    @torch.no_grad()
+    def energies(self, positions: Tensor, temperature: Any, box: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """W, U = W - T dW/dT [kJ/mol] and C = -T d²W/dT² [kJ/mol/K], each `(f,)`, without forces."""
+        terms = self.terms(positions, box)
+        kelvin = torch.as_tensor(temperature, device=positions.device).to(terms).expand(len(positions))
+        energy, slope, curvature = (self.coefficients_at(temperature, positions).to(terms) * terms).sum(dim=2)
+        return energy, energy - kelvin * slope, -kelvin * curvature
+
     def response(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Response:
         """Forces with their derivatives by temperature, and mean energy and heat capacity at frozen beads."""
         create_graph = torch.is_grad_enabled()

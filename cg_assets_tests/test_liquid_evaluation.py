@@ -1,0 +1,189 @@
+"""CG liquids judged against themselves: two runs of one potential differ by noise alone, two potentials by more."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from test_response_assets import WATER
+from thermal_models import EDGE, known_potential, liquid
+
+from cg_assets.analysis.liquid_evaluation import (
+    DIFFUSION,
+    ENERGY,
+    HEAT_CAPACITY,
+    KINETIC,
+    RADIAL,
+    RADIAL_ERROR,
+    SLOPE,
+    LiquidEvaluation,
+    comparison_columns,
+    error_rows,
+    evaluate_liquid,
+)
+from cg_assets.analysis.plots_response import liquid_figures
+from cg_assets.checks import judge_liquid_evaluation, judge_liquid_simulation
+from cg_assets.errors import ExplosionError, SamplingError
+from cg_assets.frames import Frames
+from cg_assets.simulation.liquid import run_liquid_simulation
+from cg_assets.systems import ThermalSystem
+from cg_assets.systems.load import SHIPPED
+
+KELVIN = [380.0, 500.0]
+
+
+@pytest.fixture(scope="module")
+def system():
+    content = yaml.safe_load((SHIPPED / "water.yaml").read_text())
+    own = yaml.safe_load(WATER)
+    content |= {"model": content["model"] | own["model"], "potentials": {}, "targets": own["targets"]}
+    content["sampling"]["reference"] |= {"temperatures": KELVIN, "replicas": 2}
+    content["sampling"]["conditional"] |= {"frames": 3}
+    run = {"replicas": 2, "timestep": 0.004, "friction": 2.0, "burn_in": 2, "duration": 12, "frame_interval": 0.1}
+    return ThermalSystem.model_validate(content | {"cg_simulation": run, "evaluation": {"longest_lag": 1.0}})
+
+
+def weak_potential(hard=0.25):
+    """The known potential, weak enough for its beads to forget their places soon, and hard near `hard` [nm]."""
+    module = known_potential()
+    with torch.no_grad():
+        module.coefficients.mul_(0.15)
+        module.prior.copy_(torch.tensor([200.0, hard]))
+    return module
+
+
+def starts():
+    """Frames of jittered lattices at each temperature."""
+    count = 4 * len(KELVIN)
+    zeros = np.zeros(count, np.int32)
+    return Frames(
+        positions=liquid(count, seed=3).astype(np.float32),
+        time=np.arange(count, dtype=float),
+        replica=zeros,
+        temperature=np.repeat(KELVIN, 4),
+        start=zeros,
+        probe=zeros > 0,
+        box=np.full((count, 3), EDGE, np.float32),
+    )
+
+
+def with_energies(module, frames):
+    """The frames with the mean energy of the atoms in place of W, as dynamics of atoms have it."""
+    kelvin, places = torch.as_tensor(frames.temperature), torch.as_tensor(frames.positions).double()
+    energy = module.energies(places, kelvin, torch.full((3,), EDGE, dtype=torch.float64))[1]
+    return replace(frames, potential_energy=energy.numpy())
+
+
+@pytest.fixture(scope="module")
+def judged(system):
+    module = weak_potential()
+    one = run_liquid_simulation(system, module, starts())
+    other = system.model_copy(update={"cg_simulation": system.cg_simulation.model_copy(update={"seed": 7})})
+    two = run_liquid_simulation(other, module, starts())
+    atoms = with_energies(module, two.frames)
+    return module, one, atoms, evaluate_liquid(system, module, atoms, one.frames, one.kinetic_temperature)
+
+
+def test_two_runs_of_one_potential_differ_by_noise(system, judged):
+    module, run, _, found = judged
+    assert found.temperatures == KELVIN
+    for kelvin in KELVIN:
+        error, floor = found.numbers[RADIAL_ERROR, kelvin]
+        assert abs(error.value - floor.value) < 4 * error.standard_error
+        assert floor.value < 0.1
+        for name in (ENERGY, DIFFUSION):
+            beads, atoms = found.numbers[name, kelvin]
+            assert abs(beads.z(atoms)) < 4, name
+        for name in (RADIAL, SLOPE):
+            beads, atoms = found.curves[name, kelvin]
+            width = np.hypot(beads.standard_error, atoms.standard_error)
+            z = (beads.values - atoms.values)[width > 0] / width[width > 0]
+            assert math.sqrt(np.mean(z**2)) < 1.6, name
+        # C_v = C_W + Var(U_W)/(kT²), and the "atoms" here have the second part alone
+        capacity, fluctuation = found.numbers[HEAT_CAPACITY, kelvin]
+        of_frozen = module.energies(torch.as_tensor(run.frames.positions[:1]), kelvin, torch.full((3,), EDGE))[2]
+        assert abs((capacity.value - float(of_frozen) / 27) - fluctuation.value) < 4 * math.hypot(
+            capacity.standard_error, fluctuation.standard_error
+        )
+        measured, exact = found.numbers[KINETIC, kelvin]
+        assert abs(measured.z(exact)) < 4 and measured.standard_error < 0.04 * kelvin
+    assert all(check.passed for check in judge_liquid_simulation(run))
+    assert all(check.passed for check in judge_liquid_evaluation(system, found))
+
+
+def test_another_potential_is_told_apart(system, judged):
+    _, _, atoms, own = judged
+    wrong = weak_potential(0.3)
+    run = run_liquid_simulation(system, wrong, starts())
+    found = evaluate_liquid(system, wrong, atoms, run.frames, run.kinetic_temperature)
+    error, floor = found.numbers[RADIAL_ERROR, KELVIN[0]]
+    assert error.value - floor.value > 6 * error.standard_error
+    assert found.metrics()["rdf_error"] > own.metrics()["rdf_error"]
+    strict = system.model_copy(update={"evaluation": system.evaluation.model_copy(update={"max_rdf_error": 0.001})})
+    assert not judge_liquid_evaluation(strict, found)[0].passed
+    both = {"right": own, "wrong": found}
+    assert [row["potential"] for row in error_rows(both)] == ["right", "wrong"] * 2
+    assert len(set(map(len, comparison_columns(both).values()))) == 1
+    for name, png in liquid_figures(both, "known water").items():
+        assert png.startswith(b"\x89PNG") and len(png) > 10_000, name
+
+
+def test_an_evaluation_is_read_back_as_it_was_written(judged):
+    found = judged[3]
+    again = LiquidEvaluation.from_columns({name: np.array(rows) for name, rows in found.columns().items()}, KELVIN)
+    assert again.rows() == found.rows() and again.metrics() == found.metrics()
+    np.testing.assert_array_equal(again.curves[SLOPE, 500.0][1].values, found.curves[SLOPE, 500.0][1].values)
+
+
+def test_same_seed_same_frames_and_progress_is_told(system, judged):
+    told, short = [], system.cg_simulation.model_copy(update={"burn_in": 0.0, "duration": 4.0})
+    quick = system.model_copy(update={"cg_simulation": short})
+    one, two = (
+        run_liquid_simulation(quick, judged[0], starts(), progress=lambda *item: told.append(item)) for _ in range(2)
+    )
+    np.testing.assert_array_equal(one.frames.positions, two.frames.positions)
+    assert told[-1][0] == told[-1][1] and len({total for _, total, _ in told}) == 1
+
+
+def test_a_temperature_at_which_all_explode_is_infinitely_wrong(system, judged):
+    module, _, atoms, _ = judged
+
+    class Hot(type(module)):
+        """Explodes at one temperature."""
+
+        def energy_and_forces(self, positions, temperature=None, box=None):
+            energy, forces = super().energy_and_forces(positions, temperature, box)
+            return (energy, forces) if temperature < 450 else (energy, forces + 1e9)
+
+    class Everywhere(type(module)):
+        """Explodes everywhere."""
+
+        def energy_and_forces(self, positions, temperature=None, box=None):
+            energy, forces = super().energy_and_forces(positions, temperature, box)
+            return energy, forces + 1e9
+
+    short = system.cg_simulation.model_copy(update={"duration": 4.0, "burn_in": 0.0})
+    quick = system.model_copy(update={"cg_simulation": short})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cg_assets.simulation.potential.SplinePotential", type(None))  # not the compiled splines
+        hot = weak_potential()
+        hot.__class__ = Hot
+        run = run_liquid_simulation(quick, hot, starts())
+        hot.__class__ = Everywhere
+        with pytest.raises(ExplosionError, match="every replica exploded at every temperature"):
+            run_liquid_simulation(quick, hot, starts())
+    assert run.stable_replicas == {380.0: 2, 500.0: 0}
+    stability = judge_liquid_simulation(run)[1]
+    assert not stability.passed
+    found = evaluate_liquid(quick, module, atoms, run.frames, run.kinetic_temperature)
+    assert found.metrics()["rdf_error"] == found.metrics()["rdf_error_500K"] == math.inf
+    assert found.rows()[0]["500 K"] == "no stable replica"
+    assert not judge_liquid_evaluation(quick, found)[0].passed
+
+
+def test_starts_must_be_there_at_each_temperature(system, judged):
+    frames = starts()
+    with pytest.raises(SamplingError, match="no frames at 500 K to start from"):
+        run_liquid_simulation(system, judged[0], frames.select(frames.temperature < 500))
