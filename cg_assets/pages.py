@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cg_assets.errors import CgAssetsError
 from cg_assets.resources.home_folder import prepare_home
+from cg_assets.storage.atomic import acquire_lock
 
 LOOPBACK = "127.0.0.1"
 
@@ -22,11 +23,20 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
     """Serve both pages on loopback until interrupted.
 
     Raises:
-        CgAssetsError: a port is taken, or a server does not come up; its log is named.
+        CgAssetsError: a port is taken, the home is served already, or a server does not come up; its log is named.
     """
     folder = prepare_home()
     for option, port in (("--port", dagster_port), ("--mlflow-port", mlflow_port)):
         _require_free(option, port)
+    # The Dagster server keeps the lock, too: it goes on where this process alone is killed.
+    lock = acquire_lock(folder / "locks" / "pages.lock", 0.0, f"{folder}: its daemon, which is in cg-assets ui,")
+    try:
+        return _serve(folder, dagster_port, mlflow_port, lock)
+    finally:
+        os.close(lock)
+
+
+def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
     tracking_uri = f"http://{LOOPBACK}:{mlflow_port}"
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": tracking_uri,
@@ -46,7 +56,7 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
     try:
         servers["MLflow"] = _start("mlflow", _mlflow_command(folder, mlflow_port), environment, logs)
         _wait_for("MLflow", servers["MLflow"], f"{tracking_uri}/health", logs / "mlflow.log")
-        servers["Dagster"] = _start("dagster", _dagster_command(dagster_port), environment, logs)
+        servers["Dagster"] = _start("dagster", _dagster_command(dagster_port), environment, logs, lock)
         page = f"http://{LOOPBACK}:{dagster_port}"
         _wait_for("Dagster", servers["Dagster"], f"{page}/server_info", logs / "dagster.log")
         print(f"Dagster  {page}\nMLflow   {tracking_uri}\nlogs     {logs}\nCtrl-C stops both.", flush=True)
@@ -84,10 +94,14 @@ def _dagster_command(port: int) -> list[str]:
     return [*command, "--host", LOOPBACK, "--port", str(port)]
 
 
-def _start(name: str, command: list[str], environment: dict[str, str], logs: Path) -> subprocess.Popen[bytes]:
+def _start(
+    name: str, command: list[str], environment: dict[str, str], logs: Path, *kept: int
+) -> subprocess.Popen[bytes]:
     # A working directory without modules: a file of the caller's named like a library would shadow it.
     with open(logs / f"{name}.log", "ab") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=logs)
+        return subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=logs, pass_fds=kept
+        )
 
 
 def _wait_for(name: str, server: subprocess.Popen[bytes], url: str, log: Path, timeout: float = 90.0) -> None:

@@ -305,6 +305,14 @@ def test_ports_that_are_taken_are_refused(pages):
     assert done.stderr == f"cg-assets: --port {pages.ports[0]} is taken; choose another\n"
 
 
+def test_a_home_has_one_daemon(pages):
+    """Two would evaluate each tick of a schedule twice."""
+    other = ["--port", str(free_port()), "--mlflow-port", str(free_port())]
+    done = pages.own("ui", *other)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "its daemon, which is in cg-assets ui, is in use by another process" in done.stderr
+
+
 def test_interrupt_stops_both_servers(pages):
     assert len(pages.groups) == 3
     pages.process.send_signal(signal.SIGINT)

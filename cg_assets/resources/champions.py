@@ -54,6 +54,10 @@ def choose_champion(
     told = {"promoted": decision.promoted, "reason": decision.reason, "reference": reference_hash}
     key = "champion_decision" if champion != version else "champion_judged_again"
     tag_version(client, name, version, {key: json.dumps({**told, "compared_with": champion})})
+    if champion != version:
+        # The column of the model's page that is read first.
+        verdict = "became champion" if decision.promoted else "did not become champion"
+        client.update_model_version(name, version, f"{verdict}: {decision.reason}")
     if champion is not None and champion != version:
         tag_version(client, name, champion, {"challenge": json.dumps({**told, "challenger": version})})
     return decision
