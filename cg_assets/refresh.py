@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import NamedTuple
 
 from cg_assets.assets import build_assets
 from cg_assets.assets.stage import failed_batches, sound_batches
 from cg_assets.automation import FIRST_BATCH
 from cg_assets.errors import SamplingError, StorageError
+from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import AnySystem, SystemSpec
 
@@ -96,11 +98,25 @@ def _roots(planned: dict[Part, str]) -> dict[Part, str]:
     return {part: reason for part, reason in planned.items() if reason}
 
 
+class _ReadOnce(ParquetStore):
+    """A store whose files stay as they are while a refresh is planned: each is asked once what it says of itself."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self._told: dict[tuple[str, str, str | None], FileInfo] = {}
+
+    def describe(self, system: str, stage: str, batch: str | None = None) -> FileInfo:
+        key = (system, stage, batch)
+        if key not in self._told:
+            self._told[key] = super().describe(*key)
+        return self._told[key]
+
+
 class _Graph:
     """The stages of a system with the state of their files."""
 
     def __init__(self, store: ParquetStore, system: AnySystem) -> None:
-        self.store, self.system = store, system
+        self.store, self.system = _ReadOnce(store.home), system
         assets = {asset.key.path[-1]: asset for asset in build_assets({system.name: system})}
         self.batched = {stage for stage, asset in assets.items() if asset.partitions_def is not None}
         parents = {
@@ -135,6 +151,7 @@ class _Graph:
         waiting, runs = list(planned), []
         batches = sorted({part.batch for part in planned if part.batch})
         while waiting:
+            unmade = set(waiting)
             batch = next((part.batch for part in waiting if part.batch), None)
             taken: set[Part] = set()
             for part in waiting:
@@ -143,7 +160,7 @@ class _Graph:
                     for parent in self.parents[part.stage]
                     for source in self._parts_of(parent, part.batch, batches)
                 }
-                if part.batch in (batch, None) and not (sources & set(waiting)) - taken:
+                if part.batch in (batch, None) and not (sources & unmade) - taken:
                     taken.add(part)
             runs.append(PlannedRun(batch, [part.stage for part in waiting if part in taken]))
             waiting = [part for part in waiting if part not in taken]

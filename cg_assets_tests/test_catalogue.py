@@ -204,3 +204,39 @@ def test_several_writers_at_once(tmp_path):
     assert catalogue.query(tmp_path, "SELECT count(*) AS n FROM toy.trajectories").to_pylist() == [{"n": 120}]
     left = {item.name for item in tmp_path.iterdir()}
     assert left == {"data", "catalog.duckdb", ".catalog.lock"}
+
+
+def reads_of(home, view):
+    """What a view reads, as its comment tells."""
+    with duckdb.connect(str(catalogue.catalogue_path(home)), read_only=True) as connection:
+        (comment,) = connection.execute("SELECT comment FROM duckdb_views() WHERE view_name = ?", [view]).fetchone()
+    return comment
+
+
+def test_a_view_need_not_be_changed_for_a_batch(tmp_path):
+    """It reads what is there, also in a folder whose name is a pattern."""
+    home = tmp_path / "home [a] *"
+    store = fill(home)
+    before = reads_of(home, "trajectories")
+    catalogue.record(home, store.write_frames(make_frames(), metadata(), "0002").path)
+    assert reads_of(home, "trajectories") == before
+    assert before.endswith("/data/toy/trajectories/batch=*/part-0.parquet'")
+    assert catalogue.query(home, "SELECT count(*) AS n FROM toy.trajectories").to_pylist() == [{"n": 30}]
+
+
+def test_a_view_leaves_out_what_is_damaged(tmp_path):
+    store = fill(tmp_path)
+    path = store.path("toy", "trajectories", "0000")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50])
+    (problem,) = catalogue.rebuild(tmp_path)
+    assert "batch=0000" in problem and "truncated" in problem
+    count = "SELECT count(*) AS n FROM toy.trajectories"
+    assert catalogue.query(tmp_path, count).to_pylist() == [{"n": 10}]
+    catalogue.record(tmp_path, store.write_frames(make_frames(), metadata(), "0002").path)
+    assert catalogue.query(tmp_path, count).to_pylist() == [{"n": 20}]
+    path.write_bytes(whole)
+    catalogue.record(tmp_path, path)
+    assert catalogue.query(tmp_path, count).to_pylist() == [{"n": 30}]
+    assert catalogue.rebuild(tmp_path) == []
+    assert "batch=*" in reads_of(tmp_path, "trajectories")

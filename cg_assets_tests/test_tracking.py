@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -226,6 +227,28 @@ def test_no_pickle_and_few_requirements(local):
     assert [name for name in names if name.startswith("cg_networks_")]
 
 
+@pytest.mark.slow
+def test_more_batches_than_mlflow_takes_at_once(tmp_path):
+    """It takes 1,000 data sets in a request and 8,000 characters in a tag."""
+    first, _ = make_data(tmp_path)
+    for number in range(2, 1100):
+        path = first.parents[1] / f"batch={number:04}" / first.name
+        path.parent.mkdir()
+        os.link(first, path)
+    store, tracking = ParquetStore(tmp_path), ModelTracking(None, tmp_path)
+    files = store.files("toy", "mapped_forces")
+    versions = {f"toy/mapped_forces/{number:04}": "0" * 32 for number in range(1100)}
+    tags = {"batches": store.batches("toy", "mapped_forces"), "upstream_data_versions": versions}
+    with tracking.start_training_run("toy", "pair", tags, {}, files) as run_id:
+        pass
+    _, client = tracking._connection.open()
+    run = client.get_run(run_id)
+    assert len(run.inputs.dataset_inputs) == 1100
+    for name, value in tags.items():
+        told = json.loads(run.data.tags[name])
+        assert told == {"entries": 1100, "sha256": hashlib.sha256(json.dumps(value).encode()).hexdigest()}
+
+
 def test_lookup_leads_back_to_every_file(local):
     model = next(item for item in local.models() if item["name"] == "toy.pair")
     assert (model["latest_version"], model["aliases"]) == ("1", {"candidate": "1"})
@@ -327,6 +350,10 @@ def test_champion_moves_only_for_the_better(local, tmp_path):
     assert champion["tags"]["evaluation.reference_hash"] == "other"
     reason = json.loads(champion["tags"]["champion_decision"])["reason"]
     assert reason == "not worse: pmf_error 0.1 against 0.3 of champion 2, tolerance 0"
+    _, client = local._connection.open()
+    told = [client.get_model_version(name, version).description for version in ("1", "2", "3")]
+    assert told[0] == "became champion: it passed its checks and there was no champion"
+    assert told[2] == f"became champion: {reason}"
     beaten = local.lookup(f"{name}/2")
     challenge = json.loads(beaten["tags"]["challenge"])
     assert (challenge["challenger"], challenge["promoted"]) == ("3", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -9,6 +10,11 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
+
+_DATASETS = 500
+"""Data sets in a request; MLflow takes 1,000 at most."""
+_LONGEST = 5_000
+"""Characters of a value; MLflow cuts longer ones, so that they are no JSON any more, or refuses them."""
 
 
 def output_signature(n_beads: int, dimension: int, names: Sequence[str]) -> Any:
@@ -40,8 +46,9 @@ def log_datasets(mlflow: Any, inputs: list[tuple[Path, str, str, str]]) -> None:
         source = get_dataset_source_from_json(json.dumps({"uri": str(path.absolute())}), "local")
         datasets.append(MetaDataset(source, name=key, digest=version))  # type: ignore[abstract]
         tags.append({"file": file})
-    if datasets:
-        mlflow.log_inputs(datasets, ["training"] * len(datasets), tags)
+    for first in range(0, len(datasets), _DATASETS):
+        part = slice(first, first + _DATASETS)
+        mlflow.log_inputs(datasets[part], ["training"] * len(datasets[part]), tags[part])
 
 
 def log_metrics(client: Any, run_id: str, metrics: Mapping[str, Any], step: int) -> None:
@@ -62,12 +69,20 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def text(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values as text, JSON where they are none; those that are None are left out."""
-    return {
-        key: value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-        for key, value in values.items()
-        if value is not None
-    }
+    """Values as text, JSON where they are none; those that are None are left out.
+
+    Of lists and mappings that are too long for MLflow, as the versions of a thousand batches, their number and the
+    SHA-256 of their JSON are told; the batches themselves are the run's data sets.
+    """
+    found = {}
+    for key, value in values.items():
+        if value is None:
+            continue
+        found[key] = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+        if len(found[key]) > _LONGEST and isinstance(value, list | dict):
+            digest = hashlib.sha256(found[key].encode()).hexdigest()
+            found[key] = json.dumps({"entries": len(value), "sha256": digest})
+    return found
 
 
 def file_name(name: str) -> str:

@@ -2,12 +2,14 @@
 
 The Parquet files are the truth; the catalogue can be thrown away and built again. DuckDB lets one process at a time
 write to a database and shuts readers out meanwhile, so a writer changes a copy and moves it to its name: readers never
-wait and never see half a change. Views name absolute paths; when the home folder was moved they are made anew.
+wait and never see half a change. Views name absolute paths; when the home folder was moved they are made anew. The
+view of a dataset reads whatever batches are there: that it were made anew for each would take longer with every batch.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -210,18 +212,18 @@ def _build(store: ParquetStore) -> list[str]:
     with _changed(store, empty=True) as connection:
         connection.execute(_TABLES)
         connection.execute("INSERT INTO catalogue VALUES (?)", [str(store.home)])
-        datasets = set()
+        damaged: dict[tuple[str, str], bool] = {}
         for path in data_files(store):
+            dataset = (path.relative_to(store.data).parts[0], path.relative_to(store.data).parts[1])
             try:
-                _, system, stage, _ = _place(store, path)
                 _insert(connection, store, path)
+                damaged.setdefault(dataset, False)
             except StorageError as error:
                 problems.append(str(error))
                 _log.warning("left out of the catalogue: %s", error)
-                continue
-            datasets.add((system, stage))
-        for system, stage in sorted(datasets):
-            _make_view(connection, store, system, stage)
+                damaged[dataset] = True
+        for (system, stage), listed in sorted(damaged.items()):
+            _make_view(connection, store, system, stage, listed)
     return problems
 
 
@@ -270,17 +272,49 @@ def _relative_file(store: ParquetStore, key: str) -> str | None:
         return None  # an upstream that is no data file, for example a registered model
 
 
-def _make_view(connection: duckdb.DuckDBPyConnection, store: ParquetStore, system: str, stage: str) -> None:
-    files = connection.execute(
-        "SELECT file FROM lineage WHERE system = ? AND stage = ? ORDER BY file", [system, stage]
-    ).fetchall()
-    view = f'"{system}"."{stage}"'
-    if not files:
+def _make_view(
+    connection: duckdb.DuckDBPyConnection, store: ParquetStore, system: str, stage: str, listed: bool = False
+) -> None:
+    """The view of a dataset, unless it is there and reads what it should, which its comment tells.
+
+    Args:
+        connection: to the catalogue.
+        store: where the files are.
+        system: the system.
+        stage: the stage.
+        listed: read only the files that are entered by now, for others are damaged.
+    """
+    entered = "FROM lineage WHERE system = ? AND stage = ? ORDER BY 1"
+    view, dataset = f'"{system}"."{stage}"', [system, stage]
+    batched = connection.execute(f"SELECT DISTINCT batch IS NOT NULL {entered}", dataset).fetchall()
+    if not batched:
         connection.execute(f"DROP VIEW IF EXISTS {view}")
         return
-    paths = ", ".join("'" + str(store.home / file).replace("'", "''") + "'" for (file,) in files)
+    row = connection.execute(
+        "SELECT comment FROM duckdb_views() WHERE schema_name = ? AND view_name = ?", dataset
+    ).fetchone()
+    there = row[0] if row and row[0] else ""
+    if listed or (there and "/batch=*/" not in there):
+        files = connection.execute(f"SELECT file {entered}", dataset).fetchall()
+        paths = [_pattern(store.home / file) for (file,) in files]
+    else:
+        folder = _pattern(store.stage_folder(system, stage))
+        paths = [
+            f"{folder}/batch=*/part-0.parquet" if several else f"{folder}/part-0.parquet" for (several,) in batched
+        ]
+    reads = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    if there == reads:
+        return
+    # The batch stands in each file and in its path: by that, questions about some batches leave the others closed.
+    by_path = "true, hive_types = {'batch': VARCHAR}" if batched == [(True,)] else "false"
     connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{system}"')
     connection.execute(
         f"CREATE OR REPLACE VIEW {view} AS "
-        f"SELECT * FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
+        f"SELECT * FROM read_parquet([{reads}], union_by_name = true, hive_partitioning = {by_path})"
     )
+    connection.execute(f"COMMENT ON VIEW {view} IS '{reads.replace(chr(39), chr(39) * 2)}'")
+
+
+def _pattern(path: Path) -> str:
+    """A path as DuckDB's pattern that means this path alone."""
+    return re.sub(r"([\[*?])", r"[\1]", str(path))

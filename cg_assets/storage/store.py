@@ -86,10 +86,14 @@ class ParquetStore:
         Raises:
             StorageError: the key has another form.
         """
+        return self.path(*self._parts(key))
+
+    @staticmethod
+    def _parts(key: str) -> list[str]:
         parts = key.split("/")
         if len(parts) not in (2, 3):
             raise StorageError(f"data key {key!r}: must be <system>/<stage> or <system>/<stage>/<batch>")
-        return self.path(*parts)
+        return parts
 
     def write_frames(
         self, frames: Iterable[Frames] | Frames, metadata: FileMetadata, batch: str | None = None
@@ -130,11 +134,11 @@ class ParquetStore:
 
     def data_version(self, system: str, stage: str, batch: str | None = None) -> str:
         """The content hash of a file: the data version of the asset."""
-        return parquet.content_hash(self.path(system, stage, batch))
+        return self.describe(system, stage, batch).content_hash
 
     def upstream(self, *keys: str) -> dict[str, str]:
         """Data keys (see `locate`) to the content hashes that they have now, for `FileMetadata`."""
-        return {key: parquet.content_hash(self.locate(key)) for key in keys}
+        return {key: self.data_version(*self._parts(key)) for key in keys}
 
     def pieces(
         self, system: str, stage: str, batch: str | None, plan_hash: str, seed: int | None, code_version: str
