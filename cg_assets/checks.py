@@ -7,7 +7,7 @@ costs no further process. A failed blocking check keeps everything downstream fr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -132,10 +132,19 @@ def import_specs(key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def judge_import(frames: Frames) -> list[dg.AssetCheckResult]:
-    """Verdicts of the checks of one batch of imported frames."""
-    same = (frames.positions[1:] == frames.positions[:-1]).all(axis=(1, 2))
-    return [_finite(frames), _result("frames_differ", not same.any(), {"frames_like_the_one_before": int(same.sum())})]
+def judge_import(blocks: Iterable[Frames]) -> list[dg.AssetCheckResult]:
+    """Verdicts of the checks of one batch of imported frames, which come in blocks: they may not fit into memory."""
+    bad = same = 0
+    last = None
+    for frames in blocks:
+        positions = frames.positions if last is None else np.concatenate([last, frames.positions])
+        bad += int((~np.isfinite(frames.positions)).sum())
+        same += int((positions[1:] == positions[:-1]).all(axis=(1, 2)).sum())
+        last = positions[-1:]
+    return [
+        _result("finite", not bad, {"positions_not_finite": bad}),
+        _result("frames_differ", not same, {"frames_like_the_one_before": same}),
+    ]
 
 
 # --------------------------------------------------------------------------------------- force labels

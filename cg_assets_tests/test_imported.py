@@ -1,6 +1,9 @@
 """Trajectories made elsewhere: read whole whatever their format, refused with a reason, and enough for a potential."""
 
+import os
 import re
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import mdtraj
 import numpy as np
 import pytest
 import yaml
+from conftest import REPOSITORY
 from test_pipeline import materialize, metadata_of, verdicts_of
 
 from cg_assets.analysis.metrics import jensen_shannon_divergence
@@ -127,6 +131,50 @@ def test_a_long_file_is_never_whole_in_memory(run, folder, monkeypatch):
     finally:
         tracemalloc.stop()
     assert peak < positions.nbytes / 12
+
+
+IMPORT_IN_BLOCKS = """
+import re, sys
+from pathlib import Path
+import dagster as dg
+import cg_assets.sampling.imported as imported
+from cg_assets.assets import build_assets
+from cg_assets.resources import build_resources
+from cg_assets.systems import load_system
+
+imported._BLOCK_NUMBERS = 3_000_000
+system = load_system("my_alanine")
+assets = [asset for asset in build_assets({system.name: system}) if asset.key.path[-1] == "imported_beads"]
+peaks = []
+for batch in ("0000", "0001"):
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("my_alanine_batches", [batch])
+        resources = build_resources(sys.argv[1])
+        assert dg.materialize(assets, instance=instance, resources=resources, partition_key=batch).success
+    # Not getrusage, which counts what the process had before it became this program.
+    peaks.append(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]))
+print("peaks", *peaks)
+"""
+
+
+@pytest.mark.slow
+def test_a_long_import_needs_no_more_memory_than_a_short_one(run, folder):
+    """300 MB of atoms after 14 MB, in one process: reading, joining, checking and drawing all go block by block."""
+    _, frames = run
+    rng = np.random.default_rng(0)
+    for batch, repeats in (("0000", 13), ("0001", 285)):
+        positions = np.tile(frames.positions, (repeats, 1, 1))
+        positions += rng.uniform(-1e-4, 1e-4, positions.shape).astype(np.float32)
+        np.savez(folder / f"run_{batch}_a.npz", positions=positions)
+    large = (folder / "run_0001_a.npz").stat().st_size
+    assert large > 3e8
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "CG_ASSETS_HOME": str(folder.parent)}
+    command = [sys.executable, "-c", IMPORT_IN_BLOCKS, str(folder.parent)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    short, long = map(int, done.stdout.split("peaks")[1].split())
+    print(f"most memory {short / 1e6:.0f} MB after {large / 22e6:.0f} MB of atoms, then {long / 1e6:.0f} MB")
+    assert long - short < large / 3
 
 
 @pytest.mark.parametrize("suffix", ["npz", "xtc"])

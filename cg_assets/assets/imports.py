@@ -16,6 +16,9 @@ from cg_assets.systems.spec import IMPORTED
 
 CODE_VERSION = "1"
 
+_DRAWN = 500_000
+"""Most frames in the figure, evenly spread over all."""
+
 
 def build_imported(system: SystemSpec) -> dg.AssetsDefinition:
     """The asset of imported trajectories, partitioned by batch."""
@@ -35,6 +38,7 @@ def build_imported(system: SystemSpec) -> dg.AssetsDefinition:
         from cg_assets.analysis.figures import sampling_figure
         from cg_assets.sampling.imported import ImportedReader
         from cg_assets.sampling.run import run_sampler
+        from cg_assets.storage.dataset import read_frames
 
         batch = context.partition_key
         started = time.monotonic()
@@ -47,15 +51,17 @@ def build_imported(system: SystemSpec) -> dg.AssetsDefinition:
             metadata = provenance(context, system, IMPORTED, CODE_VERSION, bias=None, files=reader.files)
             metadata = mapped(metadata, system)
             pieces.finish(metadata)
-        frames = files.read_frames(system.name, IMPORTED, [batch])
-        check_results = checks.judge_import(frames)
-        mark_failed(files, frames, metadata, batch, check_results)
+        # A block at a time: trajectories of tens of gigabytes have beads of gigabytes.
+        blocks = files.open_frames(system.name, IMPORTED, [batch])
+        check_results = checks.judge_import(blocks)
+        mark_failed(files, blocks, metadata, batch, check_results)
         record_in_catalogue(files, system, IMPORTED, batch)
+        drawn = read_frames(blocks.paths, limit=_DRAWN)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(files.data_version(system.name, IMPORTED, batch)),
             metadata=with_file(
                 {
-                    "figure": picture(sampling_figure(system, frames), "collective variables of the trajectories"),
+                    "figure": picture(sampling_figure(system, drawn), "collective variables of the trajectories"),
                     "files": table([{"file": name, "SHA-256": digest} for name, digest in reader.files.items()]),
                     "seconds": round(time.monotonic() - started, 2),
                     "device": "CPU",

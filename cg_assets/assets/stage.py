@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,7 @@ def provenance(
 
 def mark_failed(
     store: ParquetStore,
-    frames: Frames,
+    frames: Frames | Iterable[Frames],
     metadata: FileMetadata,
     batch: str,
     results: Sequence[dg.AssetCheckResult],

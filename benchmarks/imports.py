@@ -1,0 +1,115 @@
+"""Time and memory of the import of a long trajectory: a file of capped alanine, mapped to its heavy atoms.
+
+The file is made first, block by block: a short run of the molecule, again and again with a little noise, so that no
+frame is like the one before. The import is the command `cg-assets run SYSTEM --select imported_beads` in one process.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+SYSTEM = """
+name: long_run
+title: Capped alanine, a long run
+temperature: 300
+model: {type: molecule, pdb: alanine.pdb}
+mapping: {type: beads, beads: heavy_atoms}
+collective_variables:
+  phi: {type: torsion, atoms: ["1:C", "2:N", "2:CA", "2:C"]}
+  psi: {type: torsion, atoms: ["2:N", "2:CA", "2:C", "3:N"]}
+imported: {files: ["run_{batch}_*"], frame_interval: 0.05}
+kernels:
+  flow: {type: flow, of: imported, noise: 0.007, labels: clean, hidden: 64,
+         training: {epochs: 30, batch_size: 256, learning_rate: 0.01}}
+network: {type: message_passing, features: 16, interactions: 1}
+training: {epochs: 12, batch_size: 128, learning_rate: 0.01}
+cg_simulation: {replicas: 20, timestep: 0.002, friction: 1.0, burn_in: 2, duration: 6, frame_interval: 0.1}
+potentials:
+  flow: {labels: flow_kernel_forces}
+evaluation:
+  reference: {type: data}
+  collective_variables: [phi, psi]
+  bins: 20
+  max_pmf_error: 20
+"""
+
+
+def short_run():
+    """Frames of the molecule `(n_frames, n_atoms, 3)` [nm], and its topology."""
+    import mdtraj
+
+    from cg_assets.sampling.build import build_sampler
+    from cg_assets.systems import load_system
+    from cg_assets.systems.builders import build_molecule
+
+    system = load_system("capped_alanine_quick")
+    plan = system.sampling.unbiased.model_copy(
+        update={"replicas": 8, "burn_in": 2.0, "duration": 50.0, "frame_interval": 0.1}
+    )
+    sampler = build_sampler(system, plan, seed=3)
+    chunks = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
+    positions = np.concatenate([chunk.positions for chunk in chunks if chunk is not None])
+    return positions, mdtraj.Topology.from_openmm(build_molecule(system).topology)
+
+
+def write_trajectory(path: Path, positions, n_bytes: float) -> int:
+    """A trajectory of so many bytes of coordinates, in the format of the file's name; its number of frames."""
+    import mdtraj
+
+    rng = np.random.default_rng(0)
+    n_blocks = max(1, round(n_bytes / positions.nbytes))
+    with mdtraj.open(str(path), "w", force_overwrite=True) as file:
+        scale = 10.0 if path.suffix == ".dcd" else 1.0  # DCD holds Å
+        for _ in range(n_blocks):
+            noise = rng.uniform(-1e-3, 1e-3, positions.shape).astype(np.float32)
+            file.write((positions + noise) * np.float32(scale))
+    return n_blocks * len(positions)
+
+
+def main() -> None:
+    """Make the file, import it, and print what that took."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=10.0, help="of coordinates")
+    parser.add_argument("--format", choices=["dcd", "xtc"], default="dcd")
+    parser.add_argument("--folder", type=Path, help="where the home folder is made; it is removed in any case")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
+        systems = Path(scratch) / "systems"
+        systems.mkdir()
+        (systems / "long_run.yaml").write_text(SYSTEM)
+        positions, topology = short_run()
+        import mdtraj
+
+        mdtraj.Trajectory(positions[:1], topology).save_pdb(str(systems / "alanine.pdb"))
+        path = systems / f"run_0000_a.{options.format}"
+        begun = time.monotonic()
+        count = write_trajectory(path, positions, options.gigabytes * 1e9)
+        size = path.stat().st_size
+        print(f"{count:.3g} frames, {size / 1e9:.2f} GB of {options.format}, made in {time.monotonic() - begun:.0f} s")
+        begun = time.monotonic()
+        command = [sys.executable, "-m", "cg_assets.cli", "--home", scratch, "run", "long_run"]
+        subprocess.run(
+            [*command, "--select", "imported_beads"], check=True, env=os.environ | {"CG_EXECUTOR": "in_process"}
+        )
+        seconds, used = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+        beads = Path(scratch) / "data" / "long_run" / "imported_beads" / "batch=0000" / "part-0.parquet"
+        print(
+            f"imported in {seconds:.0f} s ({used.ru_utime + used.ru_stime:.0f} CPU seconds, {size / seconds / 1e6:.0f} "
+            f"MB/s), most memory {used.ru_maxrss / 1e6:.2f} GB, beads {beads.stat().st_size / 1e9:.2f} GB"
+        )
+
+
+if __name__ == "__main__":
+    main()
