@@ -16,11 +16,18 @@ from cg_assets.errors import CgAssetsError
 GPU_POOL = "gpu"
 """Steps of this pool use a GPU where there is one; its slots are set by `cg-assets`."""
 
-GPU_OP_TAGS: dict[str, Any] = {
+_GPU_OP_TAGS: dict[str, Any] = {
     "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
     "dagster-ray/config": {"num_gpus": 1},
 }
-"""What a GPU step asks of Kubernetes or Ray; other executors ignore it."""
+_RAY_DEFAULTS: dict[str, Any] = {
+    # What a step on another node must know; those that are not set are left out.
+    "env_vars": [
+        *("CG_ASSETS_HOME", "CG_DEVICE", "DAGSTER_HOME", "MLFLOW_TRACKING_URI", "OMP_NUM_THREADS"),
+        *("DAGSTER_DISABLE_TELEMETRY", "PYTHONPATH"),
+    ],
+    "num_cpus": 1,
+}
 
 _PRELOAD = [
     "cg_assets.definitions",
@@ -35,6 +42,14 @@ _PRELOAD = [
     "duckdb",
     "matplotlib.pyplot",
 ]
+
+
+def gpu_op_tags() -> dict[str, Any]:
+    """What a GPU step asks of Kubernetes or Ray; other executors ignore it.
+
+    With `CG_DEVICE=cpu` it asks for nothing: on a cluster without GPUs it would wait for ever.
+    """
+    return {} if os.environ.get("CG_DEVICE") == "cpu" else _GPU_OP_TAGS
 
 
 def build_executor() -> dg.ExecutorDefinition:
@@ -52,6 +67,7 @@ def build_executor() -> dg.ExecutorDefinition:
         default = {"max_concurrent": os.cpu_count() or 1, "start_method": {"forkserver": {"preload_modules": _PRELOAD}}}
         return dg.multiprocess_executor.configured(default | options)
     if name == "ray":
+        options = options | {"ray": _RAY_DEFAULTS | options.get("ray", {})}
         return _configured("dagster_ray", "ray_executor", "ray", options)
     if name == "k8s":
         return _configured("dagster_k8s", "k8s_job_executor", "k8s", options)

@@ -42,7 +42,8 @@ def described(definitions: dg.Definitions) -> dict:
     return {"assets": assets, "jobs": jobs}
 
 
-def test_golden_snapshot(home):
+def test_golden_snapshot(home, monkeypatch):
+    monkeypatch.setenv("CG_DEVICE", "auto")
     found = json.loads(json.dumps(described(build_definitions())))
     if os.environ.get(REGENERATE):
         SNAPSHOT.parent.mkdir(exist_ok=True)
@@ -55,7 +56,8 @@ def test_golden_snapshot(home):
         assert facts == golden["assets"][key], f"{key}: {remedy}"
 
 
-def test_every_shipped_system_is_one_group_with_one_job(home):
+def test_every_shipped_system_is_one_group_with_one_job(home, monkeypatch):
+    monkeypatch.setenv("CG_DEVICE", "auto")
     systems = load_all_systems()
     found = described(build_definitions(systems))
     assert {facts["group"] for facts in found["assets"].values()} == set(systems)
@@ -66,6 +68,13 @@ def test_every_shipped_system_is_one_group_with_one_job(home):
         gpu = stage.startswith(("potential_", "cg_simulation_")) or stage.endswith("_kernel")
         assert facts["pools"] == ([GPU_POOL] if gpu else [])
         assert bool(facts["op_tags"].get("dagster-ray/config")) == gpu
+
+
+def test_on_a_cluster_without_gpus_no_step_asks_for_one(home):
+    """There a step that asks for one would wait for ever."""
+    found = described(build_definitions())["assets"].values()
+    assert not any(facts["op_tags"] for facts in found)
+    assert any(facts["pools"] for facts in found)
 
 
 def test_a_users_system_is_a_group_without_python(home):

@@ -19,7 +19,7 @@ from cg_assets.assets.stage import (
 )
 from cg_assets.assets.trainings import ModelTraining, read_source, train_and_register
 from cg_assets.automation import batches_of
-from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
+from cg_assets.executors import GPU_POOL, gpu_op_tags
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec, seed_of
@@ -43,7 +43,7 @@ def build_flow_kernel(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         code_version=CODE_VERSION,
         kinds={"pytorch", "mlflow"},
         pool=GPU_POOL,
-        op_tags=GPU_OP_TAGS,
+        op_tags=gpu_op_tags(),
         description=f"The flow that takes noise out of configurations of {labels}, learned from them alone "
         f"(arXiv 2506.19628); registered in MLflow as `{system.name}.{stage}` with the alias candidate.",
     )

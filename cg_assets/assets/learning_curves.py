@@ -10,7 +10,7 @@ import dagster as dg
 from cg_assets.assets.evaluations import read_reference
 from cg_assets.assets.simulations import frozen_bias
 from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, sound_batches, table, with_file
-from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
+from cg_assets.executors import GPU_POOL, gpu_op_tags
 from cg_assets.resources import DeviceResource, StoreResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec
@@ -50,7 +50,7 @@ def build_learning_curve(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         code_version=CODE_VERSION,
         kinds={"pytorch", "parquet"},
         pool=GPU_POOL,
-        op_tags=GPU_OP_TAGS,
+        op_tags=gpu_op_tags(),
         description=f"Potentials trained on parts of each batch of {labels}: their errors against the atomistic time "
         "and against the number of frames.",
     )

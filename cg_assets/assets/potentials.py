@@ -8,7 +8,7 @@ import dagster as dg
 from cg_assets import checks
 from cg_assets.assets.stage import asset_key
 from cg_assets.assets.trainings import ModelTraining, read_source, train_and_register
-from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
+from cg_assets.executors import GPU_POOL, gpu_op_tags
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.systems import SystemSpec
 
@@ -29,7 +29,7 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         code_version=CODE_VERSION,
         kinds={"pytorch", "mlflow"},
         pool=GPU_POOL,
-        op_tags=GPU_OP_TAGS,
+        op_tags=gpu_op_tags(),
         description=f"The potential of mean force, learned from {settings.labels}; registered in MLflow as "
         f"`{system.name}.{name}` with the alias candidate.",
         check_specs=checks.potential_specs(key),

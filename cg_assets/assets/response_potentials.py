@@ -7,7 +7,7 @@ import dagster as dg
 from cg_assets import checks
 from cg_assets.assets.stage import asset_key, sound_batches, table
 from cg_assets.assets.trainings import ModelTraining, Source, train_and_register
-from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
+from cg_assets.executors import GPU_POOL, gpu_op_tags
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.systems import ThermalSystem
 from cg_assets.systems.thermal_spec import TARGETS
@@ -27,7 +27,7 @@ def build_response_potential(system: ThermalSystem, name: str) -> dg.AssetsDefin
         code_version=CODE_VERSION,
         kinds={"pytorch", "mlflow"},
         pool=GPU_POOL,
-        op_tags=GPU_OP_TAGS,
+        op_tags=gpu_op_tags(),
         description=f"The potential of mean force at all temperatures, by {settings.method.replace('_', ' ')}; "
         f"registered in MLflow as `{system.name}.{name}` with the alias candidate. It takes `temperature` and `box`.",
         check_specs=checks.potential_specs(key),

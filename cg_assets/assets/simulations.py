@@ -8,7 +8,7 @@ import dagster as dg
 
 from cg_assets import checks
 from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, sound_batches, with_file
-from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
+from cg_assets.executors import GPU_POOL, gpu_op_tags
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec
@@ -70,7 +70,7 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         code_version=CODE_VERSION,
         kinds={"pytorch", "parquet"},
         pool=GPU_POOL,
-        op_tags=GPU_OP_TAGS,
+        op_tags=gpu_op_tags(),
         description="Langevin dynamics of the beads in many replicas with the registered potential: without a bias "
         "and, where the specification asks for it, under the frozen bias of the biased samples.",
         check_specs=checks.simulation_specs(key),

@@ -1,0 +1,99 @@
+"""A system run by Ray on a local cluster that no network reaches: the same data as by the other executors.
+
+Needs the extra `ray`, which the tests do not install; six minutes on two cores, as each step is a process that imports
+everything anew.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from conftest import Command, kill_group
+from test_crashes import results
+
+can_isolate = subprocess.run(
+    ["unshare", "--map-root-user", "--net", "ip", "link", "set", "lo", "up"], capture_output=True
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("dagster_ray") is None, reason="the extra `ray` is not installed"),
+    pytest.mark.skipif(can_isolate.returncode != 0, reason="this machine allows no network namespaces (unshare --net)"),
+]
+
+SCRIPT = """
+ip link set lo up
+trap '{ray} stop --force > /dev/null 2>&1' EXIT
+{ray} start --head --num-cpus 2 --num-gpus {gpus} --disable-usage-stats --temp-dir {scratch} > {log} 2>&1
+{command}
+"""
+
+
+def run_with_ray(own: Command, scratch: Path, gpus: int, *arguments: str, **more: str) -> subprocess.CompletedProcess:
+    """A command in a network of its own, in which a Ray cluster of this machine's cores runs."""
+    options = scratch / "executor.yaml"
+    options.write_text(yaml.safe_dump({"ray": {"address": "http://127.0.0.1:8265"}}))
+    environment = own.environment(CG_EXECUTOR="ray", CG_EXECUTOR_CONFIG=str(options), **more)
+    environment |= {"RAY_ADDRESS": "", "DAGSTER_DISABLE_TELEMETRY": "yes"}
+    script = SCRIPT.format(
+        ray=f"{sys.executable} -m ray.scripts.scripts",
+        gpus=gpus,
+        scratch=scratch / "ray",
+        log=scratch / "ray.log",
+        command=" ".join(own.line(*arguments)),
+    )
+    # Processes of its own number space, too: whatever Ray leaves behind ends with it.
+    command = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--mount-proc", "bash", "-euc", script]
+    with subprocess.Popen(
+        command,
+        env=environment,
+        cwd=own.home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=850)
+        finally:
+            kill_group(process.pid)
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+@pytest.mark.timeout(1800)
+def test_the_same_data_as_by_the_other_executors(finished, tmp_path, tmp_path_factory):
+    """All files, and the weights of all potentials; `finished` was made by processes of this machine."""
+    own = Command(tmp_path / "home")
+    own.add_system((finished.home / "systems" / "small_wells.yaml").read_text())
+    scratch = tmp_path_factory.mktemp("r")
+    done = run_with_ray(own, scratch, 0, "run", "small_wells")
+    assert done.returncode == 0, done.stdout + done.stderr
+    theirs = results(finished, "small_wells")
+    assert len(theirs) >= 12
+    assert results(own, "small_wells") == {name: theirs[name] for name in theirs}
+    with dg.DagsterInstance.from_config(str(own.home / "dagster")) as instance:
+        (run,) = instance.get_runs()
+        told = [entry.message for entry in instance.all_logs(run.run_id) if "in Ray job" in (entry.message or "")]
+    assert len(told) == 11, "each step is a job of Ray"
+
+
+@pytest.mark.timeout(1800)
+def test_a_step_that_needs_a_gpu_asks_for_one(finished, tmp_path, tmp_path_factory):
+    """On a cluster with one (by its own account) Ray reserves it for the step of a potential, and only for that."""
+    own = Command(tmp_path / "home")
+    own.add_system((finished.home / "systems" / "small_wells.yaml").read_text())
+    scratch = tmp_path_factory.mktemp("r")
+    stages = ("trajectories", "mapped_forces", "potential_unbiased")
+    done = run_with_ray(own, scratch, 1, "run", "small_wells", "--select", *stages, CG_DEVICE="auto")
+    assert done.returncode == 0, done.stdout + done.stderr
+    asked = {}
+    for log in (scratch / "ray").rglob("gcs_server.out"):
+        asked["log"] = log.read_text()
+    assert asked
+    print(json.dumps(sorted(str(path) for path in (scratch / "ray").rglob("*.log"))[:40]))
