@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.scheduler.instigation import ScheduleInstigatorData
 from packaging.requirements import Requirement
 
 from cg_assets import __version__
@@ -26,6 +29,8 @@ from cg_assets.storage.store import ParquetStore
 
 _SHOWN = ("cg-assets", "dagster", "mlflow", "torch", "openmm", "pyarrow", "duckdb", "numpy")
 """Packages whose versions are told."""
+_CLOCK_SECONDS = 120.0
+"""How far clocks of several machines may differ; schedules tick at most once a minute."""
 
 
 @dataclass
@@ -54,7 +59,7 @@ def examine(home: Path, repair: bool = False) -> list[Finding]:
     """
     examinations: list[Callable[[Path, bool], Finding]] = [_versions, _devices]
     if (home / "dagster" / "dagster.yaml").is_file():
-        examinations += [_runs, _slots]
+        examinations += [_runs, _slots, _clock]
     if (home / "data").is_dir():
         examinations += [_leftovers, _files, _catalogue]
     if os.environ.get("MLFLOW_TRACKING_URI") or (home / "mlflow" / "mlflow.db").is_file():
@@ -139,6 +144,41 @@ def _slots(home: Path, repair: bool) -> Finding:
     if repair:
         return Finding("pools", summary, repaired=list(leaked.values()))
     return Finding("pools", summary, list(leaked.values()), "cg-assets doctor --repair frees them")
+
+
+def _clock(home: Path, repair: bool) -> Finding:
+    """Schedules with times of the future, left by a clock that was ahead: they would not tick again before then."""
+    now, faults = time.time(), []
+    with _instance() as instance:
+        instigators = instance.all_instigator_state()
+        for state in instigators:
+            identity, data = (state.instigator_origin_id, state.selector_id), state.instigator_data
+            ticks = instance.get_ticks(*identity, after=now + _CLOCK_SECONDS)
+            times = [tick.timestamp for tick in ticks]
+            if isinstance(data, ScheduleInstigatorData):
+                times += [data.start_timestamp or 0.0, data.last_iteration_timestamp or 0.0]
+            if max(times, default=0.0) <= now + _CLOCK_SECONDS:
+                continue
+            faults.append(
+                f"{state.instigator_name} has ticked or was switched on at {_moment(max(times))}, which is yet to "
+                "come: it does not tick before"
+            )
+            if repair:
+                for tick in ticks:
+                    instance.update_tick(tick._replace(tick_data=tick.tick_data._replace(timestamp=now)))
+                if isinstance(data, ScheduleInstigatorData):
+                    data = ScheduleInstigatorData(data.cron_schedule, start_timestamp=now)
+                    instance.update_instigator_state(state.with_data(data))
+    summary = f"{_moment(now)}, {len(instigators)} schedule(s) and sensor(s)"
+    if repair:
+        return Finding("clock", summary, repaired=faults)
+    return Finding(
+        "clock", summary, faults, "correct the clock, stop the pages; cg-assets doctor --repair dates them now"
+    )
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _leftovers(home: Path, repair: bool) -> Finding:

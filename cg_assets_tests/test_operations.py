@@ -7,10 +7,25 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import dagster as dg
 import pytest
 from conftest import Command
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    LoadableTargetOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    ScheduleInstigatorData,
+    TickData,
+    TickStatus,
+)
 from small_systems import SMALL_WELLS
 
 from cg_assets.automation import job_name
@@ -153,6 +168,36 @@ def test_the_doctor_ends_dead_runs_and_frees_their_slots(home, instance):
     assert faults(home) == {}
     assert instance.event_log_storage.claim_concurrency_slot(GPU_POOL, "another", "step").is_claimed
     assert end_dead_runs(instance) == 0
+
+
+def test_the_doctor_finds_a_schedule_of_the_future(home, instance):
+    """As a clock that was ahead leaves it: Dagster lets it tick only after the newest of its times."""
+    repository = RemoteRepositoryOrigin(InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file="x.py")), "r")
+    state = InstigatorState(
+        RemoteInstigatorOrigin(repository, "mine_refresh"),
+        InstigatorType.SCHEDULE,
+        InstigatorStatus.RUNNING,
+        ScheduleInstigatorData("* * * * *", start_timestamp=time.time() + 399 * 86400.0),
+    )
+    instance.add_instigator_state(state)
+    identity = {"instigator_origin_id": state.instigator_origin_id, "selector_id": state.selector_id}
+    for ahead in (-60.0, 400 * 86400.0):
+        data = TickData(
+            instigator_name="mine_refresh",
+            instigator_type=InstigatorType.SCHEDULE,
+            status=TickStatus.SKIPPED,
+            timestamp=time.time() + ahead,
+            **identity,
+        )
+        instance.create_tick(data)
+    (fault,) = faults(home)["clock"]
+    assert "mine_refresh has ticked or was switched on" in fault and "which is yet to come" in fault
+    assert len(found_by(home, repair=True)["clock"].repaired) == 1
+    assert faults(home) == {}
+    newest, _ = instance.get_ticks(state.instigator_origin_id, state.selector_id)
+    assert abs(newest.timestamp - time.time()) < 60
+    (kept,) = instance.all_instigator_state()
+    assert (kept.status, kept.instigator_data.cron_schedule) == (InstigatorStatus.RUNNING, "* * * * *")
 
 
 # --------------------------------------------------------------------------------------- pruning
