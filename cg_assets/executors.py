@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,12 @@ _GPU_OP_TAGS: dict[str, Any] = {
     "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
     "dagster-ray/config": {"num_gpus": 1},
 }
-_RAY_DEFAULTS: dict[str, Any] = {
-    # What a step on another node must know; those that are not set are left out.
-    "env_vars": [
-        *("CG_ASSETS_HOME", "CG_DEVICE", "DAGSTER_HOME", "MLFLOW_TRACKING_URI", "OMP_NUM_THREADS"),
-        *("DAGSTER_DISABLE_TELEMETRY", "PYTHONPATH"),
-    ],
-    "num_cpus": 1,
-}
+_OF_STEPS = (
+    *("CG_ASSETS_HOME", "CG_DEVICE", "DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY", "MLFLOW_TRACKING_URI"),
+    *("OMP_NUM_THREADS", "PYTHONPATH"),
+)
+"""Variables that a step on another node must know."""
+
 
 _PRELOAD = [
     "cg_assets.definitions",
@@ -67,7 +66,10 @@ def build_executor() -> dg.ExecutorDefinition:
         default = {"max_concurrent": os.cpu_count() or 1, "start_method": {"forkserver": {"preload_modules": _PRELOAD}}}
         return dg.multiprocess_executor.configured(default | options)
     if name == "ray":
-        options = options | {"ray": _RAY_DEFAULTS | options.get("ray", {})}
+        # Dagster's command is asked for by its name, and found where this Python is, whatever is activated.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        defaults = {"env_vars": [*_OF_STEPS, f"PATH={path}"], "num_cpus": 1}
+        options = options | {"ray": defaults | options.get("ray", {})}
         return _configured("dagster_ray", "ray_executor", "ray", options)
     if name == "k8s":
         return _configured("dagster_k8s", "k8s_job_executor", "k8s", options)
