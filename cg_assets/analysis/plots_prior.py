@@ -44,7 +44,7 @@ def prior_plot(fit: PriorFit, simulated: Sequence[NDArray[np.float64]], *, title
                 axes.plot(centres, simulated[index] / width, color=COLOURS[1], linewidth=1.0, label="prior alone")
             if kind == "repulsion":
                 axes.axvline(term.numbers[0], color=COLOURS[0], label="σ")
-            axes.set_title(term.name + (" (left out)" if not term.numbers else ""), fontsize=8)
+            axes.set_title(term.name, fontsize=8)
             axes.set_xlabel(_COORDINATES[kind], fontsize=8)
             axes.set_yticks([])
             axes.tick_params(labelsize=7.5)

@@ -9,7 +9,7 @@ from cg_assets.resources import StoreResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import SystemSpec
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 def build_prior(system: SystemSpec, name: str) -> dg.AssetsDefinition:

@@ -42,6 +42,9 @@ Sets that bend nearly flat now and then do so further than finite data show, and
 FLAT_ENERGY = 50.0
 """Least energy of a wall where its centre is flat [k_B T]: not even hot replicas change hands."""
 
+ANGLE_ORDER = 4
+"""Order of the polynomial in the cosine of an angle: the lowest with two minima that rises beyond both."""
+
 EVALUATION_BATCH = 256
 """Frames evaluated at once without gradients; larger temporaries leave the cache (200 frames ran 1.8 x faster a
 frame than 400)."""
@@ -274,7 +277,8 @@ class ChainPrior(torch.nn.Module):
     Its config holds lists of terms, each of which begins with its beads:
 
     - `bonds`: [i, j, length, k], k/2 (r - length)²;
-    - `angles`: [i, j, l, cosine, k], k/2 (cos θ - cosine)², which is smooth for straight chains, too;
+    - `angles`: [i, j, l, a_1, a_2, a_3, a_4], Σ a_n cosⁿ θ, which is smooth for straight chains, too, and has room for
+      the two peaks of an angle of alpha carbons, in helices and in strands;
     - `dihedrals`: [i, j, l, m, a_1, b_1, a_2, b_2, ...], Σ a_n cos nφ + b_n sin nφ;
     - `repulsion`: [i, j, σ], (σ/r)⁶.
 
@@ -285,15 +289,20 @@ class ChainPrior(torch.nn.Module):
         """Read the terms.
 
         Raises:
-            ValueError: a term has too few numbers, or one that is not finite, or a negative constant.
+            ValueError: a term has too few numbers, or one that is not finite, or a bond has a negative constant.
         """
         super().__init__()
         for name, beads in (("bonds", 2), ("angles", 3), ("dihedrals", 4), ("repulsion", 2)):
             terms = config.get(name, [])
             numbers = torch.tensor([term[beads:] for term in terms] or [[0.0]], dtype=torch.float64)[: len(terms)]
-            constants = numbers[:, -1] if name in {"bonds", "angles"} else numbers[:0]
+            constants = numbers[:, -1] if name == "bonds" else numbers[:0]
             if not torch.isfinite(numbers).all() or (constants < 0).any():
                 raise ValueError(f"prior.{name} holds a number that is not finite, or a negative force constant")
+            if name == "angles" and len(terms) and numbers.shape[1] != ANGLE_ORDER:
+                raise ValueError(
+                    f"prior.angles has terms of {numbers.shape[1]} numbers, not the {ANGLE_ORDER} coefficients of a "
+                    "polynomial; fit the prior again"
+                )
             index = torch.tensor([term[:beads] for term in terms], dtype=torch.long).reshape(-1, beads)
             self.register_buffer(f"{name}_beads", index, persistent=False)
             self.register_buffer(name, numbers.float())
@@ -331,10 +340,13 @@ class ChainPrior(torch.nn.Module):
         lengths = [leg.square().sum(dim=1, keepdim=True).sqrt() for leg in (one, two)]
         one, two = one / lengths[0], two / lengths[1]
         cosine = (one * two).sum(dim=1)
-        slope = numbers[:, 1:] * (cosine - numbers[:, :1])
+        energy = slope = torch.zeros_like(cosine)
+        for power in range(ANGLE_ORDER, 0, -1):  # Horner's scheme
+            slope = energy + slope * cosine
+            energy = numbers[:, power - 1, None] + energy * cosine
+        energy, slope = energy * cosine, energy + slope * cosine
         by_one = slope[:, None] * (two - cosine[:, None] * one) / lengths[0]
         by_two = slope[:, None] * (one - cosine[:, None] * two) / lengths[1]
-        energy = 0.5 * slope * (cosine - numbers[:, :1])
         return energy, torch.stack([by_one, -by_one - by_two, by_two], dim=1)
 
     @staticmethod

@@ -519,13 +519,13 @@ class RadialBasisNetwork(Strict):
 
 
 class ChainPrior(Strict):
-    """Terms of a classical force field, fitted to the statistics of the training configurations (docs/priors.md)."""
+    """Terms of a classical force field, fitted to the training configurations (docs/training.md)."""
 
     terms: list[Literal["bonds", "angles", "dihedrals", "repulsion"]] = Field(
         default=["bonds", "angles", "dihedrals", "repulsion"]
     )
-    """Harmonic bonds and cosines of angles, Fourier series of dihedrals, (sigma/r)^6 of pairs more than three bonds
-    apart."""
+    """Harmonic bonds, polynomials in the cosines of angles, Fourier series of dihedrals, (sigma/r)^6 of pairs more than
+    three bonds apart."""
     dihedral_order: int = Field(default=3, ge=1, le=8)
     """Order of the Fourier series."""
 

@@ -2,11 +2,13 @@
 
 Bonds, cosines of angles and dihedrals of a chain are independent coordinates: without repulsion the density of its
 configurations factorises into r² exp(-E), exp(-E) in the cosine and exp(-E) in the angle. Each term is the most likely
-one of its family for the data (a normal density, a truncated normal one, exp of a Fourier series), so that no histogram
-is inverted: constants cannot become negative, and ranges without data are bridged by the series with a slight pull to
-zero. A network corrects the prior afterwards, since both are one potential that is trained on forces.
+one of its family for the data (a normal density, exp of a polynomial of fourth order on [-1, 1], exp of a Fourier
+series), so that no histogram is inverted: constants of bonds cannot become negative, and ranges without data are
+bridged with a slight pull to zero. A network corrects the prior afterwards, since both are one potential that is
+trained on forces.
 
-The families are those in use for C-alpha models (Majewski et al., Nat. Commun. 14, 5739 (2023)).
+The families are those in use for C-alpha models (Majewski et al., Nat. Commun. 14, 5739 (2023)), but for that of
+angles, which is harmonic there and cannot fit two peaks.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.analysis.collective_variables import torsion
 from cg_assets.analysis.metrics import jensen_shannon_divergences
 from cg_assets.errors import TrainingError
 from cg_assets.mapping.chains import chain_terms
+from cg_assets.potentials.networks import ANGLE_ORDER
 
 if TYPE_CHECKING:
     from cg_assets.systems.spec import ChainPrior
@@ -34,6 +38,10 @@ CONTACT_QUANTILE = 0.001
 """Quantile of a pair's distance at which its repulsion is k_B T."""
 _PULL = 1e-3
 """Weight of the squared coefficients of a density, against one for all data together."""
+_SLIGHT_PULL = 1e-6
+"""The same for angles, whose coefficients belong to powers that resemble one another."""
+_LEAST_FALL = 0.1
+"""A fall of the energy beyond the data that matters [k_B T]."""
 _BINS = 60
 _GRID = 2401
 
@@ -46,7 +54,7 @@ class PriorTerm:
         kind: `bonds`, `angles`, `dihedrals` or `repulsion`.
         beads: which.
         name: their names, joined by dashes.
-        numbers: parameters as `cg_assets.potentials.networks.ChainPrior` reads them; none where the term is left out.
+        numbers: parameters as `cg_assets.potentials.networks.ChainPrior` reads them.
         edges: bin edges of the coordinate [nm, cosine or rad].
         data: probability of each bin in the data.
         model: that of the term alone; empty for a repulsion.
@@ -80,8 +88,7 @@ class PriorFit:
         """The config of `ChainPrior`, plain JSON."""
         found: dict[str, list[list[float]]] = {}
         for term in self.terms:
-            if term.numbers:
-                found.setdefault(term.kind, []).append([*term.beads, *term.numbers])
+            found.setdefault(term.kind, []).append([*term.beads, *term.numbers])
         return found
 
     def rows(self) -> list[dict[str, str]]:
@@ -177,16 +184,36 @@ def _bond(values: FloatArray, beads: tuple[int, ...], name: str) -> PriorTerm:
 
 
 def _angle(values: FloatArray, beads: tuple[int, ...], name: str) -> PriorTerm:
-    mean, deviation = values.mean(), _spread(values, f"angle {name}")
-    grid = np.linspace(max(-1.0, mean - 10.0 * deviation), min(1.0, mean + 10.0 * deviation), _GRID)
-    standard = (grid - mean) / deviation
-    features = np.stack([standard, standard**2])
-    coefficients = most_likely(features, np.array([0.0, 1.0]))
-    stiffness = -2.0 * coefficients[1] / deviation**2
-    if stiffness <= 0.0:
-        return _term("angles", beads, name, (), values, grid, np.ones_like(grid), "wider than a free joint, left out")
-    cosine = mean + coefficients[0] / (stiffness * deviation)
-    return _term("angles", beads, name, (cosine, stiffness), values, grid, np.exp(coefficients @ features))
+    """exp(-E) is the density of the cosine: the sine of the angle in its own density is that of the change of variable.
+
+    A polynomial of fourth order has room for two peaks. Where the data do not hold it down it could fall again, to a
+    minimum that no configuration has; the most likely polynomial of lower order takes its place there.
+    """
+    mean, deviation = float(values.mean()), _spread(values, f"angle {name}")
+    grid, note = np.linspace(-1.0, 1.0, _GRID), ""
+    for order in (ANGLE_ORDER, 2, 1):
+        powers = np.arange(1, order + 1)[:, None]
+        features = ((grid - mean) / deviation) ** powers
+        moments = (((values - mean) / deviation) ** powers).mean(axis=1)
+        coefficients = most_likely(features, moments, pull=_SLIGHT_PULL)
+        energy = -Polynomial([0.0, *coefficients])(Polynomial([-mean, 1.0]) / deviation)
+        if not _falls_beyond(energy, values.min(), values.max()):
+            break
+        note = "falls beyond the data at fourth order, so one peak"
+    numbers = np.zeros(ANGLE_ORDER)
+    numbers[: len(energy.coef) - 1] = energy.coef[1:]
+    exponent = coefficients @ features
+    span = max(-1.0, mean - 10.0 * deviation), min(1.0, mean + 10.0 * deviation)
+    return _term("angles", beads, name, tuple(numbers), values, grid, np.exp(exponent - exponent.max()), note, span)
+
+
+def _falls_beyond(energy: Polynomial, low: float, high: float) -> bool:
+    """Whether an energy [k_B T] of the cosine falls anywhere on its way from the data to straight or folded legs."""
+    for edge, end in ((low, -1.0), (high, 1.0)):
+        way = energy(np.linspace(edge, end, _GRID))
+        if (np.maximum.accumulate(way) - way).max() > _LEAST_FALL:
+            return True
+    return False
 
 
 def _dihedral(values: FloatArray, beads: tuple[int, ...], name: str, order: int) -> PriorTerm:
@@ -244,40 +271,44 @@ def _term(
     grid: FloatArray,
     weight: FloatArray,
     note: str = "",
+    span: tuple[float, float] | None = None,
 ) -> PriorTerm:
     """A term with the histograms of the data and of its own density, known on a grid up to a factor."""
-    edges = np.linspace(grid[0], grid[-1], _BINS + 1)
+    edges = np.linspace(*(span or (grid[0], grid[-1])), _BINS + 1)
     sums = np.concatenate([[0.0], np.cumsum(0.5 * (weight[1:] + weight[:-1]))])
     model = np.diff(np.interp(edges, grid, sums)) / sums[-1]
     parameters = tuple(float(number) for number in numbers)
     return PriorTerm(kind, beads, name, parameters, edges, _histogram(values, edges), model, note)
 
 
-def most_likely(features: FloatArray, moments: FloatArray) -> FloatArray:
+def most_likely(features: FloatArray, moments: FloatArray, pull: float = _PULL) -> FloatArray:
     """Coefficients c of the density exp(c · features) whose mean features are the given ones, by Newton's method.
 
     That is the most likely density of its family for data with these means. The problem is convex, and a slight pull
     to zero keeps it bounded where data are missing.
 
     Args:
-        features: `(k, n_grid)` on an even grid.
+        features: `(k, n_grid)` on an even grid from end to end; sums over it are by the trapezoidal rule.
         moments: `(k,)` their means in the data.
+        pull: weight of the squared coefficients, against one for all data together.
     """
+    weights = np.ones(features.shape[1])
+    weights[[0, -1]] = 0.5
 
     def objective(trial: FloatArray) -> float:
         exponent = trial @ features
         top = exponent.max()
-        return float(top + np.log(np.exp(exponent - top).mean()) - trial @ moments + 0.5 * _PULL * trial @ trial)
+        return float(top + np.log(weights @ np.exp(exponent - top)) - trial @ moments + 0.5 * pull * trial @ trial)
 
     coefficients = np.zeros(len(features))
     for _ in range(100):
         exponent = coefficients @ features
-        density = np.exp(exponent - exponent.max())
+        density = weights * np.exp(exponent - exponent.max())
         density /= density.sum()
         mean = features @ density
         covariance = (features * density) @ features.T - np.outer(mean, mean)
-        slope = mean - moments + _PULL * coefficients
-        step = np.linalg.solve(covariance + _PULL * np.eye(len(mean)), -slope)
+        slope = mean - moments + pull * coefficients
+        step = np.linalg.solve(covariance + pull * np.eye(len(mean)), -slope)
         before, share = objective(coefficients), 1.0
         while objective(coefficients + share * step) > before and share > 1e-6:
             share *= 0.5
