@@ -327,7 +327,12 @@ def kernel_specs(key: dg.AssetKey, kernel: NoiseKernel | FlowKernel) -> list[dg.
     return [
         _spec(key, "finite", "Every bead position and force is a finite number."),
         _spec(key, "stein_identity", "The labels have the mean force of the perturbed configurations as their mean."),
-        _spec(key, "local_geometry", "Bonds and 1-3 distances are distributed as in the data.", blocking=flow),
+        _spec(
+            key,
+            "local_geometry",
+            "Bonds and 1-3 distances are distributed as in the data.",
+            blocking=flow,
+        ),
     ]
 
 
@@ -337,7 +342,7 @@ def judge_kernel(kernel: NoiseKernel | FlowKernel, frames: Frames, report: Kerne
     Noise alone widens bonds, whatever one does: for a noise kernel that is a warning.
     """
     test, geometry = report.stein[report.chosen], report.geometry
-    widest = geometry.largest("bond", "1-3 distance")
+    widest = geometry.largest("bond", "1-3 distance", "coordinate")
     return [
         _finite(frames),
         _result(

@@ -93,8 +93,9 @@ def collective_variable_gradients(
     """
     points = np.asarray(positions, dtype=np.float64)
     if isinstance(system.mapping, LinearMapping):
-        (name,) = system.mapping.coordinates
-        return {name: points[:, 0, 0]}, {name: np.ones_like(points)}
+        names = list(system.mapping.coordinates)
+        units = np.eye(len(names))[:, None, :, None] * np.ones_like(points)
+        return {name: points[:, place, 0] for place, name in enumerate(names)}, dict(zip(names, units, strict=True))
     values: dict[str, FloatArray] = {}
     gradients: dict[str, FloatArray] = {}
     for name, variable in system.collective_variables.items():

@@ -25,6 +25,7 @@ from cg_assets.analysis.metrics import (
 )
 from cg_assets.analysis.monitors import BondMonitor, ChiralityMonitor, bond_monitor, chirality_monitor
 from cg_assets.analysis.noise import IntegratedPMF, integrate_mean_force
+from cg_assets.analysis.planes import exact_plane
 from cg_assets.analysis.reference import Reference, reference_barrier
 from cg_assets.analysis.slow_coordinates import SlowComparison, compare_slow
 from cg_assets.analysis.surfaces import FreeEnergySurface, bias_weights, free_energy_surface
@@ -164,6 +165,8 @@ def evaluate(
         truth: CG frames whose bonds and slow coordinates a molecule should have; `data` where None. A kernel's frames
             are not the truth.
     """
+    if isinstance(system.mapping, LinearMapping) and len(reference.names) == 2:
+        return _evaluate_plane(system, energy, reference, simulation, summary, data, committee)
     if isinstance(system.mapping, LinearMapping):
         return _evaluate_model_potential(system, energy, reference, simulation, summary, data, committee)
     return _evaluate_molecule(system, energy, reference, simulation, summary, data, committee, truth)
@@ -182,7 +185,9 @@ def _evaluate_model_potential(
     simulation = simulation.of_window(UNBIASED)
     thermal_energy, energy_unit = system.thermal_energy, unit("energy", system.units)
     settings = system.evaluation.reference
-    interval = settings.range if isinstance(settings, QuadratureReference) else tuple(reference.bins.edges[0][[0, -1]])
+    interval = tuple(reference.bins.edges[0][[0, -1]])
+    if isinstance(settings, QuadratureReference) and not isinstance(settings.range, dict):
+        interval = settings.range
     grid = reference.bins.centres[0]
     model = energy(grid[:, None, None]) / thermal_energy
     exact = np.asarray(reference.pmf) / thermal_energy
@@ -220,7 +225,7 @@ def _evaluate_model_potential(
         quantities["barrier"] = (Estimate(found.value, spread, energy_unit), barrier)
 
     simulated = {name: simulation.collective_variables[name].astype(np.float64)}
-    low, high = system.network.range  # type: ignore[union-attr]
+    low, high = (float(edge) for edge in system.network.range)  # type: ignore[union-attr]
     fine = np.linspace(low, high, 4001)
     weight = np.exp(-(energy(fine[:, None, None]) - energy(fine[:, None, None]).min()) / thermal_energy)
     for basin, region in system.evaluation.basins.items():
@@ -257,6 +262,49 @@ def _evaluate_model_potential(
         model_pmf=(model - model.min()) * thermal_energy,
         model_deviation=deviation * thermal_energy,
         data_pmf=labels,
+    )
+
+
+def _evaluate_plane(
+    system: SystemSpec,
+    energy: EnergyFunction,
+    reference: Reference,
+    simulation: Frames,
+    summary: Mapping[str, Any],
+    data: Frames,
+    committee: Sequence[EnergyFunction],
+) -> EvaluationResult:
+    """A model potential with two CG coordinates, by quadrature of its own density and the exact one."""
+    exact = exact_plane(system)
+    model = exact.with_energy(energy)
+    surface, data_surface = (_surface(system, reference, part) for part in (simulation.of_window(UNBIASED), data))
+    error = Estimate(exact.pmf_error(model), math.nan, "kT")
+    quantities: dict[str, tuple[Estimate, Estimate | None]] = {
+        "PMF error": (error, None),
+        "KL divergence": (Estimate(exact.divergence(model), math.nan), None),
+        "JSD": (jsd(surface, reference.surface), None),
+        "JSD of the training data": (jsd(data_surface, reference.surface), None),
+    }
+    if committee:
+        members = np.array([exact.with_energy(member).reduced for member in committee])
+        members -= (exact.probability * members).sum(axis=(1, 2), keepdims=True)
+        scatter = float(np.sqrt((exact.probability * members.var(axis=0, ddof=1)).sum()))
+        quantities[f"PMF{_DEVIATION}"] = (_scatter(scatter, len(committee), "kT"), None)
+    for name, basin in system.evaluation.basins.items():
+        share = model.population(basin.limits)
+        quantities[f"population {name}"] = (Estimate(share, math.nan), reference.populations[name])
+        variables = {key: values.astype(np.float64) for key, values in simulation.collective_variables.items()}
+        found = basin_population(variables, basin.limits, simulation.replica, simulation.time)
+        quantities[f"population {name} in the CG simulation"] = (found, Estimate(share, 0.0))
+        length = unit("length", system.units)
+        known = Estimate(exact.narrowest(basin.limits), 0.0, length)
+        quantities[f"width {name}"] = (Estimate(model.narrowest(basin.limits), math.nan, length), known)
+    return EvaluationResult(
+        quantities=_with_stability(quantities, summary),
+        pmf_error=error,
+        stability=_stability(summary),
+        surface=surface,
+        data_surface=data_surface,
     )
 
 

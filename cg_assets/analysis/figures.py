@@ -26,7 +26,7 @@ from cg_assets.simulation.run import CGSimulationResult
 from cg_assets.systems.spec import LinearMapping, QuadratureReference, SamplingPlan, SystemSpec, Torsion
 from cg_assets.units import unit
 
-_FIGURES_OF_MERIT = ["PMF error", "JSD", "barrier", "free energy"]
+_FIGURES_OF_MERIT = ["PMF error", "KL divergence", "JSD", "barrier", "free energy", "width"]
 """Quantities whose names begin so are drawn as bars, up to four."""
 _HIGHEST = 12.0
 """Free energy [kT] up to which a surface from forces is shown."""
@@ -192,7 +192,7 @@ def reference_figure(system: SystemSpec, reference: Reference) -> bytes:
         surfaces,
         variables=(first, second),
         variable_units=(_variable_unit(system, first), _variable_unit(system, second)),
-        reference="run 1",
+        reference=None if reference.exact else "run 1",
         title=title,
     )
 
@@ -203,7 +203,7 @@ def evaluation_figures(
     """The figures of an evaluation by title."""
     title = f"{system.title}: potential {name}"
     energy = unit("energy", system.units)
-    if isinstance(system.mapping, LinearMapping):
+    if isinstance(system.mapping, LinearMapping) and len(reference.names) == 1:
         (variable,) = reference.names
         deviation = result.model_deviation if len(result.model_deviation) else None
         models = [Curve("model", result.grid, result.model_pmf, deviation)]
@@ -274,7 +274,7 @@ def comparison_figure(system: SystemSpec, comparison: Comparison) -> bytes:
                 known[quantity] = against
     energy = unit("energy", system.units)
     labels = {name: f"{name} [{_variable_unit(system, name)}]" for name in reference.names}
-    if isinstance(system.mapping, LinearMapping):
+    if isinstance(system.mapping, LinearMapping) and len(reference.names) == 1:
         (name,) = reference.names
         curves = {labels[name]: [Curve(potential, comparison.grid, pmf) for potential, pmf in comparison.pmfs.items()]}
         exact = {labels[name]: _exact_curve(reference)}
@@ -332,7 +332,7 @@ def _exact_curve(reference: Reference) -> Curve:
 
 def _interval(system: SystemSpec, reference: Reference) -> tuple[float, float]:
     settings = system.evaluation.reference
-    if isinstance(settings, QuadratureReference):
+    if isinstance(settings, QuadratureReference) and not isinstance(settings.range, dict):
         return settings.range
     edges = reference.bins.edges[0]
     return float(edges[0]), float(edges[-1])

@@ -34,7 +34,7 @@ class LabelNoise:
         floor: mean squared deviation of a force component from its conditional mean [force unit squared].
         method: how it was measured.
         bins: noise per bin of a one-dimensional CG coordinate; None for molecules.
-        beads: noise per bead of a molecule; None for model potentials.
+        beads: noise per bead of a molecule, or of each of two CG coordinates; None for one CG coordinate.
         bead_names: names of the beads.
         map_kind: kind of the force map of a molecule.
         other_maps: kind of each other force map to its noise, at the same forces, and why it is not valid (empty where
@@ -103,8 +103,9 @@ def measure_label_noise(
 ) -> LabelNoise:
     """Measure the noise floor of force labels.
 
-    A model potential's labels are binned in its CG coordinate. A molecule's beads are held fixed in frames drawn at
-    random while its other atoms move, which gives repeated labels of the same configuration.
+    A model potential's labels are binned in its CG coordinate; where there are two, the other coordinates are drawn
+    anew. A molecule's beads are held fixed in frames drawn at random while its other atoms move. Both give repeated
+    labels of the same configuration.
 
     Args:
         system: the system.
@@ -114,6 +115,14 @@ def measure_label_noise(
         seed: seed of the conditional sampling.
         progress: told of the conditional sampling.
     """
+    if isinstance(system.mapping, LinearMapping) and len(system.mapping.coordinates) == 2:
+        from cg_assets.analysis.planes import conditional_draws
+
+        forces = conditional_draws(system, frames.positions[:, :, 0], seed)
+        drawn = conditional_noise(forces, squared_force_unit(system))
+        method = f"{forces.shape[1]} draws with fixed CG coordinates in each of {len(forces)} frames"
+        names = tuple(system.mapping.coordinates)
+        return LabelNoise(drawn.noise_floor, method, beads=drawn, bead_names=names, map_kind=force_map.kind)
     if isinstance(system.mapping, LinearMapping):
         bins = bin_model_labels(system, frames)
         method = f"variance in {len(bins.centres)} bins of the CG coordinate"

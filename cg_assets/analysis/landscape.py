@@ -22,7 +22,7 @@ class Landscape:
 
     Attributes:
         names: coordinates of the potential.
-        variable: name of the CG coordinate.
+        variable: name of the CG coordinate; the first where there are two.
         bounds: lower and upper end of the domain along each coordinate.
         vector: weights w of the CG coordinate.
         thermal_energy: kT.
@@ -109,7 +109,7 @@ def landscape(system: SystemSpec) -> Landscape:
         raise SystemSpecError(
             f"{system.name}: exact quadrature needs model.type model_potential; use long runs instead"
         )
-    ((variable, weights),) = system.mapping.coordinates.items()
+    variable, weights = next(iter(system.mapping.coordinates.items()))
     names = tuple(system.model.coordinates)
     bounds = tuple((float(system.model.domain[name][0]), float(system.model.domain[name][1])) for name in names)
     vector = tuple(float(weights.get(name, 0.0)) for name in names)

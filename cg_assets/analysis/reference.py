@@ -15,6 +15,7 @@ from cg_assets.analysis.clusters import Bins
 from cg_assets.analysis.estimates import Estimate, time_blocks
 from cg_assets.analysis.landscape import landscape
 from cg_assets.analysis.metrics import barrier_height, basin_free_energy, basin_population, jsd, pmf_error
+from cg_assets.analysis.planes import exact_plane
 from cg_assets.analysis.quadrature import exact_pmf
 from cg_assets.analysis.surfaces import FreeEnergySurface, free_energy_surface
 from cg_assets.frames import Frames
@@ -150,6 +151,8 @@ def _surface(system: SystemSpec, bins: Bins, blocks: NDArray[np.float64]) -> Fre
 
 
 def _exact(system: SystemSpec, reference: QuadratureReference) -> Reference:
+    if isinstance(reference.range, dict):
+        return _exact_plane(system)
     (name,) = system.variable_names
     bins = Bins.between([reference.range], system.evaluation.bins)
     result = exact_pmf(system, bins.centres[0])
@@ -169,6 +172,23 @@ def _exact(system: SystemSpec, reference: QuadratureReference) -> Reference:
         populations=populations,
         free_energies=free_energies,
         pmf=result.pmf,
+    )
+
+
+def _exact_plane(system: SystemSpec) -> Reference:
+    plane, energy_unit = exact_plane(system), unit("energy", system.units)
+    populations, free_energies = {}, {}
+    for name, basin in system.evaluation.basins.items():
+        share = plane.population(basin.limits)
+        populations[name] = Estimate(share, 0.0)
+        free_energies[name] = Estimate(float(-system.thermal_energy * np.log(share / (1.0 - share))), 0.0, energy_unit)
+    return Reference(
+        names=plane.names,
+        runs=(_surface(system, plane.bins, plane.binned[None]),),
+        exact=True,
+        source="numerical quadrature of the Boltzmann weight",
+        populations=populations,
+        free_energies=free_energies,
     )
 
 

@@ -20,7 +20,7 @@ from cg_assets.frames import Frames
 from cg_assets.kernels.kernel import LabelKind, mixed, mixing_coefficients, perturb
 from cg_assets.mapping.maps import build_map
 from cg_assets.progress import Progress
-from cg_assets.systems.spec import FlowKernel, NoiseKernel, SystemSpec, Training
+from cg_assets.systems.spec import FlowKernel, LinearMapping, NoiseKernel, SystemSpec, Training
 from cg_assets.training.data import correlated_groups
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def flow_config(system: SystemSpec, noise: float, hidden: int) -> dict[str, Any]
     """The config from which `build_flow` makes a velocity field for a system's beads, with what its users must know."""
     cg_map = build_map(system)
     return {
-        "type": "distances",
+        "type": "coordinates" if isinstance(system.mapping, LinearMapping) else "distances",
         "n_beads": len(cg_map.bead_names),
         "noise": noise,
         "hidden": hidden,

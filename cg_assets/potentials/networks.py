@@ -45,12 +45,18 @@ FLAT_ENERGY = 50.0
 ANGLE_ORDER = 4
 """Order of the polynomial in the cosine of an angle: the lowest with two minima that rises beyond both."""
 
+LARGEST_BEND = 3.0
+"""Standard deviation of a second difference of spline coefficients where the data say nothing [k_B T]."""
+
+RISE = 2.0
+"""Energy of a spline coefficient without data, one knot away from the nearest with some [k_B T]."""
+
 EVALUATION_BATCH = 256
 """Frames evaluated at once without gradients; larger temporaries leave the cache (200 frames ran 1.8 x faster a
 frame than 400)."""
 
 
-def build_potential(config: dict[str, Any]) -> RadialBasis | MessagePassing | Committee:
+def build_potential(config: dict[str, Any]) -> RadialBasis | SplineSurface | MessagePassing | Committee:
     """Build a potential from its config, before its weights are read.
 
     Args:
@@ -65,29 +71,34 @@ def build_potential(config: dict[str, Any]) -> RadialBasis | MessagePassing | Co
     return Committee(network, members) if members else network
 
 
-def build_network(config: dict[str, Any], generator: torch.Generator | None = None) -> RadialBasis | MessagePassing:
+def build_network(
+    config: dict[str, Any], generator: torch.Generator | None = None
+) -> RadialBasis | SplineSurface | MessagePassing:
     """Build a network from its config, with initial weights from `generator` (seed 0 where None).
 
     Args:
-        config: `type` is `radial_basis` (`range`, `basis_functions`, `basis_width`, `hidden`) or `message_passing`
-            (`bead_types`, `features`, `interactions`, `basis_functions`, `cutoff`, optionally `torsions`, sets of four
-            beads, and the `torsion_order` of the Fourier series in them, and `prior`, see `ChainPrior`); both need
-            `thermal_energy`, the k_B T of the training data. Further keys are kept by whoever stores the config and
-            ignored here.
+        config: `type` is `radial_basis` (`range`, `basis_functions`, `basis_width`, `hidden`), `spline_surface` (the
+            `range` of each of two coordinates by name, `spacing`) or `message_passing` (`bead_types`, `features`,
+            `interactions`, `basis_functions`, `cutoff`, optionally `torsions`, sets of four beads, and the
+            `torsion_order` of the Fourier series in them, and `prior`, see `ChainPrior`); all need `thermal_energy`,
+            the k_B T of the training data. Further keys are kept by whoever stores the config and ignored here.
         generator: source of the initial weights.
 
     Raises:
         ValueError: a key is missing or out of range.
     """
     generator = generator or torch.Generator().manual_seed(0)
-    if config.get("type") not in {"radial_basis", "message_passing"}:
-        raise ValueError(f"type is {config.get('type')!r}; it must be one of message_passing, radial_basis")
+    types: dict[str, Any] = {
+        "message_passing": MessagePassing,
+        "radial_basis": RadialBasis,
+        "spline_surface": SplineSurface,
+    }
+    if config.get("type") not in types:
+        raise ValueError(f"type is {config.get('type')!r}; it must be one of {', '.join(types)}")
     thermal_energy = config.get("thermal_energy")
     if not isinstance(thermal_energy, int | float) or not 0 < thermal_energy < math.inf:
         raise ValueError(f"thermal_energy is {thermal_energy!r}; give k_B T of the training data as a positive number")
-    if config["type"] == "radial_basis":
-        return RadialBasis(config, generator)
-    return MessagePassing(config, generator)
+    return types[config["type"]](config, generator)
 
 
 def energy_and_forces(
@@ -95,7 +106,7 @@ def energy_and_forces(
 ) -> tuple[Tensor, Tensor]:
     """Energy `(f,)` and forces `(f, n, d)`, the exact negative gradient, of positions `(f, n, d)`.
 
-    `temperature` is accepted for the common interface of all potentials; these two hold at the temperature of their
+    `temperature` is accepted for the common interface of all potentials; these hold at the temperature of their
     training data only and do not depend on it. Without gradients, long batches are cut into pieces that fit the cache.
     """
     if torch.is_grad_enabled() or len(positions) <= EVALUATION_BATCH:
@@ -269,6 +280,146 @@ class RadialBasis(torch.nn.Module):
             value, gain = _activation(torch.addmm(bias, value, weight.T))
             slope = gain * (slope @ weight.T)
         return value, slope
+
+
+class SplineSurface(torch.nn.Module):
+    """PMF W(x, y) of two CG coordinates: products of cubic B-splines on even knots, linear in their coefficients.
+
+    Least squares therefore solves it exactly. A slight pull of second differences of neighbouring coefficients to zero
+    continues the surface where there are no data (P-splines: Eilers and Marx, Stat. Sci. 11, 89 (1996)). Coefficients
+    that no training frame touches rise, besides, with the square of their distance from those that one does
+    (`fit_statistics`), so that simulations stay where the data are. Beyond its range W continues along its tangent plus
+    a harmonic wall. W and its first derivatives are continuous.
+    """
+
+    low: Tensor
+    high: Tensor
+    wall: Tensor
+
+    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+        """See `build_potential`; the generator is not used, for all coefficients begin with zero."""
+        super().__init__()
+        limits = torch.tensor([[float(edge) for edge in edges] for edges in config["range"].values()]).T
+        spacing = float(config["spacing"])
+        if limits.shape != (2, 2) or not (limits[0] < limits[1]).all() or spacing <= 0:
+            raise ValueError(f"range {config['range']} must rise in two coordinates, spacing {spacing} be positive")
+        self.thermal_energy = float(config["thermal_energy"])
+        self.cells = [max(1, round(float(high - low) / spacing)) for low, high in limits.T]
+        for name, value in (("low", limits[0]), ("high", limits[1])):
+            self.register_buffer(name, value)
+        shape = [cells + 3 for cells in self.cells]
+        self.register_buffer("wall", torch.zeros(shape))
+        self.coefficients = torch.nn.Parameter(torch.zeros(shape))
+
+    @torch.no_grad()
+    def fit_statistics(self, positions: Tensor, box: Tensor | None = None) -> None:
+        """Find the coefficients that training positions `(f, 2, 1)` touch, and let the others rise.
+
+        Raises:
+            ValueError: positions lie outside the range.
+        """
+        self._check(positions)
+        places = positions[:, :, 0].to(self.low)
+        if (places < self.low).any() or (places > self.high).any():
+            reach = [f"{float(x.min()):.3g} to {float(x.max()):.3g}" for x in places.T]
+            raise ValueError(f"the frames reach from {' and '.join(reach)}, beyond its range; widen it")
+        held = torch.zeros(self.cells, dtype=torch.bool, device=places.device)
+        held[self._cell(places)[0].unbind(dim=1)] = True
+        touched = torch.zeros_like(self.wall, dtype=torch.bool)
+        for i, j in itertools.product(range(4), repeat=2):
+            touched[i : i + self.cells[0], j : j + self.cells[1]] |= held
+        distance = torch.cdist((~touched).nonzero().float(), touched.nonzero().float()).amin(dim=1)
+        self.wall.zero_()
+        self.wall[~touched] = RISE * distance.square().to(self.wall)
+
+    @torch.no_grad()
+    def solve_readout(self, positions: Tensor, forces: Tensor) -> None:
+        """Least-squares coefficients for force labels `(f, 2, 1)`.
+
+        The pull to zero is a Gaussian prior: second differences of standard deviation `LARGEST_BEND`, against labels
+        whose noise is at most their own mean square.
+        """
+        self._check(positions)
+        size, width = self.coefficients.numel(), self.coefficients.shape[1]
+        matrix = torch.zeros(size * size, dtype=torch.float64, device=positions.device)
+        vector = torch.zeros(size, dtype=torch.float64, device=positions.device)
+        labels = forces[:, :, 0].double() / self.thermal_energy
+        for part, label in zip(positions[:, :, 0].double().split(10_000), labels.split(10_000), strict=True):
+            cell, values, slopes = self._basis(part.clamp(self.low, self.high))
+            near = torch.arange(4, device=part.device)
+            index = (cell[:, :1, None] + near[:, None]) * width + cell[:, 1:, None] + near
+            index = index.flatten(start_dim=1)
+            for axis in range(2):
+                one = slopes[:, 0] if axis == 0 else values[:, 0]
+                other = slopes[:, 1] if axis == 1 else values[:, 1]
+                row = -(one[:, :, None] * other[:, None]).flatten(start_dim=1)
+                vector.index_add_(0, index.flatten(), (row * label[:, axis, None]).flatten())
+                pairs = (index[:, :, None] * size + index[:, None]).flatten()
+                matrix.index_add_(0, pairs, (row[:, :, None] * row[:, None]).flatten())
+        normal = matrix.reshape(size, size)
+        bends = torch.zeros_like(normal)
+        for axis, count in enumerate(self.coefficients.shape):
+            second = torch.eye(count).to(normal).diff(n=2, dim=0)
+            factors = [torch.eye(n).to(normal) for n in self.coefficients.shape]
+            factors[axis] = second.T @ second
+            bends += torch.kron(factors[0], factors[1])
+        normal += (labels.square().mean() / LARGEST_BEND**2) * bends
+        normal.diagonal().add_(1e-10 * normal.diagonal().mean())  # W is known up to a constant
+        solution = torch.linalg.solve(normal, vector)
+        self.coefficients.copy_((solution - solution.mean()).reshape(self.coefficients.shape))
+
+    def forward(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """Energy `(f,)` of positions `(f, 2, 1)`."""
+        return self._energy_and_slopes(positions)[0]
+
+    def energy_and_forces(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Energy `(f,)` and forces `(f, 2, 1)`."""
+        energy, slopes = self._energy_and_slopes(positions)
+        return energy, -slopes[:, :, None]
+
+    def _check(self, positions: Tensor) -> None:
+        if positions.ndim != 3 or positions.shape[1:] != (2, 1):
+            raise ValueError(f"positions have shape {tuple(positions.shape)}; this potential needs (n_frames, 2, 1)")
+
+    def _energy_and_slopes(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        self._check(positions)
+        places = positions[:, :, 0]
+        inside = places.clamp(self.low, self.high)
+        beyond = places - inside
+        cell, values, slopes = self._basis(inside)
+        near = torch.arange(4, device=places.device)
+        rows, columns = cell[:, :1, None] + near[:, None], cell[:, 1:, None] + near
+        weights = (self.coefficients + self.wall)[rows, columns]
+
+        def summed(one: Tensor, other: Tensor) -> Tensor:
+            return torch.einsum("fi,fij,fj->f", one, weights, other)
+
+        value = summed(values[:, 0], values[:, 1])
+        slope = torch.stack([summed(slopes[:, 0], values[:, 1]), summed(values[:, 0], slopes[:, 1])], dim=1)
+        twist = summed(slopes[:, 0], slopes[:, 1])
+        stiffness = 2.0 * RISE / (self._step() ** 2)
+        energy = value + (slope * beyond).sum(dim=1) + 0.5 * (stiffness * beyond.square()).sum(dim=1)
+        moved = torch.where(beyond == 0.0, twist[:, None] * beyond.flip(1), torch.zeros_like(beyond))
+        return self.thermal_energy * energy, self.thermal_energy * (slope + stiffness * beyond + moved)
+
+    def _step(self) -> Tensor:
+        """Distance of the knots `(2,)`."""
+        return (self.high - self.low) / torch.tensor(self.cells).to(self.low)
+
+    def _cell(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Number of the cell `(f, 2)` of places `(f, 2)` inside the range, and the place in it, from 0 to 1."""
+        scaled = (places - self.low) / self._step()
+        last = torch.tensor(self.cells, device=places.device) - 1
+        cell = torch.minimum(scaled.detach().long(), last)
+        return cell, scaled - cell
+
+    def _basis(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cells `(f, 2)`, and the four B-splines there along each axis, with their derivatives, `(f, 2, 4)`."""
+        cell, t = self._cell(places)
+        u = 1.0 - t
+        values = torch.stack([u**3, 3 * t**3 - 6 * t**2 + 4, 3 * u**3 - 6 * u**2 + 4, t**3], dim=2) / 6.0
+        slopes = torch.stack([-u * u, 3 * t * t - 4 * t, 4 * u - 3 * u * u, t * t], dim=2) / 2.0
+        return cell, values, slopes / self._step()[:, None]
 
 
 class ChainPrior(torch.nn.Module):

@@ -74,9 +74,10 @@ class ModelPotentialSampler:
         """
         if not isinstance(system.model, ModelPotential) or not isinstance(system.mapping, LinearMapping):
             raise SamplingError(f"{system.name} is a molecule; ModelPotentialSampler needs a model potential")
-        ((variable, weights),) = system.mapping.coordinates.items()
+        variable, weights = next(iter(system.mapping.coordinates.items()))  # a bias needs that to be the only one
         names = tuple(system.model.coordinates)
         self._system, self._plan, self._seed, self._variable = system, plan, seed, variable
+        self._coordinates = system.mapping.coordinates
         self._mass = system.model.mass
         self._landscape = Landscape(
             names, system.model.expression, variable, tuple(float(weights.get(name, 0.0)) for name in names)
@@ -346,7 +347,10 @@ class ModelPotentialSampler:
             window=window,
             bias_energy=bias.energy({self._variable: coordinate}, window) if bias else None,
             potential_energy=energy,
-            collective_variables={self._variable: coordinate.astype(np.float32)},
+            collective_variables={
+                name: (points @ [weights.get(one, 0.0) for one in self._landscape.coordinates]).astype(np.float32)
+                for name, weights in self._coordinates.items()
+            },
         )
 
 

@@ -19,7 +19,7 @@ from cg_assets.potentials.energies import energy_function
 from cg_assets.progress import Progress
 from cg_assets.simulation.bias import cg_bias
 from cg_assets.simulation.langevin import CGTrajectory, simulate
-from cg_assets.systems.spec import CGSimulation, LinearMapping, SystemSpec
+from cg_assets.systems.spec import CGSimulation, RadialBasisNetwork, SystemSpec
 from cg_assets.units import unit
 
 
@@ -167,12 +167,12 @@ def run_cg_simulation(
 
 def _starts(system: SystemSpec, module: Any, data: Frames, generator: np.random.Generator) -> NDArray[np.float32]:
     replicas = system.cg_simulation.replicas
-    if not isinstance(system.mapping, LinearMapping):
+    if not isinstance(system.network, RadialBasisNetwork):
         starts = data.positions[generator.choice(len(data), replicas, replace=replicas > len(data))]
         if (displacement := system.cg_simulation.displacement) > 0.0:
             starts = starts + generator.normal(scale=displacement, size=starts.shape).astype(np.float32)
         return starts
-    low, high = system.network.range  # type: ignore[union-attr]
+    low, high = system.network.range
     grid = np.linspace(low, high, 4001)
     reduced = energy_function(module)(grid[:, None, None]) / system.thermal_energy
     weights = np.exp(-(reduced - reduced.min()))

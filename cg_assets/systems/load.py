@@ -21,7 +21,7 @@ SHIPPED = Path(__file__).parent
 _TYPES = {
     *("model_potential", "molecule", "linear", "beads", "torsion", "distance"),
     *("static", "umbrella", "metadynamics", "opes", "adaptive"),
-    *("radial_basis", "message_passing", "quadrature", "long_runs", "data"),
+    *("radial_basis", "spline_surface", "message_passing", "quadrature", "long_runs", "data"),
 }
 """Values of `type`, which pydantic puts into the path of a field."""
 

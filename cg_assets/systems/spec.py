@@ -119,11 +119,24 @@ class Molecule(Strict):
 
 
 class LinearMapping(Strict):
-    """CG coordinates as fixed linear combinations of a model potential's coordinates."""
+    """One or two CG coordinates of a model potential."""
 
     type: Literal["linear"]
-    coordinates: dict[Name, dict[Name, float]] = Field(min_length=1, max_length=1)
-    """Name of the CG coordinate to its weights, for example {s: {x: 0.7071, y: -0.7071}}."""
+    coordinates: dict[Name, dict[Name, float]] = Field(min_length=1, max_length=2)
+    """Name of each CG coordinate to its weights, for example {s: {x: 0.7071, y: -0.7071}}. Where there are two, each is
+    one coordinate of the model potential: {x: {x: 1}, y: {y: 1}}."""
+
+    @model_validator(mode="after")
+    def _two_are_kept_whole(self) -> LinearMapping:
+        kept = [name for weights in self.coordinates.values() for name, weight in weights.items() if weight]
+        if len(self.coordinates) == 2 and (
+            len(set(kept)) != 2 or any([*weights.values()] != [1.0] for weights in self.coordinates.values())
+        ):
+            raise ValueError(
+                f"coordinates are {self.coordinates}; of two CG coordinates, each must be another coordinate of the "
+                "model potential with weight 1"
+            )
+        return self
 
 
 class BeadMapping(Strict):
@@ -499,6 +512,10 @@ class Sampling(Strict):
 # --------------------------------------------------------------------------------------- potentials
 
 
+MOST_SPLINES = 5000
+"""Coefficients of a spline surface, at most: their normal equations are dense."""
+
+
 def _rising(limits: tuple[float, float]) -> tuple[float, float]:
     if not limits[0] < limits[1]:
         raise ValueError(f"{list(limits)} does not rise; give the lower limit first")
@@ -516,6 +533,25 @@ class RadialBasisNetwork(Strict):
     hidden: list[PositiveInt] = Field(default_factory=lambda: [128, 128])
 
     _rises = field_validator("range")(_rising)
+
+
+class SplineSurfaceNetwork(Strict):
+    """PMF of two CG coordinates: products of cubic B-splines, solved exactly by least squares."""
+
+    type: Literal["spline_surface"]
+    range: dict[Name, tuple[float, float]]
+    """Interval of each CG coordinate that the splines cover."""
+    spacing: PositiveFloat
+    """Distance of their knots."""
+
+    @model_validator(mode="after")
+    def _not_too_fine(self) -> SplineSurfaceNetwork:
+        knots = 1.0
+        for low, high in (_rising(limits) for limits in self.range.values()):
+            knots *= (high - low) / self.spacing + 3.0
+        if knots > MOST_SPLINES:
+            raise ValueError(f"spacing {self.spacing} makes {knots:.0f} splines, more than {MOST_SPLINES}; raise it")
+        return self
 
 
 class ChainPrior(Strict):
@@ -559,7 +595,7 @@ class MessagePassingNetwork(Strict):
         return content if self.prior else {name: value for name, value in content.items() if name != "prior"}
 
 
-Network = Annotated[RadialBasisNetwork | MessagePassingNetwork, Field(discriminator="type")]
+Network = Annotated[RadialBasisNetwork | SplineSurfaceNetwork | MessagePassingNetwork, Field(discriminator="type")]
 
 
 class Training(Strict):
@@ -708,10 +744,15 @@ class QuadratureReference(Strict):
     """The exact PMF of a model potential by numerical quadrature."""
 
     type: Literal["quadrature"]
-    range: tuple[float, float]
-    """Interval of the CG coordinate over which errors are measured."""
+    range: tuple[float, float] | dict[Name, tuple[float, float]]
+    """Interval of the CG coordinate over which errors are measured; of two CG coordinates, that of each by name."""
 
-    _rises = field_validator("range")(_rising)
+    @field_validator("range")
+    @classmethod
+    def _rises(cls, value: Any) -> Any:
+        for limits in value.values() if isinstance(value, dict) else [value]:
+            _rising(limits)
+        return value
 
 
 class LongRunReference(Strict):
@@ -888,10 +929,14 @@ class SystemSpec(System):
     def _check_model_system(self, model: ModelPotential) -> None:
         if not isinstance(self.mapping, LinearMapping):
             raise ValueError("mapping.type must be linear for a model potential")
-        if not isinstance(self.network, RadialBasisNetwork):
-            raise ValueError("network.type must be radial_basis for a model potential")
+        names = list(self.mapping.coordinates)
+        if len(names) == 1 and not isinstance(self.network, RadialBasisNetwork):
+            raise ValueError("network.type must be radial_basis for a model potential with one CG coordinate")
+        if len(names) == 2 and not isinstance(self.network, SplineSurfaceNetwork):
+            raise ValueError("network.type must be spline_surface for a model potential with two CG coordinates")
         if not isinstance(self.evaluation.reference, QuadratureReference):
             raise ValueError("evaluation.reference.type must be quadrature for a model potential")
+        self._check_ranges(names, self.evaluation.reference)
         if self.collective_variables:
             raise ValueError("collective_variables of a model potential are its CG coordinates; leave the field out")
         if self.imported is not None:
@@ -902,6 +947,24 @@ class SystemSpec(System):
             self._check_known(f"mapping.coordinates.{name}", set(weights), set(model.coordinates))
             if not any(weights.values()):
                 raise ValueError(f"mapping.coordinates.{name} has no weight other than zero")
+
+    def _check_ranges(self, names: list[str], reference: QuadratureReference) -> None:
+        """Of a model potential: two CG coordinates, in order, wherever something is said of each."""
+        given = {"evaluation.reference.range": reference.range}
+        if isinstance(self.network, SplineSurfaceNetwork):
+            given["network.range"] = self.network.range
+        for where, value in given.items():
+            named = list(value) if isinstance(value, dict) else []
+            if named != (names if len(names) == 2 else []):
+                expected = f"the limits of {' and '.join(names)} by name" if len(names) == 2 else "two numbers"
+                raise ValueError(f"{where} is {value}; give {expected}")
+        if len(names) == 1:
+            return
+        if self.evaluation.collective_variables != names:
+            raise ValueError(f"evaluation.collective_variables must be {names}, the CG coordinates")
+        biased = [section for section, plan in self.sampling.by_section().items() if plan.bias is not None]
+        if biased:
+            raise ValueError(f"{biased[0]}.bias needs one CG coordinate, not two; sample without a bias")
 
     def _check_molecule(self, model: Molecule) -> None:
         if not isinstance(self.mapping, BeadMapping):
@@ -974,7 +1037,7 @@ class SystemSpec(System):
             raise ValueError(f"{where}.of is {kernel.of}; there are {', '.join(known)}")
         if kernel.of == "imported" and kernel.needs_forces:
             raise ValueError(f"{where}.labels is {kernel.labels}, but imported trajectories have no forces; take clean")
-        if not isinstance(self.mapping, BeadMapping) or self.cg_box is not None:
+        if self.cg_box is not None:
             raise ValueError(f"{where} needs the beads of one molecule that is not in a box of beads")
         if kernel.of in plans and plans[kernel.of].windows > 1:
             raise ValueError(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cg_assets.errors import TrainingError
-from cg_assets.potentials.networks import RadialBasis, build_network, energy_and_forces
+from cg_assets.potentials.networks import RadialBasis, SplineSurface, build_network, energy_and_forces
 from cg_assets.progress import Progress
 from cg_assets.training.data import TrainingData
 from cg_assets.training.torques import BondTorques, solve_torsions
@@ -73,10 +73,10 @@ def train(
     """Fit the potential that `config` describes.
 
     The learning rate rises over the first 100 steps and falls by a cosine to zero at the last epoch; training stops
-    early after `training.patience` epochs without a better held-out loss. The readout of a `RadialBasis`, or the series
-    in torsions of a `MessagePassing` network, is then solved exactly. On a CPU the same seed gives the same weights,
-    and a training that was interrupted and goes on from its checkpoint gives the weights of an uninterrupted one, bit
-    for bit (for the same number of threads).
+    early after `training.patience` epochs without a better held-out loss. The readout of a `RadialBasis`, all of a
+    `SplineSurface`, or the series in torsions of a `MessagePassing` network is then solved exactly. On a CPU the same
+    seed gives the same weights, and a training that was interrupted and goes on from its checkpoint gives the weights
+    of an uninterrupted one, bit for bit (for the same number of threads).
 
     Args:
         config: network config (`cg_assets.potentials.networks.build_network`); `bonds`, pairs of beads, where the
@@ -193,7 +193,7 @@ class _ForceMatching(TrainingRun):
     def take_best(self) -> None:
         """Then solve in one sweep for what is linear: the readout, or the series in torsions."""
         super().take_best()
-        if isinstance(self.module, RadialBasis):
+        if isinstance(self.module, RadialBasis | SplineSurface):
             self.module.solve_readout(self.kept.positions, self.kept.forces)
         elif len(self.module.modes):
             # Held-out frames have done their work, and a hundred coefficients cannot flatter their loss.

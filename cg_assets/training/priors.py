@@ -274,7 +274,8 @@ def _term(
     span: tuple[float, float] | None = None,
 ) -> PriorTerm:
     """A term with the histograms of the data and of its own density, known on a grid up to a factor."""
-    edges = np.linspace(*(span or (grid[0], grid[-1])), _BINS + 1)
+    low, high = span or (float(grid[0]), float(grid[-1]))
+    edges = np.linspace(low, high, _BINS + 1)
     sums = np.concatenate([[0.0], np.cumsum(0.5 * (weight[1:] + weight[:-1]))])
     model = np.diff(np.interp(edges, grid, sums)) / sums[-1]
     parameters = tuple(float(number) for number in numbers)
