@@ -1,19 +1,24 @@
 """Two CG coordinates of a model potential: exact density, spline surface, and kernels from samples to evaluation."""
 
 import dagster as dg
+import mlflow
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from test_pipeline import materialize, metadata_of, verdicts_of
 
+from cg_assets.analysis.comparison import compare
+from cg_assets.analysis.figures import comparison_figure
 from cg_assets.analysis.noise import conditional_noise
 from cg_assets.analysis.planes import conditional_draws, exact_plane
 from cg_assets.analysis.quadrature import equilibrium_draws
+from cg_assets.assets.evaluations import read_reference
 from cg_assets.errors import SystemSpecError, TrainingError
 from cg_assets.kernels.kernel import perturb
 from cg_assets.potentials.energies import energy_function
 from cg_assets.potentials.networks import autograd_energy_and_forces, build_network, energy_and_forces
+from cg_assets.resources.tracking import ModelTracking
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 from cg_assets.systems.spec import Training
@@ -26,7 +31,7 @@ SMALL = """
 extends: muller_brown_plane
 name: small_plane
 sampling: {unbiased: {replicas: 7500}}
-kernels: {flow: {hidden: 96, training: {epochs: 25, batch_size: 256, learning_rate: 0.01}}}
+kernels: {flow: {hidden: 64, training: {epochs: 20, batch_size: 256, learning_rate: 0.01}}}
 training: {epochs: 2}
 cg_simulation: {replicas: 300, duration: 40}
 evaluation: {max_pmf_error: 1.0}
@@ -162,6 +167,16 @@ def test_a_flow_of_two_coordinates_from_samples_to_evaluation(made):
     assert found["stable replicas"] == 1.0
     for name in ("free energy", "marginals"):
         assert "data:image/png" in metadata_of(result)["evaluation_flow"][name].value
+    tracking = ModelTracking(None, store.home)
+    mlflow.set_tracking_uri(tracking.uri)
+    model = mlflow.pyfunc.load_model(tracking.lookup("small_plane.flow")["uri"])
+    predicted = model.predict({"positions": [[[24.0], [32.0]], [[24.0], [45.0]]]})
+    assert predicted["forces"].shape == (2, 2, 1)
+    assert predicted["energy"][1] > predicted["energy"][0] + 3 * system.thermal_energy
+    drawn = store.describe(system.name, "evaluation_flow").metadata.extra["drawn"]
+    arrays = {name: np.array(values) for name, values in columns.items()}
+    comparison = compare(system, read_reference(store, system), {"flow": (arrays, drawn)})
+    assert comparison_figure(system, comparison).startswith(b"\x89PNG")
 
 
 def test_labels_of_noise_are_those_of_the_widened_density(plane):

@@ -295,7 +295,7 @@ class _Run:
 
     def _centre(self) -> None:
         """Move isolated molecules back to the origin: float32 positions stay exact however far they diffuse."""
-        if self.box is None and self.positions.shape[2] == 3:
+        if self.box is None and self.positions.shape[1] > 1 and self.positions.shape[2] == 3:
             center = (self.masses * self.positions).sum(dim=1, keepdim=True) / self.masses.sum()
             self.positions = self.positions - center
 
