@@ -17,7 +17,7 @@ from cg_assets.assets.stage import (
     table,
     with_file,
 )
-from cg_assets.executors import GPU_OP_TAGS, GPU_POOL
+from cg_assets.executors import GPU_POOL, gpu_op_tags
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.resources.console import log_progress
 from cg_assets.systems import ThermalSystem
@@ -55,7 +55,7 @@ def build_liquid_simulation(system: ThermalSystem, name: str) -> dg.AssetsDefini
         code_version=CODE_VERSION,
         kinds={"pytorch", "parquet"},
         pool=GPU_POOL,
-        op_tags=GPU_OP_TAGS,
+        op_tags=gpu_op_tags(),
         description="Langevin dynamics of the beads with the registered potential, at each temperature of the atoms' "
         "dynamics and from their frames.",
         check_specs=checks.simulation_specs(key),
