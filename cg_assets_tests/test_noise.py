@@ -118,6 +118,24 @@ class TestConditionalNoise:
         errors = np.array([r.noise_floor.standard_error for r in results]) / (14 / 3)
         assert errors.mean() == pytest.approx(ratio.std(ddof=1), rel=1.0)
 
+    def test_a_slow_part_under_much_fast_noise_is_in_the_error_of_the_mean(self):
+        """Fast noise of 1 and slow noise of 0.2 with a memory of 15 samples: two runs differ as their errors say."""
+        squares, naive = [], []
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            runs = [
+                rng.normal(size=(16, 150, 10, 3))
+                + 0.2 * autoregressive(rng, (16, 10, 3, 150), 1 - 1 / 15).transpose(0, 3, 1, 2)
+                for _ in range(2)
+            ]
+            one, two = (conditional_noise(run) for run in runs)
+            assert one.autocorrelation_time < 1.0  # which is all that the sum of the autocorrelation sees
+            error = np.sqrt(one.mean_force_variance + two.mean_force_variance)[..., None]
+            squares.append(np.mean(((one.mean_force - two.mean_force) / error) ** 2))
+            naive.append(np.mean((one.mean_force - two.mean_force) ** 2) / (2 * one.noise_floor.value / 150))
+        assert np.mean(naive) > 1.6
+        assert np.sqrt(np.mean(squares)) == pytest.approx(1.0, abs=0.1)  # of 1,920 numbers
+
     def test_one_configuration_has_no_error(self):
         result = conditional_noise(np.random.default_rng(0).normal(size=(1, 1000, 2, 3)))
         assert result.noise_floor.value == pytest.approx(1.0, rel=0.1)

@@ -76,7 +76,7 @@ class ConditionalNoise:
         mean_force: `(n_configurations, n_beads, dimension)` conditional mean.
         mean_force_variance: `(n_configurations, n_beads)` squared standard error of each of its components.
         autocorrelation_time: of the labels at fixed beads [samples]; 1/2 for independent ones.
-        effective_samples: independent samples in each configuration, taken as 2 where they are fewer.
+        effective_samples: independent samples in each configuration, mean over beads, taken as 2 where they are fewer.
         resolved: whether they are more; if not, the floor is a lower bound and the sampling too short.
     """
 
@@ -173,8 +173,12 @@ def integrate_mean_force(labels: BinnedLabels) -> IntegratedPMF:
 def conditional_noise(forces: ArrayLike, unit: str = "") -> ConditionalNoise:
     """Noise floor and conditional mean of bead forces from repeated samples at fixed bead positions.
 
-    The variance within a configuration is unbiased for correlated samples: s² (1/n) is divided by 1 - 2τ/n. The error
-    of the floor is the scatter between configurations, which should be drawn at random from the training frames.
+    The variance within a configuration is unbiased for correlated samples: s² is divided by 1 - 2τ/n. The error of the
+    floor is the scatter between configurations, which should be drawn at random from the training frames.
+
+    A small slow part of the noise, as that of a solvent, hides under a large fast part when the autocorrelation is
+    summed, and yet decides how well the mean is known. The error of the mean is therefore at least that by which means
+    of parts of the samples scatter, bead by bead.
 
     Args:
         forces: `(n_configurations, n_samples, n_beads, dimension)`, samples of one configuration in order of time.
@@ -190,10 +194,29 @@ def conditional_noise(forces: ArrayLike, unit: str = "") -> ConditionalNoise:
         )
     n_samples = samples.shape[1]
     tau = autocorrelation_time(samples.transpose(0, 2, 3, 1).reshape(-1, n_samples))
-    effective = max(2.0, n_samples / (2.0 * tau))
-    variance = samples.var(axis=1) / (1.0 - 1.0 / effective)
+    effective = np.maximum(2.0, n_samples / np.maximum(2.0 * tau, _inefficiency(samples)))
+    variance = samples.var(axis=1) / (1.0 - 1.0 / effective)[:, None]
     per_bead = variance.mean(axis=2)
-    return noise_of_labels(per_bead, samples.mean(axis=1), per_bead / effective, tau, effective, unit)
+    return noise_of_labels(per_bead, samples.mean(axis=1), per_bead / effective, tau, float(effective.mean()), unit)
+
+
+def _inefficiency(samples: FloatArray) -> FloatArray:
+    """Variance of a mean over that of as many independent samples `(n_beads,)`, from the scatter of means of parts.
+
+    Parts that are not much longer than the memory scatter too little by an amount that falls as one over their length,
+    so that fifths and tenths together tell of the whole.
+    """
+    n_samples = samples.shape[1]
+    if n_samples < 20:
+        return np.ones(samples.shape[2])
+    within = samples.var(axis=1, ddof=1).mean(axis=(0, 2))
+    scatter = []
+    for parts in (5, 10):
+        length = n_samples // parts
+        means = samples[:, : parts * length].reshape(len(samples), parts, length, *samples.shape[2:]).mean(axis=2)
+        scatter.append(length * means.var(axis=1, ddof=1).mean(axis=(0, 2)) / np.where(within > 0, within, 1.0))
+    fifths, tenths = scatter
+    return np.maximum(fifths, 2.0 * fifths - tenths)
 
 
 def noise_of_labels(
