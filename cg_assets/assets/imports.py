@@ -44,8 +44,8 @@ def build_imported(system: SystemSpec) -> dg.AssetsDefinition:
         started = time.monotonic()
         files = store.open()
         reader = ImportedReader(system, batch)
-        content = f"{system.hash_of('model', 'mapping', 'collective_variables', 'imported')}{reader.files}"
-        identity = hashlib.sha256(content.encode()).hexdigest()
+        content = system.hash_of("model", "mapping", "collective_variables", "imported")
+        identity = hashlib.sha256(f"{content}{reader.files}{reader.n_chunks}".encode()).hexdigest()
         with files.pieces(system.name, IMPORTED, batch, identity, None, CODE_VERSION) as pieces:
             run_sampler(reader, pieces, log_progress(context.log))
             metadata = provenance(context, system, IMPORTED, CODE_VERSION, bias=None, files=reader.files)

@@ -23,7 +23,7 @@ from cg_assets.mapping.maps import build_map
 from cg_assets.systems.builders import build_molecule
 from cg_assets.systems.spec import ImportedTrajectories, SystemSpec
 
-_BLOCK_NUMBERS = 30_000_000
+_BLOCK_NUMBERS = 6_000_000
 """Coordinates in a block of frames."""
 _BOND = 0.15
 _ALPHA_CARBONS = 0.38
