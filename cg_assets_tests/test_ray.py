@@ -1,6 +1,6 @@
 """A system run by Ray on a local cluster that no network reaches: the same data as by the other executors.
 
-Needs the extra `ray`, which the tests do not install; six minutes on two cores, as each step is a process that imports
+Needs the extra `ray`, which the tests do not install; six minutes on two free cores, as each step is a process that imports
 everything anew.
 """
 
@@ -58,13 +58,13 @@ def run_with_ray(own: Command, scratch: Path, *arguments: str, **more: str) -> s
         start_new_session=True,
     ) as process:
         try:
-            output, errors = process.communicate(timeout=850)
+            output, errors = process.communicate(timeout=1700)
         finally:
             kill_group(process.pid)
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2700)
 def test_the_same_data_as_by_the_other_executors(finished, tmp_path, tmp_path_factory):
     """All files, and the weights of all potentials; `finished` was made by processes of this machine."""
     own = Command(tmp_path / "home")
