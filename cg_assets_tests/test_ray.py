@@ -1,7 +1,7 @@
 """A system run by Ray on a local cluster that no network reaches: the same data as by the other executors.
 
-Needs the extra `ray`, which the tests do not install; six minutes on two free cores, as each step is a process that imports
-everything anew.
+Needs the extra `ray`, which the tests do not install; six minutes on two free cores, as each step is a process that
+imports everything anew.
 """
 
 from __future__ import annotations
