@@ -91,6 +91,19 @@ def test_muller_brown_diagonal(command, tmp_path):
     assert error["unbiased"] >= 0.3
 
 
+def test_muller_brown_plane(command):
+    """Bounds are four standard deviations of four seeds away from their means (docs/operator_forces.md); 3 minutes."""
+    store = run(command, "muller_brown_plane")
+    found = {name: figures_of_merit(store, "muller_brown_plane", name) for name in ("noise", "flow", "mixed")}
+    print({name: {key: merits[key] for key in ("KL divergence", "width well")} for name, merits in found.items()})
+    exact = found["noise"]["width well"][2]
+    assert found["noise"]["KL divergence"][0] >= 0.15
+    assert found["noise"]["width well"][0] >= 1.35 * exact
+    for name in ("flow", "mixed"):
+        assert found[name]["KL divergence"][0] <= 0.02
+        assert abs(found[name]["width well"][0] - exact) <= 0.02 * exact
+
+
 def test_capped_alanine_in_implicit_solvent(command):
     name = "capped_alanine_implicit"
     store = run(command, name)
