@@ -6,6 +6,7 @@ in `plots_samples`, those of training and simulations in `plots_simulation`; bot
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -330,7 +331,7 @@ def comparison_plot(
             )
         unit = next(iter(values.values())).unit
         axes.set_xticks(place, [source.replace("_", " ") for source in values])
-        axes.set_title(f"{name} [{unit}]" if unit else name)
+        axes.set_title(textwrap.fill(f"{name} [{unit}]" if unit else name, 22))
         axes.set_xlim(-0.6, len(values) - 0.4)
         axes.margins(y=0.18)
         axes.grid(axis="x", visible=False)

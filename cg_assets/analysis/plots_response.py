@@ -81,7 +81,7 @@ def curves_plot(evaluations: Mapping[str, LiquidEvaluation], name: str, title: s
     colours = colours_of(list(evaluations))
     scale = {"adf": float(np.degrees(1.0))}.get(name, 1.0)
     height = {"rdf": "g(r)", "adf": "density [1/rad]", "rdf_slope": "dg/dT [10⁻³/K]"}[name]
-    size, named = (1e3 if name == "rdf_slope" else 1.0), False
+    size = 1e3 if name == "rdf_slope" else 1.0
     for number in range(rows * columns):
         row, column = divmod(number, columns)
         upper, lower = panels[2 * row, column], panels[2 * row + 1, column]
@@ -110,9 +110,8 @@ def curves_plot(evaluations: Mapping[str, LiquidEvaluation], name: str, title: s
             lower.set_ylabel("difference")
         if row == rows - 1:
             lower.set_xlabel("angle [°]" if name == "adf" else "distance [nm]")
-        if black and not named:
-            upper.legend()
-            named = True
+        if black and not figure.legends:
+            figure.legend(*upper.get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
