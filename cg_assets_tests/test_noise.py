@@ -124,15 +124,15 @@ class TestConditionalNoise:
         for seed in range(4):
             rng = np.random.default_rng(seed)
             runs = [
-                rng.normal(size=(16, 150, 10, 3))
-                + 0.2 * autoregressive(rng, (16, 10, 3, 150), 1 - 1 / 15).transpose(0, 3, 1, 2)
+                rng.normal(size=(16, 300, 10, 3))
+                + 0.2 * autoregressive(rng, (16, 10, 3, 300), 1 - 1 / 15).transpose(0, 3, 1, 2)
                 for _ in range(2)
             ]
             one, two = (conditional_noise(run) for run in runs)
             assert one.autocorrelation_time < 1.0  # which is all that the sum of the autocorrelation sees
             error = np.sqrt(one.mean_force_variance + two.mean_force_variance)[..., None]
             squares.append(np.mean(((one.mean_force - two.mean_force) / error) ** 2))
-            naive.append(np.mean((one.mean_force - two.mean_force) ** 2) / (2 * one.noise_floor.value / 150))
+            naive.append(np.mean((one.mean_force - two.mean_force) ** 2) / (2 * one.noise_floor.value / 300))
         assert np.mean(naive) > 1.6
         assert np.sqrt(np.mean(squares)) == pytest.approx(1.0, abs=0.1)  # of 1,920 numbers
 

@@ -32,6 +32,10 @@ CURVES = {RADIAL: "", ANGULAR: "1/rad", SLOPE: "1/K"}
 RADIAL_ERROR, ANGULAR_ERROR = "rdf error", "adf error"
 ENERGY, HEAT_CAPACITY, DIFFUSION = "potential energy", "heat capacity", "diffusion"
 KINETIC = "kinetic temperature"
+COLUMN_UNITS = {"temperature": "K", "coordinate": "nm (rad for adf)"}
+"""Units of columns of `LiquidEvaluation.columns` that are the same in every row."""
+_BESIDE = {RADIAL_ERROR: "of noise", ANGULAR_ERROR: "of noise", KINETIC: "thermostat"}
+"""What a number of the beads stands beside, where it is not the same of the atoms."""
 _FRAMES_AT_ONCE = 64
 _COLUMNS = ("quantity", "temperature", "coordinate", "value", "standard_error", "reference", "reference_error", "unit")
 
@@ -76,7 +80,7 @@ class LiquidEvaluation:
         """One row for each number, one column for each temperature: beads (atoms)."""
         names = list(dict.fromkeys(name for name, _ in self.numbers))
         return [
-            {"quantity": f"{name} (atoms)" if name not in (RADIAL_ERROR, ANGULAR_ERROR) else f"{name} (of noise)"}
+            {"quantity": f"{name} ({_BESIDE.get(name, 'atoms')})"}
             | {f"{kelvin:g} K": self.shown(name, kelvin) for kelvin in self.temperatures}
             for name in names
         ]

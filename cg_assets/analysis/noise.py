@@ -177,8 +177,8 @@ def conditional_noise(forces: ArrayLike, unit: str = "") -> ConditionalNoise:
     floor is the scatter between configurations, which should be drawn at random from the training frames.
 
     A small slow part of the noise, as that of a solvent, hides under a large fast part when the autocorrelation is
-    summed, and yet decides how well the mean is known. The error of the mean is therefore at least that by which means
-    of parts of the samples scatter, bead by bead.
+    summed, and yet decides how well the mean is known; vibrations, on the other hand, cancel. The error of the mean is
+    therefore that by which means of parts of the samples scatter, bead by bead.
 
     Args:
         forces: `(n_configurations, n_samples, n_beads, dimension)`, samples of one configuration in order of time.
@@ -194,29 +194,31 @@ def conditional_noise(forces: ArrayLike, unit: str = "") -> ConditionalNoise:
         )
     n_samples = samples.shape[1]
     tau = autocorrelation_time(samples.transpose(0, 2, 3, 1).reshape(-1, n_samples))
-    effective = np.maximum(2.0, n_samples / np.maximum(2.0 * tau, _inefficiency(samples)))
+    effective = np.maximum(2.0, n_samples / _inefficiency(samples, 2.0 * tau))
     variance = samples.var(axis=1) / (1.0 - 1.0 / effective)[:, None]
     per_bead = variance.mean(axis=2)
-    return noise_of_labels(per_bead, samples.mean(axis=1), per_bead / effective, tau, float(effective.mean()), unit)
+    independent = min(float(effective.mean()), max(2.0, n_samples / (2.0 * tau)))
+    return noise_of_labels(per_bead, samples.mean(axis=1), per_bead / effective, tau, independent, unit)
 
 
-def _inefficiency(samples: FloatArray) -> FloatArray:
+def _inefficiency(samples: FloatArray, pooled: float) -> FloatArray:
     """Variance of a mean over that of as many independent samples `(n_beads,)`, from the scatter of means of parts.
 
     Parts that are not much longer than the memory scatter too little by an amount that falls as one over their length,
-    so that fifths and tenths together tell of the whole.
+    so that fifths and tenths together tell of the whole. `pooled`, what the autocorrelation of all beads says, counts
+    as much as one configuration, for the scatter of a few means is itself not well known.
     """
-    n_samples = samples.shape[1]
+    n_configurations, n_samples = samples.shape[:2]
     if n_samples < 20:
-        return np.ones(samples.shape[2])
+        return np.full(samples.shape[2], pooled)
     within = samples.var(axis=1, ddof=1).mean(axis=(0, 2))
     scatter = []
     for parts in (5, 10):
         length = n_samples // parts
-        means = samples[:, : parts * length].reshape(len(samples), parts, length, *samples.shape[2:]).mean(axis=2)
+        means = samples[:, : parts * length].reshape(n_configurations, parts, length, *samples.shape[2:]).mean(axis=2)
         scatter.append(length * means.var(axis=1, ddof=1).mean(axis=(0, 2)) / np.where(within > 0, within, 1.0))
     fifths, tenths = scatter
-    return np.maximum(fifths, 2.0 * fifths - tenths)
+    return (n_configurations * np.maximum(fifths, 2.0 * fifths - tenths) + pooled) / (n_configurations + 1)
 
 
 def noise_of_labels(

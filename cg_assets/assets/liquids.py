@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -33,8 +34,6 @@ CODE_VERSION = "1"
 
 def _atoms(files: "ParquetStore", system: ThermalSystem) -> tuple["Frames", list[str]]:
     """The dynamics of the atoms in all sound batches, replicas numbered over all of them, and their data keys."""
-    from dataclasses import replace
-
     from cg_assets.frames import Frames
 
     batches, plan = sound_batches(files, system, TRAJECTORIES), system.sampling.reference
@@ -138,7 +137,7 @@ def build_liquid_evaluation(system: ThermalSystem, name: str) -> dg.AssetsDefini
         context: dg.AssetExecutionContext, store: StoreResource, tracking: TrackingResource
     ) -> dg.MaterializeResult:
         from cg_assets.analysis.estimates import Estimate
-        from cg_assets.analysis.liquid_evaluation import RADIAL_ERROR, evaluate_liquid
+        from cg_assets.analysis.liquid_evaluation import COLUMN_UNITS, RADIAL_ERROR, evaluate_liquid
         from cg_assets.analysis.plots_response import liquid_figures
         from cg_assets.errors import ExplosionError
         from cg_assets.simulation.liquid import run_liquid_simulation
@@ -161,7 +160,7 @@ def build_liquid_evaluation(system: ThermalSystem, name: str) -> dg.AssetsDefini
         metadata = provenance(
             context, system, stage, CODE_VERSION, upstream=upstream, registered_model=model_name, version=version
         )
-        files.write_table(result.columns(), metadata)
+        files.write_table(result.columns(), metadata, units=COLUMN_UNITS)
         record_in_catalogue(files, system, stage)
         check_results = checks.judge_liquid_evaluation(system, result)
         judged_by = hashlib.sha256(json.dumps([upstream[key] for key in data_keys]).encode()).hexdigest()
