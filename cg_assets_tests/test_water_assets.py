@@ -104,6 +104,10 @@ def test_another_plan_for_labels_leaves_the_reference_as_it_is():
     assert one.content_hash != two.content_hash
 
 
+def test_an_inherited_potential_can_be_taken_out():
+    assert set(load_system("water").potentials) - set(load_system("water_quick").potentials) == {"energies"}
+
+
 @pytest.mark.parametrize("name", ["water", "water_quick"])
 def test_shipped_water_is_ready_to_run(name):
     check_system(load_system(name))

@@ -247,14 +247,15 @@ class ThermalSystem(System):
     @model_validator(mode="before")
     @classmethod
     def _shared_settings(cls, content: Any) -> Any:
-        """Write what holds for all potentials into each."""
+        """Write what holds for all potentials into each; null takes an inherited one out."""
         if not isinstance(content, dict) or not isinstance(content.get("potentials"), dict):
             return content
         shared = {name: content[name] for name in ("network", "temperature_dependence") if name in content}
         rest = {name: value for name, value in content.items() if name not in shared}
         potentials = content["potentials"].items()
+        wanted = {name: own for name, own in potentials if own is not None}
         return rest | {
-            "potentials": {name: merge(shared, own) if isinstance(own, dict) else own for name, own in potentials}
+            "potentials": {n: merge(shared, own) if isinstance(own, dict) else own for n, own in wanted.items()}
         }
 
     @model_validator(mode="after")
