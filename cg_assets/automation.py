@@ -119,8 +119,17 @@ def build_sensors(systems: Mapping[str, System]) -> list[dg.AutomationConditionS
 
 
 def register_first_batches(instance: dg.DagsterInstance, systems: Mapping[str, System]) -> None:
-    """Give every system its first batch, so that a newcomer's click on "materialise" has one to work on."""
+    """Give every system its first batch, so that a newcomer's click on "materialise" has one to work on.
+
+    On a new home folder several processes do this at once.
+    """
+    from sqlalchemy.exc import IntegrityError
+
     for name in systems:
         partitions = batches_of(name).name
         if partitions and not instance.get_dynamic_partitions(partitions):
-            instance.add_dynamic_partitions(partitions, [FIRST_BATCH])
+            try:
+                instance.add_dynamic_partitions(partitions, [FIRST_BATCH])
+            except IntegrityError:  # another process was faster
+                if not instance.get_dynamic_partitions(partitions):
+                    raise

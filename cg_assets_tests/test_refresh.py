@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -269,3 +272,37 @@ def test_a_schedule_waits_for_a_run_of_its_system(home, instance):
     request, message = executed_tick(instance, system, home)
     assert request is None
     assert message == f"small_wells is being run already (run {run.run_id})"
+
+
+_REGISTER = """
+import sys, time
+import dagster as dg
+from cg_assets.automation import register_first_batches
+with dg.DagsterInstance.get() as instance:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    register_first_batches(instance, dict.fromkeys(f"system_{number}" for number in range(80)))
+"""
+
+
+def test_processes_give_first_batches_on_one_new_home_at_once(tmp_path):
+    with dg.instance_for_test(temp_dir=str(tmp_path)):
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", _REGISTER],
+                env=os.environ | {"DAGSTER_HOME": str(tmp_path)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(3)
+        ]
+        for one in started:
+            assert one.stdout.readline() == "ready\n", one.stderr.read()
+        for one in started:
+            one.stdin.write("\n")
+            one.stdin.flush()
+        for one in started:
+            _, errors = one.communicate(timeout=120)
+            assert one.returncode == 0, errors
