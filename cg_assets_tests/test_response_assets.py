@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import torch
 from test_pipeline import metadata_of, verdicts_of
-from thermal_models import EDGE, NOISE, ORIGIN, known_potential, labels, liquid
+from thermal_models import EDGE, NOISE, ORIGIN, dynamics, known_potential, labels, liquid
 
 from cg_assets.assets.liquids import build_liquid_evaluation, build_liquid_simulation
 from cg_assets.assets.response_potentials import build_response_potential
 from cg_assets.errors import SystemSpecError
-from cg_assets.frames import Frames
 from cg_assets.resources import build_resources
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 from cg_assets.thermal.build_targets import TABLE_UNITS
+
+SD = 30.0
 
 # At this density the box of 27 molecules has the edge of the labels.
 WATER = f"""
@@ -30,10 +31,12 @@ model: {{molecules: 27, density: 467.4, cutoff: 0.58}}
 targets: {{temperatures: [300, {ORIGIN}, 600]}}
 sampling: {{reference: {{temperatures: [350, 500], replicas: 2, frame_interval: 0.05}}, conditional: {{frames: 2}}}}
 temperature_dependence: {{origin: {ORIGIN}}}
+unconstrained_frames: 0
 network: {{pair_cutoff: 0.58, pair_functions: 10, triple_cutoff: 0.5, triple_functions: 3, triple_degree: 2}}
 cg_simulation: {{replicas: 2, timestep: 0.002, friction: 9, burn_in: 0, duration: 0.6, frame_interval: 0.05}}
 evaluation: {{longest_lag: 0.25, max_rdf_error: 5}}
 potentials:
+  splines: {{unconstrained_frames: 60}}
   network:
     temperature_dependence: {{form: taylor_temperature, origin: {ORIGIN}, order: 1}}
     network:
@@ -45,22 +48,6 @@ potentials:
       layers: 1
       training: {{epochs: 2, batch_size: 8, learning_rate: 0.01, held_out_fraction: 0.2}}
 """
-
-
-def atoms(temperatures):
-    """Frames that stand for the dynamics of the atoms, two replicas of 5 ps."""
-    count, replicas = 100, len(temperatures)
-    replica = np.repeat(np.arange(replicas, dtype=np.int32), count)
-    return Frames(
-        positions=liquid(count * replicas, seed=4).astype(np.float32),
-        time=np.tile(0.05 * np.arange(1, count + 1), replicas),
-        replica=replica,
-        temperature=np.repeat(temperatures, count),
-        start=np.zeros(len(replica), np.int32),
-        probe=np.zeros(len(replica), bool),
-        potential_energy=np.random.default_rng(5).normal(-900.0, 20.0, len(replica)),
-        box=np.full((len(replica), 3), EDGE, np.float32),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +63,9 @@ def made(tmp_path_factory):
         for number in (0, 1):
             metadata = FileMetadata("known_water", "thermal_response_targets", "molar", seed=1, code_version="1")
             columns = labels(truth, 8, [300.0, ORIGIN, 600.0], seed=number).columns()
+            columns["force_variance"] = np.full(len(columns["temperature"]), SD**2)
             store.write_table(columns, metadata, f"000{number}", TABLE_UNITS)
-        frames = atoms([350.0, 500.0])
+        frames = dynamics(truth, liquid(100, seed=6), [350.0, 500.0], sd=SD)  # two replicas of 5 ps
         store.write_frames(
             frames, FileMetadata("known_water", "trajectories", "molar", seed=1, code_version="1"), "0000"
         )
@@ -98,7 +86,9 @@ def test_potentials_are_fitted_judged_and_registered(made):
         assert "data:image/png" in metadata["figure"].value
         assert "explained first_order" in metadata["errors_on_held_out_frames"].value
         facts = store.describe("known_water", f"potential_{name}").metadata
-        assert len(facts.upstream_data_versions) == 2
+        batches = {f"known_water/thermal_response_targets/000{number}" for number in (0, 1)}
+        beside = {"known_water/trajectories/0000"} if name == "splines" else set()
+        assert set(facts.upstream_data_versions) == batches | beside
         assert facts.extra["registered_model"] == f"known_water.{name}"
     floor, loss = (metadata_of(result)["potential_splines"][key].value for key in ("noise_floor", "held_out_loss"))
     assert 0.8 * floor < loss < 1.5 * floor
@@ -167,6 +157,11 @@ def test_registered_model_is_the_one_that_was_solved_for(made):
         ("splines: {network: {pair_cutoff: 0.63}}", r"cutoff of 0.63 nm, beyond half the box \(0.6215 nm\)"),
         ("splines: {method: guessing}", "potentials.splines.method"),
         ("splines: {method: force_matching, temperature_dependence: {origin: 460}}", "needs targets at T_0 = 460"),
+        (
+            "splines: {network: {type: tensor_network, cutoff: 0.6, soft_cutoff: 0.5, training: {epochs: 1, "
+            "batch_size: 8, learning_rate: 0.01}}}",
+            "potentials.splines.unconstrained_frames is 600, but only splines learn from them; set it to 0",
+        ),
         ("splines: {temperature_dependence: {form: anchored}}", "needs at least two anchors"),
         ("splines: {temperature_dependence: {anchors: [300, 400]}}", "needs an origin, and no anchors"),
     ],

@@ -3,8 +3,10 @@
 import numpy as np
 import torch
 
+from cg_assets.frames import Frames
 from cg_assets.potentials.thermal import SplinePotential, build_potential
 from cg_assets.thermal.targets import ThermalTargets
+from cg_assets.units import BOLTZMANN
 
 ORIGIN = 420.0
 EDGE = 1.2
@@ -72,4 +74,35 @@ def labels(module, frames, temperatures, seed=0, noise=1.0):
         frame=np.repeat(np.arange(frames), len(temperatures)),
         origin_temperature=temperature,
         **columns,
+    )
+
+
+def dynamics(module, positions, temperatures, seed=0, sd=30.0):
+    """Atoms as ordinary dynamics sees them, one sample for each configuration and temperature, as `Frames`.
+
+    Energy and forces are jointly normal at given beads, with the exact means, C_W and dF/dT of the potential; `sd` is
+    the standard deviation of a force component beside what goes with the energy.
+    """
+    generator = np.random.default_rng(seed)
+    count, levels = len(positions), len(temperatures)
+    positions = np.tile(np.asarray(positions, np.float32), (levels, 1, 1))
+    kelvin = np.repeat(np.asarray(temperatures, float), count)
+    box = np.full((len(positions), 3), EDGE, np.float32)
+    with torch.no_grad():
+        exact = module.response(*(torch.as_tensor(array).double() for array in (positions, kelvin, box)))
+    forces, first, energy, capacity = (
+        getattr(exact, name).numpy() for name in ("forces", "first_order", "mean_energy", "heat_capacity")
+    )
+    deviation = np.sqrt(BOLTZMANN * capacity) * kelvin * generator.standard_normal(len(kelvin))
+    together = first * (deviation / capacity)[:, None, None]
+    return Frames(
+        positions=positions,
+        time=np.tile(0.05 * np.arange(1.0, count + 1), levels),
+        replica=np.repeat(np.arange(levels, dtype=np.int32), count),
+        temperature=kelvin,
+        start=np.zeros(len(kelvin), np.int32),
+        probe=np.zeros(len(kelvin), bool),
+        forces=(forces + together + sd * generator.standard_normal(forces.shape)).astype(np.float32),
+        potential_energy=energy + deviation,
+        box=box,
     )

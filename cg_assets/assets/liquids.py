@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CODE_VERSION = "1"
 
 
-def _atoms(files: "ParquetStore", system: ThermalSystem) -> tuple["Frames", list[str]]:
+def frames_of_atoms(files: "ParquetStore", system: ThermalSystem) -> tuple["Frames", list[str]]:
     """The dynamics of the atoms in all sound batches, replicas numbered over all of them, and their data keys."""
     from cg_assets.frames import Frames
 
@@ -72,7 +72,7 @@ def build_liquid_simulation(system: ThermalSystem, name: str) -> dg.AssetsDefini
         files, started = store.open(), time.monotonic()
         trained = files.describe(system.name, f"potential_{name}").metadata.extra
         module, _ = tracking.open().load(trained["registered_model"], trained["version"])
-        atoms, data_keys = _atoms(files, system)
+        atoms, data_keys = frames_of_atoms(files, system)
         with device.lease() as leased:
             result = run_liquid_simulation(system, module, atoms, leased.torch_name, log_progress(context.log))
             used = leased.description
@@ -145,7 +145,7 @@ def build_liquid_evaluation(system: ThermalSystem, name: str) -> dg.AssetsDefini
         files, client = store.open(), tracking.open()
         simulated = files.describe(system.name, f"cg_simulation_{name}").metadata.extra
         model_name, version, summary = (simulated[item] for item in ("registered_model", "version", "summary"))
-        atoms, data_keys = _atoms(files, system)
+        atoms, data_keys = frames_of_atoms(files, system)
         module, _ = client.load(model_name, version)
         kinetic = [Estimate.from_json(item) for item in summary["kinetic_temperature"]]
         result = evaluate_liquid(

@@ -5,24 +5,25 @@ from functools import partial
 import dagster as dg
 
 from cg_assets import checks
+from cg_assets.assets.liquids import frames_of_atoms
 from cg_assets.assets.stage import asset_key, sound_batches, table
 from cg_assets.assets.trainings import ModelTraining, Source, train_and_register
 from cg_assets.executors import GPU_POOL, gpu_op_tags
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.systems import ThermalSystem
-from cg_assets.systems.thermal_spec import TARGETS
+from cg_assets.systems.thermal_spec import TARGETS, TRAJECTORIES
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 def build_response_potential(system: ThermalSystem, name: str) -> dg.AssetsDefinition:
     """The asset of one potential; it learns from all batches of targets."""
     settings, stage = system.potentials[name], f"potential_{name}"
-    key = asset_key(system, stage)
+    key, number = asset_key(system, stage), settings.unconstrained_frames
 
     @dg.asset(
         key=key,
-        deps=[asset_key(system, TARGETS)],
+        deps=[asset_key(system, TARGETS), *([asset_key(system, TRAJECTORIES)] if number else [])],
         group_name=system.name,
         code_version=CODE_VERSION,
         kinds={"pytorch", "mlflow"},
@@ -38,17 +39,27 @@ def build_response_potential(system: ThermalSystem, name: str) -> dg.AssetsDefin
         tracking: TrackingResource,
         device: DeviceResource,
     ) -> dg.MaterializeResult:
+        import numpy as np
+
         from cg_assets.analysis.estimates import Estimate
         from cg_assets.analysis.plots_response import response_training_plot
         from cg_assets.storage.parquet import read_arrays
         from cg_assets.thermal.targets import ThermalTargets
+        from cg_assets.thermal.unconstrained import unconstrained_targets
         from cg_assets.training.response_fit import fit_response, potential_config
 
         client, files = tracking.open(), store.open()
         batches = sound_batches(files, system, TARGETS)
-        parts = [ThermalTargets.from_columns(read_arrays(files.path(system.name, TARGETS, batch))) for batch in batches]
-        targets = ThermalTargets.concatenate(parts)
-        upstream = files.upstream(*(f"{system.name}/{TARGETS}/{batch}" for batch in batches))
+        tables = [read_arrays(files.path(system.name, TARGETS, batch)) for batch in batches]
+        targets = ThermalTargets.concatenate([ThermalTargets.from_columns(columns) for columns in tables])
+        keys = [f"{system.name}/{TARGETS}/{batch}" for batch in batches]
+        unconstrained = None
+        if number:
+            atoms, atoms_keys = frames_of_atoms(files, system)
+            noise = np.concatenate([columns["force_variance"] for columns in tables])
+            unconstrained = unconstrained_targets(atoms, number, targets.temperature, noise, targets.heat_capacity)
+            keys += atoms_keys
+        upstream = files.upstream(*keys)
         config = potential_config(settings, targets.n_beads) | {
             "units": system.units,
             "system": system.name,
@@ -60,10 +71,14 @@ def build_response_potential(system: ThermalSystem, name: str) -> dg.AssetsDefin
             source=Source(batches, [files.describe(system.name, TARGETS, batch) for batch in batches], [], upstream),
             positions=targets.positions,
             config=config,
-            params={"rows": len(targets), **settings.model_dump(mode="json")},
+            params={
+                "rows": len(targets),
+                "unconstrained_rows": 0 if unconstrained is None else len(unconstrained),
+                **settings.model_dump(mode="json"),
+            },
             seed=settings.seed,
             identity=(sorted(upstream.items()),),
-            train=partial(fit_response, settings, targets),
+            train=partial(fit_response, settings, targets, unconstrained),
             figure=lambda result: response_training_plot(result.held_out, f"{system.title}: {name}"),
             metadata=lambda result: {
                 "noise_floor": result.history[result.best_epoch - 1]["noise_floor"],

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cg_assets.storage.schemas import FileMetadata
 
 CODE_VERSION = "1"
+TARGETS_CODE_VERSION = "2"
 
 _FAILED_FRAMES = "failed_frames"
 """Key of a file's metadata: CG frames that failed their check, and why."""
@@ -213,7 +214,7 @@ def build_targets(system: ThermalSystem) -> dg.AssetsDefinition:
         deps=[asset_key(system, CONDITIONAL_SAMPLES)],
         group_name=system.name,
         partitions_def=batches_of(system.name),
-        code_version=CODE_VERSION,
+        code_version=TARGETS_CODE_VERSION,
         kinds={"parquet", "numpy"},
         description="Mean forces, their first and second derivatives in temperature, mean energies and heat capacities "
         "of the CG frames that passed their checks, each with its standard error (arXiv 2602.23198).",
@@ -240,7 +241,7 @@ def build_targets(system: ThermalSystem) -> dg.AssetsDefinition:
             context,
             system,
             stage,
-            CODE_VERSION,
+            TARGETS_CODE_VERSION,
             upstream=files.upstream(f"{system.name}/{CONDITIONAL_SAMPLES}/{batch}"),
             targets=wanted.model_dump(mode="json"),
             left_out=facts[_FAILED_FRAMES],

@@ -217,6 +217,8 @@ class ResponsePotential(Strict):
     """Which labels it is fitted to; all but `response` are there to compare with."""
     temperature_dependence: TemperatureForm
     network: Annotated[Splines | TensorNetwork, Field(discriminator="type")]
+    unconstrained_frames: int = Field(default=0, ge=0)
+    """Frames of `trajectories`, at most, whose forces and energies splines learn beside the targets."""
     seed: int = Field(default=0, ge=0)
 
 
@@ -231,6 +233,9 @@ class LiquidJudgement(Strict):
     """Longest time of the mean squared displacement [ps]."""
 
 
+_SHARED = ("network", "temperature_dependence", "unconstrained_frames")
+
+
 class ThermalSystem(System):
     """A water system at many temperatures."""
 
@@ -239,7 +244,8 @@ class ThermalSystem(System):
     sampling: ThermalSampling
     targets: Targets
     potentials: dict[Name, ResponsePotential] = Field(default_factory=dict)
-    """In a file, `network` and `temperature_dependence` beside them hold for all that do not say otherwise."""
+    """In a file, `network`, `temperature_dependence` and `unconstrained_frames` beside them hold for all that do not
+    say otherwise."""
     cg_simulation: CGSimulation
     """At each temperature of `sampling.reference`; `replicas` of them at each."""
     evaluation: LiquidJudgement = LiquidJudgement()
@@ -250,7 +256,7 @@ class ThermalSystem(System):
         """Write what holds for all potentials into each; null takes an inherited one out."""
         if not isinstance(content, dict) or not isinstance(content.get("potentials"), dict):
             return content
-        shared = {name: content[name] for name in ("network", "temperature_dependence") if name in content}
+        shared = {name: content[name] for name in _SHARED if name in content}
         rest = {name: value for name, value in content.items() if name not in shared}
         potentials = content["potentials"].items()
         wanted = {name: own for name, own in potentials if own is not None}
@@ -266,6 +272,11 @@ class ThermalSystem(System):
                 raise ValueError(
                     f"{where}.network has a cutoff of {potential.network.cutoff} nm, beyond half the box "
                     f"({half:.4f} nm), where neighbours would be lost; lower it"
+                )
+            if potential.unconstrained_frames and potential.network.type != "spline":
+                raise ValueError(
+                    f"{where}.unconstrained_frames is {potential.unconstrained_frames}, but only splines learn from "
+                    "them; set it to 0"
                 )
             dependence, known = potential.temperature_dependence, self.targets.temperatures
             middle = dependence.origin or dependence.anchors[len(dependence.anchors) // 2]

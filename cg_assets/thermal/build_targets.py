@@ -20,7 +20,11 @@ FloatArray = NDArray[np.float64]
 
 _THIRD = "second_order_third_moment"
 _SLOPE = "second_order_local_regression"
-TABLE_UNITS = UNITS | {name + suffix: UNITS["second_order"] for name in (_THIRD, _SLOPE) for suffix in ("", "_error")}
+TABLE_UNITS = (
+    UNITS
+    | {"force_variance": "(kJ/mol/nm)^2"}
+    | {name + suffix: UNITS["second_order"] for name in (_THIRD, _SLOPE) for suffix in ("", "_error")}
+)
 """Unit of each column of `TargetTable.columns`."""
 
 
@@ -33,6 +37,7 @@ class TargetTable:
         third_moment: F_2 from third moments and its error, `(2, n_rows, n_beads, 3)` [kJ/mol/nm/K²].
         local_regression: F_2 from the slope of F_1 and its error, same shape.
         effective_samples: `(n_rows,)` independent samples that each row is worth.
+        force_variance: `(n_rows,)` variance of a component of a single sample's force [(kJ/mol/nm)²].
         disagreement: `(n_rows,)` factor by which errors were enlarged because independent runs differ by more.
     """
 
@@ -40,6 +45,7 @@ class TargetTable:
     third_moment: FloatArray
     local_regression: FloatArray
     effective_samples: FloatArray
+    force_variance: FloatArray
     disagreement: FloatArray
 
     def columns(self) -> dict[str, NDArray]:
@@ -50,6 +56,7 @@ class TargetTable:
             _SLOPE: self.local_regression[0],
             _SLOPE + "_error": self.local_regression[1],
             "effective_samples": self.effective_samples,
+            "force_variance": self.force_variance,
             "disagreement": self.disagreement,
         }
 
@@ -115,6 +122,7 @@ def build_targets(
         np.concatenate([part.third_moment for part in parts], axis=1),
         np.concatenate([part.local_regression for part in parts], axis=1),
         np.concatenate([part.effective_samples for part in parts]),
+        np.concatenate([part.force_variance for part in parts]),
         np.concatenate([part.disagreement for part in parts]),
     )
 
@@ -154,4 +162,4 @@ def _of_frame(
         heat_capacity=found.value.heat_capacity,
         heat_capacity_error=factor * found.error.heat_capacity,
     )
-    return TargetTable(targets, third, regression, found.effective_samples, factor)
+    return TargetTable(targets, third, regression, found.effective_samples, found.force_variance, factor)

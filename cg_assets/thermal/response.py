@@ -60,12 +60,15 @@ class EstimatedResponse:
         value: the response.
         error: its standard errors; its `temperature` is that of the value.
         effective_samples: `(n_temperatures,)` independent samples that each estimate is worth.
+        force_variance: `(n_temperatures,)` variance of a component of f in a single sample, mean of all
+            [(kJ/mol/nm)²].
         left_out: the response without each block in turn, from which the errors follow.
     """
 
     value: ThermalResponse
     error: ThermalResponse
     effective_samples: FloatArray
+    force_variance: FloatArray
     left_out: list[ThermalResponse]
 
 
@@ -140,7 +143,9 @@ def thermal_response(samples: ConditionalSamples, temperatures: ArrayLike, n_blo
         part = np.exp(log_weights(kept, at, free_energy)[0])
         left_out.append(response_of_weights(kept, part, at, effective * len(kept) / len(samples)))
     value = response_of_weights(samples, weights, at, effective)
-    return EstimatedResponse(value, jackknife_error(left_out), effective, left_out)
+    spread = samples.forces.reshape(len(samples), -1) - samples.forces.mean(axis=0).ravel()
+    variance = (weights @ spread**2 - (weights @ spread) ** 2).mean(axis=1)
+    return EstimatedResponse(value, jackknife_error(left_out), effective, variance, left_out)
 
 
 def jackknife_error(left_out: Sequence[ThermalResponse]) -> ThermalResponse:

@@ -36,7 +36,7 @@ class ThermalTargets:
 
     F(R, T) = <f>_R is the mean force on the beads over p(r | R; T), the atoms at fixed beads; F_1 = dF/dT and
     F_2 = d²F/dT² are its derivatives at constant volume. Every number has its standard error, those of one CG frame
-    are correlated: its rows come from the same samples.
+    are correlated: its rows come from the same samples. A number that is not known has an infinite error.
 
     Attributes:
         positions: `(n_rows, n_beads, 3)` beads [nm].
@@ -90,11 +90,12 @@ class ThermalTargets:
                 shape = (rows, 3)
             if np.shape(values) != shape:
                 raise ValueError(f"{name} must have shape {shape}, not {np.shape(values)}")
-            if name != "box" and not np.all(np.isfinite(values)):
+            error = name.endswith("_error")
+            if name != "box" and np.any(np.isnan(values) if error else ~np.isfinite(values)):
                 raise ValueError(f"{name} must be finite everywhere; leave out rows that are not known")
             if name in {"box", "temperature", "origin_temperature"} and not np.all(values > 0):
                 raise ValueError(f"{name} must be above 0 everywhere")
-            if name.endswith("_error") and np.any(values < 0):
+            if error and np.any(values < 0):
                 raise ValueError(f"{name} must be at least 0 everywhere")
 
     def _arrays(self) -> dict[str, NDArray]:

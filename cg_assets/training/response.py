@@ -76,7 +76,8 @@ def label_weights(
         misfit: variance of each quantity that is not noise and cannot be fitted [its unit²]; none where None.
 
     Returns:
-        Of each quantity an array of the shape of its labels; the loss is the sum over all labels of all quantities.
+        Of each quantity an array of the shape of its labels, 0 where a label is not known; the loss is the sum over
+        all labels of all quantities.
     """
     scales = {
         "forces": 1.0,
@@ -89,9 +90,12 @@ def label_weights(
         if not getattr(weights, quantity):
             continue
         variance = getattr(targets, f"{quantity}_error") ** 2 + (misfit or {}).get(quantity, 0.0)
-        if not variance.max() > 0:
-            variance = np.full_like(variance, 1.0 / scales[quantity])
-        found[quantity] = 1.0 / np.maximum(variance, 1e-6 * variance.mean())
+        known = np.isfinite(variance)
+        if not known.any():
+            continue
+        if not variance[known].max() > 0:
+            variance = np.where(known, 1.0 / scales[quantity], np.inf)
+        found[quantity] = 1.0 / np.maximum(variance, 1e-6 * variance[known].mean())
     unit = next(iter(found.values())).mean()
     return {name: getattr(weights, name) * values / (unit * values.size) for name, values in found.items()}
 

@@ -52,6 +52,7 @@ def potential_config(settings: ResponsePotential, n_beads: int) -> dict[str, Any
 def fit_response(
     settings: ResponsePotential,
     targets: ThermalTargets,
+    unconstrained: ThermalTargets | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     checkpoint: Path | None = None,
@@ -61,7 +62,8 @@ def fit_response(
 
     Args:
         settings: method, form, network, seed.
-        targets: all labels.
+        targets: all labels at fixed beads, on some of which the potential is judged.
+        unconstrained: labels of ordinary dynamics, which are learnt beside them.
         device: `cpu` or `cuda`; splines are always solved on the CPU.
         progress: told of epochs, or of CG frames.
         checkpoint: file of an unfinished training; splines need none.
@@ -71,8 +73,9 @@ def fit_response(
         TrainingError: the data cannot train this potential, or training diverged.
     """
     config = potential_config(settings, targets.n_beads)
-    way = method(settings.method, targets, config["temperature_dependence"])
-    seed = settings.seed
+    seed, number = settings.seed, int(targets.frame.max()) + 1
+    joined = targets if unconstrained is None else ThermalTargets.concatenate([targets, unconstrained])
+    way = method(settings.method, joined, config["temperature_dependence"])
     if settings.network.type == "tensor_network":
         plan = settings.network.training
         apart = held_out_mask(way.targets.frame, plan.held_out_fraction, seed)
@@ -80,7 +83,9 @@ def fit_response(
         judged: Any = result.module
     else:
         started = time.perf_counter()
-        apart = held_out_mask(way.targets.frame, HELD_OUT, seed)
+        fixed = way.targets.frame < number
+        apart = np.zeros(len(fixed), dtype=bool)
+        apart[fixed] = held_out_mask(way.targets.frame[fixed], HELD_OUT, seed)
         judged = fit_splines(config, way.targets.select(~apart), way.weights, seed).module
         fit = fit_splines(config, way.targets, way.weights, seed, progress)
         record = {"epoch": 1, "held_out_loss": fit.held_out_loss, "noise_floor": fit.noise_floor}

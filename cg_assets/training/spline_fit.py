@@ -115,8 +115,9 @@ def fit_splines(
         raise TrainingError(f"these splines do not fit the data: {error}") from error
     fold = np.random.default_rng(seed).permutation(len(frames)) % min(FOLDS, len(frames))
     misfit = dict.fromkeys(QUANTITIES, 0.0)
+    designs = list(_rows_of(module, targets, frames, progress))
     for turn in (0, 1):
-        parts = _normal_equations(module, targets, weights, misfit, frames, fold, turn, progress)
+        parts = _normal_equations(module, targets, weights, misfit, designs, fold)
         scale = _scale(module, sum(parts[1:], start=parts[0]).matrix)
         parts = [part.scaled(scale) for part in parts]
         total = sum(parts[1:], start=parts[0])
@@ -128,7 +129,7 @@ def fit_splines(
         solution = scipy.linalg.cho_solve(factor, total.vector)
         module.coefficients.copy_(torch.as_tensor(solution / scale).reshape(module.coefficients.shape))
         if turn == 0:
-            misfit = _misfit(module, targets, weights)
+            misfit = _misfit(module, targets, weights, designs)
     fit_constants(module, targets)
     noise = scipy.linalg.cho_solve(factor, total.noise)
     unit = np.trace(noise) / np.trace(scipy.linalg.cho_solve(factor, total.matrix))
@@ -137,9 +138,12 @@ def fit_splines(
     return SplineFit(module, covariance, strengths, loss, total.floor, misfit, len(frames))
 
 
+_Design = tuple[int, NDArray[np.int64], dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]
+
+
 def _rows_of(
-    module: SplinePotential, targets: ThermalTargets, frames: NDArray[np.int64]
-) -> Iterator[tuple[int, NDArray[np.int64], dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]]:
+    module: SplinePotential, targets: ThermalTargets, frames: NDArray[np.int64], progress: Progress | None
+) -> Iterator[_Design]:
     """For each CG frame its number, its rows, and what the basis and the prior give for forces and energies."""
     order = np.argsort(targets.frame, kind="stable")
     starts = np.searchsorted(targets.frame[order], frames)
@@ -150,6 +154,8 @@ def _rows_of(
         basis = {"forces": designs[0].flatten(0, 1).numpy(), "mean_energy": functions.numpy()}
         known = {"forces": prior_forces[0].flatten().numpy(), "mean_energy": prior[0, :1].numpy()}
         yield number, rows, basis, known
+        if progress is not None:
+            progress(number + 1, len(frames), "frames")
 
 
 def _normal_equations(
@@ -157,10 +163,8 @@ def _normal_equations(
     targets: ThermalTargets,
     weights: ResponseWeights,
     misfit: dict[str, float],
-    frames: NDArray[np.int64],
+    designs: list[_Design],
     fold: NDArray[np.int64],
-    turn: int,
-    progress: Progress | None,
 ) -> list[_Normal]:
     size, terms = module.n_terms * module.n_functions, module.n_terms
     coefficients = module.dependence.coefficients(torch.as_tensor(targets.temperature)).numpy()
@@ -171,7 +175,7 @@ def _normal_equations(
         _Normal(np.zeros((size, size)), np.zeros(size), 0.0, np.zeros((size, size)), 0.0)
         for _ in range(int(fold.max()) + 1)
     ]
-    for number, rows, basis, known in _rows_of(module, targets, frames):
+    for number, rows, basis, known in designs:
         part = parts[fold[number]]
         for quantity in of_labels:
             design = basis["mean_energy" if quantity == "mean_energy" else "forces"]
@@ -181,6 +185,8 @@ def _normal_equations(
                 if quantity in known:
                     label = label - known[quantity]
                 weight = np.ravel(of_labels[quantity][row])
+                if not weight.any():
+                    continue
                 by_term = by_quantity[quantity][row]
                 outer = np.outer(by_term, by_term)
                 weighted = weight[:, None] * design
@@ -191,8 +197,6 @@ def _normal_equations(
                 part.vector += (by_term[:, None] * (weighted.T @ label)).reshape(terms * module.n_functions)
                 part.constant += float(weight @ label**2)
                 part.floor += float(weight @ error**2)
-        if progress is not None:
-            progress(turn * len(frames) + number + 1, 2 * len(frames), "frames")
     return parts
 
 
@@ -250,21 +254,26 @@ def _held_out_loss(parts: list[_Normal], total: _Normal, penalty: NDArray[np.flo
     return loss
 
 
-def _misfit(module: SplinePotential, targets: ThermalTargets, weights: ResponseWeights) -> dict[str, float]:
+def _misfit(
+    module: SplinePotential, targets: ThermalTargets, weights: ResponseWeights, designs: list[_Design]
+) -> dict[str, float]:
     """Mean squared deviation less the noise of the labels, for the quantities that have a weight."""
-    frames = np.unique(targets.frame)
     coefficients = module.dependence.coefficients(torch.as_tensor(targets.temperature)).numpy()
     energy = coefficients[0] - targets.temperature[:, None] * coefficients[1]
     by_quantity = dict(zip(QUANTITIES, [*coefficients, energy], strict=True))
     solved = module.coefficients.numpy()
-    totals = dict.fromkeys(QUANTITIES, 0.0)
-    for _, rows, basis, known in _rows_of(module, targets, frames):
+    totals, counts = dict.fromkeys(QUANTITIES, 0.0), dict.fromkeys(QUANTITIES, 0)
+    for _, rows, basis, known in designs:
         for quantity in QUANTITIES:
             design = basis["mean_energy" if quantity == "mean_energy" else "forces"]
             predicted = by_quantity[quantity][rows] @ solved @ design.T + known.get(quantity, 0.0)
-            label, error = getattr(targets, quantity)[rows], getattr(targets, f"{quantity}_error")[rows]
-            totals[quantity] += float(((label.reshape(len(rows), -1) - predicted) ** 2).sum() - (error**2).sum())
+            label, error = (
+                getattr(targets, name)[rows].reshape(len(rows), -1) for name in (quantity, f"{quantity}_error")
+            )
+            labelled = np.isfinite(error)
+            totals[quantity] += float(((label - predicted)[labelled] ** 2).sum() - (error[labelled] ** 2).sum())
+            counts[quantity] += int(labelled.sum())
     return {
-        quantity: max(0.0, total / getattr(targets, quantity).size) if getattr(weights, quantity) else 0.0
+        quantity: max(0.0, total / max(counts[quantity], 1)) if getattr(weights, quantity) else 0.0
         for quantity, total in totals.items()
     }

@@ -1,0 +1,81 @@
+"""Labels from ordinary dynamics: their noise, what they teach, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from thermal_models import CONFIG, EDGE, ORIGIN, dynamics, known_potential, labels, liquid
+
+from cg_assets.errors import TrainingError
+from cg_assets.thermal.targets import ThermalTargets
+from cg_assets.thermal.unconstrained import unconstrained_targets
+from cg_assets.training.response import deviations
+from cg_assets.training.spline_fit import fit_splines
+from cg_assets.units import BOLTZMANN
+
+TEMPERATURES = [300.0, ORIGIN, 600.0]
+SD = 30.0
+
+
+@pytest.fixture(scope="module")
+def known():
+    return known_potential()
+
+
+def learnt(frames, number=10_000, capacity=2.0):
+    """Targets of frames with the noise of `SD` at all temperatures."""
+    at = np.array(TEMPERATURES)
+    return unconstrained_targets(frames, number, at, np.full(3, SD**2), np.full(3, capacity))
+
+
+def test_frames_are_evenly_spread_and_their_noise_is_that_at_their_temperature(known):
+    frames = dynamics(known, liquid(20), TEMPERATURES)
+    found = unconstrained_targets(
+        frames, 12, np.repeat([300.0, 600.0], 2), np.array([90.0, 110.0, 395.0, 405.0]), np.array([1.0, 3.0, 4.0, 4.0])
+    )
+    assert np.unique(found.temperature, return_counts=True)[1].tolist() == [4, 4, 4]
+    variance = {300.0: 100.0, ORIGIN: 100.0 + 300.0 * (ORIGIN - 300) / 300, 600.0: 400.0}
+    for kelvin, expected in variance.items():
+        here = found.temperature == kelvin
+        np.testing.assert_allclose(found.forces_error[here] ** 2, expected)
+    capacity = np.interp(found.temperature, [300.0, 600.0], [2.0, 4.0])
+    np.testing.assert_allclose(found.mean_energy_error**2, BOLTZMANN * capacity * found.temperature**2)
+    assert np.isinf(found.first_order_error).all() and np.isinf(found.heat_capacity_error).all()
+    assert len(unconstrained_targets(frames, 1000, np.array([300.0]), np.ones(1), np.ones(1))) == len(frames)
+
+
+def test_many_noisy_frames_teach_what_few_labels_do_not(known):
+    """With the noise of single samples, 400 frames beside 2 labelled ones; the errors are those that the fit states.
+
+    No frame has beads closer than those on which the splines of the known potential begin: the grids are the same.
+    """
+    few = labels(known, 2, TEMPERATURES, seed=1)
+    places = np.concatenate([liquid(40, seed=100), liquid(600, seed=3)])
+    gaps = places[:, :, None] - places[:, None]
+    gaps = np.linalg.norm(gaps - EDGE * np.rint(gaps / EDGE), axis=3) + 9 * np.eye(27)
+    places = places[gaps.min(axis=(1, 2)) >= float(known.low)][:400]
+    many = learnt(dynamics(known, places, TEMPERATURES, seed=4))
+    both = fit_splines(CONFIG, ThermalTargets.concatenate([few, many]))
+    alone = fit_splines(CONFIG, few)
+    exact = labels(known, 10, TEMPERATURES, seed=9, noise=0.0)
+    error = {
+        name: deviations(fit.module, exact)["forces"].excess.value for name, fit in (("both", both), ("few", alone))
+    }
+    assert 3 * error["both"] < error["few"], error
+    assert float(both.module.low) == pytest.approx(float(known.low), abs=1e-6)
+    places, box = torch.as_tensor(liquid(4, seed=50)), torch.full((3,), EDGE).double()
+    with torch.no_grad():
+        _, designs, _ = both.module.force_functions(places, box)
+        mine, theirs = (each.response(places, ORIGIN, box).forces for each in (both.module, known))
+    covariance = torch.as_tensor(both.covariance).reshape(3, both.module.n_functions, 3, -1)
+    weights = both.module.dependence.coefficients(torch.tensor([ORIGIN]))[0, 0]
+    spread = torch.einsum("p,paqb,q->ab", weights, covariance, weights)
+    z = (mine - theirs) / torch.einsum("fnxa,ab,fnxb->fnx", designs, spread, designs).sqrt()
+    assert 0.5 < float(z.square().mean().sqrt()) < 1.6
+
+
+def test_frames_without_forces_are_refused(known):
+    frames = dynamics(known, liquid(3), TEMPERATURES)
+    with pytest.raises(TrainingError, match="need forces, energies and a box; sample the reference again"):
+        learnt(replace(frames, forces=None))
