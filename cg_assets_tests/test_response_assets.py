@@ -37,6 +37,7 @@ cg_simulation: {{replicas: 2, timestep: 0.002, friction: 9, burn_in: 0, duration
 evaluation: {{longest_lag: 0.25, max_rdf_error: 5}}
 potentials:
   splines: {{unconstrained_frames: 60}}
+  products: null
   network:
     temperature_dependence: {{form: taylor_temperature, origin: {ORIGIN}, order: 1}}
     network:
@@ -161,6 +162,11 @@ def test_registered_model_is_the_one_that_was_solved_for(made):
             "splines: {network: {type: tensor_network, cutoff: 0.6, soft_cutoff: 0.5, training: {epochs: 1, "
             "batch_size: 8, learning_rate: 0.01}}}",
             "potentials.splines.unconstrained_frames is 600, but only splines learn from them; set it to 0",
+        ),
+        ("products: {unconstrained_frames: 0}", "method product_response needs unconstrained_frames; set their number"),
+        (
+            "products: {temperature_dependence: {origin: 450}}",
+            r"unconstrained_frames needs sampling.reference at T_0 = 450.0 K; take one of \[250.0, 300.0",
         ),
         ("splines: {temperature_dependence: {form: anchored}}", "needs at least two anchors"),
         ("splines: {temperature_dependence: {anchors: [300, 400]}}", "needs an origin, and no anchors"),

@@ -11,7 +11,7 @@ from cg_assets.assets.trainings import ModelTraining, Source, train_and_register
 from cg_assets.executors import GPU_POOL, gpu_op_tags
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.systems import ThermalSystem
-from cg_assets.systems.thermal_spec import TARGETS, TRAJECTORIES
+from cg_assets.systems.thermal_spec import AT_ONE_TEMPERATURE, TARGETS, TRAJECTORIES
 
 CODE_VERSION = "2"
 
@@ -46,6 +46,7 @@ def build_response_potential(system: ThermalSystem, name: str) -> dg.AssetsDefin
         from cg_assets.storage.parquet import read_arrays
         from cg_assets.thermal.targets import ThermalTargets
         from cg_assets.thermal.unconstrained import unconstrained_targets
+        from cg_assets.training.response import SAME_TEMPERATURE, middle_of
         from cg_assets.training.response_fit import fit_response, potential_config
 
         client, files = tracking.open(), store.open()
@@ -53,18 +54,21 @@ def build_response_potential(system: ThermalSystem, name: str) -> dg.AssetsDefin
         tables = [read_arrays(files.path(system.name, TARGETS, batch)) for batch in batches]
         targets = ThermalTargets.concatenate([ThermalTargets.from_columns(columns) for columns in tables])
         keys = [f"{system.name}/{TARGETS}/{batch}" for batch in batches]
-        unconstrained = None
-        if number:
-            atoms, atoms_keys = frames_of_atoms(files, system)
-            noise = np.concatenate([columns["force_variance"] for columns in tables])
-            unconstrained = unconstrained_targets(atoms, number, targets.temperature, noise, targets.heat_capacity)
-            keys += atoms_keys
-        upstream = files.upstream(*keys)
         config = potential_config(settings, targets.n_beads) | {
             "units": system.units,
             "system": system.name,
             "bead_masses": [system.water.parameters.mass] * targets.n_beads,
         }
+        unconstrained = None
+        if number:
+            atoms, atoms_keys = frames_of_atoms(files, system)
+            if settings.method in AT_ONE_TEMPERATURE:
+                middle = middle_of(config["temperature_dependence"])
+                atoms = atoms.select(np.abs(atoms.temperature - middle) < SAME_TEMPERATURE)
+            noise = np.concatenate([columns["force_variance"] for columns in tables])
+            unconstrained = unconstrained_targets(atoms, number, targets.temperature, noise, targets.heat_capacity)
+            keys += atoms_keys
+        upstream = files.upstream(*keys)
         training = ModelTraining(
             stage=stage,
             name=name,

@@ -13,6 +13,8 @@ from cg_assets.systems.water import WATER_MODELS, Centre, Electrostatics, Water,
 
 TRAJECTORIES, CONDITIONAL_SAMPLES, TARGETS = "trajectories", "conditional_samples", "thermal_response_targets"
 """Stages of a water system."""
+AT_ONE_TEMPERATURE = ("force_matching", "energy_matching", "product_response")
+"""Methods that see data of T_0 alone."""
 
 
 def _rising(value: list[float]) -> list[float]:
@@ -213,7 +215,9 @@ class TemperatureForm(Strict):
 class ResponsePotential(Strict):
     """One temperature-dependent potential: `potential_<name>`."""
 
-    method: Literal["response", "force_matching", "multi_temperature", "energy_matching"] = "response"
+    method: Literal["response", "force_matching", "multi_temperature", "energy_matching", "product_response"] = (
+        "response"
+    )
     """Which labels it is fitted to; all but `response` are there to compare with."""
     temperature_dependence: TemperatureForm
     network: Annotated[Splines | TensorNetwork, Field(discriminator="type")]
@@ -283,6 +287,13 @@ class ThermalSystem(System):
             if potential.method in {"force_matching", "energy_matching"} and middle not in known:
                 raise ValueError(
                     f"{where}.method {potential.method} needs targets at T_0 = {middle} K; take one of {known}"
+                )
+            if potential.method == "product_response" and not potential.unconstrained_frames:
+                raise ValueError(f"{where}.method product_response needs unconstrained_frames; set their number")
+            sampled = self.sampling.reference.temperatures
+            if potential.method in AT_ONE_TEMPERATURE and potential.unconstrained_frames and middle not in sampled:
+                raise ValueError(
+                    f"{where}.unconstrained_frames needs sampling.reference at T_0 = {middle} K; take one of {sampled}"
                 )
         return self
 

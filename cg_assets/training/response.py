@@ -25,7 +25,7 @@ from cg_assets.thermal.targets import ThermalTargets
 ENERGY_LENGTH = 0.1
 """Length that makes forces of energies [nm]."""
 QUANTITIES = ("forces", "first_order", "second_order", "mean_energy")
-METHODS = ("response", "force_matching", "multi_temperature", "energy_matching")
+METHODS = ("response", "force_matching", "multi_temperature", "energy_matching", "product_response")
 UNITS = {
     "forces": "(kJ/mol/nm)^2",
     "first_order": "(kJ/mol/nm/K)^2",
@@ -125,9 +125,14 @@ def method_dependence(name: str, dependence: dict[str, Any]) -> dict[str, Any]:
         raise TrainingError(f"method is {name!r}; it must be one of {', '.join(METHODS)}")
     if name in {"response", "multi_temperature"}:
         return dependence
+    order = 0 if name == "force_matching" else 1
+    return {"form": "taylor_temperature", "origin": middle_of(dependence), "order": order}
+
+
+def middle_of(dependence: dict[str, Any]) -> float:
+    """T_0 of the config of a temperature dependence, its `origin`, or the middle one of its anchors [K]."""
     anchors = dependence.get("anchors")
-    origin = float(anchors[len(anchors) // 2] if anchors else dependence["origin"])
-    return {"form": "taylor_temperature", "origin": origin, "order": 0 if name == "force_matching" else 1}
+    return float(anchors[len(anchors) // 2] if anchors else dependence["origin"])
 
 
 def method(name: str, targets: ThermalTargets, dependence: dict[str, Any]) -> Method:
@@ -136,13 +141,12 @@ def method(name: str, targets: ThermalTargets, dependence: dict[str, Any]) -> Me
     `response` uses everything. `force_matching` knows the forces at T_0 alone, so that its potential does not depend on
     temperature; `multi_temperature` the forces at all temperatures, with the form of `response`. `energy_matching`
     knows forces and mean energies at T_0 alone: W(T) = U - T S with the entropy S = (U - W)/T_0 is linear in T
-    (K. M. Lebold and W. G. Noid, J. Chem. Phys. 150, 234107 (2019)).
+    (K. M. Lebold and W. G. Noid, J. Chem. Phys. 150, 234107 (2019)). `product_response` knows forces and F_1 at T_0.
 
     Args:
         name: of the method.
         targets: all rows.
-        dependence: config of the temperature dependence of `response`; T_0 is its `origin`, or the middle one of its
-            anchors.
+        dependence: config of the temperature dependence of `response`; T_0 is `middle_of` it.
 
     Raises:
         TrainingError: no such method, or no row at T_0.
@@ -156,8 +160,9 @@ def method(name: str, targets: ThermalTargets, dependence: dict[str, Any]) -> Me
     if not here.any():
         known = ", ".join(f"{kelvin:g}" for kelvin in np.unique(targets.temperature))
         raise TrainingError(f"{name} needs labels at {found['origin']:g} K; there are labels at {known} K")
-    energy = 0.0 if name == "force_matching" else 1.0
-    return Method(found, ResponseWeights(first_order=0.0, second_order=0.0, mean_energy=energy), targets.select(here))
+    first_order, energy = float(name == "product_response"), float(name == "energy_matching")
+    weights = ResponseWeights(first_order=first_order, second_order=0.0, mean_energy=energy)
+    return Method(found, weights, targets.select(here))
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cg_assets.errors import TrainingError
 from cg_assets.progress import Progress
 from cg_assets.thermal.targets import ThermalTargets
+from cg_assets.thermal.unconstrained import with_product_labels
 from cg_assets.training.data import held_out_mask
-from cg_assets.training.response import Deviation, deviations, method, method_dependence
+from cg_assets.training.response import Deviation, ResponseWeights, deviations, method, method_dependence, predictions
 from cg_assets.training.response_loop import train_response
 from cg_assets.training.spline_fit import fit_splines
 from cg_assets.training.training_run import TrainingResult
@@ -74,8 +76,12 @@ def fit_response(
     """
     config = potential_config(settings, targets.n_beads)
     seed, number = settings.seed, int(targets.frame.max()) + 1
-    joined = targets if unconstrained is None else ThermalTargets.concatenate([targets, unconstrained])
-    way = method(settings.method, joined, config["temperature_dependence"])
+    parts = [targets] if unconstrained is None else [targets, unconstrained]
+    if settings.method == "product_response":
+        if unconstrained is None:
+            raise TrainingError("method product_response learns from ordinary dynamics; give unconstrained frames")
+        number, parts = 0, [_with_products(config, unconstrained, seed)]
+    way = method(settings.method, ThermalTargets.concatenate(parts), config["temperature_dependence"])
     if settings.network.type == "tensor_network":
         plan = settings.network.training
         apart = held_out_mask(way.targets.frame, plan.held_out_fraction, seed)
@@ -85,7 +91,8 @@ def fit_response(
         started = time.perf_counter()
         fixed = way.targets.frame < number
         apart = np.zeros(len(fixed), dtype=bool)
-        apart[fixed] = held_out_mask(way.targets.frame[fixed], HELD_OUT, seed)
+        if fixed.any():
+            apart[fixed] = held_out_mask(way.targets.frame[fixed], HELD_OUT, seed)
         judged = fit_splines(config, way.targets.select(~apart), way.weights, seed).module
         fit = fit_splines(config, way.targets, way.weights, seed, progress)
         record = {"epoch": 1, "held_out_loss": fit.held_out_loss, "noise_floor": fit.noise_floor}
@@ -96,7 +103,7 @@ def fit_response(
         rows = len(way.targets)
         result = TrainingResult(fit.module, [record], 1, fit.held_out_loss, speed, rows, rows)
     frames = np.unique(way.targets.frame[apart])
-    judge = targets.select(np.isin(targets.frame, frames))
+    judge = targets.select(np.isin(targets.frame, frames)) if number else targets
     by_temperature = {
         float(kelvin): deviations(judged, judge.select(judge.temperature == kelvin))
         for kelvin in np.unique(targets.temperature)
@@ -112,3 +119,17 @@ def fit_response(
             for rows in np.array_split(np.arange(len(targets)), max(1, len(targets) // 32))
         ]
     return ResponseTraining(**vars(result), held_out=by_temperature, least_heat_capacity=float(min(capacity)))
+
+
+def _with_products(config: dict[str, Any], targets: ThermalTargets, seed: int) -> ThermalTargets:
+    """Labels of F_1 of each half of the frames, by forces and mean energies that the other half taught."""
+    half = np.random.default_rng(seed).permutation(len(targets)) % 2
+    parts = []
+    for number in (0, 1):
+        mine = targets.select(half == number)
+        teacher = fit_splines(
+            config, targets.select(half != number), ResponseWeights(first_order=0, second_order=0, mean_energy=1), seed
+        )
+        found = predictions(teacher.module, mine)
+        parts.append(with_product_labels(mine, found.forces, found.mean_energy))
+    return ThermalTargets.concatenate(parts)
