@@ -52,17 +52,26 @@ class SplineEngine:
         self.constant = float(module.n_beads * coefficients[0])
         self.pair = coefficients[1 : 1 + module.pair_functions].copy()
         count, degree = module.triple_functions, module.degree
-        self.matrices = np.zeros((degree + 1, count, count))
+        matrices = np.zeros((count, count, degree + 1))
         of_powers = coefficients[1 + module.pair_functions :].reshape(-1, degree + 1) @ module.legendre.cpu().numpy()
         for (a, b), row in zip(module.couples, of_powers, strict=True):
-            self.matrices[:, a, b] += 0.5 * row
-            self.matrices[:, b, a] += 0.5 * row
-        self.powers = module.powers.cpu().numpy()
-        self.degrees = module.degrees.cpu().numpy()
-        self.multinomials = module.multinomials.cpu().numpy()
-        number = {tuple(row): index for index, row in enumerate(self.powers.tolist())}
-        lowered = [[tuple(max(p - (k == axis), 0) for k, p in enumerate(row)) for axis in range(3)] for row in number]
-        self.lowered = np.array([[number[each] for each in row] for row in lowered])
+            matrices[a, b] += 0.5 * row
+            matrices[b, a] += 0.5 * row
+        self.alone = matrices.sum(axis=2)
+        self.products = matrices[:, :, module.degrees.cpu().numpy()] * module.multinomials.cpu().numpy()
+        powers = [tuple(row) for row in module.powers.tolist()]
+        number = {row: index for index, row in enumerate(powers)}
+
+        def lowered(row: tuple[int, ...], axis: int) -> int:
+            return number[tuple(p - (k == axis) for k, p in enumerate(row))]
+
+        low = [row for row in powers if sum(row) < degree]
+        raised = [[tuple(p + (k == axis) for k, p in enumerate(row)) for row in low] for axis in range(3)]
+        self.raised = np.array([[number[row] for row in rows] for rows in raised]).reshape(3, -1)
+        self.factors = np.array([[row[axis] for row in raised[axis]] for axis in range(3)], float).reshape(3, -1)
+        axes = [next(axis for axis in range(3) if row[axis]) for row in powers[1:]]
+        self.parents = np.array([(lowered(row, axis), axis) for row, axis in zip(powers[1:], axes, strict=True)])
+        self.parents = self.parents.reshape(-1, 2)
         self.low, self.low_triple = float(module.low), float(module.low_triple)
         self.cutoffs = (module.pair_cutoff, module.triple_cutoff)
         size, begins = (float(value) for value in module.prior)
@@ -88,11 +97,11 @@ class SplineEngine:
                 self.box,
                 *self.listed[replica],
                 self.pair,
-                self.matrices,
-                self.powers,
-                self.degrees,
-                self.multinomials,
-                self.lowered,
+                self.products,
+                self.alone,
+                self.parents,
+                self.raised,
+                self.factors,
                 np.array([self.low, self.low_triple, *self.cutoffs]),
                 self.prior,
                 forces[replica],
@@ -169,26 +178,43 @@ def _evaluate(
     starts: Any,
     listed: Any,
     pair: Any,
-    matrices: Any,
-    powers: Any,
-    degrees: Any,
-    multinomials: Any,
-    lowered: Any,
+    products: Any,
+    alone: Any,
+    parents: Any,
+    raised: Any,
+    factors: Any,
     ranges: Any,
     prior: Any,
     forces: Any,
 ) -> Any:
-    """Energy of one configuration; forces are added to `forces`."""
+    """Energy of one configuration; forces are added to `forces`.
+
+    Args:
+        positions: `(n, 3)`.
+        box: edges, 0 where there are none.
+        starts: of the lists of neighbours.
+        listed: their numbers.
+        pair: coefficients of the pair functions.
+        products: `(a, b, m)` coefficients of products of moments, with multinomials.
+        alone: `(a, b)` coefficients of a neighbour with itself, which are no triples.
+        parents: `(m - 1, 2)` of each monomial but the first the one that it is a multiple of, and of which component.
+        raised: `(3, l)` the monomials whose slopes by a component are multiples of each of the first l monomials.
+        factors: `(3, l)` which multiples.
+        ranges: least distances of pairs and triples, cutoffs of pairs and triples.
+        prior: height, rate and begin of the repulsion.
+        forces: `(n, 3)`.
+    """
     low, low_triple, cutoff, triple_cutoff = ranges
-    count, functions, moments = len(positions), matrices.shape[1], len(powers)
+    count, functions, moments = len(positions), products.shape[0], products.shape[2]
     most = 0
     for i in range(count):
         most = max(most, starts[i + 1] - starts[i])
     unit, length, other = np.empty((most, 3)), np.empty(most), np.empty(most, np.int64)
     values, slopes, firsts = np.empty((most, 4)), np.empty((most, 4)), np.empty(most, np.int64)
     angular = np.empty((most, moments))
-    power = np.ones((3, degrees[moments - 1] + 1))
-    total, turned, vector = np.empty((functions, moments)), np.empty((functions, moments)), np.empty(moments)
+    total, turned = np.empty((functions, moments)), np.empty((functions, moments))
+    lower = raised.shape[1]
+    uphill, sideways, across = np.empty(moments), np.empty((functions, 3, lower)), np.empty((3, lower))
     gap, value, slope = np.empty(3), np.empty(4), np.empty(4)
     energy = 0.0
     for i in range(count):
@@ -220,10 +246,9 @@ def _evaluate(
             first = _splines(distance, low_triple, triple_cutoff, functions, values[close], slopes[close])
             for axis in range(3):
                 unit[close, axis] = gap[axis] / distance
-                for p in range(1, power.shape[1]):
-                    power[axis, p] = power[axis, p - 1] * unit[close, axis]
-            for m in range(moments):
-                angular[close, m] = power[0, powers[m, 0]] * power[1, powers[m, 1]] * power[2, powers[m, 2]]
+            angular[close, 0] = 1.0
+            for m in range(1, moments):
+                angular[close, m] = angular[close, parents[m - 1, 0]] * unit[close, parents[m - 1, 1]]
             for k in range(min(4, functions - first)):
                 for m in range(moments):
                     total[first + k, m] += values[close, k] * angular[close, m]
@@ -235,31 +260,38 @@ def _evaluate(
         for a in range(functions):
             for b in range(functions):
                 for m in range(moments):
-                    turned[a, m] += matrices[degrees[m], a, b] * multinomials[m] * total[b, m]
+                    turned[a, m] += products[a, b, m] * total[b, m]
             for m in range(moments):
                 energy += 0.5 * turned[a, m] * total[a, m]
+            for axis in range(3):
+                for m in range(lower):
+                    sideways[a, axis, m] = factors[axis, m] * turned[a, raised[axis, m]]
         for index in range(close):
             first, j = firsts[index], other[index]
             active = min(4, functions - first)
             radial = 0.0
-            vector[:] = 0.0
+            across[:] = 0.0
+            uphill[:] = 0.0
             for k in range(active):
+                v, s = values[index, k], slopes[index, k]
                 for m in range(moments):
-                    radial += slopes[index, k] * turned[first + k, m] * angular[index, m]
-                    vector[m] += values[index, k] * turned[first + k, m]
+                    uphill[m] += s * turned[first + k, m]
+                for axis in range(3):
+                    for m in range(lower):
+                        across[axis, m] += v * sideways[first + k, axis, m]
                 for other_k in range(active):
-                    weight = 0.0
-                    for p in range(matrices.shape[0]):
-                        weight += matrices[p, first + k, first + other_k]
+                    weight = alone[first + k, first + other_k]
                     energy -= 0.5 * weight * values[index, k] * values[index, other_k]
                     radial -= weight * slopes[index, k] * values[index, other_k]
+            for m in range(moments):
+                radial += uphill[m] * angular[index, m]
             along = 0.0
             for axis in range(3):
-                across = 0.0
-                for m in range(moments):
-                    across += vector[m] * powers[m, axis] * angular[index, lowered[m, axis]]
-                gap[axis] = across
-                along += across * unit[index, axis]
+                turn = 0.0
+                for m in range(lower):
+                    turn += across[axis, m] * angular[index, m]
+                gap[axis] = turn
+                along += turn * unit[index, axis]
             for axis in range(3):
                 pull = radial * unit[index, axis] + (gap[axis] - along * unit[index, axis]) / length[index]
                 forces[i, axis] -= pull
