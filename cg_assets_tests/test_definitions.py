@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -161,3 +163,27 @@ def test_cuda_without_a_gpu(home, monkeypatch):
     monkeypatch.setenv("CG_DEVICE", "cuda")
     with pytest.raises(DeviceError, match="torch sees no GPU; set CG_DEVICE=auto"), lease_device(home):
         raise AssertionError("leased a GPU that does not exist")
+
+
+def test_gpus_are_leased_by_their_own_names(home, monkeypatch):
+    """Two machines with two GPUs each on one home; what torch says of them stands in, as this machine may have none."""
+    import torch
+
+    def on(machine: str) -> None:
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"{machine}-{index}")
+        )
+
+    monkeypatch.setenv("CG_DEVICE", "auto")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "A GPU")
+    with ExitStack() as held:
+        for machine in ("one", "two"):
+            on(machine)
+            found = [held.enter_context(lease_device(home)).description for _ in range(2)]
+            assert found == ["GPU 0, A GPU", "GPU 1, A GPU"]
+        with pytest.raises(DeviceError, match="all 2 GPUs are leased"), lease_device(home):
+            raise AssertionError("leased a GPU twice")
+    with lease_device(home) as free:
+        assert free.description == "GPU 0, A GPU"

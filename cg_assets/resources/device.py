@@ -45,7 +45,8 @@ def count_gpus() -> int:
 def lease_device(home: Path) -> Iterator[Device]:
     """Hold one GPU until the block ends; the CPU where there is none or `CG_DEVICE=cpu`.
 
-    The lock belongs to the process, so a killed step frees its GPU at once.
+    The lock belongs to the process, so a killed step frees its GPU at once. It bears the GPU's own name (UUID), since
+    several machines can share a home, and jobs see GPUs under numbers of their own (`CUDA_VISIBLE_DEVICES`).
 
     Raises:
         DeviceError: `CG_DEVICE=cuda` without a GPU, or every GPU is leased.
@@ -61,7 +62,7 @@ def lease_device(home: Path) -> Iterator[Device]:
     folder = home / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(n_gpus):
-        with open(folder / f"gpu-{index}.lock", "w") as lock:
+        with open(folder / f"gpu-{torch.cuda.get_device_properties(index).uuid}.lock", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
