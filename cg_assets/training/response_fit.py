@@ -80,7 +80,7 @@ def fit_response(
     if settings.method == "product_response":
         if unconstrained is None:
             raise TrainingError("method product_response learns from ordinary dynamics; give unconstrained frames")
-        number, parts = 0, [_with_products(config, unconstrained, seed)]
+        number, parts = 0, [with_products(config, unconstrained, seed)]
     way = method(settings.method, ThermalTargets.concatenate(parts), config["temperature_dependence"])
     if settings.network.type == "tensor_network":
         plan = settings.network.training
@@ -121,8 +121,17 @@ def fit_response(
     return ResponseTraining(**vars(result), held_out=by_temperature, least_heat_capacity=float(min(capacity)))
 
 
-def _with_products(config: dict[str, Any], targets: ThermalTargets, seed: int) -> ThermalTargets:
-    """Labels of F_1 of each half of the frames, by forces and mean energies that the other half taught."""
+def with_products(config: dict[str, Any], targets: ThermalTargets, seed: int) -> ThermalTargets:
+    """Give frames of ordinary dynamics labels of F_1: each half by forces and energies that the other half taught.
+
+    Args:
+        config: of the splines; its dependence on temperature must know mean energies at the temperature of the rows.
+        targets: of `cg_assets.thermal.unconstrained.unconstrained_targets`.
+        seed: of the halves.
+
+    Returns:
+        The labels, in another order.
+    """
     half = np.random.default_rng(seed).permutation(len(targets)) % 2
     parts = []
     for number in (0, 1):
