@@ -3,10 +3,10 @@
     CG_ASSETS_HOME=... python benchmarks/response_orders.py [--system water] [--frames 300]
 
 Reads the trajectories and thermal response targets of a system that `cg-assets run` has made. All methods see frames of
-ordinary dynamics and CG frames with fixed beads at T_0 alone (`product_response` the first only), and are judged by mean
-forces at fixed beads at all temperatures, of CG frames that they have not seen: each third of them in turn. Errors are
-root mean squares less the noise of the means, with errors from leaving out frames. The last row, which learns forces at
-all temperatures, is what the splines can reach.
+ordinary dynamics and CG frames with fixed beads at T_0 alone (that with products the first only), and are judged by
+mean forces at fixed beads at all temperatures, of CG frames that they have not seen: each third of them in turn. Errors
+are root mean squares less the noise of the means, with errors from leaving out frames. The last row, which learns
+forces at all temperatures, is what the splines can reach.
 """
 
 from __future__ import annotations
