@@ -23,14 +23,14 @@ from cg_assets.systems import home, load_system
 from cg_assets.systems.thermal_spec import TARGETS, TRAJECTORIES, ThermalSystem
 from cg_assets.thermal.targets import ThermalTargets
 from cg_assets.thermal.unconstrained import unconstrained_targets
-from cg_assets.training.response import SAME_TEMPERATURE, ResponseWeights, deviation, predictions
+from cg_assets.training.response import ENERGY_WEIGHT, SAME_TEMPERATURE, ResponseWeights, deviation, predictions
 from cg_assets.training.response_fit import potential_config, with_products
 from cg_assets.training.spline_fit import fit_splines
 
 FIRST, SECOND = {"form": "taylor_temperature", "order": 1}, {"form": "constant_heat_capacity", "order": 2}
 METHODS = {
     "forces": ({"form": "taylor_temperature", "order": 0}, ResponseWeights(1, 0, 0, 0)),
-    "forces and energies (energy matching)": (FIRST, ResponseWeights(1, 0, 0, 1)),
+    "forces and energies (energy matching)": (FIRST, ResponseWeights(1, 0, 0, ENERGY_WEIGHT)),
     "forces and products, dynamics alone": (FIRST, ResponseWeights(1, 1, 0, 0)),
     "first order": (FIRST, ResponseWeights(1, 1, 0, 0)),
     "second order": (SECOND, ResponseWeights(1, 1, 1, 0)),

@@ -32,6 +32,10 @@ UNITS = {
     "second_order": "(kJ/mol/nm/K^2)^2",
     "mean_energy": "(kJ/mol)^2",
 }
+ENERGY_WEIGHT = 1e-3
+"""Weight of energies beside forces at one temperature: forces alone shall decide on W, energies on its derivative by T.
+
+Without regularisation any weight gives the same; with it an equal one would draw W to the energy."""
 SAME_TEMPERATURE = 0.5
 """Temperatures closer than this are the same [K]."""
 _ROWS_AT_ONCE = 32
@@ -160,7 +164,7 @@ def method(name: str, targets: ThermalTargets, dependence: dict[str, Any]) -> Me
     if not here.any():
         known = ", ".join(f"{kelvin:g}" for kelvin in np.unique(targets.temperature))
         raise TrainingError(f"{name} needs labels at {found['origin']:g} K; there are labels at {known} K")
-    first_order, energy = float(name == "product_response"), float(name == "energy_matching")
+    first_order, energy = float(name == "product_response"), ENERGY_WEIGHT * (name == "energy_matching")
     weights = ResponseWeights(first_order=first_order, second_order=0.0, mean_energy=energy)
     return Method(found, weights, targets.select(here))
 

@@ -16,7 +16,15 @@ from cg_assets.progress import Progress
 from cg_assets.thermal.targets import ThermalTargets
 from cg_assets.thermal.unconstrained import with_product_labels
 from cg_assets.training.data import held_out_mask
-from cg_assets.training.response import Deviation, ResponseWeights, deviations, method, method_dependence, predictions
+from cg_assets.training.response import (
+    ENERGY_WEIGHT,
+    Deviation,
+    ResponseWeights,
+    deviations,
+    method,
+    method_dependence,
+    predictions,
+)
 from cg_assets.training.response_loop import train_response
 from cg_assets.training.spline_fit import fit_splines
 from cg_assets.training.training_run import TrainingResult
@@ -136,9 +144,8 @@ def with_products(config: dict[str, Any], targets: ThermalTargets, seed: int) ->
     parts = []
     for number in (0, 1):
         mine = targets.select(half == number)
-        teacher = fit_splines(
-            config, targets.select(half != number), ResponseWeights(first_order=0, second_order=0, mean_energy=1), seed
-        )
+        weights = ResponseWeights(first_order=0, second_order=0, mean_energy=ENERGY_WEIGHT)
+        teacher = fit_splines(config, targets.select(half != number), weights, seed)
         found = predictions(teacher.module, mine)
         parts.append(with_product_labels(mine, found.forces, found.mean_energy))
     return ThermalTargets.concatenate(parts)
