@@ -1,14 +1,18 @@
 """Replica exchange: the ensemble of the lowest temperature, crossings of barriers, exact resumption."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from cg_assets.errors import SystemSpecError
 from cg_assets.frames import Frames
 from cg_assets.sampling.build import build_sampler
+from cg_assets.sampling.ladder import TemperatureLadders
 from cg_assets.sampling.tempering import TemperedSampler
 from cg_assets.systems import load_system
 from cg_assets.systems.spec import SystemSpec
+from cg_assets.units import BOLTZMANN
 
 LADDER = [300.0, 380.0, 480.0, 610.0, 770.0]
 
@@ -97,3 +101,19 @@ def test_resumed_run_is_the_same_bit_for_bit():
 def test_wrong_ladders_are_refused(changes, message):
     with pytest.raises((SystemSpecError, ValueError), match=message):
         tempered(**changes)
+
+
+def test_exchanges_draw_permutations_by_their_boltzmann_weights():
+    """From any order, one exchange leads to each order with its exact probability: within 4 standard errors."""
+    temperatures, energies, n_ladders = np.array([300.0, 320.0, 345.0]), np.array([-20.0, -17.0, -24.0]), 20_000
+    ladders = TemperatureLadders(temperatures, n_ladders, seed=3)
+    ladders.exchange(np.tile(energies, n_ladders))
+    orders = list(itertools.permutations(range(3)))  # the rung of each replica
+    weights = np.array([np.exp(-(energies / (BOLTZMANN * temperatures[list(order)])).sum()) for order in orders])
+    expected = weights / weights.sum()
+    found = np.array([(ladders.rung.reshape(-1, 3) == order).all(axis=1).mean() for order in orders])
+    error = np.sqrt(expected * (1 - expected) / n_ladders)
+    assert expected.min() > 0.01
+    np.testing.assert_array_less(np.abs(found - expected) / error, 4.0)
+    scales = np.array([scale for _, scale in ladders.heat()]).reshape(-1, 3)
+    np.testing.assert_allclose(scales, np.sqrt(temperatures[ladders.rung.reshape(-1, 3)] / temperatures))

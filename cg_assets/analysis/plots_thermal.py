@@ -24,29 +24,35 @@ if TYPE_CHECKING:
 def water_plot(
     structure: Mapping[float, Distribution],
     energy: Mapping[float, Estimate],
+    angles: Mapping[float, Distribution] | None = None,
     *,
     of: str = "potential energy",
     title: str = "",
 ) -> Figure:
-    """g(r) of the beads and an energy of a molecule, at each temperature.
+    """g(r) of the beads, angles between neighbours and an energy of a molecule, at each temperature.
 
     Args:
         structure: g(r) by temperature [K].
         energy: energy of a molecule by temperature [kJ/mol].
+        angles: angular distribution by temperature [K]; no panel where None.
         of: what the energy is.
         title: title of the figure.
     """
     import matplotlib
 
-    figure = new_figure(10.5, 4.2, title)
-    left, right = figure.subplots(1, 2, width_ratios=[1.5, 1.0])
+    panels = {"distance of two beads [nm]": (structure, "g(r)", 1.0)}
+    if angles is not None:
+        panels["angle of two neighbours [°]"] = (angles, "density [1/rad]", float(np.degrees(1.0)))
+    figure = new_figure(6.3 + 4.2 * len(panels), 4.2, title)
+    *places, right = figure.subplots(1, len(panels) + 1, width_ratios=[1.5] * len(panels) + [1.0])
     shades = matplotlib.colormaps["plasma"](np.linspace(0.0, 0.85, len(structure)))
-    for (temperature, found), shade in zip(structure.items(), shades, strict=True):
-        left.plot(found.grid, found.values, color=shade, label=f"{temperature:g} K")
-        low, high = found.values - 2 * found.standard_error, found.values + 2 * found.standard_error
-        left.fill_between(found.grid, low, high, color=shade, alpha=0.25, linewidth=0)
-    left.set(xlabel="distance of two beads [nm]", ylabel="g(r)", ylim=(0, None))
-    left.legend(loc="upper right", ncols=1 if len(structure) < 7 else 2)
+    for axes, (name, (curves, height, scale)) in zip(places, panels.items(), strict=True):
+        for (temperature, found), shade in zip(curves.items(), shades, strict=True):
+            axes.plot(scale * found.grid, found.values, color=shade, label=f"{temperature:g} K")
+            low, high = found.values - 2 * found.standard_error, found.values + 2 * found.standard_error
+            axes.fill_between(scale * found.grid, low, high, color=shade, alpha=0.25, linewidth=0)
+        axes.set(xlabel=name, ylabel=height, ylim=(0, None))
+    places[0].legend(loc="upper right", ncols=1 if len(structure) < 7 else 2)
     values = list(energy.values())
     right.errorbar(
         list(energy),

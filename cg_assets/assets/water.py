@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cg_assets.storage.schemas import FileMetadata
 
 CODE_VERSION = "1"
+CONDITIONAL_CODE_VERSION = "2"
 TARGETS_CODE_VERSION = "2"
 
 _FAILED_FRAMES = "failed_frames"
@@ -50,7 +51,8 @@ def build_water_trajectories(system: ThermalSystem) -> dg.AssetsDefinition:
         check_specs=checks.water_trajectory_specs(key),
     )
     def trajectories(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.liquid import structure_and_energy
+        from cg_assets.analysis.liquid import by_temperature, structure_and_energy
+        from cg_assets.analysis.liquid_observables import angular_distribution, diffusion, heat_capacity
         from cg_assets.analysis.plots_thermal import water_plot
         from cg_assets.sampling.run import run_sampler
         from cg_assets.sampling.water_reference import WaterReferenceSampler
@@ -76,12 +78,16 @@ def build_water_trajectories(system: ThermalSystem) -> dg.AssetsDefinition:
         for name in (stage, snapshot_stage(stage)):
             record_in_catalogue(files, system, name, batch)
         structure, energy = structure_and_energy(frames)
+        parts, judged = by_temperature(frames), system.evaluation
+        angles = {kelvin: angular_distribution(part, judged.neighbour_distance) for kelvin, part in parts.items()}
         kinetic = summary["kinetic_temperature"]
         rows = [
             {
                 "temperature [K]": temperature,
                 "kinetic temperature": str(measured),
                 "energy per molecule": str(energy[temperature]),
+                "heat capacity per molecule": str(heat_capacity(parts[temperature])),
+                "diffusion": str(diffusion(parts[temperature], judged.longest_lag).coefficient),
             }
             for temperature, measured in zip(plan.temperatures, kinetic, strict=True)
         ]
@@ -89,7 +95,9 @@ def build_water_trajectories(system: ThermalSystem) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
             metadata=with_file(
                 {
-                    "figure": picture(water_plot(structure, energy, title=system.title), "structure and energy"),
+                    "figure": picture(
+                        water_plot(structure, energy, angles, title=system.title), "structure and energy"
+                    ),
                     "temperatures": table(rows),
                     "seed": seed,
                     "sampled_time": f"{summary['sampled_time']:g} ps",
@@ -118,7 +126,7 @@ def build_conditional_samples(system: ThermalSystem) -> dg.AssetsDefinition:
         deps=[asset_key(system, TRAJECTORIES)],
         group_name=system.name,
         partitions_def=batches_of(system.name),
-        code_version=CODE_VERSION,
+        code_version=CONDITIONAL_CODE_VERSION,
         kinds={"parquet", "openmm"},
         description="Energies and bead forces of the atoms at fixed beads, p(r | R; T): independent runs of each CG "
         "frame, each a ladder of temperatures with replica exchange (arXiv 2602.23198).",
@@ -139,14 +147,14 @@ def build_conditional_samples(system: ThermalSystem) -> dg.AssetsDefinition:
         starts = choose_starts(files.read_frames(system.name, source, [batch]), plan.frames)
         upstream = files.upstream(f"{system.name}/{source}/{batch}")
         identity = f"{system.hash_of('model', 'mapping', 'sampling.conditional')}{upstream}"
-        with files.pieces(system.name, stage, batch, identity, seed, CODE_VERSION) as pieces:
+        with files.pieces(system.name, stage, batch, identity, seed, CONDITIONAL_CODE_VERSION) as pieces:
             sampler = FrozenWaterSampler(system.water, plan, starts.positions, seed)
             summary = run_sampler(sampler, pieces, log_progress(context.log))
             metadata = provenance(
                 context,
                 system,
                 stage,
-                CODE_VERSION,
+                CONDITIONAL_CODE_VERSION,
                 upstream=upstream,
                 seed=seed,
                 bias=None,
