@@ -7,6 +7,7 @@ import openmm
 import pytest
 import torch
 from openmm import unit
+from thermal_models import EDGE, known_potential, liquid
 
 from cg_assets.errors import SamplingError
 from cg_assets.potentials.model_format import save_potential
@@ -14,6 +15,7 @@ from cg_assets.potentials.networks import build_potential, energy_and_forces
 from cg_assets.resources.tracking import ModelTracking
 from cg_assets.simulation.langevin import simulate
 from cg_assets.systems.spec import CGSimulation
+from cg_assets.units import BOLTZMANN
 
 THERMAL_ENERGY = 2.494
 MASSES = [12.011, 14.007, 15.999, 28.01]
@@ -62,12 +64,16 @@ def distances(positions):
     return np.linalg.norm(positions[..., :, None, :] - positions[..., None, :, :], axis=-1)
 
 
-def assert_same_run(own, positions, energies):
-    """Positions in nm and potential energies [kJ/mol] of each step; single precision, amplified over the run."""
+def assert_same_run(own, positions, energies, last=False):
+    """Positions in nm and potential energies [kJ/mol] of each step; single precision, amplified over the run.
+
+    With `last`, positions are those of the last step alone.
+    """
     frames, _ = own
-    travelled = np.abs(distances(frames.positions) - distances(frames.positions[0])).max()
+    expected = distances(frames.positions)
+    travelled = np.abs(expected - expected[0]).max()
     assert travelled > 0.05, "the beads must move for the comparison to mean something"
-    assert np.abs(distances(positions) - distances(frames.positions)).max() < 2e-4 * travelled
+    assert np.abs(distances(positions) - (expected[-1] if last else expected)).max() < 2e-4 * travelled
     spread = np.ptp(frames.potential_energy)
     assert np.abs(np.array(energies) - frames.potential_energy).max() < 1e-3 * spread
 
@@ -128,3 +134,68 @@ def test_openmm(registered, own):
         totals.append(energies[-1] + state.getKineticEnergy().value_in_unit(kilojoule))
     assert_same_run(own, np.array(positions), energies)
     assert np.ptp(totals) < 0.02 * np.ptp(energies)
+
+
+def water_run(module, positions):
+    """Our own run at 500 K of beads in a box, and the velocities that it began with."""
+    settings = CGSimulation(
+        replicas=1, timestep=TIMESTEP, friction=1e-30, duration=STEPS * TIMESTEP, frame_interval=TIMESTEP
+    )
+    masses, level = np.full(len(positions), 18.0), BOLTZMANN * 500.0
+    run = simulate(module, positions[None], masses, level, settings, 3, temperature=500.0, box=np.full(3, EDGE))
+    noise = torch.randn((1, len(positions), 3), generator=torch.Generator().manual_seed(3))[0].numpy()
+    return run.frames, np.sqrt(level / masses)[:, None] * noise
+
+
+def test_potentials_that_depend_on_temperature_in_a_box():
+    """In both programs energies, forces and 200 steps without a thermostat are our own, at the same temperature."""
+    pytest.importorskip("ase", reason="ASE is optional: pip install 'cg-assets[ase]'")
+    from ase import units
+    from ase.md.verlet import VelocityVerlet
+
+    from cg_assets.use.ase_calculator import BeadCalculator, bead_atoms
+    from cg_assets.use.openmm_system import bead_system
+
+    module, start, box = known_potential(), liquid(1)[0], np.full(3, EDGE)
+    config = {"bead_masses": [18.0] * len(start)}
+    with torch.no_grad():
+        exact, forces = module.energy_and_forces(torch.as_tensor(start[None]), 500.0, torch.as_tensor(box))
+        elsewhere = module(torch.as_tensor(start[None]), 300.0, torch.as_tensor(box))
+    assert abs(float(exact[0]) - float(elsewhere[0])) > 1.0
+    frames, velocities = water_run(module, start)
+    kilojoule = units.kJ / units.mol
+
+    atoms = bead_atoms(config, start, box)
+    atoms.calc = BeadCalculator(module, temperature=500.0)
+    assert atoms.get_potential_energy() / kilojoule == pytest.approx(float(exact[0]), rel=1e-5)
+    np.testing.assert_allclose(atoms.get_forces() / kilojoule * units.nm, forces[0], rtol=1e-4, atol=1e-2)
+    atoms.set_velocities(velocities * units.nm / (1000 * units.fs))
+    energies = []
+    run = VelocityVerlet(atoms, timestep=TIMESTEP * 1000 * units.fs)
+    for _ in range(STEPS):
+        run.run(1)
+        energies.append(atoms.get_potential_energy() / kilojoule)
+    assert_same_run((frames, velocities), atoms.positions / units.nm, energies, last=True)
+    atoms.calc = BeadCalculator(module)
+    with pytest.raises(SamplingError, match="give `temperature`"):
+        atoms.get_potential_energy()
+
+    integrator = openmm.CustomIntegrator(TIMESTEP * unit.picosecond)
+    for variable, expression in (("v", "v + 0.5*dt*f/m"), ("x", "x + dt*v"), ("v", "v + 0.5*dt*f/m")):
+        integrator.addComputePerDof(variable, expression)
+    system = bead_system(module, config, box, temperature=500.0)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(start)
+    context.setVelocities(velocities)
+    state = context.getState(energy=True, forces=True)
+    assert state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) == pytest.approx(float(exact[0]), rel=1e-5)
+    found = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
+    np.testing.assert_allclose(found, forces[0], rtol=1e-4, atol=1e-2)
+    energies = []
+    for _ in range(STEPS):
+        integrator.step(1)
+        energies.append(context.getState(energy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))
+    places = context.getState(positions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+    assert_same_run((frames, velocities), places, energies, last=True)
+    with pytest.raises(SamplingError, match="beyond half"):
+        bead_system(module, config, 0.5 * box, temperature=500.0)

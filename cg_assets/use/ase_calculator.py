@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.errors import SamplingError
-from cg_assets.potentials.networks import energy_and_forces
+from cg_assets.simulation.potential import potential_at
 
 _ENERGY = units.kJ / units.mol
 _LENGTH = units.nm
@@ -21,16 +21,18 @@ _LENGTH = units.nm
 class BeadCalculator(Calculator):
     """Energy [eV] and forces [eV/Å] of beads; a cell that is periodic in all directions is their box."""
 
-    def __init__(self, module: torch.nn.Module, **options: Any) -> None:
+    def __init__(self, module: torch.nn.Module, temperature: float | None = None, **options: Any) -> None:
         """Take the network that `ModelTracking.load` gives.
 
         Args:
             module: a potential in nm and kJ/mol.
+            temperature: at which a potential that depends on temperature is taken [K].
             options: of `ase.calculators.calculator.Calculator`.
         """
         super().__init__(**options)
         self.implemented_properties = ["energy", "forces"]
-        self.module = module
+        self.module, self.temperature = module, temperature
+        self._in_box: tuple[Any, Any] | None = None
 
     def calculate(
         self,
@@ -41,13 +43,17 @@ class BeadCalculator(Calculator):
         """Energy and forces of one configuration of beads.
 
         Raises:
-            SamplingError: the cell is periodic in some directions only, or is not rectangular.
+            SamplingError: the cell is periodic in some directions only, or is not rectangular; or the potential does
+                not fit it, or needs a temperature.
         """
         super().calculate(atoms, properties, system_changes)
         beads: Any = self.atoms
         positions = torch.as_tensor(np.array(beads.positions[None] / _LENGTH, dtype=np.float32))
+        box = _box(beads)
+        if self._in_box is None or not np.array_equal(self._in_box[0], box):
+            self._in_box = box, potential_at(self.module, self.temperature, box, torch.device("cpu"))
         with torch.no_grad():
-            energy, forces = energy_and_forces(self.module, positions, box=_box(beads))
+            energy, forces = self._in_box[1](positions)
         self.results["energy"] = float(energy[0]) * _ENERGY
         self.results["forces"] = forces[0].double().numpy() * (_ENERGY / _LENGTH)
 
@@ -65,7 +71,7 @@ def bead_atoms(config: Mapping[str, Any], positions: ArrayLike, box: ArrayLike |
     return Atoms("X" * len(masses), positions=np.asarray(positions, dtype=float) * _LENGTH, masses=masses, **place)
 
 
-def _box(beads: Atoms) -> torch.Tensor | None:
+def _box(beads: Atoms) -> NDArray[np.float64] | None:
     if not beads.pbc.any():
         return None
     if not beads.pbc.all() or not beads.cell.orthorhombic:
@@ -73,4 +79,4 @@ def _box(beads: Atoms) -> torch.Tensor | None:
             f"the cell {beads.cell.cellpar()} with pbc {beads.pbc} is no box of beads; it must be rectangular and "
             "periodic in all directions, or not periodic at all"
         )
-    return torch.as_tensor(np.array(beads.cell.lengths() / _LENGTH, dtype=np.float32))
+    return np.array(beads.cell.lengths() / _LENGTH)

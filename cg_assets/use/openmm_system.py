@@ -12,33 +12,37 @@ from numpy.typing import ArrayLike, NDArray
 from openmm import unit
 
 from cg_assets.errors import SamplingError
-from cg_assets.potentials.networks import energy_and_forces
+from cg_assets.simulation.potential import potential_at
 
 
-def bead_system(module: torch.nn.Module, config: Mapping[str, Any], box: ArrayLike | None = None) -> openmm.System:
+def bead_system(
+    module: torch.nn.Module,
+    config: Mapping[str, Any],
+    box: ArrayLike | None = None,
+    temperature: float | None = None,
+) -> openmm.System:
     """Beads with their masses and the potential as the only force, for any integrator and platform of OpenMM.
 
     Args:
         module: a potential in nm and kJ/mol, as `ModelTracking.load` gives it.
         config: what it gives beside the network.
         box: `(3,)` edges of the periodic box [nm].
+        temperature: at which a potential that depends on temperature is taken [K].
 
     Raises:
-        SamplingError: this OpenMM has no PythonForce.
+        SamplingError: this OpenMM has no PythonForce, or the potential does not fit the box or needs a temperature.
     """
     if not hasattr(openmm, "PythonForce"):
         raise SamplingError(f"OpenMM {openmm.__version__} has no PythonForce; install openmm>=8.4")
     system = openmm.System()
     for mass in config["bead_masses"]:
         system.addParticle(mass)
-    edges = None if box is None else torch.as_tensor(np.array(box, dtype=np.float32))
+    potential = potential_at(module, temperature, box, torch.device("cpu"))
 
     def compute(state: openmm.State) -> tuple[float, NDArray[np.float64]]:
         places = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
         with torch.no_grad():
-            energy, forces = energy_and_forces(
-                module, torch.as_tensor(np.array(places[None], dtype=np.float32)), box=edges
-            )
+            energy, forces = potential(torch.as_tensor(np.array(places[None], dtype=np.float32)))
         return float(energy[0]), forces[0].double().numpy()
 
     force = openmm.PythonForce(compute)
