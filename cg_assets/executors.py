@@ -17,9 +17,13 @@ from cg_assets.errors import CgAssetsError
 GPU_POOL = "gpu"
 """Steps of this pool use a GPU where there is one; its slots are set by `cg-assets`."""
 
+GPUS_TAG = "cg_assets/gpus"
+"""Tag of a step: how many GPUs it asks Slurm for."""
+
 _GPU_OP_TAGS: dict[str, Any] = {
     "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
     "dagster-ray/config": {"num_gpus": 1},
+    GPUS_TAG: "1",
 }
 _OF_STEPS = (
     *("CG_ASSETS_HOME", "CG_DEVICE", "DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY", "MLFLOW_TRACKING_URI"),
@@ -44,7 +48,7 @@ _PRELOAD = [
 
 
 def gpu_op_tags() -> dict[str, Any]:
-    """What a GPU step asks of Kubernetes or Ray; other executors ignore it.
+    """What a GPU step asks of Kubernetes, Ray or Slurm; other executors ignore it.
 
     With `CG_DEVICE=cpu` it asks for nothing: on a cluster without GPUs it would wait for ever.
     """
@@ -73,7 +77,9 @@ def build_executor() -> dg.ExecutorDefinition:
         return _configured("dagster_ray", "ray_executor", "ray", options)
     if name == "k8s":
         return _configured("dagster_k8s", "k8s_job_executor", "k8s", options)
-    raise CgAssetsError(f"CG_EXECUTOR is {name!r}; choose in_process, multiprocess, ray or k8s")
+    if name == "slurm":
+        return _configured("cg_assets.slurm", "slurm_executor", "slurm", options)
+    raise CgAssetsError(f"CG_EXECUTOR is {name!r}; choose in_process, multiprocess, ray, k8s or slurm")
 
 
 def start_step_server() -> None:

@@ -111,8 +111,8 @@ def test_executor_by_name(home, monkeypatch, name, expected):
 
 
 def test_unknown_executor(home, monkeypatch):
-    monkeypatch.setenv("CG_EXECUTOR", "slurm")
-    with pytest.raises(CgAssetsError, match="CG_EXECUTOR is 'slurm'; choose in_process, multiprocess, ray or k8s"):
+    monkeypatch.setenv("CG_EXECUTOR", "pbs")
+    with pytest.raises(CgAssetsError, match="CG_EXECUTOR is 'pbs'; choose in_process, multiprocess, ray, k8s or slurm"):
         build_executor()
 
 

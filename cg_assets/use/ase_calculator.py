@@ -50,8 +50,9 @@ class BeadCalculator(Calculator):
         beads: Any = self.atoms
         positions = torch.as_tensor(np.array(beads.positions[None] / _LENGTH, dtype=np.float32))
         box = _box(beads)
-        if self._in_box is None or not np.array_equal(self._in_box[0], box):
-            self._in_box = box, potential_at(self.module, self.temperature, box, torch.device("cpu"))
+        edges = None if box is None else tuple(box.tolist())
+        if self._in_box is None or self._in_box[0] != edges:
+            self._in_box = edges, potential_at(self.module, self.temperature, box, torch.device("cpu"))
         with torch.no_grad():
             energy, forces = self._in_box[1](positions)
         self.results["energy"] = float(energy[0]) * _ENERGY
