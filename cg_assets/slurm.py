@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.events import EngineEventData
@@ -50,7 +50,7 @@ _COMMAND_SECONDS = 60.0
 )
 def slurm_executor(context: dg.InitExecutorContext) -> StepDelegatingExecutor:
     """Each step is a job of Slurm."""
-    config = context.executor_config
+    config: Any = context.executor_config
     handler = SlurmStepHandler(config["sbatch"], config["sbatch_gpu"])
     return StepDelegatingExecutor(
         handler,
