@@ -27,7 +27,7 @@ _GPU_OP_TAGS: dict[str, Any] = {
 }
 _OF_STEPS = (
     *("CG_ASSETS_HOME", "CG_DEVICE", "DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY", "MLFLOW_TRACKING_URI"),
-    *("OMP_NUM_THREADS", "PYTHONPATH"),
+    *("OMP_NUM_THREADS", "PYTHONPATH", "CG_ASSETS_DATABASE"),
 )
 """Variables that a step on another node must know."""
 

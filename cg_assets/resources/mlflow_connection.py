@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cg_assets.errors import TrackingError
+from cg_assets.resources.home_folder import with_driver
 from cg_assets.resources.mlflow_move import follow_home
 from cg_assets.storage.atomic import atomic_file, file_lock
 
@@ -51,7 +52,7 @@ class MlflowConnection:
         """
         self.home = Path(home).absolute()
         self.local = not tracking_uri
-        self.uri = tracking_uri or f"sqlite:///{self.database}"
+        self.uri = with_driver(tracking_uri or f"sqlite:///{self.database}")
         self._ready = False
 
     @property
@@ -70,8 +71,12 @@ class MlflowConnection:
         return self.local and not self.database.is_file()
 
     def artifact_location(self, system: str) -> str | None:
-        """Absolute place of a system's artifacts; None where the server decides."""
-        return (self.folder / "artifacts" / system).as_uri() if self.local else None
+        """Absolute place of a system's artifacts; None where a server decides."""
+        return (self.folder / "artifacts" / system).as_uri() if self._is_database else None
+
+    @property
+    def _is_database(self) -> bool:
+        return self.uri.startswith(("sqlite", "postgresql", "mysql", "mssql"))
 
     def open(self) -> tuple[ModuleType, MlflowClient]:
         """MLflow, pointed at this store, and a client.
@@ -94,11 +99,22 @@ class MlflowConnection:
                 follow_home(self.database, self.folder / "artifacts")
             mlflow.set_tracking_uri(self.uri)
             mlflow.set_registry_uri(self.uri)
-            client = mlflow.MlflowClient(self.uri, self.uri)
-            if not self._ready:
-                client.search_experiments(max_results=1)
+            with self._first_question():
+                client = mlflow.MlflowClient(self.uri, self.uri)
+                if not self._ready:
+                    client.search_experiments(max_results=1)
         self._ready = True
         return mlflow, client
+
+    @contextmanager
+    def _first_question(self) -> Iterator[None]:
+        """One process at a time: the first question to a database that is not ours makes its tables."""
+        if self.local or self._ready or not self._is_database:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with file_lock(self.folder / ".database.lock", 120.0, "the making of MLflow's tables"):
+            yield
 
     def _ping(self) -> None:
         """Find out within seconds whether a server answers; MLflow itself would try for minutes."""
