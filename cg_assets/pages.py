@@ -22,12 +22,16 @@ LOOPBACK = "127.0.0.1"
 def serve(dagster_port: int, mlflow_port: int) -> int:
     """Serve both pages on loopback until interrupted.
 
+    `MLFLOW_TRACKING_URI`, where it is set, says where models are: an MLflow server, of which no second one is started,
+    or a database, of which the page is served. Steps are told the same.
+
     Raises:
         CgAssetsError: a port is taken, the home is served already, or a server does not come up; its log is named.
     """
     folder = prepare_home()
-    for option, port in (("--port", dagster_port), ("--mlflow-port", mlflow_port)):
-        _require_free(option, port)
+    _require_free("--port", dagster_port)
+    if not _served_elsewhere():
+        _require_free("--mlflow-port", mlflow_port)
     # The Dagster server keeps the lock, too: it goes on where this process alone is killed.
     lock = acquire_lock(folder / "locks" / "pages.lock", 0.0, f"{folder}: its daemon, which is in cg-assets ui,")
     try:
@@ -37,9 +41,10 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
 
 
 def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
-    tracking_uri = f"http://{LOOPBACK}:{mlflow_port}"
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    tracking_page = str(given) if _served_elsewhere() else f"http://{LOOPBACK}:{mlflow_port}"
     environment = os.environ | {
-        "MLFLOW_TRACKING_URI": tracking_uri,
+        "MLFLOW_TRACKING_URI": given or tracking_page,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
@@ -54,12 +59,13 @@ def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
     # A shell that starts this in the background makes it ignore SIGINT; the servers would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        servers["MLflow"] = _start("mlflow", _mlflow_command(folder, mlflow_port), environment, logs)
-        _wait_for("MLflow", servers["MLflow"], f"{tracking_uri}/health", logs / "mlflow.log")
+        if not _served_elsewhere():
+            servers["MLflow"] = _start("mlflow", _mlflow_command(folder, mlflow_port, given), environment, logs)
+            _wait_for("MLflow", servers["MLflow"], f"{tracking_page}/health", logs / "mlflow.log")
         servers["Dagster"] = _start("dagster", _dagster_command(dagster_port), environment, logs, lock)
         page = f"http://{LOOPBACK}:{dagster_port}"
         _wait_for("Dagster", servers["Dagster"], f"{page}/server_info", logs / "dagster.log")
-        print(f"Dagster  {page}\nMLflow   {tracking_uri}\nlogs     {logs}\nCtrl-C stops both.", flush=True)
+        print(f"Dagster  {page}\nMLflow   {tracking_page}\nlogs     {logs}\nCtrl-C stops both.", flush=True)
         while True:
             for name, server in servers.items():
                 if server.poll() is not None:
@@ -76,10 +82,14 @@ def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _mlflow_command(folder: Path, port: int) -> list[str]:
+def _served_elsewhere() -> bool:
+    return os.environ.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://"))
+
+
+def _mlflow_command(folder: Path, port: int, tracking_uri: str | None) -> list[str]:
     from cg_assets.resources.tracking import ModelTracking
 
-    tracking = ModelTracking(None, folder)
+    tracking = ModelTracking(tracking_uri, folder)
     tracking.check()
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"),

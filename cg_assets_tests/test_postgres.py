@@ -5,10 +5,13 @@ Needs root and Debian's package postgresql, which the tests do not install; abou
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,12 @@ PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 needs_postgres = pytest.mark.skipif(os.geteuid() != 0 or not PROGRAMS, reason="needs root and postgresql")
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The address of a server without databases of its own."""
@@ -30,9 +39,7 @@ def server(tmp_path_factory):
     # Its user must reach the folder, which those of pytest do not allow.
     folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
     shutil.chown(folder, "postgres", "postgres")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     programs = PROGRAMS[-1].parent
 
     def as_postgres(*command: str) -> None:
@@ -67,6 +74,15 @@ def test_a_system_run_with_its_records_in_postgresql(finished, server, tmp_path)
     for arguments in (("lookup", "small_wells.unbiased@champion"), ("results", "small_wells"), ("doctor",)):
         told = own(*arguments, **more)
         assert told.returncode == 0, told.stdout + told.stderr
+    with own.start("ui", "--port", str(free_port()), "--mlflow-port", str(free_port()), **more) as pages:
+        try:
+            told = [pages.stdout.readline() for _ in range(2)]
+            (address,) = [line.split()[1] for line in told if line.startswith("MLflow")]
+            with urllib.request.urlopen(f"{address}/api/2.0/mlflow/registered-models/search", timeout=20) as answer:
+                assert "small_wells.unbiased" in {item["name"] for item in json.load(answer)["registered_models"]}
+        finally:
+            pages.send_signal(signal.SIGINT)
+            pages.communicate(timeout=60)
     without = own("run", "small_wells")
     assert without.returncode != 0
     assert f"are in PostgreSQL; set {DATABASE} to its address" in without.stderr
