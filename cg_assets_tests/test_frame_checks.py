@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_thermal_response import draw, exact
 
+from cg_assets.errors import SamplingError
 from cg_assets.frames import Frames
 from cg_assets.thermal.build_targets import build_targets, check_frames
 from cg_assets.thermal.differences import difference_test
@@ -111,3 +112,23 @@ def test_targets_leave_out_frames_that_fail_and_widen_errors_of_those_that_diffe
     assert everything.disagreement[:4].min() > 5 * everything.disagreement[4:].max()
     with pytest.raises(Exception, match="no CG frame passes its checks"):
         build_targets(as_frames([bad]), check_frames(as_frames([bad])), {0: 250.0}, at, max_disagreement=2.0)
+
+
+def test_a_frame_is_used_from_the_temperature_from_which_up_its_runs_agree():
+    """As if its colder rungs had not been sampled."""
+    samples = equilibrated(5)
+    stuck = (samples.run == 1) & (samples.temperature == 300.0)
+    rows = as_frames([replace(samples, forces=samples.forces + 20.0 * stuck[:, None, None])])
+    checks = check_frames(rows)
+    assert checks[0].sound_from(2.0) == 330.0 and "at 300 K" in checks[0].fault(2.0)
+    at = [300.0, 340.0, 390.0, 440.0]
+    found = build_targets(rows, checks, {0: 250.0}, at, max_disagreement=2.0).targets
+    assert found.temperature.tolist() == at[1:]
+    warm = as_frames([samples.select(samples.temperature > 300.0)])
+    expected = build_targets(warm, check_frames(warm), {0: 250.0}, at[1:], max_disagreement=2.0).targets
+    np.testing.assert_allclose(found.first_order, expected.first_order, rtol=1e-5)
+    top = (samples.run == 1) & (samples.temperature > 390.0)
+    lost = as_frames([replace(samples, forces=samples.forces + 20.0 * top[:, None, None])])
+    assert check_frames(lost)[0].sound_from(2.0) == np.inf
+    with pytest.raises(SamplingError, match=r"no CG frame passes its checks \(frame 0: independent runs differ by"):
+        build_targets(lost, check_frames(lost), {0: 250.0}, at, max_disagreement=2.0)

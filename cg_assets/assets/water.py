@@ -1,5 +1,6 @@
 """Water at many temperatures: `trajectories`, `conditional_samples` and `thermal_response_targets`."""
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,11 +26,13 @@ from cg_assets.systems import ThermalSystem, seed_of
 from cg_assets.systems.thermal_spec import CONDITIONAL_SAMPLES, TARGETS, TRAJECTORIES
 
 if TYPE_CHECKING:
+    from cg_assets.frames import Frames
     from cg_assets.storage.schemas import FileMetadata
+    from cg_assets.thermal.samples import ConditionalSamples
 
 CODE_VERSION = "1"
 CONDITIONAL_CODE_VERSION = "2"
-TARGETS_CODE_VERSION = "2"
+TARGETS_CODE_VERSION = "3"
 
 _FAILED_FRAMES = "failed_frames"
 """Key of a file's metadata: CG frames that failed their check, and why."""
@@ -138,7 +141,6 @@ def build_conditional_samples(system: ThermalSystem) -> dg.AssetsDefinition:
         from cg_assets.sampling.run import run_sampler
         from cg_assets.thermal.build_targets import check_frames
         from cg_assets.thermal.differences import difference_test
-        from cg_assets.thermal.samples import ConditionalSamples
 
         batch, started, files = context.partition_key, time.monotonic(), store.open()
         seed = seed_of(system.name, stage, batch)
@@ -166,22 +168,23 @@ def build_conditional_samples(system: ThermalSystem) -> dg.AssetsDefinition:
         frames = files.read_frames(system.name, stage, [batch])
         found = check_frames(frames)
         faults = {number: check.fault(limit) for number, check in found.items()}
-        failed = {str(number): why for number, why in faults.items() if why}
+        lowest = {number: check.sound_from(limit) for number, check in found.items()}
+        failed = {str(number): faults[number] for number, kelvin in lowest.items() if not math.isfinite(kelvin)}
         metadata = replace(
             metadata,
             extra=metadata.extra
             | {_FAILED_FRAMES: failed, "frame_checks": {str(number): item.to_json() for number, item in found.items()}},
         )
         files.write_frames(frames, metadata, batch)
-        sound = [number for number in found if not faults[number]] or list(found)
-        test = difference_test([ConditionalSamples.of_frame(frames, number) for number in sound])
+        test = difference_test(*_sound_parts(frames, lowest))
         check_results = checks.judge_conditional(system, frames, summary, found, test)
         mark_failed(files, frames, metadata, batch, check_results)
         record_in_catalogue(files, system, stage, batch)
         figure = conditional_plot(found, test, limit, title=f"{system.title}: samples at fixed beads")
         ladder = next(iter(found.values())).temperatures
         rows = [
-            {"frame": number, "from [K]": starts.temperature[number], "fault": faults[number] or "none"}
+            {"frame": number, "of [K]": starts.temperature[number], "used from [K]": lowest[number]}
+            | {"fault below": faults[number] or "none"}
             | {f"{at:g} K": f"{value:.2f}" for at, value in zip(ladder, check.disagreement, strict=True)}
             for number, check in found.items()
         ]
@@ -210,6 +213,17 @@ def build_conditional_samples(system: ThermalSystem) -> dg.AssetsDefinition:
         )
 
     return conditional_samples
+
+
+def _sound_parts(frames: "Frames", lowest: dict[int, float]) -> "tuple[list[ConditionalSamples], list[list[float]]]":
+    """At least half of the frames that may be used, at rungs where all of these may, and triples of these rungs."""
+    from cg_assets.thermal.samples import ConditionalSamples
+
+    usable = sorted(kelvin for kelvin in lowest.values() if math.isfinite(kelvin))
+    bottom = usable[len(usable) // 2] if usable else 0.0
+    parts = [ConditionalSamples.of_frame(frames, number) for number in lowest if lowest[number] <= bottom or not usable]
+    rungs = [kelvin for kelvin in parts[0].ladder.tolist() if kelvin >= bottom]
+    return parts, [rungs[first : first + 3] for first in range(len(rungs) - 2)]
 
 
 def build_targets(system: ThermalSystem) -> dg.AssetsDefinition:

@@ -147,7 +147,8 @@ class Targets(Strict):
     second_order: Literal["local_regression", "third_moment"] = "local_regression"
     """From the slope of the first order over neighbouring temperatures, or from third moments; both are stored."""
     max_disagreement: float = Field(default=2.0, gt=1.0)
-    """Root mean square difference of a frame's independent runs, in standard errors, beyond which it is not used."""
+    """Root mean square difference of a frame's independent runs, in standard errors: where it is larger at a
+    temperature, the frame is used above that only."""
 
     _rises = field_validator("temperatures")(_rising)
 

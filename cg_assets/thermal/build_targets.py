@@ -20,6 +20,8 @@ FloatArray = NDArray[np.float64]
 
 _THIRD = "second_order_third_moment"
 _SLOPE = "second_order_local_regression"
+_FEWEST_TEMPERATURES = 3
+"""A slope of F_1 needs as many."""
 TABLE_UNITS = (
     UNITS
     | {"force_variance": "(kJ/mol/nm)^2"}
@@ -81,7 +83,9 @@ def build_targets(
     second_order: str = "local_regression",
     progress: Progress | None = None,
 ) -> TargetTable:
-    """Targets of the CG frames that pass their checks, at each temperature.
+    """Targets of the CG frames that pass their checks, at each temperature from which up they do.
+
+    Samples at temperatures below that do not enter.
 
     Args:
         samples: rows of `FrozenWaterSampler`.
@@ -93,24 +97,31 @@ def build_targets(
         progress: told of each finished frame.
 
     Raises:
-        SamplingError: no frame passes.
+        SamplingError: no frame passes at three of the temperatures or more.
     """
-    sound = [number for number, check in checks.items() if not check.fault(max_disagreement)]
+    wanted = np.asarray(temperatures, dtype=np.float64)
+    sound = {}
+    for number, check in checks.items():
+        lowest = check.sound_from(max_disagreement)
+        at = wanted[wanted >= lowest]
+        if len(at) >= _FEWEST_TEMPERATURES:
+            sound[number] = (lowest, at)
     if not sound:
         why = "; ".join(f"frame {number}: {check.fault(max_disagreement)}" for number, check in checks.items())
         raise SamplingError(f"no CG frame passes its checks ({why}); sample longer or at a higher temperature")
     parts: list[TargetTable] = []
-    for done, number in enumerate(sound):
-        rows = np.flatnonzero(samples.start == number)
+    for done, (number, (lowest, at)) in enumerate(sound.items()):
+        rows = np.flatnonzero((samples.start == number) & (samples.temperature >= lowest))
         first = samples.select(rows[:1])
+        used = samples.select(rows)
         parts.append(
             _of_frame(
-                ConditionalSamples.of_frame(samples, number),
+                ConditionalSamples.of_frame(used, number),
                 first,
                 checks[number],
                 origin_temperature[number],
                 number,
-                np.asarray(temperatures, dtype=np.float64),
+                at,
                 second_order,
             )
         )

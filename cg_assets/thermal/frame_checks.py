@@ -25,6 +25,7 @@ MIN_EFFECTIVE = 10.0
 """Independent samples at each rung with fewer of which neither moments nor their errors mean anything."""
 MAX_HEAT_Z = 5.0
 """Largest difference of the two heat capacities that passes, in standard errors; it is the largest of a dozen."""
+_FEWEST_RUNGS = 3
 HEAT_TOLERANCE = 0.03
 """Part of <u>(T + h) - <u>(T) by which the trapezoidal rule may miss it between two rungs of a ladder."""
 
@@ -50,23 +51,30 @@ class FrameCheck:
     heat_z: FloatArray
     effective_samples: FloatArray
 
+    def sound_from(self, max_disagreement: float) -> float:
+        """Temperature from which up the ladder everything is in equilibrium [K]; infinite where fewer than 3 rungs are.
+
+        Hot rungs relax by themselves, so they may be used although colder ones are stuck.
+        """
+        faults = [self._fault_at(rung, max_disagreement) for rung in range(len(self.temperatures))]
+        first = 1 + max((rung for rung, why in enumerate(faults) if why), default=-1)
+        return float(self.temperatures[first]) if len(faults) - first >= _FEWEST_RUNGS else math.inf
+
     def fault(self, max_disagreement: float) -> str:
-        """Why the frame must not be used; empty where it may."""
-        worst = int(np.argmin(self.effective_samples))
-        if not self.effective_samples[worst] >= MIN_EFFECTIVE:
-            return f"only {self.effective_samples[worst]:.1f} independent samples at {self.temperatures[worst]:g} K"
-        worst = int(np.argmax(self.disagreement))
-        if not self.disagreement[worst] <= max_disagreement:
+        """Why temperatures below `sound_from` must not be used, of the highest of them; empty where all may."""
+        rungs = range(len(self.temperatures) - 1, -1, -1)
+        return next((why for rung in rungs if (why := self._fault_at(rung, max_disagreement))), "")
+
+    def _fault_at(self, rung: int, max_disagreement: float) -> str:
+        kelvin = self.temperatures[rung]
+        if not self.effective_samples[rung] >= MIN_EFFECTIVE:
+            return f"only {self.effective_samples[rung]:.1f} independent samples at {kelvin:g} K"
+        if not self.disagreement[rung] <= max_disagreement:
+            return f"independent runs differ by {self.disagreement[rung]:.2f} standard errors at {kelvin:g} K"
+        if rung < len(self.heat_z) and not self.heat_z[rung] <= MAX_HEAT_Z:
             return (
-                f"independent runs differ by {self.disagreement[worst]:.2f} standard errors at "
-                f"{self.temperatures[worst]:g} K"
-            )
-        worst = int(np.argmax(self.heat_z))
-        if not self.heat_z[worst] <= MAX_HEAT_Z:
-            low, high = self.temperatures[worst : worst + 2]
-            return (
-                f"<u> grows by {self.energy_steps[worst]} from {low:g} to {high:g} K, the variance of u says "
-                f"{self.heat_steps[worst]}"
+                f"<u> grows by {self.energy_steps[rung]} from {kelvin:g} to {self.temperatures[rung + 1]:g} K, the "
+                f"variance of u says {self.heat_steps[rung]}"
             )
         return ""
 
