@@ -80,34 +80,39 @@ def conditional_plot(
     """
     figure = new_figure(13.5, 4.4, title)
     left, middle, right = figure.subplots(1, 3)
-    for number, check in checks.items():
-        sound = not check.fault(max_disagreement)
-        colour, label = (COLOURS[0], "used") if sound else (COLOURS[1], "not used")
-        known = left.get_legend_handles_labels()[1]
-        left.plot(
-            check.temperatures,
-            check.disagreement,
-            "o-",
-            color=colour,
-            alpha=0.7,
-            label=None if label in known else label,
+    for check in checks.values():
+        used = check.temperatures >= check.sound_from(max_disagreement)
+        left.plot(check.temperatures, check.disagreement, "-", color=DATA, alpha=0.7, zorder=1)
+        measured, expected = (
+            np.array([item.value for item in steps]) for steps in (check.energy_steps, check.heat_steps)
         )
-        measured = np.array([item.value for item in check.energy_steps])
-        expected = np.array([item.value for item in check.heat_steps])
         error = [
             np.hypot(a.standard_error, b.standard_error)
             for a, b in zip(check.energy_steps, check.heat_steps, strict=True)
         ]
         width = np.diff(check.temperatures)
-        middle.errorbar(
-            expected / width + 0.0 * number,
-            measured / width,
-            error / width,
-            fmt="o",
-            color=colour,
-            alpha=0.7,
-            capsize=2,
-        )
+        for part, colour, label in ((used, COLOURS[0], "used"), (~used, COLOURS[1], "not used")):
+            if not part.any():
+                continue
+            known = left.get_legend_handles_labels()[1]
+            left.plot(
+                check.temperatures[part],
+                check.disagreement[part],
+                "o",
+                color=colour,
+                alpha=0.7,
+                label=None if label in known else label,
+            )
+            steps = part[:-1]
+            middle.errorbar(
+                (expected / width)[steps],
+                (measured / width)[steps],
+                (error / width)[steps],
+                fmt="o",
+                color=colour,
+                alpha=0.7,
+                capsize=2,
+            )
     left.axhline(1.0, color=REFERENCE, linewidth=1.0)
     left.axhline(max_disagreement, color=REFERENCE, linewidth=1.0, linestyle="--")
     left.set(xlabel="temperature [K]", ylabel="difference of independent runs\n[standard errors]", ylim=(0, None))
