@@ -6,7 +6,8 @@ Reads the trajectories and thermal response targets of a system that `cg-assets 
 ordinary dynamics and CG frames with fixed beads at T_0 alone (that with products the first only), and are judged by
 mean forces at fixed beads at all temperatures, of CG frames that they have not seen: each third of them in turn. Errors
 are root mean squares less the noise of the means, with errors from leaving out frames. The last row, which learns
-forces at all temperatures, is what the splines can reach.
+forces at all temperatures, is what the splines can reach. A second table has differences of mean squares over all
+temperatures, in which the noise and much of the scatter between frames cancel.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 import numpy as np
 import torch
 
+from cg_assets.analysis.estimates import jackknife
 from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import home, load_system
@@ -65,6 +67,7 @@ def main() -> None:
     config = potential_config(settings, targets.n_beads)
     print(f"| learnt at {origin:g} K | " + " | ".join(f"{kelvin:g} K" for kelvin in temperatures) + " | seconds |")
     print("|---" * (len(temperatures) + 2) + "|")
+    squares: dict[str, np.ndarray] = {}
     for name, (form, weights) in METHODS.items():
         started = time.process_time()
         wanted = config | {"temperature_dependence": form | {"origin": origin}}
@@ -84,12 +87,22 @@ def main() -> None:
             judged.append(targets.select(apart))
             differences.append(predictions(module, judged[-1]).forces - judged[-1].forces)
         rows, difference = ThermalTargets.concatenate(judged), np.concatenate(differences)
+        squares[name] = (difference**2).mean(axis=(1, 2))
         found = []
         for kelvin in temperatures:
             at = np.abs(rows.temperature - kelvin) < SAME_TEMPERATURE
             found.append(deviation(difference[at], rows.forces[at], rows.forces_error[at], rows.frame[at]).root)
         cells = " | ".join(f"{item.value:.1f} ± {item.standard_error:.1f}" for item in found)
         print(f"| {name} | {cells} | {time.process_time() - started:.0f} |", flush=True)
+    print("\n| mean square of all rows, less that of | forces | first order |\n|---|---|---|")
+    place = np.unique(rows.frame, return_inverse=True)[1]
+    for name, of_rows in squares.items():
+        cells = []
+        for other in ("forces", "first order"):
+            sums = [np.bincount(place, weights=row) for row in (of_rows - squares[other], np.ones(len(place)))]
+            value, error = jackknife(lambda total: total[0] / total[1], np.stack(sums, axis=1))
+            cells.append(f"{float(value):.0f} ± {float(error):.0f}")
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -137,9 +137,10 @@ def test_structure_changes_with_temperature_as_its_covariance_says():
     assert np.abs(found.values[seen] / found.standard_error[seen]).max() > 20
 
 
-def test_compiled_splines_are_the_potential():
+@pytest.mark.parametrize("changes", [{}, {"triple_functions": 0}], ids=["triples", "pairs"])
+def test_compiled_splines_are_the_potential(changes):
     """Energy and forces to rounding, below the least distance too, and after beads have moved."""
-    module = potential("spline")
+    module = potential("spline", **changes)
     positions = lattice(3, seed=5)
     positions[1, 1] = positions[1, 0] + torch.tensor([0.17, 0.1, 0.0])
     engine = SplineEngine(module, 390.0, BOX.numpy())

@@ -67,11 +67,11 @@ class SplineEngine:
 
         low = [row for row in powers if sum(row) < degree]
         raised = [[tuple(p + (k == axis) for k, p in enumerate(row)) for row in low] for axis in range(3)]
-        self.raised = np.array([[number[row] for row in rows] for rows in raised]).reshape(3, -1)
+        self.raised = np.array([[number[row] for row in rows] for rows in raised], np.int64).reshape(3, -1)
         self.factors = np.array([[row[axis] for row in raised[axis]] for axis in range(3)], float).reshape(3, -1)
         axes = [next(axis for axis in range(3) if row[axis]) for row in powers[1:]]
-        self.parents = np.array([(lowered(row, axis), axis) for row, axis in zip(powers[1:], axes, strict=True)])
-        self.parents = self.parents.reshape(-1, 2)
+        parents = [(lowered(row, axis), axis) for row, axis in zip(powers[1:], axes, strict=True)]
+        self.parents = np.array(parents, np.int64).reshape(-1, 2)
         self.low, self.low_triple = float(module.low), float(module.low_triple)
         self.cutoffs = (module.pair_cutoff, module.triple_cutoff)
         size, begins = (float(value) for value in module.prior)
