@@ -38,6 +38,7 @@ evaluation: {{longest_lag: 0.25, max_rdf_error: 5}}
 potentials:
   splines: {{unconstrained_frames: 60}}
   products: null
+  pairs: null
   network:
     temperature_dependence: {{form: taylor_temperature, origin: {ORIGIN}, order: 1}}
     network:
