@@ -31,7 +31,8 @@ class Command:
 
     def environment(self, **more: str) -> dict[str, str]:
         """The environment of the command."""
-        kept = {name: value for name, value in os.environ.items() if name in KEPT}
+        # What OpenBLAS is told changes the last digits: the same in all processes.
+        kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith("OPENBLAS_")}
         own = {"CG_ASSETS_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
         return kept | own | {"CG_DEVICE": "cpu"} | more
 

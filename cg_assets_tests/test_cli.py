@@ -171,7 +171,7 @@ def test_wrong_input_changes_nothing(refuse, arguments, words):
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("CG_EXECUTOR", "slurm", ["CG_EXECUTOR is 'slurm'", "multiprocess"]),
+        ("CG_EXECUTOR", "pbs", ["CG_EXECUTOR is 'pbs'", "multiprocess"]),
         ("CG_DEVICE", "tpu", ["CG_DEVICE is 'tpu'", "auto"]),
     ],
 )

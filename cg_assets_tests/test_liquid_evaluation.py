@@ -39,7 +39,7 @@ def system():
     content = yaml.safe_load((SHIPPED / "water.yaml").read_text())
     own = yaml.safe_load(WATER)
     content |= {"model": content["model"] | own["model"], "potentials": {}, "targets": own["targets"]}
-    content["sampling"]["reference"] |= {"temperatures": KELVIN, "replicas": 2}
+    content["sampling"]["reference"] |= {"temperatures": KELVIN, "replicas": 2, "frame_interval": 0.2}
     content["sampling"]["conditional"] |= {"frames": 3}
     run = {"replicas": 2, "timestep": 0.004, "friction": 2.0, "burn_in": 2, "duration": 12, "frame_interval": 0.1}
     return ThermalSystem.model_validate(content | {"cg_simulation": run, "evaluation": {"longest_lag": 1.0}})

@@ -23,7 +23,7 @@ def tempered(**changes) -> SystemSpec:
     content["sampling"]["unbiased"] |= {
         "replicas": 2 * len(LADDER),
         "burn_in": 10.0,
-        "duration": 200.0,
+        "duration": 400.0,
         "frame_interval": 0.2,
         "tempering": {"temperatures": LADDER, "pace": 0.4},
     } | changes
@@ -45,11 +45,11 @@ def run():
 def test_frames_are_those_of_the_lowest_temperature(run):
     sampler, frames = run
     summary = sampler.summary()
-    assert len(frames) == 2 * 1000 and set(frames.replica) == {0, 1}
+    assert len(frames) == 2 * 2000 and set(frames.replica) == {0, 1}
     assert abs(summary["kinetic_temperature"] - 300.0) < 4 * summary["kinetic_temperature_error"] + 3.0
     assert all(0.1 < item < 0.8 for item in summary["exchange_acceptance"])
     assert summary["journeys_up_the_ladder"] > 4
-    assert summary["sampled_time"] >= 10 * 210.0
+    assert summary["sampled_time"] >= 10 * 410.0
 
 
 def test_potential_energy_is_that_of_plain_dynamics(run):
@@ -69,7 +69,7 @@ def test_potential_energy_is_that_of_plain_dynamics(run):
 
 
 def test_barriers_are_crossed(run):
-    """In 200 ps at 300 K a replica crosses to positive phi once in hundreds; ladders do so many times."""
+    """In 400 ps at 300 K a replica crosses to positive phi once in hundreds; ladders do so many times."""
     _, frames = run
     positive = frames.collective_variables["phi"] > 0
     assert 0 < positive.mean() < 0.25
