@@ -93,6 +93,18 @@ def test_heat_capacity_is_the_variance_of_the_energy():
         heat_capacity(Frames.concatenate([frames, frames_of(np.zeros((5, 5, 3)), temperature=400.0)]))
 
 
+def test_the_same_seed_gives_the_same_water():
+    parameters = WATER_MODELS["spce"]
+    water = Water(parameters, 16, box_edge(parameters, 16, 997.0), 0.38)
+    plan = ReferenceSampling(temperatures=[400.0, 500.0], replicas=2, burn_in=0.4, duration=1.0, frame_interval=0.2)
+    runs = []
+    for _ in range(2):
+        sampler = WaterReferenceSampler(water, plan, seed=3, snapshots=1)
+        runs.append(Frames.concatenate([part for _ in range(sampler.n_chunks) if (part := sampler.next_chunk())]))
+    np.testing.assert_array_equal(runs[0].positions, runs[1].positions)
+    np.testing.assert_array_equal(runs[0].potential_energy, runs[1].potential_energy)
+
+
 def test_water_is_sampled_at_each_temperature_and_goes_on_after_an_interruption():
     parameters = WATER_MODELS["tip4p2005"]
     water = Water(parameters, 16, box_edge(parameters, 16, 997.0), 0.38)

@@ -16,7 +16,7 @@ from cg_assets.progress import Progress
 from cg_assets.sampling.molecule_bias import AtomVariables
 from cg_assets.sampling.molecule_engine import EngineSettings
 from cg_assets.sampling.molecule_worker import EnginePool
-from cg_assets.sampling.platforms import choose_platform, process_count, process_properties, seconds_per_step
+from cg_assets.sampling.platforms import choose_platform, process_count, seconds_per_step
 from cg_assets.systems.builders import build_molecule
 from cg_assets.systems.spec import SystemSpec
 
@@ -107,7 +107,7 @@ class FixedBeads:
             molecule, periodic = self._molecule, self._molecule.box is not None
             seconds = steps * seconds_per_step(molecule.n_atoms, periodic)
             n_processes = process_count(self._platform, len(self._positions), seconds)
-            settings = self._settings(process_properties(self._platform, self._properties, n_processes))
+            settings = self._settings(self._properties)
             self._pool = EnginePool(settings, len(self._positions), n_processes)
         return self._pool
 

@@ -21,7 +21,7 @@ from cg_assets.sampling.ladder import TemperatureLadders
 from cg_assets.sampling.molecule_bias import AtomVariables
 from cg_assets.sampling.molecule_engine import Arrays, EngineSettings
 from cg_assets.sampling.molecule_worker import EnginePool
-from cg_assets.sampling.platforms import choose_platform, process_count, process_properties, seconds_per_step
+from cg_assets.sampling.platforms import choose_platform, process_count, seconds_per_step
 from cg_assets.systems.thermal_spec import ConditionalSampling
 from cg_assets.systems.water import Water
 from cg_assets.units import BOLTZMANN
@@ -274,7 +274,7 @@ class FrozenWaterSampler:
             settings = EngineSettings(
                 system_xml=openmm.XmlSerializer.serialize(self._system),
                 platform=self.platform,
-                properties=process_properties(self.platform, self._properties, processes),
+                properties=self._properties,
                 temperature=self._plan.temperatures[-1],
                 friction=self._plan.friction,
                 timestep=self._plan.timestep,

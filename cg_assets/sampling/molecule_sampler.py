@@ -18,7 +18,7 @@ from cg_assets.sampling.molecule_bias import AtomVariables, DepositedGrid, depos
 from cg_assets.sampling.molecule_engine import Arrays, EngineSettings
 from cg_assets.sampling.molecule_starts import StartFinder, preparation_time
 from cg_assets.sampling.molecule_worker import EnginePool
-from cg_assets.sampling.platforms import choose_platform, process_count, process_properties, seconds_per_step
+from cg_assets.sampling.platforms import choose_platform, process_count, seconds_per_step
 from cg_assets.systems.builders import build_molecule
 from cg_assets.systems.spec import DepositedBias, Probe, SamplingPlan, StaticBias, SystemSpec, UmbrellaBias
 from cg_assets.units import BOLTZMANN
@@ -260,7 +260,7 @@ class MoleculeSampler:
             self.molecule,
             self._variables,
             self.platform,
-            process_properties(self.platform, self._properties, 1),
+            self._properties,
             self._system.temperature,
             self._plan.timestep,
         )
@@ -388,7 +388,7 @@ class MoleculeSampler:
         return EngineSettings(
             system_xml=openmm.XmlSerializer.serialize(openmm_system),
             platform=self.platform,
-            properties=process_properties(self.platform, self._properties, self._n_processes),
+            properties=self._properties,
             temperature=self._system.temperature,
             friction=self._plan.friction,
             timestep=self._plan.timestep,

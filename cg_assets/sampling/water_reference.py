@@ -15,7 +15,7 @@ from cg_assets.frames import Frames
 from cg_assets.sampling.molecule_bias import AtomVariables
 from cg_assets.sampling.molecule_engine import EngineSettings, Heat
 from cg_assets.sampling.molecule_worker import EnginePool
-from cg_assets.sampling.platforms import choose_platform, process_count, process_properties, seconds_per_step
+from cg_assets.sampling.platforms import choose_platform, process_count, seconds_per_step
 from cg_assets.systems.thermal_spec import ReferenceSampling
 from cg_assets.systems.water import Water
 from cg_assets.units import BOLTZMANN
@@ -208,8 +208,7 @@ class WaterReferenceSampler:
         import openmm
 
         platform = openmm.Platform.getPlatformByName(self.platform)
-        properties = process_properties(self.platform, self._properties, 1)
-        context = openmm.Context(self._system, openmm.VerletIntegrator(0.001), platform, properties)
+        context = openmm.Context(self._system, openmm.VerletIntegrator(0.001), platform, self._properties)
         context.setPositions(self._water.lattice(self._derived_seed(replica)))
         context.computeVirtualSites()
         openmm.LocalEnergyMinimizer.minimize(context, 10.0, _MINIMIZER_STEPS)
@@ -245,7 +244,7 @@ class WaterReferenceSampler:
             settings = EngineSettings(
                 system_xml=openmm.XmlSerializer.serialize(self._system),
                 platform=self.platform,
-                properties=process_properties(self.platform, self._properties, processes),
+                properties=self._properties,
                 temperature=float(self._temperatures.max()),
                 friction=self._plan.friction if sampling else _BURN_IN_FRICTION,
                 timestep=self._plan.timestep,
