@@ -95,6 +95,8 @@ def test_a_system_run_with_its_records_in_postgresql(finished, server, tmp_path)
 
 def test_a_home_keeps_to_its_database(home, monkeypatch):
     monkeypatch.delenv(DATABASE, raising=False)
+    for name in ("DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "yes")  # what prepare_home sets is taken back with it
     prepare_home()
     settings = home / "dagster" / "dagster.yaml"
     assert "storage:" not in settings.read_text()
