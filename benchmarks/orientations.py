@@ -1,6 +1,6 @@
 """Orientations of water at fixed beads: rotational dynamics beside rotational Monte Carlo, and what labels cost.
 
-    OMP_NUM_THREADS=1 python benchmarks/orientations.py [--molecules 64] [--seconds 60]
+    OMP_NUM_THREADS=1 python -m benchmarks.orientations [--molecules 64] [--seconds 60]
 
 Beads come from a short run of the atoms (SPC/E, 997 kg/m3, reaction field, cutoff 0.6 nm). Both methods draw from
 p(r | R; T) at one temperature without exchange, one thread, everything per CPU second:
