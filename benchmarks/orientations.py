@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.thermal_potentials import atoms
 from cg_assets.sampling.frozen_water import FrozenWaterSampler
-from cg_assets.systems.thermal_spec import ConditionalSampling
+from cg_assets.systems import load_system
 from cg_assets.systems.water import Water
 from cg_assets.thermal.build_targets import check_frames
 from cg_assets.units import BOLTZMANN
@@ -36,7 +36,6 @@ TEMPERATURES = (300.0, 400.0, 500.0, 700.0)
 TIMESTEP, FRICTION = 0.004, 2.0
 STEPS, SWEEPS = 25, 4
 """Of dynamics and of Monte Carlo between two samples."""
-LADDER = [250.0, 273.0, 299.0, 327.0, 358.0, 392.0, 430.0, 475.0, 525.0, 580.0, 640.0, 700.0]
 COULOMB, SOLVENT = 138.935458, 78.3
 """1/(4 pi epsilon_0) [kJ/mol nm/e^2], and OpenMM's dielectric constant beyond the cutoff."""
 SWITCH = 0.85
@@ -44,8 +43,8 @@ BLOCKS = 16
 
 
 @numba.njit(cache=True, fastmath=True)
-def molecule_energy(one, sites, places, shifts, charges, sigma, epsilon, cutoff):
-    """Energy of a molecule's sites `places` with all other molecules; `shifts` bring the others next to it."""
+def molecule_energy(one, sites, places, edge, charges, sigma, epsilon, cutoff):
+    """Energy of a molecule's sites `places` with all other molecules, by the nearest image of each site."""
     krf = (SOLVENT - 1.0) / (2.0 * SOLVENT + 1.0) / cutoff**3
     crf = 3.0 * SOLVENT / (2.0 * SOLVENT + 1.0) / cutoff
     switch, total = SWITCH * cutoff, 0.0
@@ -56,10 +55,8 @@ def molecule_energy(one, sites, places, shifts, charges, sigma, epsilon, cutoff)
             for b in range(3):
                 square = 0.0
                 for axis in range(3):
-                    # Sites are stored about beads in the box; a pair is near through the image of the beads or, at the
-                    # rim of the cutoff, through the next one, hence the rounding.
                     gap = places[a, axis] - sites[two, b, axis]
-                    gap -= shifts * np.round(gap / shifts)
+                    gap -= edge * np.round(gap / edge)
                     square += gap * gap
                 if square >= cutoff * cutoff:
                     continue
@@ -143,7 +140,6 @@ def monte_carlo(engine: Engine, sites: np.ndarray, temperature: float, seconds: 
     parameters = water.parameters
     sites, beads = sites.copy(), water.beads(sites.reshape(-1, 3))
     beta, largest = 1.0 / (BOLTZMANN * temperature), 0.6
-
     generator = np.random.default_rng(1)
     constants = (parameters.charges, parameters.sigma, parameters.epsilon, water.cutoff, beta)
 
@@ -206,7 +202,8 @@ def ladder(water: Water, sites: np.ndarray) -> str:
     from cg_assets.frames import Frames
 
     os.environ["CG_ASSETS_THREADS"] = "1"
-    plan = ConditionalSampling(frames=1, temperatures=LADDER, interval=0.2, relaxation=20.0, duration=60.0)
+    shipped = load_system("water").sampling.conditional
+    plan = shipped.model_copy(update={"frames": 1, "relaxation": 20.0, "duration": 60.0})
     sampler = FrozenWaterSampler(water, plan, sites.reshape(1, -1, 3), 1, "CPU")
     started = time.process_time()
     parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
@@ -215,8 +212,8 @@ def ladder(water: Water, sites: np.ndarray) -> str:
     worth = check.effective_samples
     low, high = worth[0] / spent, worth[-1] / spent
     return (
-        f"ladder of {len(LADDER)} temperatures: {spent:.0f} CPU s, {worth.sum() / spent:.2f} effective samples of the "
-        f"energy/s at all temperatures together, {low:.3f} at 250 K, {high:.3f} at 700 K, "
+        f"ladder of {len(plan.temperatures)} temperatures: {spent:.0f} CPU s, {worth.sum() / spent:.2f} effective "
+        f"samples of the energy/s at all temperatures together, {low:.3f} at 250 K, {high:.3f} at 700 K, "
         f"{worth.sum() * water.n_molecules / spent:.0f} labels of beads/s"
     )
 

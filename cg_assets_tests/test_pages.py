@@ -17,7 +17,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import Command, group_members, kill_group, wait_for
+from conftest import Command, free_port, group_members, kill_group, wait_for
 from small_systems import SMALL_WELLS
 from websockets.sync.client import connect
 
@@ -53,12 +53,6 @@ SHOW_FIGURE = """
 needs_browser = pytest.mark.skipif(
     not BROWSER and not REQUIRED, reason="no Chromium on this machine; CG_ASSETS_REQUIRE_BROWSER=1 makes this an error"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def get(url: str) -> tuple[int, str]:

@@ -9,13 +9,12 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import Command, free_port
 from test_crashes import results
 
 from cg_assets.errors import CgAssetsError
@@ -24,12 +23,6 @@ from cg_assets.resources.home_folder import DATABASE, prepare_home
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 needs_postgres = pytest.mark.skipif(os.geteuid() != 0 or not PROGRAMS, reason="needs root and postgresql")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import time
 import dagster as dg
 import pytest
 import yaml
-from conftest import Command
+from conftest import Command, free_port
 from test_crashes import results
 
 from cg_assets.errors import CgAssetsError
@@ -60,10 +60,7 @@ def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     for name in ("state", "spool"):
         (folder / name).mkdir()
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        ports = one.getsockname()[1], two.getsockname()[1]
+    ports = free_port(), free_port()
     host = socket.gethostname().split(".")[0]
     (folder / "slurm.conf").write_text(
         CONFIGURATION.format(host=host, ports=ports, folder=folder, cores=os.cpu_count() or 1)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import free_port
 
 import cg_assets
 from cg_assets.errors import TrackingError
@@ -394,12 +395,6 @@ def test_three_processes_make_the_database_once(tmp_path):
     (experiment,) = client.search_experiments(filter_string="name = 'toy'")
     assert len(client.search_runs([experiment.experiment_id])) == 3
     assert [item.name for item in tmp_path.iterdir()] == ["a home"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_server_that_does_not_answer(tmp_path):

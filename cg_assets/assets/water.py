@@ -26,9 +26,7 @@ from cg_assets.systems import ThermalSystem, seed_of
 from cg_assets.systems.thermal_spec import CONDITIONAL_SAMPLES, TARGETS, TRAJECTORIES
 
 if TYPE_CHECKING:
-    from cg_assets.frames import Frames
     from cg_assets.storage.schemas import FileMetadata
-    from cg_assets.thermal.samples import ConditionalSamples
 
 CODE_VERSION = "1"
 CONDITIONAL_CODE_VERSION = "2"
@@ -140,7 +138,7 @@ def build_conditional_samples(system: ThermalSystem) -> dg.AssetsDefinition:
         from cg_assets.sampling.frozen_water import FrozenWaterSampler, choose_starts
         from cg_assets.sampling.run import run_sampler
         from cg_assets.thermal.build_targets import check_frames
-        from cg_assets.thermal.differences import difference_test
+        from cg_assets.thermal.differences import difference_test_of_sound
 
         batch, started, files = context.partition_key, time.monotonic(), store.open()
         seed = seed_of(system.name, stage, batch)
@@ -176,7 +174,7 @@ def build_conditional_samples(system: ThermalSystem) -> dg.AssetsDefinition:
             | {_FAILED_FRAMES: failed, "frame_checks": {str(number): item.to_json() for number, item in found.items()}},
         )
         files.write_frames(frames, metadata, batch)
-        test = difference_test(*_sound_parts(frames, lowest))
+        test = difference_test_of_sound(frames, lowest)
         check_results = checks.judge_conditional(system, frames, summary, found, test)
         mark_failed(files, frames, metadata, batch, check_results)
         record_in_catalogue(files, system, stage, batch)
@@ -213,17 +211,6 @@ def build_conditional_samples(system: ThermalSystem) -> dg.AssetsDefinition:
         )
 
     return conditional_samples
-
-
-def _sound_parts(frames: "Frames", lowest: dict[int, float]) -> "tuple[list[ConditionalSamples], list[list[float]]]":
-    """At least half of the frames that may be used, at rungs where all of these may, and triples of these rungs."""
-    from cg_assets.thermal.samples import ConditionalSamples
-
-    usable = sorted(kelvin for kelvin in lowest.values() if math.isfinite(kelvin))
-    bottom = usable[len(usable) // 2] if usable else 0.0
-    parts = [ConditionalSamples.of_frame(frames, number) for number in lowest if lowest[number] <= bottom or not usable]
-    rungs = [kelvin for kelvin in parts[0].ladder.tolist() if kelvin >= bottom]
-    return parts, [rungs[first : first + 3] for first in range(len(rungs) - 2)]
 
 
 def build_targets(system: ThermalSystem) -> dg.AssetsDefinition:

@@ -62,7 +62,7 @@ def _choose_database(dagster_home: Path) -> None:
         with atomic_file(settings) as temporary:
             text = Path(__file__).with_name("dagster.yaml").read_text(encoding="utf-8")
             temporary.write_text(text + _POSTGRES * wanted, encoding="utf-8")
-    elif wanted and DATABASE not in known and "storage:" not in known:
+    elif wanted and "storage:" not in known:
         raise CgAssetsError(
             f"{DATABASE} is set, but the runs of {dagster_home.parent} are in SQLite files; unset it, or begin a new "
             "home folder and copy `data` and `systems` into it"

@@ -107,11 +107,10 @@ class FixedBeads:
             molecule, periodic = self._molecule, self._molecule.box is not None
             seconds = steps * seconds_per_step(molecule.n_atoms, periodic)
             n_processes = process_count(self._platform, len(self._positions), seconds)
-            settings = self._settings(self._properties)
-            self._pool = EnginePool(settings, len(self._positions), n_processes)
+            self._pool = EnginePool(self._settings(), len(self._positions), n_processes)
         return self._pool
 
-    def _settings(self, properties: dict[str, str]) -> EngineSettings:
+    def _settings(self) -> EngineSettings:
         import openmm
 
         molecule = self._molecule
@@ -124,7 +123,7 @@ class FixedBeads:
         return EngineSettings(
             system_xml=openmm.XmlSerializer.serialize(held),
             platform=self._platform,
-            properties=properties,
+            properties=self._properties,
             temperature=self._system.temperature,
             friction=self._friction,
             timestep=self._timestep,

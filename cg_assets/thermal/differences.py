@@ -7,6 +7,7 @@ the difference, by the parabola through three temperatures, since F_1 is not con
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.analysis.estimates import Estimate
+from cg_assets.frames import Frames
 from cg_assets.thermal.response import ThermalResponse, response_of_weights
 from cg_assets.thermal.samples import ConditionalSamples
 
@@ -74,6 +76,21 @@ def difference_test(frames: Sequence[ConditionalSamples], temperatures: ArrayLik
         differences.append((force[:, high] - force[:, low]) / width)
     y, x = np.array(labels), np.array(differences)
     return DifferenceTest(triples, y, x, _slope(y, x))
+
+
+def difference_test_of_sound(frames: Frames, lowest: Mapping[int, float]) -> DifferenceTest:
+    """The test on half of the usable CG frames or more, at rungs where all of these are in equilibrium.
+
+    Args:
+        frames: rows of `FrozenWaterSampler`.
+        lowest: of each CG frame the temperature from which up it may be used [K] (`FrameCheck.sound_from`); all rungs
+            of all frames are compared where none may.
+    """
+    usable = sorted(kelvin for kelvin in lowest.values() if math.isfinite(kelvin))
+    bottom = usable[len(usable) // 2] if usable else 0.0
+    parts = [ConditionalSamples.of_frame(frames, number) for number in lowest if lowest[number] <= bottom or not usable]
+    rungs = [kelvin for kelvin in parts[0].ladder.tolist() if kelvin >= bottom]
+    return difference_test(parts, [rungs[first : first + 3] for first in range(len(rungs) - 2)])
 
 
 def _mean_weights(triples: FloatArray) -> FloatArray:
