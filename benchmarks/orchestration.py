@@ -4,6 +4,9 @@ The plain run calls the same science functions for the same systems in two proce
 system. It is timed twice: keeping everything in memory, and leaving the same Parquet files and figures behind, as a
 script would that somebody wants to use afterwards. Processes, records, checks, catalogue, tracking and registry are
 orchestration in both.
+
+With `batches` it is the time of 1, 10 and 100 batches of trajectories and their mapped forces of `muller_brown`, each
+batch a `cg-assets run` of its own, against one process of plain Python that leaves the same files and figures behind.
 """
 
 from __future__ import annotations
@@ -24,25 +27,26 @@ from typing import Any
 from cg_assets.demo import DEMOS
 
 STAGES = {"unbiased": "trajectories", "biased": "biased_samples"}
+FIRST = "0000"
 
 
-def write(folder: Path | None, system: Any, stage: str, frames: Any, *figures: bytes) -> None:
+def write(folder: Path | None, system: Any, stage: str, frames: Any, *figures: bytes, batch: str = FIRST) -> None:
     """Leave frames and figures behind, unless the run keeps everything in memory."""
     if folder is None:
         return
     from cg_assets.storage.parquet import write_frames
     from cg_assets.storage.schemas import FileMetadata, variable_units
 
-    place = folder / system.name
-    place.mkdir(exist_ok=True)
+    place = folder / system.name / batch
+    place.mkdir(parents=True, exist_ok=True)
     if frames is not None:
         metadata = FileMetadata(system.name, stage, system.units, variable_units=variable_units(system))
-        write_frames(place / f"{stage}.parquet", [frames], metadata, "0000")
+        write_frames(place / f"{stage}.parquet", [frames], metadata, batch)
     for number, figure in enumerate(figures):
         (place / f"{stage}_{number}.png").write_bytes(figure)
 
 
-def sample(name: str, plan_name: str, folder: Path | None) -> tuple[Any, Any]:
+def sample(name: str, plan_name: str, folder: Path | None, batch: str = FIRST) -> tuple[Any, Any]:
     """Frames of a plan, judged, and the frozen bias that they were made under."""
     from cg_assets.analysis import figures
     from cg_assets.analysis.labels import check_equilibration
@@ -52,24 +56,39 @@ def sample(name: str, plan_name: str, folder: Path | None) -> tuple[Any, Any]:
 
     system = load_system(name)
     plan = getattr(system.sampling, plan_name)
-    sampler = build_sampler(system, plan, seed_of(name, STAGES[plan_name], "0000"))
+    sampler = build_sampler(system, plan, seed_of(name, STAGES[plan_name], batch))
     chunks = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     frames = Frames.concatenate([chunk for chunk in chunks if chunk is not None])
     drawn = [figures.sampling_figure(system, frames)] if folder else []
     if plan.bias is not None:
         equilibration = check_equilibration(system, plan, frames)
         drawn += [figures.equilibration_figure(system, equilibration)] if folder else []
-    write(folder, system, STAGES[plan_name], frames, *drawn)
+    write(folder, system, STAGES[plan_name], frames, *drawn, batch=batch)
     return frames, sampler.summary()["bias"]
+
+
+def label(name: str, plan_name: str, samples: Any, folder: Path | None, batch: str = FIRST) -> tuple[Any, Any]:
+    """CG frames with their force labels, and the noise of these."""
+    from cg_assets.analysis import figures
+    from cg_assets.analysis.labels import measure_label_noise
+    from cg_assets.mapping.run import fit_force_map, map_frames
+    from cg_assets.systems import load_system, seed_of
+
+    system = load_system(name)
+    samples = samples.select(~samples.probe)
+    force_map = fit_force_map(system, samples)
+    frames = map_frames(system, samples, force_map)
+    noise = measure_label_noise(system, samples, frames, force_map, seed_of(name, STAGES[plan_name], batch))
+    drawn = [figures.label_noise_figure(system, noise)] if folder else []
+    write(folder, system, f"forces_{plan_name}", frames, *drawn, batch=batch)
+    return frames, noise
 
 
 def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | None) -> None:
     """From samples to the evaluation of their potential."""
     from cg_assets.analysis import figures
     from cg_assets.analysis.evaluation import evaluate
-    from cg_assets.analysis.labels import measure_label_noise
     from cg_assets.analysis.reference import compute_reference
-    from cg_assets.mapping.run import fit_force_map, map_frames
     from cg_assets.potentials.energies import energy_function
     from cg_assets.potentials.model_format import save_potential
     from cg_assets.simulation.run import run_cg_simulation
@@ -78,26 +97,20 @@ def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | Non
     from cg_assets.training.setup import network_config, training_data
 
     system = load_system(name)
-    seed = seed_of(name, STAGES[plan_name], "0000")
-    samples = samples.select(~samples.probe)
-    force_map = fit_force_map(system, samples)
-    frames = map_frames(system, samples, force_map)
-    noise = measure_label_noise(system, samples, frames, force_map, seed)
-    write(
-        folder, system, f"forces_{plan_name}", frames, *([figures.label_noise_figure(system, noise)] if folder else [])
-    )
+    frames, noise = label(name, plan_name, samples, folder)
     data = training_data(system, [frames], system.potentials[plan_name].frames)
     config = network_config(system)
     result = train(config, system.training, data, system.training.seed, noise_floor=noise.floor.value)
     if folder:
         write(folder, system, plan_name, None, figures.training_figure(system, plan_name, result.history, noise.floor))
-        save_potential(folder / system.name / f"potential_{plan_name}", result.module, config)
+        save_potential(folder / system.name / FIRST / f"potential_{plan_name}", result.module, config)
     enhanced = bias if system.cg_simulation.enhanced_duration else None
     simulated = run_cg_simulation(system, result.module, frames, enhanced)
     if folder:
         picture = figures.cg_simulation_figure(system, simulated)
         write(folder, system, f"cg_simulation_{plan_name}", simulated.frames, picture)
     with tempfile.TemporaryDirectory() as scratch:
+        seed = seed_of(name, STAGES[plan_name], FIRST)
         reference = compute_reference(system, seed, Path(scratch))
     energy = energy_function(result.module)
     judged = evaluate(system, energy, reference, simulated.frames, simulated.summary(), frames)
@@ -117,8 +130,37 @@ def plain(folder: Path | None) -> float:
     return time.monotonic() - started
 
 
+def plain_batches(count: int, folder: Path) -> float:
+    """Wall time of the plain run of some batches, without the start of its process [s]."""
+    started = time.monotonic()
+    for number in range(count):
+        batch = f"{number:04d}"
+        frames, _ = sample("muller_brown", "unbiased", folder, batch)
+        label("muller_brown", "unbiased", frames, folder, batch)
+    return time.monotonic() - started
+
+
+def batches() -> None:
+    """Run some batches both ways and print a row of the table for each number."""
+    print("| batches | cg-assets [s] | plain Python [s] | added to each batch [s] |")
+    print("|---|---|---|---|")
+    for count in (1, 10, 100):
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.monotonic()
+            for number in range(count):
+                stages = ("--batch", f"{number:04d}", "--select", "trajectories", "mapped_forces")
+                command = [sys.executable, "-m", "cg_assets.cli", "--home", folder, "run", "muller_brown", *stages]
+                subprocess.run(command, check=True, capture_output=True)
+            orchestrated = time.monotonic() - started
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                bare = pool.submit(plain_batches, count, Path(folder) / "plain").result()
+        print(f"| {count} | {orchestrated:.1f} | {bare:.1f} | {(orchestrated - bare) / count:.2f} |", flush=True)
+
+
 def main() -> None:
     """Run all three and print the comparison."""
+    if sys.argv[1:] == ["batches"]:
+        return batches()
     with tempfile.TemporaryDirectory() as folder:
         print("demo", flush=True)
         started = time.monotonic()

@@ -7,6 +7,8 @@ imports everything anew.
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +31,9 @@ pytestmark = [
 SCRIPT = """
 ip link set lo up
 trap '{ray} stop --force > /dev/null 2>&1' EXIT
-{ray} start --head --num-cpus 2 --num-gpus 0 --disable-usage-stats --temp-dir {scratch} > {log} 2>&1
+{ray} start --head --num-cpus 2 --num-gpus 1 --disable-usage-stats --temp-dir {scratch} > {log} 2>&1
 {command}
+{ray} list actors --detail --format json --limit 1000 > {actors}
 """
 
 
@@ -44,6 +47,7 @@ def run_with_ray(own: Command, scratch: Path, *arguments: str, **more: str) -> s
         ray=f"{sys.executable} -m ray.scripts.scripts",
         scratch=scratch / "ray",
         log=scratch / "ray.log",
+        actors=scratch / "actors.json",
         command=" ".join(own.line(*arguments)),
     )
     # Processes of its own number space, too: whatever Ray leaves behind ends with it.
@@ -66,16 +70,26 @@ def run_with_ray(own: Command, scratch: Path, *arguments: str, **more: str) -> s
 
 @pytest.mark.timeout(2700)
 def test_the_same_data_as_by_the_other_executors(finished, tmp_path, tmp_path_factory):
-    """All files, and the weights of all potentials; `finished` was made by processes of this machine."""
+    """All files, and the weights of all potentials; `finished` was made by processes of this machine.
+
+    Ray is told of a GPU that no torch finds, for steps that ask for one.
+    """
     own = Command(tmp_path / "home")
     own.add_system((finished.home / "systems" / "small_wells.yaml").read_text())
     scratch = tmp_path_factory.mktemp("r")
-    done = run_with_ray(own, scratch, "run", "small_wells")
+    done = run_with_ray(own, scratch, "run", "small_wells", CG_DEVICE="auto")
     assert done.returncode == 0, done.stdout + done.stderr
     theirs = results(finished, "small_wells")
     assert len(theirs) >= 12
     assert results(own, "small_wells") == {name: theirs[name] for name in theirs}
     with dg.DagsterInstance.from_config(str(own.home / "dagster")) as instance:
         (run,) = instance.get_runs()
-        told = [entry.message for entry in instance.all_logs(run.run_id) if "in Ray job" in (entry.message or "")]
-    assert len(told) == 11, "each step is a job of Ray"
+        messages = [entry.message or "" for entry in instance.all_logs(run.run_id)]
+        steps = instance.get_run_stats(run.run_id).steps_succeeded
+    jobs = dict(re.findall(r'step "small_wells__(\w+)" in Ray job ([\w-]+)', "\n".join(messages)))
+    assert len(jobs) == steps >= 11, "each step is a job of Ray"
+    asked = {actor["name"]: actor["required_resources"] for actor in json.loads((scratch / "actors.json").read_text())}
+    gpus = {step: asked[f"_ray_internal_job_actor_{job}"].get("GPU", 0) for step, job in jobs.items()}
+    assert {step for step, number in gpus.items() if number == 1} == {
+        step for step in jobs if step.startswith(("potential_", "cg_simulation_"))
+    }, gpus
