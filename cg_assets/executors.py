@@ -110,7 +110,9 @@ def _configured(module: str, attribute: str, extra: str, options: dict[str, Any]
 
     try:
         executor = getattr(importlib.import_module(module), attribute)
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
         raise CgAssetsError(
             f"CG_EXECUTOR={extra} needs the package {module}; install it with: pip install 'cg-assets[{extra}]'"
         ) from None

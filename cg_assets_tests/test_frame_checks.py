@@ -11,6 +11,7 @@ from cg_assets.frames import Frames
 from cg_assets.thermal.build_targets import build_targets, check_frames
 from cg_assets.thermal.differences import difference_test
 from cg_assets.thermal.frame_checks import check_frame
+from cg_assets.thermal.samples import ConditionalSamples
 
 LADDER = np.array([300.0, 330.0, 363.0, 400.0, 440.0])
 
@@ -40,7 +41,38 @@ def test_runs_that_differ_are_named_with_their_temperature():
     inflation = check.inflation(np.array([330.0, 440.0, 315.0]))
     assert inflation[0] == pytest.approx(check.disagreement[1]) and 1.0 <= inflation[1] < 2.0
     assert inflation[1] < inflation[2] < inflation[0]
-    assert set(check.to_json()) == {"temperatures", "disagreement", "heat_z", "effective_samples"}
+    assert set(check.to_json()) == {"temperatures", "disagreement", "slowness", "heat_z", "effective_samples"}
+
+
+def slow_noise(seed, n_times=1500, correlation=0.0, share=0.5, components=96):
+    """Forces of two runs at three temperatures, part of whose noise is slow: its time in samples."""
+    generator = np.random.default_rng(seed)
+    shape = (2, len(LADDER[:3]), components)
+    step = np.exp(-1.0 / correlation) if correlation else 0.0
+    slow, values = generator.normal(size=shape), []
+    for _ in range(n_times):
+        values.append(np.sqrt(share) * slow + np.sqrt(1.0 - share) * generator.normal(size=shape))
+        slow = step * slow + np.sqrt(1.0 - step**2) * generator.normal(size=shape)
+    run, time, rung = (item.ravel() for item in np.meshgrid(range(2), range(n_times), range(3), indexing="ij"))
+    return ConditionalSamples(
+        temperature=LADDER[rung],
+        energy=10.0 * LADDER[rung] / 300.0 + generator.normal(size=len(run)),
+        forces=np.stack(values)[time, run, rung].reshape(len(run), -1, 3),
+        run=run,
+        time=time.astype(np.float64),
+    )
+
+
+@pytest.mark.parametrize(("correlation", "missed"), [(0.0, 1.0), (40.0, 1.15), (150.0, 1.6)])
+def test_noise_that_is_slower_than_a_block_is_in_the_errors(correlation, missed):
+    """150 samples to a block, noise that lasts for up to a block: z of the runs' difference is 1 all the same."""
+    checks = [check_frame(slow_noise(seed, correlation=correlation)) for seed in range(6)]
+    z = np.sqrt(np.mean([check.disagreement**2 for check in checks]))
+    factor = np.sqrt(np.mean([check.slowness**2 for check in checks]))
+    assert abs(z - 1.0) < 0.08  # 6 x 3 x 96 differences: standard error 0.017, 0.03 with that of the errors themselves
+    assert factor > 0.9 * missed
+    if correlation:
+        assert z * factor > 1.0 + 0.5 * (missed - 1.0)
 
 
 def test_a_variance_that_is_too_small_is_noticed():

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CODE_VERSION = "1"
 CONDITIONAL_CODE_VERSION = "2"
-TARGETS_CODE_VERSION = "3"
+TARGETS_CODE_VERSION = "4"
 
 _FAILED_FRAMES = "failed_frames"
 """Key of a file's metadata: CG frames that failed their check, and why."""

@@ -40,7 +40,7 @@ class TargetTable:
         local_regression: F_2 from the slope of F_1 and its error, same shape.
         effective_samples: `(n_rows,)` independent samples that each row is worth.
         force_variance: `(n_rows,)` variance of a component of a single sample's force [(kJ/mol/nm)²].
-        disagreement: `(n_rows,)` factor by which errors were enlarged because independent runs differ by more.
+        disagreement: `(n_rows,)` factor by which errors from blocks were enlarged (`FrameCheck.inflation`).
     """
 
     targets: ThermalTargets

@@ -26,6 +26,8 @@ MIN_EFFECTIVE = 10.0
 MAX_HEAT_Z = 5.0
 """Largest difference of the two heat capacities that passes, in standard errors; it is the largest of a dozen."""
 _FEWEST_RUNGS = 3
+_LONG_BLOCKS = np.arange(2, 6)
+"""Blocks of each run, at least a fifth of it long, that tell how much slow noise shorter ones miss."""
 HEAT_TOLERANCE = 0.03
 """Part of <u>(T + h) - <u>(T) by which the trapezoidal rule may miss it between two rungs of a ladder."""
 
@@ -38,6 +40,8 @@ class FrameCheck:
         temperatures: `(n_rungs,)` the ladder [K].
         disagreement: `(n_rungs,)` root mean square difference of the mean forces of independent runs from their mean,
             in standard errors; 1 where the runs differ as their errors say.
+        slowness: `(n_rungs,)` factor by which errors from short blocks are too small, because forces stay correlated for
+            longer than a block; at least 1. The errors of `disagreement` are those times it.
         energy_steps: `n_rungs - 1` differences of <u> between neighbours, measured [kJ/mol].
         heat_steps: the same from the variances of u, by the trapezoidal rule [kJ/mol].
         heat_z: `(n_rungs - 1,)` difference of the two beyond the tolerance, in standard errors.
@@ -46,6 +50,7 @@ class FrameCheck:
 
     temperatures: FloatArray
     disagreement: FloatArray
+    slowness: FloatArray
     energy_steps: list[Estimate]
     heat_steps: list[Estimate]
     heat_z: FloatArray
@@ -79,17 +84,19 @@ class FrameCheck:
         return ""
 
     def inflation(self, temperatures: FloatArray) -> FloatArray:
-        """Factor for the errors of labels at some temperatures: how much more than stated the runs differ, at least 1.
+        """Factor for the errors from blocks of labels at some temperatures, at least 1.
 
-        This is the scale factor of measurements that disagree (Particle Data Group, Review of Particle Physics).
+        It is what the blocks miss, and how much more than that the runs differ: the scale factor of measurements that
+        disagree (Particle Data Group, Review of Particle Physics).
         """
-        return np.interp(temperatures, self.temperatures, np.maximum(1.0, self.disagreement))
+        return np.interp(temperatures, self.temperatures, self.slowness * np.maximum(1.0, self.disagreement))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
             "temperatures": self.temperatures.tolist(),
             "disagreement": self.disagreement.round(4).tolist(),
+            "slowness": self.slowness.round(4).tolist(),
             "heat_z": self.heat_z.round(4).tolist(),
             "effective_samples": self.effective_samples.round(1).tolist(),
         }
@@ -113,31 +120,51 @@ def check_frame(samples: ConditionalSamples, n_blocks: int = BLOCKS) -> FrameChe
     shape = (n_blocks, len(ladder))
     cell = block * len(ladder) + np.searchsorted(ladder, samples.temperature)
     count = np.bincount(cell, minlength=math.prod(shape)).reshape(shape).astype(np.float64)
-    force = np.zeros((math.prod(shape), samples.forces[0].size))
-    np.add.at(force, cell, samples.forces.reshape(len(samples), -1))
-    run_of_block = np.zeros(n_blocks, dtype=np.int64)
-    run_of_block[block] = np.searchsorted(runs, samples.run)
-    disagreement = _disagreement(force.reshape(*shape, -1), count, run_of_block)
+    short = _block_variance(_block_means(samples, n_blocks))
+    variance = np.maximum(short, _slow_variance(samples, len(runs)))
+    scatter = _block_means(samples, len(runs))[:, 0].var(axis=0, ddof=1).mean(axis=-1)
+    tiny = np.finfo(np.float64).tiny
     energy = samples.energy - samples.energy.mean()
     first, second = (
         np.bincount(cell, energy**power, math.prod(shape)).reshape(shape).astype(np.float64) for power in (1, 2)
     )
     effective = np.unique(samples.temperature, return_counts=True)[1] / samples.statistical_inefficiency()
-    return FrameCheck(ladder, disagreement, *_heat_steps(ladder, count, first, second), effective)
+    return FrameCheck(
+        ladder,
+        np.sqrt(scatter / np.maximum(variance, tiny)),
+        np.sqrt(variance / np.maximum(short, tiny)).clip(min=1.0),
+        *_heat_steps(ladder, count, first, second),
+        effective,
+    )
 
 
-def _disagreement(force: FloatArray, count: FloatArray, run_of_block: NDArray[np.int64]) -> FloatArray:
-    """Root mean square over components of the scatter of the runs in units of their errors from blocks."""
-    n_runs = int(run_of_block.max()) + 1
-    means, variances = [], []
-    for run in range(n_runs):
-        mine = run_of_block == run
-        blocks = force[mine] / count[mine][..., None]
-        means.append(force[mine].sum(axis=0) / count[mine].sum(axis=0)[:, None])
-        variances.append(blocks.var(axis=0, ddof=1) / mine.sum())
-    # The errors of the runs are of like size; their mean is known better than each.
-    scatter = np.var(means, axis=0, ddof=1).mean(axis=-1)
-    return np.sqrt(scatter / np.maximum(np.mean(variances, axis=(0, 2)), np.finfo(np.float64).tiny))
+def _block_means(samples: ConditionalSamples, n_blocks: int) -> FloatArray:
+    """Mean forces of stretches of time of each run `(n_runs, blocks of a run, n_rungs, components)`."""
+    ladder, runs = samples.ladder, np.unique(samples.run)
+    block = samples.blocks(n_blocks)
+    cell = block * len(ladder) + np.searchsorted(ladder, samples.temperature)
+    order = np.argsort(cell, kind="stable")
+    starts = np.flatnonzero(np.diff(cell[order], prepend=-1))
+    sums = np.add.reduceat(samples.forces.reshape(len(samples), -1)[order], starts)
+    means = np.full((n_blocks * len(ladder), sums.shape[1]), np.nan)
+    means[cell[order][starts]] = sums / np.diff(starts, append=len(cell))[:, None]
+    return means.reshape(len(runs), -1, len(ladder), sums.shape[1])
+
+
+def _block_variance(means: FloatArray) -> FloatArray:
+    """Squared error of a run's mean from the scatter of its blocks, mean over runs and components `(n_rungs,)`."""
+    return means.var(axis=1, ddof=1).mean(axis=(0, 2)) / means.shape[1]
+
+
+def _slow_variance(samples: ConditionalSamples, n_runs: int) -> FloatArray:
+    """The same with what blocks miss of noise that is slower than they are long.
+
+    Noise of correlation time τ in a run of length t gives k blocks a squared error of s (1 - (k + 1) τ / t), where that
+    of the run's mean is s (1 - τ / t), to first order in τ / t: the straight line in k, at k = 0. Slow noise moves all
+    beads together, so their mean tells it.
+    """
+    found = [_block_variance(_block_means(samples, int(number) * n_runs)) for number in _LONG_BLOCKS]
+    return np.polyfit(_LONG_BLOCKS, np.stack(found), 1)[1]
 
 
 def _heat_steps(
