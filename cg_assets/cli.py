@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+OF_FILES = ("results", "lookup", "lineage", "query", "doctor", "prune")
+"""Commands that speak of all data files, wherever these were made."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of the command; returns its exit status."""
     options = _parser().parse_args(arguments)
     if options.home:
         os.environ["CG_ASSETS_HOME"] = str(Path(options.home).absolute())
     try:
+        if options.of_files and os.environ.get("CG_ASSETS_OBJECT_STORE"):
+            _fetch()
         return options.action(options)
     except CgAssetsError as error:
         print(f"cg-assets: {error}", file=sys.stderr)
@@ -39,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, action: Any, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(action=action)
+        sub.set_defaults(action=action, of_files=name in OF_FILES)
         return sub
 
     demo = command("demo", _demo, "run small systems from sampling to a registered model and print the results")
@@ -228,6 +234,14 @@ def _reference(options: argparse.Namespace) -> int:
 
     make_reference(options.system, Path(options.file))
     return 0
+
+
+def _fetch() -> None:
+    """Bring the files of an object store here."""
+    from cg_assets.storage.catalogue import fetched
+    from cg_assets.systems import home
+
+    fetched(home())
 
 
 def _tracking() -> Any:

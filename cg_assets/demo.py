@@ -53,7 +53,7 @@ def print_results(folder: Path, names: list[str]) -> None:
     """
     store = ParquetStore(folder)
     systems = load_all_systems()
-    for name in names or [name for name in systems if store.path(name, "comparison").is_file()]:
+    for name in names or [name for name in systems if store.file(name, "comparison").is_file()]:
         rows = store.read_table(name, "comparison").to_pylist()
         print(f"\n{systems[name].title}")
         _print_table(rows)

@@ -61,7 +61,7 @@ def find_prunable(home: Path) -> list[Prunable]:
 
 def remove(home: Path, prunable: Iterable[Prunable]) -> None:
     """Remove these files and folders; batches that failed are remembered, so that they are not sampled again."""
-    files = []
+    files, store = [], ParquetStore(home)
     for item in prunable:
         if item.path.is_dir():
             shutil.rmtree(item.path)
@@ -72,6 +72,8 @@ def remove(home: Path, prunable: Iterable[Prunable]) -> None:
                 checks = _failed(item.path)
                 with atomic_file(item.path.parent / PRUNED) as temporary:
                     temporary.write_text(json.dumps({"failed_checks": checks, "reason": item.reason}))
+                store.publish(item.path.parent / PRUNED)
+            store.remove(item.path)
         item.path.unlink(missing_ok=True)
         if not any(item.path.parent.iterdir()):
             item.path.parent.rmdir()

@@ -177,7 +177,7 @@ class _Graph:
         name = self.system.name
         if self.store.is_pruned(name, *part):
             return ""
-        if not self.store.path(name, *part).is_file():
+        if not self.store.file(name, *part).is_file():
             return "not made yet"
         try:
             recorded = self.store.describe(name, *part).metadata.upstream_data_versions

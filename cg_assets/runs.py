@@ -31,6 +31,7 @@ from cg_assets.resources.console import step_failure_cause
 from cg_assets.resources.device import count_gpus, device_choice
 from cg_assets.resources.home_folder import prepare_home
 from cg_assets.storage.atomic import file_lock
+from cg_assets.storage.catalogue import fetched
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import AnySystem, SystemSpec, home, load_system, seed_of
 from cg_assets.systems.preflight import check_system
@@ -102,7 +103,7 @@ def refresh_system(name: str, batch: str | None = None) -> bool:
     with _ready(system) as instance, file_lock(lock, 0.0, f"the refresh of {name}"):
         if running := active_runs(instance, name):
             raise CgAssetsError(f"{name} is being run already (Dagster run {running[0]}); wait for it or end it")
-        plan = plan_refresh(ParquetStore(home()), system, instance.get_dynamic_partitions(_partitions(name)), batch)
+        plan = plan_refresh(fetched(home()), system, instance.get_dynamic_partitions(_partitions(name)), batch)
         if plan.note:
             print(f"no batch is added: {plan.note}")
         for part, reason in plan.reasons.items():
@@ -198,7 +199,7 @@ def finished_before(instance: dg.DagsterInstance, name: str, batch: str, command
         }
         made = {event.asset_key for event in events if event.event_type_value == "ASSET_MATERIALIZATION"}
         finished |= {key for key in made - failed if key is not None}
-    return {key for key in finished if any(store.path(name, key.path[-1], part).is_file() for part in (batch, None))}
+    return {key for key in finished if any(store.file(name, key.path[-1], part).is_file() for part in (batch, None))}
 
 
 def dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:

@@ -129,6 +129,22 @@ def test_configurations_alone_are_enough(made):
     assert report.noise_floor["mixed"].value < report.noise_floor["clean"].value < report.noise_floor["noised"].value
 
 
+def test_draws_of_a_configuration_have_noise_of_their_own(made):
+    system, store, _ = made
+    frames = store.read_frames(system.name, "mapped_forces", ["0000"])
+    trained = store.describe(system.name, "flow_kernel").metadata.extra
+    flow, _ = ModelTracking(None, store.home).load(trained["registered_model"], trained["version"])
+    kernel = system.kernels["noise"].model_copy(update={"draws": 3, "noise": flow.noise})
+    perturbed, report = kernel_frames(system, kernel, frames, flow, seed=5)
+    np.testing.assert_array_equal(perturbed.time, np.repeat(frames.time, 3))
+    labels = perturbed.forces.reshape(len(frames), 3, *frames.positions.shape[1:]).astype(np.float64)
+    assert abs((labels**2).mean() / (system.thermal_energy / flow.noise) ** 2 - 0.9) < 0.02  # nine of ten are no centre
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        product = (labels[:, one] * labels[:, other]).mean(axis=(1, 2))  # a noise kernel's label is noise at given R
+        assert abs(product.mean()) < 4.0 * product.std(ddof=1) / np.sqrt(len(product))
+    assert report.stein["clean"].largest < 4.5
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -30,7 +30,7 @@ def read_comparison(store: "ParquetStore", system: SystemSpec) -> "Comparison":
     for name in system.potentials:
         stage = f"evaluation_{name}"
         drawn = store.describe(system.name, stage).metadata.extra["drawn"]
-        evaluations[name] = (read_arrays(store.path(system.name, stage)), drawn)
+        evaluations[name] = (read_arrays(store.file(system.name, stage)), drawn)
     return compare(system, read_reference(store, system), evaluations)
 
 

@@ -33,7 +33,7 @@ def read_reference(store: "ParquetStore", system: SystemSpec) -> "Reference":
     from cg_assets.analysis.reference import Reference
     from cg_assets.storage.parquet import read_arrays
 
-    arrays = read_arrays(store.path(system.name, "reference"))
+    arrays = read_arrays(store.file(system.name, "reference"))
     metadata = store.describe(system.name, "reference").metadata.extra["reference"]
     return Reference.read(system, arrays, metadata)
 

@@ -212,7 +212,7 @@ def read_evaluations(store: "ParquetStore", system: ThermalSystem) -> dict[str, 
 
     kelvins = list(system.sampling.reference.temperatures)
     return {
-        name: LiquidEvaluation.from_columns(read_arrays(store.path(system.name, f"evaluation_{name}")), kelvins)
+        name: LiquidEvaluation.from_columns(read_arrays(store.file(system.name, f"evaluation_{name}")), kelvins)
         for name in system.potentials
     }
 

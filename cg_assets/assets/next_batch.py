@@ -27,7 +27,7 @@ def proposed_centers(
     depends on the samples of the batches before.
     """
     stage = _stage_of(section)
-    if not files.path(system.name, stage).is_file():
+    if not files.file(system.name, stage).is_file():
         return None, {}
     centers = files.describe(system.name, stage).metadata.extra["centers"]
     return centers, files.upstream(f"{system.name}/{stage}")

@@ -51,7 +51,7 @@ def build_response_potential(system: ThermalSystem, name: str) -> dg.AssetsDefin
 
         client, files = tracking.open(), store.open()
         batches = sound_batches(files, system, TARGETS)
-        tables = [read_arrays(files.path(system.name, TARGETS, batch)) for batch in batches]
+        tables = [read_arrays(files.file(system.name, TARGETS, batch)) for batch in batches]
         targets = ThermalTargets.concatenate([ThermalTargets.from_columns(columns) for columns in tables])
         keys = [f"{system.name}/{TARGETS}/{batch}" for batch in batches]
         config = potential_config(settings, targets.n_beads) | {

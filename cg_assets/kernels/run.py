@@ -112,7 +112,7 @@ def kernel_frames(
     bias: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Frames, KernelReport]:
-    """Perturb each frame once and label it.
+    """Perturb each frame as often as the kernel says, and label it.
 
     Frames under a bias have the density of the biased ensemble, and so have the labels. The bias is a function of the
     beads and smooth on the scale of the noise: its force is taken out of the labels at R'.
@@ -134,6 +134,8 @@ def kernel_frames(
             f"labels are {kernel.labels}, but the frames carry no forces; set labels of this kernel to clean"
         )
     cg_map = build_map(system)
+    if kernel.draws > 1:
+        frames = frames.select(np.repeat(np.arange(len(frames)), kernel.draws))
     pull = _bias_forces(system, bias, frames.positions)[1]
     perturbed = perturb(
         frames.positions,

@@ -73,6 +73,18 @@ def record(home: Path, files: Path | Iterable[Path]) -> None:
                 _make_view(connection, store, system, stage)
 
 
+def fetched(home: Path) -> ParquetStore:
+    """The store of a home folder, with all that an object store has and this folder lacks, entered into the catalogue.
+
+    Raises:
+        StorageError: the object store cannot be reached; or as `record`.
+    """
+    store = ParquetStore(home)
+    if paths := store.fetch():
+        record(home, paths)
+    return store
+
+
 def rebuild(home: Path) -> list[str]:
     """Make the catalogue anew from the files alone.
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +30,19 @@ class PieceStore:
     One process at a time works on a batch: it holds a lock that ends with it.
     """
 
-    def __init__(self, destination: Path, batch: str | None, tag: str) -> None:
+    def __init__(
+        self, destination: Path, batch: str | None, tag: str, publish: Callable[[Path], object] | None = None
+    ) -> None:
         """The pieces of one batch.
 
         Args:
             destination: the file that `finish` writes.
             batch: name of the batch, None for a stage without batches.
             tag: what the pieces follow from (plan, seed, code); pieces with another tag are dropped.
+            publish: told of the finished file, before the pieces are removed.
         """
         self.destination = Path(destination)
+        self._publish = publish
         self.batch = batch
         self._tag = hashlib.sha256(tag.encode()).hexdigest()
         parent = self.destination.parent if batch is None else self.destination.parent.parent
@@ -154,6 +158,8 @@ class PieceStore:
                 yield from FrameDataset(path)
 
         parquet.write_frames(self.destination, blocks(), metadata, self.batch)
+        if self._publish is not None:
+            self._publish(self.destination)
         self.discard()
         return self.destination
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from cg_assets.frames import Frames
 from cg_assets.storage import parquet
 from cg_assets.storage.atomic import remove_leftovers
 from cg_assets.storage.dataset import FrameDataset, read_frames
+from cg_assets.storage.object_store import OBJECT_STORE, ObjectStore
 from cg_assets.storage.pieces import PieceStore
 from cg_assets.storage.schemas import FileMetadata
 
@@ -33,6 +35,8 @@ class ParquetStore:
     def __init__(self, home: Path) -> None:
         """A store in a home folder, which need not exist yet."""
         self.home = Path(home).absolute()
+        address = os.environ.get(OBJECT_STORE)
+        self._objects = ObjectStore(address, self.data) if address else None
 
     @property
     def data(self) -> Path:
@@ -48,19 +52,57 @@ class ParquetStore:
         return self.data / _checked("system", system) / _checked("stage", stage)
 
     def path(self, system: str, stage: str, batch: str | None = None) -> Path:
-        """The file of a batch, or of a stage without batches. Errors as in `stage_folder`."""
+        """Where the file of a batch lies, or of a stage without batches. Errors as in `stage_folder`."""
         folder = self.stage_folder(system, stage)
         return folder / _FILE if batch is None else folder / f"batch={_checked('batch', batch)}" / _FILE
 
+    def file(self, system: str, stage: str, batch: str | None = None) -> Path:
+        """The same for reading: fetched from the object store, if that has a newer one. It need not be there."""
+        return self._fetched(self.path(system, stage, batch))
+
+    def _fetched(self, path: Path) -> Path:
+        if self._objects:
+            self._objects.pull(path)
+        return path
+
+    def fetch(self) -> list[Path]:
+        """Fetch all files of the object store that are newer than those here, and upload those that are missing there.
+
+        Returns:
+            The data files that were fetched or made anew here.
+        """
+        if not self._objects:
+            return []
+        here = {path: path.stat().st_mtime_ns for path in self.data.glob(f"*/*/**/{_FILE}")}
+        for path in sorted(here.keys() | set(self._objects.paths(self.data))):
+            if not any(part.startswith(".") for part in path.relative_to(self.data).parts):
+                self._objects.pull(path)
+        return [path for path in self.data.glob(f"*/*/**/{_FILE}") if here.get(path) != path.stat().st_mtime_ns]
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, here and on the object store."""
+        path.unlink(missing_ok=True)
+        if self._objects:
+            self._objects.remove(path)
+
+    def publish(self, path: Path) -> Path:
+        """Upload a finished file, where there is an object store."""
+        if self._objects:
+            self._objects.push(path)
+        return path
+
     def batches(self, system: str, stage: str) -> list[str]:
         """Names of the batches that are there, sorted."""
-        files = self.stage_folder(system, stage).glob(f"batch=*/{_FILE}")
+        folder = self.stage_folder(system, stage)
+        files = set(folder.glob(f"batch=*/{_FILE}"))
+        if self._objects:
+            files |= {path for path in self._objects.paths(folder) if path.name == _FILE and path.parent != folder}
         return sorted(file.parent.name.removeprefix("batch=") for file in files)
 
     def is_pruned(self, system: str, stage: str, batch: str | None) -> bool:
         """Whether the file of a batch was removed because nothing needs it."""
-        path = self.path(system, stage, batch)
-        return not path.is_file() and (path.parent / PRUNED).is_file()
+        path = self.file(system, stage, batch)
+        return not path.is_file() and self._fetched(path.parent / PRUNED).is_file()
 
     def files(self, system: str, stage: str, batches: Iterable[str] | None = None) -> list[Path]:
         """The files of some batches (None: of all that are there, or the one file of a stage without batches).
@@ -69,11 +111,11 @@ class ParquetStore:
             StorageError: there is none, or a named batch is missing.
         """
         if batches is None:
-            single = self.path(system, stage)
+            single = self.file(system, stage)
             files = [single] if single.is_file() else []
-            files += [self.path(system, stage, batch) for batch in self.batches(system, stage)]
+            files += [self.file(system, stage, batch) for batch in self.batches(system, stage)]
         else:
-            files = [self.path(system, stage, batch) for batch in batches]
+            files = [self.file(system, stage, batch) for batch in batches]
         if not files:
             raise StorageError(f"{system}/{stage}: no data in {self.stage_folder(system, stage)}; materialize it first")
         if missing := [str(file) for file in files if not file.is_file()]:
@@ -100,7 +142,9 @@ class ParquetStore:
     ) -> parquet.WrittenFile:
         """Write frames to the file of the metadata's system and stage; see `parquet.write_frames`."""
         blocks = [frames] if isinstance(frames, Frames) else frames
-        return parquet.write_frames(self.path(metadata.system, metadata.stage, batch), blocks, metadata, batch)
+        written = parquet.write_frames(self.path(metadata.system, metadata.stage, batch), blocks, metadata, batch)
+        self.publish(written.path)
+        return written
 
     def write_table(
         self,
@@ -110,7 +154,9 @@ class ParquetStore:
         units: Mapping[str, str] | None = None,
     ) -> parquet.WrittenFile:
         """Write a small table to the file of the metadata's system and stage; see `parquet.write_table`."""
-        return parquet.write_table(self.path(metadata.system, metadata.stage, batch), columns, metadata, units)
+        written = parquet.write_table(self.path(metadata.system, metadata.stage, batch), columns, metadata, units)
+        self.publish(written.path)
+        return written
 
     def open_frames(
         self, system: str, stage: str, batches: Iterable[str] | None = None, columns: list[str] | None = None
@@ -126,11 +172,11 @@ class ParquetStore:
 
     def read_table(self, system: str, stage: str, batch: str | None = None) -> pa.Table:
         """A small table."""
-        return parquet.read_table(self.path(system, stage, batch))
+        return parquet.read_table(self.file(system, stage, batch))
 
     def describe(self, system: str, stage: str, batch: str | None = None) -> parquet.FileInfo:
         """Rows, columns, units and metadata of a file."""
-        return parquet.describe(self.path(system, stage, batch))
+        return parquet.describe(self.file(system, stage, batch))
 
     def data_version(self, system: str, stage: str, batch: str | None = None) -> str:
         """The content hash of a file: the data version of the asset."""
@@ -144,7 +190,8 @@ class ParquetStore:
         self, system: str, stage: str, batch: str | None, plan_hash: str, seed: int | None, code_version: str
     ) -> PieceStore:
         """The pieces of a batch that is being sampled, tagged with what they follow from."""
-        return PieceStore(self.path(system, stage, batch), batch, f"{plan_hash}/{seed}/{code_version}")
+        tag = f"{plan_hash}/{seed}/{code_version}"
+        return PieceStore(self.path(system, stage, batch), batch, tag, self.publish)
 
     def remove_leftovers(self) -> list[Path]:
         """Remove the temporary files of killed writers; files being written stay."""

@@ -693,6 +693,8 @@ class _Kernel(Strict):
     labels: Literal["mixed", "clean", "noised", "atomistic"] = "mixed"
     """Which force label: `clean` and `noised` come from the kernel alone, `atomistic` from the mapped forces, `mixed`
     is the least noisy mixture of clean and atomistic."""
+    draws: PositiveInt = 1
+    """Perturbed configurations of each frame, with noise of their own: potentials average it out."""
 
     @property
     def needs_forces(self) -> bool:

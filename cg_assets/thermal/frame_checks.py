@@ -40,8 +40,8 @@ class FrameCheck:
         temperatures: `(n_rungs,)` the ladder [K].
         disagreement: `(n_rungs,)` root mean square difference of the mean forces of independent runs from their mean,
             in standard errors; 1 where the runs differ as their errors say.
-        slowness: `(n_rungs,)` factor by which errors from short blocks are too small, because forces stay correlated for
-            longer than a block; at least 1. The errors of `disagreement` are those times it.
+        slowness: `(n_rungs,)` factor by which errors from short blocks are too small, because forces stay correlated
+            for longer than a block; at least 1. The errors of `disagreement` are those times it.
         energy_steps: `n_rungs - 1` differences of <u> between neighbours, measured [kJ/mol].
         heat_steps: the same from the variances of u, by the trapezoidal rule [kJ/mol].
         heat_z: `(n_rungs - 1,)` difference of the two beyond the tolerance, in standard errors.

@@ -1,0 +1,138 @@
+"""Data files on an object store, for machines that share no file system: S3, or what else Arrow reads and writes.
+
+The home folder is then this machine's copy. A file is uploaded when it is complete, and fetched when it is asked for
+and the object is newer; objects appear whole, as files do (`atomic.py`). Which of two is newer stands in the files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from cg_assets.errors import StorageError
+from cg_assets.storage.atomic import atomic_file
+from cg_assets.storage.schemas import PREFIX
+
+OBJECT_STORE = "CG_ASSETS_OBJECT_STORE"
+"""Variable with the address of the data on an object store, `s3://bucket/folder`; there is none without."""
+
+
+class ObjectStore:
+    """Objects of the same names as the files of a folder."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        """The objects under an address, of the files of a folder.
+
+        Raises:
+            StorageError: the address is none that Arrow knows.
+        """
+        try:
+            self._objects, self._root = fs.FileSystem.from_uri(address)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StorageError(f"{OBJECT_STORE} is {address!r}: {error}; give s3://BUCKET/FOLDER") from None
+        self._address, self._folder = address, folder
+
+    def push(self, path: Path) -> None:
+        """Upload a file.
+
+        Raises:
+            StorageError: the store cannot be reached or refuses it.
+        """
+        with self._explained(path):
+            key = self._key(path)
+            if isinstance(self._objects, fs.LocalFileSystem):  # a mounted folder has no objects that appear whole
+                self._objects.create_dir(key.rpartition("/")[0], recursive=True)
+                with atomic_file(Path(key)) as temporary:
+                    fs.copy_files(str(path), str(temporary))
+            else:
+                fs.copy_files(str(path), key, fs.LocalFileSystem(), self._objects)
+            self._remember(path, self._objects.get_file_info(key))
+
+    def pull(self, path: Path) -> None:
+        """Make a file the newer one of itself and its object; without an object, a file that had none is uploaded.
+
+        Raises:
+            StorageError: the store cannot be reached.
+        """
+        with self._explained(path):
+            key = self._key(path)
+            found = self._objects.get_file_info(key)
+            if found.type != fs.FileType.File:
+                if path.is_file() and not _note(path).is_file():
+                    self.push(path)
+            elif not path.is_file() or self._remembered(path) != _version(found):
+                if path.is_file() and _written(path, fs.LocalFileSystem()) > _written(key, self._objects):
+                    self.push(path)
+                    return
+                with atomic_file(path) as temporary:
+                    fs.copy_files(key, str(temporary), self._objects, fs.LocalFileSystem())
+                self._remember(path, found)
+
+    def remove(self, path: Path) -> None:
+        """Remove the object of a file, if there is one, and what is remembered of it.
+
+        Raises:
+            StorageError: the store cannot be reached.
+        """
+        with self._explained(path), suppress(FileNotFoundError):
+            _note(path).unlink(missing_ok=True)
+            self._objects.delete_file(self._key(path))
+
+    def paths(self, folder: Path) -> list[Path]:
+        """The files that have objects anywhere below a folder, sorted.
+
+        Raises:
+            StorageError: the store cannot be reached.
+        """
+        with self._explained(folder):
+            selector = fs.FileSelector(self._key(folder), allow_not_found=True, recursive=True)
+            found = [item.path for item in self._objects.get_file_info(selector) if item.type == fs.FileType.File]
+        return sorted(self._folder / Path(path).relative_to(self._root) for path in found)
+
+    def _key(self, path: Path) -> str:
+        return "/".join([self._root, *path.relative_to(self._folder).parts])
+
+    def _remember(self, path: Path, found: fs.FileInfo) -> None:
+        with atomic_file(_note(path)) as temporary:
+            temporary.write_text(json.dumps(_version(found)), encoding="utf-8")
+
+    def _remembered(self, path: Path) -> list[int]:
+        try:
+            return json.loads(_note(path).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return []
+
+    @contextmanager
+    def _explained(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise StorageError(
+                f"{path}: the object store {self._address} does not answer as it should ({reason}); check "
+                f"{OBJECT_STORE}, the rights and the network, then run again"
+            ) from error
+
+
+def _note(path: Path) -> Path:
+    """Beside a file, which object it is equal to."""
+    return path.with_name(f".{path.name}.object")
+
+
+def _version(found: fs.FileInfo) -> list[int]:
+    return [found.size, found.mtime_ns]
+
+
+def _written(path: Path | str, files: fs.FileSystem) -> str:
+    """When a Parquet file was written; of others it does not matter which one is kept."""
+    if not str(path).endswith(".parquet"):
+        return ""
+    with files.open_input_file(str(path)) as stream:
+        values = pq.ParquetFile(stream).metadata.metadata or {}
+    return values.get(f"{PREFIX}written_at".encode(), b"").decode()
