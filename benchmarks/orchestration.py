@@ -15,14 +15,19 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cg_assets.demo import DEMOS
 
@@ -130,31 +135,46 @@ def plain(folder: Path | None) -> float:
     return time.monotonic() - started
 
 
-def plain_batches(count: int, folder: Path) -> float:
-    """Wall time of the plain run of some batches, without the start of its process [s]."""
-    started = time.monotonic()
+def plain_batches(count: int, folder: Path) -> None:
+    """The plain run of some batches, in a process of its own."""
     for number in range(count):
         batch = f"{number:04d}"
         frames, _ = sample("muller_brown", "unbiased", folder, batch)
         label("muller_brown", "unbiased", frames, folder, batch)
-    return time.monotonic() - started
+
+
+def cost(work: Callable[[], object]) -> NDArray[np.float64]:
+    """Wall time and CPU time of child processes that some work takes [s]."""
+
+    def now() -> NDArray[np.float64]:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return np.array([time.monotonic(), used.ru_utime + used.ru_stime])
+
+    started = now()
+    work()
+    return now() - started
 
 
 def batches() -> None:
     """Run some batches both ways and print a row of the table for each number."""
-    print("| batches | cg-assets [s] | plain Python [s] | added to each batch [s] |")
+    print("| batches | cg-assets, s (CPU s) | plain Python, s (CPU s) | added to each batch, s (CPU s) |")
     print("|---|---|---|---|")
     for count in (1, 10, 100):
         with tempfile.TemporaryDirectory() as folder:
-            started = time.monotonic()
-            for number in range(count):
-                stages = ("--batch", f"{number:04d}", "--select", "trajectories", "mapped_forces")
-                command = [sys.executable, "-m", "cg_assets.cli", "--home", folder, "run", "muller_brown", *stages]
-                subprocess.run(command, check=True, capture_output=True)
-            orchestrated = time.monotonic() - started
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                bare = pool.submit(plain_batches, count, Path(folder) / "plain").result()
-        print(f"| {count} | {orchestrated:.1f} | {bare:.1f} | {(orchestrated - bare) / count:.2f} |", flush=True)
+            command = [sys.executable, "-m", "cg_assets.cli", "--home", folder, "run", "muller_brown"]
+
+            def orchestrated(count: int = count, command: list[str] = command) -> None:
+                for number in range(count):
+                    stages = ("--batch", f"{number:04d}", "--select", "trajectories", "mapped_forces")
+                    subprocess.run([*command, *stages], check=True, capture_output=True)
+
+            def bare(count: int = count, folder: str = folder) -> None:
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                    pool.submit(plain_batches, count, Path(folder) / "plain").result()
+
+            ours, plain = cost(orchestrated), cost(bare)
+        cells = [f"{wall:.1f} ({cpu:.1f})" for wall, cpu in (ours, plain, (ours - plain) / count)]
+        print(f"| {count} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:

@@ -84,17 +84,17 @@ def test_pages_of_an_asset_with_a_thousand_batches(pages, tmp_path_factory, tmp_
         asset = f"{pages.dagster}/assets/small_wells/trajectories"
         seconds_until(browser, f"{pages.dagster}/overview", "Overview")  # the browser's own start
         taken = {
-            "partitions": seconds_until(browser, f"{asset}?view=partitions", "0999", "1,000"),
+            "partitions": seconds_until(browser, f"{asset}?view=partitions", "0000", "Materialized (1000)"),
             "one batch": seconds_until(browser, f"{asset}?view=partitions&partition=0500", "0500", "content_hash"),
-            "events": seconds_until(browser, f"{asset}?view=events", "content_hash"),
+            "events": seconds_until(browser, f"{asset}?view=events", "Partition 0999 materialized", "content_hash"),
             "overview": seconds_until(browser, f"{asset}?view=overview", "content_hash"),
         }
         browser.open(f"{asset}?view=partitions")
-        browser.wait_for_text("0999")
+        browser.wait_for_text("Materialized (1000)")
         assert_full(browser.screenshot(tmp_path / "many_batches.png"))
         done = pages.own("run", "small_wells", "--batch", "1000", "--select", "trajectories")
         assert done.returncode == 0, done.stderr
-        seconds_until(browser, f"{asset}?view=partitions&partition=1000", "1000", "content_hash")
+        seconds_until(browser, f"{asset}?view=partitions&partition=1000", "Materialized (1001)", "content_hash")
     finally:
         browser.close()
     print("\n" + "\n".join(f"{page}: {seconds:.1f} s" for page, seconds in taken.items()))
