@@ -1,9 +1,17 @@
-"""Which process did something, and whether it still exists."""
+"""Which process did something, whether it still exists, and what a step does without the process of its run."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
+import threading
+import time
+from multiprocessing.util import is_exiting
+
+_WATCH = "end after the run's process"
+_LAST_WORDS = 5.0
+"""Time that a finished step has for its last events [s]."""
 
 
 def this_process() -> str:
@@ -23,3 +31,22 @@ def is_gone(process: str) -> bool:
     except PermissionError:  # it exists and is another user's
         pass
     return False
+
+
+def end_after_worker() -> None:
+    """Let a step's process end when it is done although its run's process was killed; does nothing elsewhere.
+
+    It would wait for ever for somebody to read its last events, of which figures do not fit into a pipe.
+    """
+    worker = multiprocessing.parent_process()
+    if worker is None or any(thread.name == _WATCH for thread in threading.enumerate()):
+        return
+
+    def watch() -> None:
+        worker.join()
+        while not is_exiting():
+            time.sleep(0.5)
+        time.sleep(_LAST_WORDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name=_WATCH, daemon=True).start()

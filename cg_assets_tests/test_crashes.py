@@ -179,6 +179,25 @@ def test_killed_while_sampling(own, undisturbed, whole_group):
     assert_nothing_is_stuck(own)
 
 
+def test_a_step_ends_when_the_process_of_its_run_was_killed(own, undisturbed):
+    """It finishes its work; nobody reads its last events, of which the figure does not fit into a pipe."""
+    process = own.start(*SAMPLE)
+    try:
+        state = folder_of(own, "many_frames", "trajectories") / ".pieces-0000" / "state.npz"
+        wait_for(state.exists, 120.0, "the first piece", interval=0.001)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=120)
+        wait_for(lambda: not step_processes(process.pid), 120.0, "the end of the step")
+    finally:
+        kill_group(process.pid)
+        process.wait()
+    assert results(own) == results(undisturbed, "many_frames")
+    done = own(*SAMPLE)
+    assert done.returncode == 0, done.stderr
+    assert results(own) == results(undisturbed, "many_frames")
+    assert_nothing_is_stuck(own)
+
+
 def test_killed_while_writing(own, undisturbed):
     part = folder_of(own, "many_frames", "trajectories") / "batch=0000"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cg_assets.processes import end_after_worker
 from cg_assets.systems import home
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ class StoreResource(dg.ConfigurableResource):
     """The Parquet store of a home folder."""
 
     home: str
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Called in the process of each step before it begins."""
+        end_after_worker()
 
     def open(self) -> ParquetStore:
         """The store itself."""

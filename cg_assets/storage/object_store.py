@@ -63,11 +63,14 @@ class ObjectStore:
         with self._explained(path):
             key = self._key(path)
             found = self._objects.get_file_info(key)
-            if found.type != fs.FileType.File:
-                if path.is_file() and not _note(path).is_file():
+            theirs = _version(found) if found.type == fs.FileType.File else None
+            mine = _version(fs.LocalFileSystem().get_file_info(str(path))) if path.is_file() else None
+            known = self._remembered(path)
+            if theirs is None:  # never uploaded, or removed elsewhere since this file was fetched
+                if mine and known[:1] != [mine]:
                     self.push(path)
-            elif not path.is_file() or self._remembered(path) != _version(found):
-                if path.is_file() and _written(path, fs.LocalFileSystem()) > _written(key, self._objects):
+            elif known != [mine, theirs]:
+                if mine and _stamp(path, fs.LocalFileSystem()) > _stamp(key, self._objects):
                     self.push(path)
                     return
                 with atomic_file(path) as temporary:
@@ -99,10 +102,11 @@ class ObjectStore:
         return "/".join([self._root, *path.relative_to(self._folder).parts])
 
     def _remember(self, path: Path, found: fs.FileInfo) -> None:
+        here = fs.LocalFileSystem().get_file_info(str(path))
         with atomic_file(_note(path)) as temporary:
-            temporary.write_text(json.dumps(_version(found)), encoding="utf-8")
+            temporary.write_text(json.dumps([_version(here), _version(found)]), encoding="utf-8")
 
-    def _remembered(self, path: Path) -> list[int]:
+    def _remembered(self, path: Path) -> list[list[int]]:
         try:
             return json.loads(_note(path).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -121,7 +125,7 @@ class ObjectStore:
 
 
 def _note(path: Path) -> Path:
-    """Beside a file, which object it is equal to."""
+    """Beside a file: size and time of it and of the object when they were equal."""
     return path.with_name(f".{path.name}.object")
 
 
@@ -129,7 +133,7 @@ def _version(found: fs.FileInfo) -> list[int]:
     return [found.size, found.mtime_ns]
 
 
-def _written(path: Path | str, files: fs.FileSystem) -> str:
+def _stamp(path: Path | str, files: fs.FileSystem) -> str:
     """When a Parquet file was written; of others it does not matter which one is kept."""
     if not str(path).endswith(".parquet"):
         return ""
