@@ -31,6 +31,11 @@ COMMANDS = {
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 
+def made(own, system):
+    """What is equal however often it is made: a model that is trained again is registered again."""
+    return {name: version for name, version in results(own, system).items() if "/registered_models/" not in name}
+
+
 def has_begun(stage):
     """Whether a step has left its first trace on the disk."""
     return any(stage.glob(".pieces-*/*")) or any(stage.glob(".checkpoint-*.pt"))
@@ -69,7 +74,7 @@ def test_killed_at_random_moments(tmp_path, kind, victim):
     arguments, system, stage_name = COMMANDS[kind]
     stage = folder_of(own, system, stage_name)
     assert own(*arguments, timeout=900).returncode == 0
-    whole = results(own, system)
+    whole = made(own, system)
     longest, recoveries = 1.0, []
     rng = np.random.default_rng(20261126)
     for number in range(KILLS):
@@ -79,7 +84,7 @@ def test_killed_at_random_moments(tmp_path, kind, victim):
         for path in (own.home / "data").rglob("*.parquet"):
             if not is_temporary(path):
                 verify(path)  # partial files have temporary names
-        assert whole.items() >= results(own, system).items(), "a finished file is another"
+        assert whole.items() >= made(own, system).items(), "a finished file is another"
         if killed is None:
             longest *= 0.7  # not so late the next time
         else:
@@ -87,7 +92,7 @@ def test_killed_at_random_moments(tmp_path, kind, victim):
             done = own(*arguments, timeout=900)
             assert done.returncode == 0, done.stderr
             recoveries.append(time.monotonic() - killed)
-        assert results(own, system) == whole
+        assert made(own, system) == whole
         print(f"{kind}, {victim} {number + 1}: {f'after {moment:.2f} s' if killed else 'ended before'}", flush=True)
     assert differences(own.home) == []
     with dg.DagsterInstance.from_config(str(own.home / "dagster")) as instance:
