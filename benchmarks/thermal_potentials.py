@@ -11,6 +11,12 @@ compared: they must agree to 1e-5.
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault(
+    "NUMBA_NUM_THREADS", "1"
+)  # idle threads of hippynn's kernels spin, in CPU time that all others pay
+
 import argparse
 import importlib.util
 import statistics
