@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.home:
         os.environ["CG_ASSETS_HOME"] = str(Path(options.home).absolute())
     try:
-        if options.of_files and os.environ.get("CG_ASSETS_OBJECT_STORE"):
+        if options.of_files:
             _fetch()
         return options.action(options)
     except CgAssetsError as error:
@@ -237,7 +237,7 @@ def _reference(options: argparse.Namespace) -> int:
 
 
 def _fetch() -> None:
-    """Bring the files of an object store here."""
+    """Bring the files of an object store here, where there is one."""
     from cg_assets.storage.catalogue import fetched
     from cg_assets.systems import home
 

@@ -74,7 +74,8 @@ def remove(home: Path, prunable: Iterable[Prunable]) -> None:
                     temporary.write_text(json.dumps({"failed_checks": checks, "reason": item.reason}))
                 store.publish(item.path.parent / PRUNED)
             store.remove(item.path)
-        item.path.unlink(missing_ok=True)
+        else:
+            item.path.unlink(missing_ok=True)
         if not any(item.path.parent.iterdir()):
             item.path.parent.rmdir()
     if files:

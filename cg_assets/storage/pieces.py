@@ -31,7 +31,7 @@ class PieceStore:
     """
 
     def __init__(
-        self, destination: Path, batch: str | None, tag: str, publish: Callable[[Path], object] | None = None
+        self, destination: Path, batch: str | None, tag: str, publish: Callable[[Path], None] | None = None
     ) -> None:
         """The pieces of one batch.
 

@@ -85,11 +85,10 @@ class ParquetStore:
         if self._objects:
             self._objects.remove(path)
 
-    def publish(self, path: Path) -> Path:
+    def publish(self, path: Path) -> None:
         """Upload a finished file, where there is an object store."""
         if self._objects:
             self._objects.push(path)
-        return path
 
     def batches(self, system: str, stage: str) -> list[str]:
         """Names of the batches that are there, sorted."""
