@@ -1,7 +1,7 @@
-"""SIGKILL at random moments of a step: what was finished stays, what was not is made again, with equal content.
+"""SIGKILL at random moments: what was finished stays, what was not is made again, with equal content.
 
-`CG_ASSETS_KILLS` is how often each process is killed (20 by default: half an hour on two cores). The table at the end
-of each test is that of docs/operations.md.
+`CG_ASSETS_KILLS` is how often each process is killed (20 by default: half an hour on two cores for all kills of steps,
+half an hour for each server). The last line of each test is one of the table of docs/operations.md.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import time
 import dagster as dg
 import numpy as np
 import pytest
-from conftest import kill_group, wait_for
+from conftest import Command, kill_group, wait_for
 from test_crashes import SAMPLE, TRAIN, folder_of, prepared, results, step_processes
+from test_faults import launch, servers_called
+from test_pages import STATUS, Pages
+from test_refresh import TINY
 
 from cg_assets.executors import GPU_POOL
 from cg_assets.storage.atomic import is_temporary
@@ -81,10 +84,7 @@ def test_killed_at_random_moments(tmp_path, kind, victim):
         shutil.rmtree(stage)
         moment = rng.uniform(0.0, longest)
         killed = kill_at(own, arguments, stage, victim, moment)
-        for path in (own.home / "data").rglob("*.parquet"):
-            if not is_temporary(path):
-                verify(path)  # partial files have temporary names
-        assert whole.items() >= made(own, system).items(), "a finished file is another"
+        assert_nothing_lost(own, system, whole)
         if killed is None:
             longest *= 0.7  # not so late the next time
         else:
@@ -94,10 +94,73 @@ def test_killed_at_random_moments(tmp_path, kind, victim):
             recoveries.append(time.monotonic() - killed)
         assert made(own, system) == whole
         print(f"{kind}, {victim} {number + 1}: {f'after {moment:.2f} s' if killed else 'ended before'}", flush=True)
+    assert_all_in_order(own)
+    print(row(f"{kind} | {victim}", recoveries))
+
+
+@pytest.mark.parametrize("victim", ["dagster._daemon", "mlflow"])
+def test_servers_killed_at_random_moments(tmp_path, victim):
+    """While a run goes on that was launched from the page, from its first step to its last model."""
+    own = Command(tmp_path / "home")
+    own.add_system(TINY)
+    again = ("run", "tiny_wells")
+    assert own(*again, timeout=900).returncode == 0
+    whole = made(own, "tiny_wells")
+    longest, recoveries = 20.0, []
+    rng = np.random.default_rng(20261127)
+    for number in range(KILLS):
+        for stage in (own.home / "data" / "tiny_wells").iterdir():
+            if stage.name != "registered_models":
+                shutil.rmtree(stage)
+        moment, killed = rng.uniform(0.0, longest), None
+        pages = Pages(own)
+        try:
+            pages.wait()
+            run = launch(pages)
+
+            def status(pages: Pages = pages, run: str = run) -> str:
+                return pages.graphql(STATUS, run=run)["runOrError"]["status"]
+
+            wait_for(lambda: status() == "STARTED", 240.0, "the run", 0.2)
+            time.sleep(moment)
+            if status() == "STARTED":
+                for process in servers_called(pages, victim):
+                    os.kill(process, signal.SIGKILL)
+                killed = time.monotonic()
+                errors = pages.process.communicate(timeout=120)[1]
+                assert f"the {'MLflow' if victim == 'mlflow' else 'Dagster'} server has stopped" in errors
+        finally:
+            pages.stop()
+        assert_nothing_lost(own, "tiny_wells", whole)
+        done = own(*again, timeout=900)
+        assert done.returncode == 0, done.stdout + done.stderr
+        if killed is not None:
+            recoveries.append(time.monotonic() - killed)
+        longest *= 0.7 if killed is None else 1.1
+        assert made(own, "tiny_wells") == whole
+        print(f"{victim} {number + 1}: {f'after {moment:.1f} s' if killed else 'ended before'}", flush=True)
+    assert_all_in_order(own)
+    print(row(f"all of a system | {victim}", recoveries))
+
+
+def assert_nothing_lost(own, system, whole):
+    """Files that stand under their own names are whole, and those that they always are."""
+    for path in (own.home / "data").rglob("*.parquet"):
+        if not is_temporary(path):
+            verify(path)  # partial files have temporary names
+    assert whole.items() >= made(own, system).items(), "a finished file is another"
+
+
+def assert_all_in_order(own):
+    """The catalogue agrees with the disk, no run hangs and no slot is taken."""
     assert differences(own.home) == []
     with dg.DagsterInstance.from_config(str(own.home / "dagster")) as instance:
         assert all(run.is_finished for run in instance.get_runs())
         for pool in instance.event_log_storage.get_concurrency_keys() | {GPU_POOL}:
             assert instance.event_log_storage.get_concurrency_info(pool).active_slot_count == 0
+
+
+def row(what, recoveries):
+    """A row of the table: how often, and recovery in seconds."""
     low, middle, high = np.quantile(recoveries, [0, 0.5, 1]) if recoveries else [np.nan] * 3
-    print(f"| {kind} | {victim} | {len(recoveries)} of {KILLS} | nothing | {middle:.0f} s ({low:.0f}-{high:.0f}) |")
+    return f"| {what} | {len(recoveries)} of {KILLS} | {middle:.0f} s ({low:.0f}-{high:.0f}) |"
