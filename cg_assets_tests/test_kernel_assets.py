@@ -27,7 +27,7 @@ kernels:
 network: {features: 16, interactions: 1, basis_functions: 8}
 training: {epochs: 2, batch_size: 100}
 potentials:
-  flow: {labels: flow_kernel_forces}
+  flow: {labels: flow_kernel_forces, epochs: 3}
 """
 STAGES = ["trajectories", "biased_samples", "mapped_forces", "relabelled_forces"]
 KERNEL_STAGES = [
@@ -60,6 +60,7 @@ def test_all_checks_pass_but_the_bonds_that_noise_widens(made):
     failed = {name for name, passed in verdicts_of(result).items() if not passed}
     assert failed == {(f"{name}_kernel_forces", "local_geometry") for name in ("noise", "biased_noise")}
     assert "data:image/png" in metadata_of(result)["flow_kernel_forces"]["figure"].value
+    assert metadata_of(result)["potential_flow"]["epochs"].value == 3
 
 
 def test_labels_say_where_they_come_from(made):

@@ -161,7 +161,7 @@ def learn_part(
     frames = frames.select(~frames.probe)
     taken = part.of(frames, system.training.seed)
     # The epochs of the whole: more of them fit the noise of a small part (1,600 to 16,000 frames of capped alanine).
-    training = system.training
+    training = system.training_of(potential)
     system = system.model_copy(update={"cg_simulation": settings.cg_simulation or system.cg_simulation})
     data = training_data(system, [taken], None)
     config, prior = network_config(system), fitted_prior(system, data.positions)

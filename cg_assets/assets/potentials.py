@@ -17,7 +17,7 @@ CODE_VERSION = "1"
 
 def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     """The asset of one potential; it learns from all batches of its labels."""
-    settings = system.potentials[name]
+    settings, training_settings = system.potentials[name], system.training_of(name)
     stage = f"potential_{name}"
     key = asset_key(system, stage)
     read = [settings.labels, *([f"prior_{name}"] if system.prior else [])]
@@ -61,15 +61,15 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
             source=source,
             positions=data.positions,
             config=config,
-            params={"frames": len(data), **system.training.model_dump(), "network": system.network.model_dump()},
-            seed=system.training.seed,
+            params={"frames": len(data), **training_settings.model_dump(), "network": system.network.model_dump()},
+            seed=training_settings.seed,
             identity=(data.hash(), CHECKPOINT_VERSION),
             train=partial(
                 train_with_committee,
                 config,
-                system.training,
+                training_settings,
                 data,
-                seed=system.training.seed,
+                seed=training_settings.seed,
                 noise_floor=floor.value,
             ),
             figure=lambda result: training_figure(system, name, result.history, floor),

@@ -737,6 +737,8 @@ class Potential(Strict):
     """Stage of force labels: mapped_forces, relabelled_forces, or that of a further plan, mean forces or a kernel."""
     frames: PositiveInt | None = None
     """Number of frames drawn at random from the labels; null for all."""
+    epochs: PositiveInt | None = None
+    """Epochs of this potential, where its labels have many more frames than others; null for training.epochs."""
 
 
 # --------------------------------------------------------------------------------------- evaluation
@@ -1172,6 +1174,11 @@ class SystemSpec(System):
     def cg_box(self) -> float | None:
         """Edge of the box of the beads [nm]; None where they are one molecule, isolated or solvated."""
         return self.model.box if isinstance(self.model, Molecule) and self.model.waters is None else None
+
+    def training_of(self, potential: str) -> Training:
+        """How one of the potentials is trained."""
+        epochs = self.potentials[potential].epochs
+        return self.training if epochs is None else self.training.model_copy(update={"epochs": epochs})
 
     @property
     def prior(self) -> ChainPrior | None:
