@@ -1,7 +1,8 @@
 """SIGKILL at random moments: what was finished stays, what was not is made again, with equal content.
 
-`CG_ASSETS_KILLS` is how often each process is killed (20 by default: half an hour on two cores for all kills of steps,
-half an hour for each server). The last line of each test is one of the table of docs/operations.md.
+`CG_ASSETS_KILLS` is how often each process is killed (20 by default: an hour on two cores for all kills of steps, half
+an hour for each server); one that has ended before its moment does not count. The last line of each test is one of the
+table of docs/operations.md.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def test_killed_at_random_moments(tmp_path, kind, victim):
     whole = made(own, system)
     longest, recoveries = 1.0, []
     rng = np.random.default_rng(20261126)
-    for number in range(KILLS):
+    while len(recoveries) < KILLS:
         shutil.rmtree(stage)
         moment = rng.uniform(0.0, longest)
         killed = kill_at(own, arguments, stage, victim, moment)
@@ -93,7 +94,8 @@ def test_killed_at_random_moments(tmp_path, kind, victim):
             assert done.returncode == 0, done.stderr
             recoveries.append(time.monotonic() - killed)
         assert made(own, system) == whole
-        print(f"{kind}, {victim} {number + 1}: {f'after {moment:.2f} s' if killed else 'ended before'}", flush=True)
+        when = f"after {moment:.2f} s" if killed else "ended before"
+        print(f"{kind}, {victim} {len(recoveries)}: {when}", flush=True)
     assert_all_in_order(own)
     print(row(f"{kind} | {victim}", recoveries))
 
@@ -108,7 +110,7 @@ def test_servers_killed_at_random_moments(tmp_path, victim):
     whole = made(own, "tiny_wells")
     longest, recoveries = 20.0, []
     rng = np.random.default_rng(20261127)
-    for number in range(KILLS):
+    while len(recoveries) < KILLS:
         for stage in (own.home / "data" / "tiny_wells").iterdir():
             if stage.name != "registered_models":
                 shutil.rmtree(stage)
@@ -138,7 +140,8 @@ def test_servers_killed_at_random_moments(tmp_path, victim):
             recoveries.append(time.monotonic() - killed)
         longest *= 0.7 if killed is None else 1.1
         assert made(own, "tiny_wells") == whole
-        print(f"{victim} {number + 1}: {f'after {moment:.1f} s' if killed else 'ended before'}", flush=True)
+        when = f"after {moment:.1f} s" if killed else "ended before"
+        print(f"{victim} {len(recoveries)}: {when}", flush=True)
     assert_all_in_order(own)
     print(row(f"all of a system | {victim}", recoveries))
 
@@ -162,5 +165,5 @@ def assert_all_in_order(own):
 
 def row(what, recoveries):
     """A row of the table: how often, and recovery in seconds."""
-    low, middle, high = np.quantile(recoveries, [0, 0.5, 1]) if recoveries else [np.nan] * 3
-    return f"| {what} | {len(recoveries)} of {KILLS} | {middle:.0f} s ({low:.0f}-{high:.0f}) |"
+    low, middle, high = np.quantile(recoveries, [0, 0.5, 1])
+    return f"| {what} | {len(recoveries)} | {middle:.0f} s ({low:.0f}-{high:.0f}) |"
