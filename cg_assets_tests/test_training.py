@@ -12,7 +12,7 @@ from cg_assets.potentials.networks import energy_and_forces
 from cg_assets.systems.spec import Training
 from cg_assets.training.data import TrainingData
 from cg_assets.training.loop import train
-from cg_assets.training.optimizer import orthogonalised
+from cg_assets.training.optimizer import MatrixMomentum, orthogonalised
 
 RADIAL = {
     "type": "radial_basis",
@@ -264,3 +264,24 @@ def test_orthogonalised_matrices_have_singular_values_near_one():
         values = torch.linalg.svdvals(orthogonalised(torch.randn(shape, generator=generator)))
         assert float(values.min()) > 0.3
         assert float(values.max()) < 1.3
+
+
+def test_decay_shrinks_matrices_alone():
+    matrix, vector = (torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 3, 4), (3, 1)))
+    optimizer = MatrixMomentum([matrix, vector], learning_rate=0.1, weight_decay=0.5)
+    for parameter in (matrix, vector):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(matrix.detach(), torch.full((2, 3, 4), 0.95))
+    torch.testing.assert_close(vector.detach(), torch.ones(3, 1))
+
+
+def test_a_fit_with_decay_is_as_good_with_smaller_weights():
+    data, results = _three_beads(4000, seed=2), []
+    for decay in (0.0, 0.1):
+        training = Training(epochs=15, batch_size=64, learning_rate=0.01, weight_decay=decay)
+        results.append(train(BEADS, training, data, seed=0))
+    error = 20.0**2 * math.sqrt(2 / (9 * results[0].n_held_out))
+    assert abs(results[1].held_out_loss - results[0].held_out_loss) < error
+    first, second = (result.module.hidden.norm() for result in results)
+    assert second < 0.8 * first

@@ -606,6 +606,9 @@ class Training(Strict):
     learning_rate: PositiveFloat
     patience: PositiveInt = 10
     """Epochs without a better held-out loss before training stops."""
+    weight_decay: float = Field(default=0.0, ge=0.0, le=10.0)
+    """Part by which weight matrices shrink in each step, divided by the learning rate: keeps networks that learn from
+    noisy labels smooth beyond their data."""
     held_out_fraction: float = Field(default=0.1, gt=0.0, lt=0.5)
     committee: int = Field(default=0, ge=0, le=64)
     """Further networks, each trained on stretches of time drawn with replacement; their scatter is the uncertainty of

@@ -36,15 +36,22 @@ class MatrixMomentum(torch.optim.Optimizer):
 
     The step is scaled by 0.2 sqrt(max(a, b)), the size of an Adam step (Liu et al., arXiv 2502.16982), so that both
     kinds of parameters share one learning rate. Weights with more than two dimensions are batches of matrices;
-    parameters with a dimension of one, or fewer than two dimensions, take Adam steps.
+    parameters with a dimension of one, or fewer than two dimensions, take Adam steps. Decay shrinks matrices alone, by
+    the learning rate times `weight_decay` each step.
 
     On force matching of capped alanine (40,000 frames), four epochs of this reached a held-out loss of
     37,300 (kJ/mol/nm)^2, sixteen epochs of Adam alone 38,500.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], learning_rate: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        learning_rate: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
         """Both kinds of parameters, sorted by their shape."""
-        super().__init__(parameters, {"lr": learning_rate, "momentum": momentum})
+        super().__init__(parameters, {"lr": learning_rate, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -54,6 +61,7 @@ class MatrixMomentum(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1:
+                    parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
                     self._matrix_step(parameter, parameter.grad, group["lr"], group["momentum"])
                 else:
                     self._adam_step(parameter, parameter.grad, group["lr"])

@@ -92,7 +92,7 @@ class TrainingRun(ABC):
         self.module, self.training, self.generator, self.device = module.to(device), training, generator, device
         self.n_training, self.n_held_out = n_frames
         self.facts = facts or {}
-        self.optimizer = MatrixMomentum(module.parameters(), training.learning_rate)
+        self.optimizer = MatrixMomentum(module.parameters(), training.learning_rate, weight_decay=training.weight_decay)
         self.history: list[dict[str, Any]] = []
         self.best_epoch = 0
         self.best_weights: dict[str, Tensor] = {}
