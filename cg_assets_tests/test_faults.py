@@ -155,6 +155,21 @@ def servers_called(pages: Pages, word: str) -> list[int]:
     return found
 
 
+def has_started(pages: Pages, run: str) -> bool:
+    return pages.graphql(STATUS, run=run)["runOrError"]["status"] == "STARTED"
+
+
+def kill_server(pages: Pages, victim: str) -> float:
+    """Kill a server and wait until the command has said so and stopped; the time of the kill."""
+    for process in servers_called(pages, victim):
+        os.kill(process, signal.SIGKILL)
+    killed = time.monotonic()
+    output, errors = pages.process.communicate(timeout=120)
+    assert pages.process.returncode == 1, output
+    assert f"the {'MLflow' if victim == 'mlflow' else 'Dagster'} server has stopped" in errors
+    return killed
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["dagster._daemon", "mlflow"])
 def test_a_killed_server_stops_the_pages_and_the_next_start_finishes_the_work(home, victim):
@@ -165,13 +180,8 @@ def test_a_killed_server_stops_the_pages_and_the_next_start_finishes_the_work(ho
     try:
         pages.wait()
         run = launch(pages)
-        wait_for(lambda: pages.graphql(STATUS, run=run)["runOrError"]["status"] == "STARTED", 240.0, "the run", 0.5)
-        for process in servers_called(pages, victim):
-            os.kill(process, signal.SIGKILL)
-        killed = time.monotonic()
-        output, errors = pages.process.communicate(timeout=120)
-        assert pages.process.returncode == 1, output
-        assert f"the {'MLflow' if victim == 'mlflow' else 'Dagster'} server has stopped" in errors
+        wait_for(lambda: has_started(pages, run), 240.0, "the run", 0.5)
+        killed = kill_server(pages, victim)
     finally:
         pages.stop()
     done = own("refresh", "tiny_wells", CG_EXECUTOR="in_process", timeout=600)

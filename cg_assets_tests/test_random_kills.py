@@ -11,14 +11,15 @@ import os
 import shutil
 import signal
 import time
+from functools import partial
 
 import dagster as dg
 import numpy as np
 import pytest
 from conftest import Command, kill_group, wait_for
 from test_crashes import SAMPLE, TRAIN, folder_of, prepared, results, step_processes
-from test_faults import launch, servers_called
-from test_pages import STATUS, Pages
+from test_faults import has_started, kill_server, launch
+from test_pages import Pages
 from test_refresh import TINY
 
 from cg_assets.executors import GPU_POOL
@@ -119,18 +120,10 @@ def test_servers_killed_at_random_moments(tmp_path, victim):
         try:
             pages.wait()
             run = launch(pages)
-
-            def status(pages: Pages = pages, run: str = run) -> str:
-                return pages.graphql(STATUS, run=run)["runOrError"]["status"]
-
-            wait_for(lambda: status() == "STARTED", 240.0, "the run", 0.2)
+            wait_for(partial(has_started, pages, run), 240.0, "the run", 0.2)
             time.sleep(moment)
-            if status() == "STARTED":
-                for process in servers_called(pages, victim):
-                    os.kill(process, signal.SIGKILL)
-                killed = time.monotonic()
-                errors = pages.process.communicate(timeout=120)[1]
-                assert f"the {'MLflow' if victim == 'mlflow' else 'Dagster'} server has stopped" in errors
+            if has_started(pages, run):
+                killed = kill_server(pages, victim)
         finally:
             pages.stop()
         assert_nothing_lost(own, "tiny_wells", whole)
