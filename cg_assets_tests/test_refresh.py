@@ -180,8 +180,11 @@ def executed_tick(instance, system, folder):
     )
     repository = definitions.get_repository_def()
     moment = datetime(2026, 1, 5, 3, tzinfo=UTC)
-    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=moment, repository_def=repository)
-    ticked = schedule.evaluate_tick(context)
+    # Left open, the context would hand its instance to whatever loads definitions after this test.
+    with dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=moment, repository_def=repository
+    ) as context:
+        ticked = schedule.evaluate_tick(context)
     if not ticked.run_requests:
         return None, ticked.skip_message
     (request,) = ticked.run_requests
