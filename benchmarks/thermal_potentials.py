@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault(
-    "NUMBA_NUM_THREADS", "1"
-)  # idle threads of hippynn's kernels spin, in CPU time that all others pay
+# Idle threads of hippynn's kernels spin, in CPU time that all others pay.
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import argparse
 import importlib.util

@@ -141,7 +141,7 @@ def test_targets_leave_out_frames_that_fail_and_widen_errors_of_those_that_diffe
     assert table.columns()["second_order_third_moment"].shape == (4, 2, 3)
     everything = build_targets(samples, checks, {0: 250.0, 1: 700.0}, at, max_disagreement=1000.0)
     assert everything.targets.frame.tolist() == [0] * 4 + [1] * 4
-    assert everything.disagreement[:4].min() > 5 * everything.disagreement[4:].max()
+    assert everything.inflation[:4].min() > 5 * everything.inflation[4:].max()
     with pytest.raises(Exception, match="no CG frame passes its checks"):
         build_targets(as_frames([bad]), check_frames(as_frames([bad])), {0: 250.0}, at, max_disagreement=2.0)
 

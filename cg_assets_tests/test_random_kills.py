@@ -72,6 +72,40 @@ def kill_at(own, arguments, stage, victim, moment):
     return killed
 
 
+def kill_at_random(own, system, again, whole, longest, seed, remove, strike):
+    """Make a system's results again and again, killing a process on the way, until that many kills happened.
+
+    Args:
+        own: the home.
+        system: name of the system.
+        again: arguments of the command that finishes what a kill interrupted.
+        whole: what is made without kills (`made`).
+        longest: latest moment of the first kill [s].
+        seed: of the moments.
+        remove: takes away what is to be made.
+        strike: starts to make it and kills at a moment [s]; returns the time of the kill, None where all had ended.
+
+    Returns:
+        Seconds from each kill to the end of the recovery.
+    """
+    recoveries = []
+    rng = np.random.default_rng(seed)
+    while len(recoveries) < KILLS:
+        remove()
+        moment = rng.uniform(0.0, longest)
+        killed = strike(moment)
+        assert_nothing_lost(own, system, whole)
+        done = own(*again, timeout=900)
+        assert done.returncode == 0, done.stdout + done.stderr
+        if killed is not None:
+            recoveries.append(time.monotonic() - killed)
+        longest *= 0.7 if killed is None else 1.1  # not so late the next time
+        assert made(own, system) == whole
+        print(f"{len(recoveries)}: {'ended before' if killed is None else 'killed after'} {moment:.2f} s", flush=True)
+    assert_all_in_order(own)
+    return recoveries
+
+
 @pytest.mark.parametrize("victim", ["step", "run worker"])
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_killed_at_random_moments(tmp_path, kind, victim):
@@ -80,24 +114,8 @@ def test_killed_at_random_moments(tmp_path, kind, victim):
     stage = folder_of(own, system, stage_name)
     assert own(*arguments, timeout=900).returncode == 0
     whole = made(own, system)
-    longest, recoveries = 1.0, []
-    rng = np.random.default_rng(20261126)
-    while len(recoveries) < KILLS:
-        shutil.rmtree(stage)
-        moment = rng.uniform(0.0, longest)
-        killed = kill_at(own, arguments, stage, victim, moment)
-        assert_nothing_lost(own, system, whole)
-        if killed is None:
-            longest *= 0.7  # not so late the next time
-        else:
-            longest *= 1.1
-            done = own(*arguments, timeout=900)
-            assert done.returncode == 0, done.stderr
-            recoveries.append(time.monotonic() - killed)
-        assert made(own, system) == whole
-        when = f"after {moment:.2f} s" if killed else "ended before"
-        print(f"{kind}, {victim} {len(recoveries)}: {when}", flush=True)
-    assert_all_in_order(own)
+    remove, strike = partial(shutil.rmtree, stage), partial(kill_at, own, arguments, stage, victim)
+    recoveries = kill_at_random(own, system, arguments, whole, 1.0, 20261126, remove, strike)
     print(row(f"{kind} | {victim}", recoveries))
 
 
@@ -109,33 +127,24 @@ def test_servers_killed_at_random_moments(tmp_path, victim):
     again = ("run", "tiny_wells")
     assert own(*again, timeout=900).returncode == 0
     whole = made(own, "tiny_wells")
-    longest, recoveries = 20.0, []
-    rng = np.random.default_rng(20261127)
-    while len(recoveries) < KILLS:
+
+    def remove():
         for stage in (own.home / "data" / "tiny_wells").iterdir():
             if stage.name != "registered_models":
                 shutil.rmtree(stage)
-        moment, killed = rng.uniform(0.0, longest), None
+
+    def strike(moment):
         pages = Pages(own)
         try:
             pages.wait()
             run = launch(pages)
             wait_for(partial(has_started, pages, run), 240.0, "the run", 0.2)
             time.sleep(moment)
-            if has_started(pages, run):
-                killed = kill_server(pages, victim)
+            return kill_server(pages, victim) if has_started(pages, run) else None
         finally:
             pages.stop()
-        assert_nothing_lost(own, "tiny_wells", whole)
-        done = own(*again, timeout=900)
-        assert done.returncode == 0, done.stdout + done.stderr
-        if killed is not None:
-            recoveries.append(time.monotonic() - killed)
-        longest *= 0.7 if killed is None else 1.1
-        assert made(own, "tiny_wells") == whole
-        when = f"after {moment:.1f} s" if killed else "ended before"
-        print(f"{victim} {len(recoveries)}: {when}", flush=True)
-    assert_all_in_order(own)
+
+    recoveries = kill_at_random(own, "tiny_wells", again, whole, 20.0, 20261127, remove, strike)
     print(row(f"all of a system | {victim}", recoveries))
 
 

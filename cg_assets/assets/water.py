@@ -266,7 +266,7 @@ def build_targets(system: ThermalSystem) -> dg.AssetsDefinition:
                     "frames": len(set(targets.frame.tolist())),
                     "frames_left_out": len(facts[_FAILED_FRAMES]),
                     "least_effective_samples": round(float(found.effective_samples.min()), 1),
-                    "largest_factor_on_errors": round(float(found.disagreement.max()), 3),
+                    "largest_factor_on_errors": round(float(found.inflation.max()), 3),
                     "seconds": round(time.monotonic() - started, 2),
                     "device": "CPU",
                 },

@@ -138,8 +138,8 @@ def run_cg_simulation(
     if stable < 2:
         raise ExplosionError(
             f"{system.name}: {stable} of {settings.kept_replicas} replicas of the CG simulation stayed stable, which "
-            f"leaves nothing to judge the potential by; train it longer or on more frames (training.epochs is "
-            f"{system.training.epochs}), or lower cg_simulation.timestep (now {settings.timestep})"
+            f"leaves nothing to judge the potential by; train it longer (epochs) or on more frames, or lower "
+            f"cg_simulation.timestep (now {settings.timestep})"
         )
     parts, enhanced_stable = [frames], 0
     if bias is not None:

@@ -40,7 +40,7 @@ class TargetTable:
         local_regression: F_2 from the slope of F_1 and its error, same shape.
         effective_samples: `(n_rows,)` independent samples that each row is worth.
         force_variance: `(n_rows,)` variance of a component of a single sample's force [(kJ/mol/nm)²].
-        disagreement: `(n_rows,)` factor by which errors from blocks were enlarged (`FrameCheck.inflation`).
+        inflation: `(n_rows,)` factor by which errors from blocks were enlarged (`FrameCheck.inflation`).
     """
 
     targets: ThermalTargets
@@ -48,7 +48,7 @@ class TargetTable:
     local_regression: FloatArray
     effective_samples: FloatArray
     force_variance: FloatArray
-    disagreement: FloatArray
+    inflation: FloatArray
 
     def columns(self) -> dict[str, NDArray]:
         """All arrays as columns of a table."""
@@ -59,7 +59,7 @@ class TargetTable:
             _SLOPE + "_error": self.local_regression[1],
             "effective_samples": self.effective_samples,
             "force_variance": self.force_variance,
-            "disagreement": self.disagreement,
+            "inflation": self.inflation,
         }
 
 
@@ -134,7 +134,7 @@ def build_targets(
         np.concatenate([part.local_regression for part in parts], axis=1),
         np.concatenate([part.effective_samples for part in parts]),
         np.concatenate([part.force_variance for part in parts]),
-        np.concatenate([part.disagreement for part in parts]),
+        np.concatenate([part.inflation for part in parts]),
     )
 
 
