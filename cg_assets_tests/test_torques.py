@@ -9,10 +9,16 @@ import torch
 
 from cg_assets.errors import TrainingError
 from cg_assets.mapping.maps import build_map
-from cg_assets.potentials.networks import autograd_energy_and_forces, build_network, energy_and_forces
+from cg_assets.potentials.networks import (
+    autograd_energy_and_forces,
+    build_network,
+    energy_and_forces,
+    torsion_angles,
+)
 from cg_assets.systems import load_system
+from cg_assets.training.own_ensemble import STIFFNESS, own_ensemble
 from cg_assets.training.setup import network_config
-from cg_assets.training.torques import BondTorques, solve_torsions
+from cg_assets.training.torques import BondTorques, SlopeEquations, solve_torsions
 
 CPU = torch.device("cpu")
 CHAIN = [(0, 1), (1, 2), (2, 3), (3, 4)]
@@ -80,7 +86,7 @@ TORSIONS = [[0, 1, 2, 3], [5, 4, 3, 2]]
 """One written along the chain, one against it; each turns another end."""
 
 
-def chains(count, seed):
+def chains(count, seed, noise=0.003):
     """Frames of a bent chain with all torsions, a little off its shape."""
     generator = torch.Generator().manual_seed(seed)
     chain = torch.tensor([[0.15 * i, 0.08 * (i % 2), 0.0] for i in range(6)], dtype=torch.float64)
@@ -90,7 +96,7 @@ def chains(count, seed):
         for first, second, beads in ((1, 2, [0]), (3, 4, [5]), (2, 3, [4, 5])):
             angle = 2 * math.pi * float(torch.rand((), generator=generator))
             one = turned(one, first, second, beads, angle)
-        frames.append(one + 0.003 * torch.randn(one.shape, generator=generator, dtype=torch.float64))
+        frames.append(one + noise * torch.randn(one.shape, generator=generator, dtype=torch.float64))
     return torch.cat(frames)
 
 
@@ -127,13 +133,70 @@ def test_series_is_solved_without_bias():
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
         labels = exact + 20.0 * torch.randn(exact.shape, generator=generator, dtype=torch.float64)
-        solve_torsions(module, [(positions[:300], labels[:300]), (positions[300:], labels[300:])], torques)
+        parts = [(positions[:300], labels[:300]), (positions[300:], labels[300:])]
+        solve_torsions(module, parts, torques, lambda: positions)
         found.append(module.series.clone())
     drawn = torch.stack(found)
     error = drawn.std(dim=0) / math.sqrt(len(drawn))
     z = (drawn.mean(dim=0) - truth.series) / error
     assert 0.6 < float(z.square().mean().sqrt()) < 1.4, f"{z.numel()} coefficients"
     assert float(error.max()) < 0.02
+
+
+@torch.no_grad()
+def mean_slopes(module, positions, torques):
+    """Series of the PMF that a module's torques over some frames stand for [k_B T]."""
+    equations = SlopeEquations(module.modes)
+    places, signs = torques.of_torsions(module.torsions)
+    torque = torques(positions, energy_and_forces(module, positions)[1])[:, places] * signs / module.thermal_energy
+    equations.add(module.torsion_phases(positions), torque)
+    return equations.solve()
+
+
+def test_series_gives_the_pmf_of_the_labels_in_the_own_ensemble():
+    """A network whose torques over its own, larger chains are others than over the data."""
+    truth, module = series_network(2), series_network(2)
+    truth.series.copy_(torch.randn(truth.series.shape, generator=torch.Generator().manual_seed(1)))
+    with torch.no_grad():
+        module.readout.copy_(40.0 * torch.randn(module.readout.shape, generator=torch.Generator().manual_seed(3)))
+    data, own = chains(2000, 4), 1.2 * chains(2000, 5)
+    torques = BondTorques(6, SIX)
+    torques.sides = torques.sides.double()
+    alone = mean_slopes(module, data, torques), mean_slopes(module, own, torques)
+    assert (alone[0] - alone[1]).norm() > 0.1, "or there is nothing to correct"
+    solve_torsions(module, [(data, energy_and_forces(truth, data)[1])], torques, lambda: own)
+    assert (mean_slopes(module, own, torques) - truth.series).abs().max() < 0.01
+    over_data = mean_slopes(module, data, torques) - truth.series
+    assert torch.allclose(over_data, alone[0] - alone[1], atol=0.01)
+
+
+def test_own_ensemble_has_the_torsions_of_the_data_and_bonds_of_its_own():
+    """Harmonic bonds of a prior, 0.0087 nm wide, from frames whose bonds all have nearly one length."""
+    config = {"type": "message_passing", "bead_types": list(range(6)), "features": 2, "interactions": 1}
+    config |= {"basis_functions": 2, "thermal_energy": 2.5, "torsions": TORSIONS, "torsion_order": 2}
+    stiffness = 1.0 / 0.0087**2  # [k_B T / nm^2]
+    bent = [-2 * 100.0 * -0.557, 100.0, 0.0, 0.0]  # 100 (cos θ + 0.557)²: torsions need angles that are not straight
+    config["prior"] = {
+        "bonds": [[i, j, 0.17, stiffness] for i, j in SIX],
+        "angles": [[i, i + 1, i + 2, *bent] for i in range(4)],
+    }
+    module = build_network(config)
+    with torch.no_grad():
+        module.readout.zero_()
+    data = chains(200, 6).float()
+    module.fit_statistics(chains(300, 7, noise=0.03).float())
+    found = own_ensemble(module, data, [12.0] * 6, seed=1)
+    again = own_ensemble(module, data, [12.0] * 6, seed=1)
+    assert torch.equal(found, again)
+    frames = len(found) // len(data)
+    lengths = (found[:, 1:] - found[:, :-1]).norm(dim=2)
+    # The volume of a bond's sphere moves its mean outwards by 2 sigma^2 / r; neighbours in time are alike.
+    assert lengths.std(dim=0) == pytest.approx(0.0087, rel=0.03)
+    assert lengths.mean(dim=0) == pytest.approx(0.17 + 2 * 0.0087**2 / 0.17, abs=2e-4)
+    held, angles = (torsion_angles(place.permute(1, 2, 0), module.torsions)[0] for place in (data, found))
+    off = angles.unflatten(1, (frames, len(data))) - held[:, None]
+    off = (off + math.pi).remainder(2 * math.pi) - math.pi
+    assert off.flatten(1).std(dim=1) == pytest.approx(STIFFNESS**-0.5, rel=0.03), "nothing else acts on the torsions"
 
 
 def test_a_torsion_without_a_bond_is_refused():

@@ -156,7 +156,7 @@ def _volumes(rows: Tensor, fours: Tensor) -> tuple[Tensor, Tensor]:
     return (a * by_a).sum(dim=1), torch.stack([-by_a - by_b - by_c, by_a, by_b, by_c], dim=1)
 
 
-def _torsions(rows: Tensor, fours: Tensor) -> tuple[Tensor, Tensor]:
+def torsion_angles(rows: Tensor, fours: Tensor) -> tuple[Tensor, Tensor]:
     """Torsions `(k, f)` of sets of four beads `(k, 4)` and gradients `(k, 4, 3, f)`, from rows `(n, 3, f)`.
 
     Formulas and sign of Blondel and Karplus, J. Comput. Chem. 17, 1132 (1996).
@@ -503,7 +503,7 @@ class ChainPrior(torch.nn.Module):
     @staticmethod
     def _dihedrals(rows: Tensor, beads: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Energies `(d, f)` and gradients `(d, 4, 3, f)`."""
-        angle, gradients = _torsions(rows, beads)
+        angle, gradients = torsion_angles(rows, beads)
         order = torch.arange(1, numbers.shape[1] // 2 + 1).to(numbers)[None, :, None]
         phase = order * angle[:, None]
         cosine, sine = numbers[:, 0::2, None], numbers[:, 1::2, None]
@@ -871,14 +871,14 @@ class MessagePassing(torch.nn.Module):
 
     def torsion_phases(self, positions: Tensor) -> Tensor:
         """Phases `(m, f)` of the waves of the series in torsions."""
-        return self.modes @ _torsions(positions.permute(1, 2, 0), self.torsions)[0]
+        return self.modes @ torsion_angles(positions.permute(1, 2, 0), self.torsions)[0]
 
     def _torsion_series(self, positions: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Energy `(f,)` of the Fourier series in torsions and its forces `(n, 3, f)` [k_B T]."""
         if not self.series.any():
             return 0.0, 0.0
         rows = positions.permute(1, 2, 0)
-        angle, gradients = _torsions(rows, self.torsions)
+        angle, gradients = torsion_angles(rows, self.torsions)
         phase = self.modes @ angle
         cosine, sine = self.series[0][:, None], self.series[1][:, None]
         energy = (cosine * phase.cos() + sine * phase.sin()).sum(dim=0)

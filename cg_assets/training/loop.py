@@ -25,6 +25,7 @@ from cg_assets.errors import TrainingError
 from cg_assets.potentials.networks import RadialBasis, SplineSurface, build_network, energy_and_forces
 from cg_assets.progress import Progress
 from cg_assets.training.data import TrainingData
+from cg_assets.training.own_ensemble import own_ensemble
 from cg_assets.training.torques import BondTorques, solve_torsions
 from cg_assets.training.training_run import TrainingResult, TrainingRun, torch_device
 
@@ -129,6 +130,7 @@ class _ForceMatching(TrainingRun):
         if self.force_scale == 0.0:
             raise TrainingError("all force labels are zero; check the force map and the labels' column")
         self.torques = BondTorques(self.kept.forces.shape[1], config.get("bonds", []), device)
+        self.masses, self.seed = config.get("bead_masses", []), seed
         if config.get("torsions"):
             self.torques.of_torsions(self.module.torsions)  # refuse them before the work
         self.weights = torch.ones(self.kept.forces.shape[1] + len(self.torques.bonds), device=device)
@@ -160,6 +162,9 @@ class _ForceMatching(TrainingRun):
         if not len(self.torques.bonds):
             return forces
         return torch.cat([forces, self.torques(positions, difference).square()], dim=1)
+
+    def _own_frames(self) -> Tensor:
+        return own_ensemble(self.module, self.kept.positions, self.masses, self.seed)
 
     def _floored(self, squares: Tensor) -> Tensor:
         return squares.float().clamp_min(1e-6 * self.force_scale**2)
@@ -198,4 +203,4 @@ class _ForceMatching(TrainingRun):
         elif len(self.module.modes):
             # Held-out frames have done their work, and a hundred coefficients cannot flatter their loss.
             frames = [(part.positions, part.forces) for part in (self.kept, self.held_out)]
-            solve_torsions(self.module, frames, self.torques)
+            solve_torsions(self.module, frames, self.torques, self._own_frames)
