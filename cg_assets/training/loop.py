@@ -26,7 +26,8 @@ from cg_assets.potentials.networks import RadialBasis, SplineSurface, build_netw
 from cg_assets.progress import Progress
 from cg_assets.training.data import TrainingData
 from cg_assets.training.own_ensemble import own_ensemble
-from cg_assets.training.torques import BondTorques, solve_torsions
+from cg_assets.training.torques import BondTorques
+from cg_assets.training.torsion_torques import TorsionTorques, solve_torsions
 from cg_assets.training.training_run import TrainingResult, TrainingRun, torch_device
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class _ForceMatching(TrainingRun):
         self.torques = BondTorques(self.kept.forces.shape[1], config.get("bonds", []), device)
         self.masses, self.seed = config.get("bead_masses", []), seed
         if config.get("torsions"):
-            self.torques.of_torsions(self.module.torsions)  # refuse them before the work
+            bonds = [(first, second) for first, second in config["bonds"]]
+            self.turning = TorsionTorques(self.torques, bonds, self.module.torsions, self.module.thermal_energy)
         self.weights = torch.ones(self.kept.forces.shape[1] + len(self.torques.bonds), device=device)
         self.weights[self.kept.forces.shape[1] :] = TORQUE_WEIGHT
         self.squares = self._floored(self._squares(self.kept.positions, self.kept.forces).mean(dim=0))
@@ -203,4 +205,4 @@ class _ForceMatching(TrainingRun):
         elif len(self.module.modes):
             # Held-out frames have done their work, and a hundred coefficients cannot flatter their loss.
             frames = [(part.positions, part.forces) for part in (self.kept, self.held_out)]
-            solve_torsions(self.module, frames, self.torques, self._own_frames)
+            solve_torsions(self.module, frames, self.turning, self._own_frames)

@@ -15,11 +15,11 @@ from cg_assets.systems.spec import CGSimulation
 
 STIFFNESS = 120.0
 """Of the restraints that hold torsions where a frame has them [k_B T / rad^2]: to within 0.09 rad."""
-SETTINGS = CGSimulation(replicas=4000, timestep=0.002, friction=5.0, burn_in=1.0, duration=4.0, frame_interval=0.05)
+SETTINGS = CGSimulation(replicas=2000, timestep=0.002, friction=5.0, burn_in=1.0, duration=4.0, frame_interval=0.05)
 """Stiff coordinates forget the data within the burn-in, which is five times the inverse friction [ps].
 
-Of replicas there is one for 25 frames of the data, between `LEAST_REPLICAS` and `SETTINGS.replicas`: two minutes of a
-core for a molecule of ten beads.
+Of replicas there is one for 50 frames of the data, between `LEAST_REPLICAS` and `SETTINGS.replicas`: a minute of a core
+for a molecule of ten beads.
 """
 LEAST_REPLICAS = 200
 
@@ -65,7 +65,7 @@ def own_ensemble(module: MessagePassing, positions: Tensor, masses: Sequence[flo
     Raises:
         ExplosionError: none did.
     """
-    count = min(max(len(positions) // 25, LEAST_REPLICAS), SETTINGS.replicas)
+    count = min(max(len(positions) // 50, LEAST_REPLICAS), SETTINGS.replicas)
     chosen = np.random.default_rng(seed).permutation(len(positions))[:count]
     starts = positions[torch.from_numpy(np.sort(chosen)).to(positions.device)].float()
     held = HeldTorsions(module.torsions, starts, STIFFNESS * module.thermal_energy)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from cg_assets.errors import TrainingError
-from cg_assets.potentials.networks import MessagePassing, energy_and_forces
 
-_BATCH = 1024
 _LEAST_NOISE = 1e-9
 """Mean square of a torque [(k_B T)^2]: forces may all be zero."""
 
@@ -27,7 +25,7 @@ class BondTorques:
         """Find the bonds that are in no ring and have further beads on both sides."""
         kept, sides = [], []
         for bond in bonds:
-            one, other = (_reached(bond[end], bond[1 - end], bonds) for end in (0, 1))
+            one, other = (reached(bond[end], bond[1 - end], bonds) for end in (0, 1))
             if one & other or min(len(one), len(other)) < 2:
                 continue
             side = min(one, other, key=len)
@@ -70,34 +68,48 @@ class SlopeEquations:
     """Normal equations of a Fourier series in torsions whose slopes are fitted to torques.
 
     A rigid turn of one side of a bond changes its torsion alone, so that the mean torque at given torsions is the slope
-    of their PMF. Equations of parts of the data add up, which makes a jackknife cheap.
+    of their PMF. Multiples of variates without a mean (`TorsionTorques`), which make torques less noisy, are fitted
+    beside the series, for each torsion its own. Equations of parts of the data add up, which makes a jackknife cheap.
 
     Attributes:
         numbers: `(m, k)` whole numbers of each wave along each torsion.
-        products, target: matrix `(2m, 2m)` and right-hand side `(2m,)` of the equations, cosines before sines.
+        products, target: matrix and right-hand side of the equations: cosines, sines, then variates of each torsion.
         square, count: sum of squares of all torques [(k_B T)^2] and their number.
     """
 
-    def __init__(self, numbers: Tensor) -> None:
+    def __init__(self, numbers: Tensor, variates: int = 0) -> None:
         """No data yet."""
-        self.numbers = numbers.double()
-        size = 2 * len(numbers)
+        self.numbers, self.variates = numbers.double(), variates
+        size = 2 * len(numbers) + variates * numbers.shape[1]
         self.products, self.target = self.numbers.new_zeros(size, size), self.numbers.new_zeros(size)
         self.square, self.count = 0.0, 0
 
-    def add(self, phase: Tensor, torque: Tensor) -> None:
-        """Add frames: phases of the waves `(m, f)` and torques `(f, k)` that turn the torsions up [k_B T / rad]."""
+    def add(self, phase: Tensor, torque: Tensor, variates: Tensor | None = None) -> None:
+        """Add frames.
+
+        Args:
+            phase: `(m, f)` phases of the waves.
+            torque: `(f, k)` torques that turn the torsions up [k_B T / rad].
+            variates: `(f, v)` of zero mean at any torsions; None for none.
+        """
         sine, cosine = phase.double().sin(), phase.double().cos()
-        for number, one in zip(self.numbers.T, torque.double().T, strict=True):
-            slopes = torch.cat([-number[:, None] * sine, number[:, None] * cosine])
-            self.products += slopes @ slopes.T
-            self.target -= slopes @ one
+        waves = 2 * len(self.numbers)
+        for place, (number, one) in enumerate(zip(self.numbers.T, torque.double().T, strict=True)):
+            columns = [-number[:, None] * sine, number[:, None] * cosine]
+            rows = torch.arange(waves, device=phase.device)
+            if variates is not None:
+                columns.append(variates.double().T)
+                start = waves + place * self.variates
+                rows = torch.cat([rows, torch.arange(start, start + self.variates, device=phase.device)])
+            slopes = torch.cat(columns)
+            self.products[rows[:, None], rows] += slopes @ slopes.T
+            self.target[rows] -= slopes @ one
         self.square += float(torque.double().square().sum())
         self.count += torque.numel()
 
     def combined(self, others: Iterable[SlopeEquations], sign: int = 1) -> SlopeEquations:
         """These equations with the data of others, or (sign -1) without them."""
-        total = SlopeEquations(self.numbers)
+        total = SlopeEquations(self.numbers, self.variates)
         total.products, total.target = self.products.clone(), self.target.clone()
         total.square, total.count = self.square, self.count
         for other in others:
@@ -113,55 +125,18 @@ class SlopeEquations:
         Before the data speak, wave m has coefficients of zero mean and standard deviation `spread` kT / |m|, which
         keeps the series small where there are none.
         """
-        noise = max(self.square / self.count, _LEAST_NOISE)
-        expected = self.numbers.square().sum(dim=1).repeat(2) / spread**2  # 1 / variance of a coefficient [1 / kT^2]
-        return torch.linalg.solve(self.products / noise + expected.diag(), self.target / noise).reshape(2, -1)
+        waves = 2 * len(self.numbers)
+        own, pull = self.products[waves:, waves:].clone(), self.target[waves:]
+        own += 1e-9 * own.trace() * torch.eye(len(own)).to(own)  # some variates are sums of others
+        noise = max((self.square - float(pull @ torch.linalg.solve(own, pull))) / self.count, _LEAST_NOISE)
+        matrix = self.products / noise
+        matrix[waves:, waves:] = own / noise
+        # 1 / variance of a coefficient [1 / kT^2]
+        matrix.diagonal()[:waves] += self.numbers.square().sum(dim=1).repeat(2) / spread**2
+        return torch.linalg.solve(matrix, self.target / noise)[:waves].reshape(2, -1)
 
 
-@torch.no_grad()
-def solve_torsions(
-    module: MessagePassing,
-    frames: Iterable[tuple[Tensor, Tensor]],
-    torques: BondTorques,
-    own_frames: Callable[[], Tensor],
-) -> None:
-    """Set the Fourier series in torsions of a trained network, so that its PMF of them is that of the labels' torques.
-
-    The series is what is left of the labels' torques over the data, less what the network's own torques over its own
-    ensemble differ from those over the data: its stiff coordinates are distributed a little otherwise than theirs, and
-    with them the torques. As the series changes nothing at given torsions, that needs no iteration.
-
-    Args:
-        module: network with `torsions`; its series is replaced.
-        frames: parts of the data: positions [nm] and labels [kJ/mol/nm], both `(f, n_beads, 3)`.
-        torques: of the molecule's bonds.
-        own_frames: gives positions `(f, n_beads, 3)` of the module's own ensemble at torsions of the data
-            (`cg_assets.training.own_ensemble`).
-
-    Raises:
-        TrainingError: a torsion is not about a bond that splits the molecule in two.
-    """
-    module.series.zero_()
-    places, signs = torques.of_torsions(module.torsions)
-
-    def add(equations: SlopeEquations, positions: Tensor, forces: Tensor) -> None:
-        torque = torques(positions, forces)[:, places] * signs / module.thermal_energy
-        equations.add(module.torsion_phases(positions), torque)
-
-    left, over_data, over_own = (SlopeEquations(module.modes) for _ in range(3))
-    for positions, labels in frames:
-        for place, label in zip(positions.split(_BATCH), labels.split(_BATCH), strict=True):
-            forces = energy_and_forces(module, place)[1]
-            add(left, place, label - forces)
-            add(over_data, place, forces)
-    series = left.solve()
-    module.series.copy_(-over_data.solve())  # with it, torques over the data have no mean
-    for place in own_frames().split(_BATCH):
-        add(over_own, place, energy_and_forces(module, place)[1])
-    module.series.copy_(series - over_own.solve())
-
-
-def _reached(start: int, without: int, bonds: Sequence[tuple[int, int]]) -> set[int]:
+def reached(start: int, without: int, bonds: Sequence[tuple[int, int]]) -> set[int]:
     """Beads that bonds connect to `start` other than by its bond to `without`."""
     found, front = {start}, [start]
     while front:
