@@ -76,9 +76,9 @@ def train(
 
     The learning rate rises over the first 100 steps and falls by a cosine to zero at the last epoch; training stops
     early after `training.patience` epochs without a better held-out loss. The readout of a `RadialBasis`, all of a
-    `SplineSurface`, or the series in torsions of a `MessagePassing` network is then solved exactly. On a CPU the same
-    seed gives the same weights, and a training that was interrupted and goes on from its checkpoint gives the weights
-    of an uninterrupted one, bit for bit (for the same number of threads).
+    `SplineSurface`, or the series in torsions of a `MessagePassing` network (for which it is simulated for a few ps) is
+    then solved exactly. On a CPU the same seed gives the same weights, and a training that was interrupted and goes on
+    from its checkpoint gives the weights of an uninterrupted one, bit for bit (for the same number of threads).
 
     Args:
         config: network config (`cg_assets.potentials.networks.build_network`); `bonds`, pairs of beads, where the
@@ -96,6 +96,7 @@ def train(
     Raises:
         TrainingError: the data cannot train this network, the checkpoint belongs to another training, or training
             diverged.
+        ExplosionError: no replica of the short simulation of a potential with a series in torsions stays stable.
         DeviceError: `cuda` was asked for and is not there.
     """
     run = _ForceMatching(config, training, data, seed, torch_device(device), noise_floor)
@@ -166,7 +167,7 @@ class _ForceMatching(TrainingRun):
         return torch.cat([forces, self.torques(positions, difference).square()], dim=1)
 
     def _own_frames(self) -> Tensor:
-        return own_ensemble(self.module, self.kept.positions, self.masses, self.seed)
+        return own_ensemble(self.module, self.kept.positions, self.masses, self.seed, self.progress)
 
     def _floored(self, squares: Tensor) -> Tensor:
         return squares.float().clamp_min(1e-6 * self.force_scale**2)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cg_assets.potentials.networks import MessagePassing, torsion_angles
+from cg_assets.progress import Progress
 from cg_assets.simulation.langevin import simulate
 from cg_assets.systems.spec import CGSimulation
 
@@ -48,7 +49,9 @@ class HeldTorsions:
         return 0.5 * self.stiffness * off.square().sum(dim=0), forces.permute(2, 0, 1)
 
 
-def own_ensemble(module: MessagePassing, positions: Tensor, masses: Sequence[float], seed: int) -> Tensor:
+def own_ensemble(
+    module: MessagePassing, positions: Tensor, masses: Sequence[float], seed: int, progress: Progress | None = None
+) -> Tensor:
     """Frames that the potential itself makes, from some frames of the data and with their torsions.
 
     A restraint that is a function of torsions alone leaves everything else at given torsions distributed as without it.
@@ -58,6 +61,7 @@ def own_ensemble(module: MessagePassing, positions: Tensor, masses: Sequence[flo
         positions: `(n_frames, n_beads, 3)` of the data [nm].
         masses: `(n_beads,)` [amu].
         seed: of the choice of frames and of the simulation.
+        progress: told of the steps.
 
     Returns:
         `(f, n_beads, 3)` frames of replicas that stayed stable.
@@ -69,8 +73,16 @@ def own_ensemble(module: MessagePassing, positions: Tensor, masses: Sequence[flo
     chosen = np.random.default_rng(seed).permutation(len(positions))[:count]
     starts = positions[torch.from_numpy(np.sort(chosen)).to(positions.device)].float()
     held = HeldTorsions(module.torsions, starts, STIFFNESS * module.thermal_energy)
-    device = positions.device.type
+    told = None if progress is None else lambda done, total, _: progress(done, total, "steps with torsions held")
     trajectory = simulate(
-        module, starts.cpu().numpy(), masses, module.thermal_energy, SETTINGS, seed, held, device=device
+        module,
+        starts.cpu().numpy(),
+        masses,
+        module.thermal_energy,
+        SETTINGS,
+        seed,
+        held,
+        progress=told,
+        device=positions.device.type,
     )
     return torch.from_numpy(trajectory.stable_frames.positions).to(positions)

@@ -97,6 +97,7 @@ class TrainingRun(ABC):
         self.best_epoch = 0
         self.best_weights: dict[str, Tensor] = {}
         self.seconds = 0.0
+        self.progress: Progress | None = None
         self.identity = identity_of(identity)
 
     @abstractmethod
@@ -126,6 +127,7 @@ class TrainingRun(ABC):
         Raises:
             TrainingError: the checkpoint belongs to another training, or training diverged.
         """
+        self.progress = progress
         if checkpoint is not None and checkpoint.exists():
             self._restore(checkpoint)
         while not self._finished:
