@@ -12,7 +12,7 @@ from cg_assets.executors import GPU_POOL, gpu_op_tags
 from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.systems import SystemSpec
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
