@@ -248,6 +248,12 @@ def test_own_ensemble_has_the_torsions_of_the_data_and_bonds_of_its_own():
     assert off.flatten(1).std(dim=1) == pytest.approx(STIFFNESS**-0.5, rel=0.03), "nothing else acts on the torsions"
 
 
+def test_a_potential_that_explodes_keeps_the_frames_of_the_data(caplog):
+    module, data = bound_chain(2, width=1e-5), chains(200, 6).float()
+    assert torch.equal(own_ensemble(module, data, MASSES, seed=1), data)
+    assert "none of 200 replicas" in caplog.text and "more frames" in caplog.text
+
+
 def test_a_torsion_without_a_bond_is_refused():
     with pytest.raises(TrainingError, match=r"torsion of beads \[0, 1, 2, 3\].*torsion_order"):
         BondTorques(6, [(0, 1), (2, 3), (3, 4), (4, 5)]).of_torsions(torch.tensor(TORSIONS))

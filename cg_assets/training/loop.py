@@ -96,7 +96,6 @@ def train(
     Raises:
         TrainingError: the data cannot train this network, the checkpoint belongs to another training, or training
             diverged.
-        ExplosionError: no replica of the short simulation of a potential with a series in torsions stays stable.
         DeviceError: `cuda` was asked for and is not there.
     """
     run = _ForceMatching(config, training, data, seed, torch_device(device), noise_floor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -9,10 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cg_assets.errors import ExplosionError
 from cg_assets.potentials.networks import MessagePassing, torsion_angles
 from cg_assets.progress import Progress
 from cg_assets.simulation.langevin import simulate
 from cg_assets.systems.spec import CGSimulation
+
+_log = logging.getLogger(__name__)
 
 STIFFNESS = 120.0
 """Of the restraints that hold torsions where a frame has them [k_B T / rad^2]: to within 0.09 rad."""
@@ -64,25 +68,27 @@ def own_ensemble(
         progress: told of the steps.
 
     Returns:
-        `(f, n_beads, 3)` frames of replicas that stayed stable.
-
-    Raises:
-        ExplosionError: none did.
+        `(f, n_beads, 3)` frames of replicas that stayed stable. A potential of too few frames may have none: then the
+        frames of the data themselves, and a warning.
     """
     count = min(max(len(positions) // 50, LEAST_REPLICAS), SETTINGS.replicas)
     chosen = np.random.default_rng(seed).permutation(len(positions))[:count]
     starts = positions[torch.from_numpy(np.sort(chosen)).to(positions.device)].float()
     held = HeldTorsions(module.torsions, starts, STIFFNESS * module.thermal_energy)
     told = None if progress is None else lambda done, total, _: progress(done, total, "steps with torsions held")
-    trajectory = simulate(
-        module,
-        starts.cpu().numpy(),
-        masses,
-        module.thermal_energy,
-        SETTINGS,
-        seed,
-        held,
-        progress=told,
-        device=positions.device.type,
-    )
+    try:
+        trajectory = simulate(
+            module,
+            starts.cpu().numpy(),
+            masses,
+            module.thermal_energy,
+            SETTINGS,
+            seed,
+            held,
+            progress=told,
+            device=positions.device.type,
+        )
+    except ExplosionError:
+        _log.warning("none of %d replicas of the trained potential stayed stable; train it on more frames", len(starts))
+        return starts
     return torch.from_numpy(trajectory.stable_frames.positions).to(positions)
