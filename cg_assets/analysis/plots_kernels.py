@@ -29,6 +29,7 @@ def flow_training_plot(history: Sequence[Mapping[str, Any]], *, title: str = "")
     ):
         axes.plot(epoch, [row[name] for row in history], color=colour, marker="o", label=label)
     axes.set(xlabel="epoch", ylabel="flow-matching loss [noise²], 1 for no flow")
+    axes.locator_params(axis="x", integer=True)
     axes.legend(loc="upper right")
     return figure
 

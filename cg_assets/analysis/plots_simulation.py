@@ -52,6 +52,7 @@ def training_plot(
             axes.plot(epoch, shown, color=colour, marker="o", label=label)
         axes.axvline(best, color=DATA, linewidth=1.2, linestyle=":", label=f"kept: epoch {best}")
         axes.set_xlabel("epoch")
+        axes.locator_params(axis="x", integer=True)
     spread = max(float(np.median(np.concatenate([training, held_out]))) - value, 4 * error, 1e-9)
     top = max(float(held_out[len(held_out) // 4 :].max()), float(training[len(training) // 4 :].max()), value + spread)
     lowest = min(float(training.min()), float(held_out.min()), value - 2 * error)
