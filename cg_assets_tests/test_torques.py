@@ -251,7 +251,7 @@ def test_own_ensemble_has_the_torsions_of_the_data_and_bonds_of_its_own():
 def test_a_potential_that_explodes_keeps_the_frames_of_the_data(caplog):
     module, data = bound_chain(2, width=1e-5), chains(200, 6).float()
     assert torch.equal(own_ensemble(module, data, MASSES, seed=1), data)
-    assert "none of 200 replicas" in caplog.text and "more frames" in caplog.text
+    assert "0 of 200 replicas" in caplog.text and "more frames" in caplog.text
 
 
 def test_a_torsion_without_a_bond_is_refused():
@@ -264,3 +264,42 @@ def test_torsions_of_capped_alanine_are_its_collective_variables():
     assert network_config(system)["torsions"] == [[1, 3, 4, 5], [3, 4, 5, 8]]
     without = system.model_copy(update={"network": system.network.model_copy(update={"torsion_order": 0})})
     assert network_config(without)["torsions"] == []
+
+
+@pytest.mark.parametrize(
+    ("bonds", "torsions", "moves"),
+    [
+        ([(0, 1), (1, 2), (2, 3)], [[0, 1, 2, 3]], (3, 4, 0)),
+        ([(0, 1), (1, 2), (2, 0), (2, 3), (3, 4)], [[0, 2, 3, 4]], (2, 2, 0)),
+        ([(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3), (2, 3)], [[0, 2, 3, 4]], (1, 0, 0)),
+    ],
+    ids=["butane", "ring with a tail", "two rings"],
+)
+def test_molecules_with_few_moves(bonds, torsions, moves):
+    n_beads = 1 + max(max(bond) for bond in bonds)
+    places = torch.tensor(torsions)
+    torques = TorsionTorques(BondTorques(n_beads, bonds), bonds, places, 2.5)
+    assert (len(torques.stretches), len(torques.bends), len(torques.turns)) == moves
+    positions = torch.randn(7, n_beads, 3, generator=torch.Generator().manual_seed(0))
+    torque, variates = torques(positions, torch.ones_like(positions))
+    assert torque.shape == (7, 1) and variates.shape == (7, 3 * sum(moves))
+
+
+def test_a_stretch_across_a_torsion_is_no_variate():
+    torsions = torch.tensor([[0, 2, 3, 4]])
+    torques = TorsionTorques(BondTorques(6, SIX), SIX, torsions, 2.5)
+    assert len(torques.stretches) == 3, "of five bonds, two are between beads 0, 1 and 2"
+
+
+def test_few_frames_do_without_variates(truth):
+    """Labels of noise alone, fewer than ten frames for each variate: coefficients stay within their prior."""
+    module, frames, torques = truth
+    drawn = []
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        place = frames[torch.randperm(len(frames), generator=generator)[:80]]
+        equations = SlopeEquations(module.modes, torques.n_variates)
+        _, variates = torques(place, torch.zeros_like(place))
+        equations.add(module.torsion_phases(place), torch.randn(80, 2, generator=generator), variates)
+        drawn.append(equations.solve().abs().max())
+    assert max(drawn) < 1.0

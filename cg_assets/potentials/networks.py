@@ -535,7 +535,8 @@ class MessagePassing(torch.nn.Module):
 
     To this comes a Fourier series in some torsions, where the config names any; it tells left from right. It is zero
     until training ends: slow motions change the forces so little that descent leaves them unfinished, and the series is
-    then solved for what is missing (`cg_assets.training.torques.solve_torsions`).
+    then solved so that the PMF of the torsions is that of the labels
+    (`cg_assets.training.torsion_torques.solve_torsions`).
 
     Where the config holds a `prior`, its energy is added: trained on forces, the network learns what the prior lacks.
 

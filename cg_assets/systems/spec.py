@@ -583,8 +583,8 @@ class MessagePassingNetwork(Strict):
     cutoff: PositiveFloat | None = None
     """Largest bead distance that interacts [nm]; null for all pairs."""
     torsion_order: int = Field(default=6, ge=0, le=12)
-    """Order of the Fourier series in those collective variables that are torsions about bonds of beads, solved exactly
-    after training; 0 for none."""
+    """Order of the Fourier series in those collective variables that are torsions about bonds of beads. After training
+    it makes the potential's PMF of them that of the labels, for which replicas of 5 ps are simulated; 0 for none."""
     prior: ChainPrior | None = None
     """A force field of the chain that the network corrects; null for the network alone."""
 

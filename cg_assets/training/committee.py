@@ -43,7 +43,13 @@ def train_with_committee(
         if progress is None:
             return None
         total = (members + 1) * training.epochs
-        return lambda done, _, counted: progress(number * training.epochs + done, total, counted)
+
+        def tell(done: int, of: int, counted: str) -> None:
+            if of == training.epochs:
+                done, of = number * training.epochs + done, total
+            progress(done, of, counted)
+
+        return tell
 
     def stored(number: int) -> Path | None:
         return checkpoint and checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")

@@ -82,7 +82,7 @@ def train(
 
     Args:
         config: network config (`cg_assets.potentials.networks.build_network`); `bonds`, pairs of beads, where the
-            beads form a molecule.
+            beads form a molecule, and `bead_masses` [amu] where it has torsions.
         training: epochs, batch size, learning rate, patience, held-out fraction.
         data: frames and labels.
         seed: of the split, the initial weights and the order of frames.
@@ -131,8 +131,9 @@ class _ForceMatching(TrainingRun):
         if self.force_scale == 0.0:
             raise TrainingError("all force labels are zero; check the force map and the labels' column")
         self.torques = BondTorques(self.kept.forces.shape[1], config.get("bonds", []), device)
-        self.masses, self.seed = config.get("bead_masses", []), seed
+        self.seed = seed
         if config.get("torsions"):
+            self.masses = config["bead_masses"]
             bonds = [(first, second) for first, second in config["bonds"]]
             self.turning = TorsionTorques(self.torques, bonds, self.module.torsions, self.module.thermal_energy)
         self.weights = torch.ones(self.kept.forces.shape[1] + len(self.torques.bonds), device=device)
@@ -198,11 +199,11 @@ class _ForceMatching(TrainingRun):
             )
 
     def take_best(self) -> None:
-        """Then solve in one sweep for what is linear: the readout, or the series in torsions."""
+        """Then solve for what is linear: the readout, by least squares, or the series in torsions, for their PMF."""
         super().take_best()
         if isinstance(self.module, RadialBasis | SplineSurface):
             self.module.solve_readout(self.kept.positions, self.kept.forces)
         elif len(self.module.modes):
-            # Held-out frames have done their work, and a hundred coefficients cannot flatter their loss.
+            # Held-out frames have done their work; a series that is not fitted to forces cannot flatter their loss.
             frames = [(part.positions, part.forces) for part in (self.kept, self.held_out)]
             solve_torsions(self.module, frames, self.turning, self._own_frames)

@@ -58,6 +58,7 @@ def own_ensemble(
 ) -> Tensor:
     """Frames that the potential itself makes, from some frames of the data and with their torsions.
 
+    Its stiff coordinates are those of the potential; what moves more slowly than a few ps stays as in the data.
     A restraint that is a function of torsions alone leaves everything else at given torsions distributed as without it.
 
     Args:
@@ -68,8 +69,8 @@ def own_ensemble(
         progress: told of the steps.
 
     Returns:
-        `(f, n_beads, 3)` frames of replicas that stayed stable. A potential of too few frames may have none: then the
-        frames of the data themselves, and a warning.
+        `(f, n_beads, 3)` frames of replicas that stayed stable. Where fewer than half of them did, as with a potential
+        of too few frames: all frames of the data themselves, and a warning.
     """
     count = min(max(len(positions) // 50, LEAST_REPLICAS), SETTINGS.replicas)
     chosen = np.random.default_rng(seed).permutation(len(positions))[:count]
@@ -88,7 +89,17 @@ def own_ensemble(
             progress=told,
             device=positions.device.type,
         )
+        stable = int((~trajectory.exploded).sum())
     except ExplosionError:
-        _log.warning("none of %d replicas of the trained potential stayed stable; train it on more frames", len(starts))
-        return starts
+        stable = 0
+    if 2 * stable < len(starts):
+        _log.warning(
+            "%d of %d replicas of the trained potential stayed stable for %g ps in steps of %g ps; its series in "
+            "torsions is solved over the data instead; train it on more frames",
+            stable,
+            len(starts),
+            SETTINGS.burn_in + SETTINGS.duration,
+            SETTINGS.timestep,
+        )
+        return positions
     return torch.from_numpy(trajectory.stable_frames.positions).to(positions)

@@ -119,21 +119,31 @@ class SlopeEquations:
             total.count += sign * other.count
         return total
 
-    def solve(self, spread: float = 1.0) -> Tensor:
+    def solve(self, spread: float = 1.0, mean: Tensor | None = None) -> Tensor:
         """Coefficients `(2, m)` of cosines and sines [k_B T].
 
-        Before the data speak, wave m has coefficients of zero mean and standard deviation `spread` kT / |m|, which
-        keeps the series small where there are none.
+        Before the data speak, wave m has coefficients of a standard deviation of `spread` kT / |m| about their mean,
+        which keeps the series near to it where there are none. Fewer than ten frames for each variate do without them.
+
+        Args:
+            spread: see above [k_B T].
+            mean: `(2, m)` means; None for zero.
         """
-        waves = 2 * len(self.numbers)
-        own, pull = self.products[waves:, waves:].clone(), self.target[waves:]
+        waves, size = 2 * len(self.numbers), len(self.target)
+        if self.count < 10 * (size - waves):
+            size = waves
+        own, pull = self.products[waves:size, waves:size].clone(), self.target[waves:size]
         own += 1e-9 * own.trace() * torch.eye(len(own)).to(own)  # some variates are sums of others
-        noise = max((self.square - float(pull @ torch.linalg.solve(own, pull))) / self.count, _LEAST_NOISE)
-        matrix = self.products / noise
+        left = self.square - float(pull @ torch.linalg.solve(own, pull))
+        noise = max(left / (self.count - len(own)), _LEAST_NOISE)
+        matrix, target = self.products[:size, :size] / noise, self.target[:size] / noise
         matrix[waves:, waves:] = own / noise
         # 1 / variance of a coefficient [1 / kT^2]
-        matrix.diagonal()[:waves] += self.numbers.square().sum(dim=1).repeat(2) / spread**2
-        return torch.linalg.solve(matrix, self.target / noise)[:waves].reshape(2, -1)
+        certain = self.numbers.square().sum(dim=1).repeat(2) / spread**2
+        matrix.diagonal()[:waves] += certain
+        if mean is not None:
+            target[:waves] += certain * mean.double().flatten()
+        return torch.linalg.solve(matrix, target)[:waves].reshape(2, -1)
 
 
 def reached(start: int, without: int, bonds: Sequence[tuple[int, int]]) -> set[int]:

@@ -68,8 +68,9 @@ class TorsionTorques:
         smaller = [(a, b) for a, b in ways if (len(behind[a, b]), a) < (len(behind[b, a]), b)]
         corners = [_Move(a, b, d, number[b, d]) for a, b in number for c, d in number if b == c and a != d]
         inner = [move for move in corners if len(behind[move.first, move.corner]) < n_beads - 1]
-        self.stretches = [_Move(a, b, b, number[a, b]) for a, b in smaller]
-        # Bending or turning one of several branches of a bead may turn a torsion, which shows anywhere.
+        along = [_Move(a, b, b, number[a, b]) for a, b in smaller]
+        # Bending or turning one of several branches of a bead may turn a torsion, as may a stretch across one of beads
+        # that are not neighbours. It shows anywhere.
         places = torch.randn(1, n_beads, 3, generator=torch.Generator().manual_seed(0)).to(device)
         gradients = torsion_angles(places.permute(1, 2, 0), torsions)[1][..., 0]
         slopes = torch.stack(
@@ -80,18 +81,29 @@ class TorsionTorques:
         )
         places = places.expand_as(slopes)
 
-        def harmless(moves: list[_Move], in_plane: bool) -> list[_Move]:
-            change = self._turning(moves, places, slopes, in_plane)[0].abs().amax(dim=0)
-            return [move for move, largest in zip(moves, change, strict=True) if largest < 1e-4]
+        def harmless(moves: list[_Move], change: Tensor) -> list[_Move]:
+            return [move for move, largest in zip(moves, change.abs().amax(dim=0), strict=True) if largest < 1e-4]
 
-        self.bends, self.turns = harmless(corners, True), harmless(inner, False)
+        self.stretches = harmless(along, self._stretching(along, places, slopes)[0])
+        self.bends = harmless(corners, self._turning(corners, places, slopes, True)[0])
+        self.turns = harmless(inner, self._turning(inner, places, slopes, False)[0])
+
+    def _columns(self, moves: list[_Move]) -> Tensor:
+        return torch.tensor(moves, dtype=torch.long, device=self.sides.device).reshape(-1, 4).T
+
+    def _stretching(self, moves: list[_Move], positions: Tensor, forces: Tensor) -> tuple[Tensor, Tensor]:
+        """Force on each side along its bond, and the length of the bond."""
+        first, _, last, side = self._columns(moves)
+        along = positions[:, last] - positions[:, first]
+        length = along.norm(dim=2)
+        return ((self.sides @ forces)[:, side] * along).sum(dim=2) / length, length
 
     def _turning(self, moves: list[_Move], positions: Tensor, forces: Tensor, in_plane: bool) -> tuple[Tensor, Tensor]:
         """Torque on each side that turns, in the plane of its angle or about its bond, and cotangent of the angle."""
-        first, corner, last, side = torch.tensor(moves, device=self.sides.device).reshape(-1, 4).T
+        first, corner, last, side = self._columns(moves)
         before, after = positions[:, first] - positions[:, corner], positions[:, last] - positions[:, corner]
         normal = torch.linalg.cross(before, after, dim=2)
-        cotangent = (before * after).sum(dim=2) / normal.norm(dim=2)
+        cotangent = (before * after).sum(dim=2) / normal.norm(dim=2).clamp_min(1e-9)
         axis = torch.nn.functional.normalize(normal if in_plane else before, dim=2)
         pull, about_origin = self.sides @ forces, self.sides @ torch.linalg.cross(positions, forces, dim=2)
         about_corner = about_origin[:, side] - torch.linalg.cross(positions[:, corner], pull[:, side], dim=2)
@@ -106,10 +118,7 @@ class TorsionTorques:
         """
         forces = forces / self.thermal_energy
         torque = self.bond_torques(positions, forces)[:, self.places] * self.signs
-        first, _, last, side = torch.tensor(self.stretches, device=self.sides.device).reshape(-1, 4).T
-        along = positions[:, last] - positions[:, first]
-        length = along.norm(dim=2)
-        stretching = ((self.sides @ forces)[:, side] * along).sum(dim=2) / length
+        stretching, length = self._stretching(self.stretches, positions, forces)
         bending, cotangent = self._turning(self.bends, positions, forces, True)
         turning, _ = self._turning(self.turns, positions, forces, False)
         # What is added is the divergence of each move: of a stretch 2 / r, of a bend the cotangent, of a turn nothing.
@@ -135,7 +144,10 @@ def solve_torsions(
 
     The PMF of a network is that of its torques over its own ensemble, whose stiff coordinates, and with them torques,
     are distributed a little otherwise than those of the data. As a series in torsions changes nothing at given
-    torsions, it makes up for all of the difference at once.
+    torsions, it makes up for all of the difference at once. Where the labels say little, the PMF stays as the network
+    has it over the data.
+
+    Frames must be those of an equilibrium at given torsions: under any bias of the torsions, but of nothing else.
 
     Args:
         module: network with `torsions`; its series is replaced.
@@ -149,11 +161,13 @@ def solve_torsions(
     def add(equations: SlopeEquations, positions: Tensor, forces: Tensor) -> None:
         equations.add(module.torsion_phases(positions), *torques(positions, forces))
 
-    wanted, found = SlopeEquations(module.modes, variates), SlopeEquations(module.modes, variates)
+    module.series.zero_()
+    wanted, before, found = (SlopeEquations(module.modes, variates) for _ in range(3))
     for positions, labels in frames:
         for place, label in zip(positions.split(_BATCH), labels.split(_BATCH), strict=True):
             add(wanted, place, label)
-    module.series.copy_(-wanted.solve())  # with it, the PMF would be flat if it were already right
+            add(before, place, energy_and_forces(module, place)[1])
+    module.series.copy_(-wanted.solve(mean=before.solve()))  # with it, a PMF that was already right would be flat
     for place in own_frames().split(_BATCH):
         add(found, place, energy_and_forces(module, place)[1])
     module.series.copy_(-found.solve())
