@@ -160,7 +160,7 @@ def truth():
 
 
 def test_variates_leave_torsions_and_have_no_mean(truth):
-    module, frames, torques = truth
+    module, frames, _ = truth
     positions = frames.double()
     torques = TorsionTorques(BondTorques(6, SIX), SIX, module.torsions, module.thermal_energy)
     torques.sides, torques.bond_torques.sides = torques.sides.double(), torques.bond_torques.sides.double()
@@ -173,7 +173,7 @@ def test_variates_leave_torsions_and_have_no_mean(truth):
         assert torch.allclose(found[0], expected.expand_as(found[0]), atol=1e-6)
     variates = torques(positions, energy_and_forces(module, frames)[1].double())[1]
     assert variates.shape[1] == torques.n_variates == 5 * (5 + 8 + 2), "bonds, angles both ways, the bond of no torsion"
-    replicas = torch.stack(list(variates.unflatten(0, (-1, 200)).mean(dim=0)))  # frames of a replica are alike
+    replicas = variates.unflatten(0, (-1, 200)).mean(dim=0)  # frames of a replica are alike
     z = replicas.mean(dim=0) / replicas.std(dim=0) * math.sqrt(200)
     assert z.abs().max() < 4.5, "75 variates"
 
@@ -196,6 +196,28 @@ def test_variates_leave_less_noise():
     left = torque - variates @ torch.linalg.lstsq(variates, torque, driver="gelsd").solution
     ratio = left.var(dim=0) / torque.var(dim=0)
     assert ratio.max() < 0.25, ratio
+
+
+def test_equations_are_solved_without_bias():
+    """Coefficients from torques of labels with noise, over 40 draws of the noise."""
+    truth = with_series(series_network(2))
+    positions = chains(1000, 2)
+    exact, found = energy_and_forces(truth, positions)[1], []
+    torques = BondTorques(6, SIX)
+    torques.sides = torques.sides.double()
+    turning = TorsionTorques(torques, SIX, truth.torsions, truth.thermal_energy)
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        labels = exact + 20.0 * torch.randn(exact.shape, generator=generator, dtype=torch.float64)
+        equations = SlopeEquations(truth.modes)
+        for part in (slice(300), slice(300, None)):
+            equations.add(truth.torsion_phases(positions[part]), turning.turns_of(positions[part], labels[part]))
+        found.append(equations.solve())
+    drawn = torch.stack(found)
+    error = drawn.std(dim=0) / math.sqrt(len(drawn))
+    z = (drawn.mean(dim=0) - truth.series) / error
+    assert 0.6 < float(z.square().mean().sqrt()) < 1.4, f"{z.numel()} coefficients"
+    assert float(error.max()) < 0.02
 
 
 def test_series_is_solved_without_bias(truth):

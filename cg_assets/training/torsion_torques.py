@@ -109,6 +109,10 @@ class TorsionTorques:
         about_corner = about_origin[:, side] - torch.linalg.cross(positions[:, corner], pull[:, side], dim=2)
         return (about_corner * axis).sum(dim=2), cotangent
 
+    def turns_of(self, positions: Tensor, forces: Tensor) -> Tensor:
+        """Torques `(f, k)` of rigid turns alone, which turn the torsions up [kT / rad]."""
+        return self.bond_torques(positions, forces / self.thermal_energy)[:, self.places] * self.signs
+
     def __call__(self, positions: Tensor, forces: Tensor) -> tuple[Tensor, Tensor]:
         """Torques `(f, k)` that turn the torsions up [kT / rad] and variates `(f, v)` [kT / rad, kT / nm].
 
@@ -116,8 +120,7 @@ class TorsionTorques:
             positions: `(f, n_beads, 3)` [nm].
             forces: same shape [kJ/mol/nm].
         """
-        forces = forces / self.thermal_energy
-        torque = self.bond_torques(positions, forces)[:, self.places] * self.signs
+        torque, forces = self.turns_of(positions, forces), forces / self.thermal_energy
         stretching, length = self._stretching(self.stretches, positions, forces)
         bending, cotangent = self._turning(self.bends, positions, forces, True)
         turning, _ = self._turning(self.turns, positions, forces, False)
@@ -156,18 +159,15 @@ def solve_torsions(
         own_frames: gives positions `(f, n_beads, 3)` of the module's own ensemble at torsions of the data
             (`cg_assets.training.own_ensemble`).
     """
-    variates = torques.n_variates
-
-    def add(equations: SlopeEquations, positions: Tensor, forces: Tensor) -> None:
-        equations.add(module.torsion_phases(positions), *torques(positions, forces))
-
     module.series.zero_()
-    wanted, before, found = (SlopeEquations(module.modes, variates) for _ in range(3))
+    wanted, found = (SlopeEquations(module.modes, torques.n_variates) for _ in range(2))
+    before = SlopeEquations(module.modes)  # over the data, variates of the network have a mean
     for positions, labels in frames:
         for place, label in zip(positions.split(_BATCH), labels.split(_BATCH), strict=True):
-            add(wanted, place, label)
-            add(before, place, energy_and_forces(module, place)[1])
+            phase = module.torsion_phases(place)
+            wanted.add(phase, *torques(place, label))
+            before.add(phase, torques.turns_of(place, energy_and_forces(module, place)[1]))
     module.series.copy_(-wanted.solve(mean=before.solve()))  # with it, a PMF that was already right would be flat
     for place in own_frames().split(_BATCH):
-        add(found, place, energy_and_forces(module, place)[1])
+        found.add(module.torsion_phases(place), *torques(place, energy_and_forces(module, place)[1]))
     module.series.copy_(-found.solve())
