@@ -10,7 +10,7 @@ from cg_assets.potentials.networks import Committee
 from cg_assets.progress import Progress
 from cg_assets.training.data import TrainingData
 from cg_assets.training.loop import train
-from cg_assets.training.training_run import TrainingResult
+from cg_assets.training.training_run import TrainingResult, TrainingRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def train_with_committee(
         total = (members + 1) * training.epochs
 
         def tell(done: int, of: int, counted: str) -> None:
-            if of == training.epochs:
+            if counted == TrainingRun.counted:
                 done, of = number * training.epochs + done, total
             progress(done, of, counted)
 
