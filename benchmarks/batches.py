@@ -57,7 +57,7 @@ QUESTIONS = {
 
 def frames_of(rng, count, dimension):
     """Frames as a sampler of the wells gives them."""
-    from cg_assets.frames import Frames
+    from cg_assets.core.frames import Frames
 
     shape = (count, 1, dimension)
     return Frames(
@@ -107,7 +107,7 @@ def pool(store):
 
 def plan(store, system):
     """What the next refresh would do; CPU seconds."""
-    from cg_assets.refresh import plan_refresh
+    from cg_assets.orchestration.refresh import plan_refresh
 
     begun = time.process_time()
     found = plan_refresh(store, system, store.batches("many_batches", "trajectories"))

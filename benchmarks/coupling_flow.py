@@ -113,11 +113,11 @@ def train_coupling(clean: Tensor, noise: float, transforms: int, hidden: int, ep
 
 def main() -> None:
     """Train and judge all kernels; print the table."""
-    from cg_assets.analysis.local_geometry import local_geometry
-    from cg_assets.analysis.stein import stein_test
-    from cg_assets.kernels.flow_training import train_flow
-    from cg_assets.kernels.kernel import centred, perturb
-    from cg_assets.kernels.run import flow_config
+    from cg_assets.core.statistics.local_geometry import local_geometry
+    from cg_assets.core.statistics.stein import stein_test
+    from cg_assets.labels.kernels.flow_training import train_flow
+    from cg_assets.labels.kernels.kernel import centred, perturb
+    from cg_assets.labels.kernels.run import flow_config
     from cg_assets.mapping.maps import build_map
     from cg_assets.storage.store import ParquetStore
     from cg_assets.systems import home, load_system

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cg_assets.analysis.noise import conditional_noise
-from cg_assets.frames import Frames
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.noise import conditional_noise
+from cg_assets.mapping.builders import build_molecule
 from cg_assets.mapping.force_maps import group_map, optimal_map, slice_map
 from cg_assets.mapping.maps import build_map
 from cg_assets.mapping.run import map_frames
@@ -19,7 +20,6 @@ from cg_assets.potentials.networks import energy_and_forces
 from cg_assets.sampling.build import build_sampler
 from cg_assets.sampling.conditional import sample_conditional_forces
 from cg_assets.systems import load_system
-from cg_assets.systems.builders import build_molecule
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.training.loop import train
 from cg_assets.training.setup import network_config, training_data

@@ -50,9 +50,9 @@ def short_run():
     """Frames of the molecule `(n_frames, n_atoms, 3)` [nm], and its topology."""
     import mdtraj
 
+    from cg_assets.mapping.builders import build_molecule
     from cg_assets.sampling.build import build_sampler
     from cg_assets.systems import load_system
-    from cg_assets.systems.builders import build_molecule
 
     system = load_system("capped_alanine_quick")
     plan = system.sampling.unbiased.model_copy(

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cg_assets.kernels.flow_network import build_flow, carry
+from cg_assets.labels.kernels.flow_network import build_flow, carry
 
 NOISE, STEPS, HIDDEN, REPEATS = 0.007, 4, 128, 5
 FRAMES = {10: 256, 20: 128, 40: 64, 60: 32}

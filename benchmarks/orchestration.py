@@ -25,7 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from cg_assets.demo import DEMOS
+from cg_assets.operations.demo import DEMOS
 
 STAGES = {"unbiased": "trajectories", "biased": "biased_samples"}
 FIRST = "0000"
@@ -49,9 +49,9 @@ def write(folder: Path | None, system: Any, stage: str, frames: Any, *figures: b
 
 def sample(name: str, plan_name: str, folder: Path | None, batch: str = FIRST) -> tuple[Any, Any]:
     """Frames of a plan, judged, and the frozen bias that they were made under."""
-    from cg_assets.analysis import figures
-    from cg_assets.analysis.labels import check_equilibration
-    from cg_assets.frames import Frames
+    from cg_assets.core.frames import Frames
+    from cg_assets.figures import stages as figures
+    from cg_assets.labels.quality import check_equilibration
     from cg_assets.sampling.build import build_sampler
     from cg_assets.systems import load_system, seed_of
 
@@ -70,8 +70,8 @@ def sample(name: str, plan_name: str, folder: Path | None, batch: str = FIRST) -
 
 def label(name: str, plan_name: str, samples: Any, folder: Path | None, batch: str = FIRST) -> tuple[Any, Any]:
     """CG frames with their force labels, and the noise of these."""
-    from cg_assets.analysis import figures
-    from cg_assets.analysis.labels import measure_label_noise
+    from cg_assets.figures import stages as figures
+    from cg_assets.labels.quality import measure_label_noise
     from cg_assets.mapping.run import fit_force_map, map_frames
     from cg_assets.systems import load_system, seed_of
 
@@ -87,9 +87,9 @@ def label(name: str, plan_name: str, samples: Any, folder: Path | None, batch: s
 
 def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | None) -> None:
     """From samples to the evaluation of their potential."""
-    from cg_assets.analysis import figures
-    from cg_assets.analysis.evaluation import evaluate
-    from cg_assets.analysis.reference import compute_reference
+    from cg_assets.evaluation.evaluation import evaluate
+    from cg_assets.evaluation.reference import compute_reference
+    from cg_assets.figures import stages as figures
     from cg_assets.potentials.energies import energy_function
     from cg_assets.potentials.model_format import save_potential
     from cg_assets.simulation.run import run_cg_simulation

@@ -26,11 +26,11 @@ import numba
 import numpy as np
 
 from benchmarks.thermal_potentials import atoms
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.labels.thermal.build_targets import check_frames
+from cg_assets.mapping.water import Water
 from cg_assets.sampling.frozen_water import FrozenWaterSampler
 from cg_assets.systems import load_system
-from cg_assets.systems.water import Water
-from cg_assets.thermal.build_targets import check_frames
-from cg_assets.units import BOLTZMANN
 
 TEMPERATURES = (300.0, 400.0, 500.0, 700.0)
 TIMESTEP, FRICTION = 0.004, 2.0
@@ -199,7 +199,7 @@ def mean_and_error(forces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def ladder(water: Water, sites: np.ndarray) -> str:
     """What the pipeline's sampler gives for a CPU second, in one process."""
-    from cg_assets.frames import Frames
+    from cg_assets.core.frames import Frames
 
     os.environ["CG_ASSETS_THREADS"] = "1"
     shipped = load_system("water").sampling.conditional

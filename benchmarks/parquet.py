@@ -18,7 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cg_assets.frames import Frames
+from cg_assets.core.frames import Frames
 from cg_assets.storage.dataset import read_frames
 from cg_assets.storage.parquet import write_frames
 from cg_assets.storage.schemas import FileMetadata

@@ -23,7 +23,7 @@ import torch
 
 from cg_assets.potentials.networks import build_potential, energy_and_forces
 from cg_assets.simulation.langevin import simulate
-from cg_assets.systems.spec import CGSimulation
+from cg_assets.simulation.settings import CGSimulation
 
 N_BEADS = 10
 FEATURES = 64

@@ -18,16 +18,16 @@ import time
 import numpy as np
 import torch
 
-from cg_assets.analysis.estimates import jackknife
+from cg_assets.core.statistics.estimates import jackknife
 from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import home, load_system
 from cg_assets.systems.thermal_spec import TARGETS, TRAJECTORIES, ThermalSystem
-from cg_assets.thermal.targets import ThermalTargets
-from cg_assets.thermal.unconstrained import unconstrained_targets
 from cg_assets.training.response import ENERGY_WEIGHT, SAME_TEMPERATURE, ResponseWeights, deviation, predictions
 from cg_assets.training.response_fit import potential_config, with_products
 from cg_assets.training.spline_fit import fit_splines
+from cg_assets.training.thermal_targets import ThermalTargets
+from cg_assets.training.unconstrained import unconstrained_targets
 
 FIRST, SECOND = {"form": "taylor_temperature", "order": 1}, {"form": "constant_heat_capacity", "order": 2}
 METHODS = {

@@ -1,7 +1,7 @@
 """PMF error of capped alanine in implicit solvent against atomistic time: unbiased, metadynamics, uniform and adaptive.
 
-The PMF is that of the force labels alone (`cg_assets.analysis.torque_surface`), so that no network and no CG simulation
-enters: python benchmarks/sampling_plans.py [seeds]
+The PMF is that of the force labels alone (`cg_assets.evaluation.torque_surface`), so that no network and no CG
+simulation enters: python benchmarks/sampling_plans.py [seeds]
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import sys
 
 import numpy as np
 
-from cg_assets.analysis.clusters import Bins
-from cg_assets.analysis.metrics import jensen_shannon_divergence, squared_log_error
-from cg_assets.analysis.torque_surface import torque_surface
-from cg_assets.frames import Frames
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.clusters import Bins
+from cg_assets.core.statistics.metrics import jensen_shannon_divergence, squared_log_error
+from cg_assets.evaluation.long_runs import read_reference
+from cg_assets.evaluation.torque_surface import torque_surface
+from cg_assets.labels.next_batch import concrete_plan, propose
 from cg_assets.mapping.run import fit_force_map, map_frames
 from cg_assets.sampling.build import build_sampler
-from cg_assets.sampling.molecule_starts import preparation_time
-from cg_assets.sampling.next_batch import concrete_plan, propose
-from cg_assets.sampling.reference import read_reference
+from cg_assets.sampling.molecule.starts import preparation_time
+from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems import load_system
-from cg_assets.systems.spec import SamplingPlan
 
 SYSTEM = load_system("capped_alanine_implicit")
 BATCHES = 3

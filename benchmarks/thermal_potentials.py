@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.mapping.water import WATER_MODELS, Water, box_edge
 from cg_assets.potentials.thermal import build_potential
 from cg_assets.potentials.thermal.base import ThermalPotential
 from cg_assets.potentials.thermal.pairs import neighbour_pairs
 from cg_assets.simulation.langevin import simulate
-from cg_assets.systems.spec import CGSimulation
-from cg_assets.systems.water import WATER_MODELS, Water, box_edge
-from cg_assets.units import BOLTZMANN
+from cg_assets.simulation.settings import CGSimulation
 
 TEMPERATURE = 300.0
 CUTOFF = 0.62

@@ -16,9 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from cg_assets.sampling.model_potential import Landscape, Walkers
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.sampling.model_potential.walkers import Landscape, Walkers
 from cg_assets.systems import load_system
-from cg_assets.units import BOLTZMANN
 
 START = (24.0, 31.0)
 TIMESTEP, FRICTION = 0.4, 0.1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cg_assets import __version__
-from cg_assets.errors import CgAssetsError
+from cg_assets.core.errors import CgAssetsError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from cg_assets.demo import run_demo
+    from cg_assets.operations.demo import run_demo
 
     return run_demo(options.system)
 
@@ -115,7 +115,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _box(options: argparse.Namespace) -> int:
-    from cg_assets.runs import find_box
+    from cg_assets.operations.runs import find_box
 
     edge = find_box(options.system)
     print(f"edge of the box at atmospheric pressure: {edge}; set model.box to {edge.value:.3f}")
@@ -123,20 +123,20 @@ def _box(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cg_assets.runs import run_system
+    from cg_assets.operations.runs import run_system
 
     succeeded = run_system(options.system, batch=options.batch, stages=options.select)
     return 0 if succeeded else 1
 
 
 def _refresh(options: argparse.Namespace) -> int:
-    from cg_assets.runs import refresh_system
+    from cg_assets.operations.runs import refresh_system
 
     return 0 if refresh_system(options.system, batch=options.batch) else 1
 
 
 def _results(options: argparse.Namespace) -> int:
-    from cg_assets.demo import print_results
+    from cg_assets.operations.demo import print_results
     from cg_assets.systems import home
 
     print_results(home(), options.systems)
@@ -144,7 +144,7 @@ def _results(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from cg_assets.pages import serve
+    from cg_assets.operations.pages import serve
 
     return serve(options.port, options.mlflow_port)
 
@@ -176,7 +176,7 @@ def _lookup(options: argparse.Namespace) -> int:
 
 
 def _lineage(options: argparse.Namespace) -> int:
-    from cg_assets.lineage import answer, print_answer
+    from cg_assets.operations.lineage import answer, print_answer
 
     found = answer(_tracking(), options.subject, options.other)
     if options.json:
@@ -197,7 +197,7 @@ def _query(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from cg_assets.doctor import examine, print_findings
+    from cg_assets.operations.doctor import examine, print_findings
     from cg_assets.systems import home
 
     findings = examine(home(), options.repair)
@@ -206,7 +206,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from cg_assets.prune import find_prunable, remove
+    from cg_assets.operations.prune import find_prunable, remove
     from cg_assets.systems import home
 
     found = find_prunable(home())
@@ -230,7 +230,7 @@ def _print_rows(found: pa.Table) -> None:
 
 
 def _reference(options: argparse.Namespace) -> int:
-    from cg_assets.runs import make_reference
+    from cg_assets.operations.runs import make_reference
 
     make_reference(options.system, Path(options.file))
     return 0
@@ -245,7 +245,7 @@ def _fetch() -> None:
 
 
 def _tracking() -> Any:
-    from cg_assets.resources.tracking import ModelTracking
+    from cg_assets.registry.tracking import ModelTracking
     from cg_assets.systems import home
 
     return ModelTracking(os.environ.get("MLFLOW_TRACKING_URI"), home())

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicSpline
 
-from cg_assets.errors import ExpressionError, SamplingError
-from cg_assets.sampling.biases import GridBias, StaticBias, UmbrellaBias, bias_from_definition
+from cg_assets.biases.fixed import GridBias, StaticBias, UmbrellaBias, bias_from_definition
+from cg_assets.core.errors import ExpressionError, SamplingError
 
 
 def _grid_1d(periodic):

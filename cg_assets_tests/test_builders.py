@@ -10,13 +10,13 @@ import pytest
 import yaml
 from openmm import app, unit
 
-from cg_assets.errors import DeviceError, SystemSpecError
+from cg_assets.core.errors import DeviceError, SystemSpecError
+from cg_assets.mapping.builders import build_molecule, use_native_obc
 from cg_assets.mapping.maps import build_map
-from cg_assets.sampling.platforms import choose_platform
+from cg_assets.mapping.peptides import build_peptide
+from cg_assets.sampling.molecule.platforms import choose_platform
 from cg_assets.systems import SystemSpec, load_system
-from cg_assets.systems.builders import build_molecule, use_native_obc
 from cg_assets.systems.load import SHIPPED
-from cg_assets.systems.peptides import build_peptide
 
 
 def molecule_system(folder=None, model=(), **fields):

@@ -11,8 +11,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from cg_assets.errors import StorageError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
 from cg_assets.storage import catalogue
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore

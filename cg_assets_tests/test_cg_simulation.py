@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from cg_assets.analysis.collective_variables import collective_variable_gradients
-from cg_assets.errors import ExplosionError, SamplingError
-from cg_assets.frames import Frames
+from cg_assets.biases.bead_bias import cg_bias
+from cg_assets.biases.fixed import bias_from_definition
+from cg_assets.core.errors import ExplosionError, SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.mapping.collective_variables import collective_variable_gradients
 from cg_assets.mapping.maps import CGMap, build_map
-from cg_assets.sampling.biases import bias_from_definition
-from cg_assets.simulation.bias import cg_bias
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.run import run_cg_simulation
+from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems.load import load_system
-from cg_assets.systems.spec import CGSimulation
 
 
 class _Module(torch.nn.Module):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cg_assets.simulation.langevin import simulate
+from cg_assets.simulation.settings import CGSimulation, Tempering
 from cg_assets.simulation.tempering import TemperatureExchange
-from cg_assets.systems.spec import CGSimulation, Tempering
 
 BARRIER, TILT = 10.0, 0.6
 LADDER = {"temperatures": [1.0, 1.7, 2.9, 5.0], "pace": 0.5}

@@ -7,18 +7,18 @@ import torch
 from test_pipeline import materialize, metadata_of, verdicts_of
 from test_priors import THERMAL_ENERGY, chains  # noqa: F401
 
-from cg_assets.analysis.collective_variables import collective_variables
-from cg_assets.analysis.estimates import Estimate
-from cg_assets.analysis.labels import LabelNoise
-from cg_assets.errors import SystemSpecError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.labels.quality import LabelNoise
+from cg_assets.mapping.collective_variables import collective_variables
 from cg_assets.mapping.maps import build_map
 from cg_assets.potentials.networks import ChainPrior
-from cg_assets.resources.tracking import ModelTracking
-from cg_assets.simulation.prior import PriorAlone
+from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.schemas import FileMetadata, variable_units
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
+from cg_assets.training.prior_simulation import PriorAlone
 from cg_assets.training.setup import fitted_prior
 
 CHAIN = """

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cg_assets.analysis.collective_variables import (
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.mapping.collective_variables import (
     collective_variable_gradients,
     collective_variables,
     distance,
@@ -13,7 +14,6 @@ from cg_assets.analysis.collective_variables import (
     projected_forces,
     torsion,
 )
-from cg_assets.errors import SystemSpecError
 from cg_assets.systems import load_system
 
 

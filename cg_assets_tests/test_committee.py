@@ -9,16 +9,16 @@ from small_systems import SMALL_WELLS
 from test_pipeline import materialize
 from test_training import RADIAL, _one_dimensional, _pmf
 
-from cg_assets.analysis.evaluation import evaluate
-from cg_assets.analysis.reference import Reference
-from cg_assets.analysis.surfaces import free_energy_surface
-from cg_assets.errors import SystemSpecError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.frames import Frames
+from cg_assets.core.settings import Training
+from cg_assets.core.statistics.surfaces import free_energy_surface
+from cg_assets.evaluation.evaluation import evaluate
+from cg_assets.evaluation.reference import Reference
 from cg_assets.potentials.energies import committee_energies, energy_function
 from cg_assets.potentials.model_format import load_potential, save_potential
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.systems.spec import Training
 from cg_assets.training.committee import train_with_committee
 from cg_assets.training.data import TrainingData
 from cg_assets.training.loop import train
@@ -140,7 +140,7 @@ def test_frames_of_a_molecule_are_reweighted_to_the_members():
 
 
 def _bins(edges):
-    from cg_assets.analysis.clusters import Bins
+    from cg_assets.core.statistics.clusters import Bins
 
     return Bins(edges)
 

@@ -18,9 +18,9 @@ import pytest
 from conftest import Command, group_members, kill_group, wait_for
 from small_systems import SMALL_WELLS
 
-from cg_assets.errors import StorageError
-from cg_assets.executors import GPU_POOL
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.core.errors import StorageError
+from cg_assets.orchestration.executors import GPU_POOL
+from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.atomic import is_temporary
 from cg_assets.storage.catalogue import query
 from cg_assets.storage.parquet import content_hash, verify

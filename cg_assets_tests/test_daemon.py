@@ -19,12 +19,12 @@ from test_imported import MINE
 from test_pages import LOCATIONS, Pages, assert_full, browser, location_of, needs_browser  # noqa: F401
 from test_refresh import TINY
 
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.mapping.builders import build_molecule
+from cg_assets.registry.tracking import ModelTracking
 from cg_assets.sampling.build import build_sampler
 from cg_assets.storage.parquet import content_hash, verify
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.systems.builders import build_molecule
 
 pytestmark = pytest.mark.slow
 
@@ -223,7 +223,7 @@ def test_two_daemons_on_one_home(tmp_path):
         environment = own.environment(DAGSTER_HOME=str(own.home / "dagster"), MLFLOW_TRACKING_URI=opened.mlflow)
         with open(tmp_path / "second.log", "wb") as log:
             second = subprocess.Popen(
-                [sys.executable, "-m", "dagster._daemon", "run", "-m", "cg_assets.definitions"],
+                [sys.executable, "-m", "dagster._daemon", "run", "-m", "cg_assets.orchestration.definitions"],
                 env=environment,
                 cwd=own.home / "logs",
                 stdout=log,

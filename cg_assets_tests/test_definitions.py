@@ -13,10 +13,10 @@ import dagster as dg
 import pytest
 import yaml
 
-from cg_assets.definitions import build_definitions
-from cg_assets.errors import CgAssetsError, DeviceError
-from cg_assets.executors import GPU_POOL, build_executor
-from cg_assets.resources.device import count_gpus, lease_device
+from cg_assets.core.errors import CgAssetsError, DeviceError
+from cg_assets.orchestration.definitions import build_definitions
+from cg_assets.orchestration.device import count_gpus, lease_device
+from cg_assets.orchestration.executors import GPU_POOL, build_executor
 from cg_assets.systems import SystemSpec, load_all_systems
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "definitions.json"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cg_assets.analysis.clusters import Bins
-from cg_assets.analysis.equilibration import conditional_equilibration, halves_in_time
+from cg_assets.core.statistics.clusters import Bins
+from cg_assets.core.statistics.equilibration import conditional_equilibration, halves_in_time
 
 
 def walkers(seed, n_replicas, n_frames, switch, correlation=0.9):

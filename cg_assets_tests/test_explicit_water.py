@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from cg_assets.analysis.noise import conditional_noise
-from cg_assets.frames import Frames
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.noise import conditional_noise
+from cg_assets.mapping.builders import build_molecule
 from cg_assets.mapping.force_maps import group_map, optimal_map, slice_map, validate_force_map
 from cg_assets.mapping.maps import build_map
 from cg_assets.sampling.conditional import sample_conditional_forces
-from cg_assets.sampling.molecule_sampler import MoleculeSampler
+from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.sampling.pressure import measure_box
 from cg_assets.systems import load_system
-from cg_assets.systems.builders import build_molecule
 from cg_assets.systems.spec import SystemSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]

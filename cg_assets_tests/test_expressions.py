@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import sympy
 
-from cg_assets.errors import ExpressionError, SystemSpecError
+from cg_assets.core.differentiation import Tape
+from cg_assets.core.errors import ExpressionError, SystemSpecError
+from cg_assets.core.expressions import FUNCTIONS, parse_expression
 from cg_assets.systems import load_system
-from cg_assets.systems.differentiation import Tape
-from cg_assets.systems.expressions import FUNCTIONS, parse_expression
 
 FORMULAS = [
     "3",

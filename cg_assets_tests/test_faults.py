@@ -21,8 +21,8 @@ from cg_assets.storage.store import ParquetStore
 FULL_DISK = """
 import sys
 import numpy as np
-from cg_assets.errors import StorageError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
-from cg_assets.analysis.labels import measure_label_noise
-from cg_assets.errors import ForceMapError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import ForceMapError
+from cg_assets.core.frames import Frames
+from cg_assets.labels.quality import measure_label_noise
+from cg_assets.mapping.builders import build_molecule, connected_groups
 from cg_assets.mapping.force_maps import (
     ForceMap,
     group_map,
@@ -19,9 +20,8 @@ from cg_assets.mapping.force_maps import (
 )
 from cg_assets.mapping.maps import CGMap, build_map
 from cg_assets.mapping.run import fit_force_map, map_frames
-from cg_assets.sampling.molecule_sampler import MoleculeSampler
+from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.systems import SystemSpec, load_system
-from cg_assets.systems.builders import build_molecule, connected_groups
 from cg_assets.systems.load import SHIPPED
 
 CORE = {"type": "beads", "beads": {name: [name] for name in ("1:C", "2:N", "2:CA", "2:CB", "2:C", "3:N")}}

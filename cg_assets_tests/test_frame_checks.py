@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from test_thermal_response import draw, exact
 
-from cg_assets.errors import SamplingError
-from cg_assets.frames import Frames
-from cg_assets.thermal.build_targets import build_targets, check_frames
-from cg_assets.thermal.differences import difference_test
-from cg_assets.thermal.frame_checks import check_frame
-from cg_assets.thermal.samples import ConditionalSamples
+from cg_assets.core.errors import SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.labels.thermal.build_targets import build_targets, check_frames
+from cg_assets.labels.thermal.differences import difference_test
+from cg_assets.labels.thermal.frame_checks import check_frame
+from cg_assets.labels.thermal.samples import ConditionalSamples
 
 LADDER = np.array([300.0, 330.0, 363.0, 400.0, 440.0])
 

@@ -5,15 +5,15 @@ import openmm
 import pytest
 from scipy.spatial.transform import Rotation
 
-from cg_assets.errors import SamplingError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.labels.thermal.differences import difference_test
+from cg_assets.labels.thermal.response import thermal_response
+from cg_assets.labels.thermal.samples import ConditionalSamples
+from cg_assets.mapping.water import WATER_MODELS, Water, box_edge
 from cg_assets.sampling.frozen_water import FrozenWaterSampler
-from cg_assets.systems.thermal_spec import ConditionalSampling
-from cg_assets.systems.water import WATER_MODELS, Water, box_edge
-from cg_assets.thermal.differences import difference_test
-from cg_assets.thermal.response import thermal_response
-from cg_assets.thermal.samples import ConditionalSamples
-from cg_assets.units import BOLTZMANN
+from cg_assets.sampling.settings import ConditionalSampling
 
 COULOMB = 138.935458
 """1/(4 pi epsilon_0) [kJ/mol nm/e^2]."""

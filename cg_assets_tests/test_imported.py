@@ -15,17 +15,17 @@ import yaml
 from conftest import REPOSITORY
 from test_pipeline import materialize, metadata_of, verdicts_of
 
-from cg_assets.analysis.metrics import jensen_shannon_divergence
-from cg_assets.analysis.reference import compute_reference
-from cg_assets.errors import SamplingError, SystemSpecError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import SamplingError, SystemSpecError
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.metrics import jensen_shannon_divergence
+from cg_assets.evaluation.reference import compute_reference
+from cg_assets.mapping.builders import build_molecule
 from cg_assets.mapping.maps import build_map
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.registry.tracking import ModelTracking
 from cg_assets.sampling.build import build_sampler
 from cg_assets.sampling.imported import ImportedReader
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.systems.builders import build_molecule
 from cg_assets.systems.preflight import check_system
 
 MINE = """
@@ -139,7 +139,7 @@ from pathlib import Path
 import dagster as dg
 import cg_assets.sampling.imported as imported
 from cg_assets.assets import build_assets
-from cg_assets.resources import build_resources
+from cg_assets.orchestration.resources import build_resources
 from cg_assets.systems import load_system
 
 imported._BLOCK_NUMBERS = 3_000_000

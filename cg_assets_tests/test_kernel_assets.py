@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from test_pipeline import materialize, metadata_of, verdicts_of
 
-from cg_assets.analysis.stein import stein_test
-from cg_assets.errors import SystemSpecError
-from cg_assets.kernels.run import kernel_frames
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.statistics.stein import stein_test
+from cg_assets.labels.kernels.run import kernel_frames
+from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
@@ -80,7 +80,7 @@ def test_labels_say_where_they_come_from(made):
 
 def test_a_bias_is_taken_out_of_the_labels(made):
     """Labels of biased frames obey Stein's identity with the bias put back; without it they are those of the PMF."""
-    from cg_assets.kernels.run import _bias_forces
+    from cg_assets.labels.kernels.run import _bias_forces
 
     system, store, _ = made
     frames = store.read_frames(system.name, "biased_noise_kernel_forces", ["0000"])

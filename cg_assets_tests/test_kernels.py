@@ -10,12 +10,12 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from cg_assets.analysis.stein import stein_test
-from cg_assets.errors import TrainingError
-from cg_assets.kernels.flow_network import build_flow, carry
-from cg_assets.kernels.flow_training import train_flow
-from cg_assets.kernels.kernel import mixed, mixing_coefficients, perturb
-from cg_assets.systems.spec import Training
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.settings import Training
+from cg_assets.core.statistics.stein import stein_test
+from cg_assets.labels.kernels.flow_network import build_flow, carry
+from cg_assets.labels.kernels.flow_training import train_flow
+from cg_assets.labels.kernels.kernel import mixed, mixing_coefficients, perturb
 
 WIDTH, STIFFNESS, CURVE = 0.05, 3.0, 0.5
 NOISE = math.hypot(0.05, 0.05)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cg_assets.analysis.label_errors import label_errors, variable_bins
-from cg_assets.frames import Frames
+from cg_assets.core.frames import Frames
+from cg_assets.labels.label_errors import label_errors, variable_bins
 from cg_assets.systems import load_system
 
 REPLICAS, LENGTH, DEVIATION, RANGE = 20, 2000, 0.3, (10.0, 40.0)

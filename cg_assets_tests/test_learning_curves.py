@@ -8,10 +8,11 @@ import pytest
 from small_systems import SMALL_WELLS
 from test_pipeline import materialize, metadata_of
 
-from cg_assets.analysis import learning_curves
-from cg_assets.analysis.estimates import Estimate
-from cg_assets.analysis.figures import learning_curves_figure
-from cg_assets.analysis.learning_curves import (
+from cg_assets.assets.learning_curves import read_points
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.evaluation import learning_curves
+from cg_assets.evaluation.learning_curves import (
     PMF_ERROR,
     LearningPoint,
     Part,
@@ -21,11 +22,11 @@ from cg_assets.analysis.learning_curves import (
     parts_of,
     time_of,
 )
-from cg_assets.assets.learning_curves import read_points
-from cg_assets.errors import SystemSpecError
+from cg_assets.evaluation.settings import LearningCurve
+from cg_assets.figures.stages import learning_curves_figure
+from cg_assets.sampling.settings import MeanForcePlan
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.systems.spec import LearningCurve, MeanForcePlan
 
 CURVES = """
 extends: small_wells

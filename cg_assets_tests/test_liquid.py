@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from cg_assets.analysis.liquid import radial_distribution, structure_and_energy
-from cg_assets.analysis.liquid_observables import angular_distribution, diffusion, heat_capacity
-from cg_assets.frames import Frames
+from cg_assets.core.frames import Frames
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.evaluation.liquid import radial_distribution, structure_and_energy
+from cg_assets.evaluation.liquid_observables import angular_distribution, diffusion, heat_capacity
+from cg_assets.mapping.water import WATER_MODELS, Water, box_edge
+from cg_assets.sampling.settings import ReferenceSampling
 from cg_assets.sampling.water_reference import WaterReferenceSampler
-from cg_assets.systems.thermal_spec import ReferenceSampling
-from cg_assets.systems.water import WATER_MODELS, Water, box_edge
-from cg_assets.units import BOLTZMANN
 
 
 def frames_of(positions, box=2.0, temperature=300.0):

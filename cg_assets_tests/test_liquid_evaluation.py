@@ -10,7 +10,10 @@ import yaml
 from test_response_assets import WATER
 from thermal_models import EDGE, known_potential, liquid
 
-from cg_assets.analysis.liquid_evaluation import (
+from cg_assets.assets.checks import judge_liquid_evaluation, judge_liquid_simulation
+from cg_assets.core.errors import ExplosionError, SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.evaluation.liquid_evaluation import (
     DIFFUSION,
     ENERGY,
     HEAT_CAPACITY,
@@ -23,10 +26,7 @@ from cg_assets.analysis.liquid_evaluation import (
     error_rows,
     evaluate_liquid,
 )
-from cg_assets.analysis.plots_response import liquid_figures
-from cg_assets.checks import judge_liquid_evaluation, judge_liquid_simulation
-from cg_assets.errors import ExplosionError, SamplingError
-from cg_assets.frames import Frames
+from cg_assets.figures.plots_response import liquid_figures
 from cg_assets.simulation.liquid import run_liquid_simulation
 from cg_assets.systems import ThermalSystem
 from cg_assets.systems.load import SHIPPED

@@ -8,16 +8,16 @@ import torch
 from test_thermal_potentials import BOX, lattice, potential
 from thermal_models import EDGE, known_potential, liquid
 
-from cg_assets.analysis.liquid import Distribution, mean_distribution, radial_histograms
-from cg_assets.analysis.liquid_observables import angular_distribution, diffusion
-from cg_assets.analysis.liquid_response import liquid_energy, radial_slope
-from cg_assets.errors import SamplingError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.evaluation.liquid import Distribution, mean_distribution, radial_histograms
+from cg_assets.evaluation.liquid_observables import angular_distribution, diffusion
+from cg_assets.evaluation.liquid_response import liquid_energy, radial_slope
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.potential import potential_at
+from cg_assets.simulation.settings import CGSimulation
 from cg_assets.simulation.spline_engine import SplineEngine
-from cg_assets.systems.spec import CGSimulation
-from cg_assets.units import BOLTZMANN
 
 
 def _gas(frames, beads, box, seed=0):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_systems import GLYCINE, SMALL_WELLS
 
 from cg_assets.cli import main
-from cg_assets.errors import CgAssetsError
+from cg_assets.core.errors import CgAssetsError
 from cg_assets.storage.parquet import describe, read_arrays, verify
 
 FEW, MANY = 60, 200

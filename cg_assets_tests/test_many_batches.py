@@ -12,7 +12,7 @@ from conftest import Command
 from small_systems import SMALL_WELLS
 from test_pages import Browser, Pages, assert_full, needs_browser
 
-from cg_assets.frames import Frames
+from cg_assets.core.frames import Frames
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 

@@ -5,17 +5,18 @@ import numpy as np
 import pytest
 from test_pipeline import materialize, metadata_of, verdicts_of
 
-from cg_assets.analysis.noise import conditional_noise
-from cg_assets.errors import SamplingError, SystemSpecError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import SamplingError, SystemSpecError
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.noise import conditional_noise
+from cg_assets.labels.mean_forces import MeanForceSampler
 from cg_assets.mapping.force_maps import optimal_map, slice_map
 from cg_assets.mapping.maps import build_map
 from cg_assets.sampling.conditional import FixedBeads
-from cg_assets.sampling.mean_forces import MeanForceSampler
-from cg_assets.sampling.molecule_sampler import MoleculeSampler
+from cg_assets.sampling.molecule.sampler import MoleculeSampler
+from cg_assets.sampling.settings import MeanForcePlan
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.systems.spec import MeanForcePlan, SystemSpec
+from cg_assets.systems.spec import SystemSpec
 
 FIXED = """
 extends: capped_alanine_quick

@@ -5,8 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from cg_assets.analysis.clusters import Bins
-from cg_assets.analysis.metrics import (
+from cg_assets.biases.fixed import UmbrellaBias
+from cg_assets.biases.reweighting import bias_weights, pooled_batches, umbrella_weights
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.clusters import Bins
+from cg_assets.core.statistics.metrics import (
     barrier_height,
     basin_free_energy,
     basin_population,
@@ -16,15 +19,7 @@ from cg_assets.analysis.metrics import (
     pmf_rmse,
     squared_log_error,
 )
-from cg_assets.analysis.surfaces import (
-    FreeEnergySurface,
-    bias_weights,
-    free_energy_surface,
-    pooled_batches,
-    umbrella_weights,
-)
-from cg_assets.frames import Frames
-from cg_assets.sampling.biases import UmbrellaBias
+from cg_assets.core.statistics.surfaces import FreeEnergySurface, free_energy_surface
 
 BINS = Bins.between([(-np.pi, np.pi)] * 2, 30)
 

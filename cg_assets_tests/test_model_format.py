@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cg_assets.errors import StorageError
+from cg_assets.core.errors import StorageError
 from cg_assets.potentials import networks
 from cg_assets.potentials.model_format import load_potential, save_potential
 from cg_assets.potentials.networks import build_network, energy_and_forces

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cg_assets.errors import SamplingError
-from cg_assets.frames import Frames
-from cg_assets.sampling import model_potential_sampler as sampler_module
-from cg_assets.sampling import vector_maths
-from cg_assets.sampling.biases import GridBias, bias_from_definition
-from cg_assets.sampling.hills import HillGrid
-from cg_assets.sampling.model_potential import GridTable, Landscape, Walkers
-from cg_assets.sampling.model_potential_sampler import ModelPotentialSampler, cut_plan
+from cg_assets.biases.fixed import GridBias, bias_from_definition
+from cg_assets.core.errors import SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.sampling.model_potential.hills import HillGrid
+from cg_assets.sampling.model_potential.sampler import ModelPotentialSampler, cut_plan
+from cg_assets.sampling.model_potential.walkers import GridTable, Landscape, Walkers, vector_maths
+from cg_assets.sampling.model_potential.walkers import sampler as sampler_module
+from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems import load_system
-from cg_assets.systems.spec import SamplingPlan, SystemSpec
+from cg_assets.systems.spec import SystemSpec
 
 DOUBLE_WELL = "4*((x/2)**2 - 1)**2 + 0.5*x"
 LEFT, RIGHT = {"x": -2.0}, {"x": 2.0}

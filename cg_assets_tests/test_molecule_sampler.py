@@ -8,18 +8,19 @@ import pytest
 from openmm import app, unit
 from scipy.special import rel_entr
 
-from cg_assets.analysis.figures import equilibration_figure
-from cg_assets.analysis.labels import check_equilibration
-from cg_assets.errors import SamplingError
-from cg_assets.frames import Frames
-from cg_assets.sampling.biases import bias_from_definition
-from cg_assets.sampling.molecule_bias import AtomVariables, GridForce, deposited_grid
-from cg_assets.sampling.molecule_sampler import MoleculeSampler
-from cg_assets.sampling.reference import block_error, read_reference, run_reference, write_reference
+from cg_assets.biases.fixed import bias_from_definition
+from cg_assets.biases.openmm_bias import AtomVariables, GridForce, deposited_grid
+from cg_assets.biases.settings import OpesBias
+from cg_assets.core.errors import SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.evaluation.long_runs import block_error, read_reference, run_reference, write_reference
+from cg_assets.figures.stages import equilibration_figure
+from cg_assets.labels.quality import check_equilibration
+from cg_assets.mapping.peptides import build_peptide
+from cg_assets.sampling.molecule.sampler import MoleculeSampler
+from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems import SystemSpec, load_system
-from cg_assets.systems.peptides import build_peptide
-from cg_assets.systems.spec import OpesBias, SamplingPlan
-from cg_assets.units import BOLTZMANN
 
 METADYNAMICS = {
     "type": "metadynamics",

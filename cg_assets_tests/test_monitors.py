@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cg_assets.analysis.monitors import (
+from cg_assets.evaluation.monitors import (
     bond_monitor,
     chirality_monitor,
     infer_bonds,

@@ -6,12 +6,12 @@ import pytest
 from small_systems import SMALL_WELLS
 from test_pipeline import materialize, metadata_of
 
-from cg_assets.analysis.surfaces import bias_weights
 from cg_assets.assets import build_assets
 from cg_assets.assets.simulations import training_frames
-from cg_assets.errors import SystemSpecError
-from cg_assets.frames import Frames
-from cg_assets.sampling.next_batch import concrete_plan, propose
+from cg_assets.biases.reweighting import bias_weights
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.frames import Frames
+from cg_assets.labels.next_batch import concrete_plan, propose
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 

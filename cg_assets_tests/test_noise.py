@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cg_assets.analysis.clusters import Bins
-from cg_assets.analysis.estimates import (
+from cg_assets.core.statistics.clusters import Bins
+from cg_assets.core.statistics.estimates import (
     Estimate,
     autocorrelation_time,
     effective_samples,
@@ -12,10 +12,10 @@ from cg_assets.analysis.estimates import (
     jackknife,
     time_blocks,
 )
-from cg_assets.analysis.landscape import landscape
-from cg_assets.analysis.metrics import pmf_rmse
-from cg_assets.analysis.noise import bin_labels, conditional_noise, integrate_mean_force
-from cg_assets.analysis.quadrature import equilibrium_draws, exact_noise_floor, exact_pmf
+from cg_assets.core.statistics.metrics import pmf_rmse
+from cg_assets.core.statistics.noise import bin_labels, conditional_noise, integrate_mean_force
+from cg_assets.sampling.model_potential.landscape import landscape
+from cg_assets.sampling.model_potential.quadrature import equilibrium_draws, exact_noise_floor, exact_pmf
 from cg_assets.systems import load_system
 
 BIAS = "-4*exp(-(x-32)**2/50)"

@@ -11,9 +11,9 @@ import pytest
 from conftest import Command
 from test_crashes import results
 
-from cg_assets.errors import StorageError
-from cg_assets.frames import Frames
-from cg_assets.prune import Prunable, remove
+from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
+from cg_assets.operations.prune import Prunable, remove
 from cg_assets.storage import parquet
 from cg_assets.storage.catalogue import fetched, query
 from cg_assets.storage.object_store import OBJECT_STORE

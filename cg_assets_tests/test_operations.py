@@ -28,17 +28,17 @@ from dagster._core.scheduler.instigation import (
 )
 from small_systems import SMALL_WELLS
 
-from cg_assets.automation import job_name
 from cg_assets.cli import main
-from cg_assets.doctor import examine
-from cg_assets.errors import CgAssetsError
-from cg_assets.executors import GPU_POOL
-from cg_assets.lineage import answer
-from cg_assets.prune import find_prunable, remove
-from cg_assets.refresh import plan_refresh
-from cg_assets.resources.home_folder import prepare_home
-from cg_assets.resources.tracking import ModelTracking
-from cg_assets.runs import PROCESS_TAG, end_dead_runs
+from cg_assets.core.errors import CgAssetsError
+from cg_assets.operations.doctor import examine
+from cg_assets.operations.home_folder import prepare_home
+from cg_assets.operations.lineage import answer
+from cg_assets.operations.prune import find_prunable, remove
+from cg_assets.operations.runs import PROCESS_TAG, end_dead_runs
+from cg_assets.orchestration.automation import job_name
+from cg_assets.orchestration.executors import GPU_POOL
+from cg_assets.orchestration.refresh import plan_refresh
+from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.atomic import atomic_file
 from cg_assets.storage.catalogue import query
 from cg_assets.storage.parquet import content_hash

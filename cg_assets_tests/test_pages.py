@@ -21,7 +21,7 @@ from conftest import Command, free_port, group_members, kill_group, wait_for
 from small_systems import SMALL_WELLS
 from websockets.sync.client import connect
 
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.registry.tracking import ModelTracking
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = bool(os.environ.get("CG_ASSETS_REQUIRE_BROWSER"))

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cg_assets.errors import StorageError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
 from cg_assets.storage import atomic
 from cg_assets.storage.dataset import FrameDataset, read_frames
 from cg_assets.storage.hashing import file_sha256

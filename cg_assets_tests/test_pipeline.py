@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from small_systems import LEFT_ONLY, SMALL_WELLS
 
-from cg_assets.analysis.labels import check_equilibration
-from cg_assets.analysis.surfaces import bias_weights
 from cg_assets.assets import build_assets
 from cg_assets.assets.simulations import training_frames
-from cg_assets.resources import build_resources
-from cg_assets.resources.console import step_failure_cause
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.biases.reweighting import bias_weights
+from cg_assets.labels.quality import check_equilibration
+from cg_assets.orchestration.console import step_failure_cause
+from cg_assets.orchestration.resources import build_resources
+from cg_assets.registry.tracking import ModelTracking
 from cg_assets.sampling.build import build_sampler
 from cg_assets.storage.parquet import content_hash, verify
 from cg_assets.storage.store import ParquetStore
@@ -135,7 +135,7 @@ def test_files_say_where_they_came_from(run):
         facts = {key.decode(): value.decode() for key, value in run.files[stage].items()}
         assert facts["cg_assets.system"] == "small_wells"
         assert facts["cg_assets.stage"] == stage
-        assert facts["cg_assets.units"] == "reduced"
+        assert facts["cg_assets.core.units"] == "reduced"
         assert json.loads(facts["cg_assets.dagster_run_id"]) == run.first.run_id
         assert json.loads(facts["cg_assets.code_version"])
         assert json.loads(facts["cg_assets.specification"]) == run.system.content_hash
@@ -299,7 +299,7 @@ def test_a_bias_that_leaves_a_hidden_barrier_is_stopped(home):
 
 @pytest.mark.parametrize("name", ["muller_brown", "muller_brown_diagonal"])
 def test_shipped_biased_plans_are_in_conditional_equilibrium(name):
-    from cg_assets.frames import Frames
+    from cg_assets.core.frames import Frames
 
     system = load_system(name)
     plan = system.sampling.biased

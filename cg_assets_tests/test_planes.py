@@ -8,20 +8,20 @@ import torch
 from scipy.ndimage import gaussian_filter
 from test_pipeline import materialize, metadata_of, verdicts_of
 
-from cg_assets.analysis.comparison import compare
-from cg_assets.analysis.figures import comparison_figure
-from cg_assets.analysis.noise import conditional_noise
-from cg_assets.analysis.planes import conditional_draws, exact_plane
-from cg_assets.analysis.quadrature import equilibrium_draws
 from cg_assets.assets.evaluations import read_reference
-from cg_assets.errors import SystemSpecError, TrainingError
-from cg_assets.kernels.kernel import perturb
+from cg_assets.core.errors import SystemSpecError, TrainingError
+from cg_assets.core.settings import Training
+from cg_assets.core.statistics.noise import conditional_noise
+from cg_assets.evaluation.comparison import compare
+from cg_assets.figures.stages import comparison_figure
+from cg_assets.labels.kernels.kernel import perturb
 from cg_assets.potentials.energies import energy_function
 from cg_assets.potentials.networks import autograd_energy_and_forces, build_network, energy_and_forces
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.registry.tracking import ModelTracking
+from cg_assets.sampling.model_potential.planes import conditional_draws, exact_plane
+from cg_assets.sampling.model_potential.quadrature import equilibrium_draws
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.systems.spec import Training
 from cg_assets.training.data import TrainingData
 from cg_assets.training.loop import train
 from cg_assets.training.setup import network_config

@@ -6,13 +6,14 @@ import warnings
 import numpy as np
 import pytest
 
-from cg_assets.analysis.clusters import Bins
-from cg_assets.analysis.equilibration import conditional_equilibration
-from cg_assets.analysis.estimates import Estimate
-from cg_assets.analysis.monitors import bond_monitor
-from cg_assets.analysis.noise import bin_labels
-from cg_assets.analysis.plot_style import above_lowest, axis_label, in_radians, nice_ceiling
-from cg_assets.analysis.plots import (
+from cg_assets.core.statistics.clusters import Bins
+from cg_assets.core.statistics.equilibration import conditional_equilibration
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.statistics.noise import bin_labels
+from cg_assets.core.statistics.surfaces import free_energy_surface
+from cg_assets.evaluation.monitors import bond_monitor
+from cg_assets.figures.plot_style import above_lowest, axis_label, in_radians, nice_ceiling
+from cg_assets.figures.plots import (
     Curve,
     bond_length_plot,
     cg_simulation_plot,
@@ -25,7 +26,6 @@ from cg_assets.analysis.plots import (
     sampling_plot,
     training_plot,
 )
-from cg_assets.analysis.surfaces import free_energy_surface
 
 RNG = np.random.default_rng(0)
 GRID = np.linspace(-2, 2, 81)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cg_assets.analysis.estimates import Estimate
-from cg_assets.analysis.plots_response import (
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.figures.plots_response import (
     accuracy_against_speed_plot,
     diffusion_plot,
     response_training_plot,

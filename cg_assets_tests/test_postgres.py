@@ -17,9 +17,9 @@ import pytest
 from conftest import Command, free_port
 from test_crashes import results
 
-from cg_assets.errors import CgAssetsError
-from cg_assets.resources import home_folder
-from cg_assets.resources.home_folder import DATABASE, prepare_home
+from cg_assets.core.errors import CgAssetsError
+from cg_assets.operations.home_folder import DATABASE, prepare_home
+from cg_assets.orchestration.resources import home_folder
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 needs_postgres = pytest.mark.skipif(os.geteuid() != 0 or not PROGRAMS, reason="needs root and postgresql")

@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from cg_assets.analysis.plots_prior import prior_plot
-from cg_assets.errors import TrainingError
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.settings import Training
+from cg_assets.figures.plots_prior import prior_plot
 from cg_assets.mapping.chains import chain_terms
+from cg_assets.mapping.peptides import _place
 from cg_assets.potentials.networks import ChainPrior as ChainPriorModule
 from cg_assets.potentials.networks import build_network, energy_and_forces
-from cg_assets.simulation.prior import PriorAlone, simulate_prior
-from cg_assets.systems.peptides import _place
-from cg_assets.systems.spec import CGSimulation, ChainPrior, MessagePassingNetwork, Training
+from cg_assets.potentials.settings import ChainPrior, MessagePassingNetwork
+from cg_assets.simulation.settings import CGSimulation
 from cg_assets.training.data import TrainingData
 from cg_assets.training.loop import train
+from cg_assets.training.prior_simulation import PriorAlone, simulate_prior
 from cg_assets.training.priors import fit_prior, most_likely
 
 BONDS = [(0, 1), (1, 2), (2, 3), (3, 4)]

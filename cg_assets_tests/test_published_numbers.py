@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from cg_assets.analysis.metrics import barrier_height, pmf_rmse
-from cg_assets.analysis.quadrature import exact_pmf
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.core.statistics.metrics import barrier_height, pmf_rmse
+from cg_assets.registry.tracking import ModelTracking
+from cg_assets.sampling.model_potential.quadrature import exact_pmf
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 

@@ -5,15 +5,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cg_assets.analysis.landscape import landscape
-from cg_assets.analysis.quadrature import (
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.sampling.model_potential.landscape import landscape
+from cg_assets.sampling.model_potential.quadrature import (
     basin_labels,
     equilibrium_draws,
     exact_noise_floor,
     exact_pmf,
     potential_minima,
 )
-from cg_assets.errors import SystemSpecError
 from cg_assets.systems import SystemSpec, load_system
 
 BIAS = "-4*exp(-(x-32)**2/50)"

@@ -22,7 +22,7 @@ from test_faults import has_started, kill_server, launch
 from test_pages import Pages
 from test_refresh import TINY
 
-from cg_assets.executors import GPU_POOL
+from cg_assets.orchestration.executors import GPU_POOL
 from cg_assets.storage.atomic import is_temporary
 from cg_assets.storage.catalogue import differences
 from cg_assets.storage.parquet import verify

@@ -14,11 +14,17 @@ import pytest
 from small_systems import SMALL_WELLS
 
 from cg_assets.assets import build_assets
-from cg_assets.automation import FIRST_BATCH, REFRESH_TAG, build_jobs, build_schedules, register_first_batches
-from cg_assets.errors import SystemSpecError
-from cg_assets.refresh import Part, next_batch_name, plan_refresh
-from cg_assets.resources import build_resources
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.orchestration.automation import (
+    FIRST_BATCH,
+    REFRESH_TAG,
+    build_jobs,
+    build_schedules,
+    register_first_batches,
+)
+from cg_assets.orchestration.refresh import Part, next_batch_name, plan_refresh
+from cg_assets.orchestration.resources import build_resources
+from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.parquet import content_hash
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -280,7 +286,7 @@ def test_a_schedule_waits_for_a_run_of_its_system(home, instance):
 _REGISTER = """
 import sys, time
 import dagster as dg
-from cg_assets.automation import register_first_batches
+from cg_assets.orchestration.automation import register_first_batches
 with dg.DagsterInstance.get() as instance:
     print("ready", flush=True)
     sys.stdin.readline()

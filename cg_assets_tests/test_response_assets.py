@@ -13,12 +13,12 @@ from thermal_models import EDGE, NOISE, ORIGIN, dynamics, known_potential, label
 
 from cg_assets.assets.liquids import build_liquid_evaluation, build_liquid_simulation
 from cg_assets.assets.response_potentials import build_response_potential
-from cg_assets.errors import SystemSpecError
-from cg_assets.resources import build_resources
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.labels.thermal.build_targets import TABLE_UNITS
+from cg_assets.orchestration.resources import build_resources
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.thermal.build_targets import TABLE_UNITS
 
 SD = 30.0
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from thermal_models import CONFIG, ORIGIN, known_potential, labels
 
-from cg_assets.errors import TrainingError
-from cg_assets.systems.spec import Training
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.settings import Training
 from cg_assets.training.response import ResponseWeights, deviations
 from cg_assets.training.response_loop import train_response
 

@@ -6,10 +6,10 @@ import mdtraj
 import numpy as np
 import pytest
 
-from cg_assets.analysis.native import native_beads, rmsd
-from cg_assets.analysis.slow_coordinates import SlowCoordinates, compare_slow, lag_steps, time_scale
-from cg_assets.errors import SystemSpecError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.frames import Frames
+from cg_assets.evaluation.native import native_beads, rmsd
+from cg_assets.evaluation.slow_coordinates import SlowCoordinates, compare_slow, lag_steps, time_scale
 from cg_assets.systems.load import load_system
 
 

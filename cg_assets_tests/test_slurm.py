@@ -19,8 +19,8 @@ import yaml
 from conftest import Command, free_port
 from test_crashes import results
 
-from cg_assets.errors import CgAssetsError
-from cg_assets.executors import build_executor
+from cg_assets.core.errors import CgAssetsError
+from cg_assets.orchestration.executors import build_executor
 
 needs_slurm = pytest.mark.skipif(
     os.geteuid() != 0 or any(shutil.which(name) is None for name in ("slurmctld", "slurmd", "sbatch")),
@@ -164,7 +164,7 @@ def test_without_slurm_it_is_said_before_anything_starts(home, monkeypatch, tmp_
     monkeypatch.setenv("CG_EXECUTOR", "slurm")
     assert build_executor().name == "slurm"
     monkeypatch.setenv("PATH", str(tmp_path))
-    from cg_assets.slurm import SlurmStepHandler
+    from cg_assets.orchestration.slurm import SlurmStepHandler
 
     with pytest.raises(CgAssetsError, match="needs Slurm's commands, and sbatch, squeue, scancel cannot be found"):
         SlurmStepHandler([], [])

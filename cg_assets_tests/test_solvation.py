@@ -5,17 +5,17 @@ import openmm
 import pytest
 from test_builders import molecule_system
 
-from cg_assets.analysis.noise import conditional_noise
-from cg_assets.errors import SystemSpecError
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.statistics.noise import conditional_noise
+from cg_assets.mapping.builders import build_molecule
 from cg_assets.mapping.force_maps import group_map
 from cg_assets.mapping.maps import build_map
+from cg_assets.mapping.peptides import build_peptide
 from cg_assets.mapping.run import map_frames
 from cg_assets.sampling.conditional import sample_conditional_forces
-from cg_assets.sampling.molecule_sampler import MoleculeSampler
+from cg_assets.sampling.molecule.sampler import MoleculeSampler
+from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems import load_system
-from cg_assets.systems.builders import build_molecule
-from cg_assets.systems.peptides import build_peptide
-from cg_assets.systems.spec import SamplingPlan
 
 WATER = {
     "force_fields": ["amber99sbildn.xml", "tip3p.xml"],

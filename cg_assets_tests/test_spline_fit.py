@@ -7,7 +7,7 @@ import pytest
 import torch
 from thermal_models import CONFIG, EDGE, ORIGIN, known_potential, labels, liquid
 
-from cg_assets.errors import TrainingError
+from cg_assets.core.errors import TrainingError
 from cg_assets.training.response import Deviation, ResponseWeights, deviation, deviations, method
 from cg_assets.training.spline_fit import STRENGTHS, fit_splines
 

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from cg_assets.errors import StorageError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
 from cg_assets.sampling.run import run_sampler
 from cg_assets.storage import parquet
 from cg_assets.storage.schemas import FileMetadata

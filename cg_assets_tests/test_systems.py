@@ -6,7 +6,7 @@ import textwrap
 import pytest
 import yaml
 
-from cg_assets.errors import SystemSpecError
+from cg_assets.core.errors import SystemSpecError
 from cg_assets.systems import load_all_systems, load_system, seed_of
 from cg_assets.systems.load import SHIPPED
 

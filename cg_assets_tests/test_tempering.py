@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from cg_assets.errors import SystemSpecError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.frames import Frames
+from cg_assets.core.units import BOLTZMANN
 from cg_assets.sampling.build import build_sampler
 from cg_assets.sampling.ladder import TemperatureLadders
-from cg_assets.sampling.tempering import TemperedSampler
+from cg_assets.sampling.molecule.tempering import TemperedSampler
 from cg_assets.systems import load_system
 from cg_assets.systems.spec import SystemSpec
-from cg_assets.units import BOLTZMANN
 
 LADDER = [300.0, 380.0, 480.0, 610.0, 770.0]
 

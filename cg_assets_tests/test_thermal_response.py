@@ -8,9 +8,9 @@ distribution with 19 degrees of freedom, of root mean square 1.06. The generator
 import numpy as np
 import pytest
 
-from cg_assets.thermal.response import response_of_weights, second_order_by_regression, thermal_response
-from cg_assets.thermal.samples import ConditionalSamples
-from cg_assets.units import BOLTZMANN
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.labels.thermal.response import response_of_weights, second_order_by_regression, thermal_response
+from cg_assets.labels.thermal.samples import ConditionalSamples
 
 GRID = np.linspace(-3, 3, 1201)
 NUMBERS = np.arange(6)[:, None]

@@ -7,7 +7,7 @@ import pytest
 
 from cg_assets.storage.parquet import describe, read_arrays, write_table
 from cg_assets.storage.schemas import FileMetadata
-from cg_assets.thermal.targets import UNITS, ThermalTargets
+from cg_assets.training.thermal_targets import UNITS, ThermalTargets
 
 
 def targets(rows=4, beads=3, seed=0):

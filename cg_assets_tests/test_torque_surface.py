@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from cg_assets.analysis.clusters import Bins
-from cg_assets.analysis.collective_variables import collective_variable_gradients
-from cg_assets.analysis.torque_surface import has_torque_surface, torque_surface
-from cg_assets.frames import Frames
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.clusters import Bins
+from cg_assets.evaluation.torque_surface import has_torque_surface, torque_surface
+from cg_assets.mapping.builders import build_molecule
+from cg_assets.mapping.collective_variables import collective_variable_gradients
 from cg_assets.mapping.maps import build_map
 from cg_assets.systems import load_system
-from cg_assets.systems.builders import build_molecule
 
 BINS = Bins.between([(-math.pi, math.pi)] * 2, 30)
 NOISE = 15.0

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from cg_assets.analysis.collective_variables import collective_variable_gradients
-from cg_assets.errors import TrainingError
+from cg_assets.core.errors import TrainingError
+from cg_assets.mapping.builders import build_molecule
+from cg_assets.mapping.collective_variables import collective_variable_gradients
 from cg_assets.mapping.maps import build_map
 from cg_assets.potentials.networks import (
     autograd_energy_and_forces,
@@ -17,7 +18,6 @@ from cg_assets.potentials.networks import (
     torsion_angles,
 )
 from cg_assets.systems import load_system
-from cg_assets.systems.builders import build_molecule
 from cg_assets.training.own_ensemble import STIFFNESS, own_ensemble
 from cg_assets.training.setup import network_config
 from cg_assets.training.torques import BondTorques, SlopeEquations

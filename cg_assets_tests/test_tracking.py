@@ -19,9 +19,9 @@ import torch
 from conftest import free_port
 
 import cg_assets
-from cg_assets.errors import TrackingError
-from cg_assets.frames import Frames
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.core.errors import TrackingError
+from cg_assets.core.frames import Frames
+from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 
@@ -369,7 +369,7 @@ def test_champion_moves_only_for_the_better(local, tmp_path):
 START = """
 import sys
 from pathlib import Path
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.registry.tracking import ModelTracking
 tracking = ModelTracking(None, Path({home!r}))
 with tracking.start_training_run("toy", "pair", {{}}, {{"a": 1}}, []):
     tracking.log_epoch({{"loss": 1.0}}, 0)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from cg_assets.errors import DeviceError, TrainingError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import DeviceError, TrainingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.settings import Training
 from cg_assets.potentials.networks import energy_and_forces
-from cg_assets.systems.spec import Training
 from cg_assets.training.data import TrainingData
 from cg_assets.training.loop import train
 from cg_assets.training.optimizer import MatrixMomentum, orthogonalised

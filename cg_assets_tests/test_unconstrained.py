@@ -7,14 +7,14 @@ import pytest
 import torch
 from thermal_models import CONFIG, EDGE, ORIGIN, dynamics, known_potential, labels, liquid
 
-from cg_assets.errors import TrainingError
-from cg_assets.systems.thermal_spec import ResponsePotential
-from cg_assets.thermal.targets import ThermalTargets
-from cg_assets.thermal.unconstrained import unconstrained_targets, with_product_labels
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.units import BOLTZMANN
 from cg_assets.training.response import deviations
 from cg_assets.training.response_fit import fit_response
+from cg_assets.training.settings import ResponsePotential
 from cg_assets.training.spline_fit import fit_splines
-from cg_assets.units import BOLTZMANN
+from cg_assets.training.thermal_targets import ThermalTargets
+from cg_assets.training.unconstrained import unconstrained_targets, with_product_labels
 
 TEMPERATURES = [300.0, ORIGIN, 600.0]
 SD = 30.0

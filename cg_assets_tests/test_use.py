@@ -9,13 +9,13 @@ import torch
 from openmm import unit
 from thermal_models import EDGE, known_potential, liquid
 
-from cg_assets.errors import SamplingError
+from cg_assets.core.errors import SamplingError
+from cg_assets.core.units import BOLTZMANN
 from cg_assets.potentials.model_format import save_potential
 from cg_assets.potentials.networks import build_potential, energy_and_forces
-from cg_assets.resources.tracking import ModelTracking
+from cg_assets.registry.tracking import ModelTracking
 from cg_assets.simulation.langevin import simulate
-from cg_assets.systems.spec import CGSimulation
-from cg_assets.units import BOLTZMANN
+from cg_assets.simulation.settings import CGSimulation
 
 THERMAL_ENERGY = 2.494
 MASSES = [12.011, 14.007, 15.999, 28.01]

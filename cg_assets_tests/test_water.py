@@ -7,8 +7,8 @@ import openmm
 import pytest
 from openmm import app, unit
 
-from cg_assets.errors import SystemSpecError
-from cg_assets.systems.water import WATER_MODELS, Water, box_edge
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.mapping.water import WATER_MODELS, Water, box_edge
 
 FILES = {"spce": "spce.xml", "tip4p2005": "charmm36/tip4p2005.xml"}
 

@@ -7,14 +7,14 @@ import yaml
 from test_pipeline import metadata_of, verdicts_of
 
 from cg_assets.assets import build_assets
-from cg_assets.errors import SystemSpecError
-from cg_assets.resources import build_resources
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.orchestration.resources import build_resources
 from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 from cg_assets.systems.load import SHIPPED
 from cg_assets.systems.preflight import check_system
-from cg_assets.thermal.targets import ThermalTargets
+from cg_assets.training.thermal_targets import ThermalTargets
 
 SMALL_WATER = """
 extends: water

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from cg_assets.frames import Frames
+from cg_assets.core.frames import Frames
+from cg_assets.core.units import BOLTZMANN
 from cg_assets.potentials.thermal import SplinePotential, build_potential
-from cg_assets.thermal.targets import ThermalTargets
-from cg_assets.units import BOLTZMANN
+from cg_assets.training.thermal_targets import ThermalTargets
 
 ORIGIN = 420.0
 EDGE = 1.2

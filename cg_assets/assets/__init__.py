@@ -21,9 +21,10 @@ from cg_assets.assets.response_potentials import build_response_potential
 from cg_assets.assets.samples import build_samples
 from cg_assets.assets.simulations import build_cg_simulation
 from cg_assets.assets.water import build_conditional_samples, build_targets, build_water_trajectories
-from cg_assets.automation import when_data_changed
+from cg_assets.biases.settings import AdaptiveBias
+from cg_assets.labels.settings import FlowKernel
+from cg_assets.orchestration.automation import when_data_changed
 from cg_assets.systems import AnySystem, ThermalSystem
-from cg_assets.systems.spec import AdaptiveBias, FlowKernel
 
 
 def build_assets(systems: Mapping[str, AnySystem]) -> list[dg.AssetsDefinition]:

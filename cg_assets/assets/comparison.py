@@ -7,11 +7,11 @@ import dagster as dg
 from cg_assets.assets.evaluations import read_reference
 from cg_assets.assets.learning_curves import read_points
 from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
-from cg_assets.resources import StoreResource
+from cg_assets.orchestration.resources import StoreResource
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
-    from cg_assets.analysis.comparison import Comparison
+    from cg_assets.evaluation.comparison import Comparison
     from cg_assets.storage.store import ParquetStore
 
 CODE_VERSION = "1"
@@ -23,7 +23,7 @@ def read_comparison(store: "ParquetStore", system: SystemSpec) -> "Comparison":
     Raises:
         StorageError: one of them is missing.
     """
-    from cg_assets.analysis.comparison import compare
+    from cg_assets.evaluation.comparison import compare
     from cg_assets.storage.parquet import read_arrays
 
     evaluations = {}
@@ -50,8 +50,8 @@ def build_comparison(system: SystemSpec) -> dg.AssetsDefinition:
         description="The potentials of all label sources against the reference, in one table and one figure.",
     )
     def comparison(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import comparison_figure, learning_curves_figure
-        from cg_assets.analysis.learning_curves import data_ratios
+        from cg_assets.evaluation.learning_curves import data_ratios
+        from cg_assets.figures.stages import comparison_figure, learning_curves_figure
 
         files = store.open()
         result = read_comparison(files, system)

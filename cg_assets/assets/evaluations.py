@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.simulations import frozen_bias, pooled_frames, training_frames
 from cg_assets.assets.stage import (
     asset_key,
@@ -16,13 +16,13 @@ from cg_assets.assets.stage import (
     table,
     with_file,
 )
-from cg_assets.resources import StoreResource, TrackingResource
-from cg_assets.resources.console import log_progress
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.resources import StoreResource, TrackingResource
 from cg_assets.systems import SystemSpec, seed_of
 
 if TYPE_CHECKING:
-    from cg_assets.analysis.reference import Reference
-    from cg_assets.frames import Frames
+    from cg_assets.core.frames import Frames
+    from cg_assets.evaluation.reference import Reference
     from cg_assets.storage.store import ParquetStore
 
 CODE_VERSION = "1"
@@ -30,7 +30,7 @@ CODE_VERSION = "1"
 
 def read_reference(store: "ParquetStore", system: SystemSpec) -> "Reference":
     """The materialised reference of a system."""
-    from cg_assets.analysis.reference import Reference
+    from cg_assets.evaluation.reference import Reference
     from cg_assets.storage.parquet import read_arrays
 
     arrays = read_arrays(store.file(system.name, "reference"))
@@ -52,8 +52,8 @@ def build_reference(system: SystemSpec) -> dg.AssetsDefinition:
         description="The free energy that potentials are judged against, with its standard error.",
     )
     def reference(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import reference_figure
-        from cg_assets.analysis.reference import compute_reference
+        from cg_assets.evaluation.reference import compute_reference
+        from cg_assets.figures.stages import reference_figure
 
         files = store.open()
         seed = seed_of(system.name, stage, "0000")
@@ -98,8 +98,8 @@ def judge_again(
     Its CG simulation is run again, because only that of the newest version is kept. A version for other beads, or one
     that does not stay stable, has an infinite PMF error.
     """
-    from cg_assets.analysis.evaluation import evaluate
-    from cg_assets.errors import ExplosionError
+    from cg_assets.core.errors import ExplosionError
+    from cg_assets.evaluation.evaluation import evaluate
     from cg_assets.potentials.energies import energy_function
     from cg_assets.simulation.run import run_cg_simulation
     from cg_assets.training.setup import network_config
@@ -136,8 +136,8 @@ def build_evaluation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     def evaluation(
         context: dg.AssetExecutionContext, store: StoreResource, tracking: TrackingResource
     ) -> dg.MaterializeResult:
-        from cg_assets.analysis.evaluation import evaluate
-        from cg_assets.analysis.figures import evaluation_figures
+        from cg_assets.evaluation.evaluation import evaluate
+        from cg_assets.figures.stages import evaluation_figures
         from cg_assets.potentials.energies import committee_energies, energy_function
         from cg_assets.training.setup import drawn_frames
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.stage import (
     asset_key,
     mark_failed,
@@ -18,14 +18,14 @@ from cg_assets.assets.stage import (
     table,
     with_file,
 )
-from cg_assets.automation import batches_of
-from cg_assets.resources import StoreResource
-from cg_assets.resources.console import log_progress
+from cg_assets.orchestration.automation import batches_of
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.resources import StoreResource
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.systems import SystemSpec, seed_of
 
 if TYPE_CHECKING:
-    from cg_assets.frames import Frames
+    from cg_assets.core.frames import Frames
     from cg_assets.storage.store import ParquetStore
 
 CODE_VERSION = "1"
@@ -55,10 +55,10 @@ def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         check_specs=checks.force_specs(key),
     )
     def forces(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import label_errors_figure, label_noise_figure, torque_surface_figure
-        from cg_assets.analysis.label_errors import label_errors, variable_bins
-        from cg_assets.analysis.labels import measure_label_noise
-        from cg_assets.analysis.torque_surface import has_torque_surface, torque_surface
+        from cg_assets.evaluation.torque_surface import has_torque_surface, torque_surface
+        from cg_assets.figures.stages import label_errors_figure, label_noise_figure, torque_surface_figure
+        from cg_assets.labels.label_errors import label_errors, variable_bins
+        from cg_assets.labels.quality import measure_label_noise
         from cg_assets.mapping.force_maps import ForceMap
         from cg_assets.mapping.run import fit_force_map, map_frames
 

@@ -5,14 +5,14 @@ import time
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.forces import mapped
 from cg_assets.assets.stage import asset_key, mark_failed, picture, provenance, record_in_catalogue, table, with_file
-from cg_assets.automation import batches_of, freshness_of
-from cg_assets.resources import StoreResource
-from cg_assets.resources.console import log_progress
+from cg_assets.orchestration.automation import batches_of, freshness_of
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.resources import StoreResource
+from cg_assets.sampling.settings import IMPORTED
 from cg_assets.systems import SystemSpec
-from cg_assets.systems.spec import IMPORTED
 
 CODE_VERSION = "1"
 
@@ -35,7 +35,7 @@ def build_imported(system: SystemSpec) -> dg.AssetsDefinition:
         check_specs=checks.import_specs(key),
     )
     def imported_beads(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import sampling_figure
+        from cg_assets.figures.stages import sampling_figure
         from cg_assets.sampling.imported import ImportedReader
         from cg_assets.sampling.run import run_sampler
         from cg_assets.storage.dataset import read_frames

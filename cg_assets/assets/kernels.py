@@ -5,7 +5,7 @@ from functools import partial
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.forces import mapped
 from cg_assets.assets.stage import (
     asset_key,
@@ -18,12 +18,12 @@ from cg_assets.assets.stage import (
     with_file,
 )
 from cg_assets.assets.trainings import ModelTraining, read_source, train_and_register
-from cg_assets.automation import batches_of
-from cg_assets.executors import GPU_POOL, gpu_op_tags
-from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
-from cg_assets.resources.console import log_progress
+from cg_assets.labels.settings import FlowKernel, NoiseKernel
+from cg_assets.orchestration.automation import batches_of
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
+from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.systems import SystemSpec, seed_of
-from cg_assets.systems.spec import FlowKernel, NoiseKernel
 
 CODE_VERSION = "1"
 
@@ -55,9 +55,9 @@ def build_flow_kernel(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         import numpy as np
 
-        from cg_assets.analysis.plots_kernels import flow_training_plot
-        from cg_assets.kernels.flow_training import CHECKPOINT_VERSION, train_flow
-        from cg_assets.kernels.run import flow_config
+        from cg_assets.figures.plots_kernels import flow_training_plot
+        from cg_assets.labels.kernels.flow_training import CHECKPOINT_VERSION, train_flow
+        from cg_assets.labels.kernels.run import flow_config
         from cg_assets.training.data import correlated_groups
 
         client, files = tracking.open(), store.open()
@@ -106,8 +106,8 @@ def build_kernel_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
     def kernel_forces(
         context: dg.AssetExecutionContext, store: StoreResource, tracking: TrackingResource
     ) -> dg.MaterializeResult:
-        from cg_assets.analysis.plots_kernels import kernel_plot
-        from cg_assets.kernels.run import denoiser, kernel_frames
+        from cg_assets.figures.plots_kernels import kernel_plot
+        from cg_assets.labels.kernels.run import denoiser, kernel_frames
 
         batch = context.partition_key
         seed = seed_of(system.name, stage, batch)

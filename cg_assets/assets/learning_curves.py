@@ -10,14 +10,14 @@ import dagster as dg
 from cg_assets.assets.evaluations import read_reference
 from cg_assets.assets.simulations import frozen_bias
 from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, sound_batches, table, with_file
-from cg_assets.executors import GPU_POOL, gpu_op_tags
-from cg_assets.resources import DeviceResource, StoreResource
-from cg_assets.resources.console import log_progress
+from cg_assets.core.units import unit
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
+from cg_assets.orchestration.resources import DeviceResource, StoreResource
 from cg_assets.systems import SystemSpec
-from cg_assets.units import unit
 
 if TYPE_CHECKING:
-    from cg_assets.analysis.learning_curves import LearningPoint
+    from cg_assets.evaluation.learning_curves import LearningPoint
     from cg_assets.storage.store import ParquetStore
 
 CODE_VERSION = "1"
@@ -29,7 +29,7 @@ def read_points(store: "ParquetStore", system: SystemSpec, name: str) -> list["L
     Raises:
         StorageError: there is none.
     """
-    from cg_assets.analysis.learning_curves import LearningPoint
+    from cg_assets.evaluation.learning_curves import LearningPoint
 
     points = store.describe(system.name, f"learning_curve_{name}").metadata.extra["points"]
     return [LearningPoint.from_json(point) for point in points]
@@ -57,8 +57,8 @@ def build_learning_curve(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     def learning_curve(
         context: dg.AssetExecutionContext, store: StoreResource, device: DeviceResource
     ) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import learning_curves_figure
-        from cg_assets.analysis.learning_curves import PMF_ERROR, LearningPoint, learn_part, parts_of
+        from cg_assets.evaluation.learning_curves import PMF_ERROR, LearningPoint, learn_part, parts_of
+        from cg_assets.figures.stages import learning_curves_figure
         from cg_assets.storage.atomic import atomic_file
 
         files = store.open()

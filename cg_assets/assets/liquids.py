@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.stage import (
     asset_key,
     picture,
@@ -18,15 +18,15 @@ from cg_assets.assets.stage import (
     table,
     with_file,
 )
-from cg_assets.executors import GPU_POOL, gpu_op_tags
-from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
-from cg_assets.resources.console import log_progress
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
+from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.systems import ThermalSystem
 from cg_assets.systems.thermal_spec import TRAJECTORIES
 
 if TYPE_CHECKING:
-    from cg_assets.analysis.liquid_evaluation import LiquidEvaluation
-    from cg_assets.frames import Frames
+    from cg_assets.core.frames import Frames
+    from cg_assets.evaluation.liquid_evaluation import LiquidEvaluation
     from cg_assets.storage.store import ParquetStore
 
 CODE_VERSION = "1"
@@ -34,7 +34,7 @@ CODE_VERSION = "1"
 
 def frames_of_atoms(files: "ParquetStore", system: ThermalSystem) -> tuple["Frames", list[str]]:
     """The dynamics of the atoms in all sound batches, replicas numbered over all of them, and their data keys."""
-    from cg_assets.frames import Frames
+    from cg_assets.core.frames import Frames
 
     batches, plan = sound_batches(files, system, TRAJECTORIES), system.sampling.reference
     parts = [files.read_frames(system.name, TRAJECTORIES, [batch]) for batch in batches]
@@ -65,8 +65,8 @@ def build_liquid_simulation(system: ThermalSystem, name: str) -> dg.AssetsDefini
         tracking: TrackingResource,
         device: DeviceResource,
     ) -> dg.MaterializeResult:
-        from cg_assets.analysis.liquid import structure_and_energy
-        from cg_assets.analysis.plots_thermal import water_plot
+        from cg_assets.evaluation.liquid import structure_and_energy
+        from cg_assets.figures.plots_thermal import water_plot
         from cg_assets.simulation.liquid import run_liquid_simulation
 
         files, started = store.open(), time.monotonic()
@@ -136,10 +136,10 @@ def build_liquid_evaluation(system: ThermalSystem, name: str) -> dg.AssetsDefini
     def evaluation(
         context: dg.AssetExecutionContext, store: StoreResource, tracking: TrackingResource
     ) -> dg.MaterializeResult:
-        from cg_assets.analysis.estimates import Estimate
-        from cg_assets.analysis.liquid_evaluation import COLUMN_UNITS, RADIAL_ERROR, evaluate_liquid
-        from cg_assets.analysis.plots_response import liquid_figures
-        from cg_assets.errors import ExplosionError
+        from cg_assets.core.errors import ExplosionError
+        from cg_assets.core.statistics.estimates import Estimate
+        from cg_assets.evaluation.liquid_evaluation import COLUMN_UNITS, RADIAL_ERROR, evaluate_liquid
+        from cg_assets.figures.plots_response import liquid_figures
         from cg_assets.simulation.liquid import run_liquid_simulation
 
         files, client = store.open(), tracking.open()
@@ -207,7 +207,7 @@ def read_evaluations(store: "ParquetStore", system: ThermalSystem) -> dict[str, 
     Raises:
         StorageError: one of them is missing.
     """
-    from cg_assets.analysis.liquid_evaluation import LiquidEvaluation
+    from cg_assets.evaluation.liquid_evaluation import LiquidEvaluation
     from cg_assets.storage.parquet import read_arrays
 
     kelvins = list(system.sampling.reference.temperatures)
@@ -231,8 +231,8 @@ def build_liquid_comparison(system: ThermalSystem) -> dg.AssetsDefinition:
         description="The potentials of all methods against the atoms at each temperature, in one table and figures.",
     )
     def comparison(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.liquid_evaluation import RADIAL_ERROR, comparison_columns, error_rows
-        from cg_assets.analysis.plots_response import accuracy_against_speed_plot, liquid_figures
+        from cg_assets.evaluation.liquid_evaluation import RADIAL_ERROR, comparison_columns, error_rows
+        from cg_assets.figures.plots_response import accuracy_against_speed_plot, liquid_figures
 
         files = store.open()
         evaluations = read_evaluations(files, system)

@@ -4,7 +4,7 @@ import time
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.forces import mapped, read_samples
 from cg_assets.assets.stage import (
     asset_key,
@@ -14,11 +14,11 @@ from cg_assets.assets.stage import (
     record_in_catalogue,
     with_file,
 )
-from cg_assets.automation import batches_of
-from cg_assets.resources import StoreResource
-from cg_assets.resources.console import log_progress
+from cg_assets.core.units import unit
+from cg_assets.orchestration.automation import batches_of
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.resources import StoreResource
 from cg_assets.systems import SystemSpec, seed_of
-from cg_assets.units import unit
 
 CODE_VERSION = "1"
 
@@ -41,11 +41,11 @@ def build_mean_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
         check_specs=checks.force_specs(key),
     )
     def mean_forces(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import label_noise_figure
-        from cg_assets.analysis.labels import LabelNoise
+        from cg_assets.figures.stages import label_noise_figure
+        from cg_assets.labels.mean_forces import MeanForceSampler
+        from cg_assets.labels.quality import LabelNoise
         from cg_assets.mapping.maps import build_map
         from cg_assets.mapping.run import fit_force_map
-        from cg_assets.sampling.mean_forces import MeanForceSampler
         from cg_assets.sampling.run import run_sampler
 
         batch = context.partition_key

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cg_assets.assets.stage import asset_key, failed_batches, picture, provenance, record_in_catalogue, table, with_file
-from cg_assets.resources import StoreResource
+from cg_assets.orchestration.resources import StoreResource
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def build_next_batch_plan(system: SystemSpec, labels: str) -> dg.AssetsDefinitio
         description="Umbrella windows for the next batch, placed where the error of the mean force is largest.",
     )
     def next_batch_plan(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import next_batch_figure
         from cg_assets.assets.simulations import pooled_frames
-        from cg_assets.sampling.next_batch import propose
+        from cg_assets.figures.stages import next_batch_figure
+        from cg_assets.labels.next_batch import propose
 
         files = store.open()
         keys, batches = [], []

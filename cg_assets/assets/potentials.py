@@ -5,11 +5,11 @@ from functools import partial
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.stage import asset_key
 from cg_assets.assets.trainings import ModelTraining, read_source, train_and_register
-from cg_assets.executors import GPU_POOL, gpu_op_tags
-from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
+from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
+from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.systems import SystemSpec
 
 CODE_VERSION = "2"
@@ -40,8 +40,8 @@ def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         tracking: TrackingResource,
         device: DeviceResource,
     ) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import training_figure
-        from cg_assets.analysis.labels import combined_noise_floor
+        from cg_assets.figures.stages import training_figure
+        from cg_assets.labels.quality import combined_noise_floor
         from cg_assets.training.committee import train_with_committee
         from cg_assets.training.loop import CHECKPOINT_VERSION
         from cg_assets.training.setup import network_config, training_data

@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
 from cg_assets.assets.trainings import read_source
-from cg_assets.resources import StoreResource
-from cg_assets.resources.console import log_progress
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.resources import StoreResource
 from cg_assets.systems import SystemSpec
 
 CODE_VERSION = "2"
@@ -31,9 +31,9 @@ def build_prior(system: SystemSpec, name: str) -> dg.AssetsDefinition:
     def prior(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
         import numpy as np
 
-        from cg_assets.analysis.plots_prior import prior_plot
+        from cg_assets.figures.plots_prior import prior_plot
         from cg_assets.mapping.maps import build_map
-        from cg_assets.simulation.prior import REPLICAS, simulate_prior
+        from cg_assets.training.prior_simulation import REPLICAS, simulate_prior
         from cg_assets.training.setup import fitted_prior
 
         files = store.open()

@@ -4,14 +4,15 @@ from functools import partial
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.liquids import frames_of_atoms
 from cg_assets.assets.stage import asset_key, sound_batches, table
 from cg_assets.assets.trainings import ModelTraining, Source, train_and_register
-from cg_assets.executors import GPU_POOL, gpu_op_tags
-from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
+from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
+from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.systems import ThermalSystem
-from cg_assets.systems.thermal_spec import AT_ONE_TEMPERATURE, TARGETS, TRAJECTORIES
+from cg_assets.systems.thermal_spec import TARGETS, TRAJECTORIES
+from cg_assets.training.settings import AT_ONE_TEMPERATURE
 
 CODE_VERSION = "2"
 
@@ -41,13 +42,13 @@ def build_response_potential(system: ThermalSystem, name: str) -> dg.AssetsDefin
     ) -> dg.MaterializeResult:
         import numpy as np
 
-        from cg_assets.analysis.estimates import Estimate
-        from cg_assets.analysis.plots_response import response_training_plot
+        from cg_assets.core.statistics.estimates import Estimate
+        from cg_assets.figures.plots_response import response_training_plot
         from cg_assets.storage.parquet import read_arrays
-        from cg_assets.thermal.targets import ThermalTargets
-        from cg_assets.thermal.unconstrained import unconstrained_targets
         from cg_assets.training.response import SAME_TEMPERATURE, middle_of
         from cg_assets.training.response_fit import fit_response, potential_config
+        from cg_assets.training.thermal_targets import ThermalTargets
+        from cg_assets.training.unconstrained import unconstrained_targets
 
         client, files = tracking.open(), store.open()
         batches = sound_batches(files, system, TARGETS)

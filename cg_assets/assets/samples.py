@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.next_batch import proposed_centers
 from cg_assets.assets.stage import (
     asset_key,
@@ -16,12 +16,12 @@ from cg_assets.assets.stage import (
     snapshot_stage,
     with_file,
 )
-from cg_assets.automation import batches_of, freshness_of
-from cg_assets.resources import StoreResource
-from cg_assets.resources.console import log_progress
+from cg_assets.biases.settings import AdaptiveBias
+from cg_assets.core.units import unit
+from cg_assets.orchestration.automation import batches_of, freshness_of
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.resources import StoreResource
 from cg_assets.systems import SystemSpec, seed_of
-from cg_assets.systems.spec import AdaptiveBias
-from cg_assets.units import unit
 
 CODE_VERSION = "1"
 
@@ -51,10 +51,10 @@ def build_samples(system: SystemSpec, labels: str) -> dg.AssetsDefinition:
         check_specs=checks.sampling_specs(key, specified),
     )
     def samples(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import equilibration_figure, sampling_figure
-        from cg_assets.analysis.labels import check_equilibration
+        from cg_assets.figures.stages import equilibration_figure, sampling_figure
+        from cg_assets.labels.next_batch import concrete_plan
+        from cg_assets.labels.quality import check_equilibration
         from cg_assets.sampling.build import build_sampler
-        from cg_assets.sampling.next_batch import concrete_plan
         from cg_assets.sampling.run import run_sampler
 
         batch = context.partition_key

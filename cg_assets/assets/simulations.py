@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, sound_batches, with_file
-from cg_assets.executors import GPU_POOL, gpu_op_tags
-from cg_assets.resources import DeviceResource, StoreResource, TrackingResource
-from cg_assets.resources.console import log_progress
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
+from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
+from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems import SystemSpec
-from cg_assets.systems.spec import CGSimulation
 
 if TYPE_CHECKING:
-    from cg_assets.frames import Frames
+    from cg_assets.core.frames import Frames
     from cg_assets.storage.store import ParquetStore
 
 CODE_VERSION = "1"
@@ -23,8 +23,8 @@ CODE_VERSION = "1"
 
 def pooled_frames(files: "ParquetStore", system: SystemSpec, keys: Sequence[str]) -> "Frames":
     """The label frames of these data keys `<system>/<stage>/<batch>`, all of one stage, as one data set."""
-    from cg_assets.analysis.surfaces import pooled_batches
-    from cg_assets.sampling.biases import UmbrellaBias, bias_from_definition
+    from cg_assets.biases.fixed import UmbrellaBias, bias_from_definition
+    from cg_assets.biases.reweighting import pooled_batches
 
     places = [key.split("/")[1:] for key in keys]
     definitions = [files.describe(system.name, stage, batch).metadata.extra["bias"] for stage, batch in places]
@@ -81,7 +81,7 @@ def build_cg_simulation(system: SystemSpec, name: str) -> dg.AssetsDefinition:
         tracking: TrackingResource,
         device: DeviceResource,
     ) -> dg.MaterializeResult:
-        from cg_assets.analysis.figures import cg_simulation_figure
+        from cg_assets.figures.stages import cg_simulation_figure
         from cg_assets.simulation.run import run_cg_simulation
 
         files = store.open()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cg_assets.errors import StorageError
+from cg_assets.core.errors import StorageError
 from cg_assets.storage.schemas import FileMetadata, variable_units
 from cg_assets.systems import System
 
 if TYPE_CHECKING:
-    from cg_assets.frames import Frames
+    from cg_assets.core.frames import Frames
     from cg_assets.storage.store import ParquetStore
 
 _FAILED = "failed_checks"

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cg_assets.assets.stage import picture, provenance, record_in_catalogue, sound_batches, with_file
-from cg_assets.resources import DeviceResource
-from cg_assets.resources.console import log_progress
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.resources import DeviceResource
 from cg_assets.systems import System, SystemSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cg_assets.frames import Frames
-    from cg_assets.resources.tracking import ModelTracking
+    from cg_assets.core.frames import Frames
+    from cg_assets.registry.tracking import ModelTracking
     from cg_assets.storage.parquet import FileInfo
     from cg_assets.storage.store import ParquetStore
     from cg_assets.training.training_run import TrainingResult
@@ -192,7 +192,7 @@ def _record_ancestors(
     version: str,
 ) -> None:
     """One row for each data file that a registered version came from, for SQL; MLflow keeps the training data, too."""
-    from cg_assets.resources.model_lineage import file_key, trace
+    from cg_assets.registry.model_lineage import file_key, trace
 
     model = f"{system.name}.{training.name}"
     datasets = [(*file_key(files.home, info.path), info.content_hash) for info in training.source.infos]

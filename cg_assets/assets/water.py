@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cg_assets import checks
+from cg_assets.assets import checks
 from cg_assets.assets.stage import (
     asset_key,
     mark_failed,
@@ -19,9 +19,9 @@ from cg_assets.assets.stage import (
     table,
     with_file,
 )
-from cg_assets.automation import batches_of
-from cg_assets.resources import StoreResource
-from cg_assets.resources.console import log_progress
+from cg_assets.orchestration.automation import batches_of
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.resources import StoreResource
 from cg_assets.systems import ThermalSystem, seed_of
 from cg_assets.systems.thermal_spec import CONDITIONAL_SAMPLES, TARGETS, TRAJECTORIES
 
@@ -52,9 +52,9 @@ def build_water_trajectories(system: ThermalSystem) -> dg.AssetsDefinition:
         check_specs=checks.water_trajectory_specs(key),
     )
     def trajectories(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.liquid import by_temperature, structure_and_energy
-        from cg_assets.analysis.liquid_observables import angular_distribution, diffusion, heat_capacity
-        from cg_assets.analysis.plots_thermal import water_plot
+        from cg_assets.evaluation.liquid import by_temperature, structure_and_energy
+        from cg_assets.evaluation.liquid_observables import angular_distribution, diffusion, heat_capacity
+        from cg_assets.figures.plots_thermal import water_plot
         from cg_assets.sampling.run import run_sampler
         from cg_assets.sampling.water_reference import WaterReferenceSampler
 
@@ -134,11 +134,11 @@ def build_conditional_samples(system: ThermalSystem) -> dg.AssetsDefinition:
         check_specs=checks.conditional_specs(key),
     )
     def conditional_samples(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.plots_thermal import conditional_plot
+        from cg_assets.figures.plots_thermal import conditional_plot
+        from cg_assets.labels.thermal.build_targets import check_frames
+        from cg_assets.labels.thermal.differences import difference_test_of_sound
         from cg_assets.sampling.frozen_water import FrozenWaterSampler, choose_starts
         from cg_assets.sampling.run import run_sampler
-        from cg_assets.thermal.build_targets import check_frames
-        from cg_assets.thermal.differences import difference_test_of_sound
 
         batch, started, files = context.partition_key, time.monotonic(), store.open()
         seed = seed_of(system.name, stage, batch)
@@ -230,8 +230,8 @@ def build_targets(system: ThermalSystem) -> dg.AssetsDefinition:
         check_specs=checks.target_specs(key),
     )
     def thermal_response_targets(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.analysis.plots_thermal import targets_plot
-        from cg_assets.thermal.build_targets import TABLE_UNITS, build_targets, check_frames
+        from cg_assets.figures.plots_thermal import targets_plot
+        from cg_assets.labels.thermal.build_targets import TABLE_UNITS, build_targets, check_frames
 
         batch, started, files = context.partition_key, time.monotonic(), store.open()
         sound_batches(files, system, CONDITIONAL_SAMPLES, [batch])

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.errors import ForceMapError
+from cg_assets.core.errors import ForceMapError
+from cg_assets.mapping.builders import connected_groups
 from cg_assets.mapping.maps import CGMap
-from cg_assets.systems.builders import connected_groups
 
 TOLERANCE = 1e-6
 """Largest error of a coefficient in the validity conditions."""

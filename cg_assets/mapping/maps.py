@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.errors import SystemSpecError
-from cg_assets.systems.spec import BeadMapping, LinearMapping, ModelPotential, SystemSpec
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.mapping.settings import BeadMapping, LinearMapping, ModelPotential
+from cg_assets.systems.spec import SystemSpec
 
 _LONGEST_BOND = 3
 """Bonds of atoms that a bond of beads may stand for."""
@@ -109,7 +110,7 @@ def build_map(system: SystemSpec) -> CGMap:
     """
     if isinstance(system.mapping, LinearMapping):
         return _linear_map(system, system.mapping)
-    from cg_assets.systems.builders import build_molecule
+    from cg_assets.mapping.builders import build_molecule
 
     return bead_map(system, build_molecule(system))
 

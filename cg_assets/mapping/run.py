@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.errors import ForceMapError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import ForceMapError
+from cg_assets.core.frames import Frames
 from cg_assets.mapping.force_maps import (
     ForceMap,
     group_map,
@@ -19,7 +19,8 @@ from cg_assets.mapping.force_maps import (
     validate_force_map,
 )
 from cg_assets.mapping.maps import CGMap, bead_map, build_map
-from cg_assets.systems.spec import BeadMapping, SystemSpec
+from cg_assets.mapping.settings import BeadMapping
+from cg_assets.systems.spec import SystemSpec
 
 _BLOCK = 8192
 
@@ -89,7 +90,7 @@ def map_frames(system: SystemSpec, frames: Frames, force_map: ForceMap) -> Frame
     Raises:
         ForceMapError: the frames do not have the atoms of the map, or the force map is not valid.
     """
-    from cg_assets.analysis.collective_variables import collective_variables
+    from cg_assets.mapping.collective_variables import collective_variables
 
     cg_map, constraints = _map_and_constraints(system)
     validate_force_map(force_map, cg_map, constraints)
@@ -123,7 +124,7 @@ def _fault(force_map: ForceMap, cg_map: CGMap, constraints: list[tuple[int, int]
 def _map_and_constraints(system: SystemSpec) -> tuple[CGMap, list[tuple[int, int]]]:
     if not isinstance(system.mapping, BeadMapping):
         return build_map(system), []
-    from cg_assets.systems.builders import build_molecule
+    from cg_assets.mapping.builders import build_molecule
 
     molecule = build_molecule(system)
     return bead_map(system, molecule), molecule.stored_pairs(molecule.constraints)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cg_assets.errors import StorageError
+from cg_assets.core.errors import StorageError
 
 if TYPE_CHECKING:
     import torch
@@ -52,15 +53,20 @@ def save_potential(
         os.replace(temporary, directory / name)
 
 
-def load_potential(directory: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Read a potential or a flow: the network, ready to evaluate, and its config with `metadata`.
+def load_potential(
+    directory: Path, others: Mapping[str, Callable[[dict[str, Any]], torch.nn.Module]] | None = None
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Read a network, ready to evaluate, and its config with `metadata`.
+
+    Args:
+        directory: where its two files are.
+        others: types of networks that are no potentials, to what builds them from their config.
 
     Raises:
         StorageError: a file is missing or damaged, or weights and config do not belong together.
     """
     import torch
 
-    from cg_assets.kernels.flow_network import FLOWS, build_flow
     from cg_assets.potentials import networks, thermal
 
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -70,8 +76,8 @@ def load_potential(directory: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
         config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
         if config.get("format_version") != FORMAT_VERSION:
             raise ValueError(f"format_version is {config.get('format_version')!r}; this code reads {FORMAT_VERSION}")
-        if config["type"] in FLOWS:
-            module: torch.nn.Module = build_flow(config)
+        if config["type"] in (others or {}):
+            module = (others or {})[config["type"]](config)
         elif config["type"] in thermal.POTENTIALS:
             module = thermal.build_potential(config)
         else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from cg_assets.mapping.settings import ModelPotential
 from cg_assets.sampling.run import Sampler
-from cg_assets.systems.spec import ModelPotential, SamplingPlan, SystemSpec
+from cg_assets.sampling.settings import SamplingPlan
+from cg_assets.systems.spec import SystemSpec
 
 
 def build_sampler(system: SystemSpec, plan: SamplingPlan, seed: int, snapshots: int = 0) -> Sampler:
@@ -20,11 +22,11 @@ def build_sampler(system: SystemSpec, plan: SamplingPlan, seed: int, snapshots: 
         SamplingError: the simulation cannot be set up.
     """
     if isinstance(system.model, ModelPotential):
-        from cg_assets.sampling.model_potential_sampler import ModelPotentialSampler
+        from cg_assets.sampling.model_potential.sampler import ModelPotentialSampler
 
         return ModelPotentialSampler(system, plan, seed)
-    from cg_assets.sampling.molecule_sampler import MoleculeSampler
-    from cg_assets.sampling.tempering import TemperedSampler
+    from cg_assets.sampling.molecule.sampler import MoleculeSampler
+    from cg_assets.sampling.molecule.tempering import TemperedSampler
 
     sampler = MoleculeSampler if plan.tempering is None else TemperedSampler
     return sampler(system, plan, seed, snapshots=snapshots)

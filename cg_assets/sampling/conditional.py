@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.frames import Frames
+from cg_assets.biases.openmm_bias import AtomVariables
+from cg_assets.core.frames import Frames
+from cg_assets.core.progress import Progress
+from cg_assets.mapping.builders import build_molecule
 from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.maps import CGMap
-from cg_assets.progress import Progress
-from cg_assets.sampling.molecule_bias import AtomVariables
-from cg_assets.sampling.molecule_engine import EngineSettings
-from cg_assets.sampling.molecule_worker import EnginePool
-from cg_assets.sampling.platforms import choose_platform, process_count, seconds_per_step
-from cg_assets.systems.builders import build_molecule
+from cg_assets.sampling.molecule.engine import EngineSettings
+from cg_assets.sampling.molecule.platforms import choose_platform, process_count, seconds_per_step
+from cg_assets.sampling.molecule.worker import EnginePool
 from cg_assets.systems.spec import SystemSpec
 
 _IMMOBILE_MASS = 1e12

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.analysis.collective_variables import collective_variables
-from cg_assets.errors import SamplingError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.mapping.builders import build_molecule
+from cg_assets.mapping.collective_variables import collective_variables
 from cg_assets.mapping.maps import build_map
-from cg_assets.systems.builders import build_molecule
-from cg_assets.systems.spec import ImportedTrajectories, SystemSpec
+from cg_assets.sampling.settings import ImportedTrajectories
+from cg_assets.systems.spec import SystemSpec
 
 _BLOCK_NUMBERS = 6_000_000
 """Coordinates in a block of frames."""

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.sampling.molecule_engine import Heat
-from cg_assets.units import BOLTZMANN
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.sampling.molecule.engine import Heat
 
 _SWEEPS = 8
 """Trials of all neighbours at an exchange, for each rung: diffusion over n rungs takes some n² of them."""

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from cg_assets.analysis.estimates import Estimate, autocorrelation_time
-from cg_assets.errors import SystemSpecError
-from cg_assets.progress import Progress
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.progress import Progress
+from cg_assets.core.statistics.estimates import Estimate, autocorrelation_time
 from cg_assets.systems.spec import SystemSpec
 
 PRESSURE = 1.01325
@@ -37,8 +37,8 @@ def measure_box(
     """
     import openmm
 
-    from cg_assets.sampling.platforms import choose_platform
-    from cg_assets.systems.builders import build_molecule
+    from cg_assets.mapping.builders import build_molecule
+    from cg_assets.sampling.molecule.platforms import choose_platform
 
     molecule = build_molecule(system)
     if molecule.system is None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from cg_assets.frames import Frames
-from cg_assets.progress import Progress
+from cg_assets.core.frames import Frames
+from cg_assets.core.progress import Progress
 
 if TYPE_CHECKING:
     from cg_assets.storage.pieces import PieceStore

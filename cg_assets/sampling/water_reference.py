@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.analysis.estimates import Estimate
-from cg_assets.errors import SamplingError
-from cg_assets.frames import Frames
-from cg_assets.sampling.molecule_bias import AtomVariables
-from cg_assets.sampling.molecule_engine import EngineSettings, Heat
-from cg_assets.sampling.molecule_worker import EnginePool
-from cg_assets.sampling.platforms import choose_platform, process_count, seconds_per_step
-from cg_assets.systems.thermal_spec import ReferenceSampling
-from cg_assets.systems.water import Water
-from cg_assets.units import BOLTZMANN
+from cg_assets.biases.openmm_bias import AtomVariables
+from cg_assets.core.errors import SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.mapping.water import Water
+from cg_assets.sampling.molecule.engine import EngineSettings, Heat
+from cg_assets.sampling.molecule.platforms import choose_platform, process_count, seconds_per_step
+from cg_assets.sampling.molecule.worker import EnginePool
+from cg_assets.sampling.settings import ReferenceSampling
 
 _PIECE_SECONDS = 15.0
 _MAX_PIECES = 90

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cg_assets.errors import DeviceError, ExplosionError, SamplingError
-from cg_assets.frames import Frames
-from cg_assets.progress import Progress
+from cg_assets.core.errors import DeviceError, ExplosionError, SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.progress import Progress
 from cg_assets.simulation.potential import potential_at
 from cg_assets.simulation.tempering import TemperatureExchange
 
 if TYPE_CHECKING:
-    from cg_assets.systems.spec import CGSimulation
+    from cg_assets.simulation.settings import CGSimulation
 
 EXPLODED_ENERGY = 4000.0
 """Energy above the median start [k_B T] at which a replica counts as exploded: 10,000 kJ/mol at 300 K."""
@@ -35,7 +35,7 @@ CHECK_STEPS = 50
 
 
 class BatchedBias(Protocol):
-    """A bias potential on the beads; `cg_assets.simulation.bias` makes one."""
+    """A bias potential on the beads; `cg_assets.biases.bead_bias` makes one."""
 
     def energy_and_forces(self, positions: Tensor, replica: Tensor) -> tuple[Tensor, Tensor]:
         """Energy `(r,)` and forces `(r, n, d)` for positions `(r, n, d)` of the replicas numbered in `replica`."""

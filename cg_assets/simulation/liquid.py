@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from cg_assets.analysis.estimates import Estimate, autocorrelation_time
-from cg_assets.errors import ExplosionError, SamplingError
-from cg_assets.frames import Frames
-from cg_assets.progress import Progress
+from cg_assets.core.errors import ExplosionError, SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.progress import Progress
+from cg_assets.core.statistics.estimates import Estimate, autocorrelation_time
+from cg_assets.core.units import BOLTZMANN
 from cg_assets.simulation.langevin import CGTrajectory, simulate
 from cg_assets.systems.thermal_spec import ThermalSystem
-from cg_assets.units import BOLTZMANN
 
 _UNKNOWN = Estimate(math.nan, math.nan, "K")
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from cg_assets.errors import SamplingError
+from cg_assets.core.errors import SamplingError
 from cg_assets.potentials.networks import energy_and_forces
 from cg_assets.potentials.thermal import SplinePotential
 from cg_assets.potentials.thermal.base import ThermalPotential

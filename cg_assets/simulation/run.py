@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.analysis.collective_variables import collective_variables
-from cg_assets.analysis.evaluation import ENHANCED, UNBIASED
-from cg_assets.errors import ExplosionError
-from cg_assets.frames import Frames
+from cg_assets.biases.bead_bias import cg_bias
+from cg_assets.core.errors import ExplosionError
+from cg_assets.core.frames import Frames
+from cg_assets.core.progress import Progress
+from cg_assets.core.units import unit
+from cg_assets.mapping.collective_variables import collective_variables
 from cg_assets.mapping.maps import build_map
 from cg_assets.potentials.energies import energy_function
-from cg_assets.progress import Progress
-from cg_assets.simulation.bias import cg_bias
+from cg_assets.potentials.settings import RadialBasisNetwork
 from cg_assets.simulation.langevin import CGTrajectory, simulate
-from cg_assets.systems.spec import CGSimulation, RadialBasisNetwork, SystemSpec
-from cg_assets.units import unit
+from cg_assets.simulation.settings import ENHANCED, UNBIASED, CGSimulation
+from cg_assets.systems.spec import SystemSpec
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from cg_assets.systems.spec import Tempering
+    from cg_assets.simulation.settings import Tempering
 
 
 class TemperatureExchange:

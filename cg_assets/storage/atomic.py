@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cg_assets.errors import StorageError
+from cg_assets.core.errors import StorageError
 
 _MARK = ".writing-"
 

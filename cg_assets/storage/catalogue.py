@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from cg_assets.errors import StorageError
+from cg_assets.core.errors import StorageError
 from cg_assets.storage.atomic import atomic_file, file_lock, is_temporary
 from cg_assets.storage.parquet import describe
 from cg_assets.storage.store import ParquetStore

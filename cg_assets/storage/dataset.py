@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.errors import StorageError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
 from cg_assets.storage.parquet import explain_damage, open_file
 from cg_assets.storage.schemas import FileMetadata, frame_columns, list_shape, to_arrays, to_frames
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from cg_assets.errors import StorageError
+from cg_assets.core.errors import StorageError
 from cg_assets.storage.schemas import CONTENT_KEYS, PREFIX
 
 HASH_LENGTH = 32

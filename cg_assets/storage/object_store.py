@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from cg_assets.errors import StorageError
+from cg_assets.core.errors import StorageError
 from cg_assets.storage.atomic import atomic_file
 from cg_assets.storage.schemas import PREFIX
 

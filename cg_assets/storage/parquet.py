@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.errors import StorageError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
 from cg_assets.storage.atomic import atomic_file
 from cg_assets.storage.hashing import ContentHash, metadata_hash
 from cg_assets.storage.schemas import PREFIX, FileMetadata, frame_schema, list_shape, to_arrays, to_record_batch

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.errors import StorageError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
 from cg_assets.storage import parquet
 from cg_assets.storage.atomic import acquire_lock, atomic_file, fsync_folder, remove_leftovers
 from cg_assets.storage.dataset import FrameDataset

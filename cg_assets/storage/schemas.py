@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cg_assets.errors import StorageError
-from cg_assets.frames import Frames
-from cg_assets.units import UnitSystem, unit
+from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
+from cg_assets.core.units import UnitSystem, unit
 
 if TYPE_CHECKING:
     from cg_assets.systems.base import System

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 from numpy.typing import ArrayLike
 
-from cg_assets.errors import StorageError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
 from cg_assets.storage import parquet
 from cg_assets.storage.atomic import remove_leftovers
 from cg_assets.storage.dataset import FrameDataset, read_frames

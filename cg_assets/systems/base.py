@@ -6,25 +6,14 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
+from pydantic import Field, PositiveFloat, field_validator
+
+from cg_assets.core.settings import Name, Strict
 
 if TYPE_CHECKING:
-    from cg_assets.units import UnitSystem
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
-
-
-class Strict(BaseModel):
-    """Refuses unknown fields and cannot be changed after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def is_multiple(value: float, part: float) -> bool:
-    """Whether a time is a whole number of others."""
-    return abs(value / part - round(value / part)) <= 1e-6
+    from cg_assets.core.units import UnitSystem
 
 
 def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from cg_assets.errors import SystemSpecError
+from cg_assets.core.errors import SystemSpecError
 from cg_assets.systems.base import System, merge
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.systems.thermal_spec import ThermalSystem
@@ -17,13 +17,6 @@ from cg_assets.systems.thermal_spec import ThermalSystem
 AnySystem = SystemSpec | ThermalSystem
 
 SHIPPED = Path(__file__).parent
-
-_TYPES = {
-    *("model_potential", "molecule", "linear", "beads", "torsion", "distance"),
-    *("static", "umbrella", "metadynamics", "opes", "adaptive"),
-    *("radial_basis", "spline_surface", "message_passing", "quadrature", "long_runs", "data"),
-}
-"""Values of `type`, which pydantic puts into the path of a field."""
 
 
 def home() -> Path:
@@ -113,7 +106,7 @@ def _with_absolute_files(content: dict[str, Any], folder: Path) -> dict[str, Any
 def _explain(path: Path, error: ValidationError) -> str:
     lines = [f"{path}: {error.error_count()} wrong field(s)"]
     for item in error.errors(include_url=False):
-        field = ".".join(str(part) for part in item["loc"] if part not in _TYPES) or "system"
+        field = ".".join(str(part) for part in item["loc"]) or "system"
         value = item["input"]
         shown = "" if isinstance(value, dict) or item["type"] == "missing" else f" (value {value!r})"
         reason = item["msg"].removeprefix("Value error, ")

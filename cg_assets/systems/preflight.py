@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from cg_assets.evaluation.settings import LongRunReference
+from cg_assets.mapping.settings import BeadMapping, Molecule
 from cg_assets.systems.load import AnySystem
-from cg_assets.systems.spec import BeadMapping, LongRunReference, Molecule
 from cg_assets.systems.thermal_spec import ThermalSystem
 
 
@@ -20,7 +21,7 @@ def check_system(system: AnySystem) -> None:
         system.water.frozen_system()
         return
     if isinstance(system.model, Molecule):
-        from cg_assets.systems.builders import build_molecule
+        from cg_assets.mapping.builders import build_molecule
 
         build_molecule(system)
     from cg_assets.mapping.maps import build_map
@@ -35,11 +36,11 @@ def check_system(system: AnySystem) -> None:
 
         fit_force_map(system, None)
     if system.evaluation.native is not None:
-        from cg_assets.analysis.native import native_beads
+        from cg_assets.evaluation.native import native_beads
 
         native_beads(system)
     reference = system.evaluation.reference
     if isinstance(reference, LongRunReference) and reference.file is not None:
-        from cg_assets.sampling.reference import read_reference
+        from cg_assets.evaluation.long_runs import read_reference
 
         read_reference(system)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cg_assets.errors import TrainingError
+from cg_assets.core.errors import TrainingError
 from cg_assets.storage.atomic import atomic_file
 
 if TYPE_CHECKING:

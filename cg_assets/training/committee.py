@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cg_assets.core.progress import Progress
 from cg_assets.potentials.networks import Committee
-from cg_assets.progress import Progress
 from cg_assets.training.data import TrainingData
 from cg_assets.training.loop import train
 from cg_assets.training.training_run import TrainingResult, TrainingRun
@@ -15,7 +15,7 @@ from cg_assets.training.training_run import TrainingResult, TrainingRun
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cg_assets.systems.spec import Training
+    from cg_assets.core.settings import Training
 
 
 def train_with_committee(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.analysis.estimates import FEW_REPLICAS, time_blocks
-from cg_assets.errors import TrainingError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.estimates import FEW_REPLICAS, time_blocks
 
 BLOCKS_PER_REPLICA = 10
 """Contiguous stretches of time into which each replica is cut; a stretch is trained on or held out as a whole."""

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cg_assets.errors import TrainingError
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.progress import Progress
 from cg_assets.potentials.networks import RadialBasis, SplineSurface, build_network, energy_and_forces
-from cg_assets.progress import Progress
 from cg_assets.training.data import TrainingData
 from cg_assets.training.own_ensemble import own_ensemble
 from cg_assets.training.torques import BondTorques
@@ -31,7 +31,7 @@ from cg_assets.training.torsion_torques import TorsionTorques, solve_torsions
 from cg_assets.training.training_run import TrainingResult, TrainingRun, torch_device
 
 if TYPE_CHECKING:
-    from cg_assets.systems.spec import Training
+    from cg_assets.core.settings import Training
 
 CLIP_FACTOR = 5.0
 """Gradients longer than this times their running mean length are shortened to it."""

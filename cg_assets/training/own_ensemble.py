@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cg_assets.errors import ExplosionError
+from cg_assets.core.errors import ExplosionError
+from cg_assets.core.progress import Progress
 from cg_assets.potentials.networks import MessagePassing, torsion_angles
-from cg_assets.progress import Progress
 from cg_assets.simulation.langevin import simulate
-from cg_assets.systems.spec import CGSimulation
+from cg_assets.simulation.settings import CGSimulation
 
 _log = logging.getLogger(__name__)
 

@@ -21,14 +21,14 @@ import numpy as np
 from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.analysis.collective_variables import torsion
-from cg_assets.analysis.metrics import jensen_shannon_divergences
-from cg_assets.errors import TrainingError
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.statistics.metrics import jensen_shannon_divergences
 from cg_assets.mapping.chains import chain_terms
+from cg_assets.mapping.collective_variables import torsion
 from cg_assets.potentials.networks import ANGLE_ORDER
 
 if TYPE_CHECKING:
-    from cg_assets.systems.spec import ChainPrior
+    from cg_assets.potentials.settings import ChainPrior
 
 FloatArray = NDArray[np.float64]
 

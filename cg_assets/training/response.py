@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cg_assets.analysis.estimates import Estimate, jackknife
-from cg_assets.errors import TrainingError
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.statistics.estimates import Estimate, jackknife
 from cg_assets.potentials.thermal.base import ThermalPotential
-from cg_assets.thermal.targets import ThermalTargets
+from cg_assets.training.thermal_targets import ThermalTargets
 
 ENERGY_LENGTH = 0.1
 """Length that makes forces of energies [nm]."""

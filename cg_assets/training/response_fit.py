@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cg_assets.errors import TrainingError
-from cg_assets.progress import Progress
-from cg_assets.thermal.targets import ThermalTargets
-from cg_assets.thermal.unconstrained import with_product_labels
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.progress import Progress
+from cg_assets.potentials.settings import TensorNetwork
 from cg_assets.training.data import held_out_mask
 from cg_assets.training.response import (
     ENERGY_WEIGHT,
@@ -27,10 +26,12 @@ from cg_assets.training.response import (
 )
 from cg_assets.training.response_loop import train_response
 from cg_assets.training.spline_fit import fit_splines
+from cg_assets.training.thermal_targets import ThermalTargets
 from cg_assets.training.training_run import TrainingResult
+from cg_assets.training.unconstrained import with_product_labels
 
 if TYPE_CHECKING:
-    from cg_assets.systems.thermal_spec import ResponsePotential
+    from cg_assets.training.settings import ResponsePotential
 
 HELD_OUT = 0.2
 """Part of the CG frames on which splines are judged; the registered ones are then solved from all frames."""
@@ -90,7 +91,7 @@ def fit_response(
             raise TrainingError("method product_response learns from ordinary dynamics; give unconstrained frames")
         number, parts = 0, [with_products(config, unconstrained, seed)]
     way = method(settings.method, ThermalTargets.concatenate(parts), config["temperature_dependence"])
-    if settings.network.type == "tensor_network":
+    if isinstance(settings.network, TensorNetwork):
         plan = settings.network.training
         apart = held_out_mask(way.targets.frame, plan.held_out_fraction, seed)
         result = train_response(config, plan, way.targets, seed, way.weights, device, progress, checkpoint, on_epoch)
@@ -134,7 +135,7 @@ def with_products(config: dict[str, Any], targets: ThermalTargets, seed: int) ->
 
     Args:
         config: of the splines; its dependence on temperature must know mean energies at the temperature of the rows.
-        targets: of `cg_assets.thermal.unconstrained.unconstrained_targets`.
+        targets: of `cg_assets.training.unconstrained.unconstrained_targets`.
         seed: of the halves.
 
     Returns:

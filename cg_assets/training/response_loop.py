@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cg_assets.errors import TrainingError
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.progress import Progress
 from cg_assets.potentials.thermal import build_potential
-from cg_assets.progress import Progress
-from cg_assets.thermal.targets import ThermalTargets
 from cg_assets.training.data import held_out_mask
 from cg_assets.training.response import ResponseWeights, fit_constants, label_weights
+from cg_assets.training.thermal_targets import ThermalTargets
 from cg_assets.training.training_run import TrainingResult, TrainingRun, torch_device
 
 if TYPE_CHECKING:
-    from cg_assets.systems.spec import Training
+    from cg_assets.core.settings import Training
 
 CHECKPOINT_VERSION = 1
 CLIP_NORM = 1.0

@@ -6,10 +6,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cg_assets.errors import TrainingError
-from cg_assets.frames import Frames
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.frames import Frames
 from cg_assets.mapping.maps import CGMap, build_map
-from cg_assets.systems.spec import MessagePassingNetwork, RadialBasisNetwork, SystemSpec, Torsion
+from cg_assets.mapping.settings import Torsion
+from cg_assets.potentials.settings import MessagePassingNetwork, RadialBasisNetwork
+from cg_assets.systems.spec import SystemSpec
 from cg_assets.training.data import TrainingData, drawn_rows
 from cg_assets.training.priors import PriorFit, fit_prior
 from cg_assets.training.torques import BondTorques
@@ -50,7 +52,7 @@ def fitted_prior(system: SystemSpec, positions: NDArray) -> PriorFit | None:
 
 def _torsions(system: SystemSpec, cg_map: CGMap) -> list[list[int]]:
     """Beads of those collective variables that are torsions about a bond which splits the molecule, one for a bond."""
-    if system.cg_box is not None or not system.network.torsion_order:  # type: ignore[union-attr]
+    if system.cg_box is not None or not system.network.torsion_order:  # type: ignore[attr-defined]
         return []
     hinges = {tuple(sorted(bond)) for bond in BondTorques(cg_map.n_beads, cg_map.bonds).bonds.tolist()}
     found: dict[tuple[int, ...], list[int]] = {}

@@ -11,11 +11,11 @@ import scipy.linalg
 import torch
 from numpy.typing import NDArray
 
-from cg_assets.errors import TrainingError
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.progress import Progress
 from cg_assets.potentials.thermal import SplinePotential, build_potential
-from cg_assets.progress import Progress
-from cg_assets.thermal.targets import ThermalTargets
 from cg_assets.training.response import QUANTITIES, ResponseWeights, fit_constants, label_weights
+from cg_assets.training.thermal_targets import ThermalTargets
 
 FOLDS = 5
 """Parts of the CG frames that take turns in being held out."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from cg_assets.errors import TrainingError
+from cg_assets.core.errors import TrainingError
 
 _LEAST_NOISE = 1e-9
 """Mean square of a torque [(k_B T)^2]: forces may all be zero."""

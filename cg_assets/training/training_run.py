@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from cg_assets.errors import DeviceError
-from cg_assets.progress import Progress
+from cg_assets.core.errors import DeviceError
+from cg_assets.core.progress import Progress
 from cg_assets.training.checkpoints import identity_of, read_checkpoint, write_checkpoint
 from cg_assets.training.optimizer import MatrixMomentum, schedule
 
 if TYPE_CHECKING:
-    from cg_assets.systems.spec import Training
+    from cg_assets.core.settings import Training
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.errors import SamplingError
+from cg_assets.core.errors import SamplingError
 from cg_assets.simulation.potential import potential_at
 
 _ENERGY = units.kJ / units.mol

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from openmm import unit
 
-from cg_assets.errors import SamplingError
+from cg_assets.core.errors import SamplingError
 from cg_assets.simulation.potential import potential_at
 
 

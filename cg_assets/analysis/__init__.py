@@ -1,1 +1,0 @@
-"""Estimators with error bars, figures of merit and plots."""

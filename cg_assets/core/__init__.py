@@ -1,0 +1,1 @@
+"""Frames, units, errors, formulas, progress and statistics: what every other package stands on."""

@@ -1,0 +1,1 @@
+"""Estimators with error bars that know arrays and no systems."""

@@ -1,0 +1,120 @@
+"""Bond lengths, angles and distances over an angle: how their distributions differ between two sets of frames.
+
+Of a model potential, whose beads are coordinates, these are the coordinates themselves, their sums and differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cg_assets.core.statistics.metrics import histograms, jensen_shannon_divergences
+
+FloatArray = NDArray[np.float64]
+_BINS = 60
+_COORDINATE_BINS = 200
+"""A coordinate of a model potential may be stiff in each of several basins far apart."""
+
+
+@dataclass(frozen=True)
+class LocalGeometry:
+    """Distributions of local coordinates in some frames against those in the data.
+
+    Attributes:
+        names: of each coordinate, its beads joined by dashes.
+        kinds: `bond`, `angle`, `1-3 distance` or `coordinate` of each.
+        edges: `(n, n_bins + 1)` edges of the histograms [nm, rad or reduced].
+        data: `(n, n_bins)` probabilities in the data; what lies beyond the outer edges is in the outer bins.
+        found: `(n, n_bins)` in the frames that are judged.
+        divergence: `(n,)` Jensen-Shannon divergences (natural logarithm).
+        own: `(n,)` those of the first half of the data from the second: what sampling alone does.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    edges: FloatArray
+    data: FloatArray
+    found: FloatArray
+    divergence: FloatArray
+    own: FloatArray
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Mean and largest divergence of each kind, for people."""
+        rows = []
+        for kind in dict.fromkeys(self.kinds):
+            of_kind = np.array([item == kind for item in self.kinds])
+            worst = int(np.flatnonzero(of_kind)[np.argmax(self.divergence[of_kind])])
+            rows.append(
+                {
+                    "coordinate": f"{kind}s ({int(of_kind.sum())})",
+                    "mean JSD": f"{self.divergence[of_kind].mean():.2g}",
+                    "largest JSD": f"{self.divergence[worst]:.2g} ({self.names[worst]})",
+                    "halves of the data": f"{self.own[of_kind].mean():.2g}",
+                }
+            )
+        return rows
+
+    def largest(self, *kinds: str) -> float:
+        """Largest divergence of some kinds; 0 where there are none."""
+        return max(
+            (float(d) for d, kind in zip(self.divergence, self.kinds, strict=True) if kind in kinds), default=0.0
+        )
+
+
+def local_geometry(
+    positions: ArrayLike, data: ArrayLike, bonds: Sequence[tuple[int, int]], bead_names: Sequence[str]
+) -> LocalGeometry:
+    """Compare bonds, angles and 1-3 distances of frames with those of the data.
+
+    Args:
+        positions: `(n_frames, n_beads, 3)` [nm], or `(n_frames, n_beads, 1)` of a model potential.
+        data: the same of the data, in order of time.
+        bonds: pairs of bonded beads.
+        bead_names: of all beads.
+    """
+    neighbours: dict[int, list[int]] = {}
+    for i, j in bonds:
+        neighbours.setdefault(i, []).append(j)
+        neighbours.setdefault(j, []).append(i)
+    angles = [(i, k, j) for k in sorted(neighbours) for i in sorted(neighbours[k]) for j in neighbours[k] if i < j]
+    mine, true = (_values(np.asarray(item, dtype=np.float64), bonds, angles) for item in (positions, data))
+    mean, deviation = true.mean(axis=1), np.maximum(true.std(axis=1), 1e-6)
+    edges = mean[:, None] + deviation[:, None] * np.linspace(-5.0, 5.0, (_BINS if bonds else _COORDINATE_BINS) + 1)
+    half = true.shape[1] // 2
+    found, reference, first, second = (
+        histograms(values, edges) for values in (mine, true, true[:, :half], true[:, half:])
+    )
+    members = [*bonds, *angles, *((i, j) for i, _, j in angles)]
+    names = [" - ".join(bead_names[bead] for bead in beads) for beads in members]
+    kinds = ["bond"] * len(bonds) + ["angle"] * len(angles) + ["1-3 distance"] * len(angles)
+    if not bonds:
+        names = [*bead_names, *(f"{a} {sign} {b}" for a, b in combinations(bead_names, 2) for sign in "+-")]
+        kinds = ["coordinate"] * len(names)
+    return LocalGeometry(
+        names=tuple(names),
+        kinds=tuple(kinds),
+        edges=edges,
+        data=reference,
+        found=found,
+        divergence=jensen_shannon_divergences(found, reference),
+        own=jensen_shannon_divergences(first, second),
+    )
+
+
+def _values(points: FloatArray, bonds: Sequence[tuple[int, int]], angles: list[tuple[int, int, int]]) -> FloatArray:
+    """All local coordinates `(n, n_frames)`."""
+    if points.shape[2] == 1:
+        single = points[:, :, 0].T
+        return np.stack([*single, *(a + sign * b for a, b in combinations(single, 2) for sign in (1.0, -1.0))])
+    rows = [np.linalg.norm(points[:, i] - points[:, j], axis=1) for i, j in bonds]
+    for i, k, j in angles:
+        one, two = points[:, i] - points[:, k], points[:, j] - points[:, k]
+        cosine = np.einsum("fd,fd->f", one, two) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+        rows.append(np.arccos(np.clip(cosine, -1.0, 1.0)))
+    rows += [np.linalg.norm(points[:, i] - points[:, j], axis=1) for i, _, j in angles]
+    return np.stack(rows)

@@ -1,0 +1,1 @@
+"""Judge potentials: references, figures of merit with errors, comparisons and learning curves."""

@@ -1,0 +1,268 @@
+"""How the error of a potential falls with its data: trained anew on parts of each batch, and judged like any other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from cg_assets.core.errors import ExplosionError, TrainingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.progress import Progress
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.evaluation.evaluation import evaluate
+from cg_assets.evaluation.reference import Reference
+from cg_assets.potentials.energies import energy_function
+from cg_assets.sampling.molecule.starts import preparation_time
+from cg_assets.simulation.run import run_cg_simulation
+from cg_assets.systems.spec import SystemSpec
+from cg_assets.training.data import drawn_rows
+from cg_assets.training.loop import train
+from cg_assets.training.setup import fitted_prior, network_config, training_data
+
+PMF_ERROR = "PMF error"
+"""The figure of merit that learning curves are compared by."""
+
+Axis = Literal["time", "frames"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a batch.
+
+    Attributes:
+        axis: `time` for the first stretch of each replica, `frames` for frames drawn at random from all of it.
+        amount: time that is kept of each replica [ps or reduced], or number of frames.
+    """
+
+    axis: Axis
+    amount: float
+
+    def of(self, frames: Frames, seed: int) -> Frames:
+        """The frames of this part.
+
+        Raises:
+            TrainingError: there are fewer frames than asked for.
+        """
+        if self.axis == "time":
+            return frames.select(frames.time <= self.amount * (1 + 1e-9))
+        return frames.select(drawn_rows(len(frames), round(self.amount), seed))
+
+
+@dataclass(frozen=True)
+class LearningPoint:
+    """A potential of a part of a batch, judged.
+
+    Attributes:
+        potential: name of the potential.
+        batch: name of the batch.
+        axis: how the part was taken.
+        sampled_time: atomistic time that the part cost, preparation of the replicas included [ps or reduced].
+        frames: number of frames that were trained on.
+        quantities: figures of merit; the PMF error is infinite where no CG simulation stayed stable.
+    """
+
+    potential: str
+    batch: str
+    axis: Axis
+    sampled_time: float
+    frames: int
+    quantities: dict[str, Estimate]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        quantities = {
+            name: [repr(item.value), repr(item.standard_error), item.unit] for name, item in self.quantities.items()
+        }
+        return {
+            "potential": self.potential,
+            "batch": self.batch,
+            "axis": self.axis,
+            "sampled_time": self.sampled_time,
+            "frames": self.frames,
+            "quantities": quantities,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> LearningPoint:
+        """The point that `to_json` described."""
+        quantities = {
+            name: Estimate(float(value), float(error), unit)
+            for name, (value, error, unit) in content["quantities"].items()
+        }
+        return cls(**{**content, "quantities": quantities})
+
+
+def parts_of(system: SystemSpec, labels: str) -> list[Part]:
+    """The parts of each batch that `learning_curve` of a system asks for, from the cheapest to the whole.
+
+    Numbers of frames that a batch of these labels does not hold are left out.
+    """
+    settings = system.learning_curve
+    if settings is None:
+        return []
+    plan = system.plan_of(labels)
+    whole = plan.frames_per_replica
+    kept = sorted({max(1, round(fraction * whole)) for fraction in settings.fractions})
+    parts = [Part("time", number * plan.frame_interval) for number in kept]
+    means = system.sampling.by_mean_force_labels()
+    held = means[labels][0].configurations if labels in means else plan.kept_replicas * whole
+    return parts + [Part("frames", number) for number in sorted(settings.frames) if number <= held]
+
+
+def time_of(system: SystemSpec, labels: str, part: Part, n_frames: int) -> float:
+    """Atomistic time of a part of a batch of labels [ps or reduced].
+
+    It counts every replica of the plan, with burn-in, deposition and the way to its start, and the time at fixed beads
+    of `n_frames` mean forces.
+    """
+    plan = system.plan_of(labels)
+    kept = part.amount if part.axis == "time" else plan.duration
+    prepared = preparation_time(plan) if system.units == "molar" else 0.0
+    sampled = prepared + plan.total_time - plan.replicas * (plan.duration - kept)
+    if labels in (means := system.sampling.by_mean_force_labels()):
+        sampled += n_frames * means[labels][0].time_each
+    return sampled
+
+
+def learn_part(
+    system: SystemSpec,
+    potential: str,
+    batch: str,
+    part: Part,
+    frames: Frames,
+    reference: Reference,
+    bias: Mapping[str, Any] | None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> LearningPoint:
+    """Train a potential on a part of a batch, simulate it and judge it.
+
+    Args:
+        system: a system with `learning_curve`.
+        potential: name of the potential.
+        batch: name of the batch.
+        part: the part.
+        frames: labelled CG frames of the whole batch; probe replicas are left out.
+        reference: what potentials are judged against.
+        bias: frozen bias of the enhanced CG run; None for no such run.
+        device: `cpu` or `cuda`.
+        progress: told of training and simulation.
+
+    Raises:
+        TrainingError: the part holds too few frames.
+    """
+    settings = system.learning_curve
+    if settings is None:
+        raise TrainingError(f"{system.name}: learning_curve is missing; add it to the system's file")
+    frames = frames.select(~frames.probe)
+    taken = part.of(frames, system.training.seed)
+    # The epochs of the whole: more of them fit the noise of a small part (1,600 to 16,000 frames of capped alanine).
+    training = system.training_of(potential)
+    system = system.model_copy(update={"cg_simulation": settings.cg_simulation or system.cg_simulation})
+    data = training_data(system, [taken], None)
+    config, prior = network_config(system), fitted_prior(system, data.positions)
+    if prior is not None:
+        config["prior"] = prior.config()
+    module = train(config, training, data, seed=training.seed, device=device, progress=progress).module
+    sampled_time = time_of(system, system.potentials[potential].labels, part, len(taken))
+    try:
+        simulated = run_cg_simulation(system, module, taken, bias, device=device, progress=progress)
+    except ExplosionError:
+        quantities = {PMF_ERROR: Estimate(math.inf, math.nan)}
+    else:
+        result = evaluate(system, energy_function(module), reference, simulated.frames, simulated.summary(), taken)
+        quantities = {name: estimate for name, (estimate, _) in result.quantities.items()}
+    return LearningPoint(potential, batch, part.axis, sampled_time, len(taken), quantities)
+
+
+def mean_curve(points: Sequence[LearningPoint], axis: Axis) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Amount of data, geometric mean of the PMF error over batches, and its standard error as a factor less 1.
+
+    Args:
+        points: points of one potential.
+        axis: which parts.
+
+    Returns:
+        Three arrays `(n_amounts,)`; the third is nan where there is one batch only.
+    """
+    mine = [point for point in points if point.axis == axis]
+    amounts = sorted({_amount(point) for point in mine})
+    logs = [
+        np.log([point.quantities[PMF_ERROR].value for point in mine if _amount(point) == amount]) for amount in amounts
+    ]
+    with np.errstate(invalid="ignore"):  # an infinite error has no scatter
+        error = np.array(
+            [values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan for values in logs]
+        )
+    return np.array(amounts), np.exp([values.mean() for values in logs]), np.expm1(error)
+
+
+def data_ratio(slow: Sequence[LearningPoint], fast: Sequence[LearningPoint], axis: Axis) -> tuple[Estimate, bool]:
+    """How many times more data one potential needs for the error that it reaches with all of them.
+
+    Between two amounts of data the error is a power law. With several batches the scatter between them is the error
+    of the logarithm, carried over to the ratio.
+
+    Args:
+        slow: points of the potential that needs more.
+        fast: points of the other.
+        axis: `time` or `frames`.
+
+    Returns:
+        The ratio, and whether it is a lower bound: the other was better already with its least data. The ratio is nan
+        where the other never gets so good.
+    """
+    ratios, bounds = [], []
+    for first, second in zip(_by_batch(slow, axis), _by_batch(fast, axis), strict=False):
+        target = first[-1][1]
+        amounts, errors = np.array([item[0] for item in second]), np.array([item[1] for item in second])
+        good = np.flatnonzero(errors <= target)
+        if not len(good) or not math.isfinite(target):
+            return Estimate(math.nan, math.nan), False
+        after = int(good[0])
+        needed = amounts[after]
+        if after and math.isfinite(errors[after - 1]):
+            share = math.log(errors[after - 1] / target) / math.log(errors[after - 1] / errors[after])
+            needed = amounts[after - 1] * (amounts[after] / amounts[after - 1]) ** share
+        ratios.append(math.log(first[-1][0] / needed))
+        bounds.append(after == 0)
+    if not ratios:
+        return Estimate(math.nan, math.nan), False
+    value = math.exp(np.mean(ratios))
+    error = value * float(np.std(ratios, ddof=1)) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan
+    return Estimate(value, error), any(bounds)
+
+
+def data_ratios(points: Sequence[LearningPoint]) -> list[dict[str, str]]:
+    """How much more data the first potential needs for the error that it reaches with all of them, in words.
+
+    One row for each other potential: the ratio of atomistic times and of numbers of frames (`data_ratio`).
+    """
+    potentials = list(dict.fromkeys(point.potential for point in points))
+    rows = []
+    axes: tuple[Axis, ...] = ("time", "frames")
+    for other in potentials[1:]:
+        row = {"equal error": f"{potentials[0]} / {other}"}
+        for axis in axes:
+            slow, fast = ([point for point in points if point.potential == name] for name in (potentials[0], other))
+            ratio, bound = data_ratio(slow, fast, axis)
+            row[axis] = "" if math.isnan(ratio.value) else f"{'at least ' if bound else ''}{ratio}"
+        rows.append(row)
+    return rows
+
+
+def _amount(point: LearningPoint) -> float:
+    return point.sampled_time if point.axis == "time" else float(point.frames)
+
+
+def _by_batch(points: Sequence[LearningPoint], axis: Axis) -> list[list[tuple[float, float]]]:
+    """Amount and PMF error of each batch, by amount."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for point in points:
+        if point.axis == axis:
+            found.setdefault(point.batch, []).append((_amount(point), point.quantities[PMF_ERROR].value))
+    return [sorted(found[batch]) for batch in sorted(found)]

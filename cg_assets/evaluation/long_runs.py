@@ -1,0 +1,314 @@
+"""The reference of a molecule: long independent runs under frozen biases, reweighted exactly and kept as histograms."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.core.errors import SamplingError, StorageError
+from cg_assets.core.frames import Frames
+from cg_assets.core.progress import Progress
+from cg_assets.evaluation.settings import LongRunReference
+from cg_assets.mapping.settings import Molecule, Torsion
+from cg_assets.storage.atomic import atomic_file
+from cg_assets.systems.spec import SystemSpec
+
+BLOCKS_PER_WALKER = 5
+"""Blocks of time into which each walker is cut for statistical errors."""
+_KEY = b"cg_assets.reference"
+
+
+@dataclass(frozen=True)
+class ReferenceDensity:
+    """Equilibrium histograms of independent runs.
+
+    Attributes:
+        names: collective variables of the histogram.
+        edges: bin edges of each [rad or nm].
+        blocks: `(n_runs, n_blocks, *bins)` weighted histogram of each block; the blocks of a run sum to 1.
+        seed: seed of the runs.
+        sampled_time: simulated time of all runs, deposition and burn-in included [ps].
+        kinetic_temperature: mean and standard error of each run [K].
+        reference_hash: hash of the part of the specification that decides the reference.
+    """
+
+    names: list[str]
+    edges: list[NDArray[np.float64]]
+    blocks: NDArray[np.float64]
+    seed: int
+    sampled_time: float
+    kinetic_temperature: list[tuple[float, float]]
+    reference_hash: str
+
+    @property
+    def n_runs(self) -> int:
+        """Number of independent runs."""
+        return len(self.blocks)
+
+    @property
+    def centers(self) -> list[NDArray[np.float64]]:
+        """Bin centres of each collective variable [rad or nm]."""
+        return [0.5 * (edges[1:] + edges[:-1]) for edges in self.edges]
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """Probability of each bin in each run, `(n_runs, *bins)`; a run sums to 1."""
+        return self.blocks.sum(axis=1)
+
+    @property
+    def standard_error(self) -> NDArray[np.float64]:
+        """Standard error of `probability` from the scatter of the blocks, `(n_runs, *bins)`."""
+        return np.stack([block_error(run) for run in self.blocks])
+
+    def population(self, limits: Mapping[str, tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Population of a basin in each run and its standard error, both `(n_runs,)`.
+
+        A bin that a limit cuts counts by the part of it that lies inside. Limits of a variable that is not in the
+        histogram are refused.
+        """
+        unknown = set(limits) - set(self.names)
+        if unknown:
+            raise SamplingError(f"the reference has no histogram of {sorted(unknown)}; it has {self.names}")
+        share = np.ones(())
+        for name, edges in zip(self.names, self.edges, strict=True):
+            low, high = limits.get(name, (edges[0], edges[-1]))
+            inside = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0.0, None) / np.diff(edges)
+            share = np.multiply.outer(share, inside)
+        axes = tuple(range(2, self.blocks.ndim))
+        inside_blocks = (self.blocks * share).sum(axis=axes)
+        both = np.stack([inside_blocks, self.blocks.sum(axis=axes) - inside_blocks], axis=-1)
+        return inside_blocks.sum(axis=1), np.array([block_error(run)[0] for run in both])
+
+
+def block_error(blocks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard error of the bin probabilities of weighted blocks `(n_blocks, *bins)` by the ratio estimator."""
+    n_blocks = len(blocks)
+    total = blocks.sum()
+    weight = blocks.reshape(n_blocks, -1).sum(axis=1).reshape(n_blocks, *[1] * (blocks.ndim - 1))
+    deviation = blocks - blocks.sum(axis=0) / total * weight
+    return np.sqrt(n_blocks / (n_blocks - 1.0) * (deviation**2).sum(axis=0)) / total
+
+
+def reference_hash(system: SystemSpec) -> str:
+    """Hash of everything that the reference depends on: not the map, the network or the training."""
+    reference = _reference_of(system)
+    model = system.model.model_dump(mode="json")
+    if model.get("waters") is None:  # a later field: references without water keep their hash
+        model.pop("waters", None)
+    names = sorted({*system.evaluation.collective_variables, *system.collective_variables})
+    content: dict[str, Any] = {
+        "model": model | {"pdb": None},
+        "temperature": system.temperature,
+        "collective_variables": {name: system.collective_variables[name].model_dump(mode="json") for name in names},
+        "histogram": [list(system.evaluation.collective_variables), system.evaluation.bins],
+        "plan": reference.plan.model_dump(mode="json"),
+        "runs": reference.runs,
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    if isinstance(system.model, Molecule) and system.model.pdb is not None:
+        digest.update((system.folder / system.model.pdb).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Progress | None = None) -> ReferenceDensity:
+    """Run the reference plan of a molecule; go on where an interrupted run of the same plan stopped.
+
+    Args:
+        system: a molecule whose evaluation.reference is `long_runs`.
+        seed: seed of all runs.
+        directory: folder for the checkpoints, one file per run.
+        progress: called after each piece of work.
+
+    Raises:
+        SamplingError: a run blew up.
+    """
+    from cg_assets.sampling.build import build_sampler
+
+    reference = _reference_of(system)
+    edges = histogram_edges(system)
+    blocks, temperatures, sampled_time = [], [], 0.0
+    for run in range(reference.runs):
+        run_seed = int(np.random.SeedSequence([seed, run]).generate_state(1)[0]) & 0x7FFFFFFF
+        sampler = build_sampler(system, reference.plan, run_seed)
+        histogram = _Histogram(system, edges)
+        path = Path(directory) / f"run_{run}.npz"
+        if path.exists() and not _restore(path, sampler, histogram):
+            path.unlink()
+        total = sampler.n_chunks * reference.runs
+        for piece in range(int(sampler.state()["next"]), sampler.n_chunks):
+            frames = sampler.next_chunk()
+            if frames is not None:
+                histogram.add(frames)
+            _store(path, sampler, histogram)
+            if progress is not None:
+                progress(run * sampler.n_chunks + piece + 1, total, "pieces of the reference runs")
+        summary = sampler.summary()
+        blocks.append(histogram.values / histogram.values.sum())
+        temperatures.append((summary["kinetic_temperature"], summary["kinetic_temperature_error"]))
+        sampled_time += summary["sampled_time"]
+    return ReferenceDensity(
+        names=list(system.evaluation.collective_variables),
+        edges=edges,
+        blocks=np.stack(blocks),
+        seed=seed,
+        sampled_time=sampled_time,
+        kinetic_temperature=temperatures,
+        reference_hash=reference_hash(system),
+    )
+
+
+def write_reference(path: Path, density: ReferenceDensity) -> None:
+    """Write a reference as Parquet: run, bin centres, probability, standard error and the histogram of each block."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shape = density.blocks.shape[2:]
+    n_bins = int(np.prod(shape))
+    grid = np.meshgrid(*density.centers, indexing="ij")
+    columns: dict[str, pa.Array] = {"run": pa.array(np.repeat(np.arange(density.n_runs, dtype=np.int32), n_bins))}
+    for name, values in zip(density.names, grid, strict=True):
+        columns[f"cv_{name}"] = pa.array(np.tile(values.ravel(), density.n_runs))
+    columns["probability"] = pa.array(density.probability.ravel())
+    columns["standard_error"] = pa.array(density.standard_error.ravel())
+    n_blocks = density.blocks.shape[1]
+    rows = density.blocks.reshape(density.n_runs, n_blocks, n_bins).swapaxes(1, 2).reshape(-1)
+    columns["blocks"] = pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32)), n_blocks)
+    metadata = {
+        "names": density.names,
+        "edges": [edges.tolist() for edges in density.edges],
+        "seed": density.seed,
+        "sampled_time": density.sampled_time,
+        "kinetic_temperature": density.kinetic_temperature,
+        "reference_hash": density.reference_hash,
+    }
+    table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(metadata).encode()})
+    with atomic_file(Path(path)) as temporary:
+        pq.write_table(table, temporary, compression="zstd", compression_level=12)
+
+
+def read_reference(system: SystemSpec, path: Path | None = None) -> ReferenceDensity:
+    """Read the finished reference of a system.
+
+    Args:
+        system: a molecule whose evaluation.reference is `long_runs`.
+        path: the file; `evaluation.reference.file` by default.
+
+    Raises:
+        StorageError: there is no file, or it was made for another model, plan or histogram.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path is None:
+        named = _reference_of(system).file
+        if named is None:
+            raise StorageError(f"{system.name}: evaluation.reference.file is null; run the reference plan instead")
+        path = system.folder / named
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"{path}: cannot be read as a reference: {error}; run the reference plan again") from None
+    if _KEY not in (table.schema.metadata or {}):
+        raise StorageError(f"{path}: is a Parquet file, but no reference; name the file that a reference run wrote")
+    metadata = json.loads(table.schema.metadata[_KEY])
+    if metadata["reference_hash"] != reference_hash(system):
+        raise StorageError(
+            f"{path}: was made for reference hash {metadata['reference_hash']}, {system.name} has "
+            f"{reference_hash(system)}: its model, plan or histogram changed; run the reference plan again, or set "
+            "evaluation.reference.file to null"
+        )
+    edges = [np.array(values) for values in metadata["edges"]]
+    shape = [len(values) - 1 for values in edges]
+    column = table.column("blocks").combine_chunks()
+    n_blocks = column.type.list_size
+    flat = column.flatten().to_numpy().astype(np.float64)
+    blocks = flat.reshape(-1, int(np.prod(shape)), n_blocks).swapaxes(1, 2).reshape(-1, n_blocks, *shape)
+    blocks /= blocks.sum(axis=tuple(range(1, blocks.ndim)), keepdims=True)
+    return ReferenceDensity(
+        names=metadata["names"],
+        edges=edges,
+        blocks=blocks,
+        seed=metadata["seed"],
+        sampled_time=metadata["sampled_time"],
+        kinetic_temperature=[(mean, error) for mean, error in metadata["kinetic_temperature"]],
+        reference_hash=metadata["reference_hash"],
+    )
+
+
+class _Histogram:
+    """Weighted histogram of each block of each walker; weights are exp(+V/kT), exact under a frozen bias."""
+
+    def __init__(self, system: SystemSpec, edges: list[NDArray[np.float64]]) -> None:
+        plan = _reference_of(system).plan
+        self._names = list(system.evaluation.collective_variables)
+        self._edges = edges
+        self._thermal_energy = system.thermal_energy
+        self._block_length = plan.duration / BLOCKS_PER_WALKER
+        self._half_interval = 0.5 * plan.frame_interval
+        self.values = np.zeros((plan.kept_replicas * BLOCKS_PER_WALKER, *(len(item) - 1 for item in edges)))
+        self.offset = np.nan
+
+    def add(self, frames: Frames) -> None:
+        """Add frames; probe replicas are left out."""
+        frames = frames.select(~frames.probe)
+        bias = frames.bias_energy if frames.bias_energy is not None else np.zeros(len(frames))
+        exponent = bias / self._thermal_energy
+        if np.isnan(self.offset):
+            self.offset = float(exponent.max())
+        weights = np.exp(exponent - self.offset)
+        time_block = np.minimum((frames.time - self._half_interval) // self._block_length, BLOCKS_PER_WALKER - 1)
+        block = frames.replica * BLOCKS_PER_WALKER + time_block.astype(np.int64)
+        sample = [
+            block.astype(np.float64),
+            *(frames.collective_variables[name].astype(np.float64) for name in self._names),
+        ]
+        block_edges = np.arange(len(self.values) + 1) - 0.5
+        counts, _ = np.histogramdd(np.stack(sample, axis=1), bins=[block_edges, *self._edges], weights=weights)
+        self.values += counts
+
+
+def _reference_of(system: SystemSpec) -> LongRunReference:
+    reference = system.evaluation.reference
+    if not isinstance(reference, LongRunReference):
+        raise SamplingError(f"{system.name}: evaluation.reference.type is {reference.type}; only long_runs is sampled")
+    return reference
+
+
+def histogram_edges(system: SystemSpec) -> list[NDArray[np.float64]]:
+    """Edges of the bins of each collective variable that a molecule is judged by [rad or nm]."""
+    edges = []
+    for name in system.evaluation.collective_variables:
+        variable = system.collective_variables[name]
+        values = np.linspace(*variable.limits, system.evaluation.bins + 1)
+        if isinstance(variable, Torsion):  # float32 angles may lie a rounding error beyond pi
+            values[0], values[-1] = np.float64(np.float32(-np.pi)), np.float64(np.float32(np.pi))
+        edges.append(values)
+    return edges
+
+
+def _store(path: Path, sampler: Any, histogram: _Histogram) -> None:
+    with atomic_file(path) as temporary, open(temporary, "wb") as stream:
+        own = {"histogram": histogram.values, "offset": np.array(histogram.offset)}
+        np.savez(stream, allow_pickle=False, **own, **sampler.state())
+
+
+def _restore(path: Path, sampler: Any, histogram: _Histogram) -> bool:
+    """Go on from a checkpoint; False for one of another model, plan or histogram, which is of no use any more."""
+    with np.load(path, allow_pickle=False) as archive:
+        state = {name: archive[name] for name in archive.files}
+    if state["histogram"].shape != histogram.values.shape:
+        return False
+    try:
+        sampler.restore(state)
+    except SamplingError:
+        return False
+    histogram.values = state["histogram"]
+    histogram.offset = float(state["offset"])
+    return True

@@ -1,0 +1,295 @@
+"""What potentials are judged against: exact quadrature, or independent long runs that show their own error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.core.frames import Frames
+from cg_assets.core.progress import Progress
+from cg_assets.core.statistics.clusters import Bins
+from cg_assets.core.statistics.estimates import Estimate, time_blocks
+from cg_assets.core.statistics.metrics import barrier_height, basin_free_energy, basin_population, jsd, pmf_error
+from cg_assets.core.statistics.surfaces import FreeEnergySurface, free_energy_surface
+from cg_assets.core.units import unit
+from cg_assets.evaluation.settings import DataReference, LongRunReference, QuadratureReference
+from cg_assets.sampling.model_potential.landscape import landscape
+from cg_assets.sampling.model_potential.planes import exact_plane
+from cg_assets.sampling.model_potential.quadrature import exact_pmf
+from cg_assets.systems.spec import SystemSpec
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The free energy that a system's potentials are judged against.
+
+    Attributes:
+        names: its collective variables.
+        runs: one surface for each independent run; one for an exact reference.
+        exact: whether it has no statistical error.
+        source: how it was made.
+        populations: basin to its population.
+        free_energies: basin to -kT ln(P / (1 - P)).
+        pmf: `(n_bins,)` exact PMF at the centres of the bins [energy]; None where it is not exact.
+    """
+
+    names: tuple[str, ...]
+    runs: tuple[FreeEnergySurface, ...]
+    exact: bool
+    source: str
+    populations: dict[str, Estimate]
+    free_energies: dict[str, Estimate]
+    pmf: NDArray[np.float64] | None = None
+
+    @property
+    def bins(self) -> Bins:
+        """The bins of all its runs."""
+        return self.runs[0].bins
+
+    @property
+    def surface(self) -> FreeEnergySurface:
+        """All runs together."""
+        return FreeEnergySurface.pool(self.runs)
+
+    def disagreement(self) -> dict[str, Estimate]:
+        """Jensen-Shannon divergence and PMF error between the runs; empty for an exact reference."""
+        if self.exact:
+            return {}
+        pairs = list(pairwise(self.runs))
+        return {
+            "jsd": _largest([jsd(first, second) for first, second in pairs]),
+            "pmf_error": _largest([pmf_error(first, second) for first, second in pairs]),
+        }
+
+    def columns(self) -> dict[str, NDArray]:
+        """The reference as columns of a table: a row for each run and bin."""
+        size, n_runs = self.bins.size, len(self.runs)
+        grid = np.meshgrid(*self.bins.centres, indexing="ij")
+        columns: dict[str, NDArray] = {"run": np.repeat(np.arange(n_runs, dtype=np.int32), size)}
+        columns |= {
+            f"cv_{name}": np.tile(values.ravel(), n_runs) for name, values in zip(self.names, grid, strict=True)
+        }
+        columns["probability"] = np.concatenate([run.probability.ravel() for run in self.runs])
+        errors = [np.zeros(size) if self.exact else run.probability_error.ravel() for run in self.runs]
+        columns["standard_error"] = np.concatenate(errors)
+        blocks = [run.blocks.reshape(len(run.blocks), size).T for run in self.runs]
+        columns["blocks"] = np.concatenate(blocks)
+        if self.pmf is not None:
+            columns["pmf"] = self.pmf
+        return columns
+
+    def metadata(self) -> dict[str, Any]:
+        """What a table of `columns` needs beside it to be read back."""
+        return {
+            "names": list(self.names),
+            "edges": [edges.tolist() for edges in self.bins.edges],
+            "exact": self.exact,
+            "source": self.source,
+            "populations": {name: estimate.to_json() for name, estimate in self.populations.items()},
+            "free_energies": {name: estimate.to_json() for name, estimate in self.free_energies.items()},
+        }
+
+    @classmethod
+    def read(cls, system: SystemSpec, arrays: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Reference:
+        """The reference that `columns` and `metadata` described."""
+        bins = Bins(tuple(np.array(edges) for edges in metadata["edges"]))
+        runs = []
+        for run in np.unique(arrays["run"]):
+            blocks = arrays["blocks"][arrays["run"] == run].astype(np.float64)
+            runs.append(_surface(system, bins, blocks.T.reshape(-1, *bins.shape)))
+        return cls(
+            names=tuple(metadata["names"]),
+            runs=tuple(runs),
+            exact=metadata["exact"],
+            source=metadata["source"],
+            populations={name: Estimate.from_json(item) for name, item in metadata["populations"].items()},
+            free_energies={name: Estimate.from_json(item) for name, item in metadata["free_energies"].items()},
+            pmf=arrays.get("pmf"),
+        )
+
+    def rows(self) -> list[dict[str, str]]:
+        """Its results as rows of a table for people."""
+        rows = [{"quantity": f"population {name}", "result": str(value)} for name, value in self.populations.items()]
+        rows += [
+            {"quantity": f"free energy {name}", "result": str(value)} for name, value in self.free_energies.items()
+        ]
+        rows += [{"quantity": f"{name} between runs", "result": str(v)} for name, v in self.disagreement().items()]
+        return rows
+
+
+def compute_reference(
+    system: SystemSpec, seed: int, directory: Path, progress: Progress | None = None, data: Frames | None = None
+) -> Reference:
+    """Compute, read or run the reference of a system.
+
+    Args:
+        system: the system.
+        seed: seed of the runs, where runs are made.
+        directory: folder for the checkpoints of unfinished runs.
+        progress: told of the runs.
+        data: frames of beads that are the reference, where `evaluation.reference` says so.
+
+    Raises:
+        StorageError: the file that `evaluation.reference.file` names cannot be read or belongs to another plan.
+    """
+    if isinstance(system.evaluation.reference, QuadratureReference):
+        return _exact(system, system.evaluation.reference)
+    if isinstance(system.evaluation.reference, DataReference):
+        if data is None:
+            raise ValueError("the reference is the data, and there are none")
+        return _of_data(system, data)
+    if isinstance(system.evaluation.reference, LongRunReference):
+        return _long_runs(system, system.evaluation.reference, seed, directory, progress)
+    raise ValueError(f"evaluation.reference.type is {system.evaluation.reference.type}, which nothing computes")
+
+
+def _surface(system: SystemSpec, bins: Bins, blocks: NDArray[np.float64]) -> FreeEnergySurface:
+    return FreeEnergySurface(bins, blocks, system.thermal_energy, unit("energy", system.units))
+
+
+def _exact(system: SystemSpec, reference: QuadratureReference) -> Reference:
+    if isinstance(reference.range, dict):
+        return _exact_plane(system)
+    (name,) = system.variable_names
+    bins = Bins.between([reference.range], system.evaluation.bins)
+    result = exact_pmf(system, bins.centres[0])
+    populations, free_energies = {}, {}
+    for basin, region in system.evaluation.basins.items():
+        grid = np.linspace(*_wide_limits(system, region.limits[name]), 2001)
+        share = exact_pmf(system, grid).population(grid[0], grid[-1])
+        populations[basin] = Estimate(share, 0.0)
+        energy = -system.thermal_energy * np.log(share / (1.0 - share))
+        free_energies[basin] = Estimate(float(energy), 0.0, unit("energy", system.units))
+    probability = result.density * np.diff(bins.edges[0])
+    return Reference(
+        names=(name,),
+        runs=(_surface(system, bins, probability[None]),),
+        exact=True,
+        source="numerical quadrature of the Boltzmann weight",
+        populations=populations,
+        free_energies=free_energies,
+        pmf=result.pmf,
+    )
+
+
+def _exact_plane(system: SystemSpec) -> Reference:
+    plane, energy_unit = exact_plane(system), unit("energy", system.units)
+    populations, free_energies = {}, {}
+    for name, basin in system.evaluation.basins.items():
+        share = plane.population(basin.limits)
+        populations[name] = Estimate(share, 0.0)
+        free_energies[name] = Estimate(float(-system.thermal_energy * np.log(share / (1.0 - share))), 0.0, energy_unit)
+    return Reference(
+        names=plane.names,
+        runs=(_surface(system, plane.bins, plane.binned[None]),),
+        exact=True,
+        source="numerical quadrature of the Boltzmann weight",
+        populations=populations,
+        free_energies=free_energies,
+    )
+
+
+def _wide_limits(system: SystemSpec, limits: tuple[float, float]) -> tuple[float, float]:
+    """The limits of a basin, cut where the domain of the model potential ends."""
+    lowest, highest = landscape(system).coordinate_range()
+    return max(limits[0], lowest), min(limits[1], highest)
+
+
+def _long_runs(
+    system: SystemSpec, reference: LongRunReference, seed: int, directory: Path, progress: Progress | None
+) -> Reference:
+    from cg_assets.evaluation.long_runs import read_reference, run_reference
+
+    if reference.file is not None:
+        density = read_reference(system)
+        made = f"read from {reference.file.name}"
+    else:
+        directory.mkdir(parents=True, exist_ok=True)
+        density = run_reference(system, seed, directory, progress)
+        made = "run here"
+    bins = Bins(tuple(density.edges))
+    populations, free_energies = {}, {}
+    for name, basin in system.evaluation.basins.items():
+        values, errors = density.population(basin.limits)
+        populations[name] = _over_runs(values, errors)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            energies = -system.thermal_energy * np.log(values / (1.0 - values))
+            energy_errors = system.thermal_energy * errors / (values * (1.0 - values))
+        free_energies[name] = _over_runs(energies, energy_errors, unit("energy", system.units))
+    return Reference(
+        names=tuple(density.names),
+        runs=tuple(_surface(system, bins, blocks) for blocks in density.blocks),
+        exact=False,
+        source=f"{density.n_runs} independent runs under frozen biases, {density.sampled_time / 1000:.0f} ns, {made}",
+        populations=populations,
+        free_energies=free_energies,
+    )
+
+
+def halves(data: Frames) -> list[Frames]:
+    """The first and the second half of the replicas, or of the time where there is one replica."""
+    replicas, member = np.unique(data.replica, return_inverse=True)
+    second = 2 * member >= len(replicas) if len(replicas) > 1 else time_blocks(data.replica, data.time, 2) == 1
+    return [data.select(~second), data.select(second)]
+
+
+def _of_data(system: SystemSpec, data: Frames) -> Reference:
+    """Halves of the data as runs."""
+    from cg_assets.evaluation.long_runs import histogram_edges
+
+    names, bins = tuple(system.evaluation.collective_variables), Bins(tuple(histogram_edges(system)))
+    parts, energy_unit = halves(data), unit("energy", system.units)
+    runs = []
+    for half in parts:
+        values = np.stack([half.collective_variables[name].astype(np.float64) for name in names], axis=1)
+        runs.append(free_energy_surface(values, bins, system.thermal_energy, half.replica, half.time, unit=energy_unit))
+    populations, free_energies = {}, {}
+    for name, basin in system.evaluation.basins.items():
+        shares, energies = [], []
+        for half in parts:
+            arguments = (half.collective_variables, basin.limits, half.replica, half.time)
+            shares.append(basin_population(*arguments))
+            energies.append(basin_free_energy(*arguments, thermal_energy=system.thermal_energy))
+        populations[name] = _over_runs(*_values_and_errors(shares))
+        with np.errstate(invalid="ignore"):  # a half without a frame in the basin
+            free_energies[name] = _over_runs(*_values_and_errors(energies), energy_unit)
+    return Reference(
+        names=names,
+        runs=tuple(runs),
+        exact=False,
+        source=f"two halves of the data, {len(data):,} frames",
+        populations=populations,
+        free_energies=free_energies,
+    )
+
+
+def _values_and_errors(estimates: list[Estimate]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.array([item.value for item in estimates]), np.array([item.standard_error for item in estimates])
+
+
+def _over_runs(values: NDArray[np.float64], errors: NDArray[np.float64], of: str = "") -> Estimate:
+    """Mean over runs; its error is the larger of the runs' own errors and of their disagreement."""
+    n_runs = len(values)
+    inner = float(np.sqrt((errors**2).sum()) / n_runs)
+    outer = float(values.std(ddof=1) / np.sqrt(n_runs))
+    return Estimate(float(values.mean()), max(inner, outer), of)
+
+
+def _largest(estimates: list[Estimate]) -> Estimate:
+    return max(estimates, key=lambda estimate: estimate.value)
+
+
+def reference_barrier(system: SystemSpec, reference: Reference) -> Estimate | None:
+    """Barrier between the two basins of a one-dimensional exact PMF [energy]; None where there are not two."""
+    if reference.pmf is None or len(system.evaluation.basins) != 2:
+        return None
+    (name,) = reference.names
+    first, second = (basin.limits[name] for basin in system.evaluation.basins.values())
+    found = barrier_height(reference.bins.centres[0], reference.pmf, first, second)
+    return Estimate(found.value, 0.0, unit("energy", system.units))

@@ -1,0 +1,144 @@
+"""Settings of references and of how potentials are judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from cg_assets.core.family import Family
+from cg_assets.core.settings import Name, Strict, rising_limits
+from cg_assets.sampling.settings import SamplingPlan
+from cg_assets.simulation.settings import CGSimulation
+
+
+class Reference(Family, family="reference"):
+    """What potentials are judged against."""
+
+
+class QuadratureReference(Reference):
+    """The exact PMF of a model potential by numerical quadrature."""
+
+    type: Literal["quadrature"]
+    range: tuple[float, float] | dict[Name, tuple[float, float]]
+    """Interval of the CG coordinate over which errors are measured; of two CG coordinates, that of each by name."""
+
+    @field_validator("range")
+    @classmethod
+    def _rises(cls, value: Any) -> Any:
+        for limits in value.values() if isinstance(value, dict) else [value]:
+            rising_limits(limits)
+        return value
+
+
+class LongRunReference(Reference):
+    """Independent long runs, each with its own frozen bias or ladders of temperatures; they disagree by the error."""
+
+    type: Literal["long_runs"]
+    runs: int = Field(default=2, ge=2)
+    plan: SamplingPlan
+    file: Path | None = None
+    """A finished reference (Parquet) relative to the folder of the YAML file; null to run the plan."""
+
+
+class DataReference(Reference):
+    """The imported trajectories, or else the unbiased frames, themselves; their halves disagree by the error."""
+
+    type: Literal["data"]
+
+
+class Basin(Strict):
+    """A region of collective-variable space whose population is reported."""
+
+    limits: dict[Name, tuple[float, float]] = Field(min_length=1)
+
+    @field_validator("limits")
+    @classmethod
+    def _limits_rise(cls, value: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        return {name: rising_limits(limits) for name, limits in value.items()}
+
+
+class SlowCoordinates(Strict):
+    """The two slowest coordinates of the reference, by time-lagged independent component analysis."""
+
+    lag: PositiveFloat
+    """Lag time [ps], a multiple of the time between frames of the reference and of the CG simulation."""
+    bins: int = Field(default=20, ge=5, le=200)
+    """Bins along each in histograms."""
+
+
+class NativeStructure(Strict):
+    """The folded structure of a molecule."""
+
+    file: Path
+    """A PDB file with the atoms of all beads, relative to the folder of the YAML file."""
+    folded_rmsd: PositiveFloat = 0.2
+    """Root mean square deviation of the beads up to which a configuration counts as folded [nm]."""
+
+
+class Evaluation(Strict):
+    """How a trained potential is judged, and when it may become champion."""
+
+    reference: Reference
+    collective_variables: list[Name] = Field(min_length=1, max_length=2)
+    bins: int = Field(default=60, ge=10, le=400)
+    basins: dict[Name, Basin] = Field(default_factory=dict)
+    max_pmf_error: PositiveFloat
+    """Bound of the blocking check: PMF root mean square error [kT] of a model potential, or the
+    mass-weighted squared error of ln p for a molecule (docs/evaluation.md)."""
+    slow_coordinates: SlowCoordinates | None = None
+    """Also judge a molecule in the slowest coordinates of its data; null not to."""
+    native: NativeStructure | None = None
+    """Also judge a molecule by its distance from this structure; null not to."""
+
+    @model_serializer(mode="wrap")
+    def _hash_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without these two an evaluation reads, and hashes, as it did before evaluations could have them."""
+        later = {"slow_coordinates", "native"}
+        return {name: value for name, value in handler(self).items() if name not in later or value is not None}
+
+    @model_validator(mode="after")
+    def _has_data(self) -> Evaluation:
+        if self.slow_coordinates is not None and not isinstance(self.reference, DataReference):
+            raise ValueError("slow_coordinates needs reference.type data, whose frames tell what is slow")
+        if self.native is not None and self.slow_coordinates is None:
+            raise ValueError("native needs slow_coordinates beside it; give their lag")
+        return self
+
+
+class LearningCurve(Strict):
+    """Potentials trained anew on parts of each batch, to see how their error falls with the data."""
+
+    fractions: list[float] = Field(min_length=2)
+    """Parts of the kept time of each replica, from its beginning."""
+    frames: list[PositiveInt] = Field(default_factory=list)
+    """Numbers of frames drawn at random from a whole batch."""
+    cg_simulation: CGSimulation | None = None
+    """CG simulation of these potentials; null for that of the others."""
+
+    @field_validator("fractions")
+    @classmethod
+    def _parts(cls, value: list[float]) -> list[float]:
+        if wrong := [fraction for fraction in value if not 0 < fraction <= 1]:
+            raise ValueError(f"{wrong[0]} is no part of a whole; give numbers above 0 and up to 1")
+        return value
+
+
+class LiquidJudgement(Strict):
+    """How CG simulations are judged against the dynamics of the atoms, at each temperature of the reference."""
+
+    max_rdf_error: PositiveFloat = 0.03
+    """Largest integral of |g(r) - g(r) of the atoms|, less what noise makes of it, that passes [nm]."""
+    neighbour_distance: PositiveFloat = 0.35
+    """Beads so near make the angles of the angular distribution function [nm]; about the first minimum of g(r)."""
+    longest_lag: PositiveFloat = 10.0
+    """Longest time of the mean squared displacement [ps]."""

@@ -1,0 +1,233 @@
+"""Figures of temperature-dependent potentials and of the liquids that they make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cg_assets.figures.plot_style import COLOURS, REFERENCE, Curve, band, colours_of, drawn, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from cg_assets.core.statistics.estimates import Estimate
+    from cg_assets.evaluation.liquid_evaluation import LiquidEvaluation
+
+
+@drawn
+def response_training_plot(held_out: Mapping[float, Mapping[str, Any]], title: str = "") -> Figure:
+    """Errors of a potential on held-out frames against temperature, the noise of the labels subtracted.
+
+    Args:
+        held_out: temperature [K] to quantity to `cg_assets.training.response.Deviation`.
+        title: of the figure.
+    """
+    figure = new_figure(9.0, 3.4, title)
+    left, right = figure.subplots(1, 2)
+    kelvin = np.array(sorted(held_out))
+    roots = [held_out[each]["forces"].root for each in kelvin]
+    error = np.array([root.standard_error for root in roots])
+    band(left, Curve("error of the potential", kelvin, np.array([root.value for root in roots]), error), COLOURS[0])
+    noise = np.sqrt([held_out[each]["forces"].noise_floor for each in kelvin])
+    left.plot(kelvin, noise, color=REFERENCE, linestyle=":", label="noise of the labels")
+    left.set(xlabel="temperature [K]", ylabel="force error [kJ/mol/nm]", title="Mean force")
+    left.set_ylim(bottom=0.0)
+    names = {"forces": "forces", "first_order": "first order", "second_order": "second order"}
+    for colour, (quantity, label) in zip(COLOURS, names.items(), strict=False):
+        part = np.array([held_out[each][quantity].explained for each in kelvin])
+        right.plot(kelvin, part, color=colour, marker="o", label=label)
+    right.set(xlabel="temperature [K]", ylabel="explained part of the signal", title="Forces and responses")
+    right.set_ylim(-0.05, 1.05)
+    for axes in (left, right):
+        axes.legend()
+    return figure
+
+
+def liquid_figures(evaluations: Mapping[str, LiquidEvaluation], title: str) -> dict[str, bytes]:
+    """What is to be seen of liquids: name to PNG, one or several potentials in each figure."""
+    diffusion: dict[str, dict[float, Estimate]] = {label: {} for label in ("atoms", *evaluations)}
+    for label, evaluation in evaluations.items():
+        for (name, kelvin), (beads, atoms) in evaluation.numbers.items():
+            if name == "diffusion":
+                diffusion[label][kelvin], diffusion["atoms"][kelvin] = beads, atoms
+    return {
+        "errors": liquid_errors_plot(evaluations, title),
+        "radial distribution": curves_plot(evaluations, "rdf", title),
+        "angular distribution": curves_plot(evaluations, "adf", title),
+        "energies": liquid_energies_plot(evaluations, title),
+        "diffusion": diffusion_plot(diffusion, "atoms", title),
+        "change of structure with temperature": curves_plot(evaluations, "rdf_slope", title),
+    }
+
+
+@drawn
+def curves_plot(evaluations: Mapping[str, LiquidEvaluation], name: str, title: str = "") -> Figure:
+    """One curve of all potentials at each temperature, that of the atoms in black, with their differences below.
+
+    Args:
+        evaluations: potential to its evaluation.
+        name: `rdf`, `adf` or `rdf_slope`.
+        title: of the figure.
+    """
+    first = next(iter(evaluations.values()))
+    kelvins, columns = first.temperatures, min(3, len(first.temperatures))
+    rows = math.ceil(len(kelvins) / columns)
+    figure = new_figure(3.6 * columns, 3.4 * rows, title)
+    panels = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[2, 1] * rows)
+    colours = colours_of(list(evaluations))
+    scale = {"adf": float(np.degrees(1.0))}.get(name, 1.0)
+    height = {"rdf": "g(r)", "adf": "density [1/rad]", "rdf_slope": "dg/dT [10⁻³/K]"}[name]
+    size = 1e3 if name == "rdf_slope" else 1.0
+    for number in range(rows * columns):
+        row, column = divmod(number, columns)
+        upper, lower = panels[2 * row, column], panels[2 * row + 1, column]
+        if number >= len(kelvins):
+            upper.set_axis_off()
+            lower.set_axis_off()
+            continue
+        kelvin, black = kelvins[number], False
+        for label, evaluation in evaluations.items():
+            if (name, kelvin) not in evaluation.curves:
+                continue
+            beads, atoms = evaluation.curves[name, kelvin]
+            grid = beads.grid * scale
+            if not black:
+                known = Curve("atoms", grid, size * atoms.values, size * atoms.standard_error)
+                band(upper, known, REFERENCE, zorder=2.5)
+                black = True
+            band(upper, Curve(label, grid, size * beads.values, size * beads.standard_error), colours[label])
+            error = np.hypot(beads.standard_error, atoms.standard_error)
+            rest = Curve(label, grid, size * (beads.values - atoms.values), size * error)
+            band(lower, rest, colours[label])
+        upper.set_title(f"{kelvin:g} K")
+        lower.axhline(0.0, color=REFERENCE, linewidth=0.8)
+        if column == 0:
+            upper.set_ylabel(height)
+            lower.set_ylabel("difference")
+        if row == rows - 1:
+            lower.set_xlabel("angle [°]" if name == "adf" else "distance [nm]")
+        if black and not figure.legends:
+            figure.legend(*upper.get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+@drawn
+def liquid_errors_plot(evaluations: Mapping[str, LiquidEvaluation], title: str = "") -> Figure:
+    """Integrated errors of g(r) and of angles against temperature; dotted what noise alone makes of them."""
+    figure = new_figure(9.0, 3.6, title)
+    panels = figure.subplots(1, 2)
+    for axes, (name, label) in zip(
+        panels, (("rdf error", "error of g(r) [nm]"), ("adf error", "error of angles")), strict=True
+    ):
+        for potential, colour in colours_of(list(evaluations)).items():
+            _numbers(axes, evaluations[potential], name, colour, potential)
+            floor = [
+                (kelvin, pair[1].value)
+                for (what, kelvin), pair in evaluations[potential].numbers.items()
+                if what == name
+            ]
+            axes.plot(*zip(*floor, strict=True), color=colour, linestyle=":", linewidth=1.0)
+        axes.set(xlabel="temperature [K]", ylabel=label)
+        axes.set_ylim(bottom=0.0)
+    panels[0].legend()
+    return figure
+
+
+@drawn
+def liquid_energies_plot(evaluations: Mapping[str, LiquidEvaluation], title: str = "") -> Figure:
+    """Potential energy and heat capacity of a molecule against temperature, those of the atoms in black."""
+    figure = new_figure(9.0, 3.6, title)
+    panels = figure.subplots(1, 2)
+    labels = (
+        ("potential energy", "potential energy of a molecule [kJ/mol]"),
+        ("heat capacity", "heat capacity without kinetic part\n[kJ/mol/K]"),
+    )
+    for axes, (name, label) in zip(panels, labels, strict=True):
+        _numbers(axes, next(iter(evaluations.values())), name, REFERENCE, "atoms", of_atoms=True)
+        for potential, colour in colours_of(list(evaluations)).items():
+            _numbers(axes, evaluations[potential], name, colour, potential)
+        axes.set(xlabel="temperature [K]", ylabel=label)
+    panels[0].legend()
+    return figure
+
+
+def _numbers(
+    axes: Any, evaluation: LiquidEvaluation, name: str, colour: str, label: str, of_atoms: bool = False
+) -> None:
+    found = [(kelvin, pair[of_atoms]) for (what, kelvin), pair in evaluation.numbers.items() if what == name]
+    kelvins, values = [kelvin for kelvin, _ in found], [item.value for _, item in found]
+    bars = [2 * item.standard_error for _, item in found]
+    axes.errorbar(kelvins, values, bars, color=colour, marker="o", capsize=2, label=label)
+
+
+@drawn
+def diffusion_plot(diffusion: Mapping[str, Mapping[float, Estimate]], reference: str, title: str = "") -> Figure:
+    """Diffusion coefficients against 1/T, and how much faster beads are than the molecules of the reference.
+
+    Args:
+        diffusion: label to temperature [K] to D [nm²/ps].
+        reference: label of the atomistic simulation.
+        title: of the figure.
+    """
+    figure = new_figure(9.0, 3.6, title)
+    left, right = figure.subplots(1, 2)
+    colours = colours_of([label for label in diffusion if label != reference]) | {reference: REFERENCE}
+    for label, values in diffusion.items():
+        kelvin = np.array(sorted(values))
+        found = np.array([values[each].value for each in kelvin])
+        error = np.array([values[each].standard_error for each in kelvin])
+        left.errorbar(1000.0 / kelvin, found, 2 * error, color=colours[label], marker="o", capsize=2, label=label)
+        if label == reference:
+            continue
+        both = np.array([each for each in kelvin if each in diffusion[reference]])
+        slow = [diffusion[reference][each] for each in both]
+        fast = [values[each] for each in both]
+        ratio = np.array([one.value / two.value for one, two in zip(fast, slow, strict=True)])
+        relative = [
+            np.hypot(one.standard_error / one.value, two.standard_error / two.value)
+            for one, two in zip(fast, slow, strict=True)
+        ]
+        right.errorbar(
+            both, ratio, 2 * np.abs(ratio * relative), color=colours[label], marker="o", capsize=2, label=label
+        )
+    left.set(xlabel="1000 K / T", ylabel="D [nm²/ps]", yscale="log", title="Diffusion")
+    right.set(xlabel="temperature [K]", ylabel="D of beads / D of atoms", title="Factor between time scales")
+    right.set_ylim(bottom=0.0)
+    left.legend()
+    return figure
+
+
+@drawn
+def accuracy_against_speed_plot(
+    speed: Mapping[str, float],
+    error: Mapping[str, Estimate],
+    quantity: str,
+    atoms: float | None = None,
+    title: str = "",
+) -> Figure:
+    """Error of potentials against the CG steps that they make in a second; atomistic steps as a line.
+
+    Args:
+        speed: label to steps per second.
+        error: label to error.
+        quantity: what the error is of, with its unit.
+        atoms: atomistic steps per second of the same molecules.
+        title: of the figure.
+    """
+    figure = new_figure(6.0, 3.8, title)
+    axes = figure.subplots()
+    for label, colour in colours_of(list(speed)).items():
+        bar: ArrayLike = 2 * error[label].standard_error
+        axes.errorbar(speed[label], error[label].value, bar, color=colour, marker="o", capsize=2, label=label)
+    if atoms is not None:
+        axes.axvline(atoms, color=REFERENCE, linestyle=":", label="atoms (steps/s)")
+    powers = np.log10([*speed.values(), *([] if atoms is None else [atoms])])
+    axes.set(xlabel="steps per second", ylabel=quantity, xscale="log")
+    axes.set_xlim(10.0 ** np.floor(powers.min()), 10.0 ** np.ceil(powers.max()))
+    axes.set_ylim(bottom=0.0)
+    axes.legend()
+    return figure

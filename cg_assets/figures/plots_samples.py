@@ -1,0 +1,458 @@
+"""Figures of samples and force labels; every function returns a PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from cg_assets.core.statistics.equilibration import ConditionalEquilibration
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.statistics.noise import BinnedLabels
+from cg_assets.figures.plot_style import (
+    COLOURS,
+    DATA,
+    DIFFERENCE_MAP,
+    REFERENCE,
+    angular_ticks,
+    axis_label,
+    drawn,
+    in_radians,
+    new_figure,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@drawn
+def sampling_plot(
+    time: ArrayLike,
+    replica: ArrayLike,
+    variables: Mapping[str, ArrayLike],
+    *,
+    variable_units: Mapping[str, str],
+    time_unit: str,
+    start: ArrayLike | None = None,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+    n_replicas: int = 6,
+    title: str = "",
+) -> Figure:
+    """Collective variables against time for some replicas, coloured by start, beside the histogram of all frames.
+
+    Args:
+        time: `(n_frames,)`.
+        replica: `(n_frames,)`.
+        variables: name to `(n_frames,)`.
+        variable_units: name to unit.
+        time_unit: unit of time.
+        start: `(n_frames,)` start index, for the colours; None colours by replica.
+        limits: name to limits of its axis; None for the range of the data.
+        n_replicas: how many replicas to draw.
+        title: title of the figure.
+    """
+    moments, member = np.asarray(time), np.asarray(replica)
+    colour = member if start is None else np.asarray(start)
+    chosen = _spread_choice(member, colour, n_replicas)
+    shades = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(np.unique(colour))}
+    figure = new_figure(11.0, 2.5 * len(variables) + 0.9, title)
+    panels = figure.subplots(len(variables), 2, width_ratios=[4.0, 1.0], squeeze=False, sharey="row", sharex="col")
+    named: set[Any] = set()
+    for row, (name, column) in zip(panels, variables.items(), strict=True):
+        values = np.asarray(column)
+        low, high = (limits or {}).get(name, (float(values.min()), float(values.max())))
+        for number in chosen:
+            mine = np.flatnonzero(member == number)
+            mine = mine[np.argsort(moments[mine])][:: max(1, len(mine) // 1500)]
+            group = colour[mine[0]]
+            label = None if group in named or start is None else f"start {group}"
+            named.add(group)
+            turns = in_radians(low, high)
+            row[0].plot(
+                moments[mine],
+                values[mine],
+                "." if turns else "-",
+                markersize=3.0,
+                markeredgewidth=0,
+                linewidth=0.9,
+                color=shades[group],
+                alpha=0.7,
+                rasterized=True,
+                label=label,
+            )
+        edges = np.linspace(low, high, 91)
+        row[1].hist(values, edges, orientation="horizontal", histtype="stepfilled", color=DATA, alpha=0.35)
+        if start is not None and 1 < len(shades) <= len(COLOURS):
+            for group, shade in shades.items():
+                part = values[colour == group]
+                row[1].hist(part, edges, orientation="horizontal", histtype="step", color=shade, linewidth=1.2)
+        row[0].set(ylabel=axis_label(name, variable_units[name]), ylim=(low, high))
+        row[0].margins(x=0.01)
+        angular_ticks(row[0].yaxis, (low, high))
+    panels[-1, 0].set_xlabel(axis_label("time", time_unit))
+    panels[-1, 1].set(xlabel="frames", xscale="log")
+    if start is not None and named:
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=6, markerscale=4)
+    return figure
+
+
+def _spread_choice(member: NDArray, colour: NDArray, count: int) -> list[Any]:
+    """Replicas to draw, as evenly as can be from all starts."""
+    first = np.unique(member, return_index=True)
+    starts = colour[first[1]]
+    queues = [list(first[0][starts == value]) for value in np.unique(starts)]
+    chosen: list[Any] = []
+    while len(chosen) < count and any(queues):
+        for queue in queues:
+            if queue and len(chosen) < count:
+                chosen.append(queue.pop(0))
+    return chosen
+
+
+@drawn
+def equilibration_plot(
+    result: ConditionalEquilibration,
+    *,
+    variables: Sequence[str],
+    variable_units: Sequence[str],
+    force_unit: str,
+    group_labels: Mapping[int, str] | None = None,
+    title: str = "",
+) -> Figure:
+    """The conditional-equilibration check: mean forces of the groups, z per bin, and z against the normal density.
+
+    Args:
+        result: outcome of the check over one or two collective variables.
+        variables: names of the collective variables.
+        variable_units: their units.
+        force_unit: unit of the mean force.
+        group_labels: what to call each group; None for `start 0`, ...
+        title: title of the figure.
+    """
+    figure = new_figure(11.0, 6.4 if len(result.bins.shape) == 1 else 4.4, title)
+    mark = {"passed": COLOURS[2], "failed": COLOURS[1], "cannot be judged": DATA}[result.verdict]
+    if len(result.bins.shape) == 1:
+        grid = figure.add_gridspec(2, 2, width_ratios=[2.6, 1.0], height_ratios=[1.5, 1.0])
+        top, bottom = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
+        side = figure.add_subplot(grid[:, 1])
+        _one_dimension(top, bottom, result, group_labels)
+        top.set_ylabel(f"mean force [{force_unit}]")
+        bottom.set(xlabel=axis_label(variables[0], variable_units[0]), ylabel="z of the difference")
+        top.sharex(bottom)
+        top.tick_params(labelbottom=False)
+    else:
+        n_components = result.z.shape[1]
+        grid = figure.add_gridspec(1, n_components + 1, width_ratios=[1.25] * n_components + [1.0])
+        side = figure.add_subplot(grid[0, -1])
+        for component in range(n_components):
+            axes = figure.add_subplot(grid[0, component])
+            values = _largest(result.z[:, component])
+            mesh = _z_map(axes, result, values)
+            axes.set(
+                xlabel=axis_label(variables[0], variable_units[0]),
+                title=f"force along {axis_label(variables[component])}" if n_components == len(variables) else "",
+            )
+            if component == 0:
+                axes.set_ylabel(axis_label(variables[1], variable_units[1]))
+        bar = figure.colorbar(mesh, ax=figure.axes[1:], shrink=0.85, pad=0.02, aspect=24, extend="both")
+        bar.set_label("z of the difference")
+        bar.outline.set_visible(False)
+    _z_histogram(side, result, mark)
+    return figure
+
+
+def _one_dimension(
+    top: Axes, bottom: Axes, result: ConditionalEquilibration, group_labels: Mapping[int, str] | None
+) -> None:
+    centres = result.bins.centres[0]
+    for i, group in enumerate(result.groups):
+        label = (group_labels or {}).get(group, f"start {group}")
+        fine = np.isfinite(result.mean[i, 0]) & np.isfinite(result.standard_error[i, 0])
+        top.errorbar(
+            centres[fine],
+            result.mean[i, 0][fine],
+            2 * result.standard_error[i, 0][fine],
+            fmt="o-",
+            markersize=3.2,
+            linewidth=1.1,
+            elinewidth=1.0,
+            color=COLOURS[i % len(COLOURS)],
+            label=label,
+        )
+    judged = result.mean[:, 0][:, np.isfinite(result.z[:, 0]).any(axis=0)] if len(result.z) else result.mean[:, 0]
+    if np.isfinite(judged).any():
+        low, high = np.nanmin(judged), np.nanmax(judged)
+        top.set_ylim(low - 0.15 * (high - low) - 1e-9, high + 0.3 * (high - low) + 1e-9)
+    top.legend(loc="upper right", ncols=3)
+    bottom.set_xlim(result.bins.edges[0][0], result.bins.edges[0][-1])
+    bottom.axhspan(-2, 2, color="#dcdcdc", alpha=0.7, linewidth=0, zorder=0)
+    bottom.axhline(0.0, color=REFERENCE, linewidth=1.0)
+    for i, z in enumerate(result.z[:, 0]):
+        bottom.plot(
+            centres, z, "o", color=COLOURS[i % len(COLOURS)] if len(result.z) > 1 else COLOURS[0], markersize=3.8
+        )
+    largest = np.nanmax(np.abs(result.z)) if result.judged else 0.0
+    bottom.set_ylim(-max(4.0, 1.1 * largest), max(4.0, 1.1 * largest))
+
+
+def _z_map(axes: Axes, result: ConditionalEquilibration, values: NDArray[np.float64]) -> Any:
+    x, y = result.bins.edges
+    mesh = axes.pcolormesh(x, y, np.ma.masked_invalid(values.T), cmap=DIFFERENCE_MAP, vmin=-4, vmax=4, rasterized=True)
+    for axis, edges in ((axes.xaxis, x), (axes.yaxis, y)):
+        angular_ticks(axis, (float(edges[0]), float(edges[-1])))
+    axes.set_facecolor("#ececec")
+    axes.grid(False)
+    if in_radians(float(x[0]), float(x[-1])) and in_radians(float(y[0]), float(y[-1])):
+        axes.set_aspect("equal")
+    return mesh
+
+
+def _largest(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The z of largest size over the contrasts in each bin; nan where none was judged."""
+    if not len(z):
+        return np.full(z.shape[1:], np.nan)
+    pick = np.argmax(np.nan_to_num(np.abs(z), nan=-1.0), axis=0)[None]
+    return np.take_along_axis(z, pick, axis=0)[0]
+
+
+def _z_histogram(axes: Axes, result: ConditionalEquilibration, mark: str) -> None:
+    z, limit = result.z[np.isfinite(result.z)], 6.0
+    if len(z):
+        edges = np.linspace(-limit, limit, 31 if len(z) > 100 else 19).tolist()
+        inside = np.clip(z, -0.999 * limit, 0.999 * limit)
+        axes.hist(inside, edges, density=True, color=mark, alpha=0.45, edgecolor="white", label="this data set")
+    if (np.abs(z) > limit).any():
+        note = f"outer bins:\nall |z| > {limit:g}"
+        axes.annotate(note, (0.97, 0.80), xycoords="axes fraction", fontsize=8.5, ha="right", va="top")
+    line = np.linspace(-limit, limit, 401)
+    axes.plot(line, stats.norm.pdf(line), color=REFERENCE, linewidth=1.5, label="expected")
+    axes.set(xlabel="z", ylabel="probability density", xlim=(-limit, limit))
+    axes.set_ylim(0.0, 1.35 * axes.get_ylim()[1])
+    axes.legend(loc="upper left")
+    lines: list[str] = [result.verdict]
+    if result.judged:
+        lines += [f"z RMS {result.z_rms:.2f}, limit {result.limit:.2f}"]
+        lines += [f"largest |z| {result.largest_z:.1f}, limit {result.largest_limit:.1f}"]
+    axes.set_title("\n".join(lines), color=mark, fontsize=10.0)
+
+
+@drawn
+def label_noise_plot(
+    noise: BinnedLabels | Mapping[str, Mapping[str, Estimate]],
+    noise_floor: Estimate,
+    *,
+    variable: str = "",
+    variable_unit: str = "",
+    force_unit: str,
+    title: str = "",
+) -> Figure:
+    """Noise of the force labels: by bin of a CG coordinate, or by bead, with the noise floor that training sees.
+
+    Args:
+        noise: binned labels, or for each force map the noise floor of each bead [force unit squared]; the first map
+            is the one in use.
+        noise_floor: the floor over all beads of the map in use.
+        variable: name of the CG coordinate of binned labels.
+        variable_unit: its unit.
+        force_unit: unit of the force.
+        title: title of the figure.
+    """
+    if isinstance(noise, BinnedLabels):
+        figure = new_figure(10.0, 6.0, title)
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 1.0])
+        fine = np.isfinite(noise.mean_force) & (noise.count >= 10)
+        x, mean, error = noise.centres[fine], noise.mean_force[fine], noise.standard_error[fine]
+        deviation = np.sqrt(np.nan_to_num(noise.variance[fine]))
+        top.fill_between(
+            x,
+            mean - deviation,
+            mean + deviation,
+            color=COLOURS[5],
+            alpha=0.3,
+            linewidth=0,
+            label="label ± 1 deviation",
+        )
+        top.fill_between(x, mean - 2 * error, mean + 2 * error, color=COLOURS[0], alpha=0.35, linewidth=0)
+        top.plot(x, mean, color=COLOURS[0], label="mean force, ± 2 standard errors")
+        top.axhline(0.0, color=DATA, linewidth=0.9)
+        top.set_ylabel(f"force [{force_unit}]")
+        top.legend(loc="best")
+        bottom.plot(x, noise.variance[fine], color=COLOURS[0], label="variance of the label in a bin")
+        bottom.axhline(
+            noise_floor.value, color=REFERENCE, linestyle=(0, (4, 2)), linewidth=1.4, label=f"noise floor {noise_floor}"
+        )
+        bottom.set(xlabel=axis_label(variable, variable_unit), ylabel=f"variance [{noise_floor.unit}]")
+        bottom.set_ylim(0.0, 1.35 * max(float(np.nanquantile(noise.variance[fine], 0.98)), noise_floor.value))
+        bottom.legend(loc="upper right", ncols=2)
+        return figure
+    figure = new_figure(9.0, 4.2, title)
+    axes = figure.subplots()
+    names = list(next(iter(noise.values())))
+    place, width, top = np.arange(len(names)), 0.8 / len(noise), 0.0
+    for number, (label, beads) in enumerate(noise.items()):
+        values = np.array([beads[name].value for name in names])
+        errors = np.array([beads[name].standard_error for name in names])
+        where = place + (number - 0.5 * (len(noise) - 1)) * width
+        axes.bar(where, values, 0.92 * width, color=COLOURS[number], alpha=0.85, label=label)
+        known = np.isfinite(errors)
+        axes.errorbar(
+            where[known], values[known], errors[known], fmt="none", ecolor=REFERENCE, capsize=3, elinewidth=1.2
+        )
+        top = max(top, float(np.nanmax(values + np.nan_to_num(errors))))
+    axes.axhline(
+        noise_floor.value, color=COLOURS[0], linestyle=(0, (4, 2)), linewidth=1.6, label=f"noise floor {noise_floor}"
+    )
+    axes.set_xticks(place, names, rotation=0 if len(names) < 14 else 60)
+    axes.set(xlabel="bead", ylabel=f"variance of a force component\n[{noise_floor.unit}]")
+    axes.grid(axis="x", visible=False)
+    axes.set_ylim(top=1.35 * top)
+    axes.legend(loc="upper right", ncols=2)
+    return figure
+
+
+@drawn
+def label_errors_plot(
+    edges: Sequence[NDArray[np.float64]],
+    quantities: Mapping[str, NDArray[np.float64]],
+    *,
+    variables: Sequence[str],
+    variable_units: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """What the labels know of the mean force in each bin, a panel for each quantity.
+
+    Args:
+        edges: edges of the bins of one or two collective variables.
+        quantities: label with unit of each quantity to its values `(*bins)`; nan or 0 where there is nothing.
+        variables: names of the collective variables.
+        variable_units: their units.
+        title: title of the figure.
+    """
+    labels = [axis_label(name, unit) for name, unit in zip(variables, variable_units, strict=True)]
+    figure = new_figure(4.3 * len(quantities), 4.2, title)
+    panels = np.atleast_1d(figure.subplots(1, len(quantities), sharex=True, sharey=len(edges) == 2))
+    for axes, (label, values) in zip(panels, quantities.items(), strict=True):
+        shown = np.where(np.nan_to_num(values) > 0, values, np.nan)
+        known = shown[np.isfinite(shown)]
+        if len(edges) == 1:
+            axes.stairs(shown, edges[0], color=COLOURS[0], linewidth=1.6, baseline=None)
+            axes.set(xlabel=labels[0], ylabel=label, yscale="log")
+            continue
+        limits = (known.min(), max(known.max(), 1.01 * known.min())) if len(known) else (1.0, 10.0)
+        mesh = axes.pcolormesh(
+            *edges,
+            np.ma.masked_invalid(shown.T),
+            cmap="viridis",
+            norm="log",
+            vmin=limits[0],
+            vmax=limits[1],
+            rasterized=True,
+        )
+        axes.set(xlabel=labels[0])
+        axes.set_facecolor("#ececec")
+        axes.grid(False)
+        bar = figure.colorbar(mesh, ax=axes, location="top", pad=0.02, aspect=26)
+        bar.set_label(label)
+        bar.outline.set_visible(False)
+    if len(edges) == 2:
+        panels[0].set_ylabel(labels[1])
+    return figure
+
+
+@drawn
+def surface_plot(
+    edges: Sequence[NDArray[np.float64]],
+    quantities: Mapping[str, NDArray[np.float64]],
+    shown: NDArray[np.bool_],
+    *,
+    variables: Sequence[str],
+    variable_units: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """Quantities over one or two collective variables, a panel for each.
+
+    Args:
+        edges: edges of the bins.
+        quantities: label with unit of each quantity to its values `(*bins)`.
+        shown: `(*bins)` bins that are drawn.
+        variables: names of the collective variables.
+        variable_units: their units.
+        title: title of the figure.
+    """
+    labels = [axis_label(name, unit) for name, unit in zip(variables, variable_units, strict=True)]
+    figure = new_figure(5.0 * len(quantities), 4.4, title)
+    panels = np.atleast_1d(figure.subplots(1, len(quantities), sharex=True, sharey=len(edges) == 2))
+    for axes, (label, values) in zip(panels, quantities.items(), strict=True):
+        axes.set(xlabel=labels[0])
+        if len(edges) == 1:
+            axes.stairs(np.where(shown, values, np.nan), edges[0], color=COLOURS[0], linewidth=1.6, baseline=None)
+            axes.set(ylabel=label)
+            continue
+        visible = np.ma.masked_where(~shown, values).T
+        mesh = axes.pcolormesh(*edges, visible, cmap="viridis", vmin=0.0, rasterized=True)
+        axes.set_facecolor("#ececec")
+        axes.grid(False)
+        bar = figure.colorbar(mesh, ax=axes, location="top", pad=0.02, aspect=26)
+        bar.set_label(label)
+        bar.outline.set_visible(False)
+    if len(edges) == 2:
+        panels[0].set_ylabel(labels[1])
+    return figure
+
+
+@drawn
+def next_batch_plot(
+    edges: Sequence[NDArray[np.float64]],
+    error: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    centers: NDArray[np.float64],
+    *,
+    variables: Sequence[str],
+    variable_units: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """The error of the mean force before and after the next batch, and where its windows are.
+
+    Args:
+        edges: edges of the candidate bins of one or two collective variables.
+        error: `(*bins)` error so far [kT]; nan where no data are wanted.
+        expected: `(*bins)` error expected after the batch [kT].
+        centers: `(n_windows, n_variables)` centres of the windows.
+        variables: names of the collective variables.
+        variable_units: their units.
+        title: title of the figure.
+    """
+    labels = [axis_label(name, unit) for name, unit in zip(variables, variable_units, strict=True)]
+    top = float(np.nanmax(error))
+    if len(edges) == 1:
+        figure = new_figure(8.2, 4.2, title)
+        axes = figure.subplots()
+        axes.stairs(error, edges[0], color=COLOURS[0], label="so far", linewidth=1.6, baseline=None)
+        axes.stairs(expected, edges[0], color=COLOURS[1], label="expected after it", linewidth=1.6, baseline=None)
+        places, counts = np.unique(centers[:, 0], return_counts=True)
+        axes.scatter(places, np.zeros(len(places)), 22 * counts, color=REFERENCE, marker="^", label="windows", zorder=4)
+        axes.set(xlabel=labels[0], ylabel="error of the mean force [kT]", ylim=(-0.06 * top, 1.12 * top))
+        axes.legend(loc="best")
+        return figure
+    figure = new_figure(10.0, 4.6, title)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, values, name in zip(
+        panels, (error, expected), ("so far, and the new windows", "expected after them"), strict=True
+    ):
+        shown = np.ma.masked_invalid(values.T)
+        mesh = axes.pcolormesh(*edges, shown, cmap="viridis", vmin=0.0, vmax=top, rasterized=True)
+        axes.set(title=name, xlabel=labels[0])
+        axes.set_facecolor("#ececec")
+        axes.grid(False)
+    panels[0].set_ylabel(labels[1])
+    places, counts = np.unique(centers, axis=0, return_counts=True)
+    panels[0].scatter(*places.T, 16 * counts, facecolors="none", edgecolors="white", linewidths=1.4)
+    bar = figure.colorbar(mesh, ax=list(panels), pad=0.015, aspect=26)
+    bar.set_label("error of the mean force [kT]")
+    bar.outline.set_visible(False)
+    return figure

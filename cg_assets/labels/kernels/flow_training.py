@@ -1,0 +1,132 @@
+"""Flow matching: the velocity field of a flow kernel, learned from configurations alone (arXiv 2506.19628).
+
+The loss is the mean square of v(t, y) + noise ξ at y = R + (1 - t) noise ξ, in units of the noise: its minimum over all
+fields is the mean of the noise at given y, and the part of the noise that cannot be told from y stays in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.progress import Progress
+from cg_assets.labels.kernels.flow_network import RESIDUAL_NOISE, build_flow
+from cg_assets.labels.kernels.kernel import centred
+from cg_assets.training.data import held_out_mask
+from cg_assets.training.training_run import TrainingResult, TrainingRun, torch_device
+
+if TYPE_CHECKING:
+    from cg_assets.core.settings import Training
+
+CHECKPOINT_VERSION = 1
+_HELD_OUT_BATCH = 2048
+_HELD_OUT_SAMPLES = 20_000
+"""Noised configurations, at least, that the held-out loss is the mean of; always the same."""
+
+
+def train_flow(
+    config: dict[str, Any],
+    training: Training,
+    positions: NDArray,
+    group: NDArray[np.int64],
+    seed: int,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainingResult:
+    """Fit the velocity field that `config` describes; noise is drawn afresh for each frame in each epoch.
+
+    Learning rate, early stopping, seeds and checkpoints are those of `cg_assets.training.loop.train`.
+
+    Args:
+        config: of `cg_assets.labels.kernels.flow_network.build_flow`.
+        training: epochs, batch size, learning rate, patience, held-out fraction.
+        positions: `(n_frames, n_beads, dimension)` configurations of the density to be learned [nm or reduced].
+        group: `(n_frames,)` frames of one group are never split between training and held-out.
+        seed: of the split, the initial weights, the order of frames and the noise.
+        device: `cpu` or `cuda`.
+        progress: told the finished epochs.
+        checkpoint: file that is rewritten after each epoch, and from which training goes on if it exists.
+        on_epoch: called with each epoch's record.
+
+    Returns:
+        The field; losses are without unit, 1 for a field of zero.
+
+    Raises:
+        TrainingError: the frames cannot train, the checkpoint belongs to another training, or training diverged.
+        DeviceError: `cuda` was asked for and is not there.
+    """
+    run = _FlowMatching(config, training, positions, group, seed, torch_device(device))
+    return run.complete(checkpoint, on_epoch, progress)
+
+
+class _FlowMatching(TrainingRun):
+    checkpoint_version = CHECKPOINT_VERSION
+    counted = "epochs of the flow"
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        training: Training,
+        positions: NDArray,
+        group: NDArray[np.int64],
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        if not np.isfinite(positions).all():
+            raise TrainingError("positions are not finite; find the broken batch with its schema check")
+        held_out = held_out_mask(group, training.held_out_fraction, seed)
+        frames = centred(positions).astype(np.float32)
+        generator = torch.Generator().manual_seed(seed)
+        self.kept, self.held_out = torch.as_tensor(frames[~held_out]), torch.as_tensor(frames[held_out])
+        try:
+            module = build_flow(config, generator)
+            module.fit_statistics(self.kept)
+        except ValueError as error:
+            raise TrainingError(f"this flow does not fit the data: {error}") from error
+        content = hashlib.sha256(frames.tobytes() + np.ascontiguousarray(group).tobytes()).hexdigest()
+        identity = [config, training.model_dump(mode="json"), content, seed]
+        super().__init__(module, training, generator, device, (len(self.kept), len(self.held_out)), identity)
+        self.kept = self.kept.to(device)
+
+    def train_epoch(self, number: int) -> tuple[float, float]:
+        total = 0.0
+        for rows in self.batches(number):
+            loss = self._loss(self.kept[rows], self.generator)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            total += float(loss.detach()) * len(rows)
+        training_loss, held_out_loss = total / self.n_training, self.held_out_loss()
+        if not (math.isfinite(training_loss) and training_loss < 10.0):
+            raise TrainingError(
+                f"training of the flow diverged in epoch {number} (loss {training_loss:.4g}, where a field of zero has "
+                f"1); lower its training.learning_rate (now {self.training.learning_rate})"
+            )
+        return training_loss, held_out_loss
+
+    def _loss(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        noise = self.module.noise
+        time = torch.rand(len(clean), generator=generator)
+        pushed, left = (torch.randn(clean.shape, generator=generator).to(clean) for _ in range(2))
+        place = clean + (noise * (1.0 - time)).to(clean)[:, None, None] * pushed + RESIDUAL_NOISE * noise * left
+        return (self.module(time.to(clean), place) / noise + pushed).square().mean()
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float:
+        generator = torch.Generator().manual_seed(0)
+        total, repeats = 0.0, math.ceil(_HELD_OUT_SAMPLES / len(self.held_out))
+        for _ in range(repeats):
+            for part in self.held_out.split(_HELD_OUT_BATCH):
+                total += float(self._loss(part.to(self.device), generator)) * len(part)
+        return total / len(self.held_out) / repeats

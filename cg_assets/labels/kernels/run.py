@@ -1,0 +1,211 @@
+"""A system's kernels: from its CG frames to perturbed frames with force labels, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.progress import Progress
+from cg_assets.core.settings import Training
+from cg_assets.core.statistics.clusters import binned_means
+from cg_assets.core.statistics.estimates import Estimate, independent_blocks
+from cg_assets.core.statistics.local_geometry import LocalGeometry, local_geometry
+from cg_assets.core.statistics.stein import SteinTest, stein_test
+from cg_assets.labels.kernels.kernel import LabelKind, mixed, mixing_coefficients, perturb
+from cg_assets.labels.quality import LabelNoise, squared_force_unit
+from cg_assets.labels.settings import FlowKernel, Kernel, NoiseKernel
+from cg_assets.mapping.collective_variables import collective_variables
+from cg_assets.mapping.maps import build_map
+from cg_assets.mapping.settings import LinearMapping
+from cg_assets.systems.spec import SystemSpec
+from cg_assets.training.data import correlated_groups
+
+if TYPE_CHECKING:
+    import torch
+
+STEIN_FIELDS = 60
+_DENOISER_STEPS = 1500
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """What is known of a batch of perturbed frames.
+
+    Attributes:
+        chosen: the kind of label that the frames carry.
+        noise_floor: mean squared deviation of a component of each kind of label from the mean that the velocity field
+            predicts at z [force unit squared]: an upper bound, as tight as the field is right.
+        mean_square: mean square of a component of each kind of label [force unit squared].
+        bead_noise: `(n_beads,)` noise of the chosen label.
+        stein: Stein's identity of each kind of label.
+        geometry: local distributions against those of the unperturbed frames.
+        steps: steps along the flow; 0 for a noise kernel.
+        dropped: frames that were lost on their way.
+        coefficients: `(n_beads, n_beads)` share of the atomistic label in a mixed one; None for others.
+    """
+
+    chosen: LabelKind
+    noise_floor: dict[LabelKind, Estimate]
+    mean_square: dict[LabelKind, float]
+    bead_noise: NDArray[np.float64]
+    stein: dict[LabelKind, SteinTest]
+    geometry: LocalGeometry
+    steps: int
+    dropped: int
+    coefficients: NDArray[np.float64] | None
+
+    def noise(self) -> LabelNoise:
+        """The noise of the label in use."""
+        return LabelNoise(self.noise_floor[self.chosen], "deviation from the mean that a velocity field predicts")
+
+    def rows(self) -> list[dict[str, str]]:
+        """Noise and Stein's identity of each kind of label, for people."""
+        least = self.noise_floor[self.chosen].value
+        return [
+            {
+                "label": kind + (" (used)" if kind == self.chosen else ""),
+                "noise floor": str(floor),
+                "to the one used": f"{floor.value / least:.3f}",
+                "mean square": f"{self.mean_square[kind]:.6g} {floor.unit}",
+                f"Stein's identity, largest |z| of {STEIN_FIELDS}": f"{self.stein[kind].largest:.2f}",
+            }
+            for kind, floor in self.noise_floor.items()
+        ]
+
+
+def flow_config(system: SystemSpec, noise: float, hidden: int) -> dict[str, Any]:
+    """The config from which `build_flow` makes a velocity field for a system's beads, with what its users must know."""
+    cg_map = build_map(system)
+    return {
+        "type": "coordinates" if isinstance(system.mapping, LinearMapping) else "distances",
+        "n_beads": len(cg_map.bead_names),
+        "noise": noise,
+        "hidden": hidden,
+        "thermal_energy": system.thermal_energy,
+        "temperature": system.temperature,
+        "units": system.units,
+        "system": system.name,
+        "bead_names": list(cg_map.bead_names),
+        "bonds": [list(bond) for bond in cg_map.bonds],
+    }
+
+
+def denoiser(system: SystemSpec, kernel: NoiseKernel, frames: Frames, seed: int) -> torch.nn.Module:
+    """A small velocity field for the frames of a noise kernel: it is not carried along, but knows the mean label."""
+    from cg_assets.labels.kernels.flow_training import train_flow
+
+    epochs = max(1, round(_DENOISER_STEPS * 512 / len(frames)))
+    settings = Training(epochs=epochs, batch_size=512, learning_rate=0.01)
+    config = flow_config(system, kernel.noise, hidden=64)
+    return train_flow(config, settings, frames.positions, correlated_groups([frames]), seed).module
+
+
+def kernel_frames(
+    system: SystemSpec,
+    kernel: Kernel,
+    frames: Frames,
+    flow: Any,
+    seed: int,
+    bias: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Frames, KernelReport]:
+    """Perturb each frame as often as the kernel says, and label it.
+
+    Frames under a bias have the density of the biased ensemble, and so have the labels. The bias is a function of the
+    beads and smooth on the scale of the noise: its force is taken out of the labels at R'.
+
+    Args:
+        system: the system.
+        kernel: one of its kernels.
+        frames: CG frames of one batch; forces are needed for `mixed` and `atomistic` labels only.
+        flow: velocity field of the flow kernel, or `denoiser` of the noise kernel.
+        seed: of the noise.
+        bias: definition of the frozen bias that the frames were sampled under; None for none.
+        progress: told of the frames.
+
+    Raises:
+        TrainingError: the labels need forces that the frames do not have, or too many frames are lost.
+    """
+    if kernel.needs_forces and frames.forces is None:
+        raise TrainingError(
+            f"labels are {kernel.labels}, but the frames carry no forces; set labels of this kernel to clean"
+        )
+    cg_map = build_map(system)
+    if kernel.draws > 1:
+        frames = frames.select(np.repeat(np.arange(len(frames)), kernel.draws))
+    pull = _bias_forces(system, bias, frames.positions)[1]
+    perturbed = perturb(
+        frames.positions,
+        kernel.noise,
+        system.thermal_energy,
+        seed,
+        forces=None if frames.forces is None else frames.forces + pull,
+        flow=flow,
+        carried=isinstance(kernel, FlowKernel),
+        progress=progress,
+    )
+    labels, coefficients = dict(perturbed.labels), None
+    learned = labels.pop("learned").astype(np.float64)
+    if "atomistic" in labels:
+        coefficients = mixing_coefficients(labels["clean"], labels["atomistic"])
+        labels["mixed"] = mixed(labels["clean"], labels["atomistic"], coefficients)
+    kept = frames.select(perturbed.index)
+    block = independent_blocks(kept.replica, kept.time)
+    alone = {"clean", "noised"}
+    floors, squares, stein = {}, {}, {}
+    for kind, label in labels.items():
+        noise = ((label - learned) ** 2).mean(axis=(1, 2))
+        mean = binned_means(noise[:, None], np.zeros(len(noise), dtype=np.int64), 1, block)
+        floors[kind] = Estimate(float(mean.mean[0, 0]), float(np.sqrt(mean.variance[0, 0])), squared_force_unit(system))
+        squares[kind] = float((label.astype(np.float64) ** 2).mean())
+        stein[kind] = stein_test(
+            perturbed.positions,
+            label,
+            system.thermal_energy,
+            seed,
+            STEIN_FIELDS,
+            cluster=None if kind in alone else block,
+        )
+    energy, pull = _bias_forces(system, bias, perturbed.positions)
+    chosen = labels[kernel.labels]
+    variables = collective_variables(system, cg_map, perturbed.positions)
+    result = replace(
+        kept,
+        positions=perturbed.positions,
+        forces=(chosen - pull).astype(np.float32),
+        bias_energy=None if kept.bias_energy is None else energy,
+        potential_energy=None,
+        collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
+    )
+    report = KernelReport(
+        chosen=kernel.labels,
+        noise_floor=floors,
+        mean_square=squares,
+        bead_noise=((chosen - learned) ** 2).mean(axis=(0, 2)),
+        stein=stein,
+        geometry=local_geometry(perturbed.positions, kept.positions, cg_map.bonds, cg_map.bead_names),
+        steps=perturbed.steps,
+        dropped=perturbed.dropped,
+        coefficients=coefficients if kernel.labels == "mixed" else None,
+    )
+    return result, report
+
+
+def _bias_forces(
+    system: SystemSpec, bias: Mapping[str, Any] | None, positions: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Energy `(f,)` and forces of a bias at beads; zero without one."""
+    if bias is None:
+        return np.zeros(len(positions)), np.zeros(positions.shape)
+    import torch
+
+    from cg_assets.biases.bead_bias import cg_bias
+
+    energy, forces = cg_bias(system, build_map(system), bias).energy_and_forces(torch.tensor(positions))
+    return energy.numpy(), forces.numpy()

@@ -1,0 +1,220 @@
+"""Judge samples and force labels of any system: conditional equilibration, and the noise that training cannot beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cg_assets.biases.settings import DepositedBias
+from cg_assets.core.frames import Frames
+from cg_assets.core.progress import Progress
+from cg_assets.core.statistics.clusters import Bins
+from cg_assets.core.statistics.equilibration import ConditionalEquilibration, conditional_equilibration, halves_in_time
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.statistics.noise import BinnedLabels, ConditionalNoise, bin_labels, conditional_noise
+from cg_assets.core.units import unit
+from cg_assets.mapping.collective_variables import projected_forces
+from cg_assets.mapping.force_maps import ForceMap
+from cg_assets.mapping.maps import build_map
+from cg_assets.mapping.run import other_force_maps
+from cg_assets.mapping.settings import LinearMapping, Torsion
+from cg_assets.sampling.settings import SamplingPlan
+from cg_assets.systems.spec import SystemSpec
+
+LABEL_BINS = 200
+"""Bins of a one-dimensional CG coordinate over the range of the data, at most."""
+FRAMES_PER_BIN = 200
+"""Frames that a bin should hold on the average: with fewer, the bins at the ends of the range are empty."""
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """The noise of a batch of force labels.
+
+    Attributes:
+        floor: mean squared deviation of a force component from its conditional mean [force unit squared].
+        method: how it was measured.
+        bins: noise per bin of a one-dimensional CG coordinate; None for molecules.
+        beads: noise per bead of a molecule, or of each of two CG coordinates; None for one CG coordinate.
+        bead_names: names of the beads.
+        map_kind: kind of the force map of a molecule.
+        other_maps: kind of each other force map to its noise, at the same forces, and why it is not valid (empty where
+            it is).
+    """
+
+    floor: Estimate
+    method: str
+    bins: BinnedLabels | None = None
+    beads: ConditionalNoise | None = None
+    bead_names: tuple[str, ...] = ()
+    map_kind: str = ""
+    other_maps: dict[str, tuple[ConditionalNoise, str]] = field(default_factory=dict)
+
+    def map_rows(self) -> list[dict[str, str]]:
+        """The noise of the labels of each force map, as rows of a table for people; none for model potentials."""
+        if self.beads is None:
+            return []
+        maps = {self.map_kind: (self.beads, "")} | self.other_maps
+        least = self.beads.noise_floor.value
+        return [
+            {
+                "force map": kind + (" (used)" if kind == self.map_kind else ""),
+                "noise floor": str(noise.noise_floor),
+                "to the one used": f"{noise.noise_floor.value / least:.3f}",
+                "valid": fault or "yes",
+            }
+            for kind, (noise, fault) in maps.items()
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The floor and the method in plain JSON types."""
+        return self.floor.to_json() | {"method": self.method}
+
+
+def squared_force_unit(system: SystemSpec) -> str:
+    """Unit of a squared force component."""
+    return f"({unit('force', system.units)})²"
+
+
+def label_bins(system: SystemSpec, frames: Frames) -> Bins:
+    """Equal bins of the one CG coordinate over the range of the data."""
+    (name,) = system.variable_names
+    values = frames.collective_variables[name]
+    n_bins = min(LABEL_BINS, max(20, len(values) // FRAMES_PER_BIN))
+    return Bins.between([[float(values.min()), float(values.max()) + 1e-6]], n_bins)
+
+
+def bin_model_labels(system: SystemSpec, frames: Frames) -> BinnedLabels:
+    """Mean force and noise per bin of a model potential's CG frames."""
+    (name,) = system.variable_names
+    forces = np.asarray(frames.forces, dtype=np.float64)[:, 0, 0]
+    values = frames.collective_variables[name].astype(np.float64)
+    return bin_labels(
+        values, forces, frames.replica, frames.time, bins=label_bins(system, frames), unit=squared_force_unit(system)
+    )
+
+
+def measure_label_noise(
+    system: SystemSpec,
+    samples: Frames,
+    frames: Frames,
+    force_map: ForceMap,
+    seed: int,
+    progress: Progress | None = None,
+) -> LabelNoise:
+    """Measure the noise floor of force labels.
+
+    A model potential's labels are binned in its CG coordinate; where there are two, the other coordinates are drawn
+    anew. A molecule's beads are held fixed in frames drawn at random while its other atoms move. Both give repeated
+    labels of the same configuration.
+
+    Args:
+        system: the system.
+        samples: atomistic frames with all atoms: those of the labels, or snapshots of the same run.
+        frames: CG frames with force labels.
+        force_map: the map that made the labels.
+        seed: seed of the conditional sampling.
+        progress: told of the conditional sampling.
+    """
+    if isinstance(system.mapping, LinearMapping) and len(system.mapping.coordinates) == 2:
+        from cg_assets.sampling.model_potential.planes import conditional_draws
+
+        forces = conditional_draws(system, frames.positions[:, :, 0], seed)
+        drawn = conditional_noise(forces, squared_force_unit(system))
+        method = f"{forces.shape[1]} draws with fixed CG coordinates in each of {len(forces)} frames"
+        names = tuple(system.mapping.coordinates)
+        return LabelNoise(drawn.noise_floor, method, beads=drawn, bead_names=names, map_kind=force_map.kind)
+    if isinstance(system.mapping, LinearMapping):
+        bins = bin_model_labels(system, frames)
+        method = f"variance in {len(bins.centres)} bins of the CG coordinate"
+        return LabelNoise(bins.noise_floor, method, bins=bins)
+    from cg_assets.sampling.conditional import sample_conditional_forces
+
+    cg_map = build_map(system)
+    others = other_force_maps(system, force_map, samples.forces)
+    maps = [force_map, *(other for other, _ in others.values())]
+    repeated = sample_conditional_forces(system, samples, cg_map, maps, seed, progress=progress)
+    beads, *noises = [conditional_noise(forces, squared_force_unit(system)) for forces in repeated.forces]
+    n_configurations, n_samples = repeated.forces.shape[1:3]
+    return LabelNoise(
+        beads.noise_floor,
+        f"{n_samples} samples with fixed beads in each of {n_configurations} frames",
+        beads=beads,
+        bead_names=tuple(cg_map.bead_names),
+        map_kind=force_map.kind,
+        other_maps={kind: (noise, fault) for (kind, (_, fault)), noise in zip(others.items(), noises, strict=True)},
+    )
+
+
+def combined_noise_floor(noise_floors: list[dict[str, Any]], rows: list[int]) -> Estimate:
+    """Noise floor of several batches together, each weighted by its number of frames.
+
+    Args:
+        noise_floors: what `LabelNoise.to_json` gave for each batch.
+        rows: frames of each batch.
+    """
+    estimates = [Estimate.from_json(item) for item in noise_floors]
+    share = np.array(rows) / np.sum(rows)
+    value = sum(part * item.value for part, item in zip(share, estimates, strict=True))
+    variance = sum((part * item.standard_error) ** 2 for part, item in zip(share, estimates, strict=True))
+    return Estimate(float(value), float(np.sqrt(variance)), estimates[0].unit)
+
+
+def check_equilibration(system: SystemSpec, plan: SamplingPlan, frames: Frames) -> ConditionalEquilibration:
+    """Do replicas from different starts agree on the mean forces?
+
+    Replicas drawn from the exact density of a static bias need not forget where they started, for together they are in
+    equilibrium from the first frame on; of them the first and the second half in time are compared. Replicas in
+    umbrella windows are compared in bins of the collective variables within each window, numbered in one row, for bins
+    that windows fill from different sides would differ; others in the bins alone.
+
+    Args:
+        system: the system.
+        plan: the plan that was sampled.
+        frames: atomistic frames of a biased batch, probe replicas included.
+    """
+    names = system.variable_names
+    variables = np.stack([frames.collective_variables[name].astype(np.float64) for name in names], axis=1)
+    cg_map = build_map(system)
+    if isinstance(system.mapping, LinearMapping):
+        weights = cg_map.matrix[0] / (cg_map.matrix[0] @ cg_map.matrix[0])
+        forces = (np.asarray(frames.forces, dtype=np.float64)[:, 0] @ weights)[:, None]
+        bins = None
+    else:
+        beads = cg_map.apply(frames.positions.astype(np.float64))
+        forces = projected_forces(system, cg_map, beads, _slice(cg_map.matrix != 0, frames))
+        bins = Bins.between([_limits(system, name) for name in names], 12) if len(names) == 2 else None
+    exact_starts = plan.starts == "equilibrium" and not isinstance(plan.bias, DepositedBias)
+    group = halves_in_time(frames.replica, frames.time) if exact_starts else frames.start
+    if compares_windows(plan) and frames.window is not None:
+        fine = Bins.between([_extent(system, name, frames) for name in names[:2]], 12)
+        inside, _ = fine.locate(variables[:, :2])
+        _, cell = np.unique(frames.window.astype(np.int64) * fine.size + inside, return_inverse=True)
+        number = int(cell.max()) + 1
+        variables, bins = cell[:, None].astype(np.float64), Bins.between([(-0.5, number - 0.5)], number)
+    return conditional_equilibration(variables[:, :2], forces, group, frames.replica, frames.time, bins=bins)
+
+
+def compares_windows(plan: SamplingPlan) -> bool:
+    """Whether the check compares replicas within umbrella windows."""
+    return plan.windows > 1 and plan.starts != "equilibrium"
+
+
+def _slice(members: np.ndarray, frames: Frames) -> np.ndarray:
+    """Total force on the atoms of each bead: any label will do to compare replicas with each other."""
+    return np.matmul(members.astype(np.float64), np.asarray(frames.forces, dtype=np.float64))
+
+
+def _extent(system: SystemSpec, name: str, frames: Frames) -> tuple[float, float]:
+    """Range of a collective variable, or of the frames along the coordinate of a model potential."""
+    if name in system.collective_variables:
+        return _limits(system, name)
+    values = frames.collective_variables[name]
+    return float(values.min()), float(values.max()) + 1e-6
+
+
+def _limits(system: SystemSpec, name: str) -> tuple[float, float]:
+    variable = system.collective_variables[name]
+    return (-np.pi, np.pi + 1e-6) if isinstance(variable, Torsion) else variable.limits

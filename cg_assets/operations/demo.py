@@ -1,0 +1,99 @@
+"""The demo: systems from sampling to a registered model, and the table of their results."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from cg_assets.core.errors import StorageError
+from cg_assets.operations.home_folder import prepare_home
+from cg_assets.operations.runs import run_system
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import ThermalSystem, load_all_systems
+
+DEMOS = {
+    "biased": ["muller_brown", "muller_brown_diagonal", "capped_alanine_quick"],
+    "water": ["water_quick"],
+}
+"""What each demo runs: forces of biased samples, and thermal response forces."""
+
+
+def run_demo(demo: str) -> int:
+    """Run the systems of one of the `DEMOS` and print what came out.
+
+    Returns:
+        Exit status: 0 when every step succeeded.
+    """
+    started = time.monotonic()
+    folder = prepare_home()
+    names = DEMOS[demo]
+    print(f"cg-assets demo: {', '.join(names)} on {os.cpu_count()} cores; state goes to {folder}\n")
+    failed = [name for name in names if not run_system(name)]
+    print_results(folder, names)
+    print(f"\nwall time {time.monotonic() - started:.0f} s")
+    figures = write_figures(folder, names)
+    print(
+        f"\ndata     {folder / 'data'}   (SQL: cg-assets query 'select * from lineage')"
+        f"\nplots    {figures}   (and in the Dagster pages, on each asset)"
+        "\nmodels   cg-assets models; cg-assets lookup NAME@champion"
+        "\npages    cg-assets ui"
+    )
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def print_results(folder: Path, names: list[str]) -> None:
+    """Print the comparison of each system: every figure of merit with its error.
+
+    Raises:
+        StorageError: a named system has no comparison yet.
+    """
+    store = ParquetStore(folder)
+    systems = load_all_systems()
+    for name in names or [name for name in systems if store.file(name, "comparison").is_file()]:
+        rows = store.read_table(name, "comparison").to_pylist()
+        print(f"\n{systems[name].title}")
+        _print_table(rows)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    header = ["potential", "quantity", "result", "reference"]
+    lines = [header, *([str(row[column]) for column in header] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for number, line in enumerate(lines):
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        if number == 0:
+            print("  " + "  ".join("-" * width for width in widths))
+
+
+def write_figures(folder: Path, names: list[str]) -> Path:
+    """Write the comparison figures of each system as PNG.
+
+    Returns:
+        The folder of the figures.
+    """
+    from cg_assets.assets.comparison import read_comparison
+    from cg_assets.assets.liquids import read_evaluations
+    from cg_assets.figures.plots_response import liquid_figures
+    from cg_assets.figures.stages import comparison_figure
+
+    store = ParquetStore(folder)
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    systems = load_all_systems()
+    for name in names:
+        system = systems[name]
+        try:
+            if isinstance(system, ThermalSystem):
+                drawn = liquid_figures(read_evaluations(store, system), system.title)
+                made = {f"{name}_{title.replace(' ', '_')}": png for title, png in drawn.items()}
+            else:
+                made = {name: comparison_figure(system, read_comparison(store, system))}
+        except StorageError:
+            continue
+        for title, png in made.items():
+            (figures / f"{title}.png").write_bytes(png)
+    return figures

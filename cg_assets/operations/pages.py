@@ -1,0 +1,153 @@
+"""Start the Dagster and MLflow pages together on this machine, and stop both cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from cg_assets.core.errors import CgAssetsError
+from cg_assets.operations.home_folder import prepare_home
+from cg_assets.storage.atomic import acquire_lock
+
+LOOPBACK = "127.0.0.1"
+
+
+def serve(dagster_port: int, mlflow_port: int) -> int:
+    """Serve both pages on loopback until interrupted.
+
+    `MLFLOW_TRACKING_URI`, where it is set, says where models are: an MLflow server, of which no second one is started,
+    or a database, of which the page is served. Steps are told the same.
+
+    Raises:
+        CgAssetsError: a port is taken, the home is served already, or a server does not come up; its log is named.
+    """
+    folder = prepare_home()
+    _require_free("--port", dagster_port)
+    if not _served_elsewhere():
+        _require_free("--mlflow-port", mlflow_port)
+    # The Dagster server keeps the lock, too: it goes on where this process alone is killed.
+    lock = acquire_lock(folder / "locks" / "pages.lock", 0.0, f"{folder}: its daemon, which is in cg-assets ui,")
+    try:
+        return _serve(folder, dagster_port, mlflow_port, lock)
+    finally:
+        os.close(lock)
+
+
+def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    tracking_page = str(given) if _served_elsewhere() else f"http://{LOOPBACK}:{mlflow_port}"
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": given or tracking_page,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    logs = folder / "logs"
+    logs.mkdir(exist_ok=True)
+    servers: dict[str, subprocess.Popen[bytes]] = {}
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    # A shell that starts this in the background makes it ignore SIGINT; the servers would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if not _served_elsewhere():
+            servers["MLflow"] = _start("mlflow", _mlflow_command(folder, mlflow_port, given), environment, logs)
+            _wait_for("MLflow", servers["MLflow"], f"{tracking_page}/health", logs / "mlflow.log")
+        servers["Dagster"] = _start("dagster", _dagster_command(dagster_port), environment, logs, lock)
+        page = f"http://{LOOPBACK}:{dagster_port}"
+        _wait_for("Dagster", servers["Dagster"], f"{page}/server_info", logs / "dagster.log")
+        print(f"Dagster  {page}\nMLflow   {tracking_page}\nlogs     {logs}\nCtrl-C stops both.", flush=True)
+        while True:
+            for name, server in servers.items():
+                if server.poll() is not None:
+                    raise CgAssetsError(f"the {name} server has stopped; see {logs}")
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        print("stopping", flush=True)
+        return 0
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for server in reversed(list(servers.values())):
+            _stop_group(server)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _served_elsewhere() -> bool:
+    return os.environ.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://"))
+
+
+def _mlflow_command(folder: Path, port: int, tracking_uri: str | None) -> list[str]:
+    from cg_assets.registry.tracking import ModelTracking
+
+    tracking = ModelTracking(tracking_uri, folder)
+    tracking.check()
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", tracking.uri),
+        # Plain paths, so that models logged through this server can also be read without it.
+        *("--default-artifact-root", (folder / "mlflow" / "artifacts").as_uri(), "--no-serve-artifacts"),
+    ]
+
+
+def _dagster_command(port: int) -> list[str]:
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "cg_assets.orchestration.definitions"]
+    return [*command, "--host", LOOPBACK, "--port", str(port)]
+
+
+def _start(
+    name: str, command: list[str], environment: dict[str, str], logs: Path, *kept: int
+) -> subprocess.Popen[bytes]:
+    # A working directory without modules: a file of the caller's named like a library would shadow it.
+    with open(logs / f"{name}.log", "ab") as log:
+        return subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=logs, pass_fds=kept
+        )
+
+
+def _wait_for(name: str, server: subprocess.Popen[bytes], url: str, log: Path, timeout: float = 90.0) -> None:
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise CgAssetsError(f"the {name} server did not come up at {url}; see {log}")
+
+
+def _require_free(option: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            raise CgAssetsError(f"{option} {port} is taken; choose another") from None
+
+
+def _stop_group(server: subprocess.Popen[bytes]) -> None:
+    """Ask a server and its children to stop, and end those that do not."""
+    for number, patience in ((signal.SIGINT, 15.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(server.pid, number)
+        except ProcessLookupError:
+            return
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            server.poll()
+            try:
+                os.killpg(server.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)

@@ -1,0 +1,290 @@
+"""Materialise the assets of a system from the command line."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from cg_assets import __version__
+from cg_assets.assets import build_assets
+from cg_assets.core.errors import CgAssetsError, SystemSpecError
+from cg_assets.core.processes import is_gone, this_process
+from cg_assets.evaluation.settings import LongRunReference
+from cg_assets.operations.home_folder import prepare_home
+from cg_assets.orchestration.automation import (
+    ACTIVE,
+    FIRST_BATCH,
+    REFRESH_TAG,
+    active_runs,
+    batches_of,
+    job_name,
+    register_first_batches,
+)
+from cg_assets.orchestration.console import step_failure_cause
+from cg_assets.orchestration.device import count_gpus, device_choice
+from cg_assets.orchestration.executors import GPU_POOL, build_executor, start_step_server
+from cg_assets.orchestration.refresh import plan_refresh
+from cg_assets.storage.atomic import file_lock
+from cg_assets.storage.catalogue import fetched
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import AnySystem, SystemSpec, home, load_system, seed_of
+from cg_assets.systems.preflight import check_system
+from cg_assets.systems.spec import validate_batch_name
+
+if TYPE_CHECKING:
+    from cg_assets.core.progress import Progress
+    from cg_assets.core.statistics.estimates import Estimate
+
+PROCESS_TAG = "cg_assets/process"
+_COMMAND_TAG = "cg_assets/command"
+
+
+def system_job(name: str) -> dg.JobDefinition:
+    """The job of one system, found again by name in the processes that execute its steps."""
+    from cg_assets.orchestration.definitions import defs
+
+    return defs.resolve_job_def(job_name(name))
+
+
+def run_system(name: str, batch: str | None = None, stages: list[str] | None = None) -> bool:
+    """Run a system's job for one batch in this process and those of its executor.
+
+    Args:
+        name: the system.
+        batch: the batch to sample; the first where None.
+        stages: only these stages; all where None.
+
+    What an interrupted or failed run of the same system, batch and stages has finished is not done again.
+
+    Returns:
+        Whether every step and every blocking check succeeded.
+
+    Raises:
+        CgAssetsError: the system, a stage or the batch name is wrong; nothing has been run.
+    """
+    system = load_system(name)
+    selection = _selection(system, stages)
+    batch = _batch_name(FIRST_BATCH if batch is None else batch)
+    with _ready(system) as instance:
+        instance.add_dynamic_partitions(_partitions(name), [batch])
+        command = f"{__version__}/{system.content_hash}/{','.join(sorted(stages or []))}"
+        finished = finished_before(instance, name, batch, command)
+        remaining = [key for key in selection if key not in finished]
+        if finished and remaining:
+            print(f"going on where the last run stopped: {len(finished)} of {len(selection)} stages are finished")
+        return _execute(instance, name, batch, remaining or selection, {_COMMAND_TAG: command}).success
+
+
+def refresh_system(name: str, batch: str | None = None) -> bool:
+    """Add a batch of data, and make anew what depends on it; print what is done and which models became champions.
+
+    A refresh that was interrupted is finished instead of another batch being added.
+
+    Args:
+        name: the system.
+        batch: name of the batch; by default the one after the last.
+
+    Returns:
+        Whether every step and every blocking check succeeded.
+
+    Raises:
+        CgAssetsError: the system or the batch name is wrong, or the system is being run or refreshed already.
+    """
+    system = load_system(name)
+    if batch is not None:
+        batch = _batch_name(batch)
+    lock = home() / "locks" / f"refresh-{name}.lock"
+    with _ready(system) as instance, file_lock(lock, 0.0, f"the refresh of {name}"):
+        if running := active_runs(instance, name):
+            raise CgAssetsError(f"{name} is being run already (Dagster run {running[0]}); wait for it or end it")
+        plan = plan_refresh(fetched(home()), system, instance.get_dynamic_partitions(_partitions(name)), batch)
+        if plan.note:
+            print(f"no batch is added: {plan.note}")
+        for part, reason in plan.reasons.items():
+            print(f"{part.stage}{f' of batch {part.batch}' if part.batch else ''}: {reason}")
+        if plan.added:
+            instance.add_dynamic_partitions(_partitions(name), [plan.added])
+        if not plan.runs:
+            print(f"{name} is up to date")
+        for run in plan.runs:
+            keys = [dg.AssetKey([name, stage]) for stage in run.stages]
+            result = _execute(instance, name, run.batch, keys, {REFRESH_TAG: "command"})
+            _print_champions(result)
+            if not result.success:
+                return False
+        return True
+
+
+def _print_champions(result: dg.ExecuteJobResult) -> None:
+    for event in result.get_asset_materialization_events():
+        facts = event.materialization.metadata
+        if "decision" in facts:
+            verdict = "is champion" if facts["champion"].value else "is not champion"
+            print(f"{facts['registered_model'].value} {verdict}: {facts['decision'].value}")
+
+
+def _batch_name(batch: str) -> str:
+    try:
+        return validate_batch_name(batch)
+    except ValueError as error:
+        raise CgAssetsError(f"--batch: {error}") from None
+
+
+def _partitions(name: str) -> str:
+    return str(batches_of(name).name)
+
+
+@contextmanager
+def _ready(system: AnySystem) -> Iterator[dg.DagsterInstance]:
+    """Check everything that can be wrong before a run, clean up after dead ones, and open the instance."""
+    build_executor()
+    device_choice()
+    check_system(system)
+    ParquetStore(prepare_home()).remove_leftovers()
+    with dg.DagsterInstance.get() as instance:
+        start_step_server()
+        end_dead_runs(instance)
+        register_first_batches(instance, {system.name: system})
+        set_gpu_slots(instance)
+        yield instance
+
+
+def _execute(
+    instance: dg.DagsterInstance, name: str, batch: str | None, selection: list[dg.AssetKey], tags: dict[str, str]
+) -> dg.ExecuteJobResult:
+    """Run some assets of a system for one batch, and say why steps failed."""
+    job = dg.build_reconstructable_job("cg_assets.operations.runs", "system_job", reconstructable_kwargs={"name": name})
+    partition = {} if batch is None else {"dagster/partition": batch}
+    result = dg.execute_job(
+        job,
+        instance=instance,
+        run_config={"loggers": {"console": {}}},
+        tags={PROCESS_TAG: this_process(), **partition, **tags},
+        asset_selection=selection,
+    )
+    # Said once more at the end: what a step prints reaches the terminal through another process, which may be late.
+    for event in result.all_events:
+        if event.event_type_value == "STEP_FAILURE":
+            step = (event.step_key or "").replace("__", "/")
+            print(f"cg-assets: {step} failed: {step_failure_cause(event)}", file=sys.stderr)
+    return result
+
+
+def _selection(system: AnySystem, stages: list[str] | None) -> list[dg.AssetKey]:
+    known = sorted(asset.key.path[-1] for asset in build_assets({system.name: system}))
+    if unknown := sorted(set(stages or []) - set(known)):
+        raise CgAssetsError(f"--select names {', '.join(unknown)}; the stages of {system.name} are {', '.join(known)}")
+    return [dg.AssetKey([system.name, stage]) for stage in stages or known]
+
+
+def finished_before(instance: dg.DagsterInstance, name: str, batch: str, command: str) -> set[dg.AssetKey]:
+    """Assets, with all checks passed, of the runs of the same command since it last succeeded."""
+    store = ParquetStore(home())
+    finished: set[dg.AssetKey] = set()
+    filters = dg.RunsFilter(job_name=job_name(name), tags={"dagster/partition": batch, _COMMAND_TAG: command})
+    for run in instance.get_runs(filters):
+        if run.status == dg.DagsterRunStatus.SUCCESS:
+            break
+        events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
+        failed = {
+            event.asset_check_evaluation_data.asset_key
+            for event in events
+            if event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed
+        }
+        made = {event.asset_key for event in events if event.event_type_value == "ASSET_MATERIALIZATION"}
+        finished |= {key for key in made - failed if key is not None}
+    return {key for key in finished if any(store.file(name, key.path[-1], part).is_file() for part in (batch, None))}
+
+
+def dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Runs that have not ended and whose process on this machine is gone."""
+    return [run for run in instance.get_runs(dg.RunsFilter(statuses=ACTIVE)) if is_gone(_process_of(instance, run))]
+
+
+def _process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """The process that executes a run, as `host:number`; empty where it is not known.
+
+    A run that the daemon launches here has a process of its own, whose number is in its first events.
+    """
+    if PROCESS_TAG in run.tags or not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
+        return run.tags.get(PROCESS_TAG, "")
+    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        event = entry.dagster_event
+        pid = event.engine_event_data.metadata.get("pid") if event else None
+        if pid is not None:
+            return f"{socket.gethostname()}:{pid.value}"
+    return ""
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> int:
+    """Mark runs of this machine whose process is gone as failed and free the pool slots they held.
+
+    Returns:
+        Number of runs that were ended.
+    """
+    dead = dead_runs(instance)
+    for run in dead:
+        instance.report_run_failed(run, "the process that executed this run is gone")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return len(dead)
+
+
+def set_gpu_slots(instance: dg.DagsterInstance) -> None:
+    """One slot of the GPU pool for each GPU; without one, a slot for each core."""
+    instance.event_log_storage.set_concurrency_slots(GPU_POOL, count_gpus() or os.cpu_count() or 1)
+
+
+def make_reference(name: str, file: Path) -> None:
+    """Run the long reference of a molecule and write its table.
+
+    Raises:
+        SystemSpecError: the system's reference is not made of long runs.
+    """
+    from cg_assets.evaluation.long_runs import run_reference, write_reference
+
+    system = load_system(name)
+    if not isinstance(system, SystemSpec):
+        raise SystemSpecError(f"{name}: water is its own reference, the stage trajectories; there is nothing to run")
+    if not isinstance(system.evaluation.reference, LongRunReference):
+        kind = system.evaluation.reference.type
+        raise SystemSpecError(f"{name}: evaluation.reference.type is {kind}, not long_runs; there is nothing to run")
+    folder = prepare_home() / "reference" / name
+    with _progress_bar() as report:
+        density = run_reference(system, seed_of(name, "reference", FIRST_BATCH), folder, report)
+    write_reference(file, density)
+
+
+def find_box(name: str) -> Estimate:
+    """Edge of the box of a solvated molecule at atmospheric pressure [nm].
+
+    Raises:
+        SystemSpecError: the system is no molecule in a periodic box.
+    """
+    from cg_assets.sampling.pressure import measure_box
+
+    system = load_system(name)
+    if not isinstance(system, SystemSpec):
+        raise SystemSpecError(f"{name}: the box of water follows from model.density; there is nothing to find")
+    with _progress_bar() as report:
+        return measure_box(system, seed_of(system.name, "box", FIRST_BATCH), report)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """A bar on standard error that shows the progress of long work."""
+    from tqdm import tqdm
+
+    with tqdm(file=sys.stderr) as bar:
+
+        def report(done: int, total: int, counted: str) -> None:
+            bar.total, bar.n, bar.unit = total, done, f" {counted}"
+            bar.refresh()
+
+        yield report

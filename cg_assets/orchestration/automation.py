@@ -1,0 +1,135 @@
+"""Batches, jobs and schedules of a system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import dagster as dg
+
+from cg_assets.systems import AnySystem, System
+
+FIRST_BATCH = "0000"
+
+
+REFRESH_TAG = "cg_assets/refresh"
+"""Tag of the runs of a refresh: what asked for it."""
+ACTIVE = [
+    *(dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING),
+    *(dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING),
+]
+"""States of runs that have not ended."""
+
+
+def batches_of(system: str) -> dg.DynamicPartitionsDefinition:
+    """The partitions of a system: one batch of sampled frames each."""
+    return dg.DynamicPartitionsDefinition(name=f"{system}_batches")
+
+
+def job_name(system: str) -> str:
+    """Name of the job that materialises all assets of a system."""
+    return f"{system}_job"
+
+
+def build_jobs(systems: Mapping[str, System]) -> list[dg.UnresolvedAssetJobDefinition]:
+    """One job per system, which materialises its whole graph for one batch."""
+    return [
+        dg.define_asset_job(
+            job_name(name),
+            selection=dg.AssetSelection.groups(name),
+            description=f"Sample one batch of {system.title} and bring everything that depends on it up to date.",
+        )
+        for name, system in systems.items()
+    ]
+
+
+def active_runs(instance: dg.DagsterInstance, system: str) -> list[str]:
+    """Ids of the runs that have not ended and make data of a system, whether by its job or by a click on its assets."""
+    return [
+        run.run_id
+        for run in instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
+        if run.job_name == job_name(system) or any(key.path[0] == system for key in run.asset_selection or ())
+    ]
+
+
+def freshness_of(system: System) -> dg.FreshnessPolicy:
+    """When the pages show data as stale: the newest batch is older than the system allows."""
+    age = timedelta(days=system.refresh.max_age)
+    return dg.FreshnessPolicy.time_window(fail_window=age, warn_window=age / 2)
+
+
+def when_data_changed() -> dg.AutomationCondition:
+    """Make anew what was made of data whose content has changed; `eager()` would react to equal content, too."""
+    condition = dg.AutomationCondition
+    changed = condition.any_deps_match(condition.data_version_changed())
+    handled = condition.newly_requested() | condition.newly_updated()
+    waiting = condition.any_deps_missing() | condition.any_deps_in_progress() | condition.in_progress()
+    return changed.since(handled) & ~waiting
+
+
+def build_schedules(systems: Mapping[str, AnySystem]) -> list[dg.ScheduleDefinition]:
+    """One schedule per system, off until it is switched on, that does what `cg-assets refresh` does."""
+    return [_schedule(system) for system in systems.values()]
+
+
+def _schedule(system: AnySystem) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"{system.name}_refresh",
+        cron_schedule=system.refresh.schedule,
+        job_name=job_name(system.name),
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Add a batch, and make anew what depends on it; finish an unfinished one first.",
+    )
+    def refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        from cg_assets.orchestration.refresh import plan_refresh
+        from cg_assets.storage.catalogue import fetched
+        from cg_assets.systems import home
+
+        if running := active_runs(context.instance, system.name):
+            return dg.SkipReason(f"{system.name} is being run already (run {running[0]})")
+        partitions = str(batches_of(system.name).name)
+        plan = plan_refresh(fetched(home()), system, context.instance.get_dynamic_partitions(partitions))
+        if not plan.runs:
+            return dg.SkipReason(plan.note or f"{system.name} is up to date")
+        if plan.added:
+            context.instance.add_dynamic_partitions(partitions, [plan.added])
+        # What needs a further run, as other batches' labels of a kernel that is trained anew, is left to the next tick.
+        run = plan.runs[0]
+        return dg.RunRequest(
+            partition_key=run.batch,
+            asset_selection=[dg.AssetKey([system.name, stage]) for stage in run.stages],
+            tags={REFRESH_TAG: "schedule"},
+        )
+
+    return refresh
+
+
+def build_sensors(systems: Mapping[str, System]) -> list[dg.AutomationConditionSensorDefinition]:
+    """One sensor per system, off until it is switched on: what depends on changed data is made, whatever changed it."""
+    return [
+        dg.AutomationConditionSensorDefinition(
+            f"{name}_changed_data",
+            target=dg.AssetSelection.groups(name),
+            default_status=dg.DefaultSensorStatus.STOPPED,
+            description="Make anew what was made of data that have changed since, one stage after the other.",
+            run_tags={REFRESH_TAG: "sensor"},
+        )
+        for name in systems
+    ]
+
+
+def register_first_batches(instance: dg.DagsterInstance, systems: Mapping[str, System]) -> None:
+    """Give every system its first batch, so that a newcomer's click on "materialise" has one to work on.
+
+    On a new home folder several processes do this at once.
+    """
+    from sqlalchemy.exc import IntegrityError
+
+    for name in systems:
+        partitions = batches_of(name).name
+        if partitions and not instance.get_dynamic_partitions(partitions):
+            try:
+                instance.add_dynamic_partitions(partitions, [FIRST_BATCH])
+            except IntegrityError:  # another process was faster
+                if not instance.get_dynamic_partitions(partitions):
+                    raise

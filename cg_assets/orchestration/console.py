@@ -1,0 +1,103 @@
+"""What a person at a terminal sees of a run: one line per step, and the progress of long ones."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+import dagster as dg
+
+from cg_assets.core import errors
+from cg_assets.core.progress import Progress
+
+
+class _StepFormatter(logging.Formatter):
+    """`12:03:55  muller_brown/trajectories  message`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        meta: dict[str, Any] = getattr(record, "dagster_meta", {})
+        step = (meta.get("step_key") or meta.get("job_name") or "").replace("__", "/")
+        message = meta.get("orig_message") or record.getMessage()
+        event = meta.get("dagster_event")
+        if event is not None and event.event_type_value == "STEP_FAILURE":
+            message = f"failed: {step_failure_cause(event)}"
+        return f"{time.strftime('%H:%M:%S')}  {step:<48} {message}"
+
+
+def step_failure_cause(event: Any) -> str:
+    """The first error of a failed step that tells a user what to do, else the root of the chain with its traceback."""
+    error = event.event_specific_data.error
+    if error is None:
+        return "the process of the step ended without a word; see its log in the Dagster pages"
+    while True:
+        if error.cls_name and hasattr(errors, error.cls_name):
+            return error.message.strip().removeprefix("cg_assets.core.errors.")
+        if error.cause is None:
+            return "\n".join([error.message.strip(), *error.stack])
+        error = error.cause
+
+
+_SHOWN_EVENTS = {dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+
+
+class _OnlyWhatMatters(logging.Filter):
+    """Keeps a step's own messages, its end, failed checks and errors."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        meta: dict[str, Any] = getattr(record, "dagster_meta", {})
+        event = meta.get("dagster_event")
+        if event is None:
+            return record.levelno >= logging.INFO
+        if event.event_type_value == "ASSET_CHECK_EVALUATION":
+            return not event.event_specific_data.passed
+        return event.event_type in _SHOWN_EVENTS
+
+
+@dg.logger
+def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
+    """The console logger of every job."""
+    logger = logging.Logger("cg_assets", level=logging.DEBUG)
+    handler = logging.StreamHandler(_terminal())
+    handler.setFormatter(_StepFormatter())
+    handler.addFilter(_OnlyWhatMatters())
+    logger.addHandler(handler)
+    return logger
+
+
+def _terminal() -> TextIO:
+    """Standard error as it is now.
+
+    Dagster puts a file in its place while a step runs, and a `tail` of that file which it ends with the step: the last
+    lines, the step's error among them, would often be lost.
+    """
+    try:
+        return os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1, encoding="utf-8", errors="replace")
+    except (OSError, ValueError):  # standard error is no file
+        return sys.stderr
+
+
+def log_progress(log: logging.Logger, interval: float = 5.0) -> Progress:
+    """A progress callback that writes a bar and the time left to a step's log, at most each `interval` [s]."""
+    start = last = time.monotonic()
+    before = 0
+
+    def report(done: int, total: int, counted: str) -> None:
+        nonlocal start, last, before
+        now = time.monotonic()
+        if done < before:  # another task of the same step has begun
+            start = now
+        before = done
+        if now - last < interval and done < total:
+            return
+        if done >= total and now - start < interval:
+            return
+        last = now
+        fraction = done / max(total, 1)
+        bar = "█" * round(20 * fraction) + "·" * (20 - round(20 * fraction))
+        left = (now - start) * (1 - fraction) / max(fraction, 1e-9)
+        log.info(f"{bar} {done} of {total} {counted}, {left:.0f} s left")
+
+    return report

@@ -1,0 +1,231 @@
+"""Keep a system up to date: the next batch of data, and what must be made anew because its data changed.
+
+What is out of date is read from the files alone. Each says from which versions of which data it was made, so nothing
+depends on how, when or by whom they were made, and an interrupted refresh goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+from cg_assets.assets import build_assets
+from cg_assets.assets.stage import failed_batches, sound_batches
+from cg_assets.core.errors import SamplingError, StorageError
+from cg_assets.orchestration.automation import FIRST_BATCH
+from cg_assets.storage.parquet import FileInfo
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import AnySystem, SystemSpec
+
+
+class Part(NamedTuple):
+    """The data of one stage: of one batch, or (None) of a stage without batches."""
+
+    stage: str
+    batch: str | None
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """Stages that one run makes for one batch (None: stages without batches only)."""
+
+    batch: str | None
+    stages: list[str]
+
+
+@dataclass(frozen=True)
+class RefreshPlan:
+    """What a refresh does.
+
+    Attributes:
+        added: name of the new batch; None where an unfinished one is finished first, or no new data are there.
+        runs: to be done in this order.
+        reasons: why each part is made; those that follow from others are left out.
+        note: why no batch is added, where that is not because of an unfinished one.
+    """
+
+    added: str | None
+    runs: list[PlannedRun]
+    reasons: dict[Part, str]
+    note: str = ""
+
+
+def next_batch_name(known: Iterable[str]) -> str:
+    """The name after the last that is a number, as wide as that; the first batch where there is none."""
+    numbered = [name for name in known if name.isascii() and name.isdigit()]
+    if not numbered:
+        return FIRST_BATCH
+    last = max(numbered, key=int)
+    return str(int(last) + 1).zfill(len(last))
+
+
+def plan_refresh(store: ParquetStore, system: AnySystem, batches: Iterable[str], add: str | None = None) -> RefreshPlan:
+    """Plan a refresh: finish a batch that is not finished, else add one; then everything that follows from it.
+
+    Args:
+        store: the data.
+        system: the system.
+        batches: names of the batches that are known.
+        add: name of the batch to work on; by default an unfinished one, else the next.
+
+    Raises:
+        SamplingError: there are no files to import for the batch that was named.
+    """
+    from cg_assets.sampling.imported import imported_files
+
+    graph = _Graph(store, system)
+    known = sorted({*batches, *graph.batches_with_data()})
+    planned = graph.out_of_date(known)
+    if add is None and any(part.batch is not None for part in planned):
+        return RefreshPlan(None, graph.runs(planned), _roots(planned))
+    name = next_batch_name(known) if add is None else add
+    try:
+        if isinstance(system, SystemSpec) and system.imported is not None:
+            imported_files(system, name)
+    except SamplingError as error:
+        if add is not None:
+            raise
+        return RefreshPlan(None, graph.runs(planned), _roots(planned), note=str(error))
+    planned = graph.out_of_date(sorted({*known, name}))
+    return RefreshPlan(None if name in known else name, graph.runs(planned), _roots(planned))
+
+
+def _roots(planned: dict[Part, str]) -> dict[Part, str]:
+    return {part: reason for part, reason in planned.items() if reason}
+
+
+class _ReadOnce(ParquetStore):
+    """A store whose files stay as they are while a refresh is planned: each is asked once what it says of itself."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self._told: dict[tuple[str, str, str | None], FileInfo] = {}
+
+    def describe(self, system: str, stage: str, batch: str | None = None) -> FileInfo:
+        key = (system, stage, batch)
+        if key not in self._told:
+            self._told[key] = super().describe(*key)
+        return self._told[key]
+
+
+class _Graph:
+    """The stages of a system with the state of their files."""
+
+    def __init__(self, store: ParquetStore, system: AnySystem) -> None:
+        self.store, self.system = _ReadOnce(store.home), system
+        assets = {asset.key.path[-1]: asset for asset in build_assets({system.name: system})}
+        self.batched = {stage for stage, asset in assets.items() if asset.partitions_def is not None}
+        parents = {
+            stage: sorted(key.path[-1] for key in asset.asset_deps[asset.key] if key != asset.key)
+            for stage, asset in assets.items()
+        }
+        self.parents = {stage: parents[stage] for stage in TopologicalSorter(parents).static_order()}
+
+    def batches_with_data(self) -> set[str]:
+        stored = {batch for stage in self.batched for batch in self.store.batches(self.system.name, stage)}
+        return stored | {str(part.batch) for part in self._failed}
+
+    def out_of_date(self, batches: list[str]) -> dict[Part, str]:
+        """Parts to be made, parents first, and why (empty where they follow from others that are made)."""
+        planned: dict[Part, str] = {}
+        usable: set[Part] = set()
+        for stage in self.parents:
+            for batch in batches if stage in self.batched else [None]:
+                part = Part(stage, batch)
+                sources = {parent: self._parts_of(parent, batch, batches) for parent in self.parents[stage]}
+                if not all(usable & set(parts) for parts in sources.values()):
+                    continue  # it would read data whose checks failed
+                reason = self._fault(part)
+                if reason or any(source in planned for parts in sources.values() for source in parts):
+                    planned[part] = reason
+                if part in planned or part not in self._failed:
+                    usable.add(part)
+        return planned
+
+    def runs(self, planned: dict[Part, str]) -> list[PlannedRun]:
+        """As few runs as there can be: one run works on one batch, and nothing before all that it is made of."""
+        waiting, runs = list(planned), []
+        batches = sorted({part.batch for part in planned if part.batch})
+        while waiting:
+            unmade = set(waiting)
+            batch = next((part.batch for part in waiting if part.batch), None)
+            taken: set[Part] = set()
+            for part in waiting:
+                sources = {
+                    source
+                    for parent in self.parents[part.stage]
+                    for source in self._parts_of(parent, part.batch, batches)
+                }
+                if part.batch in (batch, None) and not (sources & unmade) - taken:
+                    taken.add(part)
+            runs.append(PlannedRun(batch, [part.stage for part in waiting if part in taken]))
+            waiting = [part for part in waiting if part not in taken]
+        return runs
+
+    def _parts_of(self, stage: str, batch: str | None, batches: list[str]) -> list[Part]:
+        """What of a parent stage is read for a batch, or (None) by a stage without batches."""
+        if stage not in self.batched:
+            return [Part(stage, None)]
+        return [Part(stage, item) for item in (batches if batch is None else [batch])]
+
+    def _fault(self, part: Part) -> str:
+        """What is wrong with a part as it lies on the disk; nothing where it is up to date."""
+        name = self.system.name
+        if self.store.is_pruned(name, *part):
+            return ""
+        if not self.store.file(name, *part).is_file():
+            return "not made yet"
+        try:
+            recorded = self.store.describe(name, *part).metadata.upstream_data_versions
+        except StorageError:
+            return "damaged"
+        # Some files name data that are no parents in the graph: an adaptive plan reads the proposal of its last batch.
+        ours = {key: version for key, version in recorded.items() if key.split("/")[1] in self.parents[part.stage]}
+        for key, version in ours.items():
+            if self._version(key) != version:
+                return f"{key} changed"
+        for parent in self._pooled(part.stage) if part.batch is None else []:
+            new = [batch for batch in self._sound(parent) if f"{name}/{parent}/{batch}" not in recorded]
+            if new:
+                return f"{name}/{parent}/{new[0]} is new"
+        return ""
+
+    def _pooled(self, stage: str) -> list[str]:
+        """Stages of which a stage without batches reads every sound batch."""
+        if stage.startswith(("cg_simulation_", "evaluation_")):
+            return []  # they read the batches that their potential has learned from
+        if stage.startswith("learning_curve_") and isinstance(self.system, SystemSpec):
+            return [self.system.potentials[stage.removeprefix("learning_curve_")].labels]
+        return [parent for parent in self.parents[stage] if parent in self.batched]
+
+    def _version(self, key: str) -> str | None:
+        try:
+            return self.store.upstream(key)[key]
+        except StorageError:
+            return None
+
+    def _sound(self, stage: str) -> list[str]:
+        try:
+            return sound_batches(self.store, self.system, stage)
+        except StorageError:
+            return []
+
+    @cached_property
+    def _failed(self) -> set[Part]:
+        """Batches whose checks failed, and those that were removed for it."""
+        failed = set()
+        for stage in self.batched:
+            for folder in self.store.stage_folder(self.system.name, stage).glob("batch=*"):
+                if self.store.is_pruned(self.system.name, stage, batch := folder.name.removeprefix("batch=")):
+                    failed.add(Part(stage, batch))
+            for batch in self.store.batches(self.system.name, stage):
+                try:
+                    if failed_batches(self.store, self.system, stage, [batch]):
+                        failed.add(Part(stage, batch))
+                except StorageError:
+                    continue  # damaged: it is made anew
+        return failed

@@ -1,0 +1,1 @@
+"""MLflow: connection, models, champions and the lineage of models."""

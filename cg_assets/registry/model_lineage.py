@@ -1,0 +1,87 @@
+"""From a registered model back to every data file it came from, and whether those files are still the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cg_assets.core.errors import StorageError
+from cg_assets.storage.parquet import describe, verify
+from cg_assets.storage.store import ParquetStore
+
+Status = Literal["same", "changed", "missing", "damaged"]
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """One data file among the ancestors of a model.
+
+    Attributes:
+        data: its key, `<system>/<stage>[/<batch>]`.
+        file: its path, relative to the home folder where it lies there.
+        content_hash: version that the model, or the file made from it, came from.
+        child: key of the data made from it, or the model's name.
+        status: whether the file there now has this version.
+    """
+
+    data: str
+    file: str
+    content_hash: str
+    child: str
+    status: Status
+
+
+def trace(home: Path, model: str, datasets: list[tuple[str, str, str]], check_content: bool = False) -> list[Ancestor]:
+    """All ancestors of a model, nearest first.
+
+    Args:
+        home: the home folder.
+        model: the model's name.
+        datasets: key, file and content hash of each training file.
+        check_content: read every row and compute the hashes anew instead of trusting those that the files state.
+    """
+    store = ParquetStore(home)
+    found: list[Ancestor] = []
+    seen: set[tuple[str, str]] = set()
+    waiting = [(data, file, version, model) for data, file, version in datasets]
+    while waiting:
+        data, file, version, child = waiting.pop(0)
+        if (data, version) in seen:
+            continue
+        seen.add((data, version))
+        path = store.home / file  # an absolute file stays as it is
+        status, upstream = _look(path, version, check_content)
+        found.append(Ancestor(data, file, version, child, status))
+        for parent, parent_version in sorted(upstream.items()):
+            try:
+                place = str(store.locate(parent).relative_to(store.home))
+            except StorageError:
+                continue  # a parent that is no data file
+            waiting.append((parent, place, parent_version, data))
+    return found
+
+
+def _look(path: Path, version: str, check_content: bool) -> tuple[Status, dict[str, str]]:
+    if not path.is_file():
+        return "missing", {}
+    try:
+        info = describe(path)
+        if info.content_hash != version:
+            return "changed", {}  # its parents are those of other data
+        if check_content:
+            verify(path)
+    except StorageError:
+        return "damaged", {}
+    return "same", info.metadata.upstream_data_versions
+
+
+def file_key(home: Path, path: Path) -> tuple[str, str]:
+    """Data key of a file, and its path relative to the home folder (absolute where it lies elsewhere)."""
+    info = describe(path)
+    key = f"{info.metadata.system}/{info.metadata.stage}"
+    if path.parent.name.startswith("batch="):
+        key += "/" + path.parent.name.removeprefix("batch=")
+    absolute = path.absolute()
+    root = Path(home).absolute()
+    return key, str(absolute.relative_to(root) if absolute.is_relative_to(root) else absolute)

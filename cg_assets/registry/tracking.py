@@ -1,0 +1,458 @@
+"""Training runs, registered models and champions in MLflow; plain Python, MLflow imported when it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cg_assets.core.errors import TrackingError
+from cg_assets.core.processes import is_gone, this_process
+from cg_assets.registry.champions import CHAMPION, ChampionDecision, choose_champion, evaluation_tags, tag_version
+from cg_assets.registry.mlflow_connection import MlflowConnection
+from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log_metrics, output_signature, text
+from cg_assets.registry.model_lineage import file_key, trace
+from cg_assets.storage.atomic import file_lock
+from cg_assets.storage.parquet import content_hash
+
+_log = logging.getLogger(__name__)
+CANDIDATE = "candidate"
+_PROCESS = "process"
+REQUIREMENTS = ["torch>=2.4", "numpy>=1.26,<3"]
+"""What a registered model needs beside MLflow, which lists itself."""
+_PACKAGE = Path(__file__).parent.parent
+_POTENTIAL_CODE = (_PACKAGE / "potentials" / "registered_model.py", _PACKAGE / "potentials" / "networks.py")
+_THERMAL_CODE = (_PACKAGE / "potentials" / "registered_model.py", _PACKAGE / "potentials" / "thermal")
+_FLOW_CODE = (_PACKAGE / "kernels" / "registered_kernel.py", _PACKAGE / "kernels" / "flow_network.py")
+_OPTIONAL = {
+    False: {"temperature": "(n_frames,), optional", "box": "(n_frames, 3), optional"},
+    True: {"seed": "a whole number, optional"},
+}
+"""Optional inputs of potentials and of flows."""
+
+
+class ModelTracking:
+    """Everything that the project asks of MLflow.
+
+    Attributes:
+        uri: the tracking URI.
+        home: the home folder.
+    """
+
+    def __init__(self, tracking_uri: str | None, home: Path) -> None:
+        """Track in an MLflow server or database, or (None) in `<home>/mlflow`; nothing is opened yet."""
+        self._connection = MlflowConnection(tracking_uri, home)
+        self.uri = self._connection.uri
+        self.home = self._connection.home
+        self._run_id: str | None = None
+
+    def check(self) -> None:
+        """Make sure that models can be tracked, before any work is done for them.
+
+        Raises:
+            TrackingError: the store does not answer within about ten seconds, or cannot be made.
+        """
+        self._connection.open()
+
+    # ----------------------------------------------------------------------------------- training runs
+
+    @contextmanager
+    def start_training_run(
+        self,
+        system: str,
+        potential: str,
+        tags: Mapping[str, Any],
+        params: Mapping[str, Any],
+        datasets: Sequence[Path],
+    ) -> Iterator[str]:
+        """One MLflow run for one training; it is marked failed when the block raises.
+
+        Runs of processes that were killed are marked killed.
+
+        Args:
+            system: name of the system: the MLflow experiment.
+            potential: name of the potential.
+            tags: dagster_run_id, asset_key, batches, upstream_data_versions, code_version, ...; text or JSON-able.
+            params: settings of the training; nested ones are joined by dots.
+            datasets: Parquet files that it learns from, each logged with its content hash.
+
+        Yields:
+            The id of the run.
+
+        Raises:
+            TrackingError: MLflow cannot be reached or refuses.
+            StorageError: a data file is missing or damaged.
+        """
+        inputs = [(path, *file_key(self.home, path), content_hash(path)) for path in map(Path, datasets)]
+        mlflow, client = self._connection.open()
+        with self._connection.explained():
+            experiment = self._experiment(client, system)
+            self._end_dead_runs(client, experiment)
+            run = mlflow.start_run(
+                experiment_id=experiment,
+                run_name=f"{system}.{potential}",
+                tags=text({"system": system, "potential": potential, _PROCESS: this_process(), **tags}),
+            )
+        self._run_id = run.info.run_id
+        try:
+            with self._connection.explained():
+                mlflow.log_params(text(flat(params)))
+                log_datasets(mlflow, inputs)
+            yield self._run_id
+        except BaseException:
+            try:
+                with self._connection.explained():
+                    mlflow.end_run("FAILED")
+            except TrackingError as error:
+                _log.warning("run %s could not be marked failed: %s", self._run_id, error)
+            raise
+        finally:
+            self._run_id = None
+        with self._connection.explained():
+            mlflow.end_run("FINISHED")
+
+    @staticmethod
+    def _end_dead_runs(client: Any, experiment: str) -> None:
+        for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+            if is_gone(run.data.tags.get(_PROCESS, "")):
+                client.set_terminated(run.info.run_id, "KILLED")
+
+    def _experiment(self, client: Any, system: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        if experiment := client.get_experiment_by_name(system):
+            return experiment.experiment_id
+        try:
+            return client.create_experiment(system, self._connection.artifact_location(system))
+        except MlflowException:  # another process made it in this instant
+            if experiment := client.get_experiment_by_name(system):
+                return experiment.experiment_id
+            raise
+
+    def _current_run(self) -> str:
+        if self._run_id is None:
+            raise TrackingError("no training run is open; use this inside `with tracking.start_training_run(...)`")
+        return self._run_id
+
+    def log_epoch(self, metrics: Mapping[str, float], step: int) -> None:
+        """Metrics of an epoch: training loss, held-out loss, noise floor; those that are not numbers are left out.
+
+        Raises:
+            TrackingError: no run is open, or MLflow does not answer.
+        """
+        run_id = self._current_run()
+        _, client = self._connection.open()
+        with self._connection.explained():
+            log_metrics(client, run_id, metrics, step)
+
+    def log_figure(self, png: bytes, name: str) -> None:
+        """A figure of the training run as `figures/<name>.png`. Errors as in `log_epoch`."""
+        self._log_bytes(self._current_run(), png, "figures", f"{file_name(name)}.png")
+
+    def log_spec(self, yaml_text: str) -> None:
+        """The system's file as `system.yaml`. Errors as in `log_epoch`."""
+        self._log_bytes(self._current_run(), yaml_text.encode(), "", "system.yaml")
+
+    def _log_bytes(self, run_id: str, content: bytes, folder: str, name: str) -> None:
+        _, client = self._connection.open()
+        with tempfile.TemporaryDirectory() as scratch, self._connection.explained():
+            path = Path(scratch) / name
+            path.write_bytes(content)
+            client.log_artifact(run_id, str(path), folder or None)
+
+    # ----------------------------------------------------------------------------------- the registry
+
+    def register(
+        self,
+        model_directory: Path,
+        registered_name: str,
+        example_positions: NDArray,
+        tags: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+        networks_file: Path | None = None,
+        conditions: Mapping[str, NDArray] | None = None,
+    ) -> str:
+        """Register a saved potential or flow as a new version with the alias `candidate`; inside a training run.
+
+        Args:
+            model_directory: folder with `config.json` and `weights.pt`.
+            registered_name: `<system>.<potential>`.
+            example_positions: `(n_frames, n_beads, dimension)`; fixes the model's number of beads and dimension.
+            tags: dagster_run_id, asset_key, batches, upstream_data_versions, code_version; text or JSON-able.
+            metadata: facts for users of the model, for example units and bead names.
+            networks_file: the networks to ship, a file or a folder that is a package; by default this project's.
+            conditions: further inputs of the example, for a potential that depends on temperature.
+
+        Returns:
+            The version.
+
+        Raises:
+            TrackingError: no run is open, files are missing, or MLflow does not answer.
+        """
+        from cg_assets.labels.kernels.flow_network import FLOWS
+        from cg_assets.potentials.thermal import POTENTIALS
+
+        run_id = self._current_run()
+        if example_positions.ndim != 3:
+            raise TrackingError(
+                f"{registered_name}: example_positions have shape {example_positions.shape}; give "
+                "(n_frames, n_beads, dimension)"
+            )
+        for path in (Path(model_directory) / "config.json", Path(model_directory) / "weights.pt"):
+            if not path.is_file():
+                raise TrackingError(f"{registered_name}: no file {path}; save the network before registering it")
+        config = json.loads((Path(model_directory) / "config.json").read_text(encoding="utf-8"))
+        is_flow = config.get("type") in FLOWS
+        is_thermal = config.get("type") in POTENTIALS
+        code, own = _FLOW_CODE if is_flow else _THERMAL_CODE if is_thermal else _POTENTIAL_CODE
+        source = networks_file or own
+        mlflow, client = self._connection.open()
+        files = sorted(source.glob("*.py")) if source.is_dir() else [source]
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+        module = f"cg_networks_{digest[:12]}"
+        n_beads, dimension = example_positions.shape[1:]
+        outputs = ["positions", "forces"] if is_flow else ["energy", "forces"]
+        outputs += ["force_deviation"] if config.get("committee") else []
+        with tempfile.TemporaryDirectory() as scratch, self._connection.explained():
+            shipped = Path(scratch) / (module if source.is_dir() else f"{module}.py")
+            if source.is_dir():
+                shipped.mkdir()
+            for path in files:
+                shutil.copyfile(path, shipped / path.name if source.is_dir() else shipped)
+            logged = mlflow.pyfunc.log_model(
+                name=registered_name.replace(".", "_"),
+                python_model=str(code),
+                artifacts={"potential": str(model_directory)},
+                code_paths=[str(shipped)],
+                model_config={"networks_module": module, "n_beads": n_beads, "dimension": dimension},
+                signature=output_signature(n_beads, dimension, outputs),
+                input_example={"positions": example_positions[:2]} | dict(conditions or {}),
+                pip_requirements=REQUIREMENTS,
+                metadata={"positions": f"(n_frames, {n_beads}, {dimension})"}
+                | _OPTIONAL[is_flow]
+                | ({"temperature": "(n_frames,) or one number [K]"} if is_thermal else {})
+                | dict(metadata or {}),
+            )
+            version = self._add_version(client, registered_name, logged, run_id, text(tags))
+            client.set_registered_model_alias(registered_name, CANDIDATE, version)
+        return version
+
+    def _add_version(self, client: Any, name: str, logged: Any, run_id: str, tags: dict[str, str]) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        created = client.create_model_version(name, logged.model_uri, run_id, tags, None, None, 60, logged.model_id)
+        return str(created.version)
+
+    def log_evaluation(
+        self,
+        name: str,
+        version: str,
+        metrics: Mapping[str, float],
+        figures: Mapping[str, bytes],
+        reference_hash: str,
+    ) -> None:
+        """Attach the figures of merit of an evaluation to a version and to its training run.
+
+        Args:
+            name: registered name.
+            version: the version that was judged.
+            metrics: name to value.
+            figures: name to PNG.
+            reference_hash: content hash of the reference that it was judged by.
+
+        Raises:
+            TrackingError: there is no such version, or MLflow does not answer.
+        """
+        _, client = self._connection.open()
+        with self._connection.explained():
+            run_id = str(client.get_model_version(name, version).run_id)
+            tag_version(client, name, version, evaluation_tags(metrics, reference_hash))
+            log_metrics(client, run_id, {f"evaluation/{key}": value for key, value in metrics.items()}, int(version))
+        for title, png in figures.items():
+            self._log_bytes(run_id, png, f"evaluation/version_{version}", f"{file_name(title)}.png")
+
+    def decide_champion(
+        self,
+        name: str,
+        version: str,
+        metrics: Mapping[str, float],
+        passed: bool,
+        reference_hash: str,
+        criterion: str = "pmf_error",
+        tolerance: float = 0.0,
+        champion_metrics: Mapping[str, float] | None = None,
+    ) -> ChampionDecision:
+        """Move the alias `champion` to a version, if it passed its checks and is not worse than the present champion.
+
+        Args:
+            name: registered name.
+            version: the version that was judged.
+            metrics: its figures of merit.
+            passed: whether all blocking checks of the evaluation passed.
+            reference_hash: content hash of the reference that it was judged by.
+            criterion: the metric that decides; smaller is better.
+            tolerance: by how much it may exceed the champion's, in the metric's unit: its statistical error.
+            champion_metrics: figures of merit of the present champion on this same reference, where it had to be
+                judged anew because it was judged by another one.
+
+        Returns:
+            The decision, which is also written as tags on the version and on the champion it was compared with.
+
+        Raises:
+            TrackingError: there is no such version, the criterion is not among the metrics, or MLflow does not answer.
+        """
+        if criterion not in metrics:
+            raise TrackingError(f"{name} {version}: no metric {criterion!r}; there are {', '.join(sorted(metrics))}")
+        _, client = self._connection.open()
+        lock = self._connection.folder / ".champion.lock"
+        with file_lock(lock, 60.0, "the choice of a champion"), self._connection.explained():
+            return choose_champion(
+                client, name, str(version), metrics, passed, reference_hash, criterion, tolerance, champion_metrics
+            )
+
+    # ----------------------------------------------------------------------------------- looking up
+
+    def models(self) -> list[dict[str, Any]]:
+        """Name, newest version, aliases and last change of each registered model, by name."""
+        if self._connection.is_new:
+            return []
+        _, client = self._connection.open()
+        found, token = [], None
+        with self._connection.explained():
+            while True:
+                page = client.search_registered_models(page_token=token)
+                for model in page:
+                    versions = client.search_model_versions(f"name = '{model.name}'", max_results=10_000)
+                    found.append(
+                        {
+                            "name": model.name,
+                            "latest_version": str(max((int(item.version) for item in versions), default=0)),
+                            "aliases": {alias: str(number) for alias, number in model.aliases.items()},
+                            "updated": model.last_updated_timestamp,
+                        }
+                    )
+                token = page.token
+                if not token:
+                    return sorted(found, key=lambda item: item["name"])
+
+    def versions(self, name: str) -> list[str]:
+        """Versions of a registered model, oldest first."""
+        _, client = self._connection.open()
+        with self._connection.explained():
+            found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+        return sorted((str(item.version) for item in found), key=int)
+
+    def lookup(self, reference: str, check_content: bool = False) -> dict[str, Any]:
+        """Everything that is known of a registered model.
+
+        Args:
+            reference: `<name>`, `<name>@<alias>` or `<name>/<version>`; a bare name means its champion, else its
+                candidate.
+            check_content: read every ancestor file in full and compute its hash anew.
+
+        Returns:
+            `name`, `version`, `uri`, `aliases`, `run_id`, `metrics`, `params`, `tags`, `run_tags`, and `lineage`: the
+            files that it came from (see `model_lineage.Ancestor`), nearest first.
+
+        Raises:
+            TrackingError: there is no such model, alias or version, or MLflow does not answer.
+        """
+        _parts_of(reference)
+        if self._connection.is_new:
+            raise TrackingError(f"no model {reference!r}: none is registered in {self.home} yet; run a system first")
+        _, client = self._connection.open()
+        version = self._find(client, reference)
+        with self._connection.explained():
+            run = client.get_run(version.run_id)
+            aliases = client.get_registered_model(version.name).aliases
+        datasets = []
+        for item in run.inputs.dataset_inputs if run.inputs else []:
+            facts = {tag.key: tag.value for tag in item.tags}
+            source = json.loads(item.dataset.source).get("uri", "")
+            datasets.append((item.dataset.name, facts.get("file", source), item.dataset.digest))
+        lineage = trace(self.home, version.name, datasets, check_content)
+        return {
+            "name": version.name,
+            "version": str(version.version),
+            "uri": f"models:/{version.name}/{version.version}",
+            "aliases": sorted(alias for alias, number in aliases.items() if str(number) == str(version.version)),
+            "run_id": version.run_id,
+            "metrics": dict(run.data.metrics),
+            "params": dict(run.data.params),
+            "tags": dict(version.tags),
+            "run_tags": {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
+            "lineage": [asdict(ancestor) for ancestor in lineage],
+        }
+
+    def specification(self, run_id: str) -> str:
+        """The system's file as it was when a model was trained; empty where the run kept none.
+
+        Raises:
+            TrackingError: MLflow does not answer.
+        """
+        _, client = self._connection.open()
+        with tempfile.TemporaryDirectory() as scratch, self._connection.explained():
+            if not any(item.path == "system.yaml" for item in client.list_artifacts(run_id)):
+                return ""
+            return Path(client.download_artifacts(run_id, "system.yaml", scratch)).read_text(encoding="utf-8")
+
+    def load(self, name: str, version: str) -> tuple[Any, dict[str, Any]]:
+        """The network of a registered version, ready to evaluate, and its config.
+
+        Raises:
+            TrackingError: there is no such version, or MLflow does not answer.
+            StorageError: its files are damaged.
+        """
+        from cg_assets.labels.kernels.flow_network import FLOWS, build_flow
+        from cg_assets.potentials.model_format import load_potential
+
+        mlflow, client = self._connection.open()
+        source = self._find(client, f"{name}/{version}").source
+        with tempfile.TemporaryDirectory() as scratch:
+            with self._connection.explained():
+                folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch)
+            return load_potential(Path(folder) / "artifacts" / "potential", dict.fromkeys(FLOWS, build_flow))
+
+    def _find(self, client: Any, reference: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        name, alias, version = _parts_of(reference)
+        try:
+            aliases = client.get_registered_model(name).aliases
+        except MlflowException as error:
+            known = ", ".join(item["name"] for item in self.models()) or "none yet"
+            raise TrackingError(f"no model {name!r} is registered at {self.uri}; there are: {known}") from error
+        if version is None:
+            wanted = [alias] if alias else [CHAMPION, CANDIDATE]
+            version = next((aliases[item] for item in wanted if item in aliases), None)
+            if version is None:
+                known = ", ".join(sorted(aliases)) or "none"
+                raise TrackingError(f"model {name}: no alias {' or '.join(wanted)}; its aliases are: {known}")
+        try:
+            return client.get_model_version(name, str(version))
+        except MlflowException as error:
+            raise TrackingError(f"model {name}: no version {version}; see `models()`") from error
+
+
+def _parts_of(reference: str) -> tuple[str, str | None, str | None]:
+    """Name, alias and version that a reference names."""
+    parts = re.fullmatch(r"(?:models:/)?([^@/]+)(?:@([^@/]+)|/(\d+))?", reference)
+    if parts is None:
+        raise TrackingError(f"model {reference!r}: write <name>, <name>@<alias> or <name>/<version>")
+    name, alias, version = parts.groups()
+    return name, alias, version

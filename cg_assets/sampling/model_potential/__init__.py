@@ -1,0 +1,1 @@
+"""Model potentials: compiled walkers, and the exact answers that quadrature gives."""

@@ -1,0 +1,395 @@
+"""Sampling plans of model potentials: unbiased, static bias, umbrella windows, metadynamics, and probe replicas."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.biases.fixed import Bias, bias_from_definition
+from cg_assets.biases.fixed import StaticBias as FixedStaticBias
+from cg_assets.biases.fixed import UmbrellaBias as FixedUmbrellaBias
+from cg_assets.biases.settings import MetadynamicsBias, StaticBias, UmbrellaBias
+from cg_assets.core.errors import SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.mapping.settings import LinearMapping, ModelPotential
+from cg_assets.sampling.model_potential.hills import HillGrid
+from cg_assets.sampling.model_potential.walkers import BiasKind, Landscape, Walkers
+from cg_assets.sampling.settings import SamplingPlan
+from cg_assets.systems.spec import SystemSpec
+
+WALKER_STEPS_PER_PIECE = 2.0e8
+"""Work of one piece: two to four seconds of a core."""
+FRAMES_PER_PIECE = 500_000
+"""Frames that one piece returns at most, as long as the number of pieces allows it."""
+MAX_PIECES = 90
+CHECK_STEPS = 250
+"""Steps between two looks at whether a walker has left."""
+LOST = 10.0
+"""A walker is lost when it is this many widths of the domain outside the domain."""
+FEW_WALKERS, TIME_BLOCKS = 16, 20
+"""Fewer walkers than this report their kinetic temperature in blocks of time, for its error bar."""
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of work: `count` hills of each walker, steps, or frames of each replica."""
+
+    phase: Literal["deposition", "burn_in", "frames"]
+    count: int
+
+
+class ModelPotentialSampler:
+    """BAOAB Langevin dynamics of many walkers on a model potential, piece by piece.
+
+    The main replicas deposit hills first, where the plan asks for metadynamics; the bias is then frozen, probe replicas
+    join, all burn in, and frames are taken. Time counts from the end of the burn-in. Each walker's random numbers
+    depend on the seed, its index and its step only, so the frames do not depend on how the work is cut.
+
+    Attributes:
+        n_chunks: number of pieces of work.
+    """
+
+    def __init__(self, system: SystemSpec, plan: SamplingPlan, seed: int) -> None:
+        """Read the plan; nothing is computed yet.
+
+        Args:
+            system: a system with a model potential.
+            plan: what to sample.
+            seed: seed of starts, velocities and noise.
+
+        Raises:
+            SamplingError: the system has no model potential, or the plan's bias does not fit.
+        """
+        if not isinstance(system.model, ModelPotential) or not isinstance(system.mapping, LinearMapping):
+            raise SamplingError(f"{system.name} is a molecule; ModelPotentialSampler needs a model potential")
+        variable, weights = next(iter(system.mapping.coordinates.items()))  # a bias needs that to be the only one
+        names = tuple(system.model.coordinates)
+        self._system, self._plan, self._seed, self._variable = system, plan, seed, variable
+        self._coordinates = system.mapping.coordinates
+        self._mass = system.model.mass
+        self._landscape = Landscape(
+            names, system.model.expression, variable, tuple(float(weights.get(name, 0.0)) for name in names)
+        )
+        lower, upper = np.array([system.model.domain[name] for name in names]).T
+        self._bounds = (lower - LOST * (upper - lower))[:, None], (upper + LOST * (upper - lower))[:, None]
+        self._n_main = plan.replicas
+        self._n_probe = plan.probe.replicas if plan.probe else 0
+        self._hill_steps = _hill_steps(plan)
+        self._bias, self._hills = _bias_of(plan, variable, system.thermal_energy)
+        self._pieces = cut_plan(plan)
+        self.n_chunks = len(self._pieces)
+        self._done = 0
+        self._steps_taken = 0
+        self._frames_taken = 0
+        self._walkers: list[Walkers] = []
+        self._start = np.zeros(0, dtype=np.int32)
+        blocks = min(TIME_BLOCKS, plan.frames_per_replica) if self._n_main < FEW_WALKERS else 1
+        self._kinetic = np.zeros((blocks, self._n_main))
+        self._kinetic_frames = np.zeros(blocks, dtype=np.int64)
+
+    # ------------------------------------------------------------------------------------ pieces
+
+    def next_chunk(self) -> Frames | None:
+        """Do the next piece of work: its frames, or None for deposition and burn-in.
+
+        Raises:
+            SamplingError: all pieces are done, or a walker left the potential.
+        """
+        if self._done >= self.n_chunks:
+            raise SamplingError(f"all {self.n_chunks} pieces of this plan are done")
+        if not self._walkers:
+            points, self._start = self._starting_points()
+            self._place(points)
+        piece, frames = self._pieces[self._done], None
+        match piece.phase:
+            case "deposition":
+                self._deposit(piece.count)
+            case "burn_in":
+                self._advance(self._walkers, piece.count)
+            case "frames":
+                frames = self._take_frames(piece.count)
+        self._done += 1
+        return frames
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything needed to go on exactly from here."""
+        counters = [self._done, self._steps_taken, self._frames_taken, self._seed]
+        state: dict[str, np.ndarray] = {
+            "counters": np.array(counters, dtype=np.int64),
+            "start": self._start,
+            "kinetic": self._kinetic,
+            "kinetic_frames": self._kinetic_frames,
+        }
+        if self._hills:
+            state["hills"] = self._hills.values
+        for i, group in enumerate(self._walkers):
+            state |= {f"position_{i}": group.position, f"velocity_{i}": group.velocity}
+        return {name: value.copy() for name, value in state.items()}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a stored state.
+
+        Raises:
+            SamplingError: the state was written for another plan or seed.
+        """
+        groups = [self._n_main, self._n_probe] if self._n_probe else [self._n_main]
+        expected = {"counters": (4,), "kinetic": self._kinetic.shape, "kinetic_frames": self._kinetic_frames.shape}
+        if self._hills:
+            expected["hills"] = self._hills.values.shape
+        wrong = [name for name, shape in expected.items() if name not in state or state[name].shape != shape]
+        placed = "position_0" in state
+        if wrong or (placed and len(state["start"]) != sum(groups)) or int(state["counters"][3]) != self._seed:
+            raise SamplingError(
+                f"checkpoint does not fit this plan of {self._system.name} with seed {self._seed} (differs in "
+                f"{wrong or 'replicas or seed'}); delete it to start again"
+            )
+        self._done, self._steps_taken, self._frames_taken, _ = (int(value) for value in state["counters"])
+        self._start = state["start"].astype(np.int32)
+        self._kinetic, self._kinetic_frames = state["kinetic"].copy(), state["kinetic_frames"].copy()
+        if self._hills:
+            self._hills.values[:] = state["hills"]
+        self._walkers = []
+        if placed:
+            self._place([np.zeros((n, len(self._landscape.coordinates))) for n in groups])
+            for i, group in enumerate(self._walkers):
+                group.position[:] = state[f"position_{i}"]
+                group.velocity[:] = state[f"velocity_{i}"]
+
+    def snapshots(self) -> None:
+        """None: every frame holds all coordinates."""
+
+    def summary(self) -> dict[str, Any]:
+        """What the finished plan says about itself.
+
+        Returns:
+            kinetic_temperature and kinetic_temperature_error (standard error over main replicas, or over blocks of
+            time when they are few) [reduced], bias (its definition, null for none), sampled_time of all replicas,
+            steps of all replicas.
+
+        Raises:
+            SamplingError: pieces are missing.
+        """
+        if self._done < self.n_chunks:
+            raise SamplingError(f"the plan is not finished: {self._done} of {self.n_chunks} pieces are done")
+        samples = self._kinetic / self._kinetic_frames[:, None]
+        error = samples.std(ddof=1) / math.sqrt(samples.size) if samples.size > 1 else None
+        bias = self._frozen_bias()
+        return {
+            "kinetic_temperature": float(samples.mean()),
+            "kinetic_temperature_error": None if error is None else float(error),
+            "bias": bias.definition() if bias else None,
+            "sampled_time": self._plan.total_time,
+            "steps": round(self._plan.total_time / self._plan.timestep),
+        }
+
+    # ------------------------------------------------------------------------------------ starts
+
+    def _starting_points(self) -> tuple[list[FloatArray], NDArray[np.int32]]:
+        """Points of main and probe replicas, and the start index of every replica."""
+        plan, names = self._plan, self._landscape.coordinates
+        if plan.starts == "equilibrium":
+            from cg_assets.sampling.model_potential.basins import basin_labels
+
+            points = self._equilibrium_points()
+            start: NDArray = basin_labels(self._system, points)
+            n_starts = int(start.max()) + 1
+        else:
+            listed = np.array([[entry[name] for name in names] for entry in plan.starts])
+            start = plan.start_of(np.arange(self._n_main))
+            points, n_starts = listed[start], len(listed)
+        groups = [points]
+        if plan.probe:
+            listed = np.array([[entry[name] for name in names] for entry in plan.probe.starts])
+            probe = np.arange(self._n_probe) % len(listed)
+            groups.append(listed[probe])
+            start = np.concatenate([start, n_starts + probe])
+        return groups, start.astype(np.int32)
+
+    def _equilibrium_points(self) -> FloatArray:
+        """Independent draws of the density under a static bias, in each window, or without bias."""
+        from cg_assets.sampling.model_potential.quadrature import equilibrium_draws
+
+        rng = np.random.default_rng([self._seed, 1])
+        bias = self._plan.bias
+        if isinstance(bias, UmbrellaBias):
+            window = self._window(np.arange(self._n_main))
+            points = np.zeros((self._n_main, len(self._landscape.coordinates)))
+            for i, center in enumerate(bias.centers):
+                well = f"{0.5 * bias.force_constant!r}*({self._variable} - ({center[self._variable]!r}))**2"
+                here = window == i
+                points[here] = equilibrium_draws(self._system, int(here.sum()), rng, bias=well)
+            return points
+        expression = bias.expression if isinstance(bias, StaticBias) else None
+        return equilibrium_draws(self._system, self._n_main, rng, bias=expression)
+
+    def _place(self, groups: list[FloatArray]) -> None:
+        """Create the walkers of main and probe replicas."""
+        plan, first = self._plan, 0
+        self._walkers = []
+        umbrella = plan.bias if isinstance(plan.bias, UmbrellaBias) else None
+        kinds: dict[str | None, BiasKind] = {None: "none", "metadynamics": "grid"}
+        kinds |= {"static": "static", "umbrella": "umbrella"}
+        for points in groups:
+            window = self._window(np.arange(first, first + len(points)))
+            centers = np.array([center[self._variable] for center in umbrella.centers]) if umbrella else None
+            group = Walkers(
+                self._landscape,
+                points,
+                mass=self._mass,
+                thermal_energy=self._system.thermal_energy,
+                timestep=plan.timestep,
+                friction=plan.friction,
+                seed=self._seed,
+                first_index=first,
+                bias_kind=kinds[plan.bias.type if plan.bias else None],
+                bias_expression=plan.bias.expression if isinstance(plan.bias, StaticBias) else None,
+                force_constant=umbrella.force_constant if umbrella else 0.0,
+                centers=None if centers is None else centers[window],
+            )
+            if self._hills:
+                group.set_grid(self._hills.table())
+            self._walkers.append(group)
+            first += len(points)
+
+    def _window(self, replica: NDArray) -> NDArray[np.int32]:
+        return (replica % self._plan.windows).astype(np.int32)
+
+    def _frozen_bias(self) -> Bias | None:
+        return self._hills.bias() if self._hills else self._bias
+
+    # ------------------------------------------------------------------------------------ dynamics
+
+    def _advance(self, walkers: list[Walkers], n_steps: int) -> list[FloatArray]:
+        """Take steps; returns the mean kinetic temperature of each walker, per group."""
+        means = [np.zeros(group.n) for group in walkers]
+        for first in range(0, n_steps, CHECK_STEPS):
+            steps = min(CHECK_STEPS, n_steps - first)
+            for group, mean in zip(walkers, means, strict=True):
+                mean += group.advance(self._steps_taken, steps) * (steps / n_steps)
+            self._steps_taken += steps
+            for group in walkers:
+                self._refuse_lost(group)
+        return means
+
+    def _refuse_lost(self, group: Walkers) -> None:
+        lower, upper = self._bounds
+        inside = ((group.position > lower) & (group.position < upper)).all(axis=0)
+        if not inside.all():
+            lost = group.position[:, np.flatnonzero(~inside)[0]]
+            where = ", ".join(f"{n} = {v:.4g}" for n, v in zip(self._landscape.coordinates, lost, strict=True))
+            raise SamplingError(
+                f"a walker of {self._system.name} left the potential within {self._steps_taken} steps ({where}): "
+                f"timestep {self._plan.timestep} is too long, or nothing confines the walker; lower timestep (try "
+                f"{self._plan.timestep / 4:g}), or add a confining term to model.expression"
+            )
+
+    def _deposit(self, n_hills: int) -> None:
+        main, hills = self._walkers[0], self._hills
+        if hills is None:
+            raise SamplingError("this plan has no metadynamics bias to deposit")
+        for _ in range(n_hills):
+            self._advance([main], self._hill_steps)
+            hills.deposit(self._landscape.coordinate(main.points()))
+            main.set_grid(hills.table())
+        for group in self._walkers[1:]:
+            group.set_grid(hills.table())
+
+    def _take_frames(self, n_frames: int) -> Frames:
+        """Frames of all replicas, those of one time together."""
+        dimension, plan = len(self._landscape.coordinates), self._plan
+        n_all = self._n_main + self._n_probe
+        points = np.empty((n_frames, n_all, dimension), dtype=np.float32)
+        for i in range(n_frames):
+            kinetic = self._advance(self._walkers, plan.frame_steps)[0]
+            block = self._frames_taken * len(self._kinetic) // plan.frames_per_replica
+            self._kinetic[block] += kinetic
+            self._kinetic_frames[block] += 1
+            self._frames_taken += 1
+            points[i, : self._n_main] = self._walkers[0].points()
+            if self._n_probe:
+                points[i, self._n_main :] = self._walkers[1].points()
+        times = np.arange(self._frames_taken - n_frames + 1, self._frames_taken + 1) * np.float64(plan.frame_interval)
+        return self._frames_at(points.reshape(-1, dimension), times)
+
+    def _frames_at(self, points: NDArray[np.float32], times: FloatArray) -> Frames:
+        """Energies, forces and CG coordinate, in double precision, at the stored single-precision positions."""
+        n_all, n_times = self._n_main + self._n_probe, len(times)
+        energy, forces = self._landscape.energy_and_forces(points)
+        if not np.isfinite(forces).all():
+            bad = points[np.flatnonzero(~np.isfinite(forces).all(axis=1))[0]]
+            raise SamplingError(
+                f"model.expression has no finite force at {bad.tolist()}; mend it or confine the walker"
+            )
+        coordinate = self._landscape.coordinate(points)
+        bias = self._frozen_bias()
+        replica = np.tile(np.arange(n_all, dtype=np.int32), n_times)
+        window = self._window(replica) if isinstance(self._plan.bias, UmbrellaBias) else None
+        return Frames(
+            positions=points[:, None, :],
+            time=np.repeat(times, n_all),
+            replica=replica,
+            temperature=np.full(len(points), self._system.temperature),
+            start=np.tile(self._start, n_times),
+            probe=replica >= self._n_main,
+            forces=forces.astype(np.float32)[:, None, :],
+            window=window,
+            bias_energy=bias.energy({self._variable: coordinate}, window) if bias else None,
+            potential_energy=energy,
+            collective_variables={
+                name: (points @ [weights.get(one, 0.0) for one in self._landscape.coordinates]).astype(np.float32)
+                for name, weights in self._coordinates.items()
+            },
+        )
+
+
+def cut_plan(plan: SamplingPlan) -> list[Piece]:
+    """Cut a plan into fewer than 100 pieces of a few seconds each, longer where the plan is long."""
+    n_main = plan.replicas
+    n_all = n_main + (plan.probe.replicas if plan.probe else 0)
+    n_hills = round(plan.bias.deposition / plan.bias.pace) if isinstance(plan.bias, MetadynamicsBias) else 0
+    hill_work = n_main * _hill_steps(plan)
+    frame_work = n_all * plan.frame_steps
+    total = n_hills * hill_work + n_all * plan.burn_in_steps + plan.frames_per_replica * frame_work
+    work = max(WALKER_STEPS_PER_PIECE, total / (MAX_PIECES / 2))
+    frames = max(min(work / frame_work, FRAMES_PER_PIECE / n_all), plan.frames_per_replica / (MAX_PIECES / 2))
+
+    def cut(phase: Literal["deposition", "burn_in", "frames"], count: int, largest: float) -> list[Piece]:
+        n_pieces = math.ceil(count / max(1.0, largest))
+        edges = [count * i // n_pieces for i in range(n_pieces + 1)] if n_pieces else []
+        return [Piece(phase, end - begin) for begin, end in pairwise(edges)]
+
+    return [
+        *(cut("deposition", n_hills, work / hill_work) if n_hills else []),
+        *cut("burn_in", plan.burn_in_steps, work / n_all),
+        *cut("frames", plan.frames_per_replica, frames),
+    ]
+
+
+def _hill_steps(plan: SamplingPlan) -> int:
+    """Steps between two hills of a walker; 0 without metadynamics."""
+    if not isinstance(plan.bias, MetadynamicsBias):
+        return 0
+    return round(plan.bias.pace / plan.timestep)
+
+
+def _bias_of(plan: SamplingPlan, variable: str, thermal_energy: float) -> tuple[Bias | None, HillGrid | None]:
+    """The fixed bias of a plan, or the grid on which metadynamics builds one."""
+    match plan.bias:
+        case StaticBias(expression=expression):
+            return bias_from_definition(FixedStaticBias(expression).definition()), None
+        case UmbrellaBias(centers=centers, force_constant=force_constant):
+            if any(variable not in center for center in centers):
+                raise SamplingError(f"bias.centers: each window must give a value of {variable}")
+            return FixedUmbrellaBias(centers, force_constant), None
+        case MetadynamicsBias() as bias:
+            tempering = (bias.bias_factor - 1.0) * thermal_energy
+            limits, width = bias.grid_range[variable], bias.width[variable]
+            return None, HillGrid(variable, limits, bias.height, width, tempering)
+    return None, None

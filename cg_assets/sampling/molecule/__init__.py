@@ -1,0 +1,1 @@
+"""Molecules under OpenMM: replicas, starts, workers, biases and replica exchange."""

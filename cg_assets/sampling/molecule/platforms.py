@@ -1,0 +1,104 @@
+"""Choose the OpenMM platform for a molecule; it is always named, never left to OpenMM's default."""
+
+from __future__ import annotations
+
+import os
+
+from cg_assets.core.errors import DeviceError
+
+SMALL_MOLECULE = 100
+"""Up to this many particles without periodic box the Reference platform is the fastest."""
+_SOFTWARE = ("portable computing", "pocl", "llvm", "swiftshader", "cpu", "oclgrind")
+
+
+def choose_platform(n_particles: int, periodic: bool, requested: str | None = None) -> tuple[str, dict[str, str]]:
+    """Name and properties of the OpenMM platform.
+
+    Args:
+        n_particles: particles of the System.
+        periodic: whether it has a periodic box.
+        requested: name of a platform, `CUDA:1` for its device 1, or None to choose by size and `CG_DEVICE`.
+
+    Raises:
+        DeviceError: the platform asked for is not there; `CG_DEVICE` has another value than auto, cpu or cuda.
+    """
+    from openmm import Platform
+
+    installed = [Platform.getPlatform(index).getName() for index in range(Platform.getNumPlatforms())]
+    if requested is not None:
+        name, _, device = requested.partition(":")
+        if name not in installed or (name in {"CUDA", "OpenCL", "HIP"} and not _works(name)):
+            raise DeviceError(f"OpenMM platform {requested!r} is not usable here; installed are {', '.join(installed)}")
+        return name, _properties(name, device)
+    choice = os.environ.get("CG_DEVICE", "auto")
+    if choice not in {"auto", "cpu", "cuda"}:
+        raise DeviceError(f"CG_DEVICE is {choice!r}; choose auto, cpu or cuda")
+    if n_particles <= SMALL_MOLECULE and not periodic:
+        return "Reference", {}
+    if choice != "cpu" and "CUDA" in installed and _works("CUDA"):
+        return "CUDA", _properties("CUDA", "")
+    if choice == "cuda":
+        raise DeviceError("CG_DEVICE is cuda, but OpenMM's CUDA platform does not work here; install openmm[cuda12]")
+    if choice == "auto" and "OpenCL" in installed and _works("OpenCL"):
+        return "OpenCL", _properties("OpenCL", "")
+    return "CPU", _properties("CPU", "")
+
+
+def process_count(name: str, n_replicas: int, seconds: float) -> int:
+    """Processes to run replicas in: a GPU is shared by all, short work is not worth another process.
+
+    Args:
+        name: name of the platform.
+        n_replicas: replicas to run.
+        seconds: estimated work of all of them on one core.
+    """
+    if name not in {"Reference", "CPU"}:
+        return 1
+    limit = thread_limit()
+    worthwhile = limit if "CG_ASSETS_THREADS" in os.environ else max(1, int(seconds / 4.0))
+    return min(limit, n_replicas, worthwhile)
+
+
+def seconds_per_step(n_atoms: int, periodic: bool) -> float:
+    """Rough cost of a step on one core; sets only the size of the pieces of work."""
+    return 1.0e-6 * n_atoms if periodic or n_atoms > SMALL_MOLECULE else 5e-6 + 5e-8 * n_atoms**2
+
+
+def thread_limit() -> int:
+    """`CG_ASSETS_THREADS`, else the cores that this process may use.
+
+    Raises:
+        DeviceError: `CG_ASSETS_THREADS` is no number.
+    """
+    text = os.environ.get("CG_ASSETS_THREADS")
+    if text is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdigit() or int(text) < 1:
+        raise DeviceError(f"CG_ASSETS_THREADS is {text!r}; set it to a number of at least 1, or unset it")
+    return int(text)
+
+
+def _properties(name: str, device: str) -> dict[str, str]:
+    if name in {"CUDA", "OpenCL", "HIP"}:
+        return {"Precision": "mixed"} | ({"DeviceIndex": device} if device else {})
+    # With several threads the CPU platform gives other numbers each time, even where its forces are deterministic.
+    return {"Threads": "1"} if name == "CPU" else {}
+
+
+def _works(name: str) -> bool:
+    """Whether a context can be created on real hardware: a software OpenCL is many times slower than a CPU."""
+    import openmm
+
+    system = openmm.System()
+    system.addParticle(1.0)
+    platform = openmm.Platform.getPlatformByName(name)
+    try:
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    except openmm.OpenMMException:
+        return False
+    described = " ".join(
+        platform.getPropertyValue(context, item).lower()
+        for item in platform.getPropertyNames()
+        if item in {"OpenCLPlatformName", "DeviceName"}
+    )
+    return not any(word in described for word in _SOFTWARE)

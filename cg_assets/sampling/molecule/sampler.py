@@ -1,0 +1,445 @@
+"""Sample a molecule with OpenMM: unbiased, under a fixed bias, or under one that walkers build and that is frozen."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.biases.fixed import UmbrellaBias as FixedUmbrellaBias
+from cg_assets.biases.openmm_bias import AtomVariables, DepositedGrid, deposited_grid, static_force
+from cg_assets.biases.settings import DepositedBias, StaticBias, UmbrellaBias
+from cg_assets.core.errors import SamplingError, SystemSpecError
+from cg_assets.core.frames import Frames
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.mapping.builders import build_molecule
+from cg_assets.sampling.molecule.engine import Arrays, EngineSettings
+from cg_assets.sampling.molecule.platforms import choose_platform, process_count, seconds_per_step
+from cg_assets.sampling.molecule.starts import StartFinder, preparation_time
+from cg_assets.sampling.molecule.worker import EnginePool
+from cg_assets.sampling.settings import Probe, SamplingPlan
+from cg_assets.systems.spec import SystemSpec
+
+_PIECE_SECONDS = 15.0
+_MAX_PIECES = 90
+_TEMPERATURE_BLOCKS = 10
+_SNAPSHOTS = 32
+"""Frames of which all atoms are kept, at least, where others keep those of the molecules with beads only."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of work: `amount` is a number of hills per walker, of steps, or of frames per replica."""
+
+    kind: str
+    amount: int
+
+
+class MoleculeSampler:
+    """Langevin dynamics of the replicas of one sampling plan.
+
+    The integrator is OpenMM's LangevinMiddleIntegrator (Zhang et al., J. Phys. Chem. A 123, 6056 (2019)). The bias is
+    in a force group of its own; stored forces and potential energies come from the other group, so they are unbiased.
+    Frames hold the atoms of the molecules that carry beads, not their solvent; the positions of an isolated molecule
+    are relative to its centre of mass. A frame's `time` counts from the end of the burn-in. Probe replicas follow the
+    others in number; their `start` counts on after the plan's starts.
+
+    Results depend on the seed and the platform, not on the number of processes: `CG_ASSETS_THREADS`, else one per core
+    that this process may use. On the Reference platform they are the same bit for bit.
+
+    Attributes:
+        molecule: the built molecule.
+        platform: name of the OpenMM platform.
+        n_chunks: number of pieces of work.
+    """
+
+    def __init__(
+        self, system: SystemSpec, plan: SamplingPlan, seed: int, platform: str | None = None, snapshots: int = 0
+    ) -> None:
+        """Build the molecule and check the plan.
+
+        Args:
+            system: a molecule.
+            plan: what to sample.
+            seed: seed of starts, velocities and noise.
+            platform: OpenMM platform; None for the fastest.
+            snapshots: how many frames with all atoms `snapshots` should hold at least.
+
+        Raises:
+            SystemSpecError: the specification does not fit the molecule.
+            DeviceError: the platform asked for is not there.
+        """
+        if plan.starts == "equilibrium":
+            raise SystemSpecError("starts: equilibrium needs a model potential; list start states for a molecule")
+        self._system, self._plan, self._seed = system, plan, seed
+        self.molecule = build_molecule(system)
+        self._variables = AtomVariables.of(system, self.molecule)
+        self.platform, self._properties = choose_platform(
+            self.molecule.n_atoms, self.molecule.box is not None, platform
+        )
+        probe = plan.probe or Probe.model_construct(replicas=0, starts=[])
+        starts = [*plan.starts, *probe.starts]
+        self._start_of = [plan.start_of(replica) for replica in range(plan.replicas)]
+        self._start_of += [len(plan.starts) + replica % len(probe.starts) for replica in range(probe.replicas)]
+        self._starts = starts
+        self._walkers = list(range(plan.replicas))
+        self._replicas = list(range(plan.replicas + probe.replicas))
+        self._kept = self._replicas[: plan.kept_replicas] + self._replicas[plan.replicas :]
+        bias = plan.bias
+        self._windows = [i % plan.windows for i in self._replicas] if isinstance(bias, UmbrellaBias) else None
+        self._grid: DepositedGrid | None = None
+        if isinstance(bias, DepositedBias):
+            self._grid = deposited_grid(self._variables, bias, system.thermal_energy)
+        self._pieces = self._plan_pieces()
+        self.n_chunks = len(self._pieces)
+        self._n_processes = process_count(self.platform, len(self._replicas), self._total_seconds)
+        self._next = 0
+        self._pool: EnginePool | None = None
+        blocks = _temperature_blocks(plan)
+        self._kinetic = np.zeros((len(self._kept), blocks))
+        self._frames_done = 0
+        self._snapshots: list[Arrays] = []
+        self._snapshot_frames = self._choose_snapshots(max(_SNAPSHOTS, snapshots))
+
+    # ----------------------------------------------------------------------------------- the Sampler protocol
+
+    def next_chunk(self) -> Frames | None:
+        """Do the next piece of work; frames from the sampling pieces, None from those that prepare.
+
+        Raises:
+            SamplingError: a start was not reached, or the simulation blew up.
+            StopIteration: every piece is done.
+        """
+        if self._next >= self.n_chunks:
+            raise StopIteration("every piece of this plan is done")
+        piece = self._pieces[self._next]
+        pool = self._engines()
+        frames: Frames | None = None
+        match piece.kind:
+            case "start":
+                pool.create(dict(enumerate(self._find_starts())), self._seed)
+            case "deposit":
+                self._deposit(pool, piece.amount)
+            case "burn_in":
+                self._burn_in(pool, piece.amount)
+            case "sample":
+                frames = self._sample(pool, piece.amount)
+        self._next += 1
+        if self._next == self.n_chunks and self._pool is not None:
+            self._pool.close()
+            self._pool = None
+        return frames
+
+    def state(self) -> dict[str, NDArray]:
+        """OpenMM checkpoints of all replicas, the bias grid and the counters."""
+        arrays: dict[str, NDArray] = {
+            "next": np.array(self._next),
+            "frames_done": np.array(self._frames_done),
+            "kinetic": self._kinetic.copy(),
+            "identity": np.frombuffer(self._identity().encode(), np.uint8),
+        }
+        if self._grid is not None:
+            arrays |= {f"grid_{name}": values for name, values in self._grid.state().items()}
+        if self._snapshots:
+            whole = self._all_snapshots()
+            arrays |= {f"snapshot_{name}": values for name, values in whole.items()}
+        if 0 < self._next < self.n_chunks:
+            for replica, checkpoint in self._engines().checkpoints().items():
+                arrays[f"checkpoint_{replica}"] = np.frombuffer(checkpoint, np.uint8)
+        return arrays
+
+    def restore(self, state: dict[str, NDArray]) -> None:
+        """Go on from a stored state.
+
+        Raises:
+            SamplingError: the state belongs to another plan, seed or platform.
+        """
+        identity = state["identity"].tobytes().decode() if "identity" in state else "unknown"
+        if identity != self._identity():
+            raise SamplingError(
+                f"the stored state is of {identity}, this run is {self._identity()}; delete the checkpoint to start "
+                "again"
+            )
+        self._next = int(state["next"])
+        self._frames_done = int(state["frames_done"])
+        self._kinetic = state["kinetic"].copy()
+        whole = {name: values for name, values in state.items() if name.startswith("snapshot_")}
+        if whole:
+            self._snapshots = [{name.removeprefix("snapshot_"): values for name, values in whole.items()}]
+        if self._grid is not None:
+            self._grid.restore({name.removeprefix("grid_"): values for name, values in state.items()})
+        if 0 < self._next < self.n_chunks:
+            pool = self._engines()
+            pool.load({replica: state[f"checkpoint_{replica}"].tobytes() for replica in self._replicas})
+            if self._grid is not None:
+                pool.set_grid(self._grid.values)
+
+    def summary(self) -> dict[str, Any]:
+        """Kinetic temperature [K] with standard error, bias definition, sampled time [ps] and steps of all replicas."""
+        temperature, error = self._kinetic_temperature()
+        return {
+            "kinetic_temperature": temperature,
+            "kinetic_temperature_error": error,
+            "bias": self._bias_definition(),
+            "sampled_time": self._plan.total_time + preparation_time(self._plan),
+            "steps": round(self._plan.total_time / self._plan.timestep),
+            "platform": self.platform,
+        }
+
+    def snapshots(self) -> Frames | None:
+        """Some frames of the plan's replicas with all atoms, evenly spread in time; None where every frame has them."""
+        if not self._snapshots:
+            return None
+        walkers, whole = self._walkers[: self._plan.kept_replicas], self._all_snapshots()
+        n_times = whole["positions"].shape[1]
+        n_total = len(walkers) * n_times
+
+        def flat(name: str) -> NDArray:
+            return whole[name][walkers].reshape(n_total, *whole[name].shape[2:])
+
+        window = None if self._windows is None else np.array(self._windows, dtype=np.int32)[walkers]
+        return Frames(
+            positions=flat("positions"),
+            time=np.tile((self._snapshot_frames[:n_times] + 1) * self._plan.frame_interval, len(walkers)),
+            replica=np.repeat(np.array(walkers, dtype=np.int32), n_times),
+            temperature=np.full(n_total, self._system.temperature),
+            start=np.repeat(np.array(self._start_of, dtype=np.int32)[walkers], n_times),
+            probe=np.zeros(n_total, dtype=bool),
+            window=None if window is None else np.repeat(window, n_times),
+            bias_energy=flat("bias_energy") if "bias_energy" in whole else None,
+            box=np.full((n_total, 3), self.molecule.box, dtype=np.float32) if self.molecule.box else None,
+        )
+
+    def close(self) -> None:
+        """End the worker processes; the sampler can go on from its state only."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    # ----------------------------------------------------------------------------------- pieces of work
+
+    def _plan_pieces(self) -> list[_Piece]:
+        """Cut the plan into pieces; depends on the plan and the molecule only."""
+        plan = self._plan
+        second_per_step = seconds_per_step(self.molecule.n_atoms, self.molecule.box is not None)
+        stages: list[tuple[str, int, float]] = []
+        if isinstance(plan.bias, DepositedBias):
+            n_hills = round(plan.bias.deposition / plan.bias.pace)
+            cost = plan.replicas * self._pace_steps() * second_per_step
+            stages.append(("deposit", n_hills, n_hills * cost))
+        if plan.burn_in_steps:
+            stages.append(("burn_in", plan.burn_in_steps, 0.0))
+        cost = len(self._replicas) * plan.frame_steps * second_per_step
+        stages.append(("sample", plan.frames_per_replica, plan.frames_per_replica * cost))
+        self._total_seconds = sum(seconds for _, _, seconds in stages)
+        piece_seconds = max(_PIECE_SECONDS, self._total_seconds / _MAX_PIECES)
+        pieces = [_Piece("start", 0)]
+        for kind, amount, seconds in stages:
+            unit = self._indivisible(kind)
+            n_pieces = min(amount // unit, max(1, math.ceil(seconds / piece_seconds)))
+            edges = [amount // unit * index // n_pieces * unit for index in range(n_pieces + 1)]
+            pieces += [_Piece(kind, high - low) for low, high in itertools.pairwise(edges)]
+        return pieces
+
+    def _indivisible(self, kind: str) -> int:
+        """Hills, steps or frames that belong to one piece."""
+        return 1
+
+    def _pace_steps(self) -> int:
+        bias, timestep = self._plan.bias, self._plan.timestep
+        if not isinstance(bias, DepositedBias):
+            return 0
+        return round(bias.pace / timestep)
+
+    def _find_starts(self) -> list[NDArray[np.float64]]:
+        """Positions at the start of each replica."""
+        finder = StartFinder(
+            self.molecule,
+            self._variables,
+            self.platform,
+            self._properties,
+            self._system.temperature,
+            self._plan.timestep,
+        )
+        starts: dict[int, NDArray[np.float64]] = {}
+        found: dict[tuple[int, int], NDArray[np.float64]] = {}
+        for replica in self._replicas:
+            start = self._start_of[replica]
+            if start not in starts:
+                starts[start] = finder.reach(self._starts[start], self._derived_seed(1, start, 0))
+            key = (start, self._windows[replica] if self._windows else 0)
+            if key in found:
+                continue
+            found[key] = starts[start]
+            if isinstance(self._plan.bias, UmbrellaBias):
+                center = self._plan.bias.centers[key[1]]
+                found[key] = finder.reach(center, self._derived_seed(1, *key) + 1, starts[start])
+        windows = self._windows or [0] * len(self._replicas)
+        return [found[self._start_of[replica], windows[replica]] for replica in self._replicas]
+
+    def _deposit(self, pool: EnginePool, n_hills: int) -> None:
+        """Let all walkers build the bias together."""
+        grid = self._grid
+        if grid is None:
+            raise SamplingError("this plan has no bias to deposit")
+        columns = [self._variables.names.index(name) for name in grid.names]
+        for _ in range(n_hills):
+            ends = pool.advance(self._walkers, self._pace_steps())
+            grid.deposit(ends["variables"][:, columns], ends["bias_energy"])
+            pool.set_grid(grid.values)
+
+    def _burn_in(self, pool: EnginePool, n_steps: int) -> None:
+        pool.advance(self._replicas, n_steps)
+
+    def _record(self, pool: EnginePool, n_frames: int, snapshots: list[int]) -> Arrays:
+        """Frames `(n_kept, n_frames, ...)` of the replicas that frames are kept of."""
+        return pool.record(self._replicas, n_frames, self._plan.frame_steps, snapshots)
+
+    def _sample(self, pool: EnginePool, n_frames: int) -> Frames:
+        first = self._frames_done
+        inside = self._snapshot_frames[(self._snapshot_frames >= first) & (self._snapshot_frames < first + n_frames)]
+        kept = inside - first
+        arrays = self._record(pool, n_frames, kept.tolist())
+        blocks = np.arange(first, first + n_frames) * self._kinetic.shape[1] // self._plan.frames_per_replica
+        for frame, block in enumerate(blocks):
+            self._kinetic[:, block] += arrays["kinetic_energy"][:, frame]
+        self._frames_done += n_frames
+        whole = {"positions": arrays.pop("snapshots")}
+        if "bias_energy" in arrays:
+            whole["bias_energy"] = arrays["bias_energy"][:, kept]
+        if len(kept):
+            self._snapshots.append(whole)
+        return self._frames(arrays, first, n_frames)
+
+    def _choose_snapshots(self, number: int) -> NDArray[np.int64]:
+        """Numbers of the frames of each replica of which all atoms are kept; none where every frame holds them."""
+        if len(self.molecule.stored) == self.molecule.n_atoms:
+            return np.zeros(0, dtype=np.int64)
+        total = self._plan.frames_per_replica
+        wanted = min(total, math.ceil(number / self._plan.kept_replicas))
+        return (np.arange(1, wanted + 1) * total) // wanted - 1
+
+    def _all_snapshots(self) -> Arrays:
+        """Frames with all atoms so far, `(n_replicas, n_times, ...)`."""
+        return {name: np.concatenate([part[name] for part in self._snapshots], axis=1) for name in self._snapshots[0]}
+
+    def _frames(self, arrays: Arrays, first: int, n_frames: int) -> Frames:
+        """One block of frames, replica after replica."""
+        n_replicas = len(self._kept)
+        n_total = n_replicas * n_frames
+
+        def per_replica(values: list[int] | NDArray, dtype: type) -> NDArray:
+            return np.repeat(np.asarray(values, dtype=dtype), n_frames)
+
+        def flat(name: str) -> NDArray:
+            return arrays[name].reshape(n_total, *arrays[name].shape[2:])
+
+        times = (np.arange(first, first + n_frames) + 1) * self._plan.frame_interval
+        variables = flat("variables")
+        frames = Frames(
+            positions=flat("positions"),
+            time=np.tile(times, n_replicas),
+            replica=per_replica(self._kept, np.int32),
+            temperature=np.full(n_total, self._system.temperature),
+            start=per_replica(np.array(self._start_of)[self._kept], np.int32),
+            probe=per_replica(np.array(self._kept) >= self._plan.replicas, np.bool_),
+            forces=flat("forces"),
+            potential_energy=flat("potential_energy"),
+            collective_variables={name: variables[:, i].copy() for i, name in enumerate(self._variables.names)},
+        )
+        if "bias_energy" in arrays:
+            frames = replace(frames, bias_energy=flat("bias_energy"))
+        if self._windows is not None:
+            frames = replace(frames, window=per_replica(self._windows, np.int32))
+        if self.molecule.box is not None:
+            frames = replace(frames, box=np.full((n_total, 3), self.molecule.box, dtype=np.float32))
+        return frames
+
+    # ----------------------------------------------------------------------------------- helpers
+
+    def _engines(self) -> EnginePool:
+        """The engines, started at their first use."""
+        if self._pool is None:
+            self._pool = EnginePool(self._engine_settings(), len(self._replicas), self._n_processes)
+        return self._pool
+
+    def _engine_settings(self) -> EngineSettings:
+        import openmm
+
+        openmm_system = openmm.XmlSerializer.clone(self.molecule.system)
+        parameters: list[dict[str, float]] = []
+        match self._plan.bias:
+            case StaticBias(expression=expression):
+                openmm_system.addForce(static_force(self._variables, expression))
+            case UmbrellaBias(centers=centers, force_constant=force_constant):
+                names = sorted({name for center in centers for name in center})
+                for name in names:
+                    openmm_system.addForce(self._variables.harmonic_force(name))
+                for window in self._windows or []:
+                    values: dict[str, float] = {}
+                    for name in names:
+                        center = centers[window].get(name)
+                        values[f"k_{name}"] = 0.0 if center is None else force_constant
+                        values[f"center_{name}"] = 0.0 if center is None else self._wrapped(name, center)
+                    parameters.append(values)
+        return EngineSettings(
+            system_xml=openmm.XmlSerializer.serialize(openmm_system),
+            platform=self.platform,
+            properties=self._properties,
+            temperature=self._system.temperature,
+            friction=self._plan.friction,
+            timestep=self._plan.timestep,
+            n_degrees_of_freedom=self.molecule.n_degrees_of_freedom,
+            variables=self._variables.to_json(),
+            stored=self.molecule.stored.tolist(),
+            grid=self._grid.definition() if self._grid is not None else None,
+            biased=self._plan.bias is not None,
+            replica_parameters=parameters,
+        )
+
+    def _wrapped(self, name: str, value: float) -> float:
+        """An angle in [-pi, pi], any other value as it is."""
+        return -self._variables.difference(name, 0.0, value)
+
+    def _derived_seed(self, *keys: int) -> int:
+        return int(np.random.SeedSequence([self._seed, *keys]).generate_state(1)[0])
+
+    def _identity(self) -> str:
+        plan = json.dumps(self._plan.model_dump(mode="json"), sort_keys=True)
+        digest = self._system.hash_of("model", "temperature", "collective_variables")
+        kept = f", {len(self._snapshot_frames)} snapshots" if len(self._snapshot_frames) else ""
+        return f"system {self._system.name} ({digest}), seed {self._seed}, platform {self.platform}, plan {plan}{kept}"
+
+    def _bias_definition(self) -> dict[str, Any] | None:
+        bias = self._plan.bias
+        if self._grid is not None:
+            return self._grid.definition()
+        if isinstance(bias, StaticBias):
+            return {"type": "static", "expression": bias.expression}
+        if isinstance(bias, UmbrellaBias):
+            return FixedUmbrellaBias.of(self._system, bias).definition()
+        return None
+
+    def _kinetic_temperature(self) -> tuple[float, float]:
+        """Mean and standard error [K] from blocks of time of the independent replicas."""
+        n_frames, n_blocks = self._plan.frames_per_replica, self._kinetic.shape[1]
+        counts = np.bincount(np.arange(n_frames) * n_blocks // n_frames, minlength=n_blocks)
+        factor = 2.0 / (self.molecule.n_degrees_of_freedom * BOLTZMANN)
+        blocks = (factor * self._kinetic / counts).ravel()
+        if len(blocks) > 1:
+            return float(blocks.mean()), float(blocks.std(ddof=1) / math.sqrt(len(blocks)))
+        # A single short block: the kinetic energy forgets itself within 1/(2 friction).
+        independent = max(1.0, self._plan.duration * self._plan.friction)
+        spread = self._system.temperature * math.sqrt(2.0 / self.molecule.n_degrees_of_freedom / independent)
+        return float(blocks[0]), spread
+
+
+def _temperature_blocks(plan: SamplingPlan) -> int:
+    """Blocks of time per replica, each at least ten times the memory 1/(2 friction) of the kinetic energy."""
+    longest = int(plan.duration * 2.0 * plan.friction / 10.0)
+    return max(1, min(_TEMPERATURE_BLOCKS, longest, plan.frames_per_replica))

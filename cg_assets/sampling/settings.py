@@ -1,0 +1,330 @@
+"""Settings of sampling plans and of imported trajectories."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from cg_assets.biases.settings import AdaptiveBias, Bias, DepositedBias, UmbrellaBias
+from cg_assets.core.settings import Name, StartPoint, Strict, check_multiples, is_multiple, rising
+from cg_assets.simulation.settings import Tempering
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_Numbers = TypeVar("_Numbers", int, "NDArray[np.int64]")
+
+
+class Probe(Strict):
+    """Replicas from other starts, run under the same bias only to test conditional equilibration."""
+
+    replicas: PositiveInt
+    starts: list[StartPoint] = Field(min_length=1)
+
+
+class SamplingPlan(Strict):
+    """How one batch of frames is sampled. All times [ps, or reduced]."""
+
+    replicas: PositiveInt
+    starts: Literal["equilibrium"] | list[StartPoint] = "equilibrium"
+    """Start states; replica i takes entry i modulo their number. `equilibrium` draws from the exact (biased)
+    density of a model potential; a molecule names collective variables or coordinates to start from."""
+    timestep: PositiveFloat
+    friction: PositiveFloat
+    burn_in: float = Field(ge=0.0)
+    """Time of each replica before the first frame."""
+    duration: PositiveFloat
+    """Time of each replica over which frames are kept."""
+    frame_interval: PositiveFloat
+    bias: Bias | None = None
+    probe: Probe | None = None
+    tempering: Tempering | None = None
+    """Replica exchange of a molecule without bias; each ladder of replicas keeps one replica's frames."""
+
+    @model_serializer(mode="wrap")
+    def _hash_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without tempering a plan reads, and hashes, as it did before plans could have it."""
+        content = handler(self)
+        return content if self.tempering else {name: value for name, value in content.items() if name != "tempering"}
+
+    @model_validator(mode="after")
+    def _whole_ladders(self) -> SamplingPlan:
+        if self.tempering is None:
+            return self
+        pace, steps = self.tempering.pace, len(self.tempering.temperatures)
+        if self.bias is not None or self.probe is not None:
+            raise ValueError("tempering goes without bias and probe; leave one of them out")
+        if self.replicas % steps:
+            raise ValueError(f"replicas {self.replicas} is not a multiple of the {steps} temperatures of tempering")
+        for name, whole, part in (
+            ("tempering.pace", pace, self.frame_interval),
+            ("duration", self.duration, pace),
+            ("burn_in", self.burn_in, pace),
+        ):
+            if not is_multiple(whole, part):
+                raise ValueError(f"{name} {whole} is not a multiple of {part}: exchanges come between whole stretches")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> SamplingPlan:
+        for name in ("duration", "frame_interval", "burn_in"):
+            value = getattr(self, name)
+            if not is_multiple(value, self.timestep):
+                raise ValueError(f"{name} {value} is not a whole number of timesteps of {self.timestep}")
+        if isinstance(self.bias, DepositedBias):
+            pace, deposition = self.bias.pace, self.bias.deposition
+            if not is_multiple(pace, self.timestep):
+                raise ValueError(f"bias.pace {pace} is not a whole number of timesteps of {self.timestep}")
+            if not is_multiple(deposition, pace):
+                raise ValueError(f"bias.deposition {deposition} is not a whole number of paces of {pace}")
+        if not is_multiple(self.duration, self.frame_interval):
+            raise ValueError(f"duration {self.duration} is not a whole number of frame intervals {self.frame_interval}")
+        if self.starts == []:
+            raise ValueError("starts is empty; name at least one start state")
+        return self
+
+    @property
+    def windows(self) -> int:
+        """Number of umbrella windows; 1 for other biases."""
+        match self.bias:
+            case UmbrellaBias(centers=centers):
+                return len(centers)
+            case AdaptiveBias(windows=windows):
+                return windows
+        return 1
+
+    def start_of(self, replica: _Numbers) -> _Numbers:
+        """Number of the start state of replicas: in turn, and another one for the next replica of the same window."""
+        starts = len(self.starts) if isinstance(self.starts, list) else 1
+        return (replica % self.windows + replica // self.windows) % starts
+
+    @property
+    def kept_replicas(self) -> int:
+        """Replicas that frames are kept of: one of each ladder of temperatures, else all of the plan."""
+        return self.replicas // len(self.tempering.temperatures) if self.tempering else self.replicas
+
+    @property
+    def frame_steps(self) -> int:
+        """Steps between two frames."""
+        return round(self.frame_interval / self.timestep)
+
+    @property
+    def burn_in_steps(self) -> int:
+        """Steps before the first frame."""
+        return round(self.burn_in / self.timestep)
+
+    @property
+    def frames_per_replica(self) -> int:
+        """Frames kept of each replica."""
+        return round(self.duration / self.frame_interval)
+
+    @property
+    def total_time(self) -> float:
+        """Simulated time of all replicas, deposition and probes included [ps or reduced]."""
+        deposition = self.bias.deposition if isinstance(self.bias, DepositedBias) else 0.0
+        per_replica = self.burn_in + self.duration
+        probes = self.probe.replicas if self.probe else 0
+        return self.replicas * (per_replica + deposition) + probes * per_replica
+
+
+class MeanForcePlan(Strict):
+    """Mean forces at fixed beads, in configurations from the frames of a sampling plan (docs/systems.md)."""
+
+    of: Name
+    """The plan that the configurations come from: unbiased, biased, or a further one."""
+    configurations: PositiveInt
+    """How many, evenly spread over the time of the plan's replicas."""
+    relaxation: float = Field(ge=0.0)
+    """Time at fixed beads before the average begins [ps]."""
+    duration: PositiveFloat
+    """Time of the average [ps]."""
+    interval: PositiveFloat
+    """Time between two forces of the average [ps]."""
+
+    @property
+    def samples(self) -> int:
+        """Forces that are averaged."""
+        return round(self.duration / self.interval)
+
+    @property
+    def time_each(self) -> float:
+        """Simulated time of a configuration [ps]."""
+        return self.relaxation + self.duration
+
+
+IMPORTED = "imported_beads"
+"""Stage of imported trajectories."""
+
+
+class ImportedTrajectories(Strict):
+    """Trajectories without forces that exist already, with the stage `imported_beads` (docs/operator_forces.md)."""
+
+    files: list[str] = Field(min_length=1)
+    """Files that MDTraj reads, or npz with `positions` [nm], relative to the folder of the YAML file; each a replica.
+    Wildcards are filled in, and `{batch}` by the name of the batch."""
+    frame_interval: PositiveFloat
+    """Time between two frames of the files [ps]."""
+    stride: PositiveInt = 1
+    """Every how many frames one is taken."""
+
+
+class Sampling(Strict):
+    """The sampling plans of a system."""
+
+    unbiased: SamplingPlan | None = None
+    """Stages `trajectories` and `mapped_forces`."""
+    biased: SamplingPlan | None = None
+    """Stages `biased_samples` and `relabelled_forces`."""
+    further: dict[Name, SamplingPlan] = Field(default_factory=dict)
+    """Further biased plans by name, with the stages `<name>_samples` and `<name>_forces`."""
+    mean_forces: dict[Name, MeanForcePlan] = Field(default_factory=dict)
+    """Mean forces at fixed beads by name, with the stage `<name>_forces`."""
+
+    @model_validator(mode="after")
+    def _biases(self) -> Sampling:
+        if self.unbiased is not None and self.unbiased.bias is not None:
+            raise ValueError("unbiased has a bias; move it to biased")
+        for where, plan in self.by_section().items():
+            if plan is not self.unbiased and plan.bias is None:
+                raise ValueError(f"{where.removeprefix('sampling.')} names no bias")
+        reserved = {"unbiased", "biased", "mapped", "relabelled", "imported"}
+        for field, taken in (("further", reserved), ("mean_forces", reserved | set(self.further))):
+            if clashes := sorted(taken & set(getattr(self, field))):
+                raise ValueError(f"{field}.{clashes[0]}: {clashes[0]} is taken; choose another name")
+        for name, mean_force in self.mean_forces.items():
+            self._check_mean_force(f"mean_forces.{name}", mean_force)
+        return self
+
+    def _check_mean_force(self, where: str, mean_force: MeanForcePlan) -> None:
+        plans = {section.rpartition(".")[2]: plan for section, plan in self.by_section().items()}
+        if mean_force.of not in plans:
+            raise ValueError(f"{where}.of is {mean_force.of}; the plans are {', '.join(plans)}")
+        plan = plans[mean_force.of]
+        for name in ("relaxation", "interval"):
+            value = getattr(mean_force, name)
+            if not is_multiple(value, plan.timestep):
+                raise ValueError(f"{where}.{name} {value} is not a whole number of timesteps of {plan.timestep}")
+        if not is_multiple(mean_force.duration, mean_force.interval) or mean_force.samples < 4:
+            raise ValueError(
+                f"{where}.duration {mean_force.duration} is not a whole number, of at least 4, of intervals of "
+                f"{mean_force.interval}"
+            )
+        if mean_force.configurations > plan.kept_replicas * plan.frames_per_replica:
+            raise ValueError(
+                f"{where}.configurations is {mean_force.configurations}, but {mean_force.of} keeps only "
+                f"{plan.kept_replicas * plan.frames_per_replica} frames"
+            )
+
+    def by_section(self) -> dict[str, SamplingPlan]:
+        """Every plan by its place in the specification, for example `sampling.further.umbrella`."""
+        named = {"sampling.unbiased": self.unbiased, "sampling.biased": self.biased}
+        plans = {section: plan for section, plan in named.items() if plan is not None}
+        return plans | {f"sampling.further.{name}": plan for name, plan in self.further.items()}
+
+    @property
+    def dynamics(self) -> SamplingPlan:
+        """The first plan, whose time step and friction further dynamics take."""
+        return next(iter(self.by_section().values()))
+
+    def by_labels(self) -> dict[str, tuple[str, str]]:
+        """Stage of force labels to the stage of their samples and the place of their plan in the specification."""
+        stages = {"sampling.unbiased": ("trajectories", "mapped_forces")}
+        stages["sampling.biased"] = ("biased_samples", "relabelled_forces")
+        found = {}
+        for section in self.by_section():
+            name = section.rpartition(".")[2]
+            samples, labels = stages.get(section, (f"{name}_samples", f"{name}_forces"))
+            found[labels] = (samples, section)
+        return found
+
+    def by_mean_force_labels(self) -> dict[str, tuple[MeanForcePlan, str]]:
+        """Stage of mean forces to what it is made by, and to the stage of single force labels of the same plan."""
+        of = {section.rpartition(".")[2]: labels for labels, (_, section) in self.by_labels().items()}
+        return {f"{name}_forces": (mean_force, of[mean_force.of]) for name, mean_force in self.mean_forces.items()}
+
+    def configurations_of(self, section: str) -> int:
+        """Frames with all atoms of a plan that mean forces are made from; 0 where there are none."""
+        name = section.rpartition(".")[2]
+        return max((item.configurations for item in self.mean_forces.values() if item.of == name), default=0)
+
+
+class ReferenceSampling(Strict):
+    """Dynamics of the atoms at several temperatures, with the stage `trajectories`. All times [ps]."""
+
+    temperatures: list[PositiveFloat] = Field(min_length=2)
+    """[K]; replica i is at temperature i modulo their number."""
+    replicas: PositiveInt
+    """In all; as many at each temperature."""
+    timestep: PositiveFloat = 0.002
+    friction: PositiveFloat = 0.1
+    """[1/ps]; little, so that molecules diffuse as they would without thermostat."""
+    burn_in: PositiveFloat
+    duration: PositiveFloat
+    frame_interval: PositiveFloat
+
+    _rises = field_validator("temperatures")(rising)
+
+    @model_validator(mode="after")
+    def _whole(self) -> ReferenceSampling:
+        check_multiples(self, (("burn_in", "timestep"), ("frame_interval", "timestep"), ("duration", "frame_interval")))
+        if self.replicas % len(self.temperatures):
+            raise ValueError(f"replicas {self.replicas} is not a multiple of the {len(self.temperatures)} temperatures")
+        return self
+
+    @property
+    def frames_per_replica(self) -> int:
+        """Frames kept of each replica."""
+        return round(self.duration / self.frame_interval)
+
+
+class ConditionalSampling(Strict):
+    """Orientations at fixed beads, by replica exchange in temperature: `conditional_samples`. All times [ps]."""
+
+    frames: PositiveInt
+    """CG frames of a batch, as many from each temperature of the reference."""
+    temperatures: list[PositiveFloat] = Field(min_length=2)
+    """The ladder, rising [K]. Neighbours exchange well when they differ by a part of about 1/sqrt(2.5 molecules)."""
+    runs: int = Field(default=2, ge=2, le=64)
+    """Independent runs of each frame, each a ladder of its own; that they agree is the proof of each label."""
+    timestep: PositiveFloat = 0.004
+    friction: PositiveFloat = 2.0
+    """[1/ps]"""
+    pace: PositiveFloat = 0.4
+    """Time between two attempts to exchange."""
+    interval: PositiveFloat = 0.1
+    """Time between two samples of a replica."""
+    relaxation: PositiveFloat
+    """Time of each ladder before the first sample."""
+    duration: PositiveFloat
+    """Time of each ladder over which samples are kept."""
+
+    _rises = field_validator("temperatures")(rising)
+
+    @model_validator(mode="after")
+    def _whole_stretches(self) -> ConditionalSampling:
+        check_multiples(
+            self, (("interval", "timestep"), ("pace", "interval"), ("relaxation", "pace"), ("duration", "pace"))
+        )
+        return self
+
+    @property
+    def time_each(self) -> float:
+        """Simulated time of a frame, of all its replicas [ps]."""
+        return self.runs * len(self.temperatures) * (self.relaxation + self.duration)
+
+
+class ThermalSampling(Strict):
+    """The sampling plans of a water system."""
+
+    reference: ReferenceSampling
+    conditional: ConditionalSampling

@@ -1,0 +1,97 @@
+"""Settings of CG simulations."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from cg_assets.core.settings import Strict, is_multiple
+
+UNBIASED, ENHANCED = 0, 1
+"""Value of `Frames.window` in CG simulations: without a bias, and under the frozen bias of the biased samples."""
+
+
+class Tempering(Strict):
+    """Replica exchange in temperature: replicas climb a ladder of temperatures and come back over barriers."""
+
+    temperatures: list[PositiveFloat] = Field(min_length=2)
+    """The ladder, rising from the temperature of the system, at which frames are kept [K]."""
+    pace: PositiveFloat
+    """Time between two attempts to exchange neighbours on the ladder [ps]."""
+
+    @field_validator("temperatures")
+    @classmethod
+    def _climbs(cls, value: list[float]) -> list[float]:
+        if any(high <= low for low, high in itertools.pairwise(value)):
+            raise ValueError(f"{value} does not rise; list the temperatures from the lowest up, each once")
+        return value
+
+
+class CGSimulation(Strict):
+    """Langevin dynamics of the beads with the trained potential. All times [ps, or reduced]."""
+
+    replicas: PositiveInt
+    timestep: PositiveFloat
+    friction: PositiveFloat
+    burn_in: float = Field(default=0.0, ge=0.0)
+    duration: PositiveFloat
+    frame_interval: PositiveFloat
+    enhanced_duration: float = Field(default=0.0, ge=0.0)
+    """Length of a second run under the frozen bias of the biased samples, reweighted exactly; 0 for none."""
+    enhanced_frame_interval: PositiveFloat | None = None
+    """Time between its frames, of which reweighting makes few count; null for frame_interval."""
+    displacement: float = Field(default=0.0, ge=0.0)
+    """Standard deviation of random displacements of a molecule's beads at the start, along each axis [nm]: replicas
+    then come from far off equilibrium; 0 starts them from frames as they are."""
+    tempering: Tempering | None = None
+    """Replica exchange in temperature of the run without a bias: replicas are then those of all ladders together, and
+    frames are kept at the lowest temperature, that of the system."""
+    seed: int = Field(default=0, ge=0)
+
+    @model_serializer(mode="wrap")
+    def _hash_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without tempering a simulation reads, and hashes, as it did before simulations could have it."""
+        content = handler(self)
+        return content if self.tempering else {name: value for name, value in content.items() if name != "tempering"}
+
+    @property
+    def enhanced(self) -> CGSimulation:
+        """Settings of the run under the bias."""
+        interval = self.enhanced_frame_interval or self.frame_interval
+        update = {"duration": self.enhanced_duration, "frame_interval": interval, "tempering": None}
+        return self.model_copy(update=update)
+
+    @property
+    def kept_replicas(self) -> int:
+        """Replicas that frames are kept of: one of each ladder of temperatures, else all."""
+        return self.replicas // len(self.tempering.temperatures) if self.tempering else self.replicas
+
+    @model_validator(mode="after")
+    def _whole_ladders(self) -> CGSimulation:
+        if self.tempering is None:
+            return self
+        rungs = len(self.tempering.temperatures)
+        if self.replicas % rungs:
+            raise ValueError(f"replicas {self.replicas} is not a multiple of the {rungs} temperatures of tempering")
+        if not is_multiple(self.tempering.pace, self.timestep):
+            raise ValueError(f"tempering.pace {self.tempering.pace} is not a whole number of timesteps {self.timestep}")
+        return self
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> CGSimulation:
+        enhanced = "enhanced_frame_interval" if self.enhanced_frame_interval else "frame_interval"
+        for name, interval in (("duration", "frame_interval"), ("enhanced_duration", enhanced)):
+            value, least = getattr(self, name), getattr(self, interval)
+            if 0 < value < least:
+                raise ValueError(f"{name} {value} is shorter than {interval} {least}")
+        return self

@@ -1,0 +1,94 @@
+"""Labels from ordinary dynamics, whose beads move: one sample of the atoms for each frame of the beads.
+
+The force f and the energy u of a frame at temperature T are a draw from p(r | R; T), so that their means at given beads
+are F and <u>_R: noisy labels, but at as many different configurations as there are frames, drawn from the ensemble that
+the potential is to make. With a potential that knows F and <u>_R nearly, the product
+
+    y = (u - U(R)) (f - F(R)) / (k T²)
+
+is a label of F_1 = dF/dT (arXiv 2602.23198): its mean errs only by the product of both errors of the potential.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.training.thermal_targets import ThermalTargets
+
+FloatArray = NDArray[np.float64]
+
+
+def unconstrained_targets(
+    frames: Frames, number: int, temperature: FloatArray, force_variance: FloatArray, heat_capacity: FloatArray
+) -> ThermalTargets:
+    """Forces and energies of evenly chosen frames as labels with the noise of single samples.
+
+    Args:
+        frames: ordinary dynamics at some temperatures, as beads.
+        number: frames to take at most.
+        temperature: `(n_rows,)` temperatures at which the noise is known [K].
+        force_variance: `(n_rows,)` variance of a component of f at fixed beads [(kJ/mol/nm)²].
+        heat_capacity: `(n_rows,)` C_W = Var(u|R)/(kT²) [kJ/mol/K].
+
+    Returns:
+        The labels. Those of F_1, F_2 and C_W are not known: their errors are infinite.
+
+    Raises:
+        TrainingError: the frames lack forces, energies or the box.
+    """
+    if frames.forces is None or frames.potential_energy is None or frames.box is None:
+        raise TrainingError("frames of ordinary dynamics need forces, energies and a box; sample the reference again")
+    order = np.lexsort((frames.time, frames.replica))
+    rows = order[np.unique(np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int))]
+    kelvin = frames.temperature[rows].astype(np.float64)
+    known = np.unique(temperature)
+    noise, capacity = (
+        np.interp(kelvin, known, [values[temperature == one].mean() for one in known])
+        for values in (force_variance, heat_capacity)
+    )
+    shape, nothing = (len(rows), frames.n_sites, 3), np.zeros(len(rows))
+    vectors = np.zeros(shape)
+    return ThermalTargets(
+        positions=frames.positions[rows].astype(np.float64),
+        box=frames.box[rows].astype(np.float64),
+        temperature=kelvin,
+        frame=np.arange(len(rows)),
+        origin_temperature=kelvin,
+        forces=frames.forces[rows].astype(np.float64),
+        forces_error=np.broadcast_to(np.sqrt(noise)[:, None, None], shape).copy(),
+        first_order=vectors,
+        first_order_error=np.full(shape, np.inf),
+        second_order=vectors,
+        second_order_error=np.full(shape, np.inf),
+        mean_energy=frames.potential_energy[rows].astype(np.float64),
+        mean_energy_error=np.sqrt(capacity * BOLTZMANN) * kelvin,
+        heat_capacity=nothing,
+        heat_capacity_error=np.full(len(rows), np.inf),
+    )
+
+
+def with_product_labels(targets: ThermalTargets, forces: FloatArray, mean_energy: FloatArray) -> ThermalTargets:
+    """The same labels, those of F_1 from the product of what a potential leaves over.
+
+    Args:
+        targets: of `unconstrained_targets`.
+        forces: F of a potential that has not learnt from these frames, `(n_rows, n_beads, 3)` [kJ/mol/nm].
+        mean_energy: its <u>_R `(n_rows,)` [kJ/mol].
+
+    Returns:
+        The labels; the error of F_1 is the root mean square of all labels at a temperature, which are nearly all noise.
+    """
+    kelvin = targets.temperature
+    factor = (targets.mean_energy - mean_energy) / (BOLTZMANN * kelvin**2)
+    labels = factor[:, None, None] * (targets.forces - forces)
+    error = np.empty_like(labels)
+    for one in np.unique(kelvin):
+        here = kelvin == one
+        error[here] = np.sqrt(np.mean(labels[here] ** 2))
+    return replace(targets, first_order=labels, first_order_error=error)
