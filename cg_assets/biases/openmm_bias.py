@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.biases.settings import DepositedBias, MetadynamicsBias, OpesBias
-from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.expressions import CONSTANTS, parse_expression
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.systems.spec import SystemSpec
