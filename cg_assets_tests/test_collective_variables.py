@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from cg_assets.core.errors import SystemSpecError
-from cg_assets.mapping.collective_variables import (
-    collective_variable_gradients,
-    collective_variables,
-    distance,
-    projected_force,
-    projected_forces,
-    torsion,
-)
+from cg_assets.core.geometry import distance, projected_force, torsion
+from cg_assets.mapping.collective_variables import collective_variable_gradients, collective_variables, projected_forces
 from cg_assets.systems import load_system
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.frames import Frames
+from cg_assets.core.geometry import torsion
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.estimates import Estimate, independent_blocks, jackknife
 from cg_assets.core.statistics.metrics import basin_population, jsd, pmf_error
@@ -23,7 +24,6 @@ from cg_assets.core.units import unit
 from cg_assets.evaluation.native import native_beads, rmsd
 from cg_assets.evaluation.reference import halves
 from cg_assets.mapping.chains import chain_terms
-from cg_assets.mapping.collective_variables import torsion
 from cg_assets.mapping.maps import build_map
 from cg_assets.systems.spec import SystemSpec
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from numpy.typing import ArrayLike
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cg_assets.core.expressions import parse_expression
 from cg_assets.core.family import Family
+from cg_assets.core.geometry import FloatArray, distance, torsion
 from cg_assets.core.settings import Formula, Name
 from cg_assets.mapping.water import WATER_MODELS, Centre, Electrostatics, box_edge
 
@@ -173,17 +176,31 @@ class CollectiveVariable(Family, family="collective variable"):
     atoms: tuple[AtomName, ...]
 
     periodic: ClassVar[bool] = False
+    quantity: ClassVar[str] = "length"
 
     @property
     @abstractmethod
     def limits(self) -> tuple[float, float]:
         """Lower and upper limit of histograms and bias grids."""
 
+    @abstractmethod
+    def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Its values and their gradients by the sites.
+
+        Args:
+            positions: `(n_frames, n_sites, 3)` of whole molecules [nm].
+            sites: the sites that its atoms are, in order.
+
+        Returns:
+            Values `(n_frames,)` and gradients `(n_frames, len(sites), 3)`.
+        """
+
 
 class Torsion(CollectiveVariable):
     """A dihedral angle of four atoms [rad]."""
 
     periodic: ClassVar[bool] = True
+    quantity: ClassVar[str] = "angle"
 
     type: Literal["torsion"]
     atoms: tuple[AtomName, AtomName, AtomName, AtomName]
@@ -192,6 +209,11 @@ class Torsion(CollectiveVariable):
     def limits(self) -> tuple[float, float]:
         """One turn [rad]."""
         return (-math.pi, math.pi)
+
+    def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Angles in (-π, π] [rad] and their gradients [rad/nm]."""
+        first, second, third, fourth = sites
+        return torsion(positions, (first, second, third, fourth))
 
 
 class Distance(CollectiveVariable):
@@ -206,3 +228,8 @@ class Distance(CollectiveVariable):
     def limits(self) -> tuple[float, float]:
         """The range [nm]."""
         return self.range
+
+    def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Distances [nm] and their gradients."""
+        first, second = sites
+        return distance(positions, (first, second))

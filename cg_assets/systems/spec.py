@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import (
     Field,
@@ -50,6 +50,9 @@ from cg_assets.simulation.settings import CGSimulation, Tempering
 from cg_assets.systems.base import System
 
 # --------------------------------------------------------------------------------------- potentials
+
+if TYPE_CHECKING:
+    from cg_assets.mapping.beads import Beads
 
 
 class Potential(Strict):
@@ -382,6 +385,32 @@ class SystemSpec(System):
     def cg_box(self) -> float | None:
         """Edge of the box of the beads [nm]; None where they are one molecule, isolated or solvated."""
         return self.model.box if isinstance(self.model, Molecule) and self.model.waters is None else None
+
+    def beads(self) -> Beads:
+        """The beads, for which a molecule is built.
+
+        Raises:
+            SystemSpecError: the specification does not fit the molecule.
+        """
+        from cg_assets.mapping.beads import Beads
+        from cg_assets.mapping.builders import build_molecule
+        from cg_assets.mapping.maps import bead_map, build_map
+
+        if isinstance(self.model, Molecule):
+            molecule = build_molecule(self)
+            cg_map, constraints = bead_map(self, molecule), molecule.stored_pairs(molecule.constraints)
+        else:
+            cg_map, constraints = build_map(self), []
+        return Beads(
+            name=self.name,
+            title=self.title,
+            units=self.units,
+            temperature=self.temperature,
+            cg_map=cg_map,
+            collective_variables=self.collective_variables,
+            constraints=constraints,
+            box=self.cg_box,
+        )
 
     def training_of(self, potential: str) -> Training:
         """How one of the potentials is trained."""

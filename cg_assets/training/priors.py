@@ -22,9 +22,9 @@ from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.errors import TrainingError
+from cg_assets.core.geometry import torsion
 from cg_assets.core.statistics.metrics import jensen_shannon_divergences
 from cg_assets.mapping.chains import chain_terms
-from cg_assets.mapping.collective_variables import torsion
 from cg_assets.potentials.networks import ANGLE_ORDER
 
 if TYPE_CHECKING:

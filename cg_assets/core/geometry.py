@@ -1,0 +1,69 @@
+"""Distances and torsions of sites with analytic gradients, and forces projected on such coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def distance(positions: ArrayLike, pair: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+    """Distance of two sites of a whole molecule.
+
+    Args:
+        positions: `(n_frames, n_sites, 3)` [nm].
+        pair: the two sites.
+
+    Returns:
+        Distances `(n_frames,)` [nm] and their gradients by the two sites `(n_frames, 2, 3)`.
+    """
+    points = np.asarray(positions, dtype=np.float64)
+    vector = points[:, pair[1]] - points[:, pair[0]]
+    length = np.linalg.norm(vector, axis=1)
+    unit = vector / length[:, None]
+    return length, np.stack([-unit, unit], axis=1)
+
+
+def torsion(positions: ArrayLike, sites: tuple[int, int, int, int]) -> tuple[FloatArray, FloatArray]:
+    """Dihedral angle of four sites in the IUPAC sign convention (trans is π).
+
+    Gradients after A. Blondel and M. Karplus, J. Comput. Chem. 17, 1132 (1996), which are singular only where three
+    consecutive sites are in line.
+
+    Args:
+        positions: `(n_frames, n_sites, 3)` [nm].
+        sites: the four sites along the chain.
+
+    Returns:
+        Angles `(n_frames,)` in (-π, π] [rad] and their gradients by the four sites `(n_frames, 4, 3)` [rad/nm].
+    """
+    points = np.asarray(positions, dtype=np.float64)
+    i, j, k, m = (points[:, site] for site in sites)
+    f, g, h = i - j, j - k, m - k
+    a, b = np.cross(f, g), np.cross(h, g)
+    length = np.linalg.norm(g, axis=1)
+    angle = np.arctan2((np.cross(b, a) * g).sum(axis=1) / length, (a * b).sum(axis=1))
+    by_a = -length[:, None] * a / (a * a).sum(axis=1)[:, None]
+    by_b = length[:, None] * b / (b * b).sum(axis=1)[:, None]
+    along_a = ((f * g).sum(axis=1) / length**2)[:, None] * by_a
+    along_b = ((h * g).sum(axis=1) / length**2)[:, None] * by_b
+    return angle, np.stack([by_a, -by_a - along_a - along_b, along_a + along_b - by_b, by_b], axis=1)
+
+
+def projected_force(forces: ArrayLike, gradient: ArrayLike) -> FloatArray:
+    """Generalised force along a collective variable, g = f·∇ξ / |∇ξ|².
+
+    Its conditional mean <g | ξ> is a function of the ensemble alone, which makes it comparable between replicas; it is
+    -dA/dξ up to the geometric term kT <∇·(∇ξ/|∇ξ|²) | ξ>, which vanishes for a linear variable.
+
+    Args:
+        forces: `(n_frames, n_beads, dimension)`.
+        gradient: `(n_frames, n_beads, dimension)` of the collective variable.
+
+    Returns:
+        `(n_frames,)` [energy per unit of the variable].
+    """
+    along = np.asarray(gradient, dtype=np.float64)
+    force = np.asarray(forces, dtype=np.float64)
+    return np.einsum("fid,fid->f", force, along) / np.einsum("fid,fid->f", along, along)

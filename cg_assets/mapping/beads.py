@@ -1,0 +1,122 @@
+"""The beads of a system and the conditions that they are studied at: what most of the science needs to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cg_assets.core.geometry import FloatArray, projected_force
+from cg_assets.core.units import UnitSystem, thermal_energy, unit
+from cg_assets.mapping.maps import CGMap
+from cg_assets.mapping.settings import CollectiveVariable
+
+
+@dataclass(frozen=True)
+class Beads:
+    """The CG coordinates of a system.
+
+    Attributes:
+        name: of the system, for messages.
+        title: of the system, for figures.
+        units: `molar` for molecules, `reduced` for model potentials.
+        temperature: [K or reduced].
+        cg_map: which combination of atoms each bead is.
+        collective_variables: of the beads; empty where these are the CG coordinates themselves (model potentials).
+        constraints: pairs of atoms of the map whose distance is fixed.
+        box: edge of the periodic box of the beads [nm]; None where they are one molecule.
+    """
+
+    name: str
+    title: str
+    units: UnitSystem
+    temperature: float
+    cg_map: CGMap
+    collective_variables: Mapping[str, CollectiveVariable] = field(default_factory=dict)
+    constraints: list[tuple[int, int]] = field(default_factory=list)
+    box: float | None = None
+
+    @property
+    def thermal_energy(self) -> float:
+        """k_B T [kJ/mol or reduced]."""
+        return thermal_energy(self.temperature, self.units)
+
+    @property
+    def energy_unit(self) -> str:
+        """Unit of energies."""
+        return unit("energy", self.units)
+
+    @property
+    def variable_names(self) -> list[str]:
+        """Names of the collective variables; of a model potential, of its CG coordinates."""
+        return list(self.collective_variables) or list(self.cg_map.bead_names)
+
+    @property
+    def variable_quantities(self) -> dict[str, str]:
+        """Name of each collective variable to what it is: `angle` or `length`."""
+        known = self.collective_variables
+        return {name: known[name].quantity if name in known else "length" for name in self.variable_names}
+
+    def is_periodic(self, name: str) -> bool:
+        """Whether a collective variable is an angle of one turn."""
+        return name in self.collective_variables and self.collective_variables[name].periodic
+
+    @cached_property
+    def _sites(self) -> dict[str, list[int]]:
+        return {
+            name: [self.cg_map.bead_on_atom(atom) for atom in variable.atoms]
+            for name, variable in self.collective_variables.items()
+        }
+
+    def variables(self, positions: ArrayLike) -> dict[str, FloatArray]:
+        """Values of all collective variables.
+
+        Args:
+            positions: `(n_frames, n_beads, dimension)` of whole molecules.
+
+        Returns:
+            Name to `(n_frames,)` [rad, nm or reduced].
+
+        Raises:
+            SystemSpecError: a collective variable uses an atom on which no bead sits.
+        """
+        return self.variable_gradients(positions)[0]
+
+    def variable_gradients(self, positions: ArrayLike) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        """Values of all collective variables and their gradients by bead positions.
+
+        Args:
+            positions: `(n_frames, n_beads, dimension)` of whole molecules.
+
+        Returns:
+            Name to values `(n_frames,)`, and name to gradients `(n_frames, n_beads, dimension)`.
+
+        Raises:
+            SystemSpecError: a collective variable uses an atom on which no bead sits.
+        """
+        points = np.asarray(positions, dtype=np.float64)
+        if not self.collective_variables:
+            units = np.eye(self.cg_map.n_beads)[:, None, :, None] * np.ones_like(points)
+            names = self.cg_map.bead_names
+            return {name: points[:, place, 0] for place, name in enumerate(names)}, dict(zip(names, units, strict=True))
+        values: dict[str, FloatArray] = {}
+        gradients: dict[str, FloatArray] = {}
+        for name, variable in self.collective_variables.items():
+            values[name], local = variable.measure(points, self._sites[name])
+            gradients[name] = np.zeros_like(points)
+            for slot, site in enumerate(self._sites[name]):
+                gradients[name][:, site] += local[:, slot]
+        return values, gradients
+
+    def projected_forces(self, positions: ArrayLike, forces: ArrayLike) -> FloatArray:
+        """Generalised forces `(n_frames, n_variables)` along each collective variable, in the order of their names.
+
+        Args:
+            positions: `(n_frames, n_beads, dimension)` of whole molecules.
+            forces: bead forces, same shape.
+        """
+        gradients = self.variable_gradients(positions)[1]
+        return np.stack([projected_force(forces, gradients[name]) for name in self.variable_names], axis=1)
