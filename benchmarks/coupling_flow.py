@@ -119,8 +119,9 @@ def main() -> None:
     from cg_assets.labels.kernels.kernel import centred, perturb
     from cg_assets.labels.kernels.run import flow_config
     from cg_assets.mapping.maps import build_map
+    from cg_assets.settings import installation
     from cg_assets.storage.store import ParquetStore
-    from cg_assets.systems import home, load_system
+    from cg_assets.systems import load_system
     from cg_assets.training.data import correlated_groups
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,7 +130,7 @@ def main() -> None:
     torch.set_num_threads(1)
     system = load_system(SYSTEM)
     settings, thermal_energy, cg_map = system.kernels["flow"], system.thermal_energy, build_map(system)
-    frames = ParquetStore(home()).read_frames(SYSTEM, STAGE)
+    frames = ParquetStore(installation().home).read_frames(SYSTEM, STAGE)
     late = frames.time > np.quantile(frames.time, 0.8)
     learnt, judged = frames.select(~late), frames.select(late)
     clean = torch.as_tensor(centred(learnt.positions)).float()

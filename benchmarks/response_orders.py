@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from cg_assets.core.statistics.estimates import jackknife
+from cg_assets.settings import installation
 from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import home, load_system
+from cg_assets.systems import load_system
 from cg_assets.systems.thermal_spec import TARGETS, TRAJECTORIES, ThermalSystem
 from cg_assets.training.response import ENERGY_WEIGHT, SAME_TEMPERATURE, ResponseWeights, deviation, predictions
 from cg_assets.training.response_fit import potential_config, with_products
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    system, store = load_system(options.system), ParquetStore(home())
+    system, store = load_system(options.system), ParquetStore(installation().home)
     assert isinstance(system, ThermalSystem)
     batches = store.batches(system.name, TARGETS)
     tables = [read_arrays(store.path(system.name, TARGETS, batch)) for batch in batches]

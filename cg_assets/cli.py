@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cg_assets import __version__
 from cg_assets.core.errors import CgAssetsError
+from cg_assets.settings import HOME, installation, set_variables
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point of the command; returns its exit status."""
     options = _parser().parse_args(arguments)
     if options.home:
-        os.environ["CG_ASSETS_HOME"] = str(Path(options.home).absolute())
+        set_variables({HOME: str(Path(options.home).absolute())})
     try:
         if options.of_files:
             _fetch()
@@ -137,9 +137,8 @@ def _refresh(options: argparse.Namespace) -> int:
 
 def _results(options: argparse.Namespace) -> int:
     from cg_assets.operations.demo import print_results
-    from cg_assets.systems import home
 
-    print_results(home(), options.systems)
+    print_results(installation().home, options.systems)
     return 0
 
 
@@ -188,35 +187,34 @@ def _lineage(options: argparse.Namespace) -> int:
 
 def _query(options: argparse.Namespace) -> int:
     from cg_assets.storage.catalogue import query
-    from cg_assets.systems import home
 
-    if not (home() / "data").is_dir():
-        raise CgAssetsError(f"query: there are no data in {home()} yet; run a system first")
-    _print_rows(query(home(), options.sql))
+    home = installation().home
+    if not (home / "data").is_dir():
+        raise CgAssetsError(f"query: there are no data in {home} yet; run a system first")
+    _print_rows(query(home, options.sql))
     return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from cg_assets.operations.doctor import examine, print_findings
-    from cg_assets.systems import home
 
-    findings = examine(home(), options.repair)
+    findings = examine(installation().home, options.repair)
     print_findings(findings)
     return 1 if any(finding.faults for finding in findings) else 0
 
 
 def _prune(options: argparse.Namespace) -> int:
     from cg_assets.operations.prune import find_prunable, remove
-    from cg_assets.systems import home
 
-    found = find_prunable(home())
+    home = installation().home
+    found = find_prunable(home)
     for item in found:
-        print(f"{item.bytes / 1e6:>10.3f} MB  {item.path.relative_to(home())}  ({item.reason})")
+        print(f"{item.bytes / 1e6:>10.3f} MB  {item.path.relative_to(home)}  ({item.reason})")
     total = f"{sum(item.bytes for item in found) / 1e6:.3f} MB in {len(found)} place(s)"
     if not options.remove:
         print(f"{total} can be removed: cg-assets prune --remove")
         return 0
-    remove(home(), found)
+    remove(home, found)
     print(f"{total} removed")
     return 0
 
@@ -239,16 +237,14 @@ def _reference(options: argparse.Namespace) -> int:
 def _fetch() -> None:
     """Bring the files of an object store here, where there is one."""
     from cg_assets.storage.catalogue import fetched
-    from cg_assets.systems import home
 
-    fetched(home())
+    fetched(installation().home)
 
 
 def _tracking() -> Any:
     from cg_assets.registry.tracking import ModelTracking
-    from cg_assets.systems import home
 
-    return ModelTracking(os.environ.get("MLFLOW_TRACKING_URI"), home())
+    return ModelTracking(installation().tracking_uri, installation().home)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import cg_assets
 PACKAGE = Path(cg_assets.__file__).parent
 LEVELS = (
     ("core",),
+    ("settings",),
     ("storage",),
     ("mapping",),
     ("biases",),

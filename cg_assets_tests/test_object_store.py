@@ -14,9 +14,9 @@ from test_crashes import results
 from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
 from cg_assets.operations.prune import Prunable, remove
+from cg_assets.settings import OBJECT_STORE
 from cg_assets.storage import parquet
 from cg_assets.storage.catalogue import fetched, query
-from cg_assets.storage.object_store import OBJECT_STORE
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 

@@ -18,8 +18,9 @@ from conftest import Command, free_port
 from test_crashes import results
 
 from cg_assets.core.errors import CgAssetsError
-from cg_assets.operations.home_folder import DATABASE, prepare_home
-from cg_assets.orchestration.resources import home_folder
+from cg_assets.operations import home_folder
+from cg_assets.operations.home_folder import prepare_home
+from cg_assets.settings import DATABASE
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 needs_postgres = pytest.mark.skipif(os.geteuid() != 0 or not PROGRAMS, reason="needs root and postgresql")

@@ -21,7 +21,8 @@ from cg_assets.core.errors import CgAssetsError, DeviceError, StorageError, Trac
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.operations.runs import dead_runs, end_dead_runs
 from cg_assets.orchestration.automation import ACTIVE
-from cg_assets.orchestration.device import count_gpus, device_choice
+from cg_assets.orchestration.device import count_gpus
+from cg_assets.settings import installation
 from cg_assets.storage.atomic import leftovers, remove_leftovers
 from cg_assets.storage.catalogue import data_files, differences, rebuild
 from cg_assets.storage.parquet import verify
@@ -62,7 +63,7 @@ def examine(home: Path, repair: bool = False) -> list[Finding]:
         examinations += [_runs, _slots, _clock]
     if (home / "data").is_dir():
         examinations += [_leftovers, _files, _catalogue]
-    if os.environ.get("MLFLOW_TRACKING_URI") or (home / "mlflow" / "mlflow.db").is_file():
+    if installation().has_models:
         examinations.append(_models)
     return [examination(home, repair) for examination in examinations]
 
@@ -95,7 +96,7 @@ def _devices(home: Path, repair: bool) -> Finding:
     from cg_assets.sampling.molecule.platforms import choose_platform
 
     try:
-        gpus, choice = count_gpus(), device_choice()
+        gpus, choice = count_gpus(), installation().device
         if choice == "cuda" and not gpus:
             raise DeviceError("CG_DEVICE is cuda, but torch sees no GPU")
         large, _ = choose_platform(10_000, periodic=True)
@@ -223,7 +224,7 @@ def _models(home: Path, repair: bool) -> Finding:
 
     faults, count = [], 0
     try:
-        tracking = ModelTracking(os.environ.get("MLFLOW_TRACKING_URI"), home)
+        tracking = ModelTracking(installation().tracking_uri, home)
         models = tracking.models()
         for model in models:
             for version in tracking.versions(model["name"]):

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 from cg_assets.core.errors import CgAssetsError
-from cg_assets.registry.mlflow_connection import with_driver
+from cg_assets.settings import DAGSTER_HOME, DATABASE, HOME, installation, set_variables, with_driver
 from cg_assets.storage.atomic import atomic_file
-from cg_assets.systems import home
-
-DATABASE = "CG_ASSETS_DATABASE"
-"""Variable with the address of a PostgreSQL database for Dagster's records; SQLite files in the home folder without."""
 
 _POSTGRES = f"""storage:
   postgres:
@@ -33,24 +28,24 @@ def prepare_home() -> Path:
         CgAssetsError: this home's records are in another kind of database than `CG_ASSETS_DATABASE` says, or that
             cannot be reached.
     """
-    folder = home()
+    own = installation()
+    folder = own.home
     dagster_home = folder / "dagster"
     for needed in (dagster_home, folder / "systems", folder / "data", folder / "mlflow"):
         needed.mkdir(parents=True, exist_ok=True)
-    _choose_database(dagster_home)
-    os.environ["CG_ASSETS_HOME"] = str(folder)
-    os.environ["DAGSTER_HOME"] = str(dagster_home)
-    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
+    address = with_driver(own.database) if own.database else None
+    _choose_database(dagster_home, address)
     # Steps run side by side, one per core; threads of several steps on the same cores are many times slower.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    set_variables(
+        {HOME: str(folder), DAGSTER_HOME: str(dagster_home)} | ({DATABASE: address} if address else {}),
+        {"DAGSTER_DISABLE_TELEMETRY": "yes", "OMP_NUM_THREADS": "1"},
+    )
     return folder
 
 
-def _choose_database(dagster_home: Path) -> None:
+def _choose_database(dagster_home: Path, address: str | None) -> None:
     """Write Dagster's settings, once: where its records are does not change afterwards."""
-    if os.environ.get(DATABASE):
-        os.environ[DATABASE] = with_driver(os.environ[DATABASE])
-    settings, wanted = dagster_home / "dagster.yaml", bool(os.environ.get(DATABASE))
+    settings, wanted = dagster_home / "dagster.yaml", address is not None
     if wanted and importlib.util.find_spec("dagster_postgres") is None:
         raise CgAssetsError(f"{DATABASE} needs dagster-postgres; install it with: pip install 'cg-assets[postgres]'")
     known = settings.read_text(encoding="utf-8") if settings.exists() else None
@@ -65,8 +60,8 @@ def _choose_database(dagster_home: Path) -> None:
         )
     elif not wanted and DATABASE in known:
         raise CgAssetsError(f"the runs of {dagster_home.parent} are in PostgreSQL; set {DATABASE} to its address")
-    if wanted:
-        _ask(os.environ[DATABASE])
+    if address is not None:
+        _ask(address)
 
 
 def _ask(address: str) -> None:

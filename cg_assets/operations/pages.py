@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cg_assets.core.errors import CgAssetsError
 from cg_assets.operations.home_folder import prepare_home
+from cg_assets.settings import child_environment, installation, without_password
 from cg_assets.storage.atomic import acquire_lock
 
 LOOPBACK = "127.0.0.1"
@@ -30,7 +31,7 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
     """
     folder = prepare_home()
     _require_free("--port", dagster_port)
-    if not _served_elsewhere():
+    if not installation().has_tracking_server:
         _require_free("--mlflow-port", mlflow_port)
     # The Dagster server keeps the lock, too: it goes on where this process alone is killed.
     lock = acquire_lock(folder / "locks" / "pages.lock", 0.0, f"{folder}: its daemon, which is in cg-assets ui,")
@@ -41,13 +42,14 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
 
 
 def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    tracking_page = str(given) if _served_elsewhere() else f"http://{LOOPBACK}:{mlflow_port}"
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": given or tracking_page,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
+    own = installation()
+    given = own.tracking_uri
+    tracking_page = str(given) if own.has_tracking_server else f"http://{LOOPBACK}:{mlflow_port}"
+    environment = child_environment(
+        MLFLOW_TRACKING_URI=given or tracking_page,
+        MLFLOW_DISABLE_TELEMETRY="true",
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+    )
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
     servers: dict[str, subprocess.Popen[bytes]] = {}
@@ -59,13 +61,18 @@ def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
     # A shell that starts this in the background makes it ignore SIGINT; the servers would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if not _served_elsewhere():
-            servers["MLflow"] = _start("mlflow", _mlflow_command(folder, mlflow_port, given), environment, logs)
+        if not own.has_tracking_server:
+            servers["MLflow"] = _start(
+                "mlflow", _mlflow_command(folder, mlflow_port), environment | _mlflow_store(folder, given), logs
+            )
             _wait_for("MLflow", servers["MLflow"], f"{tracking_page}/health", logs / "mlflow.log")
         servers["Dagster"] = _start("dagster", _dagster_command(dagster_port), environment, logs, lock)
         page = f"http://{LOOPBACK}:{dagster_port}"
         _wait_for("Dagster", servers["Dagster"], f"{page}/server_info", logs / "dagster.log")
-        print(f"Dagster  {page}\nMLflow   {tracking_page}\nlogs     {logs}\nCtrl-C stops both.", flush=True)
+        print(
+            f"Dagster  {page}\nMLflow   {without_password(tracking_page)}\nlogs     {logs}\nCtrl-C stops both.",
+            flush=True,
+        )
         while True:
             for name, server in servers.items():
                 if server.poll() is not None:
@@ -82,18 +89,18 @@ def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _served_elsewhere() -> bool:
-    return os.environ.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://"))
-
-
-def _mlflow_command(folder: Path, port: int, tracking_uri: str | None) -> list[str]:
+def _mlflow_store(folder: Path, tracking_uri: str | None) -> dict[str, str]:
+    """The server's database, as a variable: everyone on the machine sees command lines, passwords included."""
     from cg_assets.registry.tracking import ModelTracking
 
     tracking = ModelTracking(tracking_uri, folder)
     tracking.check()
+    return {"MLFLOW_BACKEND_STORE_URI": tracking.uri}
+
+
+def _mlflow_command(folder: Path, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", tracking.uri),
         # Plain paths, so that models logged through this server can also be read without it.
         *("--default-artifact-root", (folder / "mlflow" / "artifacts").as_uri(), "--no-serve-artifacts"),
     ]

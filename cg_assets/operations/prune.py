@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from cg_assets.assets import build_assets
 from cg_assets.assets.stage import failed_checks
 from cg_assets.assets.trainings import REGISTERED
 from cg_assets.core.errors import StorageError
+from cg_assets.settings import installation
 from cg_assets.storage.atomic import atomic_file, leftovers
 from cg_assets.storage.catalogue import data_files, record
 from cg_assets.storage.parquet import describe
@@ -115,8 +115,9 @@ def _needed(store: ParquetStore, kept: Iterable[Path]) -> set[Path]:
 
     needed = set()
     waiting = [key for path in kept for key in _parents(path)]
-    if os.environ.get("MLFLOW_TRACKING_URI") or (store.home / "mlflow" / "mlflow.db").is_file():
-        tracking = ModelTracking(os.environ.get("MLFLOW_TRACKING_URI"), store.home)
+    own = installation()
+    if own.has_models:
+        tracking = ModelTracking(own.tracking_uri, own.home)
         for model in tracking.models():
             for version in tracking.versions(model["name"]):
                 waiting += [item["data"] for item in tracking.lookup(f"{model['name']}/{version}")["lineage"]]

@@ -28,13 +28,14 @@ from cg_assets.orchestration.automation import (
     register_first_batches,
 )
 from cg_assets.orchestration.console import step_failure_cause
-from cg_assets.orchestration.device import count_gpus, device_choice
+from cg_assets.orchestration.device import count_gpus
 from cg_assets.orchestration.executors import GPU_POOL, build_executor, start_step_server
 from cg_assets.orchestration.refresh import plan_refresh
+from cg_assets.settings import installation
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.catalogue import fetched
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import AnySystem, SystemSpec, home, load_system, seed_of
+from cg_assets.systems import AnySystem, SystemSpec, load_system, seed_of
 from cg_assets.systems.preflight import check_system
 from cg_assets.systems.spec import validate_batch_name
 
@@ -100,11 +101,12 @@ def refresh_system(name: str, batch: str | None = None) -> bool:
     system = load_system(name)
     if batch is not None:
         batch = _batch_name(batch)
-    lock = home() / "locks" / f"refresh-{name}.lock"
+    lock = installation().home / "locks" / f"refresh-{name}.lock"
     with _ready(system) as instance, file_lock(lock, 0.0, f"the refresh of {name}"):
         if running := active_runs(instance, name):
             raise CgAssetsError(f"{name} is being run already (Dagster run {running[0]}); wait for it or end it")
-        plan = plan_refresh(fetched(home()), system, instance.get_dynamic_partitions(_partitions(name)), batch)
+        there = instance.get_dynamic_partitions(_partitions(name))
+        plan = plan_refresh(fetched(installation().home), system, there, batch)
         if plan.note:
             print(f"no batch is added: {plan.note}")
         for part, reason in plan.reasons.items():
@@ -145,7 +147,7 @@ def _partitions(name: str) -> str:
 def _ready(system: AnySystem) -> Iterator[dg.DagsterInstance]:
     """Check everything that can be wrong before a run, clean up after dead ones, and open the instance."""
     build_executor()
-    device_choice()
+    installation().check()
     check_system(system)
     ParquetStore(prepare_home()).remove_leftovers()
     with dg.DagsterInstance.get() as instance:
@@ -186,7 +188,7 @@ def _selection(system: AnySystem, stages: list[str] | None) -> list[dg.AssetKey]
 
 def finished_before(instance: dg.DagsterInstance, name: str, batch: str, command: str) -> set[dg.AssetKey]:
     """Assets, with all checks passed, of the runs of the same command since it last succeeded."""
-    store = ParquetStore(home())
+    store = ParquetStore(installation().home)
     finished: set[dg.AssetKey] = set()
     filters = dg.RunsFilter(job_name=job_name(name), tags={"dagster/partition": batch, _COMMAND_TAG: command})
     for run in instance.get_runs(filters):

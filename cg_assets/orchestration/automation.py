@@ -82,13 +82,13 @@ def _schedule(system: AnySystem) -> dg.ScheduleDefinition:
     )
     def refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         from cg_assets.orchestration.refresh import plan_refresh
+        from cg_assets.settings import installation
         from cg_assets.storage.catalogue import fetched
-        from cg_assets.systems import home
 
         if running := active_runs(context.instance, system.name):
             return dg.SkipReason(f"{system.name} is being run already (run {running[0]})")
         partitions = str(batches_of(system.name).name)
-        plan = plan_refresh(fetched(home()), system, context.instance.get_dynamic_partitions(partitions))
+        plan = plan_refresh(fetched(installation().home), system, context.instance.get_dynamic_partitions(partitions))
         if not plan.runs:
             return dg.SkipReason(plan.note or f"{system.name} is up to date")
         if plan.added:

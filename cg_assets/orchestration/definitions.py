@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from cg_assets.orchestration.automation import build_jobs, build_schedules, buil
 from cg_assets.orchestration.console import progress_logger
 from cg_assets.orchestration.executors import build_executor
 from cg_assets.orchestration.resources import build_resources
+from cg_assets.settings import installation
 from cg_assets.systems import AnySystem, load_all_systems
 
 
@@ -45,7 +45,7 @@ def build_definitions(
 
 def _load() -> dg.Definitions:
     systems = load_all_systems()
-    if os.environ.get("DAGSTER_HOME"):
+    if installation().dagster_home:
         with dg.DagsterInstance.get() as instance:
             register_first_batches(instance, systems)
     return build_definitions(systems)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cg_assets.core.errors import DeviceError
+from cg_assets.settings import installation
 
 
 @dataclass(frozen=True)
@@ -20,21 +21,9 @@ class Device:
     description: str
 
 
-def device_choice() -> str:
-    """`CG_DEVICE`: auto, cpu or cuda.
-
-    Raises:
-        DeviceError: any other value.
-    """
-    choice = os.environ.get("CG_DEVICE", "auto")
-    if choice not in {"auto", "cpu", "cuda"}:
-        raise DeviceError(f"CG_DEVICE is {choice!r}; choose auto, cpu or cuda")
-    return choice
-
-
 def count_gpus() -> int:
     """Number of GPUs that torch can use under `CG_DEVICE`."""
-    if device_choice() == "cpu":
+    if installation().device == "cpu":
         return 0
     import torch
 
@@ -53,7 +42,7 @@ def lease_device(home: Path) -> Iterator[Device]:
     """
     n_gpus = count_gpus()
     if n_gpus == 0:
-        if device_choice() == "cuda":
+        if installation().device == "cuda":
             raise DeviceError("CG_DEVICE is cuda, but torch sees no GPU; set CG_DEVICE=auto or install a CUDA build")
         yield Device("cpu", f"CPU, {os.cpu_count()} cores")
         return

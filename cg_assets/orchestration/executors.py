@@ -13,6 +13,7 @@ import dagster as dg
 import yaml
 
 from cg_assets.core.errors import CgAssetsError
+from cg_assets.settings import OF_STEPS, Installation, installation
 
 GPU_POOL = "gpu"
 """Steps of this pool use a GPU where there is one; its slots are set by `cg-assets`."""
@@ -25,13 +26,6 @@ _GPU_OP_TAGS: dict[str, Any] = {
     "dagster-ray/config": {"num_gpus": 1},
     GPUS_TAG: "1",
 }
-_OF_STEPS = (
-    *("CG_ASSETS_HOME", "CG_DEVICE", "DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY", "MLFLOW_TRACKING_URI"),
-    *("OMP_NUM_THREADS", "PYTHONPATH", "CG_ASSETS_DATABASE", "CG_ASSETS_OBJECT_STORE", "AWS_ENDPOINT_URL"),
-)
-"""Variables that a step on another node must know."""
-
-
 _PRELOAD = [
     "cg_assets.orchestration.definitions",
     "cg_assets.figures.stages",
@@ -52,7 +46,7 @@ def gpu_op_tags() -> dict[str, Any]:
 
     With `CG_DEVICE=cpu` it asks for nothing: on a cluster without GPUs it would wait for ever.
     """
-    return {} if os.environ.get("CG_DEVICE") == "cpu" else _GPU_OP_TAGS
+    return {} if installation().device_name == "cpu" else _GPU_OP_TAGS
 
 
 def build_executor() -> dg.ExecutorDefinition:
@@ -61,8 +55,8 @@ def build_executor() -> dg.ExecutorDefinition:
     Raises:
         CgAssetsError: an unknown executor, a missing package, or an unreadable options file.
     """
-    name = os.environ.get("CG_EXECUTOR", "multiprocess")
-    options = _options()
+    own = installation()
+    name, options = own.executor, _options(own)
     if name == "in_process":
         return dg.in_process_executor.configured(options) if options else dg.in_process_executor
     if name == "multiprocess":
@@ -71,8 +65,8 @@ def build_executor() -> dg.ExecutorDefinition:
         return dg.multiprocess_executor.configured(default | options)
     if name == "ray":
         # Dagster's command is asked for by its name, and found where this Python is, whatever is activated.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        defaults = {"env_vars": [*_OF_STEPS, f"PATH={path}"], "num_cpus": 1}
+        path = os.pathsep.join([str(Path(sys.executable).parent), own.search_path])
+        defaults = {"env_vars": [*OF_STEPS, f"PATH={path}"], "num_cpus": 1}
         options = options | {"ray": defaults | options.get("ray", {})}
         return _configured("dagster_ray", "ray_executor", "ray", options)
     if name == "k8s":
@@ -87,17 +81,18 @@ def start_step_server() -> None:
 
     Its steps see the environment as it is now.
     """
-    if os.environ.get("CG_EXECUTOR", "multiprocess") == "multiprocess" and "start_method" not in _options():
+    own = installation()
+    if own.executor == "multiprocess" and "start_method" not in _options(own):
         multiprocessing.get_context("forkserver").set_forkserver_preload([*_PRELOAD])
         forkserver.ensure_running()
 
 
-def _options() -> dict[str, Any]:
-    path = os.environ.get("CG_EXECUTOR_CONFIG")
-    if not path:
+def _options(own: Installation) -> dict[str, Any]:
+    path = own.executor_options
+    if path is None:
         return {}
     try:
-        options = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
         raise CgAssetsError(f"CG_EXECUTOR_CONFIG: {path} cannot be read: {error}") from None
     if not isinstance(options, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cg_assets.core.processes import end_after_worker
-from cg_assets.systems import home
+from cg_assets.settings import TRACKING, installation
 
 if TYPE_CHECKING:
     from cg_assets.orchestration.device import Device
@@ -69,10 +68,14 @@ class DeviceResource(dg.ConfigurableResource):
 
 
 def build_resources(folder: Path | None = None) -> dict[str, Any]:
-    """The resources of the assets; all state under `folder`, by default `$CG_ASSETS_HOME`."""
-    place = str(folder or home())
+    """The resources of the assets; all state under `folder`, by default `$CG_ASSETS_HOME`.
+
+    The address of a database may hold a password, so Dagster, which shows settings of resources, gets its variable.
+    """
+    own = installation()
+    place = str(folder or own.home)
     return {
         "store": StoreResource(home=place),
-        "tracking": TrackingResource(home=place, tracking_uri=os.environ.get("MLFLOW_TRACKING_URI")),
+        "tracking": TrackingResource(home=place, tracking_uri=dg.EnvVar(TRACKING) if own.tracking_uri else None),
         "device": DeviceResource(home=place),
     }

@@ -27,6 +27,7 @@ from dagster._core.executor.step_delegating import (
 
 from cg_assets.core.errors import CgAssetsError
 from cg_assets.orchestration.executors import GPUS_TAG
+from cg_assets.settings import installation
 
 if TYPE_CHECKING:
     from dagster._core.events import DagsterEvent
@@ -141,9 +142,7 @@ def _job_name(context: StepHandlerContext) -> str:
 
 
 def _log_folder() -> Path:
-    from cg_assets.systems import home
-
-    return home() / "slurm"
+    return installation().home / "slurm"
 
 
 def _run(command: list[str], given: str | None = None) -> str:

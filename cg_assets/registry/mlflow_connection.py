@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cg_assets.core.errors import TrackingError
 from cg_assets.registry.mlflow_move import follow_home
+from cg_assets.settings import set_variables, with_driver, without_password
 from cg_assets.storage.atomic import atomic_file, file_lock
 
 if TYPE_CHECKING:
@@ -33,17 +33,13 @@ _SETTINGS = {
 _PING_SECONDS = 5.0
 
 
-def with_driver(address: str) -> str:
-    """Address of a PostgreSQL database with the driver that comes with Dagster, where it names none."""
-    return address.replace("postgresql://", "postgresql+psycopg2://", 1)
-
-
 class MlflowConnection:
     """The tracking store: a server, or the database under the home folder.
 
     Attributes:
         home: the home folder.
         uri: the tracking URI.
+        shown: the same for messages, without a password.
         local: whether this project keeps the store itself, under the home folder.
     """
 
@@ -57,6 +53,7 @@ class MlflowConnection:
         self.home = Path(home).absolute()
         self.local = not tracking_uri
         self.uri = with_driver(tracking_uri or f"sqlite:///{self.database}")
+        self.shown = without_password(self.uri)
         self._ready = False
 
     @property
@@ -88,8 +85,7 @@ class MlflowConnection:
         Raises:
             TrackingError: the store cannot be reached or made.
         """
-        for name, value in _SETTINGS.items():
-            os.environ.setdefault(name, value)
+        set_variables({}, _SETTINGS)
         if not self._ready and self.uri.startswith(("http://", "https://")):
             self._ping()
         import mlflow
@@ -130,8 +126,8 @@ class MlflowConnection:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise TrackingError(
-                f"MLflow at {self.uri} cannot be reached ({reason}); start the server, correct MLFLOW_TRACKING_URI, or "
-                f"unset it to keep models in {self.folder}"
+                f"MLflow at {self.shown} cannot be reached ({reason}); start the server, correct MLFLOW_TRACKING_URI, "
+                f"or unset it to keep models in {self.folder}"
             ) from error
 
     def _make_database(self) -> None:
@@ -155,7 +151,7 @@ class MlflowConnection:
         try:
             yield
         except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = without_password(str(error).strip().partition("\n")[0]) or type(error).__name__
             raise TrackingError(
-                f"MLflow at {self.uri}: {reason}; check that it runs and that this user may write to it"
+                f"MLflow at {self.shown}: {reason}; check that it runs and that this user may write to it"
             ) from error

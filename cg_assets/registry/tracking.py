@@ -436,7 +436,9 @@ class ModelTracking:
             aliases = client.get_registered_model(name).aliases
         except MlflowException as error:
             known = ", ".join(item["name"] for item in self.models()) or "none yet"
-            raise TrackingError(f"no model {name!r} is registered at {self.uri}; there are: {known}") from error
+            raise TrackingError(
+                f"no model {name!r} is registered at {self._connection.shown}; there are: {known}"
+            ) from error
         if version is None:
             wanted = [alias] if alias else [CHAMPION, CANDIDATE]
             version = next((aliases[item] for item in wanted if item in aliases), None)

@@ -16,11 +16,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from cg_assets.core.errors import StorageError
+from cg_assets.settings import OBJECT_STORE, without_password
 from cg_assets.storage.atomic import atomic_file
 from cg_assets.storage.schemas import PREFIX
-
-OBJECT_STORE = "CG_ASSETS_OBJECT_STORE"
-"""Variable with the address of the data on an object store, `s3://bucket/folder`; there is none without."""
 
 
 class ObjectStore:
@@ -32,11 +30,13 @@ class ObjectStore:
         Raises:
             StorageError: the address is none that Arrow knows.
         """
+        shown = without_password(address)
         try:
             self._objects, self._root = fs.FileSystem.from_uri(address)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise StorageError(f"{OBJECT_STORE} is {address!r}: {error}; give s3://BUCKET/FOLDER") from None
-        self._address, self._folder = address, folder
+            reason = without_password(str(error))
+            raise StorageError(f"{OBJECT_STORE} is {shown!r}: {reason}; give s3://BUCKET/FOLDER") from None
+        self._address, self._folder = shown, folder
 
     def push(self, path: Path) -> None:
         """Upload a file.
@@ -117,7 +117,7 @@ class ObjectStore:
         try:
             yield
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = without_password(str(error).splitlines()[0])
             raise StorageError(
                 f"{path}: the object store {self._address} does not answer as it should ({reason}); check "
                 f"{OBJECT_STORE}, the rights and the network, then run again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,10 +11,11 @@ from numpy.typing import ArrayLike
 
 from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
+from cg_assets.settings import installation
 from cg_assets.storage import parquet
 from cg_assets.storage.atomic import remove_leftovers
 from cg_assets.storage.dataset import FrameDataset, read_frames
-from cg_assets.storage.object_store import OBJECT_STORE, ObjectStore
+from cg_assets.storage.object_store import ObjectStore
 from cg_assets.storage.pieces import PieceStore
 from cg_assets.storage.schemas import FileMetadata
 
@@ -35,7 +35,7 @@ class ParquetStore:
     def __init__(self, home: Path) -> None:
         """A store in a home folder, which need not exist yet."""
         self.home = Path(home).absolute()
-        address = os.environ.get(OBJECT_STORE)
+        address = installation().object_store
         self._objects = ObjectStore(address, self.data) if address else None
 
     @property

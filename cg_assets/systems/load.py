@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from cg_assets.core.errors import SystemSpecError
+from cg_assets.settings import installation
 from cg_assets.systems.base import System, merge
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.systems.thermal_spec import ThermalSystem
@@ -19,11 +19,6 @@ AnySystem = SystemSpec | ThermalSystem
 SHIPPED = Path(__file__).parent
 
 
-def home() -> Path:
-    """`$CG_ASSETS_HOME` as an absolute path; `./cg_assets_home` where it is not set."""
-    return Path(os.environ.get("CG_ASSETS_HOME", "cg_assets_home")).absolute()
-
-
 def system_files() -> dict[str, Path]:
     """Name of each system that can be loaded to its YAML file, shipped ones first.
 
@@ -31,7 +26,7 @@ def system_files() -> dict[str, Path]:
         SystemSpecError: a user's file has the name of another system.
     """
     files = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
-    for path in sorted((home() / "systems").glob("*.y*ml")):
+    for path in sorted((installation().home / "systems").glob("*.y*ml")):
         if path.stem in files:
             raise SystemSpecError(f"{path}: a system named {path.stem} exists already ({files[path.stem]}); rename it")
         files[path.stem] = path

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from cg_assets.core.errors import DeviceError
+from cg_assets.settings import installation
 
 SMALL_MOLECULE = 100
 """Up to this many particles without periodic box the Reference platform is the fastest."""
@@ -30,9 +29,7 @@ def choose_platform(n_particles: int, periodic: bool, requested: str | None = No
         if name not in installed or (name in {"CUDA", "OpenCL", "HIP"} and not _works(name)):
             raise DeviceError(f"OpenMM platform {requested!r} is not usable here; installed are {', '.join(installed)}")
         return name, _properties(name, device)
-    choice = os.environ.get("CG_DEVICE", "auto")
-    if choice not in {"auto", "cpu", "cuda"}:
-        raise DeviceError(f"CG_DEVICE is {choice!r}; choose auto, cpu or cuda")
+    choice = installation().device
     if n_particles <= SMALL_MOLECULE and not periodic:
         return "Reference", {}
     if choice != "cpu" and "CUDA" in installed and _works("CUDA"):
@@ -54,28 +51,14 @@ def process_count(name: str, n_replicas: int, seconds: float) -> int:
     """
     if name not in {"Reference", "CPU"}:
         return 1
-    limit = thread_limit()
-    worthwhile = limit if "CG_ASSETS_THREADS" in os.environ else max(1, int(seconds / 4.0))
-    return min(limit, n_replicas, worthwhile)
+    own = installation()
+    worthwhile = max(1, int(seconds / 4.0)) if own.thread_count is None else own.threads
+    return min(own.threads, n_replicas, worthwhile)
 
 
 def seconds_per_step(n_atoms: int, periodic: bool) -> float:
     """Rough cost of a step on one core; sets only the size of the pieces of work."""
     return 1.0e-6 * n_atoms if periodic or n_atoms > SMALL_MOLECULE else 5e-6 + 5e-8 * n_atoms**2
-
-
-def thread_limit() -> int:
-    """`CG_ASSETS_THREADS`, else the cores that this process may use.
-
-    Raises:
-        DeviceError: `CG_ASSETS_THREADS` is no number.
-    """
-    text = os.environ.get("CG_ASSETS_THREADS")
-    if text is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not text.isdigit() or int(text) < 1:
-        raise DeviceError(f"CG_ASSETS_THREADS is {text!r}; set it to a number of at least 1, or unset it")
-    return int(text)
 
 
 def _properties(name: str, device: str) -> dict[str, str]:

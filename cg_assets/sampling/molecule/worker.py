@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import cg_assets
 from cg_assets.core.errors import SamplingError
 from cg_assets.sampling.molecule.engine import Arrays, EngineSettings, Heat, MoleculeEngine
+from cg_assets.settings import child_environment
 
 
 class EnginePool:
@@ -135,12 +136,13 @@ class _Worker:
 
     def __init__(self, settings: EngineSettings) -> None:
         package_folder = str(Path(cg_assets.__file__).parent.parent)
-        paths = [package_folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = child_environment()
+        paths = [package_folder, *filter(None, [environment.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "cg_assets.sampling.molecule.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
         )
         self._finalizer = weakref.finalize(self, _end, self._process)
         self.send({"settings": settings.to_json()}, {})

@@ -1,0 +1,143 @@
+"""The installation: where its state lies, and which devices and services it uses. The one reader of the environment.
+
+Addresses may hold passwords: none is printed, and messages show them through `without_password`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cg_assets.core.errors import DeviceError
+
+DEVICES = ("auto", "cpu", "cuda")
+HOME, DAGSTER_HOME = "CG_ASSETS_HOME", "DAGSTER_HOME"
+DEVICE, THREADS = "CG_DEVICE", "CG_ASSETS_THREADS"
+EXECUTOR, EXECUTOR_OPTIONS = "CG_EXECUTOR", "CG_EXECUTOR_CONFIG"
+TRACKING = "MLFLOW_TRACKING_URI"
+DATABASE = "CG_ASSETS_DATABASE"
+OBJECT_STORE = "CG_ASSETS_OBJECT_STORE"
+
+OF_STEPS = (
+    *(HOME, DEVICE, DAGSTER_HOME, "DAGSTER_DISABLE_TELEMETRY", TRACKING),
+    *("OMP_NUM_THREADS", "PYTHONPATH", DATABASE, OBJECT_STORE, "AWS_ENDPOINT_URL"),
+)
+"""Variables that a step on another node needs."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What the environment says, unchecked where a command that does not use it should run all the same.
+
+    Attributes:
+        home: folder of all state, absolute (`CG_ASSETS_HOME`, by default `./cg_assets_home`).
+        dagster_home: Dagster's own folder, once it is set (`DAGSTER_HOME`); `<home>/dagster` under `cg-assets`.
+        device_name: `CG_DEVICE`; see `device`.
+        thread_count: `CG_ASSETS_THREADS`; see `threads`.
+        executor: `CG_EXECUTOR`, what runs the steps.
+        executor_options: YAML file of its options (`CG_EXECUTOR_CONFIG`).
+        tracking_uri: MLflow server or database (`MLFLOW_TRACKING_URI`); None for the one in the home folder.
+        database: PostgreSQL database of Dagster's records (`CG_ASSETS_DATABASE`); None for SQLite in the home folder.
+        object_store: where the data lie as objects (`CG_ASSETS_OBJECT_STORE`); None for the home folder alone.
+        search_path: `PATH`.
+    """
+
+    home: Path
+    dagster_home: Path | None = None
+    device_name: str = "auto"
+    thread_count: str | None = None
+    executor: str = "multiprocess"
+    executor_options: Path | None = None
+    tracking_uri: str | None = field(default=None, repr=False)
+    database: str | None = field(default=None, repr=False)
+    object_store: str | None = field(default=None, repr=False)
+    search_path: str = field(default=os.defpath, repr=False)
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str] | None = None) -> Installation:
+        """Read the variables of this process, or others."""
+        given = os.environ if variables is None else variables
+
+        def path(name: str) -> Path | None:
+            return Path(given[name]) if given.get(name) else None
+
+        return cls(
+            home=(path(HOME) or Path("cg_assets_home")).absolute(),
+            dagster_home=path(DAGSTER_HOME),
+            device_name=given.get(DEVICE, "auto"),
+            thread_count=given.get(THREADS),
+            executor=given.get(EXECUTOR, "multiprocess"),
+            executor_options=path(EXECUTOR_OPTIONS),
+            tracking_uri=given.get(TRACKING) or None,
+            database=given.get(DATABASE) or None,
+            object_store=given.get(OBJECT_STORE) or None,
+            search_path=given.get("PATH", os.defpath),
+        )
+
+    @property
+    def device(self) -> str:
+        """The kind of device to compute on: auto, cpu or cuda.
+
+        Raises:
+            DeviceError: `CG_DEVICE` has any other value.
+        """
+        if self.device_name not in DEVICES:
+            raise DeviceError(f"{DEVICE} is {self.device_name!r}; choose auto, cpu or cuda")
+        return self.device_name
+
+    @property
+    def threads(self) -> int:
+        """The cores to use: `CG_ASSETS_THREADS`, else all that this process may use.
+
+        Raises:
+            DeviceError: `CG_ASSETS_THREADS` is no number.
+        """
+        if self.thread_count is None:
+            return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if not self.thread_count.isdigit() or int(self.thread_count) < 1:
+            raise DeviceError(f"{THREADS} is {self.thread_count!r}; set it to a number of at least 1, or unset it")
+        return int(self.thread_count)
+
+    def check(self) -> None:
+        """Refuse a wrong `device` or `threads`; errors as there."""
+        _ = self.device, self.threads
+
+    @property
+    def has_models(self) -> bool:
+        """Whether there is an MLflow to ask: one that is named, or a database in the home folder."""
+        return self.tracking_uri is not None or (self.home / "mlflow" / "mlflow.db").is_file()
+
+    @property
+    def has_tracking_server(self) -> bool:
+        """Whether models are kept by an MLflow server, not in a database."""
+        return (self.tracking_uri or "").startswith(("http://", "https://"))
+
+
+def installation() -> Installation:
+    """The installation that the environment of this process describes."""
+    return Installation.from_environment()
+
+
+def set_variables(variables: Mapping[str, str], defaults: Mapping[str, str] | None = None) -> None:
+    """Set variables of this process and of those that it starts; `defaults` only where nothing is set."""
+    os.environ.update(variables)
+    for name, value in (defaults or {}).items():
+        os.environ.setdefault(name, value)
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """The environment of a child process: that of this one, and more."""
+    return os.environ | more
+
+
+def with_driver(address: str) -> str:
+    """Address of a PostgreSQL database with the driver that comes with Dagster, where it names none."""
+    return address.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
+def without_password(address: str) -> str:
+    """An address to show: what stands between `://user:` and `@` is left out."""
+    return re.sub(r"(://[^/@:\s]*):[^/\s]*@", r"\1:***@", address)
