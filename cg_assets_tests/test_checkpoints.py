@@ -1,6 +1,6 @@
 """Checkpoints of unfinished trainings."""
 
-from cg_assets.assets.trainings import checkpoint_path
+from cg_assets.assets.training import checkpoint_path
 
 
 def test_resume_keeps_the_checkpoints_of_the_committee(tmp_path):

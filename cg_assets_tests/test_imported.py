@@ -138,7 +138,7 @@ import re, sys
 from pathlib import Path
 import dagster as dg
 import cg_assets.sampling.imported as imported
-from cg_assets.assets import build_assets
+from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.systems import load_system
 

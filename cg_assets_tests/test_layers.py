@@ -26,7 +26,8 @@ LEVELS = (
     ("figures",),
     ("systems",),
     ("registry",),
-    ("assets", "orchestration"),
+    ("assets",),
+    ("orchestration",),
     ("operations",),
     ("use",),
     ("cli",),
@@ -37,9 +38,9 @@ TAKE_THE_SYSTEM = {
     *("storage", "mapping", "biases", "simulation", "training", "sampling", "labels", "evaluation", "figures"),
 }
 """Packages whose functions still take a whole system, and import its class for that."""
-SCIENCE = [name for names in LEVELS[: LEVEL["registry"]] for name in names]
+SCIENCE = [name for name in LEVEL if LEVEL[name] <= LEVEL["assets"] and name != "registry"]
 LARGEST_PACKAGE, LONGEST_MODULE = 20, 500
-LONG_MODULES = {"potentials/networks.py", "assets/checks.py"}
+LONG_MODULES = {"potentials/networks.py"}
 
 
 def imported(path):

@@ -9,6 +9,7 @@ from small_systems import SMALL_WELLS
 from test_pipeline import materialize, metadata_of
 
 from cg_assets.assets.learning_curves import read_points
+from cg_assets.assets.work import Inputs
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation import learning_curves
@@ -153,7 +154,7 @@ def test_the_asset_goes_on_where_it_stopped_and_the_comparison_shows_it(small, m
     assert result.success
     assert len(calls) == 4 + 1 + 4  # three points of the killed run were kept
     store = ParquetStore(small)
-    points = {name: read_points(store, system, name) for name in ("unbiased", "biased")}
+    points = {name: read_points(Inputs(store, system), name) for name in ("unbiased", "biased")}
     for found in points.values():
         assert [(point.axis, point.frames) for point in found] == [
             ("time", 512), ("time", 10240), ("frames", 300), ("frames", 3000)]  # fmt: skip

@@ -10,7 +10,7 @@ import yaml
 from test_response_assets import WATER
 from thermal_models import EDGE, known_potential, liquid
 
-from cg_assets.assets.checks import judge_liquid_evaluation, judge_liquid_simulation
+from cg_assets.assets.liquids import judge_liquid_evaluation, judge_liquid_simulation
 from cg_assets.core.errors import ExplosionError, SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.evaluation.liquid_evaluation import (

@@ -6,12 +6,13 @@ import pytest
 from small_systems import SMALL_WELLS
 from test_pipeline import materialize, metadata_of
 
-from cg_assets.assets import build_assets
-from cg_assets.assets.simulations import training_frames
+from cg_assets.assets.data import training_frames
+from cg_assets.assets.work import Inputs
 from cg_assets.biases.reweighting import bias_weights
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.labels.next_batch import concrete_plan, propose
+from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
@@ -147,8 +148,8 @@ def test_a_second_batch_follows_the_proposal_and_is_joined_with_the_first(adapti
     assert used[1].extra["bias"]["centers"] == proposed != used[0].extra["bias"]["centers"]
     rest = ["potential_adaptive", "cg_simulation_adaptive", "reference", "evaluation_adaptive"]
     assert materialize(system, adaptive, instance, stages=rest).success
-    frames, read = training_frames(store, system, "adaptive")
-    assert [key.rpartition("/")[2] for key in read] == ["0000", "0001"]
+    frames = training_frames(inputs := Inputs(store, system), system, "adaptive")
+    assert [key.rpartition("/")[2] for key in inputs.versions] == ["0000", "0001"]
     x, weights = frames.collective_variables["x"].astype(float), bias_weights(frames.bias_energy, 1.0)
     assert abs(np.average(np.abs(x), weights=weights) - 0.9065) < 0.03
     rows = {row["quantity"]: row for row in store.read_table("small_adaptive", "evaluation_adaptive").to_pylist()}

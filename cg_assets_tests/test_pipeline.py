@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from small_systems import LEFT_ONLY, SMALL_WELLS
 
-from cg_assets.assets import build_assets
-from cg_assets.assets.simulations import training_frames
+from cg_assets.assets.data import training_frames
+from cg_assets.assets.work import Inputs
 from cg_assets.biases.reweighting import bias_weights
 from cg_assets.labels.quality import check_equilibration
+from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.orchestration.console import step_failure_cause
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.registry.tracking import ModelTracking
@@ -135,7 +136,7 @@ def test_files_say_where_they_came_from(run):
         facts = {key.decode(): value.decode() for key, value in run.files[stage].items()}
         assert facts["cg_assets.system"] == "small_wells"
         assert facts["cg_assets.stage"] == stage
-        assert facts["cg_assets.core.units"] == "reduced"
+        assert facts["cg_assets.units"] == "reduced"
         assert json.loads(facts["cg_assets.dagster_run_id"]) == run.first.run_id
         assert json.loads(facts["cg_assets.code_version"])
         assert json.loads(facts["cg_assets.specification"]) == run.system.content_hash
@@ -321,8 +322,8 @@ def test_a_further_plan_has_its_own_stages_and_its_batches_are_joined(command):
     stages = ["potential_umbrella", "cg_simulation_umbrella", "reference", "evaluation_umbrella"]
     assert materialize(system, command.home, instance, stages=stages).success
     store = ParquetStore(command.home)
-    frames, read = training_frames(store, system, "umbrella")
-    assert read == ["small_windows/umbrella_forces/0000", "small_windows/umbrella_forces/0001"]
+    frames = training_frames(inputs := Inputs(store, system), system, "umbrella")
+    assert list(inputs.versions) == ["small_windows/umbrella_forces/0000", "small_windows/umbrella_forces/0001"]
     assert len(frames) == 2 * 280 * 40 and len(np.unique(frames.replica)) == 2 * 280
     rows = {row["quantity"]: row for row in store.read_table("small_windows", "evaluation_umbrella").to_pylist()}
     assert rows["PMF error"]["value"] < 0.05

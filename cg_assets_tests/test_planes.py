@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from test_pipeline import materialize, metadata_of, verdicts_of
 
 from cg_assets.assets.evaluations import read_reference
+from cg_assets.assets.work import Inputs
 from cg_assets.core.errors import SystemSpecError, TrainingError
 from cg_assets.core.settings import Training
 from cg_assets.core.statistics.noise import conditional_noise
@@ -175,7 +176,7 @@ def test_a_flow_of_two_coordinates_from_samples_to_evaluation(made):
     assert predicted["energy"][1] > predicted["energy"][0] + 3 * system.thermal_energy
     drawn = store.describe(system.name, "evaluation_flow").metadata.extra["drawn"]
     arrays = {name: np.array(values) for name, values in columns.items()}
-    comparison = compare(system, read_reference(store, system), {"flow": (arrays, drawn)})
+    comparison = compare(system, read_reference(Inputs(store, system), system), {"flow": (arrays, drawn)})
     assert comparison_figure(system, comparison).startswith(b"\x89PNG")
 
 

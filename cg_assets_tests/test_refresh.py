@@ -13,8 +13,8 @@ import dagster as dg
 import pytest
 from small_systems import SMALL_WELLS
 
-from cg_assets.assets import build_assets
 from cg_assets.core.errors import SystemSpecError
+from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.orchestration.automation import (
     FIRST_BATCH,
     REFRESH_TAG,

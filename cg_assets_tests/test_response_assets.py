@@ -11,10 +11,9 @@ import torch
 from test_pipeline import metadata_of, verdicts_of
 from thermal_models import EDGE, NOISE, ORIGIN, dynamics, known_potential, labels, liquid
 
-from cg_assets.assets.liquids import build_liquid_evaluation, build_liquid_simulation
-from cg_assets.assets.response_potentials import build_response_potential
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.labels.thermal.build_targets import TABLE_UNITS
+from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
@@ -71,8 +70,8 @@ def made(tmp_path_factory):
         store.write_frames(
             frames, FileMetadata("known_water", "trajectories", "molar", seed=1, code_version="1"), "0000"
         )
-        assets = [build_response_potential(system, name) for name in ("splines", "network")]
-        assets += [build_liquid_simulation(system, "splines"), build_liquid_evaluation(system, "splines")]
+        made = {"potential_splines", "potential_network", "cg_simulation_splines", "evaluation_splines"}
+        assets = [asset for asset in build_assets({system.name: system}) if asset.key.path[-1] in made]
         result = dg.materialize(assets, instance=dg.DagsterInstance.ephemeral(), resources=build_resources(home))
         yield home, system, store, truth, result
 

@@ -97,7 +97,7 @@ def test_own_molecule(glycine, tmp_path):
     frames = store.read_frames("own_glycine", "mapped_forces", ["0000"])
     assert frames.positions.shape == (1000, 9, 3), "2 replicas of 500 frames; the heavy atoms of ACE-GLY-NME"
     facts = pq.read_metadata(store.path("own_glycine", "trajectories", "0000")).metadata
-    assert facts[b"cg_assets.core.units"] == b"molar"
+    assert facts[b"cg_assets.units"] == b"molar"
     positions = frames.positions[:5].astype(np.float64)
     answer = predict(glycine, "own_glycine.unbiased@candidate", positions, tmp_path)
     assert answer["energy"].shape == (5,)

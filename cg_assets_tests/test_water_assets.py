@@ -6,8 +6,8 @@ import pytest
 import yaml
 from test_pipeline import metadata_of, verdicts_of
 
-from cg_assets.assets import build_assets
 from cg_assets.core.errors import SystemSpecError
+from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore

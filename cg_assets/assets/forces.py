@@ -1,34 +1,26 @@
 """`mapped_forces`, `relabelled_forces`, `<plan>_forces`: beads, and the forces that their potential is trained on."""
 
-import time
-from dataclasses import replace
+from __future__ import annotations
+
+import math
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
+import numpy as np
 
-from cg_assets.assets import checks
-from cg_assets.assets.stage import (
-    asset_key,
-    mark_failed,
-    picture,
-    provenance,
-    record_in_catalogue,
-    snapshot_stage,
-    sound_batches,
-    table,
-    with_file,
-)
-from cg_assets.orchestration.automation import batches_of
-from cg_assets.orchestration.console import log_progress
-from cg_assets.orchestration.resources import StoreResource
-from cg_assets.storage.schemas import FileMetadata
-from cg_assets.systems import SystemSpec, seed_of
+from cg_assets.assets.common_checks import FINITE_BEADS, finite_verdict
+from cg_assets.assets.data import read_samples, with_map
+from cg_assets.assets.stage import Batches, Check, Figure, FrameContent, Product, Read, Stage, Stored, Verdict
+from cg_assets.assets.work import Work
+from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
-    from cg_assets.storage.store import ParquetStore
+    from cg_assets.labels.quality import LabelNoise
+    from cg_assets.mapping.force_maps import ForceMap
 
-CODE_VERSION = "1"
+FORCE_MAP = Check("force_map", "The force map has the mean force as its conditional mean under the constraints.")
+NOISE_FLOOR = Check("noise_floor", "The noise floor of the labels is known to 10 % and below their mean square.")
+CHECKS = (FINITE_BEADS, FORCE_MAP, NOISE_FLOOR)
 
 _BINS = 24
 """Bins along each collective variable in the figure of label errors."""
@@ -39,112 +31,85 @@ _BIASED = (
 )
 
 
-def build_forces(system: SystemSpec, stage: str) -> dg.AssetsDefinition:
-    """The asset of CG frames made from one kind of samples, partitioned by batch."""
-    source, _ = system.sampling.by_labels()[stage]
-    key = asset_key(system, stage)
+def judge_forces(system: SystemSpec, frames: Frames, force_map: ForceMap, noise: LabelNoise) -> list[Verdict]:
+    """Verdicts on one batch of force labels, as it stands in its file."""
+    from cg_assets.mapping.run import force_map_fault
 
-    @dg.asset(
-        key=key,
-        deps=[asset_key(system, source)],
-        group_name=system.name,
-        partitions_def=batches_of(system.name),
-        code_version=CODE_VERSION,
-        kinds={"parquet", "numpy"},
-        description=_UNBIASED if system.plan_of(stage).bias is None else _BIASED,
-        check_specs=checks.force_specs(key),
-    )
-    def forces(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from cg_assets.evaluation.torque_surface import has_torque_surface, torque_surface
-        from cg_assets.figures.stages import label_errors_figure, label_noise_figure, torque_surface_figure
-        from cg_assets.labels.label_errors import label_errors, variable_bins
+    fault = force_map_fault(system, force_map)
+    floor = noise.floor
+    mean_square = float((np.asarray(frames.forces, dtype=np.float64) ** 2).mean())
+    known = math.isfinite(floor.value) and floor.standard_error <= 0.1 * floor.value + 1e-12
+    return [
+        finite_verdict(FINITE_BEADS, frames),
+        FORCE_MAP.verdict(not fault, kind=force_map.kind, hash=force_map.hash, fault=fault or "none"),
+        NOISE_FLOOR.verdict(
+            known and floor.value <= mean_square,
+            noise_floor=floor.value,
+            standard_error=floor.standard_error,
+            mean_square_force=mean_square,
+            unit=floor.unit,
+            method=noise.method,
+        ),
+    ]
+
+
+def forces_stage(system: SystemSpec, name: str) -> Stage:
+    """The stage of CG frames made from one kind of samples."""
+    source, _ = system.sampling.by_labels()[name]
+
+    def make(work: Work) -> Product:
         from cg_assets.labels.quality import measure_label_noise
         from cg_assets.mapping.force_maps import ForceMap
         from cg_assets.mapping.run import fit_force_map, map_frames
 
-        batch = context.partition_key
-        started = time.monotonic()
-        files = store.open()
-        samples, whole, read = read_samples(files, system, source, batch)
+        samples, whole = read_samples(work.inputs, source, work.batch)
         force_map = fit_force_map(system, samples)
         frames = map_frames(system, samples, force_map)
-        seed = seed_of(system.name, stage, batch)
-        noise = measure_label_noise(system, whole, frames, force_map, seed, log_progress(context.log))
-        metadata = provenance(
-            context,
-            system,
-            stage,
-            CODE_VERSION,
-            upstream=files.upstream(*read),
-            seed=seed,
-            bias=files.describe(system.name, source, batch).metadata.extra["bias"],
-            force_map=force_map.to_json(),
-            noise_floor=noise.to_json(),
-        )
-        metadata = mapped(metadata, system)
-        files.write_frames(frames, metadata, batch)
-        check_results = checks.judge_forces(
-            system,
-            files.read_frames(system.name, stage, [batch]),
-            ForceMap.from_json(files.describe(system.name, stage, batch).metadata.extra["force_map"]),
-            noise,
-        )
-        mark_failed(files, frames, metadata, batch, check_results)
-        record_in_catalogue(files, system, stage, batch)
-        report: dict[str, Any] = {"figure": picture(label_noise_figure(system, noise), "noise of the force labels")}
-        if rows := noise.map_rows():
-            report["force_maps"] = table(rows)
-        if system.collective_variables:
-            names = system.evaluation.collective_variables
-            errors = label_errors(system, names, variable_bins(system, names, _BINS), [frames])
-            report["label_errors"] = picture(label_errors_figure(system, errors), "errors of the mean force")
-            report["weight_share"] = f"{errors.weight_share:.3g} of the frames count after reweighting"
-        if has_torque_surface(system):
-            surface = torque_surface(system, [frames], variable_bins(system, names, system.evaluation.bins))
-            report["free_energy"] = picture(torque_surface_figure(system, surface), "free energy from the forces")
-            for name, basin in system.evaluation.basins.items():
-                report[f"free_energy_{name}"] = str(surface.basin_free_energy(basin.limits))
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
-            metadata=with_file(
-                report
-                | {
-                    "seconds": round(time.monotonic() - started, 2),
-                    "device": "CPU",
-                    "force_map": force_map.kind,
-                    "noise_floor": str(noise.floor),
-                },
-                files,
-                system,
-                stage,
-                batch,
-            ),
-            check_results=check_results,
-        )
+        noise = measure_label_noise(system, whole, frames, force_map, work.seed, work.progress)
+        beads, map_hash, facts = with_map(system)
+        facts |= {
+            "bias": work.inputs.facts(source, work.batch)["bias"],
+            "force_map": force_map.to_json(),
+            "noise_floor": noise.to_json(),
+        }
 
-    return forces
+        def judge(stored: Stored) -> list[Verdict]:
+            kept = ForceMap.from_json(stored.facts()["force_map"])
+            return judge_forces(system, stored.frames(), kept, noise)
+
+        def report(_: object) -> dict[str, Any]:
+            shown = _report(system, frames, noise)
+            return shown | {"force_map": force_map.kind, "noise_floor": str(noise.floor)}
+
+        return Product(FrameContent(frames), facts, judge, report, work.seed, beads, map_hash)
+
+    return Stage(
+        name=name,
+        description=_UNBIASED if system.plan_of(name).bias is None else _BIASED,
+        make=make,
+        reads=(Read(source, Batches.SAME),),
+        checks=CHECKS,
+        batched=True,
+        kinds=frozenset({"parquet", "numpy"}),
+    )
 
 
-def read_samples(
-    files: "ParquetStore", system: SystemSpec, source: str, batch: str
-) -> tuple["Frames", "Frames", list[str]]:
-    """A sound batch of samples without probes, those of its frames that hold all atoms, and the data keys of both.
+def _report(system: SystemSpec, frames: Frames, noise: LabelNoise) -> dict[str, Any]:
+    from cg_assets.evaluation.torque_surface import has_torque_surface, torque_surface
+    from cg_assets.figures.stages import label_errors_figure, label_noise_figure, torque_surface_figure
+    from cg_assets.labels.label_errors import label_errors, variable_bins
 
-    Raises:
-        StorageError: the batch failed its checks.
-    """
-    samples = files.read_frames(system.name, source, sound_batches(files, system, source, [batch]))
-    samples = samples.select(~samples.probe)
-    keys, stored = [f"{system.name}/{source}/{batch}"], snapshot_stage(source)
-    if batch not in files.batches(system.name, stored):
-        return samples, samples, keys
-    return samples, files.read_frames(system.name, stored, [batch]), [*keys, f"{system.name}/{stored}/{batch}"]
-
-
-def mapped(metadata: FileMetadata, system: SystemSpec) -> FileMetadata:
-    """Metadata with the CG map that made the beads."""
-    from cg_assets.mapping.maps import build_map
-
-    cg_map = build_map(system)
-    extra = metadata.extra | {"cg_map": cg_map.to_json()}
-    return replace(metadata, bead_types=list(cg_map.bead_names), map_hash=cg_map.hash, extra=extra)
+    shown: dict[str, Any] = {"figure": Figure(label_noise_figure(system, noise), "noise of the force labels")}
+    if rows := noise.map_rows():
+        shown["force_maps"] = rows
+    names = system.evaluation.collective_variables
+    if system.collective_variables:
+        errors = label_errors(system, names, variable_bins(system, names, _BINS), [frames])
+        shown["label_errors"] = Figure(label_errors_figure(system, errors), "errors of the mean force")
+        shown["weight_share"] = f"{errors.weight_share:.3g} of the frames count after reweighting"
+    if has_torque_surface(system):
+        surface = torque_surface(system, [frames], variable_bins(system, names, system.evaluation.bins))
+        shown["free_energy"] = Figure(torque_surface_figure(system, surface), "free energy from the forces")
+        for name, basin in system.evaluation.basins.items():
+            shown[f"free_energy_{name}"] = str(surface.basin_free_energy(basin.limits))
+    return shown

@@ -1,87 +1,91 @@
 """`potential_<name>`: a potential fitted to force labels, registered in MLflow as candidate."""
 
-from dataclasses import replace
+from __future__ import annotations
+
+import math
 from functools import partial
+from typing import TYPE_CHECKING
 
-import dagster as dg
-
-from cg_assets.assets import checks
-from cg_assets.assets.stage import asset_key
-from cg_assets.assets.trainings import ModelTraining, read_source, train_and_register
-from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
-from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
+from cg_assets.assets.data import read_source
+from cg_assets.assets.stage import Batches, Check, Product, Read, Stage, Verdict
+from cg_assets.assets.training import ModelTraining, train_and_register
+from cg_assets.assets.work import Work
 from cg_assets.systems import SystemSpec
 
-CODE_VERSION = "2"
+if TYPE_CHECKING:
+    from cg_assets.core.statistics.estimates import Estimate
+    from cg_assets.training.training_run import TrainingResult
+
+LOSS = Check(
+    "loss_and_noise_floor",
+    "The held-out loss is finite and not below the noise floor beyond its error (else frames have leaked).",
+)
 
 
-def build_potential(system: SystemSpec, name: str) -> dg.AssetsDefinition:
-    """The asset of one potential; it learns from all batches of its labels."""
-    settings, training_settings = system.potentials[name], system.training_of(name)
-    stage = f"potential_{name}"
-    key = asset_key(system, stage)
-    read = [settings.labels, *([f"prior_{name}"] if system.prior else [])]
+def judge_potential(result: TrainingResult, floor: Estimate) -> list[Verdict]:
+    """Verdict on a training. The error of the held-out loss counts each frame as one independent number."""
+    loss = result.held_out_loss
+    held_out_error = loss * math.sqrt(2.0 / result.n_held_out)
+    allowed = floor.value - 5.0 * math.hypot(floor.standard_error, held_out_error)
+    return [
+        LOSS.verdict(
+            math.isfinite(loss) and loss >= allowed,
+            held_out_loss=loss,
+            held_out_loss_standard_error=held_out_error,
+            noise_floor=floor.value,
+            noise_floor_standard_error=floor.standard_error,
+            loss_above_floor=loss - floor.value,
+            unit=floor.unit,
+        )
+    ]
 
-    @dg.asset(
-        key=key,
-        deps=[asset_key(system, source) for source in read],
-        group_name=system.name,
-        code_version=CODE_VERSION,
-        kinds={"pytorch", "mlflow"},
-        pool=GPU_POOL,
-        op_tags=gpu_op_tags(),
-        description=f"The potential of mean force, learned from {settings.labels}; registered in MLflow as "
-        f"`{system.name}.{name}` with the alias candidate.",
-        check_specs=checks.potential_specs(key),
-    )
-    def potential(
-        context: dg.AssetExecutionContext,
-        store: StoreResource,
-        tracking: TrackingResource,
-        device: DeviceResource,
-    ) -> dg.MaterializeResult:
+
+def potential_stage(system: SystemSpec, name: str) -> Stage:
+    """The stage of one potential; it learns from all batches of its labels."""
+    settings, fit = system.potentials[name], system.training_of(name)
+    prior = f"prior_{name}" if system.prior else ""
+
+    def make(work: Work) -> Product:
         from cg_assets.figures.stages import training_figure
         from cg_assets.labels.quality import combined_noise_floor
         from cg_assets.training.committee import train_with_committee
         from cg_assets.training.loop import CHECKPOINT_VERSION
         from cg_assets.training.setup import network_config, training_data
 
-        client, files = tracking.open(), store.open()
-        source = read_source(files, system, settings.labels)
+        source = read_source(work.inputs, settings.labels)
         floor = combined_noise_floor(
             [info.metadata.extra["noise_floor"] for info in source.infos], [info.rows for info in source.infos]
         )
         data, config = training_data(system, source.frames, settings.frames), network_config(system)
-        if system.prior is not None:
-            config["prior"] = files.describe(system.name, f"prior_{name}").metadata.extra["prior"]
-            source = replace(source, upstream=source.upstream | files.upstream(f"{system.name}/prior_{name}"))
+        if prior:
+            config["prior"] = work.inputs.facts(prior)["prior"]
         training = ModelTraining(
-            stage=stage,
             name=name,
             source=source,
             positions=data.positions,
             config=config,
-            params={"frames": len(data), **training_settings.model_dump(), "network": system.network.model_dump()},
-            seed=training_settings.seed,
+            params={"frames": len(data), **fit.model_dump(), "network": system.network.model_dump()},
+            seed=fit.seed,
             identity=(data.hash(), CHECKPOINT_VERSION),
-            train=partial(
-                train_with_committee,
-                config,
-                training_settings,
-                data,
-                seed=training_settings.seed,
-                noise_floor=floor.value,
-            ),
+            train=partial(train_with_committee, config, fit, data, seed=fit.seed, noise_floor=floor.value),
             figure=lambda result: training_figure(system, name, result.history, floor),
-            metadata=lambda result: {
+            report=lambda result: {
                 "noise_floor": str(floor),
                 "loss_above_floor": result.held_out_loss - floor.value,
             },
+            judge=lambda result: judge_potential(result, floor),
             facts={"noise_floor": floor.to_json()},
         )
-        result, version, metadata = train_and_register(context, system, files, client, device, CODE_VERSION, training)
-        return dg.MaterializeResult(
-            data_version=version, metadata=metadata, check_results=checks.judge_potential(result, floor)
-        )
+        return train_and_register(work, training)
 
-    return potential
+    return Stage(
+        name=f"potential_{name}",
+        description=f"The potential of mean force, learned from {settings.labels}; registered in MLflow as "
+        f"`{system.name}.{name}` with the alias candidate.",
+        make=make,
+        reads=(Read(settings.labels, Batches.ALL), *([Read(prior, Batches.NONE)] if prior else [])),
+        checks=(LOSS,),
+        gpu=True,
+        kinds=frozenset({"pytorch", "mlflow"}),
+        code_version="2",
+    )

@@ -1,87 +1,83 @@
 """`prior_<name>`: a force field of the chain, fitted to configurations, which the network of a potential corrects."""
 
-import dagster as dg
+from __future__ import annotations
 
-from cg_assets.assets import checks
-from cg_assets.assets.stage import asset_key, picture, provenance, record_in_catalogue, table, with_file
-from cg_assets.assets.trainings import read_source
-from cg_assets.orchestration.console import log_progress
-from cg_assets.orchestration.resources import StoreResource
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cg_assets.assets.data import read_source
+from cg_assets.assets.stage import Batches, Check, Figure, Product, Read, Report, Stage, TableContent, Verdict
+from cg_assets.assets.work import Work
 from cg_assets.systems import SystemSpec
 
-CODE_VERSION = "2"
+if TYPE_CHECKING:
+    from cg_assets.training.prior_simulation import PriorSimulation
+    from cg_assets.training.priors import PriorFit
+
+PRIOR_ALONE = Check(
+    "prior_alone", "No replica of a simulation with the prior alone explodes, and its bonds are those of the data."
+)
 
 
-def build_prior(system: SystemSpec, name: str) -> dg.AssetsDefinition:
-    """The asset of the prior of one potential; it learns from all batches of its labels, but not from the labels."""
+def judge_prior(fit: PriorFit, simulated: PriorSimulation) -> list[Verdict]:
+    """Verdict on a prior."""
+    from cg_assets.evaluation.evaluation import MAX_BOND_DIVERGENCE
+
+    bonds = [float(value) for term, value in zip(fit.terms, simulated.divergence, strict=True) if term.kind == "bonds"]
+    passed = simulated.stable_replicas == simulated.replicas and all(value <= MAX_BOND_DIVERGENCE for value in bonds)
+    return [
+        PRIOR_ALONE.verdict(
+            passed,
+            stable_replicas=simulated.stable_replicas,
+            replicas=simulated.replicas,
+            limit=MAX_BOND_DIVERGENCE,
+            largest_bond_divergence=max(bonds) if simulated.stable_replicas and bonds else None,
+        )
+    ]
+
+
+def prior_stage(system: SystemSpec, name: str) -> Stage:
+    """The stage of the prior of one potential; it learns from all batches of its labels, but not from the labels."""
     labels = system.potentials[name].labels
-    stage = f"prior_{name}"
-    key = asset_key(system, stage)
 
-    @dg.asset(
-        key=key,
-        deps=[asset_key(system, labels)],
-        group_name=system.name,
-        code_version=CODE_VERSION,
-        kinds={"numpy", "parquet"},
-        description=f"Bonds, angles, dihedrals and repulsion fitted to the configurations of {labels}, and simulated "
-        "without a network.",
-        check_specs=checks.prior_specs(key),
-    )
-    def prior(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        import numpy as np
-
-        from cg_assets.figures.plots_prior import prior_plot
-        from cg_assets.mapping.maps import build_map
+    def make(work: Work) -> Product:
         from cg_assets.training.prior_simulation import REPLICAS, simulate_prior
         from cg_assets.training.setup import fitted_prior
 
-        files = store.open()
-        source = read_source(files, system, labels)
+        source = read_source(work.inputs, labels)
         positions = np.concatenate([part.positions[~part.probe] for part in source.frames])
         fit = fitted_prior(system, positions)
         if fit is None:
             raise TypeError(f"{system.name} has no network.prior")
-        settings = system.cg_simulation
+        settings, beads = system.cg_simulation, system.beads()
         rows = np.random.default_rng(settings.seed).integers(len(positions), size=REPLICAS)
-        simulated = simulate_prior(
-            fit,
-            positions[rows],
-            build_map(system).bead_masses,
-            system.thermal_energy,
-            settings,
-            log_progress(context.log),
-        )
-        columns = fit.columns() | {"divergence_alone": simulated.divergence}
-        files.write_table(
-            columns,
-            provenance(
-                context,
-                system,
-                stage,
-                CODE_VERSION,
-                upstream=source.upstream,
-                seed=settings.seed,
-                prior=fit.config(),
-            ),
-        )
-        record_in_catalogue(files, system, stage)
-        figure = prior_plot(fit, simulated.histograms, title=f"{system.title}: prior of potential {name}")
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(files.data_version(system.name, stage)),
-            metadata=with_file(
-                {
-                    "figure": picture(figure, "prior"),
-                    "terms": table(fit.rows()),
-                    "prior_alone": f"{simulated.stable_replicas} of {simulated.replicas} replicas stable for "
-                    f"{simulated.time:g} ps",
-                    "frames": len(positions),
-                },
-                files,
-                system,
-                stage,
-            ),
-            check_results=checks.judge_prior(fit, simulated),
-        )
+        masses, energy = beads.cg_map.bead_masses, beads.thermal_energy
+        simulated = simulate_prior(fit, positions[rows], masses, energy, settings, work.progress)
 
-    return prior
+        def report(_: object) -> Report:
+            from cg_assets.figures.plots_prior import prior_plot
+
+            png = prior_plot(fit, simulated.histograms, title=f"{system.title}: prior of potential {name}")
+            return {
+                "figure": Figure(png, "prior"),
+                "terms": fit.rows(),
+                "prior_alone": f"{simulated.stable_replicas} of {simulated.replicas} replicas stable for "
+                f"{simulated.time:g} ps",
+                "frames": len(positions),
+            }
+
+        columns = fit.columns() | {"divergence_alone": simulated.divergence}
+        facts = {"prior": fit.config()}
+        return Product(TableContent(columns), facts, lambda _: judge_prior(fit, simulated), report, settings.seed)
+
+    return Stage(
+        name=f"prior_{name}",
+        description=f"Bonds, angles, dihedrals and repulsion fitted to the configurations of {labels}, and simulated "
+        "without a network.",
+        make=make,
+        reads=(Read(labels, Batches.ALL),),
+        checks=(PRIOR_ALONE,),
+        kinds=frozenset({"numpy", "parquet"}),
+        code_version="2",
+    )

@@ -1,60 +1,57 @@
 """`potential_<name>` of water: a potential W(R, T) fitted to thermal response targets, registered in MLflow."""
 
+from __future__ import annotations
+
 from functools import partial
+from typing import Any
 
-import dagster as dg
+import numpy as np
 
-from cg_assets.assets import checks
-from cg_assets.assets.liquids import frames_of_atoms
-from cg_assets.assets.stage import asset_key, sound_batches, table
-from cg_assets.assets.trainings import ModelTraining, Source, train_and_register
-from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
-from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
+from cg_assets.assets.data import Source, frames_of_atoms
+from cg_assets.assets.potentials import LOSS, judge_potential
+from cg_assets.assets.stage import Batches, Product, Read, Report, Stage, Verdict
+from cg_assets.assets.training import ModelTraining, train_and_register
+from cg_assets.assets.work import Work
 from cg_assets.systems import ThermalSystem
 from cg_assets.systems.thermal_spec import TARGETS, TRAJECTORIES
 from cg_assets.training.settings import AT_ONE_TEMPERATURE
 
-CODE_VERSION = "2"
+
+def _report(result: Any) -> Report:
+    return {
+        "noise_floor": result.history[result.best_epoch - 1]["noise_floor"],
+        "least_heat_capacity": f"{result.least_heat_capacity:.4g} kJ/mol/K",
+        "errors_on_held_out_frames": [
+            {"temperature [K]": kelvin, "force error [kJ/mol/nm]": str(found["forces"].root)}
+            | {f"explained {quantity}": round(item.explained, 3) for quantity, item in found.items()}
+            for kelvin, found in result.held_out.items()
+        ],
+    }
 
 
-def build_response_potential(system: ThermalSystem, name: str) -> dg.AssetsDefinition:
-    """The asset of one potential; it learns from all batches of targets."""
-    settings, stage = system.potentials[name], f"potential_{name}"
-    key, number = asset_key(system, stage), settings.unconstrained_frames
+def _judge(result: Any) -> list[Verdict]:
+    from cg_assets.core.statistics.estimates import Estimate
 
-    @dg.asset(
-        key=key,
-        deps=[asset_key(system, TARGETS), *([asset_key(system, TRAJECTORIES)] if number else [])],
-        group_name=system.name,
-        code_version=CODE_VERSION,
-        kinds={"pytorch", "mlflow"},
-        pool=GPU_POOL,
-        op_tags=gpu_op_tags(),
-        description=f"The potential of mean force at all temperatures, by {settings.method.replace('_', ' ')}; "
-        f"registered in MLflow as `{system.name}.{name}` with the alias candidate. It takes `temperature` and `box`.",
-        check_specs=checks.potential_specs(key),
-    )
-    def potential(
-        context: dg.AssetExecutionContext,
-        store: StoreResource,
-        tracking: TrackingResource,
-        device: DeviceResource,
-    ) -> dg.MaterializeResult:
-        import numpy as np
+    value = result.history[result.best_epoch - 1]["noise_floor"]
+    return judge_potential(result, Estimate(value, value * (2.0 / result.n_held_out) ** 0.5, "(kJ/mol/nm)^2"))
 
-        from cg_assets.core.statistics.estimates import Estimate
+
+def response_potential_stage(system: ThermalSystem, name: str) -> Stage:
+    """The stage of one potential; it learns from all batches of targets."""
+    settings = system.potentials[name]
+    number = settings.unconstrained_frames
+
+    def make(work: Work) -> Product:
         from cg_assets.figures.plots_response import response_training_plot
-        from cg_assets.storage.parquet import read_arrays
         from cg_assets.training.response import SAME_TEMPERATURE, middle_of
         from cg_assets.training.response_fit import fit_response, potential_config
         from cg_assets.training.thermal_targets import ThermalTargets
         from cg_assets.training.unconstrained import unconstrained_targets
 
-        client, files = tracking.open(), store.open()
-        batches = sound_batches(files, system, TARGETS)
-        tables = [read_arrays(files.file(system.name, TARGETS, batch)) for batch in batches]
+        inputs = work.inputs
+        batches = inputs.sound(TARGETS)
+        tables = [inputs.table(TARGETS, batch) for batch in batches]
         targets = ThermalTargets.concatenate([ThermalTargets.from_columns(columns) for columns in tables])
-        keys = [f"{system.name}/{TARGETS}/{batch}" for batch in batches]
         config = potential_config(settings, targets.n_beads) | {
             "units": system.units,
             "system": system.name,
@@ -62,18 +59,15 @@ def build_response_potential(system: ThermalSystem, name: str) -> dg.AssetsDefin
         }
         unconstrained = None
         if number:
-            atoms, atoms_keys = frames_of_atoms(files, system)
+            atoms = frames_of_atoms(inputs, TRAJECTORIES, system.sampling.reference.replicas)
             if settings.method in AT_ONE_TEMPERATURE:
                 middle = middle_of(config["temperature_dependence"])
                 atoms = atoms.select(np.abs(atoms.temperature - middle) < SAME_TEMPERATURE)
             noise = np.concatenate([columns["force_variance"] for columns in tables])
             unconstrained = unconstrained_targets(atoms, number, targets.temperature, noise, targets.heat_capacity)
-            keys += atoms_keys
-        upstream = files.upstream(*keys)
         training = ModelTraining(
-            stage=stage,
             name=name,
-            source=Source(batches, [files.describe(system.name, TARGETS, batch) for batch in batches], [], upstream),
+            source=Source(batches, [inputs.peek(TARGETS, batch) for batch in batches], []),
             positions=targets.positions,
             config=config,
             params={
@@ -82,27 +76,23 @@ def build_response_potential(system: ThermalSystem, name: str) -> dg.AssetsDefin
                 **settings.model_dump(mode="json"),
             },
             seed=settings.seed,
-            identity=(sorted(upstream.items()),),
+            identity=(sorted(inputs.versions.items()),),
             train=partial(fit_response, settings, targets, unconstrained),
             figure=lambda result: response_training_plot(result.held_out, f"{system.title}: {name}"),
-            metadata=lambda result: {
-                "noise_floor": result.history[result.best_epoch - 1]["noise_floor"],
-                "least_heat_capacity": f"{result.least_heat_capacity:.4g} kJ/mol/K",
-                "errors_on_held_out_frames": table(
-                    [
-                        {"temperature [K]": kelvin, "force error [kJ/mol/nm]": str(found["forces"].root)}
-                        | {f"explained {quantity}": round(item.explained, 3) for quantity, item in found.items()}
-                        for kelvin, found in result.held_out.items()
-                    ]
-                ),
-            },
+            report=_report,
+            judge=_judge,
             conditions={"temperature": targets.temperature[:2], "box": targets.box[:2]},
         )
-        result, version, metadata = train_and_register(context, system, files, client, device, CODE_VERSION, training)
-        value = result.history[result.best_epoch - 1]["noise_floor"]
-        floor = Estimate(value, value * (2.0 / result.n_held_out) ** 0.5, "(kJ/mol/nm)^2")
-        return dg.MaterializeResult(
-            data_version=version, metadata=metadata, check_results=checks.judge_potential(result, floor)
-        )
+        return train_and_register(work, training)
 
-    return potential
+    return Stage(
+        name=f"potential_{name}",
+        description=f"The potential of mean force at all temperatures, by {settings.method.replace('_', ' ')}; "
+        f"registered in MLflow as `{system.name}.{name}` with the alias candidate. It takes `temperature` and `box`.",
+        make=make,
+        reads=(Read(TARGETS, Batches.ALL), *([Read(TRAJECTORIES, Batches.ALL)] if number else [])),
+        checks=(LOSS,),
+        gpu=True,
+        kinds=frozenset({"pytorch", "mlflow"}),
+        code_version="2",
+    )

@@ -1,30 +1,29 @@
 """`trajectories`, `biased_samples`, `<plan>_samples`: atomistic frames with their unbiased forces."""
 
-import time
-from dataclasses import replace
+from __future__ import annotations
 
-import dagster as dg
+from typing import Any
 
-from cg_assets.assets import checks
-from cg_assets.assets.next_batch import proposed_centers
-from cg_assets.assets.stage import (
-    asset_key,
-    mark_failed,
-    picture,
-    provenance,
-    record_in_catalogue,
-    snapshot_stage,
-    with_file,
+from cg_assets.assets.common_checks import (
+    FINITE,
+    SCHEMA,
+    finite_verdict,
+    schema_verdict,
+    temperature_verdict,
 )
+from cg_assets.assets.next_batch import proposed_centers
+from cg_assets.assets.stage import Check, Figure, FrameContent, PieceContent, Product, Stage, Stored, Verdict
+from cg_assets.assets.work import Work, snapshot_stage
 from cg_assets.biases.settings import AdaptiveBias
 from cg_assets.core.units import unit
-from cg_assets.orchestration.automation import batches_of, freshness_of
-from cg_assets.orchestration.console import log_progress
-from cg_assets.orchestration.resources import StoreResource
-from cg_assets.systems import SystemSpec, seed_of
+from cg_assets.systems import SystemSpec
 
-CODE_VERSION = "1"
-
+TEMPERATURE = Check("kinetic_temperature", "The kinetic temperature is that of the system, within its error.")
+EQUILIBRATION = Check(
+    "conditional_equilibration",
+    "Replicas from different starts agree on the mean force in each bin of the collective variables: what the "
+    "bias does not drive has come to equilibrium.",
+)
 _EXCHANGE = ("exchange_acceptance", "journeys_up_the_ladder")
 _UNBIASED = "Frames of unbiased dynamics with their forces."
 _BIASED = (
@@ -33,91 +32,72 @@ _BIASED = (
 )
 
 
-def build_samples(system: SystemSpec, labels: str) -> dg.AssetsDefinition:
-    """The asset of the sampling plan behind a stage of force labels, partitioned by batch."""
-    stage, section = system.sampling.by_labels()[labels]
+def samples_stage(system: SystemSpec, labels: str) -> Stage:
+    """The stage of the sampling plan behind a stage of force labels."""
+    name, section = system.sampling.by_labels()[labels]
     specified = system.plan_of(labels)
-    adaptive = isinstance(specified.bias, AdaptiveBias)
-    key = asset_key(system, stage)
+    biased = specified.bias is not None
 
-    @dg.asset(
-        key=key,
-        group_name=system.name,
-        partitions_def=batches_of(system.name),
-        code_version=CODE_VERSION,
-        freshness_policy=freshness_of(system),
-        kinds={"parquet", "openmm" if system.units == "molar" else "numba"},
-        description=_UNBIASED if specified.bias is None else _BIASED,
-        check_specs=checks.sampling_specs(key, specified),
-    )
-    def samples(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+    def make(work: Work) -> Product:
         from cg_assets.figures.stages import equilibration_figure, sampling_figure
         from cg_assets.labels.next_batch import concrete_plan
         from cg_assets.labels.quality import check_equilibration
         from cg_assets.sampling.build import build_sampler
-        from cg_assets.sampling.run import run_sampler
 
-        batch = context.partition_key
-        seed = seed_of(system.name, stage, batch)
-        started = time.monotonic()
-        files = store.open()
-        centers, upstream = proposed_centers(files, system, section) if adaptive else (None, {})
-        plan = concrete_plan(system, specified, centers)
+        adaptive = isinstance(specified.bias, AdaptiveBias)
+        plan = concrete_plan(system, specified, proposed_centers(work.inputs, section) if adaptive else None)
         configurations = system.sampling.configurations_of(section)
         sections = ("model", "temperature", "mapping", "collective_variables", section)
-        identity = f"{system.hash_of(*sections)}{upstream}{configurations or ''}"
-        with files.pieces(system.name, stage, batch, identity, seed, CODE_VERSION) as pieces:
-            sampler = build_sampler(system, plan, seed, snapshots=configurations)
-            summary = run_sampler(sampler, pieces, log_progress(context.log))
-            metadata = provenance(
-                context,
-                system,
-                stage,
-                CODE_VERSION,
-                upstream=upstream,
-                seed=seed,
-                plan=plan.model_dump(mode="json"),
-                bias=summary["bias"],
-                kinetic_temperature=[summary["kinetic_temperature"], summary["kinetic_temperature_error"]],
-            )
-            snapshots = sampler.snapshots()
-            if snapshots is not None:
-                files.write_frames(snapshots, replace(metadata, stage=snapshot_stage(stage)), batch)
-            pieces.finish(metadata)
-        seconds = time.monotonic() - started
-        frames = files.read_frames(system.name, stage, [batch])
-        equilibration = None if plan.bias is None else check_equilibration(system, plan, frames)
-        check_results = checks.judge_samples(system, plan, frames, summary, equilibration)
-        mark_failed(files, frames, metadata, batch, check_results)
-        record_in_catalogue(files, system, stage, batch)
-        if snapshots is not None:
-            record_in_catalogue(files, system, snapshot_stage(stage), batch)
-        figures = {"figure": picture(sampling_figure(system, frames), "sampled collective variables")}
-        if equilibration is not None:
-            figures["conditional_equilibration"] = picture(
-                equilibration_figure(system, plan, equilibration), "mean forces of replicas from different starts"
-            )
-        time_unit = unit("time", system.units)
-        exchange = {name: summary[name] for name in _EXCHANGE if name in summary}
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(files.data_version(system.name, stage, batch)),
-            metadata=with_file(
-                figures
-                | {
-                    "seed": seed,
-                    "sampled_time": f"{summary['sampled_time']:g} {time_unit}",
-                    "seconds": round(seconds, 2),
-                    "device": "CPU",
-                    **{name: str(value) for name, value in exchange.items()},
-                    "kinetic_temperature": f"{summary['kinetic_temperature']:.5g} ± "
-                    f"{summary['kinetic_temperature_error']:.2g} {unit('temperature', system.units)}",
-                },
-                files,
-                system,
-                stage,
-                batch,
-            ),
-            check_results=check_results,
+        identity = f"{system.hash_of(*sections)}{work.inputs.versions}{configurations or ''}"
+        pieces, sampler, summary = work.sample(
+            identity, lambda: build_sampler(system, plan, work.seed, snapshots=configurations), work.seed
         )
+        facts = {
+            "plan": plan.model_dump(mode="json"),
+            "bias": summary["bias"],
+            "kinetic_temperature": [summary["kinetic_temperature"], summary["kinetic_temperature_error"]],
+        }
+        if (snapshots := sampler.snapshots()) is not None:
+            content = FrameContent(snapshots)
+            work.keep(content, stage=snapshot_stage(name), batch=work.batch, seed=work.seed, facts=facts)
+        found: dict[str, Any] = {}
 
-    return samples
+        def judge(stored: Stored) -> list[Verdict]:
+            frames = found["frames"] = stored.frames()
+            expected = (plan.kept_replicas + (plan.probe.replicas if plan.probe else 0)) * plan.frames_per_replica
+            value, error = facts["kinetic_temperature"]
+            verdicts = [
+                schema_verdict(frames, expected),
+                finite_verdict(FINITE, frames),
+                temperature_verdict(TEMPERATURE, system, system.temperature, value, error),
+            ]
+            if biased:
+                found["equilibration"] = check_equilibration(system, plan, frames)
+                passed, numbers = found["equilibration"].passed, found["equilibration"].to_json()
+                verdicts.append(EQUILIBRATION.verdict(passed, **numbers))
+            return verdicts
+
+        def report(_: object) -> dict[str, Any]:
+            value, error = facts["kinetic_temperature"]
+            shown = {"figure": Figure(sampling_figure(system, found["frames"]), "sampled collective variables")}
+            if biased:
+                png = equilibration_figure(system, plan, found["equilibration"])
+                shown["conditional_equilibration"] = Figure(png, "mean forces of replicas from different starts")
+            return shown | {
+                "seed": work.seed,
+                "sampled_time": f"{summary['sampled_time']:g} {unit('time', system.units)}",
+                **{item: str(summary[item]) for item in _EXCHANGE if item in summary},
+                "kinetic_temperature": f"{value:.5g} ± {error:.2g} {unit('temperature', system.units)}",
+            }
+
+        return Product(PieceContent(pieces), facts, judge, report, seed=work.seed)
+
+    return Stage(
+        name=name,
+        description=_BIASED if biased else _UNBIASED,
+        make=make,
+        checks=(SCHEMA, FINITE, TEMPERATURE, *([EQUILIBRATION] if biased else [])),
+        batched=True,
+        raw=True,
+        kinds=frozenset({"parquet", "openmm" if system.units == "molar" else "numba"}),
+    )

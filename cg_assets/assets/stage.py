@@ -1,134 +1,208 @@
-"""What every stage does alike: name its asset, say where its data came from, and report them in the Dagster UI."""
+"""What a stage is: what it reads, what it makes, and which checks judge that. Plain Python, without Dagster."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-import dagster as dg
-
-from cg_assets.core.errors import StorageError
-from cg_assets.storage.schemas import FileMetadata, variable_units
-from cg_assets.systems import System
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from cg_assets.assets.work import Work
     from cg_assets.core.frames import Frames
+    from cg_assets.storage.dataset import FrameDataset
+    from cg_assets.storage.parquet import Mark
+    from cg_assets.storage.pieces import PieceStore
+    from cg_assets.storage.schemas import FileMetadata
     from cg_assets.storage.store import ParquetStore
 
-_FAILED = "failed_checks"
-"""Key of a file's metadata: the names of its checks that failed."""
+
+class Batches(Enum):
+    """Which batches of another stage a stage reads."""
+
+    SAME = "its own batch"
+    ALL = "every sound batch; a new one makes it out of date"
+    CHOSEN = "those that something else chose, such as the potential that it judges"
+    NONE = "the other stage has no batches"
 
 
-def asset_key(system: System, stage: str) -> dg.AssetKey:
-    """The key `[system, stage]`."""
-    return dg.AssetKey([system.name, stage])
+@dataclass(frozen=True)
+class Read:
+    """Another stage of the same system that a stage reads."""
+
+    stage: str
+    batches: Batches
 
 
-def snapshot_stage(stage: str) -> str:
-    """The stage of the few frames with all atoms of samples that leave the solvent out."""
-    return f"{stage}_snapshots"
+@dataclass(frozen=True)
+class Check:
+    """A check of what a stage makes.
 
-
-def provenance(
-    context: dg.AssetExecutionContext,
-    system: System,
-    stage: str,
-    code_version: str,
-    upstream: dict[str, str] | None = None,
-    seed: int | None = None,
-    **extra: Any,
-) -> FileMetadata:
-    """Where a file comes from, for its metadata."""
-    return FileMetadata(
-        system=system.name,
-        stage=stage,
-        units=system.units,
-        seed=seed,
-        code_version=code_version,
-        upstream_data_versions=upstream or {},
-        dagster_run_id=context.run.run_id,
-        variable_units=variable_units(system),
-        extra={"specification": system.content_hash} | extra,
-    )
-
-
-def mark_failed(
-    store: ParquetStore,
-    frames: Frames | Iterable[Frames],
-    metadata: FileMetadata,
-    batch: str,
-    results: Sequence[dg.AssetCheckResult],
-) -> None:
-    """Write into the file of a batch which of its blocking checks failed, so that later runs do not use it either."""
-    blocking = [result for result in results if result.severity is dg.AssetCheckSeverity.ERROR]
-    failed = [str(result.check_name) for result in blocking if not result.passed]
-    if failed:
-        store.write_frames(frames, replace(metadata, extra=metadata.extra | {_FAILED: failed}), batch)
-
-
-def failed_checks(metadata: FileMetadata) -> list[str]:
-    """Names of the checks that a batch failed."""
-    return list(metadata.extra.get(_FAILED, []))
-
-
-def failed_batches(store: ParquetStore, system: System, stage: str, batches: list[str]) -> dict[str, list[str]]:
-    """Those of some batches of which checks failed, and which."""
-    found = {batch: failed_checks(store.describe(system.name, stage, batch).metadata) for batch in batches}
-    return {batch: checks for batch, checks in found.items() if checks}
-
-
-def sound_batches(store: ParquetStore, system: System, stage: str, batches: list[str] | None = None) -> list[str]:
-    """Those of some batches (None: all) whose checks passed.
-
-    Raises:
-        StorageError: there is none.
+    Attributes:
+        name: of the check.
+        description: what it asks, in a sentence.
+        blocking: whether nothing downstream uses what fails it.
+        warns: whether failing it is a warning, not an error.
     """
-    known = store.batches(system.name, stage) if batches is None else batches
-    failed = failed_batches(store, system, stage, known)
-    sound = [batch for batch in known if batch not in failed]
-    if not sound:
-        why = "; ".join(f"batch {batch} failed {', '.join(checks)}" for batch, checks in failed.items()) or "no data"
-        raise StorageError(f"{system.name}/{stage}: nothing to go on with: {why}; sample with another plan or batch")
-    return sound
+
+    name: str
+    description: str
+    blocking: bool = True
+    warns: bool = False
+
+    def verdict(self, passed: bool, **facts: Any) -> Verdict:
+        """The outcome, with the numbers that it rests on; those that are None are left out."""
+        return Verdict(self, bool(passed), {name: value for name, value in facts.items() if value is not None})
 
 
-def with_file(
-    metadata: dict[str, Any], store: ParquetStore, system: System, stage: str, batch: str | None = None
-) -> dict[str, Any]:
-    """Asset metadata, followed by rows, place, columns with units and content hash of the finished file."""
-    info = store.describe(system.name, stage, batch)
-    columns = [
-        dg.TableColumn(name=column["name"], type=column["type"], description=column["unit"] or "")
-        for column in info.columns
-    ]
-    return metadata | {
-        "dagster/row_count": info.rows,
-        "dagster/uri": str(info.path),
-        "dagster/column_schema": dg.TableSchema(columns=columns),
-        "content_hash": info.content_hash,
-        "megabytes": round(info.bytes / 1e6, 3),
-    }
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a check."""
+
+    check: Check
+    passed: bool
+    facts: dict[str, Any]
 
 
-def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
-    """A figure that the Dagster UI shows beside the asset."""
-    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+@dataclass(frozen=True)
+class Figure:
+    """A figure on the page of an asset."""
+
+    png: bytes
+    title: str
 
 
-def table(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
-    """A small table that the Dagster UI shows beside the asset."""
-    if not rows:
-        return dg.MetadataValue.md("none")
-    header = list(rows[0])
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(str(row[name]) for name in header) + " |" for row in rows]
-    return dg.MetadataValue.md("\n".join(lines))
+Report = dict[str, Any]
+"""What the page of an asset shows by name: figures, tables (lists of rows), numbers and text."""
 
 
-def record_in_catalogue(store: ParquetStore, system: System, stage: str, batch: str | None = None) -> None:
-    """Make a finished file visible in the DuckDB catalogue."""
-    from cg_assets.storage.catalogue import record
+@dataclass(frozen=True)
+class Stored:
+    """A file that is written but not visible yet, as it can be read back."""
 
-    record(store.home, store.path(system.name, stage, batch))
+    path: Path
+
+    def frames(self) -> Frames:
+        """All its frames."""
+        from cg_assets.storage.dataset import read_frames
+
+        return read_frames([self.path])
+
+    def facts(self) -> dict[str, Any]:
+        """The facts in its metadata."""
+        from cg_assets.storage.parquet import describe
+
+        return describe(self.path).metadata.extra
+
+    def blocks(self) -> FrameDataset:
+        """Its frames, a block at a time."""
+        from cg_assets.storage.dataset import FrameDataset
+
+        return FrameDataset(self.path)
+
+
+class Content(Protocol):
+    """What becomes the file of a stage."""
+
+    def write(self, store: ParquetStore, metadata: FileMetadata, batch: str | None, mark: Mark | None) -> None:
+        """Write the file; it becomes visible with its mark."""
+        ...
+
+
+@dataclass(frozen=True)
+class FrameContent:
+    """Frames in memory."""
+
+    frames: Frames
+
+    def write(self, store: ParquetStore, metadata: FileMetadata, batch: str | None, mark: Mark | None) -> None:
+        """Write the frames."""
+        store.write_frames(self.frames, metadata, batch, mark)
+
+
+@dataclass(frozen=True)
+class PieceContent:
+    """The finished pieces of a batch."""
+
+    pieces: PieceStore
+
+    def write(self, store: ParquetStore, metadata: FileMetadata, batch: str | None, mark: Mark | None) -> None:
+        """Join the pieces."""
+        self.pieces.finish(metadata, mark)
+
+
+@dataclass(frozen=True)
+class TableContent:
+    """Columns of a table, with the units of those that have one."""
+
+    columns: Mapping[str, ArrayLike]
+    units: Mapping[str, str] | None = None
+
+    def write(self, store: ParquetStore, metadata: FileMetadata, batch: str | None, mark: Mark | None) -> None:
+        """Write the table."""
+        store.write_table(self.columns, metadata, batch, self.units, mark)
+
+
+def _no_verdicts(stored: Stored) -> list[Verdict]:
+    return []
+
+
+def _no_report(verdicts: Sequence[Verdict]) -> Report:
+    return {}
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a stage made of its inputs.
+
+    Attributes:
+        content: of its file.
+        facts: for the metadata of the file.
+        judge: its verdicts on the file as it can be read back, before it is visible.
+        report: for its page; called with the verdicts when the file is there.
+        seed: of its random numbers; None for that of the batch.
+        bead_types: name of each bead, where the file holds beads.
+        map_hash: hash of their CG map.
+        version: data version; empty for the hash of the content.
+    """
+
+    content: Content
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    judge: Callable[[Stored], list[Verdict]] = _no_verdicts
+    report: Callable[[Sequence[Verdict]], Report] = _no_report
+    seed: int | None = None
+    bead_types: Sequence[str] | None = None
+    map_hash: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a system: `[system, name]` in Dagster, one file (of each batch) in the home folder.
+
+    Attributes:
+        name: of the stage.
+        description: what it holds, in a sentence or two.
+        make: makes it of its inputs.
+        reads: the stages that it reads.
+        checks: what judges it.
+        batched: whether each batch has a file of its own.
+        raw: whether its batches are new data, which can become stale with age.
+        gpu: whether it asks for a GPU.
+        kinds: labels of its tools on its page.
+        code_version: changes when the same inputs give another result.
+    """
+
+    name: str
+    description: str
+    make: Callable[[Work], Product]
+    reads: tuple[Read, ...] = ()
+    checks: tuple[Check, ...] = ()
+    batched: bool = False
+    raw: bool = False
+    gpu: bool = False
+    kinds: frozenset[str] = frozenset({"parquet"})
+    code_version: str = "1"

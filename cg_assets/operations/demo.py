@@ -77,6 +77,7 @@ def write_figures(folder: Path, names: list[str]) -> Path:
     """
     from cg_assets.assets.comparison import read_comparison
     from cg_assets.assets.liquids import read_evaluations
+    from cg_assets.assets.work import Inputs
     from cg_assets.figures.plots_response import liquid_figures
     from cg_assets.figures.stages import comparison_figure
 
@@ -88,10 +89,10 @@ def write_figures(folder: Path, names: list[str]) -> Path:
         system = systems[name]
         try:
             if isinstance(system, ThermalSystem):
-                drawn = liquid_figures(read_evaluations(store, system), system.title)
+                drawn = liquid_figures(read_evaluations(Inputs(store, system), system), system.title)
                 made = {f"{name}_{title.replace(' ', '_')}": png for title, png in drawn.items()}
             else:
-                made = {name: comparison_figure(system, read_comparison(store, system))}
+                made = {name: comparison_figure(system, read_comparison(Inputs(store, system), system))}
         except StorageError:
             continue
         for title, png in made.items():

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cg_assets.assets import build_assets
-from cg_assets.assets.stage import failed_checks
-from cg_assets.assets.trainings import REGISTERED
+from cg_assets.assets import stages_of
+from cg_assets.assets.training import REGISTERED
+from cg_assets.assets.work import failed_checks
 from cg_assets.core.errors import StorageError
 from cg_assets.settings import installation
 from cg_assets.storage.atomic import atomic_file, leftovers
@@ -83,10 +83,7 @@ def remove(home: Path, prunable: Iterable[Prunable]) -> None:
 
 
 def _stages_by_system() -> dict[str, set[str]]:
-    return {
-        name: {asset.key.path[-1] for asset in build_assets({name: system})}
-        for name, system in load_all_systems().items()
-    }
+    return {name: {stage.name for stage in stages_of(system)} for name, system in load_all_systems().items()}
 
 
 def _reason(store: ParquetStore, path: Path, stages: dict[str, set[str]]) -> str:
@@ -103,6 +100,9 @@ def _reason(store: ParquetStore, path: Path, stages: dict[str, set[str]]) -> str
 
 
 def _failed(path: Path) -> list[str]:
+    """Checks that a batch failed; what is made of all batches is made again, not removed."""
+    if not path.parent.name.startswith("batch="):
+        return []
     try:
         return failed_checks(describe(path).metadata)
     except StorageError:

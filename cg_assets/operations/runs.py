@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cg_assets import __version__
-from cg_assets.assets import build_assets
+from cg_assets.assets import stages_of
 from cg_assets.core.errors import CgAssetsError, SystemSpecError
 from cg_assets.core.processes import is_gone, this_process
 from cg_assets.evaluation.settings import LongRunReference
@@ -180,7 +180,7 @@ def _execute(
 
 
 def _selection(system: AnySystem, stages: list[str] | None) -> list[dg.AssetKey]:
-    known = sorted(asset.key.path[-1] for asset in build_assets({system.name: system}))
+    known = sorted(stage.name for stage in stages_of(system))
     if unknown := sorted(set(stages or []) - set(known)):
         raise CgAssetsError(f"--select names {', '.join(unknown)}; the stages of {system.name} are {', '.join(known)}")
     return [dg.AssetKey([system.name, stage]) for stage in stages or known]

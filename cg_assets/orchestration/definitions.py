@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from cg_assets.assets import build_assets
+from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.orchestration.automation import build_jobs, build_schedules, build_sensors, register_first_batches
 from cg_assets.orchestration.console import progress_logger
 from cg_assets.orchestration.executors import build_executor

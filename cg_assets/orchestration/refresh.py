@@ -13,8 +13,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
-from cg_assets.assets import build_assets
-from cg_assets.assets.stage import failed_batches, sound_batches
+from cg_assets.assets import stages_of
+from cg_assets.assets.stage import Batches
+from cg_assets.assets.work import failed_batches, sound_batches
 from cg_assets.core.errors import SamplingError, StorageError
 from cg_assets.orchestration.automation import FIRST_BATCH
 from cg_assets.storage.parquet import FileInfo
@@ -117,12 +118,9 @@ class _Graph:
 
     def __init__(self, store: ParquetStore, system: AnySystem) -> None:
         self.store, self.system = _ReadOnce(store.home), system
-        assets = {asset.key.path[-1]: asset for asset in build_assets({system.name: system})}
-        self.batched = {stage for stage, asset in assets.items() if asset.partitions_def is not None}
-        parents = {
-            stage: sorted(key.path[-1] for key in asset.asset_deps[asset.key] if key != asset.key)
-            for stage, asset in assets.items()
-        }
+        self.stages = {stage.name: stage for stage in stages_of(system)}
+        self.batched = {name for name, stage in self.stages.items() if stage.batched}
+        parents = {name: sorted(read.stage for read in stage.reads) for name, stage in self.stages.items()}
         self.parents = {stage: parents[stage] for stage in TopologicalSorter(parents).static_order()}
 
     def batches_with_data(self) -> set[str]:
@@ -196,11 +194,7 @@ class _Graph:
 
     def _pooled(self, stage: str) -> list[str]:
         """Stages of which a stage without batches reads every sound batch."""
-        if stage.startswith(("cg_simulation_", "evaluation_")):
-            return []  # they read the batches that their potential has learned from
-        if stage.startswith("learning_curve_") and isinstance(self.system, SystemSpec):
-            return [self.system.potentials[stage.removeprefix("learning_curve_")].labels]
-        return [parent for parent in self.parents[stage] if parent in self.batched]
+        return sorted(read.stage for read in self.stages[stage].reads if read.batches is Batches.ALL)
 
     def _version(self, key: str) -> str | None:
         try:

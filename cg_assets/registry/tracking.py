@@ -31,9 +31,10 @@ _PROCESS = "process"
 REQUIREMENTS = ["torch>=2.4", "numpy>=1.26,<3"]
 """What a registered model needs beside MLflow, which lists itself."""
 _PACKAGE = Path(__file__).parent.parent
+_KERNELS = _PACKAGE / "labels" / "kernels"
 _POTENTIAL_CODE = (_PACKAGE / "potentials" / "registered_model.py", _PACKAGE / "potentials" / "networks.py")
 _THERMAL_CODE = (_PACKAGE / "potentials" / "registered_model.py", _PACKAGE / "potentials" / "thermal")
-_FLOW_CODE = (_PACKAGE / "kernels" / "registered_kernel.py", _PACKAGE / "kernels" / "flow_network.py")
+_FLOW_CODE = (_KERNELS / "registered_kernel.py", _KERNELS / "flow_network.py")
 _OPTIONAL = {
     False: {"temperature": "(n_frames,), optional", "box": "(n_frames, 3), optional"},
     True: {"seed": "a whole number, optional"},

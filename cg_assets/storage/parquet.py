@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,9 @@ ROW_GROUP_FRAMES = 8_000
 """Most frames in a row group: one is decoded in a few milliseconds."""
 ROW_GROUP_BYTES = 64 * 2**20
 """Most bytes in a row group; what limits large systems."""
+
+Mark = Callable[[Path], Mapping[str, Any]]
+"""Judges a file that is written but not visible yet: what its metadata must say of it; nothing where it is sound."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,9 @@ class FileInfo:
 # --------------------------------------------------------------------------------------- writing
 
 
-def write_frames(path: Path, blocks: Iterable[Frames], metadata: FileMetadata, batch: str | None) -> WrittenFile:
+def write_frames(
+    path: Path, blocks: Iterable[Frames], metadata: FileMetadata, batch: str | None, mark: Mark | None = None
+) -> WrittenFile:
     """Stream blocks of frames into one Parquet file, which appears when it is complete.
 
     The row groups, hence the bytes of the columns, do not depend on how the frames were cut into blocks.
@@ -85,6 +92,7 @@ def write_frames(path: Path, blocks: Iterable[Frames], metadata: FileMetadata, b
         blocks: frames with the same columns and sites, one block in memory at a time.
         metadata: where the frames came from.
         batch: value of the column `batch`; None where a stage has no batches.
+        mark: judges the written file before it appears; what it returns is added to the metadata.
 
     Raises:
         StorageError: there are no frames, blocks differ in their columns, or the disk is full.
@@ -97,7 +105,7 @@ def write_frames(path: Path, blocks: Iterable[Frames], metadata: FileMetadata, b
                 schema = schema or frame_schema(frames, metadata)
                 yield to_record_batch(frames, schema, batch, str(path))
 
-    return _write(Path(path), batches(), metadata)
+    return _write(Path(path), batches(), metadata, mark)
 
 
 def write_table(
@@ -105,6 +113,7 @@ def write_table(
     columns: pa.Table | Mapping[str, ArrayLike],
     metadata: FileMetadata,
     units: Mapping[str, str] | None = None,
+    mark: Mark | None = None,
 ) -> WrittenFile:
     """Write a small table with the same guarantees: an evaluation, a PMF on a grid.
 
@@ -113,6 +122,7 @@ def write_table(
         columns: a table, or name to array `(n_rows, ...)`; arrays of more axes become lists that keep their shape.
         metadata: where the numbers came from.
         units: unit of each column that has one.
+        mark: as in `write_frames`.
 
     Raises:
         StorageError: columns differ in length or have a type that cannot be stored.
@@ -126,7 +136,7 @@ def write_table(
         fields.append(item.with_metadata(facts or None))
     table = table.cast(pa.schema(fields)).combine_chunks()
     batches = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
-    return _write(Path(path), iter(batches), metadata)
+    return _write(Path(path), iter(batches), metadata, mark)
 
 
 def _as_table(columns: Mapping[str, ArrayLike], source: str) -> pa.Table:
@@ -148,35 +158,52 @@ def _as_table(columns: Mapping[str, ArrayLike], source: str) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def _write(path: Path, batches: Iterator[pa.RecordBatch], metadata: FileMetadata) -> WrittenFile:
-    key_values = metadata.to_key_values()
+def _write(path: Path, batches: Iterator[pa.RecordBatch], metadata: FileMetadata, mark: Mark | None) -> WrittenFile:
     first = next(batches, None)
     if first is None:
         raise StorageError(f"{path}: there are no frames to write; check the plan's duration and frame interval")
-    schema = first.schema
-    digest = ContentHash(schema)
-    rows = 0
     with atomic_file(path) as temporary:
-        with pq.ParquetWriter(
-            temporary,
-            schema,
-            compression="zstd",
-            use_dictionary=False,
-            column_encoding={name: "BYTE_STREAM_SPLIT" for name in _float_leaves(schema)},
-            write_page_checksum=True,
-        ) as writer:
-            for group in _row_groups(first, batches, _group_rows(schema)):
-                writer.write_table(group, row_group_size=max(1, len(group)))
-                digest.update(group)
-                rows += len(group)
-            content = digest.hexdigest(key_values)
-            key_values[PREFIX + "content_hash"] = content
-            key_values[PREFIX + "rows"] = str(rows)
-            key_values[PREFIX + "written_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-            key_values[PREFIX + "metadata_hash"] = metadata_hash(key_values, schema)
-            writer.add_key_value_metadata(key_values)
+        rows, content = _fill(temporary, first, batches, metadata)
+        if mark is not None and (facts := mark(temporary)):
+            marked = replace(metadata, extra={**metadata.extra, **facts})
+            with tempfile.TemporaryFile(dir=path.parent) as copy:
+                with temporary.open("rb") as written:
+                    shutil.copyfileobj(written, copy)
+                groups = _stored_batches(pq.ParquetFile(copy))
+                rows, content = _fill(temporary, next(groups), groups, marked)
         size = temporary.stat().st_size
     return WrittenFile(path, rows, content, size)
+
+
+def _stored_batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    for index in range(file.num_row_groups):
+        yield from file.read_row_group(index).to_batches()
+
+
+def _fill(path: Path, first: pa.RecordBatch, rest: Iterator[pa.RecordBatch], metadata: FileMetadata) -> tuple[int, str]:
+    """Write a whole file; returns its number of rows and its content hash."""
+    key_values, schema = metadata.to_key_values(), first.schema
+    digest = ContentHash(schema)
+    rows = 0
+    with pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding={name: "BYTE_STREAM_SPLIT" for name in _float_leaves(schema)},
+        write_page_checksum=True,
+    ) as writer:
+        for group in _row_groups(first, rest, _group_rows(schema)):
+            writer.write_table(group, row_group_size=max(1, len(group)))
+            digest.update(group)
+            rows += len(group)
+        content = digest.hexdigest(key_values)
+        key_values[PREFIX + "content_hash"] = content
+        key_values[PREFIX + "rows"] = str(rows)
+        key_values[PREFIX + "written_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        key_values[PREFIX + "metadata_hash"] = metadata_hash(key_values, schema)
+        writer.add_key_value_metadata(key_values)
+    return rows, content
 
 
 def _float_leaves(schema: pa.Schema) -> Iterator[str]:

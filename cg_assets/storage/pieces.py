@@ -17,7 +17,7 @@ from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
 from cg_assets.storage import parquet
 from cg_assets.storage.atomic import acquire_lock, atomic_file, fsync_folder, remove_leftovers
-from cg_assets.storage.dataset import FrameDataset
+from cg_assets.storage.dataset import FrameDataset, read_frames
 from cg_assets.storage.schemas import FileMetadata
 
 
@@ -138,8 +138,8 @@ class PieceStore:
             np.savez(stream, allow_pickle=False, header=np.frombuffer(header, np.uint8), **arrays)
         self._done, self._kept = number + 1, kept
 
-    def finish(self, metadata: FileMetadata) -> Path:
-        """Join the pieces into the file of the batch, then remove them.
+    def finish(self, metadata: FileMetadata, mark: parquet.Mark | None = None) -> Path:
+        """Join the pieces into the file of the batch, then remove them; `mark` as in `parquet.write_frames`.
 
         Returns:
             The file.
@@ -157,11 +157,15 @@ class PieceStore:
             for path in paths:
                 yield from FrameDataset(path)
 
-        parquet.write_frames(self.destination, blocks(), metadata, self.batch)
+        parquet.write_frames(self.destination, blocks(), metadata, self.batch, mark)
         if self._publish is not None:
             self._publish(self.destination)
         self.discard()
         return self.destination
+
+    def frames(self) -> Frames:
+        """All frames of the pieces, as the finished file will hold them."""
+        return read_frames([self._piece(number) for number in self._kept])
 
     def discard(self) -> None:
         """Remove the pieces and free the lock."""

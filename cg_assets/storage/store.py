@@ -137,11 +137,16 @@ class ParquetStore:
         return parts
 
     def write_frames(
-        self, frames: Iterable[Frames] | Frames, metadata: FileMetadata, batch: str | None = None
+        self,
+        frames: Iterable[Frames] | Frames,
+        metadata: FileMetadata,
+        batch: str | None = None,
+        mark: parquet.Mark | None = None,
     ) -> parquet.WrittenFile:
         """Write frames to the file of the metadata's system and stage; see `parquet.write_frames`."""
         blocks = [frames] if isinstance(frames, Frames) else frames
-        written = parquet.write_frames(self.path(metadata.system, metadata.stage, batch), blocks, metadata, batch)
+        path = self.path(metadata.system, metadata.stage, batch)
+        written = parquet.write_frames(path, blocks, metadata, batch, mark)
         self.publish(written.path)
         return written
 
@@ -151,9 +156,11 @@ class ParquetStore:
         metadata: FileMetadata,
         batch: str | None = None,
         units: Mapping[str, str] | None = None,
+        mark: parquet.Mark | None = None,
     ) -> parquet.WrittenFile:
         """Write a small table to the file of the metadata's system and stage; see `parquet.write_table`."""
-        written = parquet.write_table(self.path(metadata.system, metadata.stage, batch), columns, metadata, units)
+        path = self.path(metadata.system, metadata.stage, batch)
+        written = parquet.write_table(path, columns, metadata, units, mark)
         self.publish(written.path)
         return written
 

@@ -19,7 +19,7 @@ from cg_assets.core.statistics.local_geometry import LocalGeometry, local_geomet
 from cg_assets.core.statistics.stein import SteinTest, stein_test
 from cg_assets.labels.kernels.kernel import LabelKind, mixed, mixing_coefficients, perturb
 from cg_assets.labels.quality import LabelNoise, squared_force_unit
-from cg_assets.labels.settings import FlowKernel, Kernel, NoiseKernel
+from cg_assets.labels.settings import FlowKernel, Kernel
 from cg_assets.mapping.collective_variables import collective_variables
 from cg_assets.mapping.maps import build_map
 from cg_assets.mapping.settings import LinearMapping
@@ -96,7 +96,7 @@ def flow_config(system: SystemSpec, noise: float, hidden: int) -> dict[str, Any]
     }
 
 
-def denoiser(system: SystemSpec, kernel: NoiseKernel, frames: Frames, seed: int) -> torch.nn.Module:
+def denoiser(system: SystemSpec, kernel: Kernel, frames: Frames, seed: int) -> torch.nn.Module:
     """A small velocity field for the frames of a noise kernel: it is not carried along, but knows the mean label."""
     from cg_assets.labels.kernels.flow_training import train_flow
 

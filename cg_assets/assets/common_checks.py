@@ -1,0 +1,71 @@
+"""Checks that several stages share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cg_assets.assets.stage import Check, Verdict
+from cg_assets.core.units import unit
+
+if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
+    from cg_assets.core.statistics.estimates import Estimate
+    from cg_assets.systems import System
+
+TEMPERATURE_Z = 5.0
+"""Standard errors by which a kinetic temperature may miss its target, beyond the integrator's own 1 %."""
+
+SCHEMA = Check("schema", "The file can be read back and holds as many frames as the plan asks for.")
+FINITE = Check("finite", "Every position, force and energy is a finite number.")
+FINITE_BEADS = Check("finite", "Every bead position and force is a finite number.")
+
+
+def schema_verdict(frames: Frames, expected: int) -> Verdict:
+    """Whether there are as many frames as planned."""
+    return SCHEMA.verdict(len(frames) == expected, frames=len(frames), planned=expected)
+
+
+def finite_verdict(check: Check, frames: Frames) -> Verdict:
+    """Whether every number of frames is finite; counts those that are not."""
+    arrays = {
+        "positions": frames.positions,
+        "forces": frames.forces,
+        "potential_energy": frames.potential_energy,
+        "bias_energy": frames.bias_energy,
+    }
+    bad = {name: int((~np.isfinite(array)).sum()) for name, array in arrays.items() if array is not None}
+    return check.verdict(not any(bad.values()), **{f"{name}_not_finite": count for name, count in bad.items()})
+
+
+def is_thermal(value: float, error: float, target: float) -> bool:
+    """Whether a kinetic temperature is the target within its error and the integrator's own."""
+    return math.isfinite(value) and abs(value - target) <= TEMPERATURE_Z * error + 0.01 * target
+
+
+def temperature_verdict(check: Check, system: System, temperature: float, value: float, error: float) -> Verdict:
+    """Whether one kinetic temperature is that of the system [K or reduced]."""
+    return check.verdict(
+        is_thermal(value, error, temperature),
+        kinetic_temperature=value,
+        standard_error=error,
+        target=temperature,
+        unit=unit("temperature", system.units),
+    )
+
+
+def temperatures_verdict(check: Check, kinetic: Mapping[float, Estimate]) -> Verdict:
+    """Whether kinetic temperatures at several targets [K] are right."""
+    right = [is_thermal(item.value, item.standard_error, target) for target, item in kinetic.items()]
+    return check.verdict(all(right), **{f"{target:g} K": str(item) for target, item in kinetic.items()})
+
+
+def stability_verdict(check: Check, counts: Mapping[str, int]) -> Verdict:
+    """Whether all replicas of a CG simulation stayed stable."""
+    names = ("stable_replicas", "replicas", "enhanced_stable_replicas", "enhanced_replicas")
+    stable, replicas, enhanced_stable, enhanced = (counts[name] for name in names)
+    passed = stable == replicas and enhanced_stable == enhanced
+    return check.verdict(passed, **{name: counts[name] for name in names})

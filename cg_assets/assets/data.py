@@ -1,0 +1,95 @@
+"""What several stages read alike: samples of a batch, pooled labels, the frames that a potential learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from cg_assets.assets.work import Inputs, snapshot_stage
+from cg_assets.simulation.settings import CGSimulation
+from cg_assets.systems import SystemSpec
+
+if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
+    from cg_assets.storage.parquet import FileInfo
+
+
+@dataclass(frozen=True)
+class Source:
+    """The sound batches of a stage that a model learns from."""
+
+    batches: list[str]
+    infos: list[FileInfo]
+    frames: list[Frames]
+
+
+def read_source(inputs: Inputs, stage: str) -> Source:
+    """All sound batches of a stage.
+
+    Raises:
+        StorageError: there is none.
+    """
+    batches = inputs.sound(stage)
+    infos = [inputs.info(stage, batch) for batch in batches]
+    return Source(batches, infos, [inputs.frames(stage, batch) for batch in batches])
+
+
+def read_samples(inputs: Inputs, source: str, batch: str | None) -> tuple[Frames, Frames]:
+    """A sound batch of samples without probes, and those of its frames that hold all atoms.
+
+    Raises:
+        StorageError: the batch failed its checks.
+    """
+    (sound,) = inputs.sound(source, [str(batch)])
+    samples = inputs.frames(source, sound)
+    samples = samples.select(~samples.probe)
+    stored = snapshot_stage(source)
+    return samples, inputs.frames(stored, sound) if inputs.has(stored, sound) else samples
+
+
+def pooled_frames(inputs: Inputs, system: SystemSpec, stage: str, batches: Sequence[str]) -> Frames:
+    """The label frames of these batches as one data set."""
+    from cg_assets.biases.fixed import UmbrellaBias, bias_from_definition
+    from cg_assets.biases.reweighting import pooled_batches
+
+    definitions = [inputs.facts(stage, batch)["bias"] for batch in batches]
+    biases = [bias_from_definition(definition) for definition in definitions if definition]
+    windows = [bias for bias in biases if isinstance(bias, UmbrellaBias)]
+    frames = [inputs.frames(stage, batch) for batch in batches]
+    return pooled_batches(frames, system.thermal_energy, windows or None)
+
+
+def learned_batches(inputs: Inputs, system: SystemSpec, name: str) -> list[str]:
+    """The batches of its labels that a potential learned from."""
+    learned_from = inputs.peek(f"potential_{name}").metadata.upstream_data_versions
+    labels = f"{system.name}/{system.potentials[name].labels}/"
+    return [key.removeprefix(labels) for key in learned_from if key.startswith(labels)]
+
+
+def training_frames(inputs: Inputs, system: SystemSpec, name: str) -> Frames:
+    """Frames of the batches that a potential learned from."""
+    return pooled_frames(inputs, system, system.potentials[name].labels, learned_batches(inputs, system, name))
+
+
+def frozen_bias(inputs: Inputs, settings: CGSimulation) -> Mapping[str, Any] | None:
+    """The bias of the enhanced CG run, that of the first biased batch; None where the settings ask for no such run."""
+    if not settings.enhanced_duration:
+        return None
+    return inputs.facts("relabelled_forces", inputs.sound("relabelled_forces")[0])["bias"]
+
+
+def frames_of_atoms(inputs: Inputs, stage: str, replicas: int) -> Frames:
+    """The dynamics of the atoms in all sound batches of so many replicas each, numbered over all of them."""
+    from cg_assets.core.frames import Frames
+
+    parts = [inputs.frames(stage, batch) for batch in inputs.sound(stage)]
+    return Frames.concatenate(
+        [replace(part, replica=part.replica + number * replicas) for number, part in enumerate(parts)]
+    )
+
+
+def with_map(system: SystemSpec) -> tuple[list[str], str, dict[str, Any]]:
+    """What the metadata of beads say of the CG map that made them: bead names, hash of the map, facts."""
+    cg_map = system.beads().cg_map
+    return list(cg_map.bead_names), cg_map.hash, {"cg_map": cg_map.to_json()}

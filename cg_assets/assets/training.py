@@ -1,0 +1,157 @@
+"""What stages of trained models do alike: train under a device lease, track in MLflow, register, keep the record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cg_assets.assets.data import Source
+from cg_assets.assets.stage import Figure, Product, Report, Stored, TableContent, Verdict
+from cg_assets.assets.work import Work
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cg_assets.training.training_run import TrainingResult
+
+REGISTERED = "registered_models"
+"""Stage of the records of what each registered version came from; a batch is one version."""
+
+
+@dataclass(frozen=True)
+class ModelTraining:
+    """A training as its stage describes it.
+
+    Attributes:
+        name: of the model, registered as `<system>.<name>`.
+        source: what it learns from.
+        positions: `(n_frames, n_beads, dimension)` the configurations among these.
+        config: of the network.
+        params: settings for MLflow.
+        seed: of the training.
+        identity: what decides, with these, whether an unfinished training is this one.
+        train: fits the network; called with `device`, `checkpoint`, `on_epoch` and `progress`.
+        figure: draws a training.
+        report: of a result, for the asset's page.
+        judge: its verdicts.
+        facts: for the metadata of the file.
+        conditions: further inputs of the registered model's example.
+    """
+
+    name: str
+    source: Source
+    positions: NDArray
+    config: dict[str, Any]
+    params: dict[str, Any]
+    seed: int
+    identity: tuple[Any, ...]
+    train: Callable[..., TrainingResult]
+    figure: Callable[[Any], bytes]
+    report: Callable[[Any], Report] = lambda result: {}
+    judge: Callable[[Any], list[Verdict]] = lambda result: []
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Mapping[str, NDArray] = field(default_factory=dict)
+
+
+def train_and_register(work: Work, training: ModelTraining) -> Product:
+    """Train, and register the model as candidate; the history becomes the file of the stage.
+
+    A training that was interrupted continues from its checkpoint when the stage is carried out again. The data version
+    is the hash of the weights.
+    """
+    from cg_assets.potentials.energies import weights_hash
+    from cg_assets.potentials.model_format import save_potential
+    from cg_assets.systems.load import specification_text
+
+    client, system, stage = work.open_tracking(), work.system, work.stage
+    upstream = dict(work.inputs.versions)
+    tags = {
+        "dagster_run_id": work.run_id,
+        "asset_key": f"{system.name}/{stage.name}",
+        "batches": training.source.batches,
+        "upstream_data_versions": upstream,
+        "code_version": stage.code_version,
+    }
+    identity = (training.config, training.params, stage.code_version, *training.identity)
+    checkpoint = checkpoint_path(work.store.stage_folder(system.name, stage.name), *identity)
+    model = f"{system.name}.{training.name}"
+    datasets = [info.path for info in training.source.infos]
+    with (
+        work.leased() as device,
+        client.start_training_run(system.name, training.name, tags, training.params, datasets),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        client.log_spec(specification_text(system))
+        result = training.train(
+            device=device,
+            checkpoint=checkpoint,
+            on_epoch=lambda row: client.log_epoch(row, step=int(row["epoch"])),
+            progress=work.progress,
+        )
+        client.log_epoch({"registered_held_out_loss": result.held_out_loss}, step=result.best_epoch)
+        figure = training.figure(result)
+        client.log_figure(figure, "training")
+        folder = Path(scratch) / "potential"
+        save_potential(folder, result.module, training.config)
+        version = client.register(folder, model, training.positions[:2], tags, conditions=training.conditions)
+    weights = weights_hash(result.module)
+
+    def report(_: Sequence[Verdict]) -> Report:
+        checkpoint.unlink(missing_ok=True)
+        _record_ancestors(work, training, model, version)
+        return {
+            "figure": Figure(figure, "training"),
+            "registered_model": f"{model} version {version}",
+            "frames": len(training.positions),
+            "held_out_loss": result.held_out_loss,
+            **training.report(result),
+            "epochs": len(result.history),
+            "best_epoch": result.best_epoch,
+            "frames_per_second": round(result.frames_per_second),
+        }
+
+    def judge(_: Stored) -> list[Verdict]:
+        return training.judge(result)
+
+    # Without the seconds: the same training gives the same file.
+    columns = {column: [row[column] for row in result.history] for column in result.history[0] if column != "seconds"}
+    facts = {"registered_model": model, "version": version, "weights_hash": weights} | dict(training.facts)
+    return Product(TableContent(columns), facts, judge, report, training.seed, version=weights)
+
+
+def _record_ancestors(work: Work, training: ModelTraining, model: str, version: str) -> None:
+    """One row for each data file that a registered version came from, for SQL; MLflow keeps the training data, too."""
+    from cg_assets.registry.model_lineage import file_key, trace
+
+    home = work.store.home
+    datasets = [(*file_key(home, info.path), info.content_hash) for info in training.source.infos]
+    ancestors = trace(home, model, datasets)
+    columns: dict[str, list[Any]] = {
+        "model": [model] * len(ancestors),
+        "version": [int(version)] * len(ancestors),
+        "data": [item.data for item in ancestors],
+        "file": [item.file for item in ancestors],
+        "content_hash": [item.content_hash for item in ancestors],
+        "made_into": [item.child for item in ancestors],
+        "trained_on": [item.child == model for item in ancestors],
+    }
+    work.keep(TableContent(columns), stage=REGISTERED, batch=f"{training.name}-{version}")
+
+
+def checkpoint_path(folder: Path, *identity: Any) -> Path:
+    """Where an unfinished training keeps its state; another data set or other settings have another file.
+
+    Checkpoints of other trainings of this stage are removed; those of the same training's committee lie next to it.
+    """
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    path = folder / f".checkpoint-{digest}.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in folder.glob(".checkpoint-*.pt"):
+        if not other.name.startswith(path.stem):
+            other.unlink(missing_ok=True)
+    return path

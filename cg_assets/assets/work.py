@@ -1,0 +1,279 @@
+"""Carry a stage out: read its inputs, make it, judge it, keep it with its provenance. Plain Python, without Dagster."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cg_assets.assets.stage import Content, Product, Report, Stage, Stored, Verdict
+from cg_assets.core.errors import StorageError
+from cg_assets.storage.parquet import FileInfo
+from cg_assets.storage.schemas import FileMetadata, variable_units
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import System, seed_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cg_assets.core.frames import Frames
+    from cg_assets.core.progress import Progress
+    from cg_assets.registry.tracking import ModelTracking
+    from cg_assets.sampling.run import Sampler
+    from cg_assets.storage.pieces import PieceStore
+
+FAILED = "failed_checks"
+"""Key of a file's metadata: the names of its blocking checks that failed."""
+
+
+def failed_checks(metadata: FileMetadata) -> list[str]:
+    """Names of the blocking checks that a file failed."""
+    return list(metadata.extra.get(FAILED, []))
+
+
+def failed_batches(store: ParquetStore, system: System, stage: str, batches: list[str]) -> dict[str, list[str]]:
+    """Those of some batches that failed checks, and which."""
+    found = {batch: failed_checks(store.describe(system.name, stage, batch).metadata) for batch in batches}
+    return {batch: checks for batch, checks in found.items() if checks}
+
+
+def sound_batches(store: ParquetStore, system: System, stage: str, batches: list[str] | None = None) -> list[str]:
+    """Those of some batches (None: all) whose checks passed.
+
+    Raises:
+        StorageError: there is none.
+    """
+    known = store.batches(system.name, stage) if batches is None else batches
+    failed = failed_batches(store, system, stage, known)
+    sound = [batch for batch in known if batch not in failed]
+    if not sound:
+        why = "; ".join(f"batch {batch} failed {', '.join(checks)}" for batch, checks in failed.items()) or "no data"
+        raise StorageError(f"{system.name}/{stage}: no usable batch: {why}; sample with another plan or batch")
+    return sound
+
+
+def snapshot_stage(stage: str) -> str:
+    """The stage of the few frames with all atoms of samples that leave the solvent out."""
+    return f"{stage}_snapshots"
+
+
+class Inputs:
+    """The data of a system that a stage reads; it remembers the version of each file that it was given."""
+
+    def __init__(self, store: ParquetStore, system: System) -> None:
+        """The inputs from a store; nothing is read yet."""
+        self.store, self.system = store, system
+        self.versions: dict[str, str] = {}
+
+    def info(self, stage: str, batch: str | None = None) -> FileInfo:
+        """What a file says of itself; its version becomes part of the provenance."""
+        info = self.peek(stage, batch)
+        key = f"{self.system.name}/{stage}" + ("" if batch is None else f"/{batch}")
+        self.versions[key] = info.content_hash
+        return info
+
+    def peek(self, stage: str, batch: str | None = None) -> FileInfo:
+        """What a file says of itself, of which nothing goes into the product."""
+        return self.store.describe(self.system.name, stage, batch)
+
+    def facts(self, stage: str, batch: str | None = None) -> dict[str, Any]:
+        """The facts in the metadata of a file."""
+        return self.info(stage, batch).metadata.extra
+
+    def sound(self, stage: str, batches: list[str] | None = None) -> list[str]:
+        """Sound batches of a stage, of these or (None) of all.
+
+        Raises:
+            StorageError: there is none.
+        """
+        return sound_batches(self.store, self.system, stage, batches)
+
+    def frames(self, stage: str, batch: str | None = None) -> Frames:
+        """The frames of a stage or of one of its batches."""
+        self.info(stage, batch)
+        return self.store.read_frames(self.system.name, stage, None if batch is None else [batch])
+
+    def table(self, stage: str, batch: str | None = None) -> dict[str, NDArray]:
+        """The columns of a table."""
+        from cg_assets.storage.parquet import read_arrays
+
+        self.info(stage, batch)
+        return read_arrays(self.store.file(self.system.name, stage, batch))
+
+    def has(self, stage: str, batch: str | None = None) -> bool:
+        """Whether a file is there."""
+        return self.store.file(self.system.name, stage, batch).is_file()
+
+
+@dataclass
+class Work:
+    """What a stage is carried out with.
+
+    Attributes:
+        stage: which one.
+        system: of which system.
+        store: the home folder's files.
+        batch: name of the batch; None for a stage without batches.
+        run_id: of the run that carries it out.
+        log: for messages.
+        progress: told of long work.
+        open_tracking: opens MLflow.
+        lease: holds a compute device until the block ends.
+        device: description of the device that was used.
+    """
+
+    stage: Stage
+    system: System
+    store: ParquetStore
+    batch: str | None
+    run_id: str
+    log: logging.Logger
+    progress: Progress
+    open_tracking: Callable[[], ModelTracking]
+    lease: Callable[[], AbstractContextManager[Any]]
+    device: str = "CPU"
+    inputs: Inputs = field(init=False)
+    _held: ExitStack = field(init=False, default_factory=ExitStack)
+
+    def __post_init__(self) -> None:
+        """Nothing is read yet."""
+        self.inputs = Inputs(self.store, self.system)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the batch: the same system, stage and batch always have the same one."""
+        return seed_of(self.system.name, self.stage.name, self.batch or "0000")
+
+    @contextmanager
+    def leased(self) -> Iterator[str]:
+        """Torch's name of a device that is held until the block ends."""
+        with self.lease() as device:
+            self.device = device.description
+            yield device.torch_name
+
+    def sample(self, identity: str, sampler: Callable[[], Sampler], seed: int | None) -> tuple[PieceStore, Any, Any]:
+        """Run a sampler, or what is left of it where an earlier run was interrupted.
+
+        Args:
+            identity: what the pieces follow from; those of another identity are dropped.
+            sampler: makes it, once the batch is locked.
+            seed: of its random numbers.
+
+        Returns:
+            The pieces, whose lock is held until the stage is carried out; the sampler; its summary.
+        """
+        from cg_assets.sampling.run import run_sampler
+
+        pieces = self._held.enter_context(
+            self.store.pieces(self.system.name, self.stage.name, self.batch, identity, seed, self.stage.code_version)
+        )
+        made = sampler()
+        return pieces, made, run_sampler(made, pieces, self.progress)
+
+    def keep(
+        self,
+        content: Content,
+        *,
+        stage: str = "",
+        batch: str | None = None,
+        seed: int | None = None,
+        bead_types: Sequence[str] | None = None,
+        map_hash: str = "",
+        facts: Mapping[str, Any] | None = None,
+        upstream: Mapping[str, str] | None = None,
+        judge: Callable[[Stored], Iterable[Verdict]] | None = None,
+    ) -> list[Verdict]:
+        """Write a file with its provenance and verdicts, and show it in the catalogue.
+
+        Args:
+            content: of the file.
+            stage: whose file it is; empty for the stage that is carried out.
+            batch: which batch of it.
+            seed: of its random numbers.
+            bead_types: name of each bead or atom.
+            map_hash: hash of the CG map.
+            facts: for its metadata.
+            upstream: versions of what it was made of; None for all inputs.
+            judge: its verdicts; the file becomes visible together with the names of the blocking checks that it failed.
+
+        Returns:
+            The verdicts.
+        """
+        from cg_assets.storage.catalogue import record
+
+        verdicts: list[Verdict] = []
+
+        def mark(path: Path) -> dict[str, Any]:
+            verdicts.extend(judge(Stored(path)) if judge is not None else [])
+            failed = [item.check.name for item in verdicts if not item.passed and not item.check.warns]
+            return {FAILED: failed} if failed else {}
+
+        name = stage or self.stage.name
+        metadata = FileMetadata(
+            system=self.system.name,
+            stage=name,
+            units=self.system.units,
+            bead_types=None if bead_types is None else list(bead_types),
+            map_hash=map_hash or None,
+            seed=seed,
+            code_version=self.stage.code_version,
+            upstream_data_versions=dict(self.inputs.versions if upstream is None else upstream),
+            dagster_run_id=self.run_id,
+            variable_units=variable_units(self.system),
+            extra={"specification": self.system.content_hash} | dict(facts or {}),
+        )
+        content.write(self.store, metadata, batch, mark)
+        record(self.store.home, self.store.path(self.system.name, name, batch))
+        return verdicts
+
+    def close(self) -> None:
+        """Free what is held."""
+        self._held.close()
+
+
+@dataclass(frozen=True)
+class Done:
+    """A stage that has been carried out.
+
+    Attributes:
+        verdicts: of its checks.
+        report: for its page.
+        version: data version.
+        info: what its file says.
+    """
+
+    verdicts: list[Verdict]
+    report: Report
+    version: str
+    info: FileInfo
+
+
+def carry_out(work: Work) -> Done:
+    """Make a stage, judge it and keep it; nothing is visible before it is judged.
+
+    Raises:
+        CgAssetsError: the inputs are missing or unsound, or the work fails; the message says what to do.
+    """
+    started = time.monotonic()
+    try:
+        product: Product = work.stage.make(work)
+        verdicts = work.keep(
+            product.content,
+            batch=work.batch,
+            seed=product.seed,
+            bead_types=product.bead_types,
+            map_hash=product.map_hash,
+            facts=product.facts,
+            judge=product.judge,
+        )
+    finally:
+        work.close()
+    seconds = round(time.monotonic() - started, 2)
+    report = product.report(verdicts)
+    info = work.store.describe(work.system.name, work.stage.name, work.batch)
+    shown = report | {"seconds": seconds, "device": work.device}
+    return Done(verdicts, shown, product.version or info.content_hash, info)

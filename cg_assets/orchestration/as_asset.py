@@ -1,0 +1,117 @@
+"""The one place where a stage becomes a Dagster asset."""
+
+import base64
+from collections.abc import Mapping
+from functools import singledispatch
+from typing import Any
+
+import dagster as dg
+
+from cg_assets.assets import stages_of
+from cg_assets.assets.stage import Check, Figure, Stage, Verdict
+from cg_assets.assets.work import Done, Work, carry_out
+from cg_assets.orchestration.automation import batches_of, freshness_of, when_data_changed
+from cg_assets.orchestration.console import log_progress
+from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
+from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
+from cg_assets.systems import AnySystem
+
+
+def build_assets(systems: Mapping[str, AnySystem]) -> list[dg.AssetsDefinition]:
+    """The graph of every system, as its specification asks for."""
+    return [as_asset(stage, system) for system in systems.values() for stage in stages_of(system)]
+
+
+def as_asset(stage: Stage, system: AnySystem) -> dg.AssetsDefinition:
+    """The asset `[system, stage]`, which carries the stage out for one batch."""
+    key = dg.AssetKey([system.name, stage.name])
+    partitions = batches_of(system.name) if stage.batched else None
+
+    @dg.asset(
+        key=key,
+        deps=[dg.AssetKey([system.name, read.stage]) for read in stage.reads],
+        group_name=system.name,
+        partitions_def=partitions,
+        code_version=stage.code_version,
+        freshness_policy=freshness_of(system) if stage.raw else None,
+        # What is made of other data can be made again by itself when they change, where the sensor is switched on.
+        automation_condition=when_data_changed() if stage.reads else None,
+        kinds=set(stage.kinds),
+        pool=GPU_POOL if stage.gpu else None,
+        op_tags=gpu_op_tags() if stage.gpu else None,
+        description=stage.description,
+        check_specs=[_check_spec(key, check, partitions) for check in stage.checks],
+    )
+    def asset(
+        context: dg.AssetExecutionContext, store: StoreResource, tracking: TrackingResource, device: DeviceResource
+    ) -> dg.MaterializeResult:
+        work = Work(
+            stage=stage,
+            system=system,
+            store=store.open(),
+            batch=context.partition_key if stage.batched else None,
+            run_id=context.run.run_id,
+            log=context.log,
+            progress=log_progress(context.log),
+            open_tracking=tracking.open,
+            lease=device.lease,
+        )
+        done = carry_out(work)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(done.version),
+            metadata=_metadata(done),
+            check_results=[_check_result(verdict) for verdict in done.verdicts],
+        )
+
+    return asset
+
+
+def _check_spec(key: dg.AssetKey, check: Check, partitions: dg.PartitionsDefinition | None) -> dg.AssetCheckSpec:
+    """A check of a stage with batches has them too: a batch that passes does not hide another that failed."""
+    return dg.AssetCheckSpec(
+        check.name, asset=key, description=check.description, blocking=check.blocking, partitions_def=partitions
+    )
+
+
+def _check_result(verdict: Verdict) -> dg.AssetCheckResult:
+    severity = dg.AssetCheckSeverity.WARN if verdict.check.warns else dg.AssetCheckSeverity.ERROR
+    return dg.AssetCheckResult(
+        check_name=verdict.check.name, passed=verdict.passed, severity=severity, metadata=verdict.facts
+    )
+
+
+def _metadata(done: Done) -> dict[str, Any]:
+    """The report, followed by rows, place, columns with units and content hash of the file."""
+    info = done.info
+    columns = [
+        dg.TableColumn(name=column["name"], type=column["type"], description=column["unit"] or "")
+        for column in info.columns
+    ]
+    return {name: _shown(value) for name, value in done.report.items()} | {
+        "dagster/row_count": info.rows,
+        "dagster/uri": str(info.path),
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "content_hash": info.content_hash,
+        "megabytes": round(info.bytes / 1e6, 3),
+    }
+
+
+@singledispatch
+def _shown(value: Any) -> Any:
+    """A value of a report as Dagster's pages show it."""
+    return value
+
+
+@_shown.register
+def _(value: Figure) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"![{value.title}](data:image/png;base64,{base64.b64encode(value.png).decode()})")
+
+
+@_shown.register
+def _(value: list) -> dg.MarkdownMetadataValue:
+    if not value:
+        return dg.MetadataValue.md("none")
+    header = list(value[0])
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(str(row[name]) for name in header) + " |" for row in value]
+    return dg.MetadataValue.md("\n".join(lines))
