@@ -187,6 +187,17 @@ def test_unknown_system_and_name_taken_twice(tmp_path, monkeypatch):
         load_system("muller_brown")
 
 
+def test_what_is_null_is_no_part_of_a_hash(own_system):
+    """So that a field which is added later, and null by default, leaves the hashes of all systems as they are."""
+    system = own_system("capped_alanine_implicit", lambda content: None)
+    content = system.model_dump(mode="json")
+    assert content["sampling"]["biased"]["tempering"] is None
+    other = own_system("capped_alanine_implicit", put("sampling.biased.tempering", None), name="other")
+    assert other.hash_of("sampling.biased") == system.hash_of("sampling.biased")
+    heavier = own_system("capped_alanine_implicit", put("model.hydrogen_mass", None), name="heavier")
+    assert heavier.hash_of("model") != system.hash_of("model")
+
+
 def test_seeds_differ_and_repeat():
     assert seed_of("a", "trajectories", "0000") == seed_of("a", "trajectories", "0000")
     seeds = {seed_of(s, t, b) for s in ("a", "b") for t in ("trajectories", "biased_samples") for b in ("0000", "0001")}

@@ -97,18 +97,15 @@ def block_error(blocks: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def reference_hash(system: SystemSpec) -> str:
-    """Hash of everything that the reference depends on: not the map, the network or the training."""
+    """Hash of everything that the reference depends on: not the map, the network or the training; null is left out."""
     reference = _reference_of(system)
-    model = system.model.model_dump(mode="json")
-    if model.get("waters") is None:  # a later field: references without water keep their hash
-        model.pop("waters", None)
     names = sorted({*system.evaluation.collective_variables, *system.collective_variables})
     content: dict[str, Any] = {
-        "model": model | {"pdb": None},
+        "model": system.model.model_dump(mode="json", exclude={"pdb"}, exclude_none=True),
         "temperature": system.temperature,
         "collective_variables": {name: system.collective_variables[name].model_dump(mode="json") for name in names},
         "histogram": [list(system.evaluation.collective_variables), system.evaluation.bins],
-        "plan": reference.plan.model_dump(mode="json"),
+        "plan": reference.plan.model_dump(mode="json", exclude_none=True),
         "runs": reference.runs,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())

@@ -9,9 +9,7 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -99,12 +97,6 @@ class Evaluation(Strict):
     """Also judge a molecule in the slowest coordinates of its data; null not to."""
     native: NativeStructure | None = None
     """Also judge a molecule by its distance from this structure; null not to."""
-
-    @model_serializer(mode="wrap")
-    def _hash_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without these two an evaluation reads, and hashes, as it did before evaluations could have them."""
-        later = {"slow_coordinates", "native"}
-        return {name: value for name, value in handler(self).items() if name not in later or value is not None}
 
     @model_validator(mode="after")
     def _has_data(self) -> Evaluation:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -91,12 +89,6 @@ class MessagePassingNetwork(Network):
     it makes the potential's PMF of them that of the labels, for which replicas of 5 ps are simulated; 0 for none."""
     prior: ChainPrior | None = None
     """A force field of the chain that the network corrects; null for the network alone."""
-
-    @model_serializer(mode="wrap")
-    def _hash_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a prior a network reads, and hashes, as it did before networks could have one."""
-        content = handler(self)
-        return content if self.prior else {name: value for name, value in content.items() if name != "prior"}
 
 
 class ThermalNetwork(Family, family="thermal network"):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -50,12 +48,6 @@ class SamplingPlan(Strict):
     probe: Probe | None = None
     tempering: Tempering | None = None
     """Replica exchange of a molecule without bias; each ladder of replicas keeps one replica's frames."""
-
-    @model_serializer(mode="wrap")
-    def _hash_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without tempering a plan reads, and hashes, as it did before plans could have it."""
-        content = handler(self)
-        return content if self.tempering else {name: value for name, value in content.items() if name != "tempering"}
 
     @model_validator(mode="after")
     def _whole_ladders(self) -> SamplingPlan:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -57,12 +54,6 @@ class CGSimulation(Strict):
     """Replica exchange in temperature of the run without a bias: replicas are then those of all ladders together, and
     frames are kept at the lowest temperature, that of the system."""
     seed: int = Field(default=0, ge=0)
-
-    @model_serializer(mode="wrap")
-    def _hash_as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without tempering a simulation reads, and hashes, as it did before simulations could have it."""
-        content = handler(self)
-        return content if self.tempering else {name: value for name, value in content.items() if name != "tempering"}
 
     @property
     def enhanced(self) -> CGSimulation:

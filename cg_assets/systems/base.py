@@ -102,8 +102,8 @@ class System(Strict):
         return digest.hexdigest()[:16]
 
     def _hashed_content(self) -> dict[str, Any]:
-        """The specification as JSON, without names of files."""
-        return self.model_dump(mode="json")
+        """The specification as JSON, without names of files and what is null, as a field that is added later may be."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     def _hashed_bytes(self) -> bytes:
         """Content of the files that the model is read from."""
@@ -112,4 +112,4 @@ class System(Strict):
     @property
     def content_hash(self) -> str:
         """Hash of everything that the specification says of the data."""
-        return self.hash_of(*(name for name in type(self).model_fields if name not in {"folder", "refresh"}))
+        return self.hash_of(*(name for name in self._hashed_content() if name != "refresh"))

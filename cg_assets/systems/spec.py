@@ -453,7 +453,7 @@ class SystemSpec(System):
 
     def _hashed_content(self) -> dict[str, Any]:
         return self.model_dump(
-            mode="json", exclude={"model": {"pdb": True}, "evaluation": {"reference": {"file": True}}}
+            mode="json", exclude_none=True, exclude={"model": {"pdb"}, "evaluation": {"reference": {"file"}}}
         )
 
     def _hashed_bytes(self) -> bytes:
