@@ -1,6 +1,7 @@
 """The one place where a stage becomes a Dagster asset."""
 
 import base64
+import warnings
 from collections.abc import Mapping
 from functools import singledispatch
 from typing import Any
@@ -15,6 +16,9 @@ from cg_assets.orchestration.console import log_progress
 from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
 from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.systems import AnySystem
+
+# The pages do not need what is in preview of it: the batch of each verdict is enough.
+warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
 
 
 def build_assets(systems: Mapping[str, AnySystem]) -> list[dg.AssetsDefinition]:
