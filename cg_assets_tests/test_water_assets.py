@@ -23,7 +23,7 @@ title: Twelve molecules of hot water
 model: {molecules: 12, cutoff: 0.35}
 sampling:
   reference: {temperatures: [500, 700], replicas: 2, burn_in: 3, duration: 5, frame_interval: 0.2}
-  conditional: {frames: 2, temperatures: [500, 590, 700], interval: 0.1, relaxation: 2.4, duration: 8}
+  conditional: {frames: 2, temperatures: [500, 590, 700], interval: 0.1, relaxation: 2.4, duration: 16}
 targets: {temperatures: [500, 600, 700], max_disagreement: 4.0}
 temperature_dependence: {origin: 500}
 network: {pair_cutoff: 0.35, pair_functions: 8, triple_cutoff: 0.35, triple_functions: 3}
