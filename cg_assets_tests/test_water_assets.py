@@ -88,7 +88,7 @@ def test_samples_say_where_they_come_from(made):
     assert metadata.extra["origin_temperature"] == [500.0, 700.0]
     assert metadata.extra["water"]["water_model"] == "spce"
     samples = store.read_frames("small_water", "conditional_samples", ["0000"])
-    assert len(samples) == 2 * 2 * 3 * 80
+    assert len(samples) == 2 * 2 * 3 * 160
     assert (np.ptp(samples.positions[samples.start == 1], axis=0) == 0).all()  # beads are fixed
     beads = system.water.beads(store.read_frames("small_water", "trajectories_snapshots", ["0000"]).positions)
     np.testing.assert_allclose(samples.positions[samples.start == 0][0], beads[0], atol=1e-5)
