@@ -11,8 +11,7 @@ import yaml
 from openmm import app, unit
 
 from cg_assets.core.errors import DeviceError, SystemSpecError
-from cg_assets.mapping.builders import build_molecule, use_native_obc
-from cg_assets.mapping.maps import build_map
+from cg_assets.mapping.builders import use_native_obc
 from cg_assets.mapping.peptides import build_peptide
 from cg_assets.sampling.molecule.platforms import choose_platform
 from cg_assets.systems import SystemSpec, load_system
@@ -108,7 +107,7 @@ def test_alpha_carbons_are_a_chain():
     content["evaluation"]["reference"]["plan"] |= {"starts": [{"ends": 1.0}], "bias": None}
     content["potentials"] = {"unbiased": {"labels": "mapped_forces"}}
     content["cg_simulation"] |= {"enhanced_duration": 0.0}
-    cg_map = build_map(SystemSpec.model_validate(content))
+    cg_map = SystemSpec.model_validate(content).beads().cg_map
     assert cg_map.bead_names == ["1:CA", "2:CA", "3:CA", "4:CA"]
     assert cg_map.bonds == [(0, 1), (1, 2), (2, 3)]
 
@@ -122,14 +121,14 @@ def test_other_sequences_are_refused(sequence):
 def test_building_is_reproducible_and_leaves_the_global_generator_alone():
     random.seed(1)
     before = random.getstate()
-    first = build_molecule(load_system("capped_alanine_implicit"))
+    first = load_system("capped_alanine_implicit").structure()
     assert random.getstate() == before
     random.seed(2)
-    assert np.array_equal(first.positions, build_molecule(load_system("capped_alanine_implicit")).positions)
+    assert np.array_equal(first.positions, load_system("capped_alanine_implicit").structure().positions)
 
 
 def test_capped_alanine_has_its_atoms_constraints_and_masses():
-    molecule = build_molecule(load_system("capped_alanine_implicit"))
+    molecule = load_system("capped_alanine_implicit").structure()
     assert molecule.n_atoms == 22
     assert len(molecule.constraints) == 12
     assert molecule.n_degrees_of_freedom == 54
@@ -137,7 +136,7 @@ def test_capped_alanine_has_its_atoms_constraints_and_masses():
     hydrogens = np.array(molecule.elements) == "H"
     assert np.all(molecule.simulated_masses[hydrogens] == 4.0)
     assert {force.getForceGroup() for force in molecule.system.getForces()} == {0}
-    free = build_molecule(molecule_system(model={"constraints": "none", "hydrogen_mass": None}))
+    free = molecule_system(model={"constraints": "none", "hydrogen_mass": None}).structure()
     assert free.constraints == []
     assert np.allclose(free.simulated_masses, free.masses, atol=0.02)
     assert free.n_degrees_of_freedom == 66
@@ -146,7 +145,7 @@ def test_capped_alanine_has_its_atoms_constraints_and_masses():
 def test_own_pdb_with_another_force_field(tmp_path):
     write_pdb(tmp_path / "glycine.pdb", *build_peptide(["ACE", "GLY", "NME"]))
     model = {"sequence": None, "pdb": "glycine.pdb", "force_fields": ["amber99sbildn.xml"]}
-    molecule = build_molecule(molecule_system(tmp_path, model=model))
+    molecule = molecule_system(tmp_path, model=model).structure()
     assert molecule.n_atoms == 19
     assert {"1:CH3", "2:HA2", "2:HA3", "3:C"} <= set(molecule.atom_names)
     energy, forces = energy_and_forces(molecule.system, molecule.positions)
@@ -166,7 +165,7 @@ def test_own_pdb_with_another_force_field(tmp_path):
 )
 def test_a_molecule_that_cannot_be_built_is_explained(model, words):
     with pytest.raises(SystemSpecError) as error:
-        build_molecule(molecule_system(model=model))
+        molecule_system(model=model).structure()
     for word in words:
         assert word in str(error.value)
 
@@ -178,13 +177,13 @@ def test_atoms_that_do_not_exist_are_named():
         update={"collective_variables": {"psi": type(base.collective_variables["psi"]).model_validate(torsion)}}
     )
     with pytest.raises(SystemSpecError, match=r"collective_variables\.psi\.atoms: there is no atom 3:NX.*3:N, 3:H"):
-        build_molecule(wrong)
+        wrong.structure()
     beads = {name: [f"2:{name}"] for name in ("N", "CA", "C")} | {"n": ["3:N"], "x": ["9:CB"], "c": ["1:C"]}
     mapping = {"type": "beads", "beads": beads}
     with pytest.raises(
         SystemSpecError, match=r"mapping\.beads\.x: there is no atom 9:CB; residues are numbered 1 to 3"
     ):
-        build_molecule(molecule_system(mapping=mapping))
+        molecule_system(mapping=mapping).structure()
 
 
 def test_pdb_without_hydrogens_is_explained(tmp_path):
@@ -193,7 +192,7 @@ def test_pdb_without_hydrogens_is_explained(tmp_path):
     modeller.delete([atom for atom in topology.atoms() if atom.element.symbol == "H"])
     write_pdb(tmp_path / "heavy.pdb", modeller.topology, np.array(modeller.positions._value))
     with pytest.raises(SystemSpecError, match=r"heavy\.pdb has no hydrogen atoms; add them"):
-        build_molecule(molecule_system(tmp_path, model={"sequence": None, "pdb": "heavy.pdb"}))
+        molecule_system(tmp_path, model={"sequence": None, "pdb": "heavy.pdb"}).structure()
 
 
 @pytest.mark.parametrize(("edge", "words"), [(1.5, "half the box"), (2.6, "make them equal")])
@@ -204,7 +203,7 @@ def test_pdb_box_that_does_not_fit_is_explained(tmp_path, edge, words):
     model = {"sequence": None, "pdb": "box.pdb", "box": 2.5, "cutoff": 1.0, "implicit_solvent": None}
     network = {"type": "message_passing", "cutoff": 1.0}
     with pytest.raises(SystemSpecError, match=words):
-        build_molecule(molecule_system(tmp_path, model=model, network=network))
+        molecule_system(tmp_path, model=model, network=network).structure()
 
 
 def test_platform_is_chosen_by_size_and_environment(monkeypatch):

@@ -1,6 +1,7 @@
 """CG dynamics: exact distributions of harmonic and double-well potentials, biases, explosions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,7 @@ from cg_assets.biases.bead_bias import cg_bias
 from cg_assets.biases.fixed import bias_from_definition
 from cg_assets.core.errors import ExplosionError, SamplingError
 from cg_assets.core.frames import Frames
-from cg_assets.mapping.collective_variables import collective_variable_gradients
-from cg_assets.mapping.maps import CGMap, build_map
+from cg_assets.mapping.maps import CGMap
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.run import run_cg_simulation
 from cg_assets.simulation.settings import CGSimulation
@@ -150,7 +150,7 @@ def test_bias_forces_are_those_of_the_sampling_code(diagonal):
     ]
     for definition in definitions:
         numpy_bias = bias_from_definition(definition)
-        values, gradients = collective_variable_gradients(system, cg_map, positions)
+        values, gradients = replace(system.beads(), cg_map=cg_map).variable_gradients(positions)
         window = np.arange(50) % 2
         slopes = numpy_bias.gradient(values, window)
         expected = -sum(slope[:, None, None] * gradients[name] for name, slope in slopes.items())
@@ -244,7 +244,7 @@ def test_replicas_of_a_molecule_start_where_they_are_told_to():
     """From a frame as it is, or displaced by 0.05 nm along each axis; one step at 300 K moves a bead by 0.001 nm."""
     system = load_system("capped_alanine_implicit")
     frame = np.random.default_rng(3).normal(size=(1, 10, 3)).astype(np.float32)
-    frame -= np.average(frame, axis=1, weights=build_map(system).bead_masses).astype(np.float32)[:, None]
+    frame -= np.average(frame, axis=1, weights=system.beads().cg_map.bead_masses).astype(np.float32)[:, None]
     data = Frames(
         positions=frame,
         time=np.zeros(1),

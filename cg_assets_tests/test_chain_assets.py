@@ -11,8 +11,6 @@ from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.labels.quality import LabelNoise
-from cg_assets.mapping.collective_variables import collective_variables
-from cg_assets.mapping.maps import build_map
 from cg_assets.potentials.networks import ChainPrior
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.schemas import FileMetadata, variable_units
@@ -54,7 +52,7 @@ def _write_labels(system, store, positions):
     count, generator = len(positions), np.random.default_rng(0)
     alone = PriorAlone(ChainPrior(fitted_prior(system, positions).config()), THERMAL_ENERGY)
     forces = alone.energy_and_forces(torch.as_tensor(positions).float())[1].numpy()
-    variables = collective_variables(system, build_map(system), positions)
+    variables = system.beads().variables(positions)
     frames = Frames(
         positions=positions.astype(np.float32),
         time=np.tile(0.2 * (1.0 + np.arange(count // 2)), 2),

@@ -1,13 +1,9 @@
 """Collective variables: known angles, gradients against finite differences, invariance, projected forces."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.geometry import distance, projected_force, torsion
-from cg_assets.mapping.collective_variables import collective_variable_gradients, collective_variables, projected_forces
 from cg_assets.systems import load_system
 
 
@@ -65,36 +61,29 @@ def test_a_mirror_image_changes_the_sign_of_a_torsion():
 
 
 class TestSystems:
-    names = ("1:CH3", "1:C", "1:O", "2:N", "2:CA", "2:CB", "2:C", "2:O", "3:N", "3:C")
-
-    def cg_map(self):
-        def bead_on_atom(atom):
-            if atom not in self.names:
-                raise SystemSpecError(f"no bead sits on atom {atom}")
-            return self.names.index(atom)
-
-        return SimpleNamespace(bead_on_atom=bead_on_atom)
-
     def test_torsions_of_capped_alanine(self):
-        system = load_system("capped_alanine_implicit")
+        beads = load_system("capped_alanine_implicit").beads()
         positions = np.random.default_rng(4).normal(size=(30, 10, 3))
-        values, gradients = collective_variable_gradients(system, self.cg_map(), positions)
-        assert list(values) == ["phi", "psi"] == list(collective_variables(system, self.cg_map(), positions))
-        assert values["phi"] == pytest.approx(torsion(positions, (1, 3, 4, 6))[0])
-        assert values["psi"] == pytest.approx(torsion(positions, (3, 4, 6, 8))[0])
+        values, gradients = beads.variable_gradients(positions)
+        assert list(values) == ["phi", "psi"] == beads.variable_names == list(beads.variables(positions))
+        names = beads.cg_map.bead_names
+        phi = tuple(names.index(name) for name in ("1:C", "2:N", "2:CA", "2:C"))
+        psi = tuple(names.index(name) for name in ("2:N", "2:CA", "2:C", "3:N"))
+        assert values["phi"] == pytest.approx(torsion(positions, phi)[0])
+        assert values["psi"] == pytest.approx(torsion(positions, psi)[0])
         direction = np.random.default_rng(5).normal(size=positions.shape)
-        ahead, behind = (collective_variables(system, self.cg_map(), positions + s * direction) for s in (1e-6, -1e-6))
+        ahead, behind = (beads.variables(positions + s * direction) for s in (1e-6, -1e-6))
         for name in values:
             slope = ((ahead[name] - behind[name] + np.pi) % (2 * np.pi) - np.pi) / 2e-6
             assert (gradients[name] * direction).sum(axis=(1, 2)) == pytest.approx(slope, rel=1e-4, abs=1e-4)
-        assert projected_forces(system, self.cg_map(), positions, direction).shape == (30, 2)
+        assert beads.projected_forces(positions, direction).shape == (30, 2)
 
     def test_a_model_system_is_its_own_variable(self):
-        system = load_system("muller_brown")
+        beads = load_system("muller_brown").beads()
         positions = np.array([[[1.0]], [[2.0]]])
-        values, gradients = collective_variable_gradients(system, None, positions)
+        values, gradients = beads.variable_gradients(positions)
         assert values["x"].tolist() == [1.0, 2.0] and gradients["x"].tolist() == [[[1.0]], [[1.0]]]
-        assert projected_forces(system, None, positions, -positions)[:, 0].tolist() == [-1.0, -2.0]
+        assert beads.projected_forces(positions, -positions)[:, 0].tolist() == [-1.0, -2.0]
 
 
 def test_projected_force_is_the_mean_force_of_a_distance():

@@ -5,9 +5,7 @@ import pytest
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.noise import conditional_noise
-from cg_assets.mapping.builders import build_molecule
 from cg_assets.mapping.force_maps import group_map, optimal_map, slice_map, validate_force_map
-from cg_assets.mapping.maps import build_map
 from cg_assets.sampling.conditional import sample_conditional_forces
 from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.sampling.pressure import measure_box
@@ -42,7 +40,7 @@ def test_mean_forces_with_and_without_constraints_agree():
     snapshots = sampler.snapshots()
     results = {}
     for name, system in (("rigid", rigid), ("flexible", flexible)):
-        cg_map, molecule = build_map(system), build_molecule(system)
+        cg_map, molecule = system.beads().cg_map, system.structure()
         constraints = molecule.stored_pairs(molecule.constraints)
         maps = [group_map(cg_map, constraints), slice_map(cg_map)]
         if name == "rigid":

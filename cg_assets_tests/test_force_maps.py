@@ -9,7 +9,7 @@ import yaml
 from cg_assets.core.errors import ForceMapError
 from cg_assets.core.frames import Frames
 from cg_assets.labels.quality import measure_label_noise
-from cg_assets.mapping.builders import build_molecule, connected_groups
+from cg_assets.mapping.chains import connected_groups
 from cg_assets.mapping.force_maps import (
     ForceMap,
     group_map,
@@ -18,7 +18,7 @@ from cg_assets.mapping.force_maps import (
     slice_map,
     validate_force_map,
 )
-from cg_assets.mapping.maps import CGMap, build_map
+from cg_assets.mapping.maps import CGMap
 from cg_assets.mapping.run import fit_force_map, map_frames
 from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.systems import SystemSpec, load_system
@@ -78,8 +78,8 @@ def mean_square(cg_map, frames, force_map):
 
 def test_valid_maps_agree_and_the_optimal_one_has_least_variance(free):
     system, frames = free
-    cg_map = build_map(system)
-    bonded = [(i, j) for i, j in build_molecule(system).bonds if "H" in "".join(cg_map.atom_names[a] for a in (i, j))]
+    cg_map = system.beads().cg_map
+    bonded = [(i, j) for i, j in system.structure().bonds if "H" in "".join(cg_map.atom_names[a] for a in (i, j))]
     maps = {
         "slice": slice_map(cg_map),
         "group": group_map(cg_map, bonded),  # valid without constraints as well
@@ -101,7 +101,7 @@ def test_valid_maps_agree_and_the_optimal_one_has_least_variance(free):
 
 def test_a_slice_through_rigid_bonds_has_another_mean_and_is_refused_by_name(rigid):
     system, frames = rigid
-    cg_map, constraints = build_map(system), build_molecule(system).constraints
+    cg_map, constraints = system.beads().cg_map, system.structure().constraints
     group = group_map(cg_map, constraints)
     optimal = optimal_map(cg_map, constraints, frames.forces)
     validate_force_map(optimal, cg_map, constraints)
@@ -111,7 +111,7 @@ def test_a_slice_through_rigid_bonds_has_another_mean_and_is_refused_by_name(rig
     assert np.abs(scores_of_difference(cg_map, frames, group, slice_map(cg_map))).max() > 8.0
     wanted = alanine({}, CORE | {"force_map": "slice"})
     with pytest.raises(ForceMapError, match=r"atoms 2:N and 2:H are rigidly bound .* set mapping\.force_map to group"):
-        fit_force_map(wanted, frames)
+        fit_force_map(wanted.mapping, wanted.beads(), frames)
 
 
 def test_exact_conditional_means_in_a_harmonic_solid():
@@ -149,7 +149,7 @@ def test_exact_conditional_means_in_a_harmonic_solid():
 def test_heavy_atoms_with_rigid_hydrogens_leave_one_valid_map(rigid):
     _, frames = rigid
     system = alanine()
-    cg_map, constraints = build_map(system), build_molecule(system).constraints
+    cg_map, constraints = system.beads().cg_map, system.structure().constraints
     optimal = optimal_map(cg_map, constraints, frames.forces)
     assert np.allclose(optimal.matrix, group_map(cg_map, constraints).matrix, atol=1e-8)
 
@@ -157,10 +157,10 @@ def test_heavy_atoms_with_rigid_hydrogens_leave_one_valid_map(rigid):
 def test_beads_of_several_atoms_sit_at_their_centre_of_mass(rigid):
     _, frames = rigid
     system = alanine({}, METHYLS)
-    molecule, cg_map = build_molecule(system), build_map(alanine({}, METHYLS))
+    molecule, cg_map = system.structure(), alanine({}, METHYLS).beads().cg_map
     constraints = molecule.constraints
     members = [molecule.atom_index(atom) for atom in METHYLS["beads"]["methyl"]]
-    mapped = map_frames(system, frames, group_map(cg_map, constraints))
+    mapped = map_frames(system.beads(), frames, group_map(cg_map, constraints))
     center = np.average(frames.positions[:, members].astype(float), axis=1, weights=molecule.masses[members])
     assert np.abs(mapped.positions[:, 6] - center).max() < 1e-6
     assert np.abs(mapped.forces[:, 6] - frames.forces[:, members].astype(float).sum(axis=1)).max() < 1e-2
@@ -176,22 +176,22 @@ def test_maps_that_cannot_be_valid_are_refused(rigid):
     _, frames = rigid
     together = alanine({}, CORE | {"beads": CORE["beads"] | {"hydrogen": ["2:HA"]}})
     with pytest.raises(ForceMapError, match=r"2:CA and hydrogen share the rigidly bound atoms .*2:CA, 2:HA"):
-        fit_force_map(together, frames)
+        fit_force_map(together.mapping, together.beads(), frames)
     system = alanine({}, CORE)
-    cg_map = build_map(system)
+    cg_map = system.beads().cg_map
     doubled = ForceMap(2 * slice_map(cg_map).matrix, "slice")
     with pytest.raises(ForceMapError, match="bead 1:C answers to a shift of bead 1:C with 2 instead of 1"):
         validate_force_map(doubled, cg_map, [])
     with pytest.raises(ForceMapError, match="too few"):
-        fit_force_map(system, frames.select(np.arange(3)))
+        fit_force_map(system.mapping, system.beads(), frames.select(np.arange(3)))
     cut = replace(frames, positions=frames.positions[:, :21], forces=frames.forces[:, :21])
     with pytest.raises(ForceMapError, match="have 21 atoms or coordinates, the CG map has 22"):
-        fit_force_map(system, cut)
+        fit_force_map(system.mapping, system.beads(), cut)
 
 
 def test_model_potentials_map_along_the_gradient_of_their_coordinate():
     system = load_system("muller_brown_diagonal")
-    cg_map = build_map(system)
+    cg_map = system.beads().cg_map
     assert cg_map.bead_masses[0] == pytest.approx(1.0)
     generator = np.random.default_rng(1)
     positions, forces = generator.normal(size=(2, 30, 1, 2)).astype(np.float32)
@@ -204,9 +204,9 @@ def test_model_potentials_map_along_the_gradient_of_their_coordinate():
         start=np.zeros(30, np.int32),
         probe=np.zeros(30, bool),
     )
-    force_map = fit_force_map(system, frames)
+    force_map = fit_force_map(system.mapping, system.beads(), frames)
     validate_force_map(force_map, cg_map, [])
-    mapped = map_frames(system, frames, force_map)
+    mapped = map_frames(system.beads(), frames, force_map)
     assert mapped.positions.shape == mapped.forces.shape == (30, 1, 1)
     exact = (positions[:, 0, 0].astype(float) - positions[:, 0, 1]) / np.sqrt(2)
     assert np.allclose(mapped.positions[:, 0, 0], exact, atol=1e-6)
@@ -217,16 +217,15 @@ def test_model_potentials_map_along_the_gradient_of_their_coordinate():
 
 
 def test_maps_survive_json_and_hash_what_they_are():
-    cg_map = build_map(alanine())
+    cg_map = alanine().beads().cg_map
     assert cg_map.n_beads == 10
     assert cg_map.bead_names[cg_map.bead_on_atom("2:CB")] == "2:CB"
     assert len(cg_map.bonds) == 9
     copy = CGMap.from_json(cg_map.to_json())
     assert copy.hash == cg_map.hash
-    assert build_map(alanine({}, CORE)).hash != cg_map.hash
-    assert build_map(alanine({}, {"type": "beads", "beads": "heavy_atoms", "bead_types": "element"})).bead_types == [
-        0, 0, 1, 2, 0, 0, 1, 0, 2, 0
-    ]  # fmt: skip
+    assert alanine({}, CORE).beads().cg_map.hash != cg_map.hash
+    by_element = alanine({}, {"type": "beads", "beads": "heavy_atoms", "bead_types": "element"}).beads().cg_map
+    assert by_element.bead_types == [0, 0, 1, 2, 0, 0, 1, 0, 2, 0]
     force_map = slice_map(cg_map)
     assert ForceMap.from_json(force_map.to_json()).hash == force_map.hash
 
@@ -238,8 +237,8 @@ def test_connected_groups():
 def test_maps_are_compared_at_the_same_forces():
     system = alanine(mapping=CORE, plan={"duration": 20.0, "frame_interval": 0.1, "burn_in": 5.0})
     frames = sample(system, 3)
-    force_map = fit_force_map(system, frames)
-    noise = measure_label_noise(system, frames, map_frames(system, frames, force_map), force_map, 1)
+    force_map = fit_force_map(system.mapping, system.beads(), frames)
+    noise = measure_label_noise(system, frames, map_frames(system.beads(), frames, force_map), force_map, 1)
     (slice_noise, fault), (group_noise, none) = noise.other_maps["slice"], noise.other_maps["group"]
     assert "rigidly bound" in fault and none == ""
     floors = [item.noise_floor for item in (noise.beads, group_noise, slice_noise)]

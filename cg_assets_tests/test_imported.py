@@ -19,8 +19,6 @@ from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.metrics import jensen_shannon_divergence
 from cg_assets.evaluation.reference import compute_reference
-from cg_assets.mapping.builders import build_molecule
-from cg_assets.mapping.maps import build_map
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.sampling.build import build_sampler
 from cg_assets.sampling.imported import ImportedReader
@@ -63,7 +61,7 @@ def run():
     plan = plan.model_copy(update={"frame_interval": 0.1})
     sampler = build_sampler(system, plan, seed=3)
     parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
-    return build_molecule(system), Frames.concatenate([part for part in parts if part is not None])
+    return system.structure(), Frames.concatenate([part for part in parts if part is not None])
 
 
 @pytest.fixture
@@ -103,7 +101,7 @@ def test_every_format_gives_the_same_beads(run, folder):
     trajectory.save_xtc(str(folder / "run_0000_c.xtc"))
     trajectory.save_trr(str(folder / "run_0000_d.trr"))
     system = load_system("my_alanine")
-    exact = build_map(system).apply(positions.astype(np.float64))
+    exact = system.beads().cg_map.apply(positions.astype(np.float64))
     beads = read(ImportedReader(system, "0000"))
     assert len(beads) == 4 * len(positions)
     for replica, precision in enumerate((1e-6, 1e-6, 6e-4, 1e-6)):
@@ -192,7 +190,7 @@ def test_stride_and_an_interruption(run, folder, monkeypatch, suffix):
     assert reader.n_chunks == 2 * 5, "334 frames of each in blocks of 70"
     whole = read(reader)
     expected = np.concatenate([frames.positions[frames.replica == replica][::3] for replica in range(2)])
-    beads = build_map(system).apply(expected.astype(np.float64))
+    beads = system.beads().cg_map.apply(expected.astype(np.float64))
     np.testing.assert_allclose(whole.positions, beads, rtol=0, atol=1e-6 if suffix == "npz" else 6e-4)
     first = ImportedReader(system, "0000")
     for _ in range(3):
@@ -213,7 +211,7 @@ def test_molecules_cut_by_the_box_are_made_whole(run, folder):
     )
     trajectory.save_xtc(str(folder / "run_0000_cut.xtc"))
     beads = read(ImportedReader(load_system("my_alanine"), "0000"))
-    bonds = np.array(build_map(load_system("my_alanine")).bonds)
+    bonds = np.array(load_system("my_alanine").beads().cg_map.bonds)
     lengths = np.linalg.norm(beads.positions[:, bonds[:, 0]] - beads.positions[:, bonds[:, 1]], axis=2)
     assert 0.11 < lengths.min() < lengths.max() < 0.18
 
@@ -231,7 +229,7 @@ def test_a_chain_of_alpha_carbons_has_bonds(folder):
     content["evaluation"] |= {"collective_variables": ["end"], "basins": {}}
     (folder / "my_alanine.yaml").write_text(yaml.safe_dump(content))
     system = load_system("my_alanine")
-    assert build_map(system).bonds == [(i, i + 1) for i in range(5)]
+    assert system.beads().cg_map.bonds == [(i, i + 1) for i in range(5)]
     positions = chain + 0.01 * np.random.default_rng(0).normal(size=(50, 6, 3))
     np.savez(folder / "run_0000_1.npz", positions=positions)
     cut = mdtraj.Trajectory(np.mod(positions + 2.0, 2.5), mdtraj.load_topology(str(folder / "alanine.pdb")))

@@ -10,7 +10,6 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.labels.mean_forces import MeanForceSampler
 from cg_assets.mapping.force_maps import optimal_map, slice_map
-from cg_assets.mapping.maps import build_map
 from cg_assets.sampling.conditional import FixedBeads
 from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.sampling.settings import MeanForcePlan
@@ -53,7 +52,7 @@ def flexible():
 def test_two_force_maps_have_one_mean_at_fixed_beads(flexible):
     """Forces on the beads' own atoms and of the optimal map differ by much, their conditional means do not."""
     system, plan, frames = flexible
-    cg_map = build_map(system)
+    cg_map = system.beads().cg_map
     maps = [slice_map(cg_map), optimal_map(cg_map, [], frames.forces)]
     starts = frames.positions[:: len(frames) // 8][:8]
     fixed = FixedBeads(system, cg_map, starts, plan.timestep, plan.friction, seed=4)
@@ -70,7 +69,7 @@ def test_two_force_maps_have_one_mean_at_fixed_beads(flexible):
 def test_labels_their_variance_and_resumption(flexible):
     system, plan, frames = flexible
     mean_force = MeanForcePlan(of="unbiased", configurations=12, relaxation=0.5, duration=4.0, interval=0.05)
-    force_map = optimal_map(build_map(system), [], frames.forces)
+    force_map = optimal_map(system.beads().cg_map, [], frames.forces)
 
     def sampler():
         new = MeanForceSampler(system, mean_force, plan, frames, force_map, seed=7)
@@ -84,7 +83,7 @@ def test_labels_their_variance_and_resumption(flexible):
     assert len(np.unique(labels.time)) == 3  # spread over the time of all four replicas
     assert list(np.bincount(labels.replica)) == [3, 3, 3, 3]
     place = np.flatnonzero((frames.replica == labels.replica[5]) & np.isclose(frames.time, labels.time[5]))
-    beads = build_map(system).apply(frames.positions[place])
+    beads = system.beads().cg_map.apply(frames.positions[place])
     assert np.allclose(labels.positions[5], beads[0], atol=1e-6)
 
     state, parts = None, []

@@ -9,7 +9,7 @@ from openmm import app, unit
 from scipy.special import rel_entr
 
 from cg_assets.biases.fixed import bias_from_definition
-from cg_assets.biases.openmm_bias import AtomVariables, GridForce, deposited_grid
+from cg_assets.biases.openmm_bias import GridForce, deposited_grid
 from cg_assets.biases.settings import OpesBias
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
@@ -17,6 +17,8 @@ from cg_assets.core.units import BOLTZMANN
 from cg_assets.evaluation.long_runs import block_error, read_reference, run_reference, write_reference
 from cg_assets.figures.stages import equilibration_figure
 from cg_assets.labels.quality import check_equilibration
+from cg_assets.mapping.atom_variables import AtomVariables
+from cg_assets.mapping.collective_variables import Distance, Torsion
 from cg_assets.mapping.peptides import build_peptide
 from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.sampling.settings import SamplingPlan
@@ -109,7 +111,8 @@ def test_bias_energy_is_that_of_the_definition_and_columns_are_complete(system, 
 def test_opes_finds_the_free_energy_from_exact_draws():
     """Walkers drawn from exp(-(F + V)/kT) at each step: V becomes -(1 - 1/gamma) F, F that of the kernel estimate."""
     thermal_energy, barrier, width = 2.5, 30.0, 0.25
-    variables = AtomVariables(["phi"], ["torsion"], [[0, 1, 2, 3]], None)
+    phi = Torsion(type="torsion", atoms=("1:C", "2:N", "2:CA", "2:C"))
+    variables = AtomVariables({"phi": phi}, [[0, 1, 2, 3]], None)
     bias = OpesBias(
         type="opes", collective_variables=["phi"], width={"phi": width}, barrier=barrier, pace=1.0, deposition=1.0
     )
@@ -273,19 +276,20 @@ def test_kinetic_energy_of_the_state_is_exact_for_an_oscillator_at_a_long_timest
 def test_the_grid_force_is_the_spline_of_the_definition(system, names):
     """Energy and force along a random direction against the NumPy spline, at random structures."""
     sampler = MoleculeSampler(system, make_plan(), seed=1)
-    types = {"phi": "torsion", "psi": "torsion", "distance": "distance"}
-    atoms = {"phi": [4, 6, 8, 10], "psi": [6, 8, 10, 16], "distance": [1, 18]}
-    variables = AtomVariables(list(types), list(types.values()), [atoms[name] for name in types], None)
+    distance = Distance(type="distance", atoms=("1:C", "3:C"), range=(0.4, 0.8))
+    known = {**system.collective_variables, "distance": distance}
+    variables = AtomVariables(known, [[4, 6, 8, 10], [6, 8, 10, 16], [1, 18]], None)
+    angular = [known[name].periodic for name in names]
     generator = np.random.default_rng(3)
-    shape = [90 if types[name] == "torsion" else 41 for name in names]
+    shape = [90 if angle else 41 for angle in angular]
     axes = [np.arange(size) / size * 2 * np.pi for size in shape]
     mesh = np.meshgrid(*axes, indexing="ij")
     values = 5 * np.sin(sum(mesh)) + 3 * np.cos(mesh[0] - 0.3) + 2 * np.sin(2 * mesh[-1])
     definition = {
         "type": "grid",
         "collective_variables": names,
-        "limits": [[-np.pi, np.pi] if types[name] == "torsion" else [0.4, 0.8] for name in names],
-        "periodic": [types[name] == "torsion" for name in names],
+        "limits": [known[name].limits for name in names],
+        "periodic": angular,
         "shape": shape,
         "values": np.zeros(values.size).tolist(),
     }

@@ -7,9 +7,7 @@ from test_builders import molecule_system
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.statistics.noise import conditional_noise
-from cg_assets.mapping.builders import build_molecule
 from cg_assets.mapping.force_maps import group_map
-from cg_assets.mapping.maps import build_map
 from cg_assets.mapping.peptides import build_peptide
 from cg_assets.mapping.run import map_frames
 from cg_assets.sampling.conditional import sample_conditional_forces
@@ -64,7 +62,7 @@ def sampled():
 
 def test_box_of_water():
     system = solvated()
-    molecule = build_molecule(system)
+    molecule = system.structure()
     assert molecule.n_atoms == 22 + 3 * 150
     assert list(molecule.stored) == list(range(22))
     assert sum(residue.name == "HOH" for residue in molecule.topology.residues()) == 150
@@ -77,7 +75,7 @@ def test_box_of_water():
     bonds = np.linalg.norm(molecule.positions[23::3] - molecule.positions[22::3], axis=-1)
     np.testing.assert_allclose(bonds, 0.09572, atol=1e-4)
     # a molecule is built once in a process
-    assert build_molecule(solvated()) is molecule
+    assert solvated().structure() is molecule
 
 
 @pytest.mark.parametrize(
@@ -90,7 +88,7 @@ def test_box_of_water():
 )
 def test_bad_boxes_are_refused(model, message):
     with pytest.raises((SystemSpecError, ValueError), match=message):
-        build_molecule(solvated(**model))
+        solvated(**model).structure()
 
 
 def test_beads_sit_on_the_molecule_only():
@@ -112,12 +110,12 @@ def test_beads_sit_on_the_molecule_only():
         },
     )  # fmt: skip
     with pytest.raises(SystemSpecError, match="there is no atom 7:O; residues are numbered 1 to 3"):
-        build_molecule(system)
+        system.structure()
 
 
 def test_frames_keep_the_molecule_and_some_keep_the_water(sampled):
     system, frames, snapshots = sampled
-    molecule = build_molecule(system)
+    molecule = system.structure()
     assert frames.positions.shape == (80, 22, 3)
     assert snapshots.positions.shape[1:] == (molecule.n_atoms, 3)
     assert len(snapshots) == 32  # of the pieces before and after the restart
@@ -133,7 +131,7 @@ def test_frames_keep_the_molecule_and_some_keep_the_water(sampled):
 
 def test_forces_of_frames_are_those_of_the_whole_box_without_bias(sampled):
     system, frames, snapshots = sampled
-    molecule = build_molecule(system)
+    molecule = system.structure()
     platform = openmm.Platform.getPlatformByName("Reference")
     context = openmm.Context(molecule.system, openmm.VerletIntegrator(0.001), platform)
     for row in (0, 17, 31):
@@ -146,8 +144,8 @@ def test_forces_of_frames_are_those_of_the_whole_box_without_bias(sampled):
 
 def test_beads_of_a_solvated_molecule_have_no_box(sampled):
     system, frames, _ = sampled
-    force_map = group_map(build_map(system), build_molecule(system).stored_pairs(build_molecule(system).constraints))
-    mapped = map_frames(system, frames, force_map)
+    force_map = group_map(system.beads().cg_map, system.structure().stored_pairs(system.structure().constraints))
+    mapped = map_frames(system.beads(), frames, force_map)
     assert mapped.box is None
     assert mapped.positions.shape == (80, 10, 3)
     for name in ("phi", "psi"):
@@ -157,8 +155,8 @@ def test_beads_of_a_solvated_molecule_have_no_box(sampled):
 
 def test_noise_at_fixed_beads_is_sampled_in_the_water(sampled):
     system, _, snapshots = sampled
-    cg_map = build_map(system)
-    molecule = build_molecule(system)
+    cg_map = system.beads().cg_map
+    molecule = system.structure()
     force_map = group_map(cg_map, molecule.stored_pairs(molecule.constraints))
     found = sample_conditional_forces(system, snapshots, cg_map, [force_map], 3, n_configurations=3, n_samples=10)
     assert found.forces.shape == (1, 3, 10, 10, 3)

@@ -12,9 +12,6 @@ from scipy.spatial.transform import Rotation
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.evaluation.torque_surface import has_torque_surface, torque_surface
-from cg_assets.mapping.builders import build_molecule
-from cg_assets.mapping.collective_variables import collective_variable_gradients
-from cg_assets.mapping.maps import build_map
 from cg_assets.systems import load_system
 
 BINS = Bins.between([(-math.pi, math.pi)] * 2, 30)
@@ -49,7 +46,7 @@ def energy_and_slopes(phi, psi):
 def labelled(system, n_frames, seed):
     """Frames anywhere in (phi, psi) whose forces are those of the surface and noise that no torsion feels as well."""
     generator = np.random.default_rng(seed)
-    cg_map, molecule = build_map(system), build_molecule(system)
+    cg_map, molecule = system.beads().cg_map, system.structure()
     beads = np.tile((cg_map.matrix @ molecule.positions)[None], (n_frames, 1, 1))
     phi, psi = (
         [cg_map.bead_on_atom(atom) for atom in system.collective_variables[name].atoms] for name in ("phi", "psi")
@@ -62,7 +59,7 @@ def labelled(system, n_frames, seed):
             ends = {pair for pair in cg_map.bonds if bead in pair and set(pair) != {sites[1], sites[2]}}
             front |= {other for pair in ends for other in pair} - side
         beads = turned(beads, sites[1:3], sorted(side - {sites[2]}), generator.uniform(-math.pi, math.pi, n_frames))
-    values, gradients = collective_variable_gradients(system, cg_map, beads)
+    values, gradients = system.beads().variable_gradients(beads)
     _, by_phi, by_psi = energy_and_slopes(values["phi"], values["psi"])
     forces = -by_phi[:, None, None] * gradients["phi"] - by_psi[:, None, None] * gradients["psi"]
     forces = forces + NOISE * generator.standard_normal(beads.shape)

@@ -8,9 +8,6 @@ import pytest
 import torch
 
 from cg_assets.core.errors import TrainingError
-from cg_assets.mapping.builders import build_molecule
-from cg_assets.mapping.collective_variables import collective_variable_gradients
-from cg_assets.mapping.maps import build_map
 from cg_assets.potentials.networks import (
     autograd_energy_and_forces,
     build_network,
@@ -78,7 +75,7 @@ def test_small_molecules_have_no_torques(bonds):
 
 
 def test_capped_alanine():
-    cg_map = build_map(load_system("capped_alanine_implicit"))
+    cg_map = load_system("capped_alanine_implicit").beads().cg_map
     torques = BondTorques(cg_map.n_beads, cg_map.bonds, CPU)
     about = {tuple(sorted(cg_map.bead_names[bead] for bead in bond)) for bond in torques.bonds.tolist()}
     assert about == {("1:C", "2:N"), ("2:CA", "2:N"), ("2:C", "2:CA"), ("2:C", "3:N")}
@@ -181,13 +178,13 @@ def test_variates_leave_torsions_and_have_no_mean(truth):
 def test_variates_leave_less_noise():
     """White noise on the beads of capped alanine, whose rigid turns move five beads where two would do."""
     system = load_system("capped_alanine_implicit")
-    cg_map = build_map(system)
-    beads = torch.tensor(cg_map.matrix @ build_molecule(system).positions).float().expand(4000, -1, -1)
+    cg_map = system.beads().cg_map
+    beads = torch.tensor(cg_map.matrix @ system.structure().positions).float().expand(4000, -1, -1)
     turns = BondTorques(cg_map.n_beads, cg_map.bonds)
     torsions = torch.tensor(network_config(system)["torsions"])
     torques = TorsionTorques(turns, cg_map.bonds, torsions, system.thermal_energy)
     noise = torch.randn(beads.shape, generator=torch.Generator().manual_seed(0))
-    up = collective_variable_gradients(system, cg_map, beads[:1].double().numpy())[1]
+    up = system.beads().variable_gradients(beads[:1].double().numpy())[1]
     along = [torch.tensor(up[name]).float() * system.thermal_energy for name in ("phi", "psi")]
     at_rest = torques(beads[:1], torch.zeros_like(beads[:1]))[1]
     turned = torch.cat([torques(beads[:1], one)[1] - at_rest for one in along])

@@ -35,7 +35,7 @@ def judge_forces(system: SystemSpec, frames: Frames, force_map: ForceMap, noise:
     """Verdicts on one batch of force labels, as it stands in its file."""
     from cg_assets.mapping.run import force_map_fault
 
-    fault = force_map_fault(system, force_map)
+    fault = force_map_fault(system.beads(), force_map)
     floor = noise.floor
     mean_square = float((np.asarray(frames.forces, dtype=np.float64) ** 2).mean())
     known = math.isfinite(floor.value) and floor.standard_error <= 0.1 * floor.value + 1e-12
@@ -63,8 +63,9 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         from cg_assets.mapping.run import fit_force_map, map_frames
 
         samples, whole = read_samples(work.inputs, source, work.batch)
-        force_map = fit_force_map(system, samples)
-        frames = map_frames(system, samples, force_map)
+        of_system = system.beads()
+        force_map = fit_force_map(system.mapping, of_system, samples)
+        frames = map_frames(of_system, samples, force_map)
         noise = measure_label_noise(system, whole, frames, force_map, work.seed, work.progress)
         beads, map_hash, facts = with_map(system)
         facts |= {

@@ -25,7 +25,7 @@ def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
         samples, whole = read_samples(work.inputs, source, work.batch)
         sections = ("model", "temperature", "mapping", section, f"sampling.mean_forces.{name.removesuffix('_forces')}")
         identity = f"{system.hash_of(*sections)}{work.inputs.versions}"
-        force_map = fit_force_map(system, samples)
+        force_map = fit_force_map(system.mapping, system.beads(), samples)
         pieces, _, summary = work.sample(
             identity,
             lambda: MeanForceSampler(system, mean_force, system.plan_of(name), whole, force_map, work.seed),

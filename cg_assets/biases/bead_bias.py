@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cg_assets.biases.fixed import GridBias, UmbrellaBias, bias_from_definition, slope_matrix
 from cg_assets.core.errors import SamplingError
-from cg_assets.mapping.settings import LinearMapping, Torsion
+from cg_assets.mapping.collective_variables import Torsion
+from cg_assets.mapping.maps import LinearMapping
 from cg_assets.systems.spec import SystemSpec
 
 if TYPE_CHECKING:

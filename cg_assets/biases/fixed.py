@@ -18,7 +18,7 @@ from cg_assets.biases.settings import UmbrellaBias as Windows
 from cg_assets.core.differentiation import Tape
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.expressions import parse_expression
-from cg_assets.mapping.settings import Torsion
+from cg_assets.mapping.collective_variables import Torsion
 from cg_assets.systems.spec import SystemSpec
 
 FloatArray = NDArray[np.float64]

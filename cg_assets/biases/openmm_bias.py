@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,101 +14,15 @@ from numpy.typing import NDArray
 from cg_assets.biases.settings import DepositedBias, MetadynamicsBias, OpesBias
 from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.expressions import CONSTANTS, parse_expression
-from cg_assets.mapping.builders import MoleculeModel
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.mapping.atom_variables import AtomVariables
 
 if TYPE_CHECKING:
     import openmm
 
-BIAS_GROUP = 1
-"""Force group of every bias; the unbiased forces are in group 0."""
 NODES_PER_WIDTH = 5
 """Grid nodes per standard deviation of a hill."""
 _PADDING = 8
 """Extra nodes beyond an angle's limits where a table cannot be periodic in one variable only."""
-
-
-class AtomVariables:
-    """Collective variables as functions of atom positions.
-
-    Attributes:
-        names: names of the variables.
-        types: `torsion` or `distance` of each.
-        atoms: indices of the atoms of each.
-        box: edge of the periodic box [nm], or None.
-    """
-
-    def __init__(
-        self, names: Sequence[str], types: Sequence[str], atoms: Sequence[Sequence[int]], box: float | None
-    ) -> None:
-        """Keep the definition."""
-        self.names, self.types, self.box = list(names), list(types), box
-        self.atoms = [list(indices) for indices in atoms]
-
-    @classmethod
-    def of(cls, system: SystemSpec, molecule: MoleculeModel) -> AtomVariables:
-        """Every collective variable of a system."""
-        variables = system.collective_variables
-        return cls(
-            list(variables),
-            [variable.type for variable in variables.values()],
-            [[molecule.atom_index(atom) for atom in variable.atoms] for variable in variables.values()],
-            molecule.box,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types, the arguments of the constructor."""
-        return {"names": self.names, "types": self.types, "atoms": self.atoms, "box": self.box}
-
-    def evaluate(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values `(..., n_variables)` [rad or nm] at positions `(..., n_atoms, 3)` [nm]."""
-        values = []
-        for kind, atoms in zip(self.types, self.atoms, strict=True):
-            steps = np.diff(positions[..., atoms, :], axis=-2)
-            if self.box is not None:
-                steps -= self.box * np.round(steps / self.box)
-            if kind == "distance":
-                values.append(np.sqrt((steps**2).sum(axis=(-2, -1))))
-                continue
-            first, second, third = steps[..., 0, :], steps[..., 1, :], steps[..., 2, :]
-            left, right = np.cross(first, second), np.cross(second, third)
-            length = np.sqrt((second**2).sum(axis=-1))
-            values.append(np.arctan2(length * (first * right).sum(axis=-1), (left * right).sum(axis=-1)))
-        return np.stack(values, axis=-1) if values else np.zeros((*positions.shape[:-2], 0))
-
-    def difference(self, name: str, value: float, target: float) -> float:
-        """Signed difference from a target, to the nearest image of an angle."""
-        difference = value - target
-        if self.types[self.names.index(name)] == "torsion":
-            difference -= 2 * math.pi * round(difference / (2 * math.pi))
-        return difference
-
-    def compound_force(self, names: Sequence[str], energy: str) -> openmm.CustomCompoundBondForce:
-        """A force over the atoms of some variables whose energy is a Lepton expression of `cv_<name>`."""
-        import openmm
-
-        particles: list[int] = []
-        definitions = []
-        for name in names:
-            index = self.names.index(name)
-            particles += [atom for atom in self.atoms[index] if atom not in particles]
-            arguments = ",".join(f"p{particles.index(atom) + 1}" for atom in self.atoms[index])
-            definitions.append(f"cv_{name}={'dihedral' if self.types[index] == 'torsion' else 'distance'}({arguments})")
-        force = openmm.CustomCompoundBondForce(len(particles), "; ".join([energy, *definitions]))
-        force.addBond(particles, [])
-        force.setUsesPeriodicBoundaryConditions(self.box is not None)
-        force.setForceGroup(BIAS_GROUP)
-        return force
-
-    def harmonic_force(self, name: str) -> openmm.CustomCompoundBondForce:
-        """k/2 (difference)² with global parameters `k_<name>` and `center_<name>`."""
-        difference = f"cv_{name}-center_{name}"
-        if self.types[self.names.index(name)] == "torsion":
-            difference = f"min(apart, {2 * math.pi!r}-apart); apart=abs(cv_{name}-center_{name})"
-        force = self.compound_force([name], f"0.5*k_{name}*apart_{name}^2; apart_{name}={difference}")
-        force.addGlobalParameter(f"k_{name}", 0.0)
-        force.addGlobalParameter(f"center_{name}", 0.0)
-        return force
 
 
 def static_force(variables: AtomVariables, expression: str) -> openmm.CustomCompoundBondForce:
@@ -149,7 +63,7 @@ class DepositedGrid(ABC):
     def __init__(self, variables: AtomVariables, bias: DepositedBias) -> None:
         """An empty grid."""
         self.names = list(bias.collective_variables)
-        self.periodic = [variables.types[variables.names.index(name)] == "torsion" for name in self.names]
+        self.periodic = [variables[name].periodic for name in self.names]
         self.widths = [bias.width[name] for name in self.names]
         self.limits = [
             (-math.pi, math.pi) if angle else bias.grid_range[name]

@@ -33,8 +33,7 @@ from cg_assets.evaluation.settings import QuadratureReference
 from cg_assets.evaluation.slow_coordinates import SlowComparison, compare_slow
 from cg_assets.evaluation.torque_surface import has_torque_surface, torque_surface
 from cg_assets.labels.quality import bin_model_labels
-from cg_assets.mapping.maps import build_map
-from cg_assets.mapping.settings import LinearMapping
+from cg_assets.mapping.maps import LinearMapping
 from cg_assets.sampling.model_potential.planes import exact_plane
 from cg_assets.simulation.settings import ENHANCED, UNBIASED
 from cg_assets.systems.spec import SystemSpec
@@ -353,7 +352,7 @@ def _evaluate_molecule(
     if truth is not None and system.evaluation.slow_coordinates is not None:
         slow = compare_slow(system, truth, free)
         quantities |= slow.quantities
-    cg_map, true = build_map(system), (data if truth is None else truth).positions
+    cg_map, true = system.beads().cg_map, (data if truth is None else truth).positions
     monitors = Monitors(
         bonds=bond_monitor(free.positions, true, cg_map.bonds),
         chirality=chirality_monitor(free.positions, true, free.replica, cg_map.bonds),

@@ -16,7 +16,8 @@ from cg_assets.core.errors import SamplingError, StorageError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
 from cg_assets.evaluation.settings import LongRunReference
-from cg_assets.mapping.settings import Molecule, Torsion
+from cg_assets.mapping.collective_variables import Torsion
+from cg_assets.sampling.molecule.model import Molecule
 from cg_assets.storage.atomic import atomic_file
 from cg_assets.systems.spec import SystemSpec
 

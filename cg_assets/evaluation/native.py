@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.errors import SystemSpecError
-from cg_assets.mapping.maps import build_map
 
 if TYPE_CHECKING:
     from cg_assets.systems.spec import SystemSpec
@@ -32,7 +31,7 @@ def native_beads(system: SystemSpec) -> NDArray[np.float64]:
         raise SystemSpecError(f"evaluation.native.file: {path} cannot be read as a PDB file: {error}") from None
     places = np.array(pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer), dtype=np.float64)
     index = {f"{atom.residue.index + 1}:{atom.name}": atom.index for atom in pdb.topology.atoms()}
-    cg_map = build_map(system)
+    cg_map = system.beads().cg_map
     rows = []
     for name, weights in zip(cg_map.bead_names, cg_map.matrix, strict=True):
         atoms = [cg_map.atom_names[atom] for atom in np.flatnonzero(weights)]

@@ -24,7 +24,6 @@ from cg_assets.core.units import unit
 from cg_assets.evaluation.native import native_beads, rmsd
 from cg_assets.evaluation.reference import halves
 from cg_assets.mapping.chains import chain_terms
-from cg_assets.mapping.maps import build_map
 from cg_assets.systems.spec import SystemSpec
 
 FloatArray = NDArray[np.float64]
@@ -65,7 +64,7 @@ class SlowCoordinates:
         """
         from deeptime.decomposition import TICA
 
-        cg_map = build_map(system)
+        cg_map = system.beads().cg_map
         _, self._dihedrals, self._pairs = chain_terms(cg_map.bonds, cg_map.n_beads)
         values = self._features(frames.positions)
         self._mean, self._scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-9)

@@ -19,8 +19,8 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.estimates import Estimate, independent_blocks
 from cg_assets.core.units import unit
-from cg_assets.mapping.maps import CGMap, build_map
-from cg_assets.mapping.settings import Torsion
+from cg_assets.mapping.collective_variables import Torsion
+from cg_assets.mapping.maps import CGMap
 from cg_assets.systems.spec import SystemSpec
 
 FloatArray = NDArray[np.float64]
@@ -91,7 +91,7 @@ def has_torque_surface(system: SystemSpec) -> bool:
     if not all(isinstance(variable, Torsion) for variable in variables) or system.cg_box is not None:
         return False
     try:
-        _torsions(system, build_map(system))
+        _torsions(system, system.beads().cg_map)
     except TrainingError:
         return False
     return True
@@ -125,7 +125,7 @@ def torque_surface(
     from cg_assets.training.torques import SlopeEquations
 
     names = tuple(system.evaluation.collective_variables)
-    torques, places, signs = _torsions(system, build_map(system))
+    torques, places, signs = _torsions(system, system.beads().cg_map)
     numbers = torch.tensor(fourier_modes(len(names), order)).double()
     blocks: list[SlopeEquations] = []
     for frames in batches:

@@ -24,7 +24,8 @@ from cg_assets.figures.plots_samples import label_errors_plot, next_batch_plot, 
 from cg_assets.labels.label_errors import LabelErrors
 from cg_assets.labels.next_batch import Proposal
 from cg_assets.labels.quality import LabelNoise, compares_windows
-from cg_assets.mapping.settings import LinearMapping, Torsion
+from cg_assets.mapping.collective_variables import Torsion
+from cg_assets.mapping.maps import LinearMapping
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.simulation.run import CGSimulationResult
 from cg_assets.simulation.settings import UNBIASED

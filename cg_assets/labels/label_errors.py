@@ -13,8 +13,6 @@ from cg_assets.biases.reweighting import bias_weights
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins, binned_means, cluster_frames
 from cg_assets.core.statistics.estimates import effective_samples
-from cg_assets.mapping.collective_variables import projected_forces
-from cg_assets.mapping.maps import build_map
 from cg_assets.systems.spec import SystemSpec
 
 FloatArray = NDArray[np.float64]
@@ -78,13 +76,13 @@ def label_errors(system: SystemSpec, names: Sequence[str], bins: Bins, batches: 
     count, precision, weight = np.zeros(bins.size), np.zeros(bins.size), np.zeros(bins.size)
     squares = np.zeros(bins.size)
     total, kish = 0, 0.0
-    cg_map = build_map(system)
+    beads = system.beads()
     columns = [system.variable_names.index(name) for name in names]
     ranges = np.array([edges[-1] - edges[0] for edges in bins.edges])
     for frames in batches:
         values = np.stack([frames.collective_variables[name] for name in names], axis=1)
         index, _ = bins.locate(values.astype(np.float64))
-        forces = projected_forces(system, cg_map, frames.positions, np.asarray(frames.forces))[:, columns]
+        forces = beads.projected_forces(frames.positions, np.asarray(frames.forces))[:, columns]
         scaled = forces * ranges / system.thermal_energy
         everything = binned_means(scaled, index, bins.size, np.zeros(len(index), dtype=np.int64))
         residual = np.where(index[:, None] >= 0, scaled - np.nan_to_num(everything.mean).T[np.maximum(index, 0)], 0.0)

@@ -13,9 +13,7 @@ from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.noise import conditional_noise, noise_of_labels
 from cg_assets.labels.quality import squared_force_unit
-from cg_assets.mapping.builders import build_molecule
 from cg_assets.mapping.force_maps import ForceMap
-from cg_assets.mapping.maps import build_map
 from cg_assets.mapping.run import map_frames
 from cg_assets.sampling.conditional import FixedBeads
 from cg_assets.sampling.molecule.platforms import seconds_per_step
@@ -68,10 +66,10 @@ class MeanForceSampler:
             )
         self._chosen = whole.select(_evenly(whole, mean_force.configurations))
         self._system, self._plan, self._force_map = system, mean_force, force_map
-        molecule = build_molecule(system)
+        molecule = system.structure()
         self._stored = molecule.stored
         self._beads = FixedBeads(
-            system, build_map(system), self._chosen.positions, source.timestep, source.friction, seed
+            system, system.beads().cg_map, self._chosen.positions, source.timestep, source.friction, seed
         )
         steps = mean_force.time_each / source.timestep
         seconds = steps * seconds_per_step(molecule.n_atoms, molecule.box is not None)
@@ -113,7 +111,7 @@ class MeanForceSampler:
         chosen = self._chosen.select(np.array(some))
         atoms = replace(chosen, positions=chosen.positions[:, self._stored])
         return replace(
-            map_frames(self._system, atoms, self._force_map),
+            map_frames(self._system.beads(), atoms, self._force_map),
             forces=noise.mean_force.astype(np.float32),
             force_variance=noise.mean_force_variance.astype(np.float32),
         )

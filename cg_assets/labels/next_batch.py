@@ -22,7 +22,7 @@ from cg_assets.biases.settings import AdaptiveBias, UmbrellaBias
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.labels.label_errors import label_errors, variable_bins
-from cg_assets.mapping.settings import Torsion
+from cg_assets.mapping.collective_variables import Torsion
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems.spec import SystemSpec
 

@@ -15,11 +15,9 @@ from cg_assets.core.statistics.equilibration import ConditionalEquilibration, co
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.noise import BinnedLabels, ConditionalNoise, bin_labels, conditional_noise
 from cg_assets.core.units import unit
-from cg_assets.mapping.collective_variables import projected_forces
 from cg_assets.mapping.force_maps import ForceMap
-from cg_assets.mapping.maps import build_map
+from cg_assets.mapping.maps import LinearMapping
 from cg_assets.mapping.run import other_force_maps
-from cg_assets.mapping.settings import LinearMapping, Torsion
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems.spec import SystemSpec
 
@@ -132,8 +130,9 @@ def measure_label_noise(
         return LabelNoise(bins.noise_floor, method, bins=bins)
     from cg_assets.sampling.conditional import sample_conditional_forces
 
-    cg_map = build_map(system)
-    others = other_force_maps(system, force_map, samples.forces)
+    beads_of_system = system.beads()
+    cg_map = beads_of_system.cg_map
+    others = other_force_maps(beads_of_system, force_map, samples.forces)
     maps = [force_map, *(other for other, _ in others.values())]
     repeated = sample_conditional_forces(system, samples, cg_map, maps, seed, progress=progress)
     beads, *noises = [conditional_noise(forces, squared_force_unit(system)) for forces in repeated.forces]
@@ -177,14 +176,15 @@ def check_equilibration(system: SystemSpec, plan: SamplingPlan, frames: Frames) 
     """
     names = system.variable_names
     variables = np.stack([frames.collective_variables[name].astype(np.float64) for name in names], axis=1)
-    cg_map = build_map(system)
+    of_system = system.beads()
+    cg_map = of_system.cg_map
     if isinstance(system.mapping, LinearMapping):
         weights = cg_map.matrix[0] / (cg_map.matrix[0] @ cg_map.matrix[0])
         forces = (np.asarray(frames.forces, dtype=np.float64)[:, 0] @ weights)[:, None]
         bins = None
     else:
         beads = cg_map.apply(frames.positions.astype(np.float64))
-        forces = projected_forces(system, cg_map, beads, _slice(cg_map.matrix != 0, frames))
+        forces = of_system.projected_forces(beads, _slice(cg_map.matrix != 0, frames))
         bins = Bins.between([_limits(system, name) for name in names], 12) if len(names) == 2 else None
     exact_starts = plan.starts == "equilibrium" and not isinstance(plan.bias, DepositedBias)
     group = halves_in_time(frames.replica, frames.time) if exact_starts else frames.start
@@ -217,4 +217,4 @@ def _extent(system: SystemSpec, name: str, frames: Frames) -> tuple[float, float
 
 def _limits(system: SystemSpec, name: str) -> tuple[float, float]:
     variable = system.collective_variables[name]
-    return (-np.pi, np.pi + 1e-6) if isinstance(variable, Torsion) else variable.limits
+    return (-np.pi, np.pi + 1e-6) if variable.periodic else variable.limits

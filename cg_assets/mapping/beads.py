@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from cg_assets.core.geometry import FloatArray, projected_force
 from cg_assets.core.units import UnitSystem, thermal_energy, unit
+from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.maps import CGMap
-from cg_assets.mapping.settings import CollectiveVariable
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,71 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.settings import Strict
+from cg_assets.mapping.bead_mapping import WATER, BeadMapping
+from cg_assets.mapping.chains import connected_groups
+from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.peptides import build_peptide
-from cg_assets.mapping.settings import BeadMapping, Molecule
 from cg_assets.mapping.solvation import add_water
-from cg_assets.systems.spec import SystemSpec
 
 if TYPE_CHECKING:
     import openmm
 
-WATER = {"HOH", "WAT"}
-"""Residue names of water."""
 _GB_OFFSET = 0.009
 """Offset of the Born radii of the OBC model [nm]."""
+
+
+class MoleculeSettings(Strict):
+    """A molecule built from its sequence or read from a PDB file, with an OpenMM force field where it is simulated."""
+
+    sequence: list[str] | None = None
+    """Residues of a peptide, capped as [ACE, ALA, NME] or with free ends as [TYR, ASP, GLY]; built extended."""
+    pdb: Path | None = None
+    """A PDB file relative to the folder of the YAML file, with all hydrogens where there is a force field."""
+    force_fields: list[str] = Field(default_factory=list)
+    """Force field files that OpenMM ships, for example amber14-all.xml; none where frames are only imported."""
+    implicit_solvent: Literal["OBC2"] | None = None
+    constraints: Literal["h_bonds", "none"] = "h_bonds"
+    hydrogen_mass: PositiveFloat | None = 4.0
+    """Mass of each hydrogen after repartitioning [amu]; null keeps the force field's masses."""
+    cutoff: PositiveFloat | None = None
+    """Cutoff of non-bonded interactions [nm]; null for none. A periodic box needs one."""
+    box: PositiveFloat | None = None
+    """Edge of the cubic periodic box [nm]; null for an isolated molecule."""
+    waters: PositiveInt | None = None
+    """Water molecules to put around the molecule; a force field file must know them. The edge of the box at
+    atmospheric pressure comes from `cg-assets box`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> MoleculeSettings:
+        if (self.sequence is None) == (self.pdb is None):
+            raise ValueError("give exactly one of sequence and pdb")
+        if self.waters is not None and self.box is None:
+            raise ValueError(f"waters is {self.waters}, but box is null; water needs a periodic box [nm]")
+        if self.box is not None:
+            if self.cutoff is None:
+                raise ValueError("a periodic box needs a cutoff [nm]")
+            if self.cutoff > self.box / 2:
+                raise ValueError(
+                    f"cutoff {self.cutoff} nm is beyond half the box ({self.box / 2} nm); lower it or enlarge the box"
+                )
+            if self.implicit_solvent:
+                raise ValueError("implicit_solvent needs an isolated molecule; set box to null")
+        return self
 
 
 @dataclass(frozen=True)
@@ -64,6 +107,11 @@ class MoleculeModel:
         return [(place[first], place[second]) for first, second in pairs if first in place]
 
     @property
+    def stored_constraints(self) -> list[tuple[int, int]]:
+        """The constraints among the atoms that frames keep, numbered as in frames."""
+        return self.stored_pairs(self.constraints)
+
+    @property
     def n_atoms(self) -> int:
         """Number of atoms, virtual sites included."""
         return len(self.atom_names)
@@ -73,37 +121,51 @@ class MoleculeModel:
         return self.atom_names.index(name)
 
 
-_built: dict[tuple[str, str], MoleculeModel] = {}
-"""The molecules that this process has built, by the hash of what they follow from and the folder of their files."""
+_built: dict[str, MoleculeModel] = {}
+"""The molecules that this process has built, by the hash of all that they are built from."""
 
 
-def build_molecule(system: SystemSpec) -> MoleculeModel:
-    """Build the molecule of a system and check the whole specification against its atoms.
+def build_molecule(
+    settings: MoleculeSettings, mapping: BeadMapping, variables: Mapping[str, CollectiveVariable], folder: Path
+) -> MoleculeModel:
+    """Build a molecule and check all that names its atoms.
 
     A molecule is built once in a process; callers copy its System before they add to it.
 
+    Args:
+        settings: what to build.
+        mapping: its beads.
+        variables: its collective variables.
+        folder: where a PDB file is looked for.
+
     Raises:
-        SystemSpecError: the system is no molecule, an atom that it names does not exist, the force field lacks a
-            template, the PDB has no hydrogens, or its box does not fit.
+        SystemSpecError: an atom that is named does not exist, the force field lacks a template, the PDB has no
+            hydrogens, or its box does not fit.
     """
-    if not isinstance(system.model, Molecule):
-        raise SystemSpecError(f"{system.name} is a model potential, not a molecule; it has no atoms to build")
-    key = (system.hash_of("model", "mapping", "collective_variables"), str(system.folder))
+    parts = [settings, mapping, *variables.values()]
+    content = json.dumps([[part.model_dump(mode="json") for part in parts], list(variables), str(folder)])
+    file = (folder / settings.pdb).read_bytes() if settings.pdb else b""
+    key = hashlib.sha256(content.encode() + file).hexdigest()
     if key not in _built:
-        _built[key] = _build(system, system.model)
+        _built[key] = _build(settings, mapping, variables, folder)
     return _built[key]
 
 
-def _build(system: SystemSpec, molecule: Molecule) -> MoleculeModel:
-    topology, positions, n_solute = _structure(system, molecule)
+def _build(
+    molecule: MoleculeSettings, mapping: BeadMapping, variables: Mapping[str, CollectiveVariable], folder: Path
+) -> MoleculeModel:
+    topology, positions, n_solute = _structure(molecule, folder)
     atoms = list(topology.atoms())
     names = [f"{atom.residue.index + 1}:{atom.name}" for atom in atoms]
     elements = [atom.element.symbol if atom.element is not None else "" for atom in atoms]
-    _check_atoms(system, names, elements, names[:n_solute])
+    element_of = dict(zip(names[:n_solute], elements, strict=False))  # added water carries no beads
+    _check_atoms(mapping, names, element_of)
+    for name, variable in variables.items():
+        _check_variable(name, variable, mapping, element_of)
     physical = np.array([atom.element.mass._value if atom.element is not None else 0.0 for atom in atoms])
     openmm_system, simulated, pairs = None, physical, []
     if molecule.force_fields:
-        openmm_system = _create_system(system, molecule, topology)
+        openmm_system = _create_system(molecule, topology)
         _check_masses(molecule, openmm_system, names, elements)
         simulated = np.array([openmm_system.getParticleMass(i)._value for i in range(len(atoms))])
         pairs = [openmm_system.getConstraintParameters(i)[:2] for i in range(openmm_system.getNumConstraints())]
@@ -120,7 +182,7 @@ def _build(system: SystemSpec, molecule: Molecule) -> MoleculeModel:
         constraints=[(int(first), int(second)) for first, second in pairs],
         n_degrees_of_freedom=3 * int((simulated > 0).sum()) - len(pairs),
         box=molecule.box,
-        stored=_stored_atoms(system, atoms, names, bonds),
+        stored=_stored_atoms(mapping, atoms, names, bonds),
     )
 
 
@@ -131,45 +193,22 @@ def _chain_bonds(topology: Any) -> list[tuple[int, int]]:
     return [pair for chain in chains for pair in itertools.pairwise(chain)] if whole else []
 
 
-def connected_groups(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
-    """Number of the group `(n_atoms,)` that each atom is connected to by pairs; groups in order of first atoms."""
-    parent = list(range(n_atoms))
-
-    def root(atom: int) -> int:
-        while parent[atom] != atom:
-            parent[atom] = parent[parent[atom]]
-            atom = parent[atom]
-        return atom
-
-    for first, second in pairs:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-    return np.unique([root(atom) for atom in range(n_atoms)], return_inverse=True)[1]
-
-
 def _stored_atoms(
-    system: SystemSpec, atoms: list[Any], names: list[str], bonds: list[tuple[int, int]]
+    mapping: BeadMapping, atoms: list[Any], names: list[str], bonds: list[tuple[int, int]]
 ) -> NDArray[np.int64]:
     """Atoms of the molecules that carry beads; a virtual site belongs to its residue."""
-    mapping = system.mapping
-    if not isinstance(mapping, BeadMapping):
-        raise SystemSpecError("mapping.type must be beads for a molecule")
     residues = [(atom.index, first.index) for atom in atoms for first in [next(atom.residue.atoms())]]
     group = connected_groups(len(atoms), [*bonds, *residues])
-    if isinstance(mapping.beads, str):
-        carriers = [atom.index for atom in atoms if atom.residue.name not in WATER]
-    else:
-        named = {atom for members in mapping.beads.values() for atom in members}
-        carriers = [index for index, name in enumerate(names) if name in named]
+    carriers = mapping.carriers(names, [atom.residue.name for atom in atoms])
     return np.flatnonzero(np.isin(group, group[carriers]))
 
 
-def _structure(system: SystemSpec, molecule: Molecule) -> tuple[Any, NDArray[np.float64], int]:
+def _structure(molecule: MoleculeSettings, folder: Path) -> tuple[Any, NDArray[np.float64], int]:
     """Topology, positions [nm] and number of atoms without added water, from the sequence or the PDB file."""
     if molecule.sequence is not None:
         topology, positions = build_peptide(molecule.sequence)
     else:
-        topology, positions = _read_pdb(system, molecule)
+        topology, positions = _read_pdb(molecule, folder / str(molecule.pdb))
     n_solute = topology.getNumAtoms()
     if molecule.waters is not None and molecule.box is not None:
         topology, positions = add_water(topology, positions, molecule.force_fields, molecule.waters, molecule.box)
@@ -180,10 +219,9 @@ def _structure(system: SystemSpec, molecule: Molecule) -> tuple[Any, NDArray[np.
     return topology, positions, n_solute
 
 
-def _read_pdb(system: SystemSpec, molecule: Molecule) -> tuple[Any, NDArray[np.float64]]:
+def _read_pdb(molecule: MoleculeSettings, path: Path) -> tuple[Any, NDArray[np.float64]]:
     from openmm import app, unit
 
-    path = system.folder / str(molecule.pdb)
     try:
         pdb = app.PDBFile(str(path))
     except (OSError, ValueError, IndexError, KeyError) as error:
@@ -202,7 +240,7 @@ def _read_pdb(system: SystemSpec, molecule: Molecule) -> tuple[Any, NDArray[np.f
     return topology, np.array(pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer), dtype=np.float64)
 
 
-def _check_box(molecule: Molecule, edges: NDArray, topology: Any, path: Any) -> None:
+def _check_box(molecule: MoleculeSettings, edges: NDArray, topology: Any, path: Path) -> None:
     """Refuse a box in the PDB file that contradicts the specification."""
     shown = " x ".join(f"{edge:.3f}" for edge in edges)
     if molecule.box is None:
@@ -222,32 +260,33 @@ def _check_box(molecule: Molecule, edges: NDArray, topology: Any, path: Any) -> 
         raise SystemSpecError(f"model.box is {molecule.box} nm, but the box of {path} is {shown} nm; make them equal")
 
 
-def _check_atoms(system: SystemSpec, names: list[str], elements: list[str], solute: list[str]) -> None:
-    """Every atom that the specification names exists once, in the molecule; collective variables stand on beads."""
+def _check_atoms(mapping: BeadMapping, names: list[str], element_of: dict[str, str]) -> None:
+    """Every atom that a bead is made of exists once, in the molecule."""
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise SystemSpecError(f"model: the atom names {repeated[:5]} occur twice in a residue; rename them in the PDB")
-    if not isinstance(system.mapping, BeadMapping):
-        raise SystemSpecError("mapping.type must be beads for a molecule")
-    element_of = dict(zip(solute, elements, strict=False))  # added water carries no beads
-    if isinstance(system.mapping.beads, dict):
-        for bead, members in system.mapping.beads.items():
-            for atom in members:
-                _check_exists(f"mapping.beads.{bead}", atom, element_of)
-            if not members or len(set(members)) < len(members):
-                raise SystemSpecError(f"mapping.beads.{bead} is {members}; list each of its atoms once")
-            if all(element_of[atom] == "" for atom in members):
-                raise SystemSpecError(f"mapping.beads.{bead} holds only virtual sites; name atoms with mass")
-    for name, variable in system.collective_variables.items():
-        for atom in variable.atoms:
-            _check_exists(f"collective_variables.{name}.atoms", atom, element_of)
-            if system.mapping.beads == "heavy_atoms" and element_of[atom] in {"H", ""}:
-                raise SystemSpecError(
-                    f"collective_variables.{name}.atoms: {atom} is not a heavy atom, so no bead sits on it; choose "
-                    "atoms that are beads"
-                )
-        if len(set(variable.atoms)) < len(variable.atoms):
-            raise SystemSpecError(f"collective_variables.{name}.atoms {list(variable.atoms)} names an atom twice")
+    if isinstance(mapping.beads, str):
+        return
+    for bead, members in mapping.beads.items():
+        for atom in members:
+            _check_exists(f"mapping.beads.{bead}", atom, element_of)
+        if not members or len(set(members)) < len(members):
+            raise SystemSpecError(f"mapping.beads.{bead} is {members}; list each of its atoms once")
+        if all(element_of[atom] == "" for atom in members):
+            raise SystemSpecError(f"mapping.beads.{bead} holds only virtual sites; name atoms with mass")
+
+
+def _check_variable(name: str, variable: CollectiveVariable, mapping: BeadMapping, element_of: dict[str, str]) -> None:
+    """A collective variable stands on beads."""
+    for atom in variable.atoms:
+        _check_exists(f"collective_variables.{name}.atoms", atom, element_of)
+        if mapping.beads == "heavy_atoms" and element_of[atom] in {"H", ""}:
+            raise SystemSpecError(
+                f"collective_variables.{name}.atoms: {atom} is not a heavy atom, so no bead sits on it; choose "
+                "atoms that are beads"
+            )
+    if len(set(variable.atoms)) < len(variable.atoms):
+        raise SystemSpecError(f"collective_variables.{name}.atoms {list(variable.atoms)} names an atom twice")
 
 
 def _check_exists(where: str, atom: str, element_of: dict[str, str]) -> None:
@@ -260,7 +299,7 @@ def _check_exists(where: str, atom: str, element_of: dict[str, str]) -> None:
     raise SystemSpecError(f"{where}: there is no atom {atom}; {remedy}")
 
 
-def _create_system(system: SystemSpec, molecule: Molecule, topology: Any) -> openmm.System:
+def _create_system(molecule: MoleculeSettings, topology: Any) -> openmm.System:
     """The OpenMM System with the native implicit-solvent force, every force in group 0."""
     from openmm import app, unit
 
@@ -293,7 +332,7 @@ def _create_system(system: SystemSpec, molecule: Molecule, topology: Any) -> ope
     return created
 
 
-def _check_masses(molecule: Molecule, created: openmm.System, names: list[str], elements: list[str]) -> None:
+def _check_masses(molecule: MoleculeSettings, created: openmm.System, names: list[str], elements: list[str]) -> None:
     """Refuse hydrogens so heavy that the atoms which carry them have no mass left."""
     for index, (name, element) in enumerate(zip(names, elements, strict=True)):
         if element and created.getParticleMass(index)._value < 1.0:

@@ -1,8 +1,11 @@
-"""Angles, dihedrals and distant pairs of beads joined by bonds."""
+"""Groups of connected atoms; angles, dihedrals and distant pairs of beads joined by bonds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def chain_terms(
@@ -29,3 +32,19 @@ def chain_terms(
         reached.append(found)
     pairs = [(i, j) for i in range(n_beads) for j in range(i + 1, n_beads) if j not in reached[i]]
     return angles, dihedrals, pairs
+
+
+def connected_groups(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
+    """Number of the group `(n_atoms,)` that each atom is connected to by pairs; groups in order of first atoms."""
+    parent = list(range(n_atoms))
+
+    def root(atom: int) -> int:
+        while parent[atom] != atom:
+            parent[atom] = parent[parent[atom]]
+            atom = parent[atom]
+        return atom
+
+    for first, second in pairs:
+        low, high = sorted((root(first), root(second)))
+        parent[high] = low
+    return np.unique([root(atom) for atom in range(n_atoms)], return_inverse=True)[1]

@@ -1,80 +1,121 @@
-"""Collective variables of bead positions with analytic gradients, and forces projected on them."""
+"""Collective variables: functions of a few atoms that sampling is biased along and that models are judged by."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import Field
 
-from cg_assets.core.geometry import FloatArray, projected_force
-from cg_assets.mapping.settings import LinearMapping
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.core.family import Family
+from cg_assets.core.geometry import FloatArray, distance, torsion
 
-if TYPE_CHECKING:
-    from cg_assets.mapping.maps import CGMap
+AtomName = Annotated[str, Field(pattern=r"^[0-9]+:[A-Za-z0-9'*]+$")]
+"""An atom as `residue number:atom name`, residues counted from 1."""
 
 
-def collective_variables(system: SystemSpec, cg_map: CGMap, positions: ArrayLike) -> dict[str, FloatArray]:
-    """Values of all collective variables of a system from bead positions.
+class CollectiveVariable(Family, family="collective variable"):
+    """A function of the positions of a few atoms.
 
-    Args:
-        system: the system.
-        cg_map: its CG map.
-        positions: `(n_frames, n_beads, dimension)` of whole molecules.
-
-    Returns:
-        Name to `(n_frames,)` [rad, nm or reduced]; a model system's variable is its CG coordinate.
-
-    Raises:
-        SystemSpecError: a collective variable uses an atom on which no bead sits.
+    Attributes:
+        periodic: whether it is an angle of one turn.
+        quantity: `angle` or `length`.
+        openmm_function: its name in OpenMM's formulas of particles p1, p2, ...
+        stiffness: of the restraint that leads a molecule to a given value [kJ/mol per unit squared].
+        tolerance: largest deviation from a given value that counts as reached.
     """
-    return collective_variable_gradients(system, cg_map, positions)[0]
+
+    atoms: tuple[AtomName, ...]
+
+    periodic: ClassVar[bool] = False
+    quantity: ClassVar[str] = "length"
+    openmm_function: ClassVar[str]
+    stiffness: ClassVar[float]
+    tolerance: ClassVar[float]
+
+    @property
+    @abstractmethod
+    def limits(self) -> tuple[float, float]:
+        """Lower and upper limit of histograms and bias grids."""
+
+    @abstractmethod
+    def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Its values and their gradients by the sites.
+
+        Args:
+            positions: `(n_frames, n_sites, 3)` of whole molecules [nm].
+            sites: the sites that its atoms are, in order.
+
+        Returns:
+            Values `(n_frames,)` and gradients `(n_frames, len(sites), 3)`.
+        """
+
+    @abstractmethod
+    def from_steps(self, steps: FloatArray) -> FloatArray:
+        """Its values `(...)` from the vectors `(..., n_atoms - 1, 3)` from each atom to the next [nm]."""
+
+    def difference(self, value: float, target: float) -> float:
+        """Signed difference of a value from a target, to the nearest image of an angle."""
+        difference = value - target
+        return difference - 2 * math.pi * round(difference / (2 * math.pi)) if self.periodic else difference
 
 
-def collective_variable_gradients(
-    system: SystemSpec, cg_map: CGMap, positions: ArrayLike
-) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """Values of all collective variables and their gradients by bead positions.
+class Torsion(CollectiveVariable):
+    """A dihedral angle of four atoms [rad]."""
 
-    Args:
-        system: the system.
-        cg_map: its CG map.
-        positions: `(n_frames, n_beads, dimension)` of whole molecules.
+    periodic: ClassVar[bool] = True
+    quantity: ClassVar[str] = "angle"
+    openmm_function: ClassVar[str] = "dihedral"
+    stiffness: ClassVar[float] = 500.0
+    tolerance: ClassVar[float] = 0.2
 
-    Returns:
-        Name to values `(n_frames,)`, and name to gradients `(n_frames, n_beads, dimension)`.
+    type: Literal["torsion"]
+    atoms: tuple[AtomName, AtomName, AtomName, AtomName]
 
-    Raises:
-        SystemSpecError: a collective variable uses an atom on which no bead sits.
-    """
-    points = np.asarray(positions, dtype=np.float64)
-    if isinstance(system.mapping, LinearMapping):
-        names = list(system.mapping.coordinates)
-        units = np.eye(len(names))[:, None, :, None] * np.ones_like(points)
-        return {name: points[:, place, 0] for place, name in enumerate(names)}, dict(zip(names, units, strict=True))
-    values: dict[str, FloatArray] = {}
-    gradients: dict[str, FloatArray] = {}
-    for name, variable in system.collective_variables.items():
-        sites = [cg_map.bead_on_atom(atom) for atom in variable.atoms]
-        values[name], local = variable.measure(points, sites)
-        gradients[name] = np.zeros_like(points)
-        for slot, site in enumerate(sites):
-            gradients[name][:, site] += local[:, slot]
-    return values, gradients
+    @property
+    def limits(self) -> tuple[float, float]:
+        """One turn [rad]."""
+        return (-math.pi, math.pi)
+
+    def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Angles in (-π, π] [rad] and their gradients [rad/nm]."""
+        first, second, third, fourth = sites
+        return torsion(positions, (first, second, third, fourth))
+
+    def from_steps(self, steps: FloatArray) -> FloatArray:
+        """Angles in (-π, π] [rad]."""
+        first, second, third = steps[..., 0, :], steps[..., 1, :], steps[..., 2, :]
+        left, right = np.cross(first, second), np.cross(second, third)
+        length = np.sqrt((second**2).sum(axis=-1))
+        return np.arctan2(length * (first * right).sum(axis=-1), (left * right).sum(axis=-1))
 
 
-def projected_forces(system: SystemSpec, cg_map: CGMap, positions: ArrayLike, forces: ArrayLike) -> FloatArray:
-    """Generalised forces along each collective variable, columns in the order of `system.variable_names`.
+class Distance(CollectiveVariable):
+    """The distance of two atoms [nm]."""
 
-    Args:
-        system: the system.
-        cg_map: its CG map.
-        positions: `(n_frames, n_beads, dimension)` of whole molecules.
-        forces: bead forces, same shape.
+    openmm_function: ClassVar[str] = "distance"
+    stiffness: ClassVar[float] = 20000.0
+    tolerance: ClassVar[float] = 0.03
 
-    Returns:
-        `(n_frames, n_variables)`.
-    """
-    gradients = collective_variable_gradients(system, cg_map, positions)[1]
-    return np.stack([projected_force(forces, gradients[name]) for name in system.variable_names], axis=1)
+    type: Literal["distance"]
+    atoms: tuple[AtomName, AtomName]
+    range: tuple[float, float]
+    """Limits of histograms and bias grids [nm]."""
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The range [nm]."""
+        return self.range
+
+    def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Distances [nm] and their gradients."""
+        first, second = sites
+        return distance(positions, (first, second))
+
+    def from_steps(self, steps: FloatArray) -> FloatArray:
+        """Distances [nm]."""
+        return np.sqrt((steps**2).sum(axis=(-2, -1)))

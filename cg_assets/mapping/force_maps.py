@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import ForceMapError
-from cg_assets.mapping.builders import connected_groups
+from cg_assets.mapping.chains import connected_groups
 from cg_assets.mapping.maps import CGMap
 
 TOLERANCE = 1e-6

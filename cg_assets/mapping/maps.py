@@ -1,22 +1,24 @@
-"""The CG map: which linear combination of atoms each bead is."""
+"""The CG map: which linear combination of atoms each bead is, and the settings that ask for one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from cg_assets.core.errors import SystemSpecError
-from cg_assets.mapping.settings import BeadMapping, LinearMapping, ModelPotential
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.core.family import Family
+from cg_assets.core.settings import Name
 
-_LONGEST_BOND = 3
-"""Bonds of atoms that a bond of beads may stand for."""
+if TYPE_CHECKING:
+    from cg_assets.mapping.force_maps import ForceMap
 
 
 @dataclass(frozen=True)
@@ -102,94 +104,84 @@ class CGMap:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def build_map(system: SystemSpec) -> CGMap:
-    """The CG map of a system.
+class Mapping(Family, family="mapping"):
+    """What the CG coordinates are."""
 
-    Raises:
-        SystemSpecError: beads name atoms that do not exist.
-    """
-    if isinstance(system.mapping, LinearMapping):
-        return _linear_map(system, system.mapping)
-    from cg_assets.mapping.builders import build_molecule
+    @property
+    def needs_frames(self) -> bool:
+        """Whether the force map is fitted to frames."""
+        return False
 
-    return bead_map(system, build_molecule(system))
+    def variable_names(self, variables: Iterable[str]) -> list[str]:
+        """Names of the collective variables, of which those of the specification are `variables`."""
+        return list(variables)
+
+    @abstractmethod
+    def cg_map(self, structure: Any) -> CGMap:
+        """The CG map of what is simulated: a `MoleculeModel`, a `ModelPotential` or `Water`.
+
+        Raises:
+            SystemSpecError: a bead names atoms that do not exist.
+        """
+
+    @abstractmethod
+    def fitted_force_map(
+        self, cg_map: CGMap, constraints: Sequence[tuple[int, int]], forces: NDArray | None
+    ) -> ForceMap:
+        """The force map that the settings ask for, not yet validated.
+
+        Args:
+            cg_map: the map of positions.
+            constraints: pairs of atoms at fixed distance.
+            forces: `(n_frames, n_atoms, 3)` unbiased forces to fit it to, where `needs_frames`.
+
+        Raises:
+            ForceMapError: there are no forces, too few frames, or no valid map.
+        """
 
 
-def bead_map(system: SystemSpec, molecule: Any) -> CGMap:
-    """The CG map of a molecule that is built already.
+class LinearMapping(Mapping):
+    """One or two CG coordinates of a model potential."""
 
-    Args:
-        system: a system with a bead mapping.
-        molecule: its `MoleculeModel`.
-    """
-    mapping = system.mapping
-    if not isinstance(mapping, BeadMapping):
-        raise SystemSpecError(f"{system.name}: mapping.type must be beads for a molecule")
-    stored = [molecule.atom_names[atom] for atom in molecule.stored]
-    element_of = dict(zip(molecule.atom_names, molecule.elements, strict=True))
-    masses = molecule.masses[molecule.stored]
-    if mapping.beads == "heavy_atoms":
-        members = {name: [name] for name in stored if element_of[name] not in {"H", ""}}
-    elif mapping.beads == "alpha_carbons":
-        members = {name: [name] for name in stored if name.endswith(":CA") and element_of[name] == "C"}
-        if len(members) < 2:
-            raise SystemSpecError(
-                f"mapping.beads is alpha_carbons, of which the molecule has {len(members)}; name its beads one by one"
+    type: Literal["linear"]
+    coordinates: dict[Name, dict[Name, float]] = Field(min_length=1, max_length=2)
+    """Name of each CG coordinate to its weights, for example {s: {x: 0.7071, y: -0.7071}}. Where there are two, each is
+    one coordinate of the model potential: {x: {x: 1}, y: {y: 1}}."""
+
+    @model_validator(mode="after")
+    def _two_are_kept_whole(self) -> LinearMapping:
+        kept = [name for weights in self.coordinates.values() for name, weight in weights.items() if weight]
+        if len(self.coordinates) == 2 and (
+            len(set(kept)) != 2 or any([*weights.values()] != [1.0] for weights in self.coordinates.values())
+        ):
+            raise ValueError(
+                f"coordinates are {self.coordinates}; of two CG coordinates, each must be another coordinate of the "
+                "model potential with weight 1"
             )
-    else:
-        members = mapping.beads
-    names = list(members)
-    matrix = np.zeros((len(names), len(stored)))
-    atoms_of = [[stored.index(atom) for atom in members[name]] for name in names]
-    for row, atoms in zip(matrix, atoms_of, strict=True):
-        row[atoms] = masses[atoms] / masses[atoms].sum()
-        if len(atoms) == 1:
-            row[atoms] = 1.0
-    elements = ["".join(sorted(element_of[stored[atom]] for atom in atoms)) for atoms in atoms_of]
-    kinds = elements if mapping.bead_types == "element" else names
-    order = list(dict.fromkeys(kinds))
-    return CGMap(
-        matrix=matrix,
-        bead_names=names,
-        bead_types=[order.index(kind) for kind in kinds],
-        bead_masses=np.array([masses[atoms].sum() for atoms in atoms_of]),
-        atom_names=stored,
-        bead_elements=elements,
-        bonds=_bead_bonds(atoms_of, molecule.stored_pairs(molecule.bonds)),
-    )
+        return self
 
+    def variable_names(self, variables: Iterable[str]) -> list[str]:
+        """The CG coordinates themselves."""
+        return list(self.coordinates)
 
-def _linear_map(system: SystemSpec, mapping: LinearMapping) -> CGMap:
-    if not isinstance(system.model, ModelPotential):
-        raise SystemSpecError(f"{system.name}: mapping.type linear needs a model potential")
-    coordinates = system.model.coordinates
-    matrix = np.array([[weights.get(name, 0.0) for name in coordinates] for weights in mapping.coordinates.values()])
-    return CGMap(
-        matrix=matrix,
-        bead_names=list(mapping.coordinates),
-        bead_types=list(range(len(matrix))),
-        bead_masses=system.model.mass / (matrix**2).sum(axis=1),
-        atom_names=list(coordinates),
-        bead_elements=[],
-        bonds=[],
-    )
+    def cg_map(self, structure: Any) -> CGMap:
+        """The weights of each coordinate of a model potential, which gives `coordinates` and `mass`."""
+        names = structure.coordinates
+        matrix = np.array([[weights.get(name, 0.0) for name in names] for weights in self.coordinates.values()])
+        return CGMap(
+            matrix=matrix,
+            bead_names=list(self.coordinates),
+            bead_types=list(range(len(matrix))),
+            bead_masses=structure.mass / (matrix**2).sum(axis=1),
+            atom_names=list(names),
+            bead_elements=[],
+            bonds=[],
+        )
 
+    def fitted_force_map(
+        self, cg_map: CGMap, constraints: Sequence[tuple[int, int]], forces: NDArray | None
+    ) -> ForceMap:
+        """The force along the gradient of each coordinate."""
+        from cg_assets.mapping.force_maps import linear_map
 
-def _bead_bonds(atoms_of: Sequence[Sequence[int]], bonds: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Pairs of different beads with a bond between their atoms, or a way of at most three over atoms of no bead."""
-    beads_of: dict[int, list[int]] = {}
-    for bead, atoms in enumerate(atoms_of):
-        for atom in atoms:
-            beads_of.setdefault(atom, []).append(bead)
-    neighbours: dict[int, set[int]] = {}
-    for first, second in bonds:
-        neighbours.setdefault(first, set()).add(second)
-        neighbours.setdefault(second, set()).add(first)
-    found = set()
-    for bead, atoms in enumerate(atoms_of):
-        edge = set(atoms)
-        for _ in range(_LONGEST_BOND):
-            edge = {near for atom in edge for near in neighbours.get(atom, ())} - set(atoms)
-            found |= {(min(bead, other), max(bead, other)) for atom in edge for other in beads_of.get(atom, ())}
-            edge = {atom for atom in edge if atom not in beads_of}
-    return sorted(pair for pair in found if pair[0] != pair[1])
+        return linear_map(cg_map)

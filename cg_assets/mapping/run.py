@@ -10,56 +10,37 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import ForceMapError
 from cg_assets.core.frames import Frames
-from cg_assets.mapping.force_maps import (
-    ForceMap,
-    group_map,
-    linear_map,
-    optimal_map,
-    slice_map,
-    validate_force_map,
-)
-from cg_assets.mapping.maps import CGMap, bead_map, build_map
-from cg_assets.mapping.settings import BeadMapping
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.mapping.beads import Beads
+from cg_assets.mapping.force_maps import ForceMap, group_map, optimal_map, slice_map, validate_force_map
+from cg_assets.mapping.maps import CGMap, Mapping
 
 _BLOCK = 8192
 
 
-def fit_force_map(system: SystemSpec, frames: Frames | None) -> ForceMap:
-    """The force map that a system asks for, checked to be valid.
+def fit_force_map(mapping: Mapping, beads: Beads, frames: Frames | None) -> ForceMap:
+    """The force map that a mapping asks for, checked to be valid.
 
     Args:
-        system: the system; `mapping.force_map` says which map.
-        frames: atomistic frames with unbiased forces; only an optimal map is fitted to them, others need none.
+        mapping: settings of the beads.
+        beads: the beads.
+        frames: atomistic frames with unbiased forces; None where `mapping.needs_frames` is false.
 
     Raises:
         ForceMapError: the map is not valid under the molecule's constraints; the message names the atoms.
     """
-    cg_map, constraints = _map_and_constraints(system)
-    if not isinstance(system.mapping, BeadMapping):
-        force_map = linear_map(cg_map)
-    elif system.mapping.force_map == "slice":
-        force_map = slice_map(cg_map)
-    elif system.mapping.force_map == "group":
-        force_map = group_map(cg_map, constraints)
-    else:
-        if frames is None or frames.forces is None:
-            raise ForceMapError(
-                "the frames hold no forces to fit an optimal force map to; set mapping.force_map to group"
-            )
-        _check_sites(cg_map, frames)
-        force_map = optimal_map(cg_map, constraints, frames.forces)
-    validate_force_map(force_map, cg_map, constraints)
+    forces = None if frames is None else frames.forces
+    if frames is not None and forces is not None:
+        _check_sites(beads.cg_map, frames)
+    force_map = mapping.fitted_force_map(beads.cg_map, beads.constraints, forces)
+    validate_force_map(force_map, beads.cg_map, beads.constraints)
     return force_map
 
 
-def other_force_maps(
-    system: SystemSpec, force_map: ForceMap, forces: NDArray | None
-) -> dict[str, tuple[ForceMap, str]]:
+def other_force_maps(beads: Beads, force_map: ForceMap, forces: NDArray | None) -> dict[str, tuple[ForceMap, str]]:
     """The force maps that a molecule could have instead of its own, for comparison.
 
     Args:
-        system: a molecule.
+        beads: of a molecule.
         force_map: its own map.
         forces: `(n_frames, n_atoms, 3)` unbiased forces [kJ/mol/nm] that an optimal map is fitted to; None to leave
             that one out.
@@ -67,20 +48,20 @@ def other_force_maps(
     Returns:
         Kind to the map and why it is not valid, empty where it is.
     """
-    cg_map, constraints = _map_and_constraints(system)
+    cg_map, constraints = beads.cg_map, beads.constraints
     maps = {"slice": slice_map(cg_map), "group": group_map(cg_map, constraints)}
     maps.pop(force_map.kind, None)
     if forces is not None and force_map.kind != "optimal":
         with suppress(ForceMapError):  # too few frames
             maps["optimal"] = optimal_map(cg_map, constraints, forces)
-    return {kind: (item, _fault(item, cg_map, constraints)) for kind, item in maps.items()}
+    return {kind: (item, force_map_fault(beads, item)) for kind, item in maps.items()}
 
 
-def map_frames(system: SystemSpec, frames: Frames, force_map: ForceMap) -> Frames:
+def map_frames(beads: Beads, frames: Frames, force_map: ForceMap) -> Frames:
     """CG frames from atomistic ones: beads, force labels, collective variables of the beads; other columns are kept.
 
     Args:
-        system: the system.
+        beads: the beads.
         frames: atomistic frames, or frames of one walker of a model potential `(n_frames, 1, n_coordinates)`.
         force_map: a valid force map.
 
@@ -90,17 +71,15 @@ def map_frames(system: SystemSpec, frames: Frames, force_map: ForceMap) -> Frame
     Raises:
         ForceMapError: the frames do not have the atoms of the map, or the force map is not valid.
     """
-    from cg_assets.mapping.collective_variables import collective_variables
-
-    cg_map, constraints = _map_and_constraints(system)
-    validate_force_map(force_map, cg_map, constraints)
+    cg_map = beads.cg_map
+    validate_force_map(force_map, cg_map, beads.constraints)
     _check_sites(cg_map, frames)
     positions = _in_blocks(cg_map.matrix, _as_atoms(cg_map, frames.positions))
     forces = None if frames.forces is None else _in_blocks(force_map.matrix, _as_atoms(cg_map, frames.forces))
-    variables = collective_variables(system, cg_map, positions.astype(np.float64))
+    variables = beads.variables(positions.astype(np.float64))
     return replace(
         frames,
-        box=None if system.cg_box is None else frames.box,
+        box=None if beads.box is None else frames.box,
         positions=positions,
         forces=forces,
         force_variance=None,
@@ -108,26 +87,13 @@ def map_frames(system: SystemSpec, frames: Frames, force_map: ForceMap) -> Frame
     )
 
 
-def force_map_fault(system: SystemSpec, force_map: ForceMap) -> str:
-    """Why a force map is not valid for a system, naming the atoms; empty where it is valid."""
-    return _fault(force_map, *_map_and_constraints(system))
-
-
-def _fault(force_map: ForceMap, cg_map: CGMap, constraints: list[tuple[int, int]]) -> str:
+def force_map_fault(beads: Beads, force_map: ForceMap) -> str:
+    """Why a force map is not valid for some beads, naming the atoms; empty where it is valid."""
     try:
-        validate_force_map(force_map, cg_map, constraints)
+        validate_force_map(force_map, beads.cg_map, beads.constraints)
     except ForceMapError as error:
         return str(error)
     return ""
-
-
-def _map_and_constraints(system: SystemSpec) -> tuple[CGMap, list[tuple[int, int]]]:
-    if not isinstance(system.mapping, BeadMapping):
-        return build_map(system), []
-    from cg_assets.mapping.builders import build_molecule
-
-    molecule = build_molecule(system)
-    return bead_map(system, molecule), molecule.stored_pairs(molecule.constraints)
 
 
 def _check_sites(cg_map: CGMap, frames: Frames) -> None:

@@ -155,6 +155,17 @@ class Water:
         """Number of sites of all molecules."""
         return self.n_molecules * self.parameters.n_sites
 
+    @property
+    def stored_constraints(self) -> list[tuple[int, int]]:
+        """Pairs of sites at fixed distance: each molecule is rigid."""
+        n = self.parameters.n_sites
+        return [
+            (molecule * n + first, molecule * n + second)
+            for molecule in range(self.n_molecules)
+            for second in range(n)
+            for first in range(second)
+        ]
+
     def beads(self, positions: NDArray) -> FloatArray:
         """Beads `(..., n_molecules, 3)` of sites `(..., n_sites, 3)`: centres of mass, or oxygens."""
         molecules = np.reshape(positions, (*positions.shape[:-2], self.n_molecules, -1, 3))

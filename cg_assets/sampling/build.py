@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cg_assets.mapping.settings import ModelPotential
+from cg_assets.sampling.model_potential.model import ModelPotential
 from cg_assets.sampling.run import Sampler
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems.spec import SystemSpec

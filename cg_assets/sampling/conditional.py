@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.openmm_bias import AtomVariables
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
-from cg_assets.mapping.builders import build_molecule
+from cg_assets.mapping.atom_variables import AtomVariables
 from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.maps import CGMap
 from cg_assets.sampling.molecule.engine import EngineSettings
@@ -65,7 +64,7 @@ class FixedBeads:
             friction: [1/ps].
             seed: seed of velocities and noise.
         """
-        self._molecule = build_molecule(system)
+        self._molecule = system.structure()
         self._positions = np.asarray(positions, dtype=np.float64)
         self._seed, self._timestep, self._friction = seed, timestep, friction
         self._system, self._carriers = system, _carriers(cg_map, self._molecule.stored)
@@ -128,7 +127,7 @@ class FixedBeads:
             friction=self._friction,
             timestep=self._timestep,
             n_degrees_of_freedom=molecule.n_degrees_of_freedom,
-            variables=AtomVariables.of(self._system, molecule).to_json(),
+            variables=AtomVariables.of(self._system.collective_variables, molecule).to_json(),
             stored=molecule.stored.tolist(),
             replica_parameters=parameters,
         )
@@ -161,7 +160,7 @@ def sample_conditional_forces(
     """
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.choice(len(frames), size=min(n_configurations, len(frames)), replace=False))
-    plan, molecule = system.sampling.dynamics, build_molecule(system)
+    plan, molecule = system.sampling.dynamics, system.structure()
     starts = frames.positions[chosen]
     fixed = FixedBeads(system, cg_map, starts, plan.timestep, plan.friction, int(generator.integers(1, 2**31 - 1)))
     matrices = np.stack([force_map.matrix for force_map in force_maps])[:, None, None]

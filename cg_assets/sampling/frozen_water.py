@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.openmm_bias import AtomVariables
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import BOLTZMANN
+from cg_assets.mapping.atom_variables import AtomVariables
 from cg_assets.mapping.water import Water
 from cg_assets.sampling.ladder import TemperatureLadders
 from cg_assets.sampling.molecule.engine import Arrays, EngineSettings
@@ -279,7 +279,7 @@ class FrozenWaterSampler:
                 friction=self._plan.friction,
                 timestep=self._plan.timestep,
                 n_degrees_of_freedom=6 * self._water.n_molecules,
-                variables=AtomVariables([], [], [], self._water.box).to_json(),
+                variables=AtomVariables({}, [], self._water.box).to_json(),
                 stored=list(range(self._n_particles)),
             )
             self._pool = EnginePool(settings, len(self._replicas), processes)

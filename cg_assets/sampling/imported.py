@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
-from cg_assets.mapping.builders import build_molecule
-from cg_assets.mapping.collective_variables import collective_variables
-from cg_assets.mapping.maps import build_map
 from cg_assets.sampling.settings import ImportedTrajectories
 from cg_assets.systems.spec import SystemSpec
 
@@ -71,7 +68,8 @@ class ImportedReader:
             SamplingError: a file is missing, cannot be read, holds other atoms, or is in other units.
         """
         self._system, self._plan = system, _imported(system)
-        self._map, self._molecule = build_map(system), build_molecule(system)
+        self._beads, self._molecule = system.beads(), system.structure()
+        self._map = self._beads.cg_map
         self._paths = imported_files(system, batch)
         counts = [self._look_at(path) for path in self._paths]
         self._per_chunk = max(1, _BLOCK_NUMBERS // (3 * self._molecule.n_atoms * self._plan.stride))
@@ -102,7 +100,7 @@ class ImportedReader:
             raise SamplingError(f"{self._paths[replica]}: ends before frame {first * self._plan.stride}; copy it again")
         self._next += 1
         positions = self._map.apply(atoms)
-        variables = collective_variables(self._system, self._map, positions)
+        variables = self._beads.variables(positions)
         count, interval = len(positions), self._plan.frame_interval * self._plan.stride
         return Frames(
             positions=positions.astype(np.float32),

@@ -37,10 +37,9 @@ def measure_box(
     """
     import openmm
 
-    from cg_assets.mapping.builders import build_molecule
     from cg_assets.sampling.molecule.platforms import choose_platform
 
-    molecule = build_molecule(system)
+    molecule = system.structure()
     if molecule.system is None:
         raise SystemSpecError(f"{system.name}: model.force_fields is empty; without one there is no pressure")
     if molecule.box is None:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.openmm_bias import AtomVariables
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import BOLTZMANN
+from cg_assets.mapping.atom_variables import AtomVariables
 from cg_assets.mapping.water import Water
 from cg_assets.sampling.molecule.engine import EngineSettings, Heat
 from cg_assets.sampling.molecule.platforms import choose_platform, process_count, seconds_per_step
@@ -249,7 +249,7 @@ class WaterReferenceSampler:
                 friction=self._plan.friction if sampling else _BURN_IN_FRICTION,
                 timestep=self._plan.timestep,
                 n_degrees_of_freedom=6 * self._water.n_molecules,
-                variables=AtomVariables([], [], [], self._water.box).to_json(),
+                variables=AtomVariables({}, [], self._water.box).to_json(),
                 stored=list(range(self._water.n_sites)),
             )
             self._pool = EnginePool(settings, len(self._replicas), processes)

@@ -15,8 +15,6 @@ from cg_assets.core.errors import ExplosionError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
 from cg_assets.core.units import unit
-from cg_assets.mapping.collective_variables import collective_variables
-from cg_assets.mapping.maps import build_map
 from cg_assets.potentials.energies import energy_function
 from cg_assets.potentials.settings import RadialBasisNetwork
 from cg_assets.simulation.langevin import CGTrajectory, simulate
@@ -108,17 +106,17 @@ def run_cg_simulation(
     """
     settings = system.cg_simulation
     generator = np.random.default_rng(settings.seed)
-    cg_map = build_map(system)
+    beads = system.beads()
 
     def run(window: int, settings: CGSimulation, definition: Mapping[str, Any] | None) -> tuple[CGTrajectory, Frames]:
         trajectory = simulate(
             module,
             _starts(system, module, data, generator),
-            cg_map.bead_masses,
+            beads.cg_map.bead_masses,
             system.thermal_energy,
             settings,
             seed=settings.seed + window,
-            bias=None if definition is None else cg_bias(system, cg_map, definition, device),
+            bias=None if definition is None else cg_bias(system, beads.cg_map, definition, device),
             progress=progress,
             device=device,
             temperature=system.temperature,
@@ -126,7 +124,7 @@ def run_cg_simulation(
         )
         frames = trajectory.stable_frames
         zeros = np.zeros(len(frames))
-        variables = collective_variables(system, cg_map, frames.positions)
+        variables = beads.variables(frames.positions)
         return trajectory, replace(
             frames,
             window=np.full(len(frames), window, dtype=np.int32),

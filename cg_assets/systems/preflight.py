@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cg_assets.evaluation.settings import LongRunReference
-from cg_assets.mapping.settings import BeadMapping, Molecule
 from cg_assets.systems.load import AnySystem
 from cg_assets.systems.thermal_spec import ThermalSystem
 
@@ -20,21 +19,15 @@ def check_system(system: AnySystem) -> None:
     if isinstance(system, ThermalSystem):
         system.water.frozen_system()
         return
-    if isinstance(system.model, Molecule):
-        from cg_assets.mapping.builders import build_molecule
-
-        build_molecule(system)
-    from cg_assets.mapping.maps import build_map
-
-    build_map(system)
+    beads = system.beads()
     if system.imported is not None:
         from cg_assets.sampling.imported import ImportedReader
 
         ImportedReader(system, "0000")
-    if isinstance(system.mapping, BeadMapping) and system.mapping.force_map != "optimal":
+    if not system.mapping.needs_frames:
         from cg_assets.mapping.run import fit_force_map
 
-        fit_force_map(system, None)
+        fit_force_map(system.mapping, beads, None)
     if system.evaluation.native is not None:
         from cg_assets.evaluation.native import native_beads
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import (
     Field,
@@ -28,16 +28,10 @@ from cg_assets.evaluation.settings import (
     QuadratureReference,
 )
 from cg_assets.labels.settings import FlowKernel, Kernel
-from cg_assets.mapping.settings import (
-    BeadMapping,
-    CollectiveVariable,
-    LinearMapping,
-    Mapping,
-    Model,
-    ModelPotential,
-    Molecule,
-    Torsion,
-)
+from cg_assets.mapping.bead_mapping import BeadMapping
+from cg_assets.mapping.beads import Beads
+from cg_assets.mapping.collective_variables import CollectiveVariable
+from cg_assets.mapping.maps import LinearMapping, Mapping
 from cg_assets.potentials.settings import (
     ChainPrior,
     MessagePassingNetwork,
@@ -45,14 +39,14 @@ from cg_assets.potentials.settings import (
     RadialBasisNetwork,
     SplineSurfaceNetwork,
 )
+from cg_assets.sampling.model import Model
+from cg_assets.sampling.model_potential.model import ModelPotential
+from cg_assets.sampling.molecule.model import Molecule
 from cg_assets.sampling.settings import IMPORTED, ImportedTrajectories, Sampling, SamplingPlan
 from cg_assets.simulation.settings import CGSimulation, Tempering
 from cg_assets.systems.base import System
 
 # --------------------------------------------------------------------------------------- potentials
-
-if TYPE_CHECKING:
-    from cg_assets.mapping.beads import Beads
 
 
 class Potential(Strict):
@@ -293,7 +287,7 @@ class SystemSpec(System):
         points += plan.probe.starts if plan.probe else []
         if plan.starts == "equilibrium" and not reduced:
             raise ValueError(f"{where}.starts: equilibrium needs a model potential; list start states for a molecule")
-        start_names = set(self.model.coordinates) if isinstance(self.model, ModelPotential) else known
+        start_names = set(self.model.start_names(self.variable_names))
         for point in points:
             if set(point) != start_names and reduced:
                 raise ValueError(f"{where}.starts: {point} must give each of {sorted(start_names)}")
@@ -330,8 +324,8 @@ class SystemSpec(System):
                     )
                 self._check_known(f"{where}.bias.collective_variables", set(bias.collective_variables), known)
                 for name in bias.collective_variables:
-                    angular = isinstance(self.collective_variables.get(name), Torsion)
-                    if not angular and name not in bias.grid_range:
+                    angle = name in self.collective_variables and self.collective_variables[name].periodic
+                    if not angle and name not in bias.grid_range:
                         raise ValueError(f"{where}.bias.grid_range lacks {name}; give its lower and upper limit")
 
     def _check_tempering(self, where: str, tempering: Tempering) -> None:
@@ -374,7 +368,7 @@ class SystemSpec(System):
     @property
     def units(self) -> UnitSystem:
         """`molar` for molecules, `reduced` for model potentials."""
-        return "reduced" if isinstance(self.model, ModelPotential) else "molar"
+        return self.model.units
 
     @property
     def thermal_energy(self) -> float:
@@ -384,7 +378,15 @@ class SystemSpec(System):
     @property
     def cg_box(self) -> float | None:
         """Edge of the box of the beads [nm]; None where they are one molecule, isolated or solvated."""
-        return self.model.box if isinstance(self.model, Molecule) and self.model.waters is None else None
+        return self.model.bead_box
+
+    def structure(self) -> Any:
+        """What the beads are made of: a built `MoleculeModel`, or the model potential.
+
+        Raises:
+            SystemSpecError: the specification does not fit the molecule.
+        """
+        return self.model.structure(self.mapping, self.collective_variables, self.folder)
 
     def beads(self) -> Beads:
         """The beads, for which a molecule is built.
@@ -392,23 +394,15 @@ class SystemSpec(System):
         Raises:
             SystemSpecError: the specification does not fit the molecule.
         """
-        from cg_assets.mapping.beads import Beads
-        from cg_assets.mapping.builders import build_molecule
-        from cg_assets.mapping.maps import bead_map, build_map
-
-        if isinstance(self.model, Molecule):
-            molecule = build_molecule(self)
-            cg_map, constraints = bead_map(self, molecule), molecule.stored_pairs(molecule.constraints)
-        else:
-            cg_map, constraints = build_map(self), []
+        structure = self.structure()
         return Beads(
             name=self.name,
             title=self.title,
             units=self.units,
             temperature=self.temperature,
-            cg_map=cg_map,
+            cg_map=self.mapping.cg_map(structure),
             collective_variables=self.collective_variables,
-            constraints=constraints,
+            constraints=structure.stored_constraints,
             box=self.cg_box,
         )
 
@@ -441,15 +435,13 @@ class SystemSpec(System):
     @property
     def variable_names(self) -> list[str]:
         """Names of the collective variables; a model system's are its CG coordinates."""
-        if isinstance(self.mapping, LinearMapping):
-            return list(self.mapping.coordinates)
-        return list(self.collective_variables)
+        return self.mapping.variable_names(self.collective_variables)
 
     @property
     def variable_quantities(self) -> dict[str, str]:
         """Name of each collective variable to what it is: torsions are angles, all others lengths."""
-        kinds = {name: variable.type for name, variable in self.collective_variables.items()}
-        return {name: "angle" if kinds.get(name) == "torsion" else "length" for name in self.variable_names}
+        known = self.collective_variables
+        return {name: known[name].quantity if name in known else "length" for name in self.variable_names}
 
     def _hashed_content(self) -> dict[str, Any]:
         return self.model_dump(

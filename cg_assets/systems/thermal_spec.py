@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from cg_assets.core.settings import Name
 from cg_assets.evaluation.settings import LiquidJudgement
 from cg_assets.labels.settings import Targets
-from cg_assets.mapping.settings import MoleculeBeads, WaterBox
-from cg_assets.mapping.water import WATER_MODELS, Water
+from cg_assets.mapping.bead_mapping import MoleculeBeads
+from cg_assets.mapping.water import Water
 from cg_assets.sampling.settings import ThermalSampling
+from cg_assets.sampling.water_box import WaterBox
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems.base import System, merge
 from cg_assets.training.settings import AT_ONE_TEMPERATURE, ResponsePotential
@@ -119,12 +120,4 @@ class ThermalSystem(System):
     @property
     def water(self) -> Water:
         """The molecules and their beads."""
-        model = self.model
-        return Water(
-            parameters=WATER_MODELS[model.water_model],
-            n_molecules=model.molecules,
-            box=model.edge,
-            cutoff=model.cutoff,
-            electrostatics=model.electrostatics,
-            centre=self.mapping.beads,
-        )
+        return self.model.structure(self.mapping, {}, self.folder)

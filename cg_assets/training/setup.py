@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.frames import Frames
-from cg_assets.mapping.maps import CGMap, build_map
-from cg_assets.mapping.settings import Torsion
+from cg_assets.mapping.collective_variables import Torsion
+from cg_assets.mapping.maps import CGMap
 from cg_assets.potentials.settings import MessagePassingNetwork, RadialBasisNetwork
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.training.data import TrainingData, drawn_rows
@@ -19,7 +19,7 @@ from cg_assets.training.torques import BondTorques
 
 def network_config(system: SystemSpec) -> dict[str, Any]:
     """The config from which `build_potential` makes a system's network, with what users of the model need to know."""
-    cg_map = build_map(system)
+    cg_map = system.beads().cg_map
     config = system.network.model_dump(mode="json") | {
         "thermal_energy": system.thermal_energy,
         "temperature": system.temperature,
@@ -46,7 +46,7 @@ def fitted_prior(system: SystemSpec, positions: NDArray) -> PriorFit | None:
     """
     if system.prior is None:
         return None
-    cg_map = build_map(system)
+    cg_map = system.beads().cg_map
     return fit_prior(positions, cg_map.bonds, cg_map.bead_names, system.prior)
 
 

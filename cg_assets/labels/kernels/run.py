@@ -20,9 +20,7 @@ from cg_assets.core.statistics.stein import SteinTest, stein_test
 from cg_assets.labels.kernels.kernel import LabelKind, mixed, mixing_coefficients, perturb
 from cg_assets.labels.quality import LabelNoise, squared_force_unit
 from cg_assets.labels.settings import FlowKernel, Kernel
-from cg_assets.mapping.collective_variables import collective_variables
-from cg_assets.mapping.maps import build_map
-from cg_assets.mapping.settings import LinearMapping
+from cg_assets.mapping.maps import LinearMapping
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.training.data import correlated_groups
 
@@ -81,7 +79,7 @@ class KernelReport:
 
 def flow_config(system: SystemSpec, noise: float, hidden: int) -> dict[str, Any]:
     """The config from which `build_flow` makes a velocity field for a system's beads, with what its users must know."""
-    cg_map = build_map(system)
+    cg_map = system.beads().cg_map
     return {
         "type": "coordinates" if isinstance(system.mapping, LinearMapping) else "distances",
         "n_beads": len(cg_map.bead_names),
@@ -136,7 +134,7 @@ def kernel_frames(
         raise TrainingError(
             f"labels are {kernel.labels}, but the frames carry no forces; set labels of this kernel to clean"
         )
-    cg_map = build_map(system)
+    beads = system.beads()
     if kernel.draws > 1:
         frames = frames.select(np.repeat(np.arange(len(frames)), kernel.draws))
     pull = _bias_forces(system, bias, frames.positions)[1]
@@ -174,7 +172,7 @@ def kernel_frames(
         )
     energy, pull = _bias_forces(system, bias, perturbed.positions)
     chosen = labels[kernel.labels]
-    variables = collective_variables(system, cg_map, perturbed.positions)
+    variables = beads.variables(perturbed.positions)
     result = replace(
         kept,
         positions=perturbed.positions,
@@ -189,7 +187,7 @@ def kernel_frames(
         mean_square=squares,
         bead_noise=((chosen - learned) ** 2).mean(axis=(0, 2)),
         stein=stein,
-        geometry=local_geometry(perturbed.positions, kept.positions, cg_map.bonds, cg_map.bead_names),
+        geometry=local_geometry(perturbed.positions, kept.positions, beads.cg_map.bonds, beads.cg_map.bead_names),
         steps=perturbed.steps,
         dropped=perturbed.dropped,
         coefficients=coefficients if kernel.labels == "mixed" else None,
@@ -207,5 +205,5 @@ def _bias_forces(
 
     from cg_assets.biases.bead_bias import cg_bias
 
-    energy, forces = cg_bias(system, build_map(system), bias).energy_and_forces(torch.tensor(positions))
+    energy, forces = cg_bias(system, system.beads().cg_map, bias).energy_and_forces(torch.tensor(positions))
     return energy.numpy(), forces.numpy()

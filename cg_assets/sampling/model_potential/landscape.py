@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.expressions import Expression, parse_expression
-from cg_assets.mapping.settings import LinearMapping, ModelPotential
+from cg_assets.mapping.maps import LinearMapping
+from cg_assets.sampling.model_potential.model import ModelPotential
 from cg_assets.systems.spec import SystemSpec
 
 _EDGE_CELLS = {1: 2_000, 2: 240, 3: 48}

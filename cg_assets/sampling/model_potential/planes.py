@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.statistics.clusters import Bins
-from cg_assets.mapping.settings import LinearMapping
+from cg_assets.mapping.maps import LinearMapping
 from cg_assets.sampling.model_potential.landscape import Landscape, landscape
 from cg_assets.systems.spec import SystemSpec
 

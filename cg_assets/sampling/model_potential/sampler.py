@@ -16,8 +16,9 @@ from cg_assets.biases.fixed import UmbrellaBias as FixedUmbrellaBias
 from cg_assets.biases.settings import MetadynamicsBias, StaticBias, UmbrellaBias
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
-from cg_assets.mapping.settings import LinearMapping, ModelPotential
+from cg_assets.mapping.maps import LinearMapping
 from cg_assets.sampling.model_potential.hills import HillGrid
+from cg_assets.sampling.model_potential.model import ModelPotential
 from cg_assets.sampling.model_potential.walkers import BiasKind, Landscape, Walkers
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems.spec import SystemSpec

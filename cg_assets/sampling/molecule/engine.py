@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.openmm_bias import BIAS_GROUP, AtomVariables, GridForce
+from cg_assets.biases.openmm_bias import GridForce
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.units import BOLTZMANN
+from cg_assets.mapping.atom_variables import BIAS_GROUP, AtomVariables
 
 Arrays = dict[str, NDArray]
 Heat = tuple[float, float]
@@ -74,7 +75,7 @@ class MoleculeEngine:
         import openmm
 
         self.settings = settings
-        self.variables = AtomVariables(**settings.variables)
+        self.variables = AtomVariables.from_json(settings.variables)
         self.checkpoints: dict[int, bytes] = {}
         system = openmm.XmlSerializer.deserialize(settings.system_xml)
         self._grid: GridForce | None = None

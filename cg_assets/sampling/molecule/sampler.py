@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.biases.fixed import UmbrellaBias as FixedUmbrellaBias
-from cg_assets.biases.openmm_bias import AtomVariables, DepositedGrid, deposited_grid, static_force
+from cg_assets.biases.openmm_bias import DepositedGrid, deposited_grid, static_force
 from cg_assets.biases.settings import DepositedBias, StaticBias, UmbrellaBias
 from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.mapping.builders import build_molecule
+from cg_assets.mapping.atom_variables import AtomVariables
 from cg_assets.sampling.molecule.engine import Arrays, EngineSettings
 from cg_assets.sampling.molecule.platforms import choose_platform, process_count, seconds_per_step
 from cg_assets.sampling.molecule.starts import StartFinder, preparation_time
@@ -77,8 +77,8 @@ class MoleculeSampler:
         if plan.starts == "equilibrium":
             raise SystemSpecError("starts: equilibrium needs a model potential; list start states for a molecule")
         self._system, self._plan, self._seed = system, plan, seed
-        self.molecule = build_molecule(system)
-        self._variables = AtomVariables.of(system, self.molecule)
+        self.molecule = system.structure()
+        self._variables = AtomVariables.of(system.collective_variables, self.molecule)
         self.platform, self._properties = choose_platform(
             self.molecule.n_atoms, self.molecule.box is not None, platform
         )
@@ -404,7 +404,7 @@ class MoleculeSampler:
 
     def _wrapped(self, name: str, value: float) -> float:
         """An angle in [-pi, pi], any other value as it is."""
-        return -self._variables.difference(name, 0.0, value)
+        return -self._variables[name].difference(0.0, value)
 
     def _derived_seed(self, *keys: int) -> int:
         return int(np.random.SeedSequence([self._seed, *keys]).generate_state(1)[0])

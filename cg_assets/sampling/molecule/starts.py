@@ -7,16 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.openmm_bias import AtomVariables
 from cg_assets.biases.settings import AdaptiveBias, UmbrellaBias
 from cg_assets.core.errors import SamplingError
+from cg_assets.mapping.atom_variables import AtomVariables
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.sampling.settings import SamplingPlan
 
-_FORCE_CONSTANT = {"torsion": 500.0, "distance": 20000.0}
-"""Restraints that lead to a start [kJ/mol/rad² or kJ/mol/nm²]."""
-TOLERANCE = {"torsion": 0.2, "distance": 0.03}
-"""Largest deviation from a start that counts as reached [rad or nm]."""
 _STAGES = 50
 _STEPS_PER_STAGE = 60
 _LONGEST_TIMESTEP = 0.002
@@ -90,13 +86,13 @@ class StartFinder:
         paths = {}
         for name, target in targets.items():
             start = self._value(name)
-            paths[name] = start - self._variables.difference(name, start, target) * np.linspace(0.0, 1.0, _STAGES)
-            self._context.setParameter(f"k_{name}", _FORCE_CONSTANT[self._type(name)])
+            paths[name] = start - self._variables[name].difference(start, target) * np.linspace(0.0, 1.0, _STAGES)
+            self._context.setParameter(f"k_{name}", self._variables[name].stiffness)
         try:
             for stage in range(2 * _STAGES):  # the second half stays at the target
                 for name, path in paths.items():
                     center = path[min(stage, _STAGES - 1)]
-                    if self._type(name) == "torsion":
+                    if self._variables[name].periodic:
                         center = (center + np.pi) % (2 * np.pi) - np.pi
                     self._context.setParameter(f"center_{name}", float(center))
                 self._integrator.step(_STEPS_PER_STAGE)
@@ -105,15 +101,12 @@ class StartFinder:
             raise SamplingError(f"start {dict(targets)} cannot be reached: {error}; choose another start") from None
         for name, target in targets.items():
             value = self._value(name)
-            if not abs(self._variables.difference(name, value, target)) <= TOLERANCE[self._type(name)]:
+            if not abs(self._variables[name].difference(value, target)) <= self._variables[name].tolerance:
                 raise SamplingError(
                     f"start {name} = {target} was not reached: restrained dynamics ended at {value:.3f}; choose a "
                     "start that the molecule can take"
                 )
         return self._positions()
-
-    def _type(self, name: str) -> str:
-        return self._variables.types[self._variables.names.index(name)]
 
     def _value(self, name: str) -> float:
         return float(self._variables.evaluate(self._positions())[self._variables.names.index(name)])

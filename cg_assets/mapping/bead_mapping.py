@@ -1,0 +1,171 @@
+"""Beads of molecules: on atoms or groups of atoms, or one for each molecule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Dictionary
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.core.errors import ForceMapError, SystemSpecError
+from cg_assets.mapping.collective_variables import AtomName
+from cg_assets.mapping.force_maps import ForceMap, group_map, optimal_map, slice_map
+from cg_assets.mapping.maps import CGMap, Mapping
+from cg_assets.mapping.water import Centre
+
+if TYPE_CHECKING:
+    from cg_assets.mapping.builders import MoleculeModel
+    from cg_assets.mapping.water import Water
+
+WATER = {"HOH", "WAT"}
+"""Residue names of water."""
+_LONGEST_BOND = 3
+"""Bonds of atoms that a bond of beads may stand for."""
+
+
+class BeadMapping(Mapping):
+    """Beads placed on atoms or at centres of mass of groups of atoms."""
+
+    type: Literal["beads"]
+    beads: Literal["heavy_atoms", "alpha_carbons"] | dict[str, list[AtomName]]
+    """`heavy_atoms` (not those of water), `alpha_carbons`, or bead name to its atoms (one atom: placed on it; several:
+    at their centre of mass)."""
+    force_map: Literal["slice", "group", "optimal"] = "optimal"
+    """How atomistic forces become bead forces: docs/force_maps.md."""
+    bead_types: Literal["element", "unique"] = "unique"
+    """Which beads share parameters: those of one element, or none."""
+
+    @property
+    def needs_frames(self) -> bool:
+        """Whether the force map is fitted to frames."""
+        return self.force_map == "optimal"
+
+    def holds_atom(self, atom: str) -> bool:
+        """Whether a bead sits exactly on this atom, as far as names tell."""
+        if self.beads == "alpha_carbons":
+            return atom.split(":")[1] == "CA"
+        if self.beads == "heavy_atoms":
+            return not atom.split(":")[1].lstrip("0123456789").upper().startswith("H")
+        return any(members == [atom] for members in self.beads.values())
+
+    def carriers(self, names: Sequence[str], residues: Sequence[str]) -> list[int]:
+        """Atoms of the molecules that carry beads, of which each has at least one.
+
+        Args:
+            names: of all atoms.
+            residues: name of the residue of each.
+        """
+        if isinstance(self.beads, str):
+            return [index for index, residue in enumerate(residues) if residue not in WATER]
+        named = {atom for members in self.beads.values() for atom in members}
+        return [index for index, name in enumerate(names) if name in named]
+
+    def atoms_of_beads(self, element_of: Dictionary[str, str]) -> dict[str, list[str]]:
+        """Atoms of each bead.
+
+        Args:
+            element_of: element of each atom of the molecules that carry beads.
+
+        Raises:
+            SystemSpecError: there are fewer than two alpha carbons.
+        """
+        if self.beads == "heavy_atoms":
+            return {name: [name] for name, element in element_of.items() if element not in {"H", ""}}
+        if self.beads == "alpha_carbons":
+            found = {name: [name] for name, element in element_of.items() if name.endswith(":CA") and element == "C"}
+            if len(found) < 2:
+                raise SystemSpecError(
+                    f"mapping.beads is alpha_carbons, of which the molecule has {len(found)}; name its beads one by one"
+                )
+            return found
+        return self.beads
+
+    def cg_map(self, structure: MoleculeModel) -> CGMap:
+        """Each bead at the centre of mass of its atoms, of those that frames store."""
+        stored = [structure.atom_names[atom] for atom in structure.stored]
+        element_of = {name: structure.elements[atom] for name, atom in zip(stored, structure.stored, strict=True)}
+        masses = structure.masses[structure.stored]
+        members = self.atoms_of_beads(element_of)
+        names = list(members)
+        matrix = np.zeros((len(names), len(stored)))
+        atoms_of = [[stored.index(atom) for atom in members[name]] for name in names]
+        for row, atoms in zip(matrix, atoms_of, strict=True):
+            row[atoms] = masses[atoms] / masses[atoms].sum()
+            if len(atoms) == 1:
+                row[atoms] = 1.0
+        elements = ["".join(sorted(element_of[stored[atom]] for atom in atoms)) for atoms in atoms_of]
+        kinds = elements if self.bead_types == "element" else names
+        order = list(dict.fromkeys(kinds))
+        return CGMap(
+            matrix=matrix,
+            bead_names=names,
+            bead_types=[order.index(kind) for kind in kinds],
+            bead_masses=np.array([masses[atoms].sum() for atoms in atoms_of]),
+            atom_names=stored,
+            bead_elements=elements,
+            bonds=_bead_bonds(atoms_of, structure.stored_pairs(structure.bonds)),
+        )
+
+    def fitted_force_map(
+        self, cg_map: CGMap, constraints: Sequence[tuple[int, int]], forces: NDArray | None
+    ) -> ForceMap:
+        """Slice, group or optimal map."""
+        if self.force_map == "slice":
+            return slice_map(cg_map)
+        if self.force_map == "group":
+            return group_map(cg_map, constraints)
+        if forces is None:
+            raise ForceMapError(
+                "the frames hold no forces to fit an optimal force map to; set mapping.force_map to group"
+            )
+        return optimal_map(cg_map, constraints, forces)
+
+
+class MoleculeBeads(Mapping):
+    """One bead for each molecule."""
+
+    type: Literal["molecules"]
+    beads: Centre = "centre_of_mass"
+
+    def cg_map(self, structure: Water) -> CGMap:
+        """The centre of each molecule, or its oxygen."""
+        parameters, number = structure.parameters, structure.n_molecules
+        weights, names = parameters.centre(self.beads), ("O", "H1", "H2", "M")[: parameters.n_sites]
+        return CGMap(
+            matrix=np.kron(np.eye(number), weights).astype(np.float64),
+            bead_names=[str(molecule + 1) for molecule in range(number)],
+            bead_types=[0] * number,
+            bead_masses=np.full(number, parameters.mass),
+            atom_names=[f"{molecule + 1}:{name}" for molecule in range(number) for name in names],
+            bead_elements=["HHO"] * number,
+            bonds=[],
+        )
+
+    def fitted_force_map(
+        self, cg_map: CGMap, constraints: Sequence[tuple[int, int]], forces: NDArray | None
+    ) -> ForceMap:
+        """The total force on each molecule, which is rigid."""
+        members = np.kron(np.eye(cg_map.n_beads), np.ones(cg_map.n_atoms // cg_map.n_beads))
+        return ForceMap(members.astype(np.float64), "group")
+
+
+def _bead_bonds(atoms_of: Sequence[Sequence[int]], bonds: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Pairs of different beads with a bond between their atoms, or a way of at most three over atoms of no bead."""
+    beads_of: dict[int, list[int]] = {}
+    for bead, atoms in enumerate(atoms_of):
+        for atom in atoms:
+            beads_of.setdefault(atom, []).append(bead)
+    neighbours: dict[int, set[int]] = {}
+    for first, second in bonds:
+        neighbours.setdefault(first, set()).add(second)
+        neighbours.setdefault(second, set()).add(first)
+    found = set()
+    for bead, atoms in enumerate(atoms_of):
+        edge = set(atoms)
+        for _ in range(_LONGEST_BOND):
+            edge = {near for atom in edge for near in neighbours.get(atom, ())} - set(atoms)
+            found |= {(min(bead, other), max(bead, other)) for atom in edge for other in beads_of.get(atom, ())}
+            edge = {atom for atom in edge if atom not in beads_of}
+    return sorted(pair for pair in found if pair[0] != pair[1])

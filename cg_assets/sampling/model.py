@@ -1,0 +1,44 @@
+"""What is simulated: the family of models that a specification may name."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cg_assets.core.family import Family
+from cg_assets.core.units import UnitSystem
+from cg_assets.mapping.collective_variables import CollectiveVariable
+
+
+class Model(Family, family="model"):
+    """What is simulated.
+
+    Attributes:
+        units: `molar` or `reduced`.
+    """
+
+    units: ClassVar[UnitSystem] = "molar"
+
+    @property
+    def bead_box(self) -> float | None:
+        """Edge of the periodic box of the beads [nm]; None where they are one molecule, isolated or solvated."""
+        return None
+
+    def start_names(self, variables: Iterable[str]) -> list[str]:
+        """What a start state may give values of, the collective variables being `variables`."""
+        return list(variables)
+
+    @abstractmethod
+    def structure(self, mapping: Any, variables: Mapping[str, CollectiveVariable], folder: Path) -> Any:
+        """What the beads are made of, with `stored_constraints`: what `mapping.cg_map` takes.
+
+        Args:
+            mapping: settings of the beads, of the kind that fits the model.
+            variables: the collective variables.
+            folder: against which paths are read.
+
+        Raises:
+            SystemSpecError: an atom that is named does not exist, or the model cannot be built.
+        """

@@ -1,0 +1,54 @@
+"""Settings of a model potential."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping as Dictionary
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from cg_assets.core.expressions import parse_expression
+from cg_assets.core.settings import Formula, Name
+from cg_assets.core.units import UnitSystem
+from cg_assets.mapping.collective_variables import CollectiveVariable
+from cg_assets.mapping.maps import Mapping
+from cg_assets.sampling.model import Model
+
+
+class ModelPotential(Model):
+    """An analytic potential energy of a few coordinates, in reduced units (k_B = 1)."""
+
+    units: ClassVar[UnitSystem] = "reduced"
+    stored_constraints: ClassVar[list[tuple[int, int]]] = []
+
+    type: Literal["model_potential"]
+    coordinates: list[Name] = Field(min_length=1, max_length=3)
+    expression: Formula
+    """Potential energy as a formula of the coordinates."""
+    domain: dict[Name, tuple[float, float]]
+    """Range of each coordinate that holds the Boltzmann weight; used for quadrature and plots."""
+    mass: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> ModelPotential:
+        unknown = parse_expression(self.expression).names - set(self.coordinates)
+        if unknown:
+            raise ValueError(f"expression uses {sorted(unknown)}; the coordinates are {self.coordinates}")
+        if set(self.domain) != set(self.coordinates):
+            raise ValueError(f"domain gives {sorted(self.domain)}; it must give each of {self.coordinates}")
+        for name, (low, high) in self.domain.items():
+            if not low < high:
+                raise ValueError(f"domain of {name} is [{low}, {high}]; the first number must be the smaller")
+        return self
+
+    def start_names(self, variables: Iterable[str]) -> list[str]:
+        """Its coordinates."""
+        return self.coordinates
+
+    def structure(
+        self, mapping: Mapping, variables: Dictionary[str, CollectiveVariable], folder: Path
+    ) -> ModelPotential:
+        """The potential itself."""
+        return self

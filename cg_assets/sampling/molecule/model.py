@@ -1,0 +1,29 @@
+"""Settings of a simulated molecule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from cg_assets.mapping.bead_mapping import BeadMapping
+from cg_assets.mapping.builders import MoleculeModel, MoleculeSettings, build_molecule
+from cg_assets.mapping.collective_variables import CollectiveVariable
+from cg_assets.sampling.model import Model
+
+
+class Molecule(MoleculeSettings, Model):
+    """A molecule, isolated, solvated or in a periodic box."""
+
+    type: Literal["molecule"]
+
+    @property
+    def bead_box(self) -> float | None:
+        """Edge of the periodic box [nm], in which all molecules carry beads where no water was added."""
+        return self.box if self.waters is None else None
+
+    def structure(
+        self, mapping: BeadMapping, variables: Mapping[str, CollectiveVariable], folder: Path
+    ) -> MoleculeModel:
+        """The built molecule."""
+        return build_molecule(self, mapping, variables, folder)

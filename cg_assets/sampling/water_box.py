@@ -1,0 +1,58 @@
+"""Settings of a box of rigid water."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from cg_assets.mapping.bead_mapping import MoleculeBeads
+from cg_assets.mapping.collective_variables import CollectiveVariable
+from cg_assets.mapping.water import WATER_MODELS, Electrostatics, Water, box_edge
+from cg_assets.sampling.model import Model
+
+
+class WaterBox(Model):
+    """Rigid water in a cubic periodic box of fixed volume."""
+
+    type: Literal["water"]
+    water_model: Literal["spce", "tip4p2005"] = "spce"
+    molecules: int = Field(ge=8, le=100_000)
+    density: PositiveFloat = 997.0
+    """[kg/m³], the same at all temperatures: thermal response forces are derivatives at constant volume."""
+    electrostatics: Electrostatics = "reaction_field"
+    """Beyond the cutoff a dielectric continuum (`reaction_field`), or all periodic images (`pme`)."""
+    cutoff: PositiveFloat
+    """Cutoff of non-bonded interactions [nm], at most half the box."""
+
+    @property
+    def edge(self) -> float:
+        """Edge of the box [nm]."""
+        return box_edge(WATER_MODELS[self.water_model], self.molecules, self.density)
+
+    @model_validator(mode="after")
+    def _fits(self) -> WaterBox:
+        if self.cutoff > self.edge / 2:
+            raise ValueError(
+                f"cutoff {self.cutoff} nm is beyond half the box ({self.edge / 2:.4f} nm) of {self.molecules} "
+                "molecules; lower it or take more molecules"
+            )
+        return self
+
+    @property
+    def bead_box(self) -> float:
+        """Edge of the box [nm]."""
+        return self.edge
+
+    def structure(self, mapping: MoleculeBeads, variables: Mapping[str, CollectiveVariable], folder: Path) -> Water:
+        """The molecules."""
+        return Water(
+            parameters=WATER_MODELS[self.water_model],
+            n_molecules=self.molecules,
+            box=self.edge,
+            cutoff=self.cutoff,
+            electrostatics=self.electrostatics,
+            centre=mapping.beads,
+        )
