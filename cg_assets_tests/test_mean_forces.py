@@ -133,7 +133,7 @@ def test_a_model_potential_has_no_mean_forces_at_fixed_beads(command):
         "name: fixed_wells\ntitle: t\nextends: muller_brown\nsampling: {mean_forces: {fixed: {of: biased, "
         "configurations: 5, relaxation: 0, duration: 40, interval: 4}}}\n"
     )
-    with pytest.raises(SystemSpecError, match="mean_forces needs a molecule"):
+    with pytest.raises(SystemSpecError, match=r"mean_forces\.fixed is for model.type molecule alone; leave it out"):
         load_system("fixed_wells")
 
 

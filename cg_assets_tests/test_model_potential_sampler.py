@@ -14,11 +14,11 @@ from scipy import stats
 from cg_assets.biases.fixed import GridBias, bias_from_definition
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
+from cg_assets.sampling.model_potential import sampler as sampler_module
 from cg_assets.sampling.model_potential import vector_maths
 from cg_assets.sampling.model_potential.hills import HillGrid
 from cg_assets.sampling.model_potential.sampler import ModelPotentialSampler, cut_plan
 from cg_assets.sampling.model_potential.walkers import GridTable, Landscape, Walkers
-from cg_assets.sampling.model_potential.walkers import sampler as sampler_module
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems import load_system
 from cg_assets.systems.spec import SystemSpec

@@ -161,7 +161,7 @@ def test_registered_model_is_the_one_that_was_solved_for(made):
         (
             "splines: {network: {type: tensor_network, cutoff: 0.6, soft_cutoff: 0.5, training: {epochs: 1, "
             "batch_size: 8, learning_rate: 0.01}}}",
-            "potentials.splines.unconstrained_frames is 600, but only splines learn from them; set it to 0",
+            "potentials.splines: unconstrained_frames is 600, but only splines learn from them; set it to 0",
         ),
         ("products: {unconstrained_frames: 0}", "method product_response needs unconstrained_frames; set their number"),
         (

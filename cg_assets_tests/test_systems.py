@@ -39,9 +39,9 @@ def put(path, value):
     """Set a dotted field; None as last part removes it."""
 
     def change(content):
-        *parents, last = path.split(".")
+        *parents, last = (int(part) if part.isdigit() else part for part in path.split("."))
         for part in parents:
-            content = content[part]
+            content = content.setdefault(part, {})
         content[last] = copy.deepcopy(value)
 
     return change
@@ -131,6 +131,60 @@ def test_wrong_fields_are_named(own_system, base, change, words):
         own_system(base, change)
     for word in words:
         assert word in str(caught.value)
+
+
+KERNELS = {"flow": {"type": "flow", "noise": 0.01, "flow": "data"}, "data": {"type": "flow", "noise": 0.01}}
+TENSORS = {"type": "tensor_network", "cutoff": 0.6, "soft_cutoff": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "value", "field"),
+    [
+        # names of entries that are also names of fields, types or sections stay part of the place
+        ("capped_alanine_kernels", "kernels", {"flow": {"type": "flow", "noise": -1}}, "kernels.flow.noise (value -1)"),
+        (
+            "capped_alanine_kernels",
+            "kernels",
+            KERNELS | {"data": {"type": "noise", "noise": 1}},
+            "kernels.flow.flow is data",
+        ),
+        (
+            "muller_brown",
+            "potentials",
+            {"data": {"labels": "mapped_forces", "epochs": 0}},
+            "potentials.data.epochs (value 0)",
+        ),
+        ("muller_brown", "potentials", {"data": {"labels": "nothing"}}, "potentials.data.labels is nothing"),
+        # a nested field of a member of every family
+        ("muller_brown", "model.mass", 0, "model.mass (value 0)"),
+        ("capped_alanine_implicit", "mapping.beads", {"one": ["C"]}, "mapping.beads.one.0 (value 'C')"),
+        (
+            "capped_alanine_implicit",
+            "collective_variables.phi.atoms.3",
+            "C",
+            "collective_variables.phi.atoms.3 (value 'C')",
+        ),
+        ("capped_alanine_implicit", "sampling.biased.bias.width.phi", -1, "sampling.biased.bias.width.phi (value -1)"),
+        ("capped_alanine_quick", "network.features", 0, "network.features (value 0)"),
+        (
+            "capped_alanine_implicit",
+            "evaluation.reference.plan.replicas",
+            0,
+            "evaluation.reference.plan.replicas (value 0)",
+        ),
+        ("capped_alanine_kernels", "kernels.noise.training", {}, "kernels.noise.training: Extra inputs"),
+        (
+            "water_quick",
+            "network",
+            TENSORS | {"training": {"epochs": 0}},
+            "potentials.splines.network.training.epochs (value 0)",
+        ),
+    ],
+)
+def test_a_wrong_field_is_named_by_its_place(own_system, base, path, value, field):
+    with pytest.raises(SystemSpecError) as caught:
+        own_system(base, put(path, value))
+    assert f"\n  {field}" in str(caught.value)
 
 
 def test_extends_merges_and_a_stated_type_replaces(tmp_path, monkeypatch):

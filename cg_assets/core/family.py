@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, get_args
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
-from cg_assets.core.settings import Strict
+from cg_assets.core.settings import Fault, Strict
 
 
 class Family(Strict):
@@ -43,6 +43,11 @@ class Family(Strict):
             known = cls._members.setdefault(name, cls)
             if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise TypeError(f"{cls._family} {name}: {known.__module__} and {cls.__module__} both define it")
+
+    def misfit(self, model: str) -> Fault:
+        """That this member does not go with a type of model, and which do."""
+        fitting = [name for name, member in self._members.items() if model in (member.goes_with or [model])]
+        return Fault("type", f"is {self.type}, which does not go with model.type {model}; choose {', '.join(fitting)}")
 
     @classmethod
     def members(cls) -> dict[str, Any]:

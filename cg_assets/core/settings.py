@@ -3,22 +3,85 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 
 from cg_assets.core.errors import ExpressionError
 from cg_assets.core.expressions import parse_expression
+from cg_assets.core.units import UnitSystem, thermal_energy
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 
 StartPoint = dict[Name, float]
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What a section of a system's file may need of the others.
+
+    Attributes:
+        model: type of the model.
+        units: `molar`, or `reduced` for model potentials.
+        temperature: of the system [K or reduced]; None where there are many.
+        folder: of the file, against which relative paths are read.
+        variables: names of the collective variables; of a model potential, of its CG coordinates, in order.
+        angles: those of them that are angles.
+        coordinates: names of a model potential's coordinates; none for molecules.
+        box: edge of the periodic box of the beads [nm]; None where they are one molecule.
+    """
+
+    model: str
+    units: UnitSystem
+    temperature: float | None
+    folder: Path
+    variables: tuple[str, ...] = ()
+    angles: frozenset[str] = frozenset()
+    coordinates: tuple[str, ...] = ()
+    box: float | None = None
+
+    @property
+    def thermal_energy(self) -> float:
+        """k_B T [kJ/mol or reduced], where there is one temperature."""
+        return thermal_energy(self.temperature or 0.0, self.units)
+
+    def unknown(self, field: str, names: Iterable[str], known: Iterable[str] | None = None) -> Iterator[Fault]:
+        """The fault of a field that uses names that are not among those known, by default the collective variables."""
+        there = set(self.variables if known is None else known)
+        if wrong := set(names) - there:
+            yield Fault(field, f"uses {sorted(wrong)}; known are {sorted(there)}")
+
+    def missing(self, field: str, file: Path | None) -> Iterator[Fault]:
+        """A fault of a field whose file is not there."""
+        if file is not None and not (self.folder / file).is_file():
+            yield Fault(field, f"names no file, {self.folder / file}; give a path relative to the YAML file")
+
+
+class Fault(NamedTuple):
+    """What is wrong with a section: a field of it, dotted (empty for the whole), and what it is or does wrongly."""
+
+    field: str
+    reason: str
+
+
 class Strict(BaseModel):
     """Refuses unknown fields and cannot be changed after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    goes_with: ClassVar[tuple[str, ...]] = ()
+    """Types of model that a section is for; empty for all."""
+
+    def misfit(self, model: str) -> Fault:
+        """That this section does not go with a type of model."""
+        return Fault("", f"is for model.type {' or '.join(self.goes_with)} alone; leave it out")
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """What is wrong with this section among the others; what is wrong with it alone is found when it is read."""
+        return iter(())
 
 
 def _parsed(text: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -14,7 +15,7 @@ from pydantic import (
 )
 
 from cg_assets.core.family import Family
-from cg_assets.core.settings import Name, Strict, rising_limits
+from cg_assets.core.settings import Fault, Name, Scope, Strict, is_multiple, rising_limits
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.simulation.settings import CGSimulation
 
@@ -22,9 +23,14 @@ from cg_assets.simulation.settings import CGSimulation
 class Reference(Family, family="reference"):
     """What potentials are judged against."""
 
+    is_data: ClassVar[bool] = False
+    """Whether it is the system's own frames, not something else about it."""
+
 
 class QuadratureReference(Reference):
     """The exact PMF of a model potential by numerical quadrature."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
 
     type: Literal["quadrature"]
     range: tuple[float, float] | dict[Name, tuple[float, float]]
@@ -37,9 +43,18 @@ class QuadratureReference(Reference):
             rising_limits(limits)
         return value
 
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Limits of other coordinates than the CG coordinates."""
+        names = list(scope.variables) if len(scope.variables) > 1 else []
+        if (list(self.range) if isinstance(self.range, dict) else []) != names:
+            expected = f"the limits of {' and '.join(names)} by name" if names else "two numbers"
+            yield Fault("range", f"is {self.range}; give {expected}")
+
 
 class LongRunReference(Reference):
     """Independent long runs, each with its own frozen bias or ladders of temperatures; they disagree by the error."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
     type: Literal["long_runs"]
     runs: int = Field(default=2, ge=2)
@@ -50,6 +65,10 @@ class LongRunReference(Reference):
 
 class DataReference(Reference):
     """The imported trajectories, or else the unbiased frames, themselves; their halves disagree by the error."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
+
+    is_data: ClassVar[bool] = True
 
     type: Literal["data"]
 
@@ -73,6 +92,15 @@ class SlowCoordinates(Strict):
     bins: int = Field(default=20, ge=5, le=200)
     """Bins along each in histograms."""
 
+    def time_faults(self, intervals: Mapping[str, float], durations: Mapping[str, float]) -> Iterator[Fault]:
+        """A lag that does not fit the times between frames, or the durations, of the runs, each by its field [ps]."""
+        for name, interval in intervals.items():
+            if not is_multiple(self.lag, interval):
+                yield Fault("lag", f"{self.lag} is not a multiple of {name} {interval}")
+        for name, duration in durations.items():
+            if duration <= self.lag:
+                yield Fault("lag", f"{self.lag} is not shorter than {name} {duration}; lower it")
+
 
 class NativeStructure(Strict):
     """The folded structure of a molecule."""
@@ -81,6 +109,10 @@ class NativeStructure(Strict):
     """A PDB file with the atoms of all beads, relative to the folder of the YAML file."""
     folded_rmsd: PositiveFloat = 0.2
     """Root mean square deviation of the beads up to which a configuration counts as folded [nm]."""
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """A file that is not there."""
+        yield from scope.missing("file", self.file)
 
 
 class Evaluation(Strict):
@@ -100,11 +132,20 @@ class Evaluation(Strict):
 
     @model_validator(mode="after")
     def _has_data(self) -> Evaluation:
-        if self.slow_coordinates is not None and not isinstance(self.reference, DataReference):
+        if self.slow_coordinates is not None and not self.reference.is_data:
             raise ValueError("slow_coordinates needs reference.type data, whose frames tell what is slow")
         if self.native is not None and self.slow_coordinates is None:
             raise ValueError("native needs slow_coordinates beside it; give their lag")
         return self
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Unknown collective variables; not those that are the two CG coordinates of a model potential."""
+        yield from scope.unknown("collective_variables", self.collective_variables)
+        for name, basin in self.basins.items():
+            yield from scope.unknown(f"basins.{name}", basin.limits)
+        names = list(scope.variables)
+        if scope.coordinates and len(names) == 2 and self.collective_variables != names:
+            yield Fault("collective_variables", f"must be {names}, the CG coordinates")
 
 
 class LearningCurve(Strict):
@@ -134,3 +175,20 @@ class LiquidJudgement(Strict):
     """Beads so near make the angles of the angular distribution function [nm]; about the first minimum of g(r)."""
     longest_lag: PositiveFloat = 10.0
     """Longest time of the mean squared displacement [ps]."""
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Neighbours beyond half the box."""
+        if scope.box is not None and self.neighbour_distance > scope.box / 2:
+            yield Fault(
+                "neighbour_distance",
+                f"{self.neighbour_distance} nm is beyond half the box ({scope.box / 2:.4f} nm); lower it",
+            )
+
+    def time_faults(self, run: str, duration: float, interval: float) -> Iterator[Fault]:
+        """A longest time that does not fit the duration of a run and the time between its frames [ps]."""
+        if duration < 2 * self.longest_lag or self.longest_lag < 4 * interval:
+            yield Fault(
+                "longest_lag",
+                f"{self.longest_lag} ps is not between 4 frame_intervals ({4 * interval} ps) and half the duration "
+                f"({duration / 2} ps) of {run}; set another",
+            )

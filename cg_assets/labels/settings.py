@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from cg_assets.core.family import Family
-from cg_assets.core.settings import Name, Strict, Training, rising
+from cg_assets.core.settings import Fault, Name, Scope, Strict, Training, rising
+from cg_assets.sampling.settings import SamplingPlan
 
 
 class Kernel(Family, family="kernel"):
@@ -27,6 +29,40 @@ class Kernel(Family, family="kernel"):
     def needs_forces(self) -> bool:
         """Whether the labels use mapped forces of the atoms."""
         return self.labels in {"mixed", "atomistic"}
+
+    def flow_of(self, name: str) -> str | None:
+        """Name of the kernel, this one or another, whose trained flow this one of a given name uses; None for none."""
+        return None
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Beads in a box."""
+        if scope.box is not None:
+            yield Fault("", "needs the beads of one molecule that is not in a box of beads")
+
+    def source_faults(self, plans: Mapping[str, SamplingPlan], imported: bool) -> Iterator[Fault]:
+        """Frames that are not there or cannot be perturbed."""
+        known = [*plans, *(["imported"] if imported else [])]
+        if self.of not in known:
+            yield Fault("of", f"is {self.of}; there are {', '.join(known)}")
+        elif self.of == "imported" and self.needs_forces:
+            yield Fault("labels", f"is {self.labels}, but imported trajectories have no forces; take clean")
+        elif self.of in plans and plans[self.of].windows > 1:
+            yield Fault(
+                "of",
+                f"is {self.of}, whose umbrella windows have no common density; take frames of a plan with one bias, or "
+                "without",
+            )
+
+    def flow_faults(self, name: str, kernels: Mapping[str, Kernel]) -> Iterator[Fault]:
+        """A flow of another kernel that cannot be used."""
+        used = self.flow_of(name)
+        if used is None or used == name:
+            return
+        other = kernels.get(used)
+        if other is None or other.flow_of(used) != used:
+            yield Fault("flow", f"is {used}, which is no flow kernel with a flow of its own")
+        elif (other.of, other.noise) != (self.of, self.noise):
+            yield Fault("flow", f"is {used}, which has another plan or other noise")
 
 
 class NoiseKernel(Kernel):
@@ -53,6 +89,10 @@ class FlowKernel(Kernel):
             raise ValueError(f"flow is {self.flow}, whose own hidden and training count; leave both out here")
         return self
 
+    def flow_of(self, name: str) -> str | None:
+        """The kernel that `flow` names, else this one."""
+        return self.flow or name
+
 
 class Targets(Strict):
     """Thermal response targets: where, and how the second order is made."""
@@ -64,5 +104,15 @@ class Targets(Strict):
     max_disagreement: float = Field(default=2.0, gt=1.0)
     """Root mean square difference of a frame's independent runs, in standard errors: where it is larger at a
     temperature, the frame is used above that only."""
+
+    def ladder_faults(self, ladder: list[float]) -> Iterator[Fault]:
+        """Temperatures outside the ladder of the samples [K]."""
+        outside = [item for item in self.temperatures if not ladder[0] <= item <= ladder[-1]]
+        if outside:
+            yield Fault(
+                "temperatures",
+                f"has {outside[0]} K, outside the ladder of sampling.conditional, {ladder[0]} to {ladder[-1]} K; "
+                "lengthen the ladder",
+            )
 
     _rises = field_validator("temperatures")(rising)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Dictionary
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ _LONGEST_BOND = 3
 class BeadMapping(Mapping):
     """Beads placed on atoms or at centres of mass of groups of atoms."""
 
+    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
+
     type: Literal["beads"]
     beads: Literal["heavy_atoms", "alpha_carbons"] | dict[str, list[AtomName]]
     """`heavy_atoms` (not those of water), `alpha_carbons`, or bead name to its atoms (one atom: placed on it; several:
@@ -43,7 +45,7 @@ class BeadMapping(Mapping):
         return self.force_map == "optimal"
 
     def holds_atom(self, atom: str) -> bool:
-        """Whether a bead sits exactly on this atom, as far as names tell."""
+        """Whether a bead sits exactly on this atom, as far as names show."""
         if self.beads == "alpha_carbons":
             return atom.split(":")[1] == "CA"
         if self.beads == "heavy_atoms":
@@ -125,6 +127,8 @@ class BeadMapping(Mapping):
 
 class MoleculeBeads(Mapping):
     """One bead for each molecule."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("water",)
 
     type: Literal["molecules"]
     beads: Centre = "centre_of_mass"

@@ -29,6 +29,8 @@ class CollectiveVariable(Family, family="collective variable"):
         tolerance: largest deviation from a given value that counts as reached.
     """
 
+    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
+
     atoms: tuple[AtomName, ...]
 
     periodic: ClassVar[bool] = False

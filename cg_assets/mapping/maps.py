@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.family import Family
-from cg_assets.core.settings import Name
+from cg_assets.core.settings import Fault, Name, Scope
 
 if TYPE_CHECKING:
     from cg_assets.mapping.force_maps import ForceMap
@@ -112,6 +112,10 @@ class Mapping(Family, family="mapping"):
         """Whether the force map is fitted to frames."""
         return False
 
+    def holds_atom(self, atom: str) -> bool:
+        """Whether a bead sits exactly on this atom, as far as names show."""
+        return False
+
     def variable_names(self, variables: Iterable[str]) -> list[str]:
         """Names of the collective variables, of which those of the specification are `variables`."""
         return list(variables)
@@ -143,6 +147,8 @@ class Mapping(Family, family="mapping"):
 class LinearMapping(Mapping):
     """One or two CG coordinates of a model potential."""
 
+    goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
+
     type: Literal["linear"]
     coordinates: dict[Name, dict[Name, float]] = Field(min_length=1, max_length=2)
     """Name of each CG coordinate to its weights, for example {s: {x: 0.7071, y: -0.7071}}. Where there are two, each is
@@ -158,7 +164,14 @@ class LinearMapping(Mapping):
                 f"coordinates are {self.coordinates}; of two CG coordinates, each must be another coordinate of the "
                 "model potential with weight 1"
             )
+        if empty := [name for name, weights in self.coordinates.items() if not any(weights.values())]:
+            raise ValueError(f"coordinates.{empty[0]} has no weight other than zero")
         return self
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Weights of coordinates that the model potential does not have."""
+        for name, weights in self.coordinates.items():
+            yield from scope.unknown(f"coordinates.{name}", weights, scope.coordinates)
 
     def variable_names(self, variables: Iterable[str]) -> list[str]:
         """The CG coordinates themselves."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -14,7 +15,7 @@ from pydantic import (
 )
 
 from cg_assets.core.family import Family
-from cg_assets.core.settings import Name, Strict, Training, rising, rising_limits
+from cg_assets.core.settings import Fault, Name, Scope, Strict, Training, rising, rising_limits
 
 MOST_SPLINES = 5000
 """Coefficients of a spline surface, at most: their normal equations are dense."""
@@ -23,9 +24,16 @@ MOST_SPLINES = 5000
 class Network(Family, family="network"):
     """The form of a potential at one temperature."""
 
+    @property
+    def chain_prior(self) -> ChainPrior | None:
+        """Force field that the network corrects; None without one."""
+        return None
+
 
 class RadialBasisNetwork(Network):
     """One-dimensional PMF: Gaussian basis functions of the CG coordinate and a small dense network."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
 
     type: Literal["radial_basis"]
     range: tuple[float, float]
@@ -36,9 +44,16 @@ class RadialBasisNetwork(Network):
 
     _rises = field_validator("range")(rising_limits)
 
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """More than one CG coordinate."""
+        if len(scope.variables) != 1:
+            yield Fault("type", f"is radial_basis, which is for one CG coordinate, not {len(scope.variables)}")
+
 
 class SplineSurfaceNetwork(Network):
     """PMF of two CG coordinates: products of cubic B-splines, solved exactly by least squares."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
 
     type: Literal["spline_surface"]
     range: dict[Name, tuple[float, float]]
@@ -54,6 +69,13 @@ class SplineSurfaceNetwork(Network):
         if knots > MOST_SPLINES:
             raise ValueError(f"spacing {self.spacing} makes {knots:.0f} splines, more than {MOST_SPLINES}; raise it")
         return self
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Another number of CG coordinates than two, or limits of others."""
+        if len(scope.variables) != 2:
+            yield Fault("type", f"is spline_surface, which is for two CG coordinates, not {len(scope.variables)}")
+        elif tuple(self.range) != scope.variables:
+            yield Fault("range", f"is {self.range}; give the limits of {' and '.join(scope.variables)} by name")
 
 
 class ChainPrior(Strict):
@@ -78,6 +100,8 @@ class ChainPrior(Strict):
 class MessagePassingNetwork(Network):
     """Many-body potential of beads by message passing over bead distances."""
 
+    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
+
     type: Literal["message_passing"]
     features: PositiveInt = 32
     interactions: PositiveInt = 2
@@ -90,18 +114,49 @@ class MessagePassingNetwork(Network):
     prior: ChainPrior | None = None
     """A force field of the chain that the network corrects; null for the network alone."""
 
+    @property
+    def chain_prior(self) -> ChainPrior | None:
+        """The prior."""
+        return self.prior
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """What does not fit a box of beads."""
+        if scope.box is None:
+            return
+        half = f"half the box ({scope.box / 2} nm)"
+        if self.prior is not None:
+            yield Fault("prior", "is for the beads of one molecule, not for a box of beads; leave it out")
+        if self.cutoff is None:
+            yield Fault("cutoff", f"is null, but the beads are in a periodic box; give at most {half}")
+        elif self.cutoff > scope.box / 2:
+            yield Fault("cutoff", f"{self.cutoff} nm is beyond {half}; lower it")
+
 
 class ThermalNetwork(Family, family="thermal network"):
     """The form of a potential W(R, T)."""
+
+    learns_unconstrained: ClassVar[bool] = False
+    """Whether it learns from forces and energies of frames whose beads are free, too."""
 
     @property
     @abstractmethod
     def reach(self) -> float:
         """Distance beyond which beads do not interact [nm]."""
 
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """A cutoff beyond half the box."""
+        if scope.box is not None and self.reach > scope.box / 2:
+            yield Fault(
+                "",
+                f"has a cutoff of {self.reach} nm, beyond half the box ({scope.box / 2:.4f} nm), where neighbours "
+                "would be lost; lower it",
+            )
+
 
 class Splines(ThermalNetwork):
     """Cubic splines of pairs and triples, solved for: the fast form."""
+
+    learns_unconstrained: ClassVar[bool] = True
 
     type: Literal["spline"]
     pair_cutoff: PositiveFloat
@@ -155,6 +210,11 @@ class TemperatureForm(Strict):
     """Temperatures between which `anchored` interpolates [K]."""
 
     _rises = field_validator("anchors")(rising)
+
+    @property
+    def middle(self) -> float:
+        """T_0; of anchors, the one in the middle [K]."""
+        return self.origin or self.anchors[len(self.anchors) // 2]
 
     @model_validator(mode="after")
     def _of_form(self) -> TemperatureForm:

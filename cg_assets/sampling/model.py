@@ -26,6 +26,20 @@ class Model(Family, family="model"):
         """Edge of the periodic box of the beads [nm]; None where they are one molecule, isolated or solvated."""
         return None
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether there is all that a simulation of the atoms needs."""
+        return True
+
+    @property
+    def coordinate_names(self) -> tuple[str, ...]:
+        """Names of a model potential's coordinates; none of molecules."""
+        return ()
+
+    def files(self, folder: Path) -> list[Path]:
+        """The files that the model is read from, given the folder of the system's file."""
+        return []
+
     def start_names(self, variables: Iterable[str]) -> list[str]:
         """What a start state may give values of, the collective variables being `variables`."""
         return list(variables)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from pydantic import (
     Field,
@@ -13,7 +14,7 @@ from pydantic import (
 )
 
 from cg_assets.biases.settings import AdaptiveBias, Bias, DepositedBias, UmbrellaBias
-from cg_assets.core.settings import Name, StartPoint, Strict, check_multiples, is_multiple, rising
+from cg_assets.core.settings import Fault, Name, Scope, StartPoint, Strict, check_multiples, is_multiple, rising
 from cg_assets.simulation.settings import Tempering
 
 if TYPE_CHECKING:
@@ -85,6 +86,39 @@ class SamplingPlan(Strict):
             raise ValueError("starts is empty; name at least one start state")
         return self
 
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Start states that do not fit, windows without replicas, a bias of two CG coordinates."""
+        if self.starts == "equilibrium" and not scope.coordinates:
+            yield Fault("starts", "is equilibrium, which needs a model potential; list start states for a molecule")
+        points = list(self.starts) if isinstance(self.starts, list) else []
+        points += self.probe.starts if self.probe else []
+        known = scope.coordinates or scope.variables
+        for point in points:
+            if scope.coordinates and set(point) != set(known):
+                yield Fault("starts", f"names {point}; it must give each of {sorted(known)}")
+            else:
+                yield from scope.unknown("starts", point, known)
+        if self.replicas % self.windows:
+            yield Fault("replicas", f"{self.replicas} is not a multiple of the {self.windows} windows of its bias")
+        if self.bias is not None and scope.coordinates and len(scope.variables) > 1:
+            yield Fault("bias", "needs one CG coordinate, not two; sample without a bias")
+
+    def comparison_faults(self) -> Iterator[Fault]:
+        """Too few replicas for conditional equilibration, which is judged by comparing those from different starts."""
+        if self.bias is None or self.starts == "equilibrium" or self.probe:
+            return
+        judged = "but conditional equilibration is judged by comparing replicas from different starts"
+        if len(self.starts[: self.replicas]) < 2:
+            yield Fault(
+                "starts", f"names one start state for {self.replicas} replicas, {judged}; give at least two, or a probe"
+            )
+        elif self.windows > 1 and self.replicas < 2 * self.windows:
+            yield Fault(
+                "replicas",
+                f"is {self.replicas} for {self.windows} windows, {judged} in each window; give at least two to each, "
+                "of half the duration",
+            )
+
     @property
     def windows(self) -> int:
         """Number of umbrella windows; 1 for other biases."""
@@ -132,6 +166,8 @@ class SamplingPlan(Strict):
 class MeanForcePlan(Strict):
     """Mean forces at fixed beads, in configurations from the frames of a sampling plan (docs/systems.md)."""
 
+    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
+
     of: Name
     """The plan that the configurations come from: unbiased, biased, or a further one."""
     configurations: PositiveInt
@@ -160,6 +196,8 @@ IMPORTED = "imported_beads"
 
 class ImportedTrajectories(Strict):
     """Trajectories without forces that exist already, with the stage `imported_beads` (docs/operator_forces.md)."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
     files: list[str] = Field(min_length=1)
     """Files that MDTraj reads, or npz with `positions` [nm], relative to the folder of the YAML file; each a replica.
@@ -198,7 +236,7 @@ class Sampling(Strict):
         return self
 
     def _check_mean_force(self, where: str, mean_force: MeanForcePlan) -> None:
-        plans = {section.rpartition(".")[2]: plan for section, plan in self.by_section().items()}
+        plans = self.by_name()
         if mean_force.of not in plans:
             raise ValueError(f"{where}.of is {mean_force.of}; the plans are {', '.join(plans)}")
         plan = plans[mean_force.of]
@@ -216,6 +254,16 @@ class Sampling(Strict):
                 f"{where}.configurations is {mean_force.configurations}, but {mean_force.of} keeps only "
                 f"{plan.kept_replicas * plan.frames_per_replica} frames"
             )
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Plans whose replicas cannot be compared."""
+        for section, plan in self.by_section().items():
+            for field, reason in plan.comparison_faults():
+                yield Fault(f"{section.removeprefix('sampling.')}.{field}", reason)
+
+    def by_name(self) -> dict[str, SamplingPlan]:
+        """Every plan by its own name: unbiased, biased, or that of a further one."""
+        return {section.rpartition(".")[2]: plan for section, plan in self.by_section().items()}
 
     def by_section(self) -> dict[str, SamplingPlan]:
         """Every plan by its place in the specification, for example `sampling.further.umbrella`."""
@@ -320,3 +368,12 @@ class ThermalSampling(Strict):
 
     reference: ReferenceSampling
     conditional: ConditionalSampling
+
+    @model_validator(mode="after")
+    def _enough_frames(self) -> ThermalSampling:
+        kept = self.reference.replicas * self.reference.frames_per_replica
+        if self.conditional.frames > kept:
+            raise ValueError(
+                f"conditional.frames is {self.conditional.frames}, but sampling.reference keeps only {kept} frames"
+            )
+        return self

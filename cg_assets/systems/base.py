@@ -1,19 +1,27 @@
-"""What every system's specification has: strict fields, a name, and hashes of its sections."""
+"""What every system's specification has: a name, sections that agree, and hashes of these."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import Field, PositiveFloat, field_validator
+from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from cg_assets.core.settings import Name, Strict
+from cg_assets.core.settings import Fault, Name, Scope, Strict
+from cg_assets.core.units import UnitSystem
+from cg_assets.sampling.model import Model
+from cg_assets.sampling.model_potential.model import ModelPotential  # noqa: F401 - models are found where they are imported
+from cg_assets.sampling.molecule.model import Molecule  # noqa: F401
 
-if TYPE_CHECKING:
-    from cg_assets.core.units import UnitSystem
+FAULT = "fault"
+"""Type of the errors of sections that do not agree."""
+Place = tuple[str, ...]
 
 
 def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
@@ -58,11 +66,28 @@ class Refresh(Strict):
         return value
 
 
+def _sections(value: Any, place: Place = ()) -> Iterator[tuple[Place, Strict]]:
+    """All settings within others, with their places."""
+    if isinstance(value, Strict):
+        yield place, value
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _sections(item, (*place, name))
+
+
+def within(place: str, faults: Iterator[Fault]) -> Iterator[Fault]:
+    """Faults of a section as those of the whole."""
+    for field, reason in faults:
+        yield Fault(f"{place}.{field}", reason)
+
+
 class System(Strict):
     """A system, whatever it is made of."""
 
     name: Name
     title: str
+    model: Model
     refresh: Refresh = Refresh()
     folder: Path = Field(default=Path("."), exclude=True)
     """Folder of the YAML file, against which relative paths are read."""
@@ -74,10 +99,35 @@ class System(Strict):
             raise ValueError(f"{value} is reserved; choose another name")
         return value
 
+    @abstractmethod
+    def scope(self) -> Scope:
+        """What sections may need of each other."""
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> System:
+        scope, sections = self.scope(), list(_sections(self))
+        misfits = [
+            (place, section.misfit(scope.model))
+            for place, section in sections
+            if scope.model not in (section.goes_with or [scope.model])
+        ]
+        faults = misfits or [(place, fault) for place, section in sections for fault in section.faults(scope)]
+        if faults:
+            errors = [
+                InitErrorDetails(
+                    type=PydanticCustomError(FAULT, "{reason}", {"reason": fault.reason}),
+                    loc=(*place, *filter(None, fault.field.split("."))),
+                    input={},
+                )
+                for place, fault in faults
+            ]
+            raise ValidationError.from_exception_data(type(self).__name__, errors)
+        return self
+
     @property
     def units(self) -> UnitSystem:
         """`molar` for molecules, `reduced` for model potentials."""
-        return "molar"
+        return self.model.units
 
     @property
     def variable_quantities(self) -> dict[str, str]:
@@ -98,16 +148,13 @@ class System(Strict):
             picked[section] = value
         digest = hashlib.sha256(json.dumps(picked, sort_keys=True).encode())
         if "model" in sections:
-            digest.update(self._hashed_bytes())
+            for path in self.model.files(self.folder):
+                digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
 
     def _hashed_content(self) -> dict[str, Any]:
         """The specification as JSON, without names of files and what is null, as a field that is added later may be."""
         return self.model_dump(mode="json", exclude_none=True)
-
-    def _hashed_bytes(self) -> bytes:
-        """Content of the files that the model is read from."""
-        return b""
 
     @property
     def content_hash(self) -> str:

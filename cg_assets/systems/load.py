@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.settings import installation
-from cg_assets.systems.base import System, merge
+from cg_assets.systems.base import FAULT, System, merge
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.systems.thermal_spec import ThermalSystem
 
@@ -101,7 +101,11 @@ def _with_absolute_files(content: dict[str, Any], folder: Path) -> dict[str, Any
 def _explain(path: Path, error: ValidationError) -> str:
     lines = [f"{path}: {error.error_count()} wrong field(s)"]
     for item in error.errors(include_url=False):
-        field = ".".join(str(part) for part in item["loc"]) or "system"
+        # Where a field may be one of several kinds of values, pydantic puts the kind, as list[...], into the place.
+        field = ".".join(part for part in map(str, item["loc"]) if "[" not in part) or "system"
+        if item["type"] == FAULT:
+            lines.append(f"  {field} {item['msg']}")
+            continue
         value = item["input"]
         shown = "" if isinstance(value, dict) or item["type"] == "missing" else f" (value {value!r})"
         reason = item["msg"].removeprefix("Value error, ")

@@ -43,6 +43,11 @@ class ModelPotential(Model):
                 raise ValueError(f"domain of {name} is [{low}, {high}]; the first number must be the smaller")
         return self
 
+    @property
+    def coordinate_names(self) -> tuple[str, ...]:
+        """The coordinates."""
+        return tuple(self.coordinates)
+
     def start_names(self, variables: Iterable[str]) -> list[str]:
         """Its coordinates."""
         return self.coordinates

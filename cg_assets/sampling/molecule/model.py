@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+from cg_assets.core.settings import Fault, Scope
 from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.builders import MoleculeModel, MoleculeSettings, build_molecule
 from cg_assets.mapping.collective_variables import CollectiveVariable
@@ -16,6 +17,19 @@ class Molecule(MoleculeSettings, Model):
     """A molecule, isolated, solvated or in a periodic box."""
 
     type: Literal["molecule"]
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether there is a force field."""
+        return bool(self.force_fields)
+
+    def files(self, folder: Path) -> list[Path]:
+        """The PDB file, where there is one."""
+        return [] if self.pdb is None else [folder / self.pdb]
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """A PDB file that is not there."""
+        yield from scope.missing("pdb", self.pdb)
 
     @property
     def bead_box(self) -> float | None:
