@@ -3,11 +3,13 @@
 import copy
 import textwrap
 
+import dagster as dg
 import pytest
 import yaml
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.systems import load_all_systems, load_system, seed_of
+from cg_assets.systems.base import Refresh
 from cg_assets.systems.load import SHIPPED
 
 
@@ -250,6 +252,35 @@ def test_what_is_null_is_no_part_of_a_hash(own_system):
     assert other.hash_of("sampling.biased") == system.hash_of("sampling.biased")
     heavier = own_system("capped_alanine_implicit", put("model.hydrogen_mass", None), name="heavier")
     assert heavier.hash_of("model") != system.hash_of("model")
+
+
+SCHEDULES = [
+    "0 3 * * 1",
+    "*/15 * * * *",
+    "0 3 * * 1-5",
+    "1,2,30 0-6/2 * * *",
+    "5/7 * * * *",
+    "0 0 29 2 *",
+    "0 0 31 */2 7",
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_dagster_takes_every_schedule_that_is_accepted(schedule):
+    assert Refresh(schedule=schedule).schedule == schedule
+    dg.ScheduleDefinition(cron_schedule=schedule, job_name="any")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        *[(text, "must be five numbers") for text in ("@daily", "0 3 * *", "60 * * * *", "5-1 * * * *", "* * * * mon")],
+        *[(text, "would never come") for text in ("0 0 31 2 *", "0 0 31 4,6 *", "0 0 30 2 1")],
+    ],
+)
+def test_schedules_that_are_refused(schedule, words):
+    with pytest.raises(ValueError, match=words):
+        Refresh(schedule=schedule)
 
 
 def test_seeds_differ_and_repeat():

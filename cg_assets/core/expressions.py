@@ -67,41 +67,6 @@ class Expression:
             value = _evaluate(self.tree, arrays)
         return np.array(np.broadcast_to(value, shape), dtype=np.float64)
 
-    def to_sympy(self) -> Any:
-        """The formula as a SymPy expression of real symbols."""
-        import sympy
-
-        def convert(node: ast.expr) -> Any:
-            number = constant_value(node)
-            if number is not None:
-                return (
-                    sympy.Integer(int(number)) if number == int(number) and abs(number) < 1e9 else sympy.Float(number)
-                )
-            match node:
-                case ast.Name(id=name):
-                    return sympy.Symbol(name, real=True)
-                case ast.UnaryOp(op=ast.USub(), operand=operand):
-                    return -convert(operand)
-                case ast.UnaryOp(operand=operand):
-                    return convert(operand)
-                case ast.BinOp(left=left, op=operator, right=right):
-                    first, second = convert(left), convert(right)
-                    match operator:
-                        case ast.Add():
-                            return first + second
-                        case ast.Sub():
-                            return first - second
-                        case ast.Mult():
-                            return first * second
-                        case ast.Div():
-                            return first / second
-                    return first**second
-                case ast.Call(func=ast.Name(id=name), args=[argument]):
-                    return (sympy.Abs if name == "abs" else getattr(sympy, name))(convert(argument))
-            raise ExpressionError(f"unexpected {type(node).__name__}; {_ALLOWED}")
-
-        return convert(self.tree)
-
 
 def parse_expression(text: str) -> Expression:
     """Check a formula and make it usable.

@@ -37,6 +37,24 @@ def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
 
 _CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 """Lowest and highest minute, hour, day, month and weekday of a cron schedule."""
+_CRON_PART = re.compile(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/([1-9]\d?))?")
+_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+def _cron_numbers(field: str, low: int, high: int) -> set[int]:
+    """What a field of a cron schedule stands for; nothing where it cannot be read."""
+    numbers: set[int] = set()
+    for part in field.split(","):
+        match = _CRON_PART.fullmatch(part)
+        if match is None:
+            return set()
+        start, end, step = match.groups()
+        first = int(start or low)
+        last = int(end) if end else first if start and not step else high
+        if not low <= first <= last <= high:
+            return set()
+        numbers |= set(range(first, last + 1, int(step or 1)))
+    return numbers
 
 
 class Refresh(Strict):
@@ -51,18 +69,14 @@ class Refresh(Strict):
     @classmethod
     def _is_a_cron_schedule(cls, value: str) -> str:
         fields = value.split()
-        known = len(fields) == len(_CRON_LIMITS)
-        for text, (low, high) in zip(fields, _CRON_LIMITS, strict=False):
-            for part in text.split(","):
-                match = re.fullmatch(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/([1-9]\d?))?", part)
-                known &= match is not None
-                numbers = [int(number) for number in match.groups()[:2] if number] if match else []
-                known &= numbers == sorted(numbers) and all(low <= number <= high for number in numbers)
-        if not known:
+        numbers = [_cron_numbers(field, *limits) for field, limits in zip(fields, _CRON_LIMITS, strict=False)]
+        if len(fields) != len(_CRON_LIMITS) or not all(numbers):
             raise ValueError(
                 "must be five numbers, ranges or * for minute, hour, day, month and weekday, for example 0 3 * * 1 for "
                 "Mondays at 03:00"
             )
+        if not any(day <= _DAYS[month - 1] for day in numbers[2] for month in numbers[3]):
+            raise ValueError("names days that its months do not have, so that it would never come")
         return value
 
 
