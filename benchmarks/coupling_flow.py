@@ -129,7 +129,7 @@ def main() -> None:
     epochs = parser.parse_args().epochs
     torch.set_num_threads(1)
     system = load_system(SYSTEM)
-    settings, thermal_energy, cg_map = system.kernels["flow"], system.thermal_energy, build_map(system)
+    settings, thermal_energy, cg_map = system.labels["flow"], system.thermal_energy, build_map(system)
     frames = ParquetStore(installation().home).read_frames(SYSTEM, STAGE)
     late = frames.time > np.quantile(frames.time, 0.8)
     learnt, judged = frames.select(~late), frames.select(late)
@@ -154,7 +154,7 @@ def main() -> None:
 
     started = time.process_time()
     flow = train_flow(
-        flow_config(system, settings.noise, settings.hidden),
+        flow_config(system.beads(), settings.noise, settings.hidden),
         settings.training,
         learnt.positions,
         correlated_groups([learnt]),

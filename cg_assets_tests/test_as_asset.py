@@ -3,8 +3,9 @@
 import dagster as dg
 import pytest
 
-from cg_assets.assets.stage import Check, Figure, Product, Stage, TableContent
+from cg_assets.assets.stage import Figure, Product, Stage, TableContent
 from cg_assets.assets.work import failed_checks, sound_batches
+from cg_assets.core.checks import Check
 from cg_assets.core.errors import StorageError
 from cg_assets.orchestration.as_asset import as_asset
 from cg_assets.orchestration.automation import batches_of

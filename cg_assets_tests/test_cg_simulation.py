@@ -119,7 +119,7 @@ def test_reweighted_distribution_is_exact(diagonal, biased):
         nodes = np.linspace(-4, 4, 81)
         values = -0.8 * _double_well(np.clip(nodes, -2.4, 2.4))
         definition = {"type": "grid", "collective_variables": ["s"], "limits": [[-4, 4]], "periodic": [False]}
-        bias = cg_bias(system, cg_map, definition | {"shape": [81], "values": values.tolist()})
+        bias = cg_bias(replace(system.beads(), cg_map=cg_map), definition | {"shape": [81], "values": values.tolist()})
     # starts in both wells, well equilibrated by the low barrier of 2 kT
     starts = np.where(np.arange(2000) % 2, 2.0, -2.0)[:, None, None]
     settings = _settings(timestep=0.2, duration=60.0, burn_in=40.0, frame_interval=3.0)
@@ -154,12 +154,12 @@ def test_bias_forces_are_those_of_the_sampling_code(diagonal):
         window = np.arange(50) % 2
         slopes = numpy_bias.gradient(values, window)
         expected = -sum(slope[:, None, None] * gradients[name] for name, slope in slopes.items())
-        bias = cg_bias(system, cg_map, definition)
+        bias = cg_bias(replace(system.beads(), cg_map=cg_map), definition)
         energy, forces = bias.energy_and_forces(torch.tensor(positions))
         np.testing.assert_allclose(energy.numpy(), numpy_bias.energy(values, window), rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(forces.numpy(), expected, rtol=1e-7, atol=1e-7)
     with pytest.raises(SamplingError, match="needs \\['phi'\\]"):
-        cg_bias(*diagonal, {"type": "static", "expression": "cos(phi)"})
+        cg_bias(diagonal[0].beads(), {"type": "static", "expression": "cos(phi)"})
 
 
 def test_distance_bias_is_the_gradient_of_its_energy():
@@ -170,7 +170,7 @@ def test_distance_bias_is_the_gradient_of_its_energy():
     }
     system = type(system).model_validate(content | {"folder": system.folder})
     cg_map = CGMap(np.eye(2), ["1:C", "3:N"], [0, 1], np.ones(2), ["1:C", "3:N"], ["C", "N"], [])
-    bias = cg_bias(system, cg_map, {"type": "static", "expression": "50*(d - 0.4)**2"})
+    bias = cg_bias(replace(system.beads(), cg_map=cg_map), {"type": "static", "expression": "50*(d - 0.4)**2"})
     positions = torch.tensor([[[0.0, 0, 0], [0.3, 0.1, 0.2]]], dtype=torch.float64)
     energy, forces = bias.energy_and_forces(positions)
     length = float(positions[0, 1].norm())

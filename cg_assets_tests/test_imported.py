@@ -36,7 +36,7 @@ collective_variables:
   phi: {type: torsion, atoms: ["1:C", "2:N", "2:CA", "2:C"]}
   psi: {type: torsion, atoms: ["2:N", "2:CA", "2:C", "3:N"]}
 imported: {files: ["run_{batch}_*"], frame_interval: 0.05}
-kernels:
+labels:
   flow: {type: flow, of: imported, noise: 0.007, labels: clean, hidden: 64,
          training: {epochs: 30, batch_size: 256, learning_rate: 0.01}}
 network: {type: message_passing, features: 16, interactions: 1}
@@ -279,9 +279,9 @@ def test_missing_damaged_and_foreign_files_are_explained(run, folder):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"imported": None, "kernels": {}}, "type is data, but there are neither imported"),
-        ({"kernels": {"flow": {"type": "flow", "of": "imported", "noise": 0.01}}}, "have no forces; take clean"),
-        ({"kernels": {"flow": {"type": "flow", "noise": 0.01}}}, "kernels.flow.of is unbiased; there are imported"),
+        ({"imported": None, "labels": {}}, "type is data, but there are neither imported"),
+        ({"labels": {"flow": {"type": "flow", "of": "imported", "noise": 0.01}}}, "have no forces; take clean"),
+        ({"labels": {"flow": {"type": "flow", "noise": 0.01}}}, "labels.flow.of is unbiased; there are imported"),
         ({"potentials": {"flow": {"labels": "imported_beads"}}}, "potentials.flow.labels is imported_beads"),
         ({"learning_curve": {"fractions": [0.5, 1.0]}}, "learning_curve counts simulated time"),
     ],

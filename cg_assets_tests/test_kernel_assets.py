@@ -19,7 +19,7 @@ title: Capped alanine, forces from kernels
 sampling:
   unbiased: {duration: 80, frame_interval: 0.04}
   biased: {duration: 80, frame_interval: 0.04, bias: {deposition: 10}}
-kernels:
+labels:
   noise: {type: noise, noise: 0.005, labels: clean}
   flow: {type: flow, noise: 0.007, hidden: 64, training: {epochs: 30, batch_size: 256, learning_rate: 0.01}}
   paper: {type: flow, noise: 0.007, labels: noised, flow: flow}
@@ -68,7 +68,7 @@ def test_labels_say_where_they_come_from(made):
     metadata = store.describe(system.name, "paper_kernel_forces", "0000").metadata
     assert set(metadata.upstream_data_versions) == {"kernel_alanine/mapped_forces/0000", "kernel_alanine/flow_kernel"}
     assert metadata.extra["registered_model"] == "kernel_alanine.flow_kernel"
-    assert metadata.extra["kernel"]["labels"] == "noised"
+    assert metadata.extra["label_source"]["labels"] == "noised"
     frames = store.read_frames(system.name, "paper_kernel_forces", ["0000"])
     assert len(frames) == len(store.read_frames(system.name, "mapped_forces", ["0000"]))
     floors = {
@@ -85,7 +85,7 @@ def test_a_bias_is_taken_out_of_the_labels(made):
     system, store, _ = made
     frames = store.read_frames(system.name, "biased_noise_kernel_forces", ["0000"])
     bias = store.describe(system.name, "biased_noise_kernel_forces", "0000").metadata.extra["bias"]
-    energy, pull = _bias_forces(system, bias, frames.positions)
+    energy, pull = _bias_forces(system.beads(), bias, frames.positions)
     np.testing.assert_allclose(frames.bias_energy, energy)
     assert np.std(pull) > 5.0
     block = frames.replica * 1000 + (frames.time // 8).astype(np.int64)
@@ -118,14 +118,14 @@ def test_configurations_alone_are_enough(made):
     frames = store.read_frames(system.name, "mapped_forces", ["0000"])
     trained = store.describe(system.name, "flow_kernel").metadata.extra
     flow, _ = ModelTracking(None, store.home).load(trained["registered_model"], trained["version"])
-    kernel = system.kernels["flow"].model_copy(update={"labels": "clean"})
+    kernel = system.labels["flow"].model_copy(update={"labels": "clean"})
     bare = type(frames)(
         **{name: getattr(frames, name) for name in ("positions", "time", "replica", "temperature")},
         start=frames.start,
         probe=frames.probe,
     )
-    with_forces, report = kernel_frames(system, kernel, frames, flow, seed=5)
-    without, _ = kernel_frames(system, kernel, bare, flow, seed=5)
+    with_forces, report = kernel_frames(system.beads(), kernel, frames, flow, seed=5)
+    without, _ = kernel_frames(system.beads(), kernel, bare, flow, seed=5)
     np.testing.assert_array_equal(with_forces.forces, without.forces)
     assert report.noise_floor["mixed"].value < report.noise_floor["clean"].value < report.noise_floor["noised"].value
 
@@ -135,8 +135,8 @@ def test_draws_of_a_configuration_have_noise_of_their_own(made):
     frames = store.read_frames(system.name, "mapped_forces", ["0000"])
     trained = store.describe(system.name, "flow_kernel").metadata.extra
     flow, _ = ModelTracking(None, store.home).load(trained["registered_model"], trained["version"])
-    kernel = system.kernels["noise"].model_copy(update={"draws": 3, "noise": flow.noise})
-    perturbed, report = kernel_frames(system, kernel, frames, flow, seed=5)
+    kernel = system.labels["noise"].model_copy(update={"draws": 3, "noise": flow.noise})
+    perturbed, report = kernel_frames(system.beads(), kernel, frames, flow, seed=5)
     np.testing.assert_array_equal(perturbed.time, np.repeat(frames.time, 3))
     labels = perturbed.forces.reshape(len(frames), 3, *frames.positions.shape[1:]).astype(np.float64)
     assert abs((labels**2).mean() / (system.thermal_energy / flow.noise) ** 2 - 0.9) < 0.02  # nine of ten are no centre

@@ -32,7 +32,7 @@ SMALL = """
 extends: muller_brown_plane
 name: small_plane
 sampling: {unbiased: {replicas: 7500}}
-kernels: {flow: {hidden: 64, training: {epochs: 20, batch_size: 256, learning_rate: 0.01}}}
+labels: {flow: {hidden: 64, training: {epochs: 20, batch_size: 256, learning_rate: 0.01}}}
 training: {epochs: 2}
 cg_simulation: {replicas: 300, duration: 40}
 evaluation: {max_pmf_error: 1.0}
@@ -183,7 +183,7 @@ def test_a_flow_of_two_coordinates_from_samples_to_evaluation(made):
 def test_labels_of_noise_are_those_of_the_widened_density(plane):
     """60,000 independent frames: the fitted density is the exact one, folded with the noise, and not the exact one."""
     system = load_system("muller_brown_plane")
-    noise, limits = system.kernels["noise"].noise, system.evaluation.basins["well"].limits
+    noise, limits = system.labels["noise"].noise, system.evaluation.basins["well"].limits
     frames = equilibrium_draws(system, 60_000, np.random.default_rng(4))[:, :2, None]
     perturbed = perturb(frames, noise, system.thermal_energy, seed=5)
     surface = build_network(network_config(system))

@@ -143,12 +143,12 @@ TENSORS = {"type": "tensor_network", "cutoff": 0.6, "soft_cutoff": 0.5}
     ("base", "path", "value", "field"),
     [
         # names of entries that are also names of fields, types or sections stay part of the place
-        ("capped_alanine_kernels", "kernels", {"flow": {"type": "flow", "noise": -1}}, "kernels.flow.noise (value -1)"),
+        ("capped_alanine_kernels", "labels", {"flow": {"type": "flow", "noise": -1}}, "labels.flow.noise (value -1)"),
         (
             "capped_alanine_kernels",
-            "kernels",
+            "labels",
             KERNELS | {"data": {"type": "noise", "noise": 1}},
-            "kernels.flow.flow is data",
+            "labels.flow.flow is data",
         ),
         (
             "muller_brown",
@@ -174,7 +174,7 @@ TENSORS = {"type": "tensor_network", "cutoff": 0.6, "soft_cutoff": 0.5}
             0,
             "evaluation.reference.plan.replicas (value 0)",
         ),
-        ("capped_alanine_kernels", "kernels.noise.training", {}, "kernels.noise.training: Extra inputs"),
+        ("capped_alanine_kernels", "labels.noise.training", {}, "labels.noise.training: Extra inputs"),
         (
             "water_quick",
             "network",

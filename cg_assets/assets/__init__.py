@@ -9,7 +9,7 @@ from cg_assets.assets.comparison import comparison_stage
 from cg_assets.assets.evaluations import evaluation_stage, reference_stage
 from cg_assets.assets.forces import forces_stage
 from cg_assets.assets.imports import imported_stage
-from cg_assets.assets.kernels import flow_kernel_stage, kernel_forces_stage
+from cg_assets.assets.labels import flow_kernel_stage, labels_stage
 from cg_assets.assets.learning_curves import learning_curve_stage
 from cg_assets.assets.liquids import liquid_comparison_stage, liquid_evaluation_stage, liquid_simulation_stage
 from cg_assets.assets.mean_forces import mean_forces_stage
@@ -22,7 +22,6 @@ from cg_assets.assets.simulations import cg_simulation_stage
 from cg_assets.assets.stage import Stage
 from cg_assets.assets.water import conditional_samples_stage, targets_stage, water_trajectories_stage
 from cg_assets.biases.settings import AdaptiveBias
-from cg_assets.labels.settings import FlowKernel
 from cg_assets.systems import AnySystem, SystemSpec, ThermalSystem
 
 
@@ -49,10 +48,10 @@ def _stages(system: SystemSpec) -> list[Stage]:
     if system.imported is not None:
         stages.append(imported_stage(system))
     stages += [mean_forces_stage(system, labels) for labels in system.sampling.by_mean_force_labels()]
-    for labels, (name, kernel, source) in system.by_kernel_labels().items():
-        if isinstance(kernel, FlowKernel) and kernel.flow is None:
-            stages.append(flow_kernel_stage(system, name, kernel, source))
-        stages.append(kernel_forces_stage(system, labels))
+    for labels, (name, source, frames) in system.by_source_labels().items():
+        if (flow := source.own_flow()) is not None:
+            stages.append(flow_kernel_stage(system, name, flow, frames))
+        stages.append(labels_stage(system, labels))
     stages.append(reference_stage(system))
     for potential in system.potentials:
         if system.prior is not None:

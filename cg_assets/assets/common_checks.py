@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from cg_assets.assets.stage import Check, Verdict
+from cg_assets.core.checks import Check, Verdict
 from cg_assets.core.units import unit
 
 if TYPE_CHECKING:
@@ -27,18 +25,6 @@ FINITE_BEADS = Check("finite", "Every bead position and force is a finite number
 def schema_verdict(frames: Frames, expected: int) -> Verdict:
     """Whether there are as many frames as planned."""
     return SCHEMA.verdict(len(frames) == expected, frames=len(frames), planned=expected)
-
-
-def finite_verdict(check: Check, frames: Frames) -> Verdict:
-    """Whether every number of frames is finite; counts those that are not."""
-    arrays = {
-        "positions": frames.positions,
-        "forces": frames.forces,
-        "potential_energy": frames.potential_energy,
-        "bias_energy": frames.bias_energy,
-    }
-    bad = {name: int((~np.isfinite(array)).sum()) for name, array in arrays.items() if array is not None}
-    return check.verdict(not any(bad.values()), **{f"{name}_not_finite": count for name, count in bad.items()})
 
 
 def is_thermal(value: float, error: float, target: float) -> bool:

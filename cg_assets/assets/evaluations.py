@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.common_checks import stability_verdict
 from cg_assets.assets.data import frozen_bias, pooled_frames, training_frames
-from cg_assets.assets.stage import Batches, Check, Figure, Product, Read, Report, Stage, TableContent, Verdict
+from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Inputs, Work
+from cg_assets.core.checks import Check, Verdict
 from cg_assets.mapping.maps import LinearMapping
 from cg_assets.systems import SystemSpec, seed_of
 

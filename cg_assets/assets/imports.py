@@ -10,8 +10,9 @@ import numpy as np
 
 from cg_assets.assets.common_checks import FINITE
 from cg_assets.assets.data import with_map
-from cg_assets.assets.stage import Check, Figure, PieceContent, Product, Stage, Stored, Verdict
+from cg_assets.assets.stage import Figure, PieceContent, Product, Stage, Stored
 from cg_assets.assets.work import Work
+from cg_assets.core.checks import Check, Verdict
 from cg_assets.sampling.settings import IMPORTED
 from cg_assets.systems import SystemSpec
 

@@ -11,19 +11,9 @@ from cg_assets.assets.common_checks import temperatures_verdict
 from cg_assets.assets.data import frames_of_atoms
 from cg_assets.assets.evaluations import decide, shown_decision
 from cg_assets.assets.simulations import CHECKS, STABILITY, TEMPERATURE
-from cg_assets.assets.stage import (
-    Batches,
-    Check,
-    Figure,
-    FrameContent,
-    Product,
-    Read,
-    Report,
-    Stage,
-    TableContent,
-    Verdict,
-)
+from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Inputs, Work
+from cg_assets.core.checks import Check, Verdict
 from cg_assets.systems import ThermalSystem
 from cg_assets.systems.thermal_spec import TRAJECTORIES
 

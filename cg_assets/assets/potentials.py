@@ -7,9 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cg_assets.assets.data import read_source
-from cg_assets.assets.stage import Batches, Check, Product, Read, Stage, Verdict
+from cg_assets.assets.stage import Batches, Product, Read, Stage
 from cg_assets.assets.training import ModelTraining, train_and_register
 from cg_assets.assets.work import Work
+from cg_assets.core.checks import Check, Verdict
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cg_assets.assets.data import read_source
-from cg_assets.assets.stage import Batches, Check, Figure, Product, Read, Report, Stage, TableContent, Verdict
+from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Work
+from cg_assets.core.checks import Check, Verdict
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:

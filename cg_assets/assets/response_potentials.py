@@ -9,9 +9,10 @@ import numpy as np
 
 from cg_assets.assets.data import Source, frames_of_atoms
 from cg_assets.assets.potentials import LOSS, judge_potential
-from cg_assets.assets.stage import Batches, Product, Read, Report, Stage, Verdict
+from cg_assets.assets.stage import Batches, Product, Read, Report, Stage
 from cg_assets.assets.training import ModelTraining, train_and_register
 from cg_assets.assets.work import Work
+from cg_assets.core.checks import Verdict
 from cg_assets.systems import ThermalSystem
 from cg_assets.systems.thermal_spec import TARGETS, TRAJECTORIES
 from cg_assets.training.settings import AT_ONE_TEMPERATURE

@@ -7,14 +7,14 @@ from typing import Any
 from cg_assets.assets.common_checks import (
     FINITE,
     SCHEMA,
-    finite_verdict,
     schema_verdict,
     temperature_verdict,
 )
 from cg_assets.assets.next_batch import proposed_centers
-from cg_assets.assets.stage import Check, Figure, FrameContent, PieceContent, Product, Stage, Stored, Verdict
+from cg_assets.assets.stage import Figure, FrameContent, PieceContent, Product, Stage, Stored
 from cg_assets.assets.work import Work, snapshot_stage
 from cg_assets.biases.settings import AdaptiveBias
+from cg_assets.core.checks import Check, Verdict, finite_verdict
 from cg_assets.core.units import unit
 from cg_assets.systems import SystemSpec
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from cg_assets.assets.common_checks import stability_verdict, temperature_verdict
 from cg_assets.assets.data import frozen_bias, training_frames
-from cg_assets.assets.stage import Batches, Check, Figure, FrameContent, Product, Read, Report, Stage, Stored, Verdict
+from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage, Stored
 from cg_assets.assets.work import Work
+from cg_assets.core.checks import Check, Verdict
 from cg_assets.systems import SystemSpec
 
 TEMPERATURE = Check(

@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cg_assets.core.checks import Check, Verdict
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -35,36 +37,6 @@ class Read:
 
     stage: str
     batches: Batches
-
-
-@dataclass(frozen=True)
-class Check:
-    """A check of what a stage makes.
-
-    Attributes:
-        name: of the check.
-        description: what it asks, in a sentence.
-        blocking: whether nothing downstream uses what fails it.
-        warns: whether failing it is a warning, not an error.
-    """
-
-    name: str
-    description: str
-    blocking: bool = True
-    warns: bool = False
-
-    def verdict(self, passed: bool, **facts: Any) -> Verdict:
-        """The outcome, with the numbers that it rests on; those that are None are left out."""
-        return Verdict(self, bool(passed), {name: value for name, value in facts.items() if value is not None})
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome of a check."""
-
-    check: Check
-    passed: bool
-    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)

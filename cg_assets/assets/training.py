@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.data import Source
-from cg_assets.assets.stage import Figure, Product, Report, Stored, TableContent, Verdict
+from cg_assets.assets.stage import Figure, Product, Report, Stored, TableContent
 from cg_assets.assets.work import Work
+from cg_assets.core.checks import Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

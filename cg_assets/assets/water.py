@@ -12,13 +12,11 @@ from cg_assets.assets.common_checks import (
     FINITE,
     SCHEMA,
     TEMPERATURE_Z,
-    finite_verdict,
     schema_verdict,
     temperatures_verdict,
 )
 from cg_assets.assets.stage import (
     Batches,
-    Check,
     Figure,
     FrameContent,
     PieceContent,
@@ -28,9 +26,9 @@ from cg_assets.assets.stage import (
     Stage,
     Stored,
     TableContent,
-    Verdict,
 )
 from cg_assets.assets.work import Work, snapshot_stage
+from cg_assets.core.checks import Check, Verdict, finite_verdict
 from cg_assets.systems import ThermalSystem
 from cg_assets.systems.thermal_spec import CONDITIONAL_SAMPLES, TARGETS, TRAJECTORIES
 

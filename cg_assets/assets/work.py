@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cg_assets.assets.stage import Content, Product, Report, Stage, Stored, Verdict
+from cg_assets.assets.stage import Content, Product, Report, Stage, Stored
+from cg_assets.core.checks import Verdict
 from cg_assets.core.errors import StorageError
 from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.schemas import FileMetadata, variable_units

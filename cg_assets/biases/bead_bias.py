@@ -16,23 +16,21 @@ from torch import Tensor
 from cg_assets.biases.fixed import GridBias, UmbrellaBias, bias_from_definition, slope_matrix
 from cg_assets.core.errors import SamplingError
 from cg_assets.mapping.collective_variables import Torsion
-from cg_assets.mapping.maps import LinearMapping
-from cg_assets.systems.spec import SystemSpec
 
 if TYPE_CHECKING:
-    from cg_assets.mapping.maps import CGMap
+    from cg_assets.mapping.beads import Beads
 
 HERMITE = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [-3, 3, -2, -1], [2, -2, 1, 1]], dtype=np.float64)
 """Coefficients of 1, t, t^2, t^3 from (value left, value right, slope left, slope right)."""
 
 
-def cg_bias(system: SystemSpec, cg_map: CGMap, definition: Mapping[str, Any], device: str = "cpu") -> BeadBias:
-    """The bias that a definition describes, on the beads of a system.
+def cg_bias(beads: Beads, definition: Mapping[str, Any], device: str = "cpu") -> BeadBias:
+    """The bias that a definition describes, on these beads.
 
     Raises:
-        SamplingError: the definition cannot be used, or names a collective variable that the system lacks.
+        SamplingError: the definition cannot be used, or names a collective variable that the beads lack.
     """
-    return BeadBias(system, cg_map, definition, torch.device(device))
+    return BeadBias(beads, definition, torch.device(device))
 
 
 class BeadBias:
@@ -41,19 +39,19 @@ class BeadBias:
     Under umbrella windows, replica i is in window i modulo the number of windows.
     """
 
-    def __init__(self, system: SystemSpec, cg_map: CGMap, definition: Mapping[str, Any], device: torch.device) -> None:
+    def __init__(self, beads: Beads, definition: Mapping[str, Any], device: torch.device) -> None:
         """See `cg_bias`."""
         self.bias = bias_from_definition(definition)
         self.names = self.bias.collective_variables
-        unknown = set(self.names) - set(system.variable_names)
+        unknown = set(self.names) - set(beads.variable_names)
         if unknown:
-            raise SamplingError(f"the bias needs {sorted(unknown)}; system {system.name} has {system.variable_names}")
-        self.linear = isinstance(system.mapping, LinearMapping)
+            raise SamplingError(f"the bias needs {sorted(unknown)}; system {beads.name} has {beads.variable_names}")
+        self.linear = not beads.collective_variables
         torsions: list[tuple[str, list[int]]] = []
         distances: list[tuple[str, list[int]]] = []
         for name in [] if self.linear else self.names:
-            variable = system.collective_variables[name]
-            sites = [cg_map.bead_on_atom(atom) for atom in variable.atoms]
+            variable = beads.collective_variables[name]
+            sites = [beads.cg_map.bead_on_atom(atom) for atom in variable.atoms]
             (torsions if isinstance(variable, Torsion) else distances).append((name, sites))
         self.torsion_names = [name for name, _ in torsions]
         self.distance_names = [name for name, _ in distances]

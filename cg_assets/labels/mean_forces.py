@@ -131,7 +131,7 @@ class MeanForceSampler:
     def summary(self) -> dict[str, Any]:
         """Simulated time [ps], and the noise of the labels as a ConditionalNoise: that of the means."""
         variance, effective = self._done["variance"], float(self._done["effective"].mean())
-        tau, unit = self._plan.samples / (2.0 * effective), squared_force_unit(self._system)
+        tau, unit = self._plan.samples / (2.0 * effective), squared_force_unit(self._system.units)
         noise = noise_of_labels(variance, self._done["mean_force"], variance, tau, effective, unit)
         return {"sampled_time": self._plan.configurations * self._plan.time_each, "noise": noise}
 

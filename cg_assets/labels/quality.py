@@ -14,7 +14,7 @@ from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.equilibration import ConditionalEquilibration, conditional_equilibration, halves_in_time
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.noise import BinnedLabels, ConditionalNoise, bin_labels, conditional_noise
-from cg_assets.core.units import unit
+from cg_assets.core.units import UnitSystem, unit
 from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.maps import LinearMapping
 from cg_assets.mapping.run import other_force_maps
@@ -71,9 +71,9 @@ class LabelNoise:
         return self.floor.to_json() | {"method": self.method}
 
 
-def squared_force_unit(system: SystemSpec) -> str:
+def squared_force_unit(units: UnitSystem) -> str:
     """Unit of a squared force component."""
-    return f"({unit('force', system.units)})²"
+    return f"({unit('force', units)})²"
 
 
 def label_bins(system: SystemSpec, frames: Frames) -> Bins:
@@ -90,7 +90,12 @@ def bin_model_labels(system: SystemSpec, frames: Frames) -> BinnedLabels:
     forces = np.asarray(frames.forces, dtype=np.float64)[:, 0, 0]
     values = frames.collective_variables[name].astype(np.float64)
     return bin_labels(
-        values, forces, frames.replica, frames.time, bins=label_bins(system, frames), unit=squared_force_unit(system)
+        values,
+        forces,
+        frames.replica,
+        frames.time,
+        bins=label_bins(system, frames),
+        unit=squared_force_unit(system.units),
     )
 
 
@@ -120,7 +125,7 @@ def measure_label_noise(
         from cg_assets.sampling.model_potential.planes import conditional_draws
 
         forces = conditional_draws(system, frames.positions[:, :, 0], seed)
-        drawn = conditional_noise(forces, squared_force_unit(system))
+        drawn = conditional_noise(forces, squared_force_unit(system.units))
         method = f"{forces.shape[1]} draws with fixed CG coordinates in each of {len(forces)} frames"
         names = tuple(system.mapping.coordinates)
         return LabelNoise(drawn.noise_floor, method, beads=drawn, bead_names=names, map_kind=force_map.kind)
@@ -135,7 +140,7 @@ def measure_label_noise(
     others = other_force_maps(beads_of_system, force_map, samples.forces)
     maps = [force_map, *(other for other, _ in others.values())]
     repeated = sample_conditional_forces(system, samples, cg_map, maps, seed, progress=progress)
-    beads, *noises = [conditional_noise(forces, squared_force_unit(system)) for forces in repeated.forces]
+    beads, *noises = [conditional_noise(forces, squared_force_unit(system.units)) for forces in repeated.forces]
     n_configurations, n_samples = repeated.forces.shape[1:3]
     return LabelNoise(
         beads.noise_floor,

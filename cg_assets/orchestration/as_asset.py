@@ -9,8 +9,9 @@ from typing import Any
 import dagster as dg
 
 from cg_assets.assets import stages_of
-from cg_assets.assets.stage import Check, Figure, Stage, Verdict
+from cg_assets.assets.stage import Figure, Stage
 from cg_assets.assets.work import Done, Work, carry_out
+from cg_assets.core.checks import Check, Verdict
 from cg_assets.orchestration.automation import batches_of, freshness_of, when_data_changed
 from cg_assets.orchestration.console import log_progress
 from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags

@@ -116,7 +116,7 @@ def run_cg_simulation(
             system.thermal_energy,
             settings,
             seed=settings.seed + window,
-            bias=None if definition is None else cg_bias(system, beads.cg_map, definition, device),
+            bias=None if definition is None else cg_bias(beads, definition, device),
             progress=progress,
             device=device,
             temperature=system.temperature,

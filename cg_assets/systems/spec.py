@@ -25,7 +25,8 @@ from cg_assets.evaluation.settings import (
     LearningCurve,
     LongRunReference,
 )
-from cg_assets.labels.settings import Kernel
+from cg_assets.labels.kernels import sources as _kernels  # noqa: F401  (members of the family)
+from cg_assets.labels.source import LabelSource
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.maps import Mapping
@@ -58,8 +59,9 @@ class SystemSpec(System):
     collective_variables: dict[Name, CollectiveVariable] = Field(default_factory=dict)
     sampling: Sampling = Sampling()
     imported: ImportedTrajectories | None = None
-    kernels: dict[Name, Kernel] = Field(default_factory=dict)
-    """Kernels by name, with the stage `<name>_kernel_forces` and, for a flow, its model `<name>_kernel`."""
+    labels: dict[Name, LabelSource] = Field(default_factory=dict)
+    """Further sources of force labels by name; of a kernel with the stage `<name>_kernel_forces` and, for a flow, its
+    model `<name>_kernel`."""
     network: Network
     training: Training
     cg_simulation: CGSimulation
@@ -88,9 +90,9 @@ class SystemSpec(System):
         yield from self._simulation_faults()
         for section, plan in self._plans().items():
             yield from self._bias_faults(section, plan, scope)
-        for name, kernel in self.kernels.items():
-            yield from within(f"kernels.{name}", kernel.source_faults(self.sampling.by_name(), bool(self.imported)))
-            yield from within(f"kernels.{name}", kernel.flow_faults(name, self.kernels))
+        for name, source in self.labels.items():
+            yield from within(f"labels.{name}", source.source_faults(self.sampling.by_name(), bool(self.imported)))
+            yield from within(f"labels.{name}", source.other_faults(name, self.labels))
         if settings := self.evaluation.slow_coordinates:
             yield from within("evaluation.slow_coordinates", settings.time_faults(*self._times()))
 
@@ -119,16 +121,16 @@ class SystemSpec(System):
                 "evaluation.reference.type",
                 "is data, but there are neither imported trajectories nor sampling.unbiased",
             )
-        for name in self.kernels:
-            if f"{name}_kernel_forces" in {*self.sampling.by_labels(), *self.sampling.by_mean_force_labels()}:
-                yield Fault(f"kernels.{name}", "has the name of a plan of sampling; choose another name")
+        for name, source in self.labels.items():
+            if source.stage(name) in {*self.sampling.by_labels(), *self.sampling.by_mean_force_labels()}:
+                yield Fault(f"labels.{name}", "has the name of a plan of sampling; choose another name")
         known = [*self.sampling.by_labels(), *self.sampling.by_mean_force_labels()]
-        known += [f"{name}_kernel_forces" for name in self.kernels]
+        known += [source.stage(name) for name, source in self.labels.items()]
         for name, potential in self.potentials.items():
             if potential.labels not in known:
                 yield Fault(
                     f"potentials.{name}.labels",
-                    f"is {potential.labels}, but sampling and kernels give only {', '.join(known)}; choose one of "
+                    f"is {potential.labels}, but sampling and labels give only {', '.join(known)}; choose one of "
                     "these or add what is missing",
                 )
 
@@ -166,15 +168,15 @@ class SystemSpec(System):
             durations["sampling.unbiased.duration"] = self.sampling.unbiased.duration
         return intervals, durations
 
-    def by_kernel_labels(self) -> dict[str, tuple[str, Kernel, str]]:
-        """Stage of a kernel's labels to its name, the kernel, and the stage of the frames that it perturbs."""
+    def by_source_labels(self) -> dict[str, tuple[str, LabelSource, str]]:
+        """Stage of a source's labels to its name, the source, and the stage of the frames that it labels."""
         of = {section.rpartition(".")[2]: labels for labels, (_, section) in self.sampling.by_labels().items()}
         of["imported"] = IMPORTED
-        return {f"{name}_kernel_forces": (name, kernel, of[kernel.of]) for name, kernel in self.kernels.items()}
+        return {source.stage(name): (name, source, of[source.of]) for name, source in self.labels.items()}
 
     def plan_of(self, labels: str) -> SamplingPlan:
         """The sampling plan behind a stage of force labels, single ones, means, or those of a kernel."""
-        if labels in (kernels := self.by_kernel_labels()):
+        if labels in (kernels := self.by_source_labels()):
             labels = kernels[labels][2]
         if labels in (means := self.sampling.by_mean_force_labels()):
             _, labels = means[labels]
@@ -276,7 +278,7 @@ class SystemSpec(System):
         """Stage of the CG frames that models of these labels should look like: never those of a kernel."""
         if self.reference_data is not None:
             return self.reference_data
-        kernels = self.by_kernel_labels()
+        kernels = self.by_source_labels()
         return kernels[labels][2] if labels in kernels else labels
 
     @property

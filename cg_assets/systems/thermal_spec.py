@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from cg_assets.core.settings import Fault, Name, Scope
 from cg_assets.evaluation.settings import LiquidJudgement
-from cg_assets.labels.settings import Targets
+from cg_assets.labels.thermal.settings import Targets
 from cg_assets.mapping.bead_mapping import MoleculeBeads
 from cg_assets.mapping.water import Water
 from cg_assets.sampling.settings import ThermalSampling

@@ -1,4 +1,4 @@
-"""A system's kernels: from its CG frames to perturbed frames with force labels, and what is known of them."""
+"""Kernels: from CG frames to perturbed frames with force labels, and what is known of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from cg_assets.core.statistics.estimates import Estimate, independent_blocks
 from cg_assets.core.statistics.local_geometry import LocalGeometry, local_geometry
 from cg_assets.core.statistics.stein import SteinTest, stein_test
 from cg_assets.labels.kernels.kernel import LabelKind, mixed, mixing_coefficients, perturb
+from cg_assets.labels.kernels.sources import Kernel
 from cg_assets.labels.quality import LabelNoise, squared_force_unit
-from cg_assets.labels.settings import FlowKernel, Kernel
-from cg_assets.mapping.maps import LinearMapping
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.mapping.beads import Beads
 from cg_assets.training.data import correlated_groups
 
 if TYPE_CHECKING:
@@ -77,35 +76,35 @@ class KernelReport:
         ]
 
 
-def flow_config(system: SystemSpec, noise: float, hidden: int) -> dict[str, Any]:
-    """The config from which `build_flow` makes a velocity field for a system's beads, with what its users must know."""
-    cg_map = system.beads().cg_map
+def flow_config(beads: Beads, noise: float, hidden: int) -> dict[str, Any]:
+    """The config from which `build_flow` makes a velocity field for these beads, with what its users need."""
+    cg_map = beads.cg_map
     return {
-        "type": "coordinates" if isinstance(system.mapping, LinearMapping) else "distances",
+        "type": "distances" if beads.collective_variables else "coordinates",
         "n_beads": len(cg_map.bead_names),
         "noise": noise,
         "hidden": hidden,
-        "thermal_energy": system.thermal_energy,
-        "temperature": system.temperature,
-        "units": system.units,
-        "system": system.name,
+        "thermal_energy": beads.thermal_energy,
+        "temperature": beads.temperature,
+        "units": beads.units,
+        "system": beads.name,
         "bead_names": list(cg_map.bead_names),
         "bonds": [list(bond) for bond in cg_map.bonds],
     }
 
 
-def denoiser(system: SystemSpec, kernel: Kernel, frames: Frames, seed: int) -> torch.nn.Module:
+def denoiser(beads: Beads, kernel: Kernel, frames: Frames, seed: int) -> torch.nn.Module:
     """A small velocity field for the frames of a noise kernel: it is not carried along, but knows the mean label."""
     from cg_assets.labels.kernels.flow_training import train_flow
 
     epochs = max(1, round(_DENOISER_STEPS * 512 / len(frames)))
     settings = Training(epochs=epochs, batch_size=512, learning_rate=0.01)
-    config = flow_config(system, kernel.noise, hidden=64)
+    config = flow_config(beads, kernel.noise, hidden=64)
     return train_flow(config, settings, frames.positions, correlated_groups([frames]), seed).module
 
 
 def kernel_frames(
-    system: SystemSpec,
+    beads: Beads,
     kernel: Kernel,
     frames: Frames,
     flow: Any,
@@ -119,8 +118,8 @@ def kernel_frames(
     beads and smooth on the scale of the noise: its force is taken out of the labels at R'.
 
     Args:
-        system: the system.
-        kernel: one of its kernels.
+        beads: what the frames are of.
+        kernel: the kernel.
         frames: CG frames of one batch; forces are needed for `mixed` and `atomistic` labels only.
         flow: velocity field of the flow kernel, or `denoiser` of the noise kernel.
         seed: of the noise.
@@ -134,18 +133,17 @@ def kernel_frames(
         raise TrainingError(
             f"labels are {kernel.labels}, but the frames carry no forces; set labels of this kernel to clean"
         )
-    beads = system.beads()
     if kernel.draws > 1:
         frames = frames.select(np.repeat(np.arange(len(frames)), kernel.draws))
-    pull = _bias_forces(system, bias, frames.positions)[1]
+    pull = _bias_forces(beads, bias, frames.positions)[1]
     perturbed = perturb(
         frames.positions,
         kernel.noise,
-        system.thermal_energy,
+        beads.thermal_energy,
         seed,
         forces=None if frames.forces is None else frames.forces + pull,
         flow=flow,
-        carried=isinstance(kernel, FlowKernel),
+        carried=kernel.restores,
         progress=progress,
     )
     labels, coefficients = dict(perturbed.labels), None
@@ -160,17 +158,19 @@ def kernel_frames(
     for kind, label in labels.items():
         noise = ((label - learned) ** 2).mean(axis=(1, 2))
         mean = binned_means(noise[:, None], np.zeros(len(noise), dtype=np.int64), 1, block)
-        floors[kind] = Estimate(float(mean.mean[0, 0]), float(np.sqrt(mean.variance[0, 0])), squared_force_unit(system))
+        floors[kind] = Estimate(
+            float(mean.mean[0, 0]), float(np.sqrt(mean.variance[0, 0])), squared_force_unit(beads.units)
+        )
         squares[kind] = float((label.astype(np.float64) ** 2).mean())
         stein[kind] = stein_test(
             perturbed.positions,
             label,
-            system.thermal_energy,
+            beads.thermal_energy,
             seed,
             STEIN_FIELDS,
             cluster=None if kind in alone else block,
         )
-    energy, pull = _bias_forces(system, bias, perturbed.positions)
+    energy, pull = _bias_forces(beads, bias, perturbed.positions)
     chosen = labels[kernel.labels]
     variables = beads.variables(perturbed.positions)
     result = replace(
@@ -196,7 +196,7 @@ def kernel_frames(
 
 
 def _bias_forces(
-    system: SystemSpec, bias: Mapping[str, Any] | None, positions: NDArray
+    beads: Beads, bias: Mapping[str, Any] | None, positions: NDArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Energy `(f,)` and forces of a bias at beads; zero without one."""
     if bias is None:
@@ -205,5 +205,5 @@ def _bias_forces(
 
     from cg_assets.biases.bead_bias import cg_bias
 
-    energy, forces = cg_bias(system, system.beads().cg_map, bias).energy_and_forces(torch.tensor(positions))
+    energy, forces = cg_bias(beads, bias).energy_and_forces(torch.tensor(positions))
     return energy.numpy(), forces.numpy()

@@ -1,0 +1,178 @@
+"""Kernels as sources of labels: Gaussian noise, which a flow may take out again (docs/operator_forces.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import PositiveFloat, PositiveInt, model_validator
+
+from cg_assets.core.checks import Check, Verdict, finite_verdict
+from cg_assets.core.settings import Fault, Name, Scope, Training
+from cg_assets.labels.source import LabelInputs, Labelled, LabelSource
+
+if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
+    from cg_assets.labels.kernels.run import KernelReport
+    from cg_assets.sampling.settings import SamplingPlan
+
+MAX_STEIN_Z = 4.5
+"""Largest of 60 standard normal numbers that passes: right labels are above it once in 2,500 batches."""
+MAX_LOCAL_DIVERGENCE = 0.02
+"""Largest Jensen-Shannon divergence of bonds and 1-3 distances that passes."""
+FINITE = Check("finite", "Every bead position and force is a finite number.")
+STEIN = Check("stein_identity", "The labels have the mean force of the perturbed configurations as their mean.")
+
+
+class Kernel(LabelSource):
+    """A kernel that perturbs the frames of a sampling plan and labels them."""
+
+    noise: PositiveFloat
+    """Standard deviation of the noise on each Cartesian component [nm or reduced]."""
+    labels: Literal["mixed", "clean", "noised", "atomistic"] = "mixed"
+    """Which force label: `clean` and `noised` come from the kernel alone, `atomistic` from the mapped forces, `mixed`
+    is the least noisy mixture of clean and atomistic."""
+    draws: PositiveInt = 1
+    """Perturbed configurations of each frame, with noise of their own: potentials average it out."""
+
+    @property
+    def needs_forces(self) -> bool:
+        """Whether the labels use mapped forces of the atoms."""
+        return self.labels in {"mixed", "atomistic"}
+
+    @property
+    def restores(self) -> bool:
+        """Whether the noise is taken out of the configurations again, so that bonds stay as they are in the data."""
+        return False
+
+    @property
+    def _geometry(self) -> Check:
+        """Noise alone widens bonds, whatever one does: that is a warning."""
+        text = "Bonds and 1-3 distances are distributed as in the data."
+        return Check("local_geometry", text, blocking=self.restores, warns=not self.restores)
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Finite numbers, Stein's identity and local geometry."""
+        return (FINITE, STEIN, self._geometry)
+
+    def flow_of(self, name: str) -> str | None:
+        """Name of the kernel, this one or another, whose trained flow this one of a given name uses; None for none."""
+        return None
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Beads in a box."""
+        if scope.box is not None:
+            yield Fault("", "needs the beads of one molecule that is not in a box of beads")
+
+    def source_faults(self, plans: Mapping[str, SamplingPlan], imported: bool) -> Iterator[Fault]:
+        """Frames that are not there or cannot be perturbed."""
+        if self.of == "imported" and imported and self.needs_forces:
+            yield Fault("labels", f"is {self.labels}, but imported trajectories have no forces; take clean")
+            return
+        yield from super().source_faults(plans, imported)
+        if self.of in plans and plans[self.of].windows > 1:
+            yield Fault(
+                "of",
+                f"is {self.of}, whose umbrella windows have no common density; take frames of a plan with one bias, or "
+                "without",
+            )
+
+    def other_faults(self, name: str, others: Mapping[str, LabelSource]) -> Iterator[Fault]:
+        """A flow of another kernel that cannot be used."""
+        used = self.flow_of(name)
+        if used is None or used == name:
+            return
+        other = others.get(used)
+        if not isinstance(other, Kernel) or other.flow_of(used) != used:
+            yield Fault("flow", f"is {used}, which is no flow kernel with a flow of its own")
+        elif (other.of, other.noise) != (self.of, self.noise):
+            yield Fault("flow", f"is {used}, which has another plan or other noise")
+
+    def stage(self, name: str) -> str:
+        """`<name>_kernel_forces`."""
+        return f"{name}_kernel_forces"
+
+    def description(self, name: str, frames: str) -> str:
+        """What the stage holds."""
+        return (
+            f"Configurations of {frames}, perturbed by the kernel {name}, each with a force label, the mean of which "
+            "is their mean force (arXiv 2506.19628)."
+        )
+
+    def label(self, inputs: LabelInputs) -> Labelled:
+        """Perturb the frames of one batch and label them.
+
+        Raises:
+            TrainingError: the labels need forces that the frames do not have, or too many frames are lost.
+        """
+        from cg_assets.labels.kernels.run import denoiser, kernel_frames
+
+        model = inputs.model
+        if model is None:
+            model = denoiser(inputs.beads, self, inputs.frames, inputs.seed)
+        beads, seed, bias = inputs.beads, inputs.seed, inputs.bias
+        perturbed, found = kernel_frames(beads, self, inputs.frames, model, seed, bias, inputs.progress)
+        report = {
+            "labels": found.rows(),
+            "local_geometry": found.geometry.rows(),
+            "dropped_frames": found.dropped,
+            "steps_along_the_flow": found.steps,
+        }
+        return Labelled(perturbed, found.noise(), lambda frames: self._judge(frames, found), report, found)
+
+    def _judge(self, frames: Frames, report: KernelReport) -> list[Verdict]:
+        test, geometry = report.stein[report.chosen], report.geometry
+        widest = geometry.largest("bond", "1-3 distance", "coordinate")
+        return [
+            finite_verdict(FINITE, frames),
+            STEIN.verdict(test.largest <= MAX_STEIN_Z, largest_z=test.largest, limit=MAX_STEIN_Z, fields=len(test.z)),
+            self._geometry.verdict(
+                widest <= MAX_LOCAL_DIVERGENCE,
+                largest_divergence=widest,
+                limit=MAX_LOCAL_DIVERGENCE,
+                angles=geometry.largest("angle"),
+            ),
+        ]
+
+
+class NoiseKernel(Kernel):
+    """Gaussian noise on each bead."""
+
+    type: Literal["noise"]
+
+
+class FlowKernel(Kernel):
+    """Gaussian noise, and a flow that takes it out again without going back."""
+
+    type: Literal["flow"]
+    hidden: PositiveInt = 128
+    """Hidden units of the velocity field."""
+    training: Training = Training(epochs=20, batch_size=512, learning_rate=0.01)
+    flow: Name | None = None
+    """Another flow kernel, of the same plan and noise, whose trained flow this one uses; null to train its own."""
+
+    @property
+    def restores(self) -> bool:
+        """The flow takes the noise out again."""
+        return True
+
+    def own_flow(self) -> FlowKernel | None:
+        """Itself, unless it uses the flow of another kernel."""
+        return self if self.flow is None else None
+
+    def flow_of(self, name: str) -> str | None:
+        """The kernel that `flow` names, else this one."""
+        return self.flow or name
+
+    def model_stage(self, name: str) -> str:
+        """`<name>_kernel`, of the kernel whose flow this one uses."""
+        return f"{self.flow_of(name)}_kernel"
+
+    @model_validator(mode="after")
+    def _one_flow(self) -> FlowKernel:
+        if self.training.committee:
+            raise ValueError(f"training.committee is {self.training.committee}; a flow has none, set it to 0")
+        if self.flow is not None and {"hidden", "training"} & self.model_fields_set:
+            raise ValueError(f"flow is {self.flow}, whose own hidden and training count; leave both out here")
+        return self
