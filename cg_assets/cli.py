@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from cg_assets.core.errors import CgAssetsError
 from cg_assets.settings import HOME, installation, set_variables
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from cg_assets.registry.tracking import ModelTracking
 
 
 OF_FILES = ("results", "lookup", "lineage", "query", "doctor", "prune")
@@ -106,10 +107,9 @@ def _systems(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from cg_assets.systems import load_system
-    from cg_assets.systems.preflight import check_system
 
     system = load_system(options.system)
-    check_system(system)
+    system.check()
     print(f"{system.name}: ready to run")
     return 0
 
@@ -149,49 +149,61 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    rows = _tracking().models()
-    if not rows:
+    from cg_assets.operations.tables import table
+
+    models = _tracking().models()
+    if not models:
         print("no models are registered yet; cg-assets run SYSTEM trains and registers them")
-    for row in rows:
-        aliases = ", ".join(f"{alias} {version}" for alias, version in sorted(row["aliases"].items())) or "no alias"
-        print(f"{row['name']:<40} {row['latest_version']:>4} version(s)   {aliases}")
+        return 0
+    rows = [
+        (model.name, model.latest_version, ", ".join(f"{alias} {of}" for alias, of in sorted(model.aliases.items())))
+        for model in models
+    ]
+    print(table(("model", "newest version", "aliases"), rows))
     return 0
 
 
 def _lookup(options: argparse.Namespace) -> int:
     found = _tracking().lookup(options.model)
     if options.json:
-        print(json.dumps(found, indent=2, default=str))
+        _print_json(found)
         return 0
-    print(f"{found['name']} version {found['version']}  aliases: {', '.join(found['aliases']) or 'none'}")
-    for title in ("metrics", "params", "tags"):
+    print(f"{found.name} version {found.version}  aliases: {', '.join(found.aliases) or 'none'}")
+    for title, values in (("metrics", found.metrics), ("params", found.params), ("tags", found.tags)):
         print(f"\n{title}")
-        for key, value in sorted(found[title].items()):
+        for key, value in sorted(values.items()):
             print(f"  {key:<40} {value}")
     print("\nlineage")
-    for entry in found["lineage"]:
-        print(f"  {entry['file']}\n    {entry['content_hash']}  {entry['status']}")
+    for entry in found.lineage:
+        print(f"  {entry.file}\n    {entry.content_hash}  {entry.status}")
     return 0
 
 
 def _lineage(options: argparse.Namespace) -> int:
-    from cg_assets.operations.lineage import answer, print_answer
+    from cg_assets.operations.lineage import answer
 
     found = answer(_tracking(), options.subject, options.other)
     if options.json:
-        print(json.dumps(found, indent=2, default=str))
+        _print_json(found)
     else:
-        print_answer(found)
+        print(*found.lines(), sep="\n")
     return 0
 
 
+def _print_json(found: Any) -> None:
+    """A dataclass as JSON."""
+    print(json.dumps(dataclasses.asdict(found), indent=2, default=str))
+
+
 def _query(options: argparse.Namespace) -> int:
+    from cg_assets.operations.tables import table
     from cg_assets.storage.catalogue import query
 
     home = installation().home
     if not (home / "data").is_dir():
         raise CgAssetsError(f"query: there are no data in {home} yet; run a system first")
-    _print_rows(query(home, options.sql))
+    found = query(home, options.sql)
+    print(table(found.column_names, [[str(value) for value in row.values()] for row in found.to_pylist()]))
     return 0
 
 
@@ -219,14 +231,6 @@ def _prune(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_rows(found: pa.Table) -> None:
-    """Columns side by side, their names above them."""
-    rows = [found.column_names, *([str(value) for value in row.values()] for row in found.to_pylist())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
 def _reference(options: argparse.Namespace) -> int:
     from cg_assets.operations.runs import make_reference
 
@@ -241,7 +245,7 @@ def _fetch() -> None:
     fetched(installation().home)
 
 
-def _tracking() -> Any:
+def _tracking() -> ModelTracking:
     from cg_assets.registry.tracking import ModelTracking
 
     return ModelTracking(installation().tracking_uri, installation().home)

@@ -109,7 +109,7 @@ def test_the_registered_model_holds_the_prior(made):
     tracking = ModelTracking(None, store.home)
     facts = tracking.lookup("small_chain.atomistic")
     mlflow.set_tracking_uri(tracking.uri)
-    model = mlflow.pyfunc.load_model(facts["uri"])
+    model = mlflow.pyfunc.load_model(facts.uri)
     positions = store.read_frames(system.name, "mapped_forces", ["0000"]).positions[:20]
     trained = store.describe(system.name, "potential_atomistic").metadata.extra
     module, _ = tracking.load(trained["registered_model"], trained["version"])

@@ -240,7 +240,7 @@ def test_killed_while_training(own, undisturbed, whole_group):
     table = ParquetStore(own.home).read_table("long_training", "potential_unbiased")
     assert table.column("epoch").to_pylist() == list(range(1, 51))
     (model,) = ModelTracking(None, own.home).models()
-    assert (model["name"], model["latest_version"]) == ("long_training.unbiased", "1")
+    assert (model.name, model.latest_version) == ("long_training.unbiased", "1")
     assert run_states(own) == ["FINISHED", "KILLED"]
     assert_nothing_is_stuck(own)
 

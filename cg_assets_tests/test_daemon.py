@@ -140,18 +140,18 @@ def test_two_refreshes_by_the_schedule(pages):
     assert store.batches("tiny_wells", "trajectories")[:2] == ["0000", "0001"]
     for number, run in enumerate((first, second), start=1):
         entry = tracking.lookup(f"tiny_wells.unbiased/{number}")
-        assert entry["tags"]["dagster_run_id"] == run["runId"]
+        assert entry.tags["dagster_run_id"] == run["runId"]
         batches = [f"000{count}" for count in range(number)]
-        assert {item["data"] for item in entry["lineage"]} == {
+        assert {item.data for item in entry.lineage} == {
             f"tiny_wells/{stage}/{batch}" for stage in ("mapped_forces", "trajectories") for batch in batches
         }
-        decision = json.loads(entry["tags"]["champion_decision"])
+        decision = json.loads(entry.tags["champion_decision"])
         print(f"version {number}: {decision}")
         assert decision["compared_with"] == (None if number == 1 else "1")
         assert ("there was no champion" if number == 1 else "tolerance") in decision["reason"]
         expected = str(number) if decision["promoted"] else expected
-    if tracking.lookup("tiny_wells.unbiased@candidate")["version"] == "2":
-        assert tracking.lookup("tiny_wells.unbiased@champion")["version"] == expected
+    if tracking.lookup("tiny_wells.unbiased@candidate").version == "2":
+        assert tracking.lookup("tiny_wells.unbiased@champion").version == expected
 
 
 def test_ticks_while_a_run_goes_on_say_so(pages):
@@ -176,7 +176,7 @@ def test_where_no_data_are_new_nothing_is_trained(pages):
         assert "imported.files: no file" in tick["skipReason"] and "run_0001_" in tick["skipReason"]
     assert scheduled_runs(pages, "my_alanine") == []
     tracking = ModelTracking(pages.mlflow, pages.own.home)
-    assert {model["name"]: model["latest_version"] for model in tracking.models()}["my_alanine.flow"] == "1"
+    assert {model.name: model.latest_version for model in tracking.models()}["my_alanine.flow"] == "1"
     assert ParquetStore(pages.own.home).batches("my_alanine", "imported_beads") == ["0000"]
 
 
@@ -254,7 +254,7 @@ def test_two_daemons_on_one_home(tmp_path):
         for batch, version in kept.items():
             assert verify(store.path("tiny_wells", "trajectories", batch)) == version
         tracking = ModelTracking(opened.mlflow, own.home)
-        assert {item["status"] for item in tracking.lookup("tiny_wells.unbiased@champion")["lineage"]} == {"same"}
+        assert {item.status for item in tracking.lookup("tiny_wells.unbiased@champion").lineage} == {"same"}
     finally:
         if second is not None:
             kill_group(second.pid)

@@ -24,7 +24,6 @@ from cg_assets.sampling.build import build_sampler
 from cg_assets.sampling.imported import ImportedReader
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.systems.preflight import check_system
 
 MINE = """
 name: my_alanine
@@ -304,9 +303,9 @@ def test_the_example_of_the_documentation_loads_and_is_checked(run, folder):
     (folder / "my_alanine.yaml").write_text(example, encoding="utf-8")
     system = load_system("my_alanine")
     with pytest.raises(SamplingError, match="no file"):
-        check_system(system)
+        system.check()
     mdtraj.Trajectory(frames.positions[:50], topology_of(molecule)).save_xtc(str(folder / "run_0000_1.xtc"))
-    check_system(system)
+    system.check()
 
 
 def test_reference_is_the_data_and_its_halves_the_error(run, folder):

@@ -100,7 +100,7 @@ def test_the_registered_kernel_runs_by_itself(made):
     tracking = ModelTracking(None, store.home)
     facts = tracking.lookup("kernel_alanine.flow_kernel")
     mlflow.set_tracking_uri(tracking.uri)
-    model = mlflow.pyfunc.load_model(facts["uri"])
+    model = mlflow.pyfunc.load_model(facts.uri)
     positions = store.read_frames(system.name, "mapped_forces", ["0000"]).positions[:200]
     first, again, other = (model.predict({"positions": positions, "seed": seed}) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first["forces"], again["forces"])

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import dagster as dg
 import pytest
@@ -75,13 +76,13 @@ def test_a_home_folder_that_was_moved_works(moved, finished, monkeypatch):
     assert faults(moved.home) == {}
     tracking = ModelTracking(None, moved.home)
     entry = tracking.lookup("small_wells.biased@champion")
-    assert {item["status"] for item in entry["lineage"]} == {"same"}
+    assert {item.status for item in entry.lineage} == {"same"}
     module, _ = tracking.load("small_wells.biased", "1")
     assert module is not None
     rows = query(moved.home, "select count(*) as n from small_wells.trajectories").to_pylist()
     assert rows == [{"n": 256 * 40}]
     _, client = tracking._connection.open()
-    run = client.get_run(entry["run_id"])
+    run = client.get_run(entry.run_id)
     assert run.info.artifact_uri.startswith((moved.home / "mlflow" / "artifacts").as_uri())
     assert [item.path for item in client.list_artifacts(run.info.run_id, "figures")]
     code = (
@@ -94,7 +95,7 @@ def test_a_home_folder_that_was_moved_works(moved, finished, monkeypatch):
     done = subprocess.run([sys.executable, "-I", "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "(2, 1, 1)\n"), done.stderr
     own = ModelTracking(None, finished.home).lookup("small_wells.biased")
-    assert own["lineage"] == entry["lineage"]
+    assert own.lineage == entry.lineage
 
 
 # --------------------------------------------------------------------------------------- the doctor
@@ -251,11 +252,11 @@ def test_lineage_answers_from_mlflow_and_in_sql(moved, capsys):
     path = ParquetStore(moved.home).path("small_wells", "biased_samples", "0000")
     for subject in (str(path), str(path.relative_to(moved.home)), "small_wells/biased_samples/0000"):
         found = answer(tracking, subject)
-        assert [(item["model"], item["version"]) for item in found["models"]] == [("small_wells.biased", "1")]
-        assert (found["models"][0]["trained_on"], found["models"][0]["status"]) == (False, "same")
-    assert answer(tracking, "small_wells/comparison")["models"] == []
-    files = answer(tracking, "small_wells.biased@champion")["files"]
-    assert [item["data"] for item in files] == ["small_wells/relabelled_forces/0000", "small_wells/biased_samples/0000"]
+        assert [(item.model, item.version) for item in found.models] == [("small_wells.biased", "1")]
+        assert (found.models[0].trained_on, found.models[0].status) == (False, "same")
+    assert answer(tracking, "small_wells/comparison").models == []
+    files = answer(tracking, "small_wells.biased@champion").files
+    assert [item.data for item in files] == ["small_wells/relabelled_forces/0000", "small_wells/biased_samples/0000"]
     sql = "select model, version, trained_on, content_hash from small_wells.registered_models where file = '{}'"
     rows = query(moved.home, sql.format(path.relative_to(moved.home))).to_pylist()
     assert rows == [
@@ -266,15 +267,15 @@ def test_lineage_answers_from_mlflow_and_in_sql(moved, capsys):
         "small_wells/trajectories/0000",
         "small_wells/mapped_forces/0000",
     ]
-    found = answer(tracking, "small_wells.unbiased/1", "small_wells.biased/1")["changes"]
-    assert {item["name"] for item in found if item["kind"] == "data"} == {
+    found = answer(tracking, "small_wells.unbiased/1", "small_wells.biased/1").changes
+    assert {item.name for item in found if item.kind == "data"} == {
         f"small_wells/{stage}/0000"
         for stage in ("trajectories", "mapped_forces", "biased_samples", "relabelled_forces")
     }
-    assert not [item for item in found if item["kind"] == "specification"], "both are of one specification"
-    assert answer(tracking, "small_wells.biased/1", "small_wells.biased@champion")["changes"] == []
+    assert not [item for item in found if item.kind == "specification"], "both are of one specification"
+    assert answer(tracking, "small_wells.biased/1", "small_wells.biased@champion").changes == []
     assert main(["--home", str(moved.home), "lineage", "small_wells.biased", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["files"] == files
+    assert json.loads(capsys.readouterr().out)["files"] == [asdict(file) for file in files]
     for wrong in ("nowhere.parquet", "small_wells.none", "a/b/c/d", "small_wells.biased/9"):
         with pytest.raises(CgAssetsError):
             answer(tracking, wrong)

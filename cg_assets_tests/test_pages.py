@@ -145,7 +145,7 @@ def test_both_pages_answer(pages):
     assert status == 200
     assert "MLflow" in page
     own = ModelTracking(pages.mlflow, pages.own.home)
-    assert {model["name"] for model in own.models()} == {"small_wells.biased", "small_wells.unbiased"}
+    assert {model.name for model in own.models()} == {"small_wells.biased", "small_wells.unbiased"}
 
 
 def test_only_this_machine_reaches_the_pages(pages):

@@ -235,21 +235,21 @@ def test_a_second_batch_is_appended(run):
 
 def test_models_are_registered_with_their_lineage(run):
     tracking = ModelTracking(None, run.folder)
-    models = {item["name"]: item for item in tracking.models()}
+    models = {item.name: item for item in tracking.models()}
     assert set(models) == {"small_wells.unbiased", "small_wells.biased"}
     for name, model in models.items():
-        assert model["latest_version"] == "2"
-        assert model["aliases"]["candidate"] == "2"
-        assert "champion" in model["aliases"], "it passed its checks and is no champion"
+        assert model.latest_version == "2"
+        assert model.aliases["candidate"] == "2"
+        assert "champion" in model.aliases, "it passed its checks and is no champion"
         labels = "mapped_forces" if name.endswith("unbiased") else "relabelled_forces"
         source = "trajectories" if name.endswith("unbiased") else "biased_samples"
         found = tracking.lookup(f"{name}/2", check_content=True)
-        assert json.loads(found["tags"]["batches"]) == ["0000", "0001"]
-        assert {entry["data"]: entry["status"] for entry in found["lineage"]} == {
+        assert json.loads(found.tags["batches"]) == ["0000", "0001"]
+        assert {entry.data: entry.status for entry in found.lineage} == {
             f"small_wells/{stage}/{batch}": "same" for stage in (labels, source) for batch in ("0000", "0001")
         }
-        for entry in found["lineage"]:
-            assert entry["content_hash"] == content_hash(run.folder / entry["file"])
+        for entry in found.lineage:
+            assert entry.content_hash == content_hash(run.folder / entry.file)
 
 
 def test_a_champion_is_judged_again_when_the_reference_changes(run, tmp_path, monkeypatch):
@@ -265,8 +265,8 @@ def test_a_champion_is_judged_again_when_the_reference_changes(run, tmp_path, mo
     tracking = ModelTracking(None, folder)
     champion = run.second.asset_materializations_for_node("small_wells__evaluation_biased")[0]
     assert champion.metadata["champion"].value, "the test needs version 2 as champion"
-    earlier = tracking.lookup("small_wells.biased/2")["tags"]
-    newest = tracking.lookup("small_wells.biased/3")["tags"]
+    earlier = tracking.lookup("small_wells.biased/2").tags
+    newest = tracking.lookup("small_wells.biased/3").tags
     assert earlier["evaluation.reference_hash"] == newest["evaluation.reference_hash"]
     assert (
         newest["evaluation.reference_hash"] == versions_of(result)["reference"] != versions_of(run.second)["reference"]

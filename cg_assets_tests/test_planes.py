@@ -170,7 +170,7 @@ def test_a_flow_of_two_coordinates_from_samples_to_evaluation(made):
         assert "data:image/png" in metadata_of(result)["evaluation_flow"][name].value
     tracking = ModelTracking(None, store.home)
     mlflow.set_tracking_uri(tracking.uri)
-    model = mlflow.pyfunc.load_model(tracking.lookup("small_plane.flow")["uri"])
+    model = mlflow.pyfunc.load_model(tracking.lookup("small_plane.flow").uri)
     predicted = model.predict({"positions": [[[24.0], [32.0]], [[24.0], [45.0]]]})
     assert predicted["forces"].shape == (2, 2, 1)
     assert predicted["energy"][1] > predicted["energy"][0] + 3 * system.thermal_energy

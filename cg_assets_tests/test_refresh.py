@@ -224,12 +224,12 @@ def test_scheduled_refreshes(home, instance, ticks):
         assert sorted(upstream) == [f"tiny_wells/mapped_forces/{name}" for name in (*known, batch)]
         unchanged, reference = reference, store.path("tiny_wells", "reference").stat()
         assert unchanged in (None, reference), "the reference depends on no data"
-        decision = json.loads(tracking.lookup(f"tiny_wells.unbiased/{number}")["tags"]["champion_decision"])
+        decision = json.loads(tracking.lookup(f"tiny_wells.unbiased/{number}").tags["champion_decision"])
         assert decision["compared_with"] == champion
         assert ("tolerance" if champion else "there was no champion") in decision["reason"]
         champion = str(number) if decision["promoted"] else champion
-        assert tracking.lookup("tiny_wells.unbiased@champion")["version"] == champion
-    assert tracking.lookup("tiny_wells.unbiased@candidate")["version"] == str(ticks)
+        assert tracking.lookup("tiny_wells.unbiased@champion").version == champion
+    assert tracking.lookup("tiny_wells.unbiased@candidate").version == str(ticks)
 
 
 def test_stages_follow_changed_data_where_the_sensor_is_on(home, instance):

@@ -251,25 +251,25 @@ def test_more_batches_than_mlflow_takes_at_once(tmp_path):
 
 
 def test_lookup_leads_back_to_every_file(local):
-    model = next(item for item in local.models() if item["name"] == "toy.pair")
-    assert (model["latest_version"], model["aliases"]) == ("1", {"candidate": "1"})
+    model = next(item for item in local.models() if item.name == "toy.pair")
+    assert (model.latest_version, model.aliases) == ("1", {"candidate": "1"})
     found = local.lookup("toy.pair@candidate", check_content=True)
-    assert found["uri"] == "models:/toy.pair/1"
-    assert found["metrics"] == {"training_loss": 0.5, "noise_floor": 0.25}
-    assert found["params"].items() >= {"epochs": "2", "network.features": "8"}.items()
-    assert "nothing" not in found["params"]
-    assert found["tags"]["dagster_run_id"] == "run-1"
-    assert json.loads(found["tags"]["batches"]) == ["0000", "0001"]
-    assert found["run_tags"]["asset_key"] == "toy/potential_pair"
+    assert found.uri == "models:/toy.pair/1"
+    assert found.metrics == {"training_loss": 0.5, "noise_floor": 0.25}
+    assert found.params.items() >= {"epochs": "2", "network.features": "8"}.items()
+    assert "nothing" not in found.params
+    assert found.tags["dagster_run_id"] == "run-1"
+    assert json.loads(found.tags["batches"]) == ["0000", "0001"]
+    assert found.run_tags["asset_key"] == "toy/potential_pair"
     store = ParquetStore(local.home)
     expected = [
         (f"toy/{stage}/{batch}", child, store.data_version("toy", stage, batch), "same")
         for stage, child in (("mapped_forces", "toy.pair"), ("trajectories", None))
         for batch, child in (("0000", child or "toy/mapped_forces/0000"), ("0001", child or "toy/mapped_forces/0001"))
     ]
-    got = [(item["data"], item["child"], item["content_hash"], item["status"]) for item in found["lineage"]]
+    got = [(item.data, item.child, item.content_hash, item.status) for item in found.lineage]
     assert sorted(got) == sorted(expected)
-    assert found["lineage"][0]["file"] == "data/toy/mapped_forces/batch=0000/part-0.parquet"
+    assert found.lineage[0].file == "data/toy/mapped_forces/batch=0000/part-0.parquet"
 
 
 def test_lookup_notices_changed_missing_and_damaged_files(local):
@@ -278,8 +278,8 @@ def test_lookup_notices_changed_missing_and_damaged_files(local):
     contents = [path.read_bytes() for path in paths]
 
     def statuses():
-        lineage = local.lookup("toy.pair/1", check_content=True)["lineage"]
-        return {item["data"]: item["status"] for item in lineage}
+        lineage = local.lookup("toy.pair/1", check_content=True).lineage
+        return {item.data: item.status for item in lineage}
 
     try:
         paths[1].unlink()
@@ -324,7 +324,7 @@ def test_champion_moves_only_for_the_better(local, tmp_path):
     name = "toy.champion"
     versions = [train(local, tmp_path / str(number), name) for number in range(4)]
     assert versions == ["1", "2", "3", "4"]
-    assert local.lookup(name)["version"] == "4"  # the newest candidate while there is no champion
+    assert local.lookup(name).version == "4"  # the newest candidate while there is no champion
 
     def decide(version, error, passed=True, reference="ref", **more):
         return local.decide_champion(name, version, {"pmf_error": error, "jsd": 0.1}, passed, reference, **more)
@@ -347,22 +347,22 @@ def test_champion_moves_only_for_the_better(local, tmp_path):
     with pytest.raises(TrackingError, match="no metric 'rmse'; there are jsd, pmf_error"):
         decide("4", 0.1, criterion="rmse")
     champion = local.lookup(f"{name}@champion")
-    assert champion["version"] == "3"
-    assert champion["tags"]["evaluation.reference_hash"] == "other"
-    reason = json.loads(champion["tags"]["champion_decision"])["reason"]
+    assert champion.version == "3"
+    assert champion.tags["evaluation.reference_hash"] == "other"
+    reason = json.loads(champion.tags["champion_decision"])["reason"]
     assert reason == "not worse: pmf_error 0.1 against 0.3 of champion 2, tolerance 0"
     _, client = local._connection.open()
     told = [client.get_model_version(name, version).description for version in ("1", "2", "3")]
     assert told[0] == "became champion: it passed its checks and there was no champion"
     assert told[2] == f"became champion: {reason}"
     beaten = local.lookup(f"{name}/2")
-    challenge = json.loads(beaten["tags"]["challenge"])
+    challenge = json.loads(beaten.tags["challenge"])
     assert (challenge["challenger"], challenge["promoted"]) == ("3", True)
-    assert json.loads(local.lookup(f"{name}/1")["tags"]["challenge"])["challenger"] == "2"
+    assert json.loads(local.lookup(f"{name}/1").tags["challenge"])["challenger"] == "2"
     local.log_evaluation(name, "3", {"jsd": 0.01}, {"surface": PNG}, "other")
     found = local.lookup(f"{name}/3")
-    assert found["metrics"]["evaluation/jsd"] == 0.01
-    assert found["tags"]["evaluation.jsd"] == "0.01"
+    assert found.metrics["evaluation/jsd"] == 0.01
+    assert found.tags["evaluation.jsd"] == "0.01"
     assert list((local.home / "mlflow").rglob("evaluation/version_3/surface.png"))
 
 
@@ -461,9 +461,9 @@ def test_with_a_real_server(server, tmp_path):
     tracking.log_evaluation("toy.pair", "1", {"pmf_error": 0.2}, {"pmf": PNG}, "ref")
     assert tracking.decide_champion("toy.pair", "1", {"pmf_error": 0.2}, True, "ref").promoted
     found = tracking.lookup("toy.pair")
-    assert found["aliases"] == ["candidate", "champion"]
-    assert len(found["lineage"]) == 4
-    assert {item["status"] for item in found["lineage"]} == {"same"}
+    assert found.aliases == ["candidate", "champion"]
+    assert len(found.lineage) == 4
+    assert {item.status for item in found.lineage} == {"same"}
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     predict_elsewhere(elsewhere, server, "models:/toy.pair@champion", 3.0)

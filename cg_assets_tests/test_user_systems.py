@@ -47,7 +47,7 @@ def two_wells(x, temperature=1.0):
 
 def test_own_surface(finished, tmp_path):
     tracking = ModelTracking(None, finished.home)
-    assert {model["name"] for model in tracking.models()} == {"small_wells.unbiased", "small_wells.biased"}
+    assert {model.name for model in tracking.models()} == {"small_wells.unbiased", "small_wells.biased"}
     x = np.linspace(-1.3, 1.3, 27)
     for name in ("unbiased", "biased"):
         answer = predict(finished, f"small_wells.{name}@champion", x[:, None, None], tmp_path)

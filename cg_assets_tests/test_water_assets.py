@@ -13,7 +13,6 @@ from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 from cg_assets.systems.load import SHIPPED
-from cg_assets.systems.preflight import check_system
 from cg_assets.training.thermal_targets import ThermalTargets
 
 SMALL_WATER = """
@@ -110,7 +109,7 @@ def test_an_inherited_potential_can_be_taken_out():
 
 @pytest.mark.parametrize("name", ["water", "water_quick"])
 def test_shipped_water_is_ready_to_run(name):
-    check_system(load_system(name))
+    load_system(name).check()
 
 
 @pytest.mark.parametrize(

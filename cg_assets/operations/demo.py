@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from cg_assets.core.errors import StorageError
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.operations.runs import run_system
+from cg_assets.operations.tables import table
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import ThermalSystem, load_all_systems
 
@@ -18,6 +18,7 @@ DEMOS = {
     "water": ["water_quick"],
 }
 """What each demo runs: forces of biased samples, and thermal response forces."""
+_COLUMNS = ["potential", "quantity", "result", "reference"]
 
 
 def run_demo(demo: str) -> int:
@@ -54,19 +55,9 @@ def print_results(folder: Path, names: list[str]) -> None:
     store = ParquetStore(folder)
     systems = load_all_systems()
     for name in names or [name for name in systems if store.file(name, "comparison").is_file()]:
-        rows = store.read_table(name, "comparison").to_pylist()
+        rows = store.read_table(name, "comparison").select(_COLUMNS).to_pylist()
         print(f"\n{systems[name].title}")
-        _print_table(rows)
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    header = ["potential", "quantity", "result", "reference"]
-    lines = [header, *([str(row[column]) for column in header] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    for number, line in enumerate(lines):
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-        if number == 0:
-            print("  " + "  ".join("-" * width for width in widths))
+        print(table(_COLUMNS, [list(row.values()) for row in rows], ruled=True))
 
 
 def write_figures(folder: Path, names: list[str]) -> Path:

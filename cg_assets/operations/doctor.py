@@ -227,12 +227,12 @@ def _models(home: Path, repair: bool) -> Finding:
         tracking = ModelTracking(installation().tracking_uri, home)
         models = tracking.models()
         for model in models:
-            for version in tracking.versions(model["name"]):
+            for version in tracking.versions(model.name):
                 count += 1
                 try:
-                    tracking.load(model["name"], version)
+                    tracking.load(model.name, version)
                 except CgAssetsError as error:
-                    faults.append(f"{model['name']} version {version} cannot be loaded: {error}")
+                    faults.append(f"{model.name} version {version} cannot be loaded: {error}")
     except TrackingError as error:
         return Finding("models", "not known", [str(error)], "start the MLflow server or correct MLFLOW_TRACKING_URI")
     summary = f"{len(models)} model(s), {count} version(s)"

@@ -2,24 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from cg_assets.core.errors import CgAssetsError
 from cg_assets.registry.mlflow_records import flat, text
-from cg_assets.registry.model_lineage import file_key
+from cg_assets.registry.model_lineage import Ancestor, Status, file_key
 from cg_assets.storage.store import ParquetStore
 
 if TYPE_CHECKING:
-    from cg_assets.registry.tracking import ModelTracking
+    from cg_assets.registry.tracking import ModelTracking, ModelVersion
 
 _OF_A_RUN = ("batches", "dagster_run_id", "upstream_data_versions", "process", "asset_key")
 """Tags that name a run, or that the data and their versions say already."""
 
 
-def answer(tracking: ModelTracking, subject: str, other: str | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Descendant:
+    """A version of a model that came from some data.
+
+    Attributes:
+        model: its name.
+        version: its number.
+        aliases: those that name the version.
+        trained_on: whether it was trained on these data, not on others made from them.
+        content_hash: version of the data that it came from.
+        status: whether the file there now has this version.
+    """
+
+    model: str
+    version: str
+    aliases: list[str]
+    trained_on: bool
+    content_hash: str
+    status: Status
+
+
+@dataclass(frozen=True)
+class ModelsOfData:
+    """All registered versions that came from some data, newest first."""
+
+    data: str
+    models: list[Descendant]
+
+    def lines(self) -> Iterator[str]:
+        """A line for each."""
+        if not self.models:
+            yield f"no registered model came from {self.data}"
+        for item in self.models:
+            how = "trained on it" if item.trained_on else "made from it"
+            aliases = f" ({', '.join(item.aliases)})" if item.aliases else ""
+            yield f"{item.model} version {item.version}{aliases}: {how}, {item.content_hash}  {item.status}"
+
+
+@dataclass(frozen=True)
+class FilesOfModel:
+    """The files that a version of a model came from, nearest first."""
+
+    model: str
+    files: list[Ancestor]
+
+    def lines(self) -> Iterator[str]:
+        """Two lines for each."""
+        yield self.model
+        for item in self.files:
+            yield f"  {item.data:<50} {item.content_hash}  {item.status}"
+            yield f"    {item.file}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs between two versions: data, specification, setting, tag or metric; empty where there is none."""
+
+    kind: str
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """All that differs between two versions."""
+
+    changes: list[Change]
+
+    def lines(self) -> Iterator[str]:
+        """A line for each."""
+        if not self.changes:
+            yield "nothing"
+        for item in self.changes:
+            yield f"{item.kind:<14} {item.name}: {item.before or 'none'} -> {item.after or 'none'}"
+
+
+def answer(tracking: ModelTracking, subject: str, other: str | None = None) -> ModelsOfData | FilesOfModel | Changes:
     """Answer one of three questions.
 
     Args:
@@ -28,18 +107,18 @@ def answer(tracking: ModelTracking, subject: str, other: str | None = None) -> d
         other: another version of a model that `subject` names.
 
     Returns:
-        `models` made from a file; or `files` that a model came from; or the `changes` between two versions.
+        The models made from a file; or the files that a model came from; or the changes between two versions.
 
     Raises:
         CgAssetsError: the file or model is not there, or MLflow does not answer.
     """
     if other is not None:
-        return {"changes": changes(tracking.lookup(subject), tracking.lookup(other), tracking)}
+        return changes(tracking.lookup(subject), tracking.lookup(other), tracking)
     key = _data_key(tracking.home, subject)
     if key is not None:
-        return {"data": key, "models": models_from(tracking, key)}
+        return models_from(tracking, key)
     found = tracking.lookup(subject)
-    return {"model": f"{found['name']}/{found['version']}", "files": found["lineage"]}
+    return FilesOfModel(f"{found.name}/{found.version}", found.lineage)
 
 
 def _data_key(home: Path, subject: str) -> str | None:
@@ -57,68 +136,42 @@ def _data_key(home: Path, subject: str) -> str | None:
     return subject
 
 
-def models_from(tracking: ModelTracking, key: str) -> list[dict[str, Any]]:
-    """All registered versions that came from some data, newest first, and whether these are still the same."""
-    found = []
-    for model in tracking.models():
-        for version in reversed(tracking.versions(model["name"])):
-            entry = tracking.lookup(f"{model['name']}/{version}")
-            found += [
-                {
-                    "model": model["name"],
-                    "version": version,
-                    "aliases": entry["aliases"],
-                    "trained_on": item["child"] == model["name"],
-                    "content_hash": item["content_hash"],
-                    "status": item["status"],
-                }
-                for item in entry["lineage"]
-                if item["data"] == key
-            ]
-    return found
-
-
-def changes(one: dict[str, Any], other: dict[str, Any], tracking: ModelTracking) -> list[dict[str, str]]:
-    """What differs between two versions: data, specification, settings, code, figures of merit."""
-    sides = []
-    for found in (one, other):
-        specification = yaml.safe_load(tracking.specification(found["run_id"])) or {}
-        tags = {key: value for key, value in found["run_tags"].items() if key not in _OF_A_RUN}
-        sides.append(
-            {
-                "data": {item["data"]: item["content_hash"] for item in found["lineage"]},
-                "specification": text(flat(specification)),
-                "setting": found["params"],
-                "tag": tags,
-                "metric": {key: f"{value:.6g}" for key, value in found["metrics"].items()},
-            }
-        )
-    before, after = sides
-    return [
-        {"kind": kind, "name": name, "before": before[kind].get(name, ""), "after": after[kind].get(name, "")}
-        for kind in before
-        for name in sorted({*before[kind], *after[kind]})
-        if before[kind].get(name) != after[kind].get(name)
+def models_from(tracking: ModelTracking, key: str) -> ModelsOfData:
+    """All registered versions that came from some data, and whether these are still the same."""
+    entries = [
+        tracking.lookup(f"{model.name}/{version}")
+        for model in tracking.models()
+        for version in reversed(tracking.versions(model.name))
     ]
+    found = [
+        Descendant(entry.name, entry.version, entry.aliases, item.child == entry.name, item.content_hash, item.status)
+        for entry in entries
+        for item in entry.lineage
+        if item.data == key
+    ]
+    return ModelsOfData(key, found)
 
 
-def print_answer(found: dict[str, Any]) -> None:
-    """The answer as lines of text."""
-    if "models" in found:
-        if not found["models"]:
-            print(f"no registered model came from {found['data']}")
-        for item in found["models"]:
-            how = "trained on it" if item["trained_on"] else "made from it"
-            aliases = f" ({', '.join(item['aliases'])})" if item["aliases"] else ""
-            print(
-                f"{item['model']} version {item['version']}{aliases}: {how}, {item['content_hash']}  {item['status']}"
-            )
-    elif "files" in found:
-        print(found["model"])
-        for item in found["files"]:
-            print(f"  {item['data']:<50} {item['content_hash']}  {item['status']}\n    {item['file']}")
-    else:
-        if not found["changes"]:
-            print("nothing")
-        for item in found["changes"]:
-            print(f"{item['kind']:<14} {item['name']}: {item['before'] or 'none'} -> {item['after'] or 'none'}")
+def changes(one: ModelVersion, other: ModelVersion, tracking: ModelTracking) -> Changes:
+    """What differs between two versions."""
+    before, after = _facts(one, tracking), _facts(other, tracking)
+    return Changes(
+        [
+            Change(kind, name, before[kind].get(name, ""), after[kind].get(name, ""))
+            for kind in before
+            for name in sorted({*before[kind], *after[kind]})
+            if before[kind].get(name) != after[kind].get(name)
+        ]
+    )
+
+
+def _facts(found: ModelVersion, tracking: ModelTracking) -> dict[str, dict[str, str]]:
+    """By kind and name, all that two versions may differ in."""
+    specification = yaml.safe_load(tracking.specification(found.run_id)) or {}
+    return {
+        "data": {item.data: item.content_hash for item in found.lineage},
+        "specification": text(flat(specification)),
+        "setting": found.params,
+        "tag": {key: value for key, value in found.run_tags.items() if key not in _OF_A_RUN},
+        "metric": {key: f"{value:.6g}" for key, value in found.metrics.items()},
+    }

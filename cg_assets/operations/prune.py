@@ -119,8 +119,8 @@ def _needed(store: ParquetStore, kept: Iterable[Path]) -> set[Path]:
     if own.has_models:
         tracking = ModelTracking(own.tracking_uri, own.home)
         for model in tracking.models():
-            for version in tracking.versions(model["name"]):
-                waiting += [item["data"] for item in tracking.lookup(f"{model['name']}/{version}")["lineage"]]
+            for version in tracking.versions(model.name):
+                waiting += [item.data for item in tracking.lookup(f"{model.name}/{version}").lineage]
     while waiting:
         try:
             path = store.locate(waiting.pop())

@@ -36,7 +36,6 @@ from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.catalogue import fetched
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import AnySystem, SystemSpec, load_system, seed_of
-from cg_assets.systems.preflight import check_system
 from cg_assets.systems.spec import validate_batch_name
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def _ready(system: AnySystem) -> Iterator[dg.DagsterInstance]:
     """Check everything that can be wrong before a run, clean up after dead ones, and open the instance."""
     build_executor()
     installation().check()
-    check_system(system)
+    system.check()
     ParquetStore(prepare_home()).remove_leftovers()
     with dg.DagsterInstance.get() as instance:
         start_step_server()

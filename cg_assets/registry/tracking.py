@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from cg_assets.core.processes import is_gone, this_process
 from cg_assets.registry.champions import CHAMPION, ChampionDecision, choose_champion, evaluation_tags, tag_version
 from cg_assets.registry.mlflow_connection import MlflowConnection
 from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log_metrics, output_signature, text
-from cg_assets.registry.model_lineage import file_key, trace
+from cg_assets.registry.model_lineage import Ancestor, file_key, trace
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.parquet import content_hash
 
@@ -40,6 +40,52 @@ _OPTIONAL = {
     True: {"seed": "a whole number, optional"},
 }
 """Optional inputs of potentials and of flows."""
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model.
+
+    Attributes:
+        name: `<system>.<potential>`.
+        latest_version: its newest version.
+        aliases: alias to version.
+        updated: when it last changed [ms since 1970].
+    """
+
+    name: str
+    latest_version: str
+    aliases: dict[str, str]
+    updated: int | None
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """Everything that is known of a version of a registered model.
+
+    Attributes:
+        name: `<system>.<potential>`.
+        version: its number.
+        uri: by which MLflow loads it.
+        aliases: those that name this version.
+        run_id: MLflow run of its training.
+        metrics: of its training and evaluations.
+        params: settings of its training.
+        tags: of the version, its evaluations and decisions among them.
+        run_tags: of the training.
+        lineage: the files that it came from, nearest first.
+    """
+
+    name: str
+    version: str
+    uri: str
+    aliases: list[str]
+    run_id: str
+    metrics: dict[str, float]
+    params: dict[str, str]
+    tags: dict[str, str]
+    run_tags: dict[str, str]
+    lineage: list[Ancestor]
 
 
 class ModelTracking:
@@ -328,8 +374,8 @@ class ModelTracking:
 
     # ----------------------------------------------------------------------------------- looking up
 
-    def models(self) -> list[dict[str, Any]]:
-        """Name, newest version, aliases and last change of each registered model, by name."""
+    def models(self) -> list[RegisteredModel]:
+        """All registered models, by name."""
         if self._connection.is_new:
             return []
         _, client = self._connection.open()
@@ -340,16 +386,16 @@ class ModelTracking:
                 for model in page:
                     versions = client.search_model_versions(f"name = '{model.name}'", max_results=10_000)
                     found.append(
-                        {
-                            "name": model.name,
-                            "latest_version": str(max((int(item.version) for item in versions), default=0)),
-                            "aliases": {alias: str(number) for alias, number in model.aliases.items()},
-                            "updated": model.last_updated_timestamp,
-                        }
+                        RegisteredModel(
+                            name=model.name,
+                            latest_version=str(max((int(item.version) for item in versions), default=0)),
+                            aliases={alias: str(number) for alias, number in model.aliases.items()},
+                            updated=model.last_updated_timestamp,
+                        )
                     )
                 token = page.token
                 if not token:
-                    return sorted(found, key=lambda item: item["name"])
+                    return sorted(found, key=lambda item: item.name)
 
     def versions(self, name: str) -> list[str]:
         """Versions of a registered model, oldest first."""
@@ -358,17 +404,13 @@ class ModelTracking:
             found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
         return sorted((str(item.version) for item in found), key=int)
 
-    def lookup(self, reference: str, check_content: bool = False) -> dict[str, Any]:
-        """Everything that is known of a registered model.
+    def lookup(self, reference: str, check_content: bool = False) -> ModelVersion:
+        """Everything that is known of a version of a registered model.
 
         Args:
             reference: `<name>`, `<name>@<alias>` or `<name>/<version>`; a bare name means its champion, else its
                 candidate.
             check_content: read every ancestor file in full and compute its hash anew.
-
-        Returns:
-            `name`, `version`, `uri`, `aliases`, `run_id`, `metrics`, `params`, `tags`, `run_tags`, and `lineage`: the
-            files that it came from (see `model_lineage.Ancestor`), nearest first.
 
         Raises:
             TrackingError: there is no such model, alias or version, or MLflow does not answer.
@@ -386,19 +428,18 @@ class ModelTracking:
             facts = {tag.key: tag.value for tag in item.tags}
             source = json.loads(item.dataset.source).get("uri", "")
             datasets.append((item.dataset.name, facts.get("file", source), item.dataset.digest))
-        lineage = trace(self.home, version.name, datasets, check_content)
-        return {
-            "name": version.name,
-            "version": str(version.version),
-            "uri": f"models:/{version.name}/{version.version}",
-            "aliases": sorted(alias for alias, number in aliases.items() if str(number) == str(version.version)),
-            "run_id": version.run_id,
-            "metrics": dict(run.data.metrics),
-            "params": dict(run.data.params),
-            "tags": dict(version.tags),
-            "run_tags": {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
-            "lineage": [asdict(ancestor) for ancestor in lineage],
-        }
+        return ModelVersion(
+            name=version.name,
+            version=str(version.version),
+            uri=f"models:/{version.name}/{version.version}",
+            aliases=sorted(alias for alias, number in aliases.items() if str(number) == str(version.version)),
+            run_id=version.run_id,
+            metrics=dict(run.data.metrics),
+            params=dict(run.data.params),
+            tags=dict(version.tags),
+            run_tags={key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
+            lineage=trace(self.home, version.name, datasets, check_content),
+        )
 
     def specification(self, run_id: str) -> str:
         """The system's file as it was when a model was trained; empty where the run kept none.
@@ -436,7 +477,7 @@ class ModelTracking:
         try:
             aliases = client.get_registered_model(name).aliases
         except MlflowException as error:
-            known = ", ".join(item["name"] for item in self.models()) or "none yet"
+            known = ", ".join(item.name for item in self.models()) or "none yet"
             raise TrackingError(
                 f"no model {name!r} is registered at {self._connection.shown}; there are: {known}"
             ) from error

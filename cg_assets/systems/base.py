@@ -117,6 +117,17 @@ class System(Strict):
     def scope(self) -> Scope:
         """What sections may need of each other."""
 
+    @abstractmethod
+    def check(self) -> None:
+        """Check what can be checked without running anything: build what is simulated, look at the files it needs.
+
+        Raises:
+            SystemSpecError: a field does not fit the topology or the force field.
+            ForceMapError: the force map is not valid under the constraints.
+            SamplingError: an imported file is missing or does not fit the molecule.
+            StorageError: the reference cannot be read, or belongs to another model or plan.
+        """
+
     @model_validator(mode="after")
     def _sections_agree(self) -> System:
         scope, sections = self.scope(), list(_sections(self))

@@ -83,6 +83,30 @@ class SystemSpec(System):
             box=self.model.bead_box,
         )
 
+    def check(self) -> None:
+        """Build the molecule, its map and a force map that needs no frames; look at imported files and the reference.
+
+        Errors as in `System.check`.
+        """
+        beads = self.beads()
+        if self.imported is not None:
+            from cg_assets.sampling.imported import ImportedReader
+
+            ImportedReader(self, "0000")
+        if not self.mapping.needs_frames:
+            from cg_assets.mapping.run import fit_force_map
+
+            fit_force_map(self.mapping, beads, None)
+        if self.evaluation.native is not None:
+            from cg_assets.evaluation.native import native_beads
+
+            native_beads(self)
+        reference = self.evaluation.reference
+        if isinstance(reference, LongRunReference) and reference.file is not None:
+            from cg_assets.evaluation.long_runs import read_reference
+
+            read_reference(self)
+
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """What is wrong between sections."""
         yield from self._variable_faults()

@@ -57,6 +57,10 @@ class ThermalSystem(System):
         """What sections may need of each other."""
         return Scope(self.model.type, self.units, None, self.folder, box=self.model.bead_box)
 
+    def check(self) -> None:
+        """Build the box. Errors as in `System.check`."""
+        self.water.frozen_system()
+
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """What is wrong between sections."""
         run, reference = self.cg_simulation, self.sampling.reference
