@@ -15,7 +15,8 @@ from cg_assets.registry.model_lineage import Ancestor, Status, file_key
 from cg_assets.storage.store import ParquetStore
 
 if TYPE_CHECKING:
-    from cg_assets.registry.tracking import ModelTracking, ModelVersion
+    from cg_assets.registry.models import ModelVersion
+    from cg_assets.registry.tracking import ModelTracking
 
 _OF_A_RUN = ("batches", "dagster_run_id", "upstream_data_versions", "process", "asset_key")
 """Tags that name a run, or that the data and their versions say already."""

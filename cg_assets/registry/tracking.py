@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ from cg_assets.core.processes import is_gone, this_process
 from cg_assets.registry.champions import CHAMPION, ChampionDecision, choose_champion, evaluation_tags, tag_version
 from cg_assets.registry.mlflow_connection import MlflowConnection
 from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log_metrics, output_signature, text
-from cg_assets.registry.model_lineage import Ancestor, file_key, trace
+from cg_assets.registry.model_lineage import file_key, trace
+from cg_assets.registry.models import ModelVersion, RegisteredModel, parts_of
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.parquet import content_hash
 
@@ -40,52 +39,6 @@ _OPTIONAL = {
     True: {"seed": "a whole number, optional"},
 }
 """Optional inputs of potentials and of flows."""
-
-
-@dataclass(frozen=True)
-class RegisteredModel:
-    """A registered model.
-
-    Attributes:
-        name: `<system>.<potential>`.
-        latest_version: its newest version.
-        aliases: alias to version.
-        updated: when it last changed [ms since 1970].
-    """
-
-    name: str
-    latest_version: str
-    aliases: dict[str, str]
-    updated: int | None
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """Everything that is known of a version of a registered model.
-
-    Attributes:
-        name: `<system>.<potential>`.
-        version: its number.
-        uri: by which MLflow loads it.
-        aliases: those that name this version.
-        run_id: MLflow run of its training.
-        metrics: of its training and evaluations.
-        params: settings of its training.
-        tags: of the version, its evaluations and decisions among them.
-        run_tags: of the training.
-        lineage: the files that it came from, nearest first.
-    """
-
-    name: str
-    version: str
-    uri: str
-    aliases: list[str]
-    run_id: str
-    metrics: dict[str, float]
-    params: dict[str, str]
-    tags: dict[str, str]
-    run_tags: dict[str, str]
-    lineage: list[Ancestor]
 
 
 class ModelTracking:
@@ -415,7 +368,7 @@ class ModelTracking:
         Raises:
             TrackingError: there is no such model, alias or version, or MLflow does not answer.
         """
-        _parts_of(reference)
+        parts_of(reference)
         if self._connection.is_new:
             raise TrackingError(f"no model {reference!r}: none is registered in {self.home} yet; run a system first")
         _, client = self._connection.open()
@@ -473,7 +426,7 @@ class ModelTracking:
     def _find(self, client: Any, reference: str) -> Any:
         from mlflow.exceptions import MlflowException
 
-        name, alias, version = _parts_of(reference)
+        name, alias, version = parts_of(reference)
         try:
             aliases = client.get_registered_model(name).aliases
         except MlflowException as error:
@@ -491,12 +444,3 @@ class ModelTracking:
             return client.get_model_version(name, str(version))
         except MlflowException as error:
             raise TrackingError(f"model {name}: no version {version}; see `models()`") from error
-
-
-def _parts_of(reference: str) -> tuple[str, str | None, str | None]:
-    """Name, alias and version that a reference names."""
-    parts = re.fullmatch(r"(?:models:/)?([^@/]+)(?:@([^@/]+)|/(\d+))?", reference)
-    if parts is None:
-        raise TrackingError(f"model {reference!r}: write <name>, <name>@<alias> or <name>/<version>")
-    name, alias, version = parts.groups()
-    return name, alias, version
