@@ -38,8 +38,8 @@ def system():
 
 @pytest.mark.parametrize("memory, inefficiency", [(0.0, 1.0), (0.8, 9.0)])
 def test_noise_and_error_of_each_bin(system, memory, inefficiency):
-    bins = variable_bins(system, ["x"], 5, {"x": RANGE})
-    errors = label_errors(system, ["x"], bins, [labels(memory, seed=1)])
+    bins = variable_bins(system.beads(), ["x"], 5, {"x": RANGE})
+    errors = label_errors(system.beads(), ["x"], bins, [labels(memory, seed=1)])
     in_bin = REPLICAS * LENGTH / 5
     energy = (RANGE[1] - RANGE[0]) / system.thermal_energy
     assert list(errors.count) == [in_bin] * 5
@@ -52,9 +52,9 @@ def test_noise_and_error_of_each_bin(system, memory, inefficiency):
 
 
 def test_two_sets_of_labels_and_empty_bins(system):
-    bins = variable_bins(system, ["x"], 10, {"x": (10.0, 70.0)})
+    bins = variable_bins(system.beads(), ["x"], 10, {"x": (10.0, 70.0)})
     one, two = labels(0.0, seed=2), labels(0.0, seed=3)
-    alone, other, both = (label_errors(system, ["x"], bins, parts) for parts in ([one], [two], [one, two]))
+    alone, other, both = (label_errors(system.beads(), ["x"], bins, parts) for parts in ([one], [two], [one, two]))
     known = alone.count > 0
     assert list(known) == [True] * 5 + [False] * 5
     assert np.isnan(alone.error[~known]).all() and np.isinf(alone.free_energy[~known]).all()
@@ -65,10 +65,10 @@ def test_two_sets_of_labels_and_empty_bins(system):
 def test_share_of_the_weights(system):
     """Half of the frames under a bias that makes them count for nothing."""
     energy = np.where(np.arange(REPLICAS * LENGTH) % 2, 0.0, -100.0 * system.thermal_energy)
-    bins = variable_bins(system, ["x"], 5, {"x": RANGE})
-    assert label_errors(system, ["x"], bins, [labels(0.0, 4, energy)]).weight_share == pytest.approx(0.5)
+    bins = variable_bins(system.beads(), ["x"], 5, {"x": RANGE})
+    assert label_errors(system.beads(), ["x"], bins, [labels(0.0, 4, energy)]).weight_share == pytest.approx(0.5)
 
 
 def test_nothing_is_known_without_labels(system):
-    errors = label_errors(system, ["x"], variable_bins(system, ["x"], 5, {"x": RANGE}), [])
+    errors = label_errors(system.beads(), ["x"], variable_bins(system.beads(), ["x"], 5, {"x": RANGE}), [])
     assert np.isnan(errors.weight_share) and np.all(errors.independent == 0.0)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cg_assets.biases.fixed import UmbrellaBias
+from cg_assets.biases import Windows
 from cg_assets.biases.reweighting import bias_weights, pooled_batches, umbrella_weights
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins
@@ -214,7 +214,7 @@ class TestBasins:
 
 def test_umbrella_windows_are_joined_by_mbar():
     centers = np.linspace(-2.5, 2.5, 11)
-    bias = UmbrellaBias([{"x": center} for center in centers], 4.0)
+    bias = Windows([{"x": center} for center in centers], 4.0)
     window = np.tile(np.arange(11), 300)
     rng = np.random.default_rng(0)
     shares = []

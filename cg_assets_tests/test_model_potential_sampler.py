@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cg_assets.biases.fixed import GridBias, bias_from_definition
+from cg_assets.biases import BiasFormula, GridBias, MetadynamicsBias, bias_from_definition
+from cg_assets.core import single_precision
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.sampling.model_potential import sampler as sampler_module
-from cg_assets.sampling.model_potential import vector_maths
-from cg_assets.sampling.model_potential.hills import HillGrid
 from cg_assets.sampling.model_potential.sampler import ModelPotentialSampler, cut_plan
 from cg_assets.sampling.model_potential.walkers import GridTable, Landscape, Walkers
 from cg_assets.sampling.settings import SamplingPlan
@@ -93,7 +92,7 @@ def _exact_density(system, grid, bias=None):
 def _over(function, x):
     """Run a scalar function over an array, compiled as the dynamics is."""
 
-    @numba.njit(fastmath=vector_maths.FLAGS, error_model="numpy")
+    @numba.njit(fastmath=single_precision.FLAGS, error_model="numpy")
     def loop(values, result):
         for i in range(values.size):
             result[i] = function(values[i])
@@ -120,13 +119,13 @@ def test_single_precision_functions(name, low, high, relative, absolute):
     x = np.geomspace(low, high, 100_001) if name == "log" else np.linspace(low, high, 100_001)
     x = x.astype(np.float32)
     expected = getattr(np, name)(x.astype(np.float64))
-    np.testing.assert_allclose(_over(getattr(vector_maths, f"{name}32"), x), expected, rtol=relative, atol=absolute)
+    np.testing.assert_allclose(_over(getattr(single_precision, f"{name}32"), x), expected, rtol=relative, atol=absolute)
 
 
 def test_exponential_and_logarithm_at_their_limits():
     with np.errstate(all="ignore"):
-        exponential = _over(vector_maths.exp32, np.array([-np.inf, -200.0, 0.0, 200.0, np.nan]))
-        logarithm = _over(vector_maths.log32, np.array([-1.0, 0.0, 1.0, np.nan]))
+        exponential = _over(single_precision.exp32, np.array([-np.inf, -200.0, 0.0, 200.0, np.nan]))
+        logarithm = _over(single_precision.log32, np.array([-1.0, 0.0, 1.0, np.nan]))
     assert exponential[:3].tolist() == [0.0, 0.0, 1.0]
     assert exponential[3] > 1e38
     assert np.isnan(exponential[4])
@@ -143,7 +142,7 @@ def test_exponential_and_logarithm_at_their_limits():
     ],
 )
 def test_philox_gives_the_known_answers_of_its_authors(counter, key, expected):
-    words = vector_maths.philox(np.uint64(counter[0]), np.uint64(counter[1]), np.uint64(key))
+    words = single_precision.philox(np.uint64(counter[0]), np.uint64(counter[1]), np.uint64(key))
     assert tuple(int(word) & 0xFFFFFFFF for word in words) == expected
 
 
@@ -151,13 +150,13 @@ def test_philox_gives_the_known_answers_of_its_authors(counter, key, expected):
 def normals():
     """`(n_steps, n_walkers, 2)` numbers as the dynamics draws them."""
 
-    @numba.njit(fastmath=vector_maths.FLAGS, error_model="numpy")
+    @numba.njit(fastmath=single_precision.FLAGS, error_model="numpy")
     def draw(n_steps, n_walkers, key):
         result = np.empty((n_steps, n_walkers, 2), np.float32)
         for step in range(n_steps):
             for walker in range(n_walkers):
-                one, two = vector_maths.philox(np.uint64(walker), np.uint64(step), key)
-                pair = vector_maths.normal_pair(np.uint32(one), np.uint32(two))
+                one, two = single_precision.philox(np.uint64(walker), np.uint64(step), key)
+                pair = single_precision.normal_pair(np.uint32(one), np.uint32(two))
                 result[step, walker, 0], result[step, walker, 1] = pair
         return result
 
@@ -197,18 +196,24 @@ def _one_step(landscape, points, **settings):
     step = 2.0**-6
     walkers = Walkers(landscape, points, mass=1.0, thermal_energy=1.0, timestep=step, friction=0.0, seed=0, **settings)
     walkers.velocity[:] = 0.0
-    table = settings.get("bias_kind") == "grid"
-    if table:
-        grid = _hill_grid()
-        walkers.set_grid(grid.table())
     walkers.advance(0, 1)
     return walkers.velocity[:, : walkers.n].T.astype(np.float64) / step
 
 
-def _hill_grid():
-    grid = HillGrid("s", (-3.0, 4.0), 0.5, 0.4, 5.0)
-    grid.deposit(np.random.default_rng(2).normal(0.0, 1.0, 20))
+def _hill_grid(walkers=20):
+    """Hills of walkers along `s`; `tempering` is 5."""
+    bias = MetadynamicsBias(
+        **{"type": "metadynamics", "collective_variables": ["s"], "width": {"s": 0.4}, "height": 0.5},
+        **{"bias_factor": 6.0, "pace": 1.0, "deposition": 1.0, "grid_range": {"s": (-3.0, 4.0)}},
+    )
+    grid = bias.grid(_system().beads())
+    points = np.random.default_rng(2).normal(0.0, 1.0, (walkers, 1))
+    grid.deposit(points, grid.energies(points))
     return grid
+
+
+def _table(grid):
+    return GridTable.of(grid.spline(), grid.spacing[0])
 
 
 EVERYTHING = (
@@ -223,9 +228,9 @@ def test_compiled_forces_are_those_of_the_formula_and_the_bias(kind):
     center = np.random.default_rng(6).normal(size=100)
     settings = {
         "none": {},
-        "static": {"bias_expression": "sin(3*s)*s"},
-        "umbrella": {"force_constant": 3.0, "centers": center},
-        "grid": {},
+        "static": {"bias": BiasFormula("sin(3*s)*s")},
+        "umbrella": {"bias": BiasFormula("1.5*(s - c)**2", {"c": center}), "window": np.arange(100)},
+        "grid": {"table": _table(_hill_grid())},
     }[kind]
     force = landscape.energy_and_forces(points)[1]
     s = landscape.coordinate(points)
@@ -233,16 +238,16 @@ def test_compiled_forces_are_those_of_the_formula_and_the_bias(kind):
         "none": np.zeros(100),
         "static": np.sin(3 * s) + 3 * s * np.cos(3 * s),
         "umbrella": 3.0 * (s - center),
-        "grid": _hill_grid().bias().gradient({"s": s})["s"],
+        "grid": _hill_grid().bias().energy_and_slopes({"s": s})[1]["s"],
     }[kind]
     expected = force - slope[:, None] * np.array(landscape.weights)
-    np.testing.assert_allclose(_one_step(landscape, points, bias_kind=kind, **settings), expected, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(_one_step(landscape, points, **settings), expected, rtol=2e-5, atol=2e-5)
 
 
 def test_grid_force_outside_the_grid_is_zero():
     landscape = Landscape(("x",), "0*x", "s", (1.0,))
     points = np.array([[-50.0], [-3.001], [4.001], [1e6]])
-    assert (_one_step(landscape, points, bias_kind="grid") == 0.0).all()
+    assert (_one_step(landscape, points, table=_table(_hill_grid())) == 0.0).all()
 
 
 def test_forces_in_double_precision_are_the_derivatives_of_the_energy():
@@ -314,29 +319,32 @@ def test_forces_and_energies_are_unbiased_although_a_bias_acts():
 # --------------------------------------------------------------------------------------- metadynamics
 
 
-def test_hills_add_up_to_gaussians_of_tempered_height():
-    grid = HillGrid("s", (-3.0, 4.0), 0.5, 0.4, 5.0)
-    first, second = np.array([0.13, 1.7]), np.array([0.5, 9.0])
+@pytest.mark.parametrize("walkers", [3, 200])
+def test_hills_add_up_to_gaussians_of_tempered_height(walkers):
+    grid = _hill_grid(walkers=0)
+    nodes = np.linspace(-3.0, 4.0, len(grid.values))
+    first, second = np.linspace(-2.0, 3.0, walkers), np.linspace(-2.1, 2.6, walkers)
 
     def gaussians(centers, heights):
-        return (heights * np.exp(-0.5 * ((grid.nodes[:, None] - centers) / 0.4) ** 2)).sum(axis=1)
+        return (heights * np.exp(-0.5 * ((nodes[:, None] - centers) / 0.4) ** 2)).sum(axis=1)
 
-    grid.deposit(first)
-    expected = gaussians(first, np.array([0.5, 0.5]))
-    np.testing.assert_allclose(grid.values, expected, atol=1e-7)
+    grid.deposit(first[:, None], grid.energies(first[:, None]))
+    expected = gaussians(first, np.full(walkers, 0.5))
+    np.testing.assert_allclose(grid.values, expected, atol=1e-7 * walkers)
     energy = GridBias(["s"], [(-3.0, 4.0)], [False], expected).energy({"s": second})
-    grid.deposit(second)
-    heights = 0.5 * np.exp(-energy / 5.0) * np.array([1.0, 0.0])
-    np.testing.assert_allclose(grid.values, expected + gaussians(second, heights), atol=2e-7)
+    grid.deposit(second[:, None], grid.energies(second[:, None]))
+    heights = 0.5 * np.exp(-energy / 5.0)
+    np.testing.assert_allclose(grid.values, expected + gaussians(second, heights), atol=2e-7 * walkers)
+    assert grid.inside(np.array([[-3.1], [-3.0], [0.2], [4.0], [9.0]])).tolist() == [False, True, True, True, False]
 
 
 def test_table_of_the_dynamics_is_the_slope_of_the_grid_bias():
     grid = _hill_grid()
-    table, s = grid.table(), np.linspace(-2.99, 3.99, 500)
+    table, s = _table(grid), np.linspace(-2.99, 3.99, 500)
     cell, part = np.divmod((s - table.low) * table.per_spacing, 1.0)
+    slope = grid.bias().energy_and_slopes({"s": s})[1]["s"]
     c = table.coefficients[cell.astype(int)].T
-    np.testing.assert_allclose(c[0] + part * (c[1] + part * c[2]), grid.bias().gradient({"s": s})["s"], atol=1e-5)
-    assert isinstance(table, GridTable)
+    np.testing.assert_allclose(c[0] + part * (c[1] + part * c[2]), slope, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ import pytest
 from openmm import app, unit
 from scipy.special import rel_entr
 
-from cg_assets.biases.fixed import bias_from_definition
-from cg_assets.biases.openmm_bias import GridForce, deposited_grid
-from cg_assets.biases.settings import OpesBias
+from cg_assets.biases import GridBias, OpesBias, bias_from_definition
+from cg_assets.biases.grid import GridForce
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.units import BOLTZMANN
@@ -18,7 +17,7 @@ from cg_assets.evaluation.long_runs import block_error, read_reference, run_refe
 from cg_assets.figures.stages import equilibration_figure
 from cg_assets.labels.quality import check_equilibration
 from cg_assets.mapping.atom_variables import AtomVariables
-from cg_assets.mapping.collective_variables import Distance, Torsion
+from cg_assets.mapping.collective_variables import Distance
 from cg_assets.mapping.peptides import build_peptide
 from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.sampling.settings import SamplingPlan
@@ -108,15 +107,13 @@ def test_bias_energy_is_that_of_the_definition_and_columns_are_complete(system, 
     assert np.abs(exact - frames.bias_energy).max() < 2e-4  # the variables are stored as float32
 
 
-def test_opes_finds_the_free_energy_from_exact_draws():
+def test_opes_finds_the_free_energy_from_exact_draws(system):
     """Walkers drawn from exp(-(F + V)/kT) at each step: V becomes -(1 - 1/gamma) F, F that of the kernel estimate."""
     thermal_energy, barrier, width = 2.5, 30.0, 0.25
-    phi = Torsion(type="torsion", atoms=("1:C", "2:N", "2:CA", "2:C"))
-    variables = AtomVariables({"phi": phi}, [[0, 1, 2, 3]], None)
     bias = OpesBias(
         type="opes", collective_variables=["phi"], width={"phi": width}, barrier=barrier, pace=1.0, deposition=1.0
     )
-    grid = deposited_grid(variables, bias, thermal_energy)
+    grid = bias.grid(replace(system.beads(), temperature=thermal_energy / BOLTZMANN))
     assert np.all(np.abs(grid.values + barrier) < 1e-9)
     nodes = np.linspace(-np.pi, np.pi, len(grid.values), endpoint=False)
     free_energy = 8.0 * np.cos(2 * nodes) + 2.0 * np.sin(nodes)  # basins 4 kJ/mol apart, barriers of 16-18
@@ -293,7 +290,7 @@ def test_the_grid_force_is_the_spline_of_the_definition(system, names):
         "shape": shape,
         "values": np.zeros(values.size).tolist(),
     }
-    grid = GridForce(variables, definition)
+    grid = GridForce(variables, GridBias.from_definition(definition))
     openmm_system = openmm.System()
     for _ in range(22):
         openmm_system.addParticle(1.0)

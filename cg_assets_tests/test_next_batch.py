@@ -58,13 +58,13 @@ def frames_at(x, noise, seed=0, replicas=40):
 def test_windows_spread_out_where_nothing_is_known(adaptive):
     system = load_system("small_adaptive")
     plan = system.sampling.further["adaptive"]
-    centers = np.sort([center["x"] for center in concrete_plan(system, plan).bias.centers])
+    centers = np.sort([center["x"] for center in concrete_plan(system.beads(), plan).bias.centers])
     assert len(centers) == 12
     assert np.diff(centers).max() <= 0.5 and centers[0] < -1.6 and centers[-1] > 1.6
-    again = [center["x"] for center in concrete_plan(system, plan).bias.centers]
+    again = [center["x"] for center in concrete_plan(system.beads(), plan).bias.centers]
     assert sorted(again) == list(centers)
     # a plan without an adaptive bias stays as it is
-    assert concrete_plan(system, system.sampling.biased) is system.sampling.biased
+    assert concrete_plan(system.beads(), system.sampling.biased) is system.sampling.biased
 
 
 def test_windows_go_where_the_mean_force_is_known_worst(adaptive):
@@ -73,7 +73,7 @@ def test_windows_go_where_the_mean_force_is_known_worst(adaptive):
     rng = np.random.default_rng(3)
     # even data on [-1.5, 1.5], ten times noisier around +1: the error there is ten times larger
     x = rng.uniform(-1.5, 1.5, 40_000)
-    even = propose(system, plan, [frames_at(x, lambda x: np.where(np.abs(x - 1.0) < 0.2, 5.0, 0.5))])
+    even = propose(system.beads(), plan, plan.bias, [frames_at(x, lambda x: np.where(np.abs(x - 1.0) < 0.2, 5.0, 0.5))])
     assert np.mean(np.abs(even.centers[:, 0] - 1.0) < 0.3) > 0.7
     known = np.isfinite(even.error)
     assert (even.expected[known] <= even.error[known] + 1e-12).all()
@@ -85,7 +85,7 @@ def test_windows_go_where_the_mean_force_is_known_worst(adaptive):
     assert even.error[left] == pytest.approx(4 * 0.5 / np.sqrt(per_bin), rel=0.35)
     # even noise, but few frames around the origin: there
     x = np.concatenate([rng.uniform(-1.5, -0.3, 20_000), rng.uniform(0.3, 1.5, 20_000), rng.uniform(-0.3, 0.3, 60)])
-    scarce = propose(system, plan, [frames_at(x, lambda x: 1.0 + 0 * x)])
+    scarce = propose(system.beads(), plan, plan.bias, [frames_at(x, lambda x: 1.0 + 0 * x)])
     places = np.abs(scarce.centers[:, 0])
     assert np.mean(places < 0.45) > 0.25 and ((places < 0.45) | (places > 1.5)).all()  # and the bins still unseen
     # nothing beyond the neighbours of what was visited
@@ -97,7 +97,7 @@ def test_free_energies_above_the_limit_are_left_alone(adaptive):
     system = load_system("small_adaptive")
     plan = system.sampling.further["adaptive"]
     x = np.concatenate([np.random.default_rng(0).uniform(-1, 0, 100_000), [1.5, 1.55, 1.6]])
-    proposal = propose(system, plan, [frames_at(x, lambda x: 1.0 + 0 * x)])
+    proposal = propose(system.beads(), plan, plan.bias, [frames_at(x, lambda x: 1.0 + 0 * x)])
     assert proposal.free_energy[np.argmin(np.abs(proposal.bins.centres[0] - 1.55))] > 6
     assert proposal.centers.max() < 0.4
 

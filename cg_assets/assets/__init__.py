@@ -21,7 +21,6 @@ from cg_assets.assets.samples import samples_stage
 from cg_assets.assets.simulations import cg_simulation_stage
 from cg_assets.assets.stage import Stage
 from cg_assets.assets.water import conditional_samples_stage, targets_stage, water_trajectories_stage
-from cg_assets.biases.settings import AdaptiveBias
 from cg_assets.systems import AnySystem, SystemSpec, ThermalSystem
 
 
@@ -43,8 +42,9 @@ def _stages(system: SystemSpec) -> list[Stage]:
     stages = []
     for labels in system.sampling.by_labels():
         stages += [samples_stage(system, labels), forces_stage(system, labels)]
-        if isinstance(system.plan_of(labels).bias, AdaptiveBias):
-            stages.append(next_batch_stage(system, labels))
+        bias = system.plan_of(labels).bias
+        if bias is not None and bias.adaptive is not None:
+            stages.append(next_batch_stage(system, labels, bias.adaptive))
     if system.imported is not None:
         stages.append(imported_stage(system))
     stages += [mean_forces_stage(system, labels) for labels in system.sampling.by_mean_force_labels()]

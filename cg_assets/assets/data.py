@@ -50,14 +50,13 @@ def read_samples(inputs: Inputs, source: str, batch: str | None) -> tuple[Frames
 
 def pooled_frames(inputs: Inputs, system: SystemSpec, stage: str, batches: Sequence[str]) -> Frames:
     """The label frames of these batches as one data set."""
-    from cg_assets.biases.fixed import UmbrellaBias, bias_from_definition
+    from cg_assets.biases import bias_from_definition
     from cg_assets.biases.reweighting import pooled_batches
 
     definitions = [inputs.facts(stage, batch)["bias"] for batch in batches]
-    biases = [bias_from_definition(definition) for definition in definitions if definition]
-    windows = [bias for bias in biases if isinstance(bias, UmbrellaBias)]
+    biases = [bias_from_definition(definition) if definition else None for definition in definitions]
     frames = [inputs.frames(stage, batch) for batch in batches]
-    return pooled_batches(frames, system.thermal_energy, windows or None)
+    return pooled_batches(frames, system.thermal_energy, biases)
 
 
 def learned_batches(inputs: Inputs, system: SystemSpec, name: str) -> list[str]:

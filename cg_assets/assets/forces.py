@@ -104,13 +104,13 @@ def _report(system: SystemSpec, frames: Frames, noise: LabelNoise) -> dict[str, 
     shown: dict[str, Any] = {"figure": Figure(label_noise_figure(system, noise), "noise of the force labels")}
     if rows := noise.map_rows():
         shown["force_maps"] = rows
-    names = system.evaluation.collective_variables
+    names, beads = system.evaluation.collective_variables, system.beads()
     if system.collective_variables:
-        errors = label_errors(system, names, variable_bins(system, names, _BINS), [frames])
+        errors = label_errors(beads, names, variable_bins(beads, names, _BINS), [frames])
         shown["label_errors"] = Figure(label_errors_figure(system, errors), "errors of the mean force")
         shown["weight_share"] = f"{errors.weight_share:.3g} of the frames count after reweighting"
     if has_torque_surface(system):
-        surface = torque_surface(system, [frames], variable_bins(system, names, system.evaluation.bins))
+        surface = torque_surface(system, [frames], variable_bins(beads, names, system.evaluation.bins))
         shown["free_energy"] = Figure(torque_surface_figure(system, surface), "free energy from the forces")
         for name, basin in system.evaluation.basins.items():
             shown[f"free_energy_{name}"] = str(surface.basin_free_energy(basin.limits))

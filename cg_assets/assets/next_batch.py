@@ -5,6 +5,7 @@ from __future__ import annotations
 from cg_assets.assets.data import pooled_frames
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Stage, TableContent
 from cg_assets.assets.work import Inputs, Work, failed_batches
+from cg_assets.biases import AdaptiveBias
 from cg_assets.systems import SystemSpec
 
 
@@ -21,9 +22,10 @@ def proposed_centers(inputs: Inputs, section: str) -> list[dict[str, float]] | N
     return inputs.facts(stage)["centers"] if inputs.has(stage) else None
 
 
-def next_batch_stage(system: SystemSpec, labels: str) -> Stage:
+def next_batch_stage(system: SystemSpec, labels: str, bias: AdaptiveBias) -> Stage:
     """The stage that proposes windows from all force labels of a system."""
     _, section = system.sampling.by_labels()[labels]
+    plan = system.plan_of(labels)
     sources = list(system.sampling.by_labels())
 
     def make(work: Work) -> Product:
@@ -36,7 +38,7 @@ def next_batch_stage(system: SystemSpec, labels: str) -> Stage:
             failed = failed_batches(work.store, system, source, known)
             if sound := [batch for batch in known if batch not in failed]:
                 batches.append(pooled_frames(work.inputs, system, source, sound))
-        proposal = propose(system, system.plan_of(labels), batches)
+        proposal = propose(system.beads(), plan, bias, batches)
         rows = [{name: f"{value:.3f}" for name, value in point.items()} for point in proposal.points()]
         return Product(
             TableContent(proposal.columns()),

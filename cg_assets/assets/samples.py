@@ -13,7 +13,6 @@ from cg_assets.assets.common_checks import (
 from cg_assets.assets.next_batch import proposed_centers
 from cg_assets.assets.stage import Figure, FrameContent, PieceContent, Product, Stage, Stored
 from cg_assets.assets.work import Work, snapshot_stage
-from cg_assets.biases.settings import AdaptiveBias
 from cg_assets.core.checks import Check, Verdict, finite_verdict
 from cg_assets.core.units import unit
 from cg_assets.systems import SystemSpec
@@ -44,8 +43,9 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         from cg_assets.labels.quality import check_equilibration
         from cg_assets.sampling.build import build_sampler
 
-        adaptive = isinstance(specified.bias, AdaptiveBias)
-        plan = concrete_plan(system, specified, proposed_centers(work.inputs, section) if adaptive else None)
+        adaptive = specified.bias is not None and specified.bias.adaptive
+        centers = proposed_centers(work.inputs, section) if adaptive else None
+        plan = concrete_plan(system.beads(), specified, centers)
         configurations = system.sampling.configurations_of(section)
         sections = ("model", "temperature", "mapping", "collective_variables", section)
         identity = f"{system.hash_of(*sections)}{work.inputs.versions}{configurations or ''}"

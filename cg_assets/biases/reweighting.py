@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
-from cg_assets.biases.fixed import UmbrellaBias, Variables
+from cg_assets.biases.base import BiasFunction, Variables
 from cg_assets.core.frames import Frames
 
 FloatArray = NDArray[np.float64]
 
 
 def pooled_batches(
-    batches: Sequence[Frames], thermal_energy: float, windows: Sequence[UmbrellaBias] | None = None
+    batches: Sequence[Frames], thermal_energy: float, biases: Sequence[BiasFunction | None] = ()
 ) -> Frames:
     """Frames of several batches, each under its own bias, as one data set in which `bias_weights` are right.
 
@@ -29,14 +29,15 @@ def pooled_batches(
     Args:
         batches: frames of each batch, with the same columns.
         thermal_energy: kT [energy unit].
-        windows: the umbrella windows of each batch, with one force constant; None for other biases or none.
+        biases: the bias of each batch, those with windows of one force constant; may be left out where none has.
     """
+    windows = [bias for bias in biases if bias is not None and bias.windowed]
     parts, offset, first_window = [], 0, 0
     for number, frames in enumerate(batches):
         part = replace(frames, replica=frames.replica + np.int32(offset))
-        if windows is not None and frames.window is not None:
+        if windows and frames.window is not None:
             part = replace(part, window=frames.window + np.int32(first_window))
-            first_window += len(windows[number].centers)
+            first_window += windows[number].n_windows
         elif frames.bias_energy is not None:
             reduced = frames.bias_energy / thermal_energy
             shift = float(logsumexp(reduced)) - math.log(len(reduced))
@@ -44,11 +45,11 @@ def pooled_batches(
         parts.append(part)
         offset += int(frames.replica.max(initial=-1)) + 1
     pooled = Frames.concatenate(parts)
-    if windows is None or pooled.window is None:
+    if not windows or pooled.window is None:
         return pooled
-    every = [center for bias in windows for center in bias.centers]
-    joined = UmbrellaBias(every, windows[0].force_constant, windows[0].periodic)
-    weights = umbrella_weights(joined, pooled.collective_variables, pooled.window, thermal_energy)
+    weights = umbrella_weights(
+        windows[0].joined(windows[1:]), pooled.collective_variables, pooled.window, thermal_energy
+    )
     return replace(pooled, bias_energy=thermal_energy * np.log(np.maximum(weights, 1e-300)), window=None)
 
 
@@ -63,7 +64,7 @@ def bias_weights(bias_energy: ArrayLike, thermal_energy: float) -> FloatArray:
     return np.exp(reduced - reduced.max())
 
 
-def umbrella_weights(bias: UmbrellaBias, variables: Variables, window: ArrayLike, thermal_energy: float) -> FloatArray:
+def umbrella_weights(bias: BiasFunction, variables: Variables, window: ArrayLike, thermal_energy: float) -> FloatArray:
     """Weights that take umbrella windows out of their frames (MBAR: Shirts and Chodera, J. Chem. Phys. 129, 124105).
 
     Args:
@@ -81,7 +82,7 @@ def umbrella_weights(bias: UmbrellaBias, variables: Variables, window: ArrayLike
     numbers = np.asarray(window, dtype=np.int64)
     order = np.argsort(numbers, kind="stable")
     sorted_variables = {name: np.asarray(values, dtype=np.float64)[order] for name, values in variables.items()}
-    states = range(len(bias.centers))
+    states = range(bias.n_windows)
     reduced = [bias.energy(sorted_variables, np.full(len(order), state)) / thermal_energy for state in states]
     reduced.append(np.zeros(len(order)))  # the state without a bias, of which there are no frames
     counts = np.bincount(numbers, minlength=len(reduced))

@@ -1,11 +1,24 @@
-"""Distances and torsions of sites with analytic gradients, and forces projected on such coordinates."""
+"""Distances and torsions of sites with analytic gradients, and forces projected on such coordinates.
+
+Distances and torsions are of arrays, or of torch tensors, which give tensors of float64.
+"""
 
 from __future__ import annotations
+
+import sys
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
+
+
+def array_library(positions: Any) -> tuple[Any, Any]:
+    """NumPy, or torch for a tensor, and the positions as its array of float64."""
+    if type(positions).__module__ == "torch":
+        return sys.modules["torch"], positions.double()
+    return np, np.asarray(positions, dtype=np.float64)
 
 
 def distance(positions: ArrayLike, pair: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
@@ -18,11 +31,11 @@ def distance(positions: ArrayLike, pair: tuple[int, int]) -> tuple[FloatArray, F
     Returns:
         Distances `(n_frames,)` [nm] and their gradients by the two sites `(n_frames, 2, 3)`.
     """
-    points = np.asarray(positions, dtype=np.float64)
+    arrays, points = array_library(positions)
     vector = points[:, pair[1]] - points[:, pair[0]]
-    length = np.linalg.norm(vector, axis=1)
+    length = arrays.sqrt((vector * vector).sum(1))
     unit = vector / length[:, None]
-    return length, np.stack([-unit, unit], axis=1)
+    return length, arrays.stack([-unit, unit], 1)
 
 
 def torsion(positions: ArrayLike, sites: tuple[int, int, int, int]) -> tuple[FloatArray, FloatArray]:
@@ -38,17 +51,17 @@ def torsion(positions: ArrayLike, sites: tuple[int, int, int, int]) -> tuple[Flo
     Returns:
         Angles `(n_frames,)` in (-π, π] [rad] and their gradients by the four sites `(n_frames, 4, 3)` [rad/nm].
     """
-    points = np.asarray(positions, dtype=np.float64)
+    arrays, points = array_library(positions)
     i, j, k, m = (points[:, site] for site in sites)
     f, g, h = i - j, j - k, m - k
-    a, b = np.cross(f, g), np.cross(h, g)
-    length = np.linalg.norm(g, axis=1)
-    angle = np.arctan2((np.cross(b, a) * g).sum(axis=1) / length, (a * b).sum(axis=1))
-    by_a = -length[:, None] * a / (a * a).sum(axis=1)[:, None]
-    by_b = length[:, None] * b / (b * b).sum(axis=1)[:, None]
-    along_a = ((f * g).sum(axis=1) / length**2)[:, None] * by_a
-    along_b = ((h * g).sum(axis=1) / length**2)[:, None] * by_b
-    return angle, np.stack([by_a, -by_a - along_a - along_b, along_a + along_b - by_b, by_b], axis=1)
+    a, b = arrays.linalg.cross(f, g), arrays.linalg.cross(h, g)
+    length = arrays.sqrt((g * g).sum(1))
+    angle = arrays.arctan2((arrays.linalg.cross(b, a) * g).sum(1) / length, (a * b).sum(1))
+    by_a = -length[:, None] * a / (a * a).sum(1)[:, None]
+    by_b = length[:, None] * b / (b * b).sum(1)[:, None]
+    along_a = ((f * g).sum(1) / length**2)[:, None] * by_a
+    along_b = ((h * g).sum(1) / length**2)[:, None] * by_b
+    return angle, arrays.stack([by_a, -by_a - along_a - along_b, along_a + along_b - by_b, by_b], 1)
 
 
 def projected_force(forces: ArrayLike, gradient: ArrayLike) -> FloatArray:

@@ -13,7 +13,7 @@ from cg_assets.biases.reweighting import bias_weights
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins, binned_means, cluster_frames
 from cg_assets.core.statistics.estimates import effective_samples
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.mapping.beads import Beads
 
 FloatArray = NDArray[np.float64]
 
@@ -52,22 +52,22 @@ class LabelErrors:
 
 
 def variable_bins(
-    system: SystemSpec, names: Sequence[str], number: int, ranges: Mapping[str, tuple[float, float]] | None = None
+    beads: Beads, names: Sequence[str], number: int, ranges: Mapping[str, tuple[float, float]] | None = None
 ) -> Bins:
     """Equal bins over the whole range of collective variables; `ranges` gives those of model potentials."""
     limits = []
     for name in names:
-        variable = system.collective_variables.get(name)
+        variable = beads.collective_variables.get(name)
         of_itself = variable is not None and (variable.periodic or name not in (ranges or {}))
         limits.append(variable.limits if variable is not None and of_itself else (ranges or {})[name])
     return Bins.between(limits, number)
 
 
-def label_errors(system: SystemSpec, names: Sequence[str], bins: Bins, batches: Sequence[Frames]) -> LabelErrors:
+def label_errors(beads: Beads, names: Sequence[str], bins: Bins, batches: Sequence[Frames]) -> LabelErrors:
     """Noise and error of the mean force in each bin.
 
     Args:
-        system: the system.
+        beads: the beads.
         names: collective variables of the bins.
         bins: where the mean force is wanted.
         batches: labelled CG frames; each set as `pooled_batches` joins batches of one plan. May be empty.
@@ -76,14 +76,13 @@ def label_errors(system: SystemSpec, names: Sequence[str], bins: Bins, batches: 
     count, precision, weight = np.zeros(bins.size), np.zeros(bins.size), np.zeros(bins.size)
     squares = np.zeros(bins.size)
     total, kish = 0, 0.0
-    beads = system.beads()
-    columns = [system.variable_names.index(name) for name in names]
+    columns = [beads.variable_names.index(name) for name in names]
     ranges = np.array([edges[-1] - edges[0] for edges in bins.edges])
     for frames in batches:
         values = np.stack([frames.collective_variables[name] for name in names], axis=1)
         index, _ = bins.locate(values.astype(np.float64))
         forces = beads.projected_forces(frames.positions, np.asarray(frames.forces))[:, columns]
-        scaled = forces * ranges / system.thermal_energy
+        scaled = forces * ranges / beads.thermal_energy
         everything = binned_means(scaled, index, bins.size, np.zeros(len(index), dtype=np.int64))
         residual = np.where(index[:, None] >= 0, scaled - np.nan_to_num(everything.mean).T[np.maximum(index, 0)], 0.0)
         cluster = cluster_frames(frames.replica, frames.time, residual)
@@ -96,7 +95,7 @@ def label_errors(system: SystemSpec, names: Sequence[str], bins: Bins, batches: 
         count += everything.count
         squares += spread
         energy = frames.bias_energy
-        own = np.ones(len(index)) if energy is None else bias_weights(energy, system.thermal_energy)
+        own = np.ones(len(index)) if energy is None else bias_weights(energy, beads.thermal_energy)
         kish += effective_samples(own)
         total += len(own)
         own = own / own.sum() * len(own)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from cg_assets.biases.settings import DepositedBias
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
 from cg_assets.core.statistics.clusters import Bins
@@ -191,7 +190,7 @@ def check_equilibration(system: SystemSpec, plan: SamplingPlan, frames: Frames) 
         beads = cg_map.apply(frames.positions.astype(np.float64))
         forces = of_system.projected_forces(beads, _slice(cg_map.matrix != 0, frames))
         bins = Bins.between([_limits(system, name) for name in names], 12) if len(names) == 2 else None
-    exact_starts = plan.starts == "equilibrium" and not isinstance(plan.bias, DepositedBias)
+    exact_starts = plan.starts == "equilibrium" and not plan.n_hills
     group = halves_in_time(frames.replica, frames.time) if exact_starts else frames.start
     if compares_windows(plan) and frames.window is not None:
         fine = Bins.between([_extent(system, name, frames) for name in names[:2]], 12)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cg_assets.core.geometry import FloatArray, projected_force
+from cg_assets.core.geometry import FloatArray, array_library, projected_force
 from cg_assets.core.units import UnitSystem, thermal_energy, unit
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.maps import CGMap
@@ -38,6 +37,7 @@ class Beads:
     collective_variables: Mapping[str, CollectiveVariable] = field(default_factory=dict)
     constraints: list[tuple[int, int]] = field(default_factory=list)
     box: float | None = None
+    _sites: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def thermal_energy(self) -> float:
@@ -64,12 +64,10 @@ class Beads:
         """Whether a collective variable is an angle of one turn."""
         return name in self.collective_variables and self.collective_variables[name].periodic
 
-    @cached_property
-    def _sites(self) -> dict[str, list[int]]:
-        return {
-            name: [self.cg_map.bead_on_atom(atom) for atom in variable.atoms]
-            for name, variable in self.collective_variables.items()
-        }
+    def _sites_of(self, name: str) -> list[int]:
+        if name not in self._sites:
+            self._sites[name] = [self.cg_map.bead_on_atom(atom) for atom in self.collective_variables[name].atoms]
+        return self._sites[name]
 
     def variables(self, positions: ArrayLike) -> dict[str, FloatArray]:
         """Values of all collective variables.
@@ -85,11 +83,14 @@ class Beads:
         """
         return self.variable_gradients(positions)[0]
 
-    def variable_gradients(self, positions: ArrayLike) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-        """Values of all collective variables and their gradients by bead positions.
+    def variable_gradients(
+        self, positions: ArrayLike, names: Sequence[str] | None = None
+    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        """Values of collective variables and their gradients by bead positions.
 
         Args:
-            positions: `(n_frames, n_beads, dimension)` of whole molecules.
+            positions: `(n_frames, n_beads, dimension)` of whole molecules; of a torch tensor results are tensors.
+            names: which variables; all where None.
 
         Returns:
             Name to values `(n_frames,)`, and name to gradients `(n_frames, n_beads, dimension)`.
@@ -97,17 +98,19 @@ class Beads:
         Raises:
             SystemSpecError: a collective variable uses an atom on which no bead sits.
         """
-        points = np.asarray(positions, dtype=np.float64)
-        if not self.collective_variables:
-            units = np.eye(self.cg_map.n_beads)[:, None, :, None] * np.ones_like(points)
-            names = self.cg_map.bead_names
-            return {name: points[:, place, 0] for place, name in enumerate(names)}, dict(zip(names, units, strict=True))
+        arrays, points = array_library(positions)
         values: dict[str, FloatArray] = {}
         gradients: dict[str, FloatArray] = {}
-        for name, variable in self.collective_variables.items():
-            values[name], local = variable.measure(points, self._sites[name])
-            gradients[name] = np.zeros_like(points)
-            for slot, site in enumerate(self._sites[name]):
+        for name in self.variable_names if names is None else names:
+            gradients[name] = arrays.zeros_like(points)
+            if name not in self.collective_variables:  # a coordinate of a model potential
+                bead = self.cg_map.bead_names.index(name)
+                values[name] = points[:, bead, 0]
+                gradients[name][:, bead] = 1.0
+                continue
+            sites = self._sites_of(name)
+            values[name], local = self.collective_variables[name].measure(points, sites)
+            for slot, site in enumerate(sites):
                 gradients[name][:, site] += local[:, slot]
         return values, gradients
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,10 +39,6 @@ class Model(Family, family="model"):
     def files(self, folder: Path) -> list[Path]:
         """The files that the model is read from, given the folder of the system's file."""
         return []
-
-    def start_names(self, variables: Iterable[str]) -> list[str]:
-        """What a start state may give values of, the collective variables being `variables`."""
-        return list(variables)
 
     @abstractmethod
     def structure(self, mapping: Any, variables: Mapping[str, CollectiveVariable], folder: Path) -> Any:

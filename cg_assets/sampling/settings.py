@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from cg_assets.biases.settings import AdaptiveBias, Bias, DepositedBias, UmbrellaBias
+from cg_assets.biases import Bias
 from cg_assets.core.settings import Fault, Name, Scope, StartPoint, Strict, check_multiples, is_multiple, rising
 from cg_assets.simulation.settings import Tempering
 
@@ -74,8 +74,8 @@ class SamplingPlan(Strict):
             value = getattr(self, name)
             if not is_multiple(value, self.timestep):
                 raise ValueError(f"{name} {value} is not a whole number of timesteps of {self.timestep}")
-        if isinstance(self.bias, DepositedBias):
-            pace, deposition = self.bias.pace, self.bias.deposition
+        if self.bias is not None and (deposited := self.bias.deposited) is not None:
+            pace, deposition = deposited.pace, deposited.deposition
             if not is_multiple(pace, self.timestep):
                 raise ValueError(f"bias.pace {pace} is not a whole number of timesteps of {self.timestep}")
             if not is_multiple(deposition, pace):
@@ -122,12 +122,23 @@ class SamplingPlan(Strict):
     @property
     def windows(self) -> int:
         """Number of umbrella windows; 1 for other biases."""
-        match self.bias:
-            case UmbrellaBias(centers=centers):
-                return len(centers)
-            case AdaptiveBias(windows=windows):
-                return windows
-        return 1
+        return 1 if self.bias is None else self.bias.n_windows
+
+    @property
+    def n_hills(self) -> int:
+        """Hills that each replica deposits before its bias is frozen."""
+        return self.bias.deposited.n_hills if self.bias is not None and self.bias.deposited else 0
+
+    @property
+    def hill_steps(self) -> int:
+        """Steps between two hills of a replica; 0 without hills."""
+        deposited = self.bias.deposited if self.bias is not None else None
+        return 0 if deposited is None else round(deposited.pace / self.timestep)
+
+    def window_of(self, replica: NDArray) -> NDArray[np.int32] | None:
+        """Window of each replica, in turn; None where the bias has no windows."""
+        windowed = self.bias is not None and self.bias.windowed
+        return (replica % self.windows).astype("int32") if windowed else None
 
     def start_of(self, replica: _Numbers) -> _Numbers:
         """Number of the start state of replicas: in turn, and another one for the next replica of the same window."""
@@ -157,7 +168,7 @@ class SamplingPlan(Strict):
     @property
     def total_time(self) -> float:
         """Simulated time of all replicas, deposition and probes included [ps or reduced]."""
-        deposition = self.bias.deposition if isinstance(self.bias, DepositedBias) else 0.0
+        deposition = self.bias.deposited.deposition if self.bias is not None and self.bias.deposited else 0.0
         per_replica = self.burn_in + self.duration
         probes = self.probe.replicas if self.probe else 0
         return self.replicas * (per_replica + deposition) + probes * per_replica

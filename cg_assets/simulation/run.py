@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.bead_bias import cg_bias
+from cg_assets.biases.bead_bias import BeadBias
 from cg_assets.core.errors import ExplosionError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
@@ -116,7 +116,7 @@ def run_cg_simulation(
             system.thermal_energy,
             settings,
             seed=settings.seed + window,
-            bias=None if definition is None else cg_bias(beads, definition, device),
+            bias=None if definition is None else BeadBias(beads, definition, device),
             progress=progress,
             device=device,
             temperature=system.temperature,

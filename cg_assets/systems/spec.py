@@ -16,8 +16,6 @@ from pydantic import (
     PositiveInt,
 )
 
-from cg_assets.biases.settings import AdaptiveBias, DepositedBias, OpesBias, StaticBias, UmbrellaBias
-from cg_assets.core.expressions import parse_expression
 from cg_assets.core.settings import Fault, Name, Scope, Strict, Training
 from cg_assets.core.units import thermal_energy
 from cg_assets.evaluation.settings import (
@@ -113,7 +111,8 @@ class SystemSpec(System):
         yield from self._source_faults()
         yield from self._simulation_faults()
         for section, plan in self._plans().items():
-            yield from self._bias_faults(section, plan, scope)
+            if plan.bias is not None and plan.bias.adaptive and not section.startswith("sampling.further."):
+                yield Fault(f"{section}.bias", "is adaptive; only a plan under sampling.further can be")
         for name, source in self.labels.items():
             yield from within(f"labels.{name}", source.source_faults(self.sampling.by_name(), bool(self.imported)))
             yield from within(f"labels.{name}", source.other_faults(name, self.labels))
@@ -174,7 +173,7 @@ class SystemSpec(System):
             return
         if self.sampling.biased is None:
             yield Fault("cg_simulation.enhanced_duration", "needs the bias of sampling.biased, which is missing")
-        elif isinstance(self.sampling.biased.bias, UmbrellaBias):
+        elif self.sampling.biased.bias is not None and self.sampling.biased.bias.windowed:
             yield Fault(
                 "cg_simulation.enhanced_duration",
                 "runs under one frozen bias, and umbrella windows are many; set it to 0 or sample with metadynamics or "
@@ -211,35 +210,6 @@ class SystemSpec(System):
         if isinstance(self.evaluation.reference, LongRunReference):
             plans["evaluation.reference.plan"] = self.evaluation.reference.plan
         return plans
-
-    def _bias_faults(self, where: str, plan: SamplingPlan, scope: Scope) -> Iterator[Fault]:
-        bias, known = plan.bias, set(scope.variables)
-        if isinstance(bias, StaticBias):
-            used = set(parse_expression(bias.expression).names)
-            if hidden := sorted(used & set(scope.coordinates) - known):
-                yield Fault(
-                    f"{where}.bias",
-                    f"uses {hidden}: it is not a function of the CG coordinate {sorted(known)}, so it would change the "
-                    "mean force; write it in the CG coordinate",
-                )
-            else:
-                yield from scope.unknown(f"{where}.bias.expression", used)
-        elif isinstance(bias, UmbrellaBias):
-            for center in bias.centers:
-                yield from scope.unknown(f"{where}.bias.centers", center)
-        elif isinstance(bias, DepositedBias | AdaptiveBias):
-            if isinstance(bias, OpesBias) and not bias.barrier > scope.thermal_energy:
-                yield Fault(
-                    f"{where}.bias.barrier",
-                    f"{bias.barrier} kJ/mol is not above kT ({scope.thermal_energy:.3g} kJ/mol); no bias is needed "
-                    "then",
-                )
-            if isinstance(bias, AdaptiveBias) and not where.startswith("sampling.further."):
-                yield Fault(f"{where}.bias", "is adaptive; only a plan under sampling.further can be")
-            yield from scope.unknown(f"{where}.bias.collective_variables", bias.collective_variables)
-            for name in bias.collective_variables:
-                if name not in scope.angles and name not in bias.grid_range:
-                    yield Fault(f"{where}.bias.grid_range", f"lacks {name}; give its lower and upper limit")
 
     # ----------------------------------------------------------------------------------- derived values
 

@@ -203,7 +203,7 @@ def _bias_forces(
         return np.zeros(len(positions)), np.zeros(positions.shape)
     import torch
 
-    from cg_assets.biases.bead_bias import cg_bias
+    from cg_assets.biases.bead_bias import BeadBias
 
-    energy, forces = cg_bias(beads, bias).energy_and_forces(torch.tensor(positions))
+    energy, forces = BeadBias(beads, bias).energy_and_forces(torch.tensor(positions))
     return energy.numpy(), forces.numpy()

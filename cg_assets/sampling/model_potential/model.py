@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from collections.abc import Mapping as Dictionary
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -47,10 +46,6 @@ class ModelPotential(Model):
     def coordinate_names(self) -> tuple[str, ...]:
         """The coordinates."""
         return tuple(self.coordinates)
-
-    def start_names(self, variables: Iterable[str]) -> list[str]:
-        """Its coordinates."""
-        return self.coordinates
 
     def structure(
         self, mapping: Mapping, variables: Dictionary[str, CollectiveVariable], folder: Path

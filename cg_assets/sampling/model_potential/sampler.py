@@ -10,16 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.fixed import Bias, bias_from_definition
-from cg_assets.biases.fixed import StaticBias as FixedStaticBias
-from cg_assets.biases.fixed import UmbrellaBias as FixedUmbrellaBias
-from cg_assets.biases.settings import MetadynamicsBias, StaticBias, UmbrellaBias
+from cg_assets.biases import BiasFunction
 from cg_assets.core.errors import SamplingError
+from cg_assets.core.expressions import parse_expression
 from cg_assets.core.frames import Frames
 from cg_assets.mapping.maps import LinearMapping
-from cg_assets.sampling.model_potential.hills import HillGrid
 from cg_assets.sampling.model_potential.model import ModelPotential
-from cg_assets.sampling.model_potential.walkers import BiasKind, Landscape, Walkers
+from cg_assets.sampling.model_potential.walkers import GridTable, Landscape, Walkers
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems.spec import SystemSpec
 
@@ -82,8 +79,11 @@ class ModelPotentialSampler:
         self._bounds = (lower - LOST * (upper - lower))[:, None], (upper + LOST * (upper - lower))[:, None]
         self._n_main = plan.replicas
         self._n_probe = plan.probe.replicas if plan.probe else 0
-        self._hill_steps = _hill_steps(plan)
-        self._bias, self._hills = _bias_of(plan, variable, system.thermal_energy)
+        beads = system.beads()
+        deposited = plan.bias.deposited if plan.bias is not None else None
+        self._hills = None if deposited is None else deposited.grid(beads)
+        self._fixed = None if plan.bias is None or deposited else plan.bias.function(beads)
+        self._formula = None if self._fixed is None else self._fixed.formula()
         self._pieces = cut_plan(plan)
         self.n_chunks = len(self._pieces)
         self._done = 0
@@ -129,7 +129,7 @@ class ModelPotentialSampler:
             "kinetic_frames": self._kinetic_frames,
         }
         if self._hills:
-            state["hills"] = self._hills.values
+            state |= {f"grid_{name}": values for name, values in self._hills.state().items()}
         for i, group in enumerate(self._walkers):
             state |= {f"position_{i}": group.position, f"velocity_{i}": group.velocity}
         return {name: value.copy() for name, value in state.items()}
@@ -143,7 +143,7 @@ class ModelPotentialSampler:
         groups = [self._n_main, self._n_probe] if self._n_probe else [self._n_main]
         expected = {"counters": (4,), "kinetic": self._kinetic.shape, "kinetic_frames": self._kinetic_frames.shape}
         if self._hills:
-            expected["hills"] = self._hills.values.shape
+            expected |= {f"grid_{name}": values.shape for name, values in self._hills.state().items()}
         wrong = [name for name, shape in expected.items() if name not in state or state[name].shape != shape]
         placed = "position_0" in state
         if wrong or (placed and len(state["start"]) != sum(groups)) or int(state["counters"][3]) != self._seed:
@@ -155,7 +155,7 @@ class ModelPotentialSampler:
         self._start = state["start"].astype(np.int32)
         self._kinetic, self._kinetic_frames = state["kinetic"].copy(), state["kinetic_frames"].copy()
         if self._hills:
-            self._hills.values[:] = state["hills"]
+            self._hills.restore({name.removeprefix("grid_"): values for name, values in state.items()})
         self._walkers = []
         if placed:
             self._place([np.zeros((n, len(self._landscape.coordinates))) for n in groups])
@@ -181,7 +181,7 @@ class ModelPotentialSampler:
             raise SamplingError(f"the plan is not finished: {self._done} of {self.n_chunks} pieces are done")
         samples = self._kinetic / self._kinetic_frames[:, None]
         error = samples.std(ddof=1) / math.sqrt(samples.size) if samples.size > 1 else None
-        bias = self._frozen_bias()
+        bias = self._bias()
         return {
             "kinetic_temperature": float(samples.mean()),
             "kinetic_temperature_error": None if error is None else float(error),
@@ -217,29 +217,24 @@ class ModelPotentialSampler:
         """Independent draws of the density under a static bias, in each window, or without bias."""
         from cg_assets.sampling.model_potential.quadrature import equilibrium_draws
 
-        rng = np.random.default_rng([self._seed, 1])
-        bias = self._plan.bias
-        if isinstance(bias, UmbrellaBias):
-            window = self._window(np.arange(self._n_main))
-            points = np.zeros((self._n_main, len(self._landscape.coordinates)))
-            for i, center in enumerate(bias.centers):
-                well = f"{0.5 * bias.force_constant!r}*({self._variable} - ({center[self._variable]!r}))**2"
-                here = window == i
-                points[here] = equilibrium_draws(self._system, int(here.sum()), rng, bias=well)
-            return points
-        expression = bias.expression if isinstance(bias, StaticBias) else None
-        return equilibrium_draws(self._system, self._n_main, rng, bias=expression)
+        rng, formula = np.random.default_rng([self._seed, 1]), self._formula
+        if formula is None:
+            return equilibrium_draws(self._system, self._n_main, rng)
+        parsed = parse_expression(formula.text)
+        window = np.arange(self._n_main) % self._plan.windows
+        points = np.zeros((self._n_main, len(self._landscape.coordinates)))
+        for number in range(self._plan.windows):
+            here, parameters = window == number, formula.in_window(number)
+            points[here] = equilibrium_draws(
+                self._system, int(here.sum()), rng, bias=lambda values, own=parameters: parsed.evaluate(values | own)
+            )
+        return points
 
     def _place(self, groups: list[FloatArray]) -> None:
         """Create the walkers of main and probe replicas."""
         plan, first = self._plan, 0
         self._walkers = []
-        umbrella = plan.bias if isinstance(plan.bias, UmbrellaBias) else None
-        kinds: dict[str | None, BiasKind] = {None: "none", "metadynamics": "grid"}
-        kinds |= {"static": "static", "umbrella": "umbrella"}
         for points in groups:
-            window = self._window(np.arange(first, first + len(points)))
-            centers = np.array([center[self._variable] for center in umbrella.centers]) if umbrella else None
             group = Walkers(
                 self._landscape,
                 points,
@@ -249,21 +244,19 @@ class ModelPotentialSampler:
                 friction=plan.friction,
                 seed=self._seed,
                 first_index=first,
-                bias_kind=kinds[plan.bias.type if plan.bias else None],
-                bias_expression=plan.bias.expression if isinstance(plan.bias, StaticBias) else None,
-                force_constant=umbrella.force_constant if umbrella else 0.0,
-                centers=None if centers is None else centers[window],
+                bias=self._formula,
+                window=plan.window_of(np.arange(first, first + len(points))),
+                table=self._table(),
             )
-            if self._hills:
-                group.set_grid(self._hills.table())
             self._walkers.append(group)
             first += len(points)
 
-    def _window(self, replica: NDArray) -> NDArray[np.int32]:
-        return (replica % self._plan.windows).astype(np.int32)
+    def _table(self) -> GridTable | None:
+        return GridTable.of(self._hills.spline(), self._hills.spacing[0]) if self._hills else None
 
-    def _frozen_bias(self) -> Bias | None:
-        return self._hills.bias() if self._hills else self._bias
+    def _bias(self) -> BiasFunction | None:
+        """The bias as it is now."""
+        return self._hills.bias() if self._hills else self._fixed
 
     # ------------------------------------------------------------------------------------ dynamics
 
@@ -294,13 +287,15 @@ class ModelPotentialSampler:
     def _deposit(self, n_hills: int) -> None:
         main, hills = self._walkers[0], self._hills
         if hills is None:
-            raise SamplingError("this plan has no metadynamics bias to deposit")
+            raise SamplingError("this plan has no bias to deposit")
         for _ in range(n_hills):
-            self._advance([main], self._hill_steps)
-            hills.deposit(self._landscape.coordinate(main.points()))
-            main.set_grid(hills.table())
+            self._advance([main], self._plan.hill_steps)
+            points = self._landscape.coordinate(main.points())[:, None]
+            points = points[hills.inside(points)]
+            hills.deposit(points, hills.energies(points))
+            main.set_grid(GridTable.of(hills.spline(), hills.spacing[0]))
         for group in self._walkers[1:]:
-            group.set_grid(hills.table())
+            group.set_grid(GridTable.of(hills.spline(), hills.spacing[0]))
 
     def _take_frames(self, n_frames: int) -> Frames:
         """Frames of all replicas, those of one time together."""
@@ -329,9 +324,9 @@ class ModelPotentialSampler:
                 f"model.expression has no finite force at {bad.tolist()}; mend it or confine the walker"
             )
         coordinate = self._landscape.coordinate(points)
-        bias = self._frozen_bias()
+        bias = self._bias()
         replica = np.tile(np.arange(n_all, dtype=np.int32), n_times)
-        window = self._window(replica) if isinstance(self._plan.bias, UmbrellaBias) else None
+        window = self._plan.window_of(replica)
         return Frames(
             positions=points[:, None, :],
             time=np.repeat(times, n_all),
@@ -354,10 +349,9 @@ def cut_plan(plan: SamplingPlan) -> list[Piece]:
     """Cut a plan into fewer than 100 pieces of a few seconds each, longer where the plan is long."""
     n_main = plan.replicas
     n_all = n_main + (plan.probe.replicas if plan.probe else 0)
-    n_hills = round(plan.bias.deposition / plan.bias.pace) if isinstance(plan.bias, MetadynamicsBias) else 0
-    hill_work = n_main * _hill_steps(plan)
+    hill_work = n_main * plan.hill_steps
     frame_work = n_all * plan.frame_steps
-    total = n_hills * hill_work + n_all * plan.burn_in_steps + plan.frames_per_replica * frame_work
+    total = plan.n_hills * hill_work + n_all * plan.burn_in_steps + plan.frames_per_replica * frame_work
     work = max(WALKER_STEPS_PER_PIECE, total / (MAX_PIECES / 2))
     frames = max(min(work / frame_work, FRAMES_PER_PIECE / n_all), plan.frames_per_replica / (MAX_PIECES / 2))
 
@@ -367,30 +361,7 @@ def cut_plan(plan: SamplingPlan) -> list[Piece]:
         return [Piece(phase, end - begin) for begin, end in pairwise(edges)]
 
     return [
-        *(cut("deposition", n_hills, work / hill_work) if n_hills else []),
+        *(cut("deposition", plan.n_hills, work / hill_work) if plan.n_hills else []),
         *cut("burn_in", plan.burn_in_steps, work / n_all),
         *cut("frames", plan.frames_per_replica, frames),
     ]
-
-
-def _hill_steps(plan: SamplingPlan) -> int:
-    """Steps between two hills of a walker; 0 without metadynamics."""
-    if not isinstance(plan.bias, MetadynamicsBias):
-        return 0
-    return round(plan.bias.pace / plan.timestep)
-
-
-def _bias_of(plan: SamplingPlan, variable: str, thermal_energy: float) -> tuple[Bias | None, HillGrid | None]:
-    """The fixed bias of a plan, or the grid on which metadynamics builds one."""
-    match plan.bias:
-        case StaticBias(expression=expression):
-            return bias_from_definition(FixedStaticBias(expression).definition()), None
-        case UmbrellaBias(centers=centers, force_constant=force_constant):
-            if any(variable not in center for center in centers):
-                raise SamplingError(f"bias.centers: each window must give a value of {variable}")
-            return FixedUmbrellaBias(centers, force_constant), None
-        case MetadynamicsBias() as bias:
-            tempering = (bias.bias_factor - 1.0) * thermal_energy
-            limits, width = bias.grid_range[variable], bias.width[variable]
-            return None, HillGrid(variable, limits, bias.height, width, tempering)
-    return None, None

@@ -11,21 +11,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cg_assets.biases import BiasFormula
 from cg_assets.core.differentiation import Operation, Tape
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.expressions import parse_expression
+from cg_assets.core.splines import GridSpline
 
 BLOCK = 64
 """Walkers that the compiled loop treats together; the number of walkers is padded to a multiple."""
 MAX_STEPS = 2**32 - 1
 """Steps that one walker can take before its random numbers would repeat."""
-
-BiasKind = Literal["none", "static", "umbrella", "grid"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Landscape:
 
 @dataclass(frozen=True)
 class GridTable:
-    """Derivative of a one-dimensional `GridBias` for the compiled loop: a parabola in each cell.
+    """Derivative of a one-dimensional spline for the compiled loop: a parabola in each cell.
 
     Attributes:
         coefficients: `(n_cells, 3)` float32; dV/ds = c0 + t (c1 + t c2) at the fraction t of a cell.
@@ -71,11 +71,10 @@ class GridTable:
     per_spacing: float
 
     @staticmethod
-    def from_nodes(values: NDArray[np.float64], slopes: NDArray[np.float64], low: float, spacing: float) -> GridTable:
-        """Table of node energies `(n,)` and their spline slopes per spacing `(n,)`."""
-        rise, first, last = np.diff(values), slopes[:-1], slopes[1:]
-        parabola = [first, 2 * (3 * rise - 2 * first - last), 3 * (first + last - 2 * rise)]
-        return GridTable((np.stack(parabola, axis=1) / spacing).astype(np.float32), low, 1.0 / spacing)
+    def of(spline: GridSpline, spacing: float) -> GridTable:
+        """Table of a spline with some distance of the nodes."""
+        coefficients = (spline.slope_parabolas() / spacing).astype(np.float32)
+        return GridTable(coefficients, spline.limits[0][0], 1.0 / spacing)
 
 
 class Walkers:
@@ -102,10 +101,9 @@ class Walkers:
         friction: float,
         seed: int,
         first_index: int = 0,
-        bias_kind: BiasKind = "none",
-        bias_expression: str | None = None,
-        force_constant: float = 0.0,
-        centers: NDArray | None = None,
+        bias: BiasFormula | None = None,
+        window: NDArray | None = None,
+        table: GridTable | None = None,
     ) -> None:
         """Put walkers at points with velocities of the Maxwell distribution.
 
@@ -118,10 +116,9 @@ class Walkers:
             friction: rate of the thermostat.
             seed: seed of all random numbers.
             first_index: index of the first walker; walkers of one seed and index share their random numbers.
-            bias_kind: what acts besides the potential.
-            bias_expression: formula of the CG coordinate for `static`.
-            force_constant: k of k/2 (s - center)^2 for `umbrella`.
-            centers: `(n,)` centre of each walker for `umbrella`.
+            bias: formula of the CG coordinate that is added to the potential.
+            window: `(n,)` window of each walker, where the formula has parameters.
+            table: bias on a grid, which `set_grid` may renew.
         """
         self.landscape = landscape
         self.n, dimension = points.shape
@@ -138,11 +135,13 @@ class Walkers:
         self._key = np.uint64(np.random.SeedSequence(seed).generate_state(1)[0])
         self._first_index = first_index
         self._mass_per_dimension = mass / dimension
-        self._centers = np.zeros(self._padded, dtype=np.float32)
-        if centers is not None:
-            self._centers[:] = centers[index]
-        self._table = GridTable(np.zeros((2, 3), dtype=np.float32), 0.0, 1.0)
-        self._advance = compile_dynamics(landscape, bias_kind, bias_expression, force_constant)
+        parameters = bias.parameters if bias is not None else {}
+        self._parameters = np.zeros((max(1, len(parameters)), self._padded), dtype=np.float32)
+        for row, values in enumerate(parameters.values()):
+            self._parameters[row] = values[0 if window is None else window[index]]
+        self._table = table or GridTable(np.zeros((2, 3), dtype=np.float32), 0.0, 1.0)
+        text = None if bias is None else bias.text
+        self._advance = compile_dynamics(landscape, text, tuple(parameters), table is not None)
 
     def set_grid(self, table: GridTable) -> None:
         """Use another grid bias from now on."""
@@ -163,7 +162,9 @@ class Walkers:
         table = self._table
         grid = (table.coefficients, np.float32(table.low), np.float32(table.per_spacing))
         indices = (self._first_index, first_step, n_steps, self._key)
-        self._advance(self.position, self.velocity, self._square_speed, *indices, *self._settings, self._centers, *grid)
+        self._advance(
+            self.position, self.velocity, self._square_speed, *indices, *self._settings, self._parameters, *grid
+        )
         return self._mass_per_dimension * self._square_speed[: self.n] / n_steps
 
     def points(self) -> NDArray[np.float32]:
@@ -180,19 +181,19 @@ def _energy_tape(coordinates: tuple[str, ...], expression: str) -> tuple[Tape, i
 
 @lru_cache(maxsize=32)
 def compile_dynamics(
-    landscape: Landscape, bias_kind: BiasKind = "none", bias_expression: str | None = None, force_constant: float = 0.0
+    landscape: Landscape, bias: str | None = None, parameters: tuple[str, ...] = (), grid: bool = False
 ) -> Callable[..., None]:
     """Compiled dynamics `advance(position, velocity, square_speed, ...)` of a landscape under a bias.
 
     Compiling takes about a second, once per process.
     """
-    from cg_assets.sampling.model_potential import vector_maths
+    from cg_assets.core import single_precision
 
-    source, namespace = dynamics_source(landscape, bias_kind, bias_expression, force_constant)
-    functions: dict[str, Any] = {name: getattr(vector_maths, name) for name in _FUNCTIONS.values() if name}
-    functions |= {"philox": vector_maths.philox, "normal_pair": vector_maths.normal_pair, "np": np} | namespace
+    source, namespace = dynamics_source(landscape, bias, parameters, grid)
+    functions: dict[str, Any] = {name: getattr(single_precision, name) for name in _FUNCTIONS.values() if name}
+    functions |= {"philox": single_precision.philox, "normal_pair": single_precision.normal_pair, "np": np} | namespace
     exec(compile(source, f"<dynamics of {landscape.variable}>", "exec"), functions)
-    return vector_maths.compiled(functions["advance"])
+    return single_precision.compiled(functions["advance"])
 
 
 # ------------------------------------------------------------------------------------------- source text
@@ -209,7 +210,7 @@ _FUNCTIONS = {
 
 _TEMPLATE = """
 def advance(position, velocity, square_speed, first_index, first_step, n_steps, key,
-            half_step, kick, decay, noise, centers, table, table_low, table_per_spacing):
+            half_step, kick, decay, noise, parameters, table, table_low, table_per_spacing):
     work = np.empty({rows} * {block}, np.float32)
     words = np.empty({pairs} * 2 * {block}, np.uint32)
     cells = np.empty({block}, np.int32)
@@ -231,11 +232,17 @@ def advance(position, velocity, square_speed, first_index, first_step, n_steps, 
 
 
 def dynamics_source(
-    landscape: Landscape, bias_kind: BiasKind, bias_expression: str | None, force_constant: float
+    landscape: Landscape, bias: str | None, parameters: tuple[str, ...], grid: bool
 ) -> tuple[str, dict[str, np.float32]]:
     """Source of the dynamics, in loops that LLVM turns into vector instructions, and the numbers it uses.
 
     The state of a block of walkers lies in rows of one work array: positions, velocities, noise, squared speed.
+
+    Args:
+        landscape: the potential.
+        bias: formula of the CG coordinate and of `parameters` that is added to it.
+        parameters: names of what each walker has a value of.
+        grid: whether a bias on a grid acts.
     """
     dimension = len(landscape.coordinates)
     tape = Tape()
@@ -244,15 +251,10 @@ def dynamics_source(
         term = tape.binary("*", tape.constant(weight), tape.variable(name))
         coordinate = tape.binary("+", coordinate, term)
     energy = tape.append(parse_expression(landscape.expression))
-    if bias_kind == "static":
-        bias = tape.append(parse_expression(bias_expression or ""), {landscape.variable: coordinate})
-        energy = tape.binary("+", energy, bias)
-    elif bias_kind == "umbrella":
-        difference = tape.binary("-", coordinate, tape.variable("<center>"))
-        half_k = tape.constant(0.5 * force_constant)
-        energy = tape.binary("+", energy, tape.binary("*", half_k, tape.power(difference, 2)))
+    if bias is not None:
+        energy = tape.binary("+", energy, tape.append(parse_expression(bias), {landscape.variable: coordinate}))
     slopes = tape.gradient(energy, landscape.coordinates)
-    if bias_kind == "grid":
+    if grid:
         slope = tape.variable("<grid slope>")
         for axis, weight in enumerate(landscape.weights):
             term = tape.binary("*", tape.constant(weight), slope)
@@ -262,13 +264,14 @@ def dynamics_source(
         for i, name in enumerate([f"{kind}{axis}" for kind in "qvg" for axis in range(dimension)] + ["speed", "slope"])
     }
     axes, pairs = range(dimension), range((dimension + 1) // 2)
-    variables = {name: f"q{axis}" for axis, name in enumerate(landscape.coordinates)} | {"<center>": "center"}
+    variables = {name: f"q{axis}" for axis, name in enumerate(landscape.coordinates)}
+    variables |= {name: f"parameter{number}" for number, name in enumerate(parameters)}
     variables |= {"<grid slope>": f"work[{row['slope']}]"}
     lines, numbers = _print(tape, slopes, variables)
-    grid = []
-    if bias_kind == "grid":
+    look_up = []
+    if grid:
         lines_of_coordinate, more = _print(tape, [coordinate], variables)
-        grid, numbers = _grid_loops(lines_of_coordinate, row, f"t{coordinate}"), numbers | more
+        look_up, numbers = _grid_loops(lines_of_coordinate, row, f"t{coordinate}"), numbers | more
 
     load = [f"work[{row[f'q{a}']}] = position[{a}, first + i]" for a in axes]
     load += [f"work[{row[f'v{a}']}] = velocity[{a}, first + i]" for a in axes]
@@ -289,7 +292,7 @@ def dynamics_source(
         if 2 * pair + 1 < dimension:
             normal += [f"work[{row[f'g{2 * pair + 1}']}] = two"]
     force = [f"q{a} = work[{row[f'q{a}']}]" for a in axes] + [f"v{a} = work[{row[f'v{a}']}]" for a in axes]
-    force += ["center = centers[first + i]"] if bias_kind == "umbrella" else []
+    force += [f"parameter{number} = parameters[{number}, first + i]" for number in range(len(parameters))]
     force += lines
     force += [f"v{a} = v{a} - kick * t{slopes[a]}" for a in axes]
     force += [f"q{a} = q{a} + half_step * v{a}" for a in axes]
@@ -311,7 +314,7 @@ def dynamics_source(
         load=indent(load, 3),
         random=indent(random, 3),
         normal=indent(normal, 4),
-        grid=indent(grid, 3),
+        grid=indent(look_up, 3),
         force=indent(force, 4),
         store=indent(store, 3),
     )

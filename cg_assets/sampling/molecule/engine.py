@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.openmm_bias import GridForce
+from cg_assets.biases.grid import GridBias, GridForce
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.atom_variables import BIAS_GROUP, AtomVariables
@@ -80,7 +80,7 @@ class MoleculeEngine:
         system = openmm.XmlSerializer.deserialize(settings.system_xml)
         self._grid: GridForce | None = None
         if settings.grid is not None:
-            self._grid = GridForce(self.variables, settings.grid)
+            self._grid = GridForce(self.variables, GridBias.from_definition(settings.grid))
             system.addForce(self._grid.force)
         masses = np.array([system.getParticleMass(index)._value for index in range(system.getNumParticles())])
         self._masses = masses

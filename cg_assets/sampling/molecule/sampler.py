@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.fixed import UmbrellaBias as FixedUmbrellaBias
-from cg_assets.biases.openmm_bias import DepositedGrid, deposited_grid, static_force
-from cg_assets.biases.settings import DepositedBias, StaticBias, UmbrellaBias
+from cg_assets.biases import BiasFunction
 from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.units import BOLTZMANN
@@ -90,11 +88,11 @@ class MoleculeSampler:
         self._walkers = list(range(plan.replicas))
         self._replicas = list(range(plan.replicas + probe.replicas))
         self._kept = self._replicas[: plan.kept_replicas] + self._replicas[plan.replicas :]
-        bias = plan.bias
-        self._windows = [i % plan.windows for i in self._replicas] if isinstance(bias, UmbrellaBias) else None
-        self._grid: DepositedGrid | None = None
-        if isinstance(bias, DepositedBias):
-            self._grid = deposited_grid(self._variables, bias, system.thermal_energy)
+        beads = system.beads()
+        self._windows = plan.window_of(np.array(self._replicas))
+        deposited = plan.bias.deposited if plan.bias is not None else None
+        self._grid = None if deposited is None else deposited.grid(beads)
+        self._fixed = None if plan.bias is None or deposited else plan.bias.function(beads)
         self._pieces = self._plan_pieces()
         self.n_chunks = len(self._pieces)
         self._n_processes = process_count(self.platform, len(self._replicas), self._total_seconds)
@@ -182,10 +180,11 @@ class MoleculeSampler:
     def summary(self) -> dict[str, Any]:
         """Kinetic temperature [K] with standard error, bias definition, sampled time [ps] and steps of all replicas."""
         temperature, error = self._kinetic_temperature()
+        bias = self._bias()
         return {
             "kinetic_temperature": temperature,
             "kinetic_temperature_error": error,
-            "bias": self._bias_definition(),
+            "bias": bias.definition() if bias else None,
             "sampled_time": self._plan.total_time + preparation_time(self._plan),
             "steps": round(self._plan.total_time / self._plan.timestep),
             "platform": self.platform,
@@ -202,7 +201,7 @@ class MoleculeSampler:
         def flat(name: str) -> NDArray:
             return whole[name][walkers].reshape(n_total, *whole[name].shape[2:])
 
-        window = None if self._windows is None else np.array(self._windows, dtype=np.int32)[walkers]
+        window = None if self._windows is None else self._windows[walkers]
         return Frames(
             positions=flat("positions"),
             time=np.tile((self._snapshot_frames[:n_times] + 1) * self._plan.frame_interval, len(walkers)),
@@ -228,10 +227,9 @@ class MoleculeSampler:
         plan = self._plan
         second_per_step = seconds_per_step(self.molecule.n_atoms, self.molecule.box is not None)
         stages: list[tuple[str, int, float]] = []
-        if isinstance(plan.bias, DepositedBias):
-            n_hills = round(plan.bias.deposition / plan.bias.pace)
-            cost = plan.replicas * self._pace_steps() * second_per_step
-            stages.append(("deposit", n_hills, n_hills * cost))
+        if plan.n_hills:
+            cost = plan.replicas * plan.hill_steps * second_per_step
+            stages.append(("deposit", plan.n_hills, plan.n_hills * cost))
         if plan.burn_in_steps:
             stages.append(("burn_in", plan.burn_in_steps, 0.0))
         cost = len(self._replicas) * plan.frame_steps * second_per_step
@@ -250,12 +248,6 @@ class MoleculeSampler:
         """Hills, steps or frames that belong to one piece."""
         return 1
 
-    def _pace_steps(self) -> int:
-        bias, timestep = self._plan.bias, self._plan.timestep
-        if not isinstance(bias, DepositedBias):
-            return 0
-        return round(bias.pace / timestep)
-
     def _find_starts(self) -> list[NDArray[np.float64]]:
         """Positions at the start of each replica."""
         finder = StartFinder(
@@ -268,18 +260,15 @@ class MoleculeSampler:
         )
         starts: dict[int, NDArray[np.float64]] = {}
         found: dict[tuple[int, int], NDArray[np.float64]] = {}
+        windows = [0] * len(self._replicas) if self._windows is None else self._windows.tolist()
         for replica in self._replicas:
             start = self._start_of[replica]
             if start not in starts:
                 starts[start] = finder.reach(self._starts[start], self._derived_seed(1, start, 0))
-            key = (start, self._windows[replica] if self._windows else 0)
-            if key in found:
-                continue
-            found[key] = starts[start]
-            if isinstance(self._plan.bias, UmbrellaBias):
-                center = self._plan.bias.centers[key[1]]
+            key = (start, windows[replica])
+            if key not in found:
+                center = self._fixed.center(key[1]) if self._fixed else {}
                 found[key] = finder.reach(center, self._derived_seed(1, *key) + 1, starts[start])
-        windows = self._windows or [0] * len(self._replicas)
         return [found[self._start_of[replica], windows[replica]] for replica in self._replicas]
 
     def _deposit(self, pool: EnginePool, n_hills: int) -> None:
@@ -289,7 +278,7 @@ class MoleculeSampler:
             raise SamplingError("this plan has no bias to deposit")
         columns = [self._variables.names.index(name) for name in grid.names]
         for _ in range(n_hills):
-            ends = pool.advance(self._walkers, self._pace_steps())
+            ends = pool.advance(self._walkers, self._plan.hill_steps)
             grid.deposit(ends["variables"][:, columns], ends["bias_energy"])
             pool.set_grid(grid.values)
 
@@ -373,20 +362,11 @@ class MoleculeSampler:
 
         openmm_system = openmm.XmlSerializer.clone(self.molecule.system)
         parameters: list[dict[str, float]] = []
-        match self._plan.bias:
-            case StaticBias(expression=expression):
-                openmm_system.addForce(static_force(self._variables, expression))
-            case UmbrellaBias(centers=centers, force_constant=force_constant):
-                names = sorted({name for center in centers for name in center})
-                for name in names:
-                    openmm_system.addForce(self._variables.harmonic_force(name))
-                for window in self._windows or []:
-                    values: dict[str, float] = {}
-                    for name in names:
-                        center = centers[window].get(name)
-                        values[f"k_{name}"] = 0.0 if center is None else force_constant
-                        values[f"center_{name}"] = 0.0 if center is None else self._wrapped(name, center)
-                    parameters.append(values)
+        if self._fixed is not None:
+            for force in self._fixed.openmm_forces(self._variables):
+                openmm_system.addForce(force)
+            if self._windows is not None:
+                parameters = [self._fixed.openmm_parameters(window) for window in self._windows.tolist()]
         return EngineSettings(
             system_xml=openmm.XmlSerializer.serialize(openmm_system),
             platform=self.platform,
@@ -397,14 +377,10 @@ class MoleculeSampler:
             n_degrees_of_freedom=self.molecule.n_degrees_of_freedom,
             variables=self._variables.to_json(),
             stored=self.molecule.stored.tolist(),
-            grid=self._grid.definition() if self._grid is not None else None,
+            grid=self._grid.bias().definition() if self._grid is not None else None,
             biased=self._plan.bias is not None,
             replica_parameters=parameters,
         )
-
-    def _wrapped(self, name: str, value: float) -> float:
-        """An angle in [-pi, pi], any other value as it is."""
-        return -self._variables[name].difference(0.0, value)
 
     def _derived_seed(self, *keys: int) -> int:
         return int(np.random.SeedSequence([self._seed, *keys]).generate_state(1)[0])
@@ -415,15 +391,9 @@ class MoleculeSampler:
         kept = f", {len(self._snapshot_frames)} snapshots" if len(self._snapshot_frames) else ""
         return f"system {self._system.name} ({digest}), seed {self._seed}, platform {self.platform}, plan {plan}{kept}"
 
-    def _bias_definition(self) -> dict[str, Any] | None:
-        bias = self._plan.bias
-        if self._grid is not None:
-            return self._grid.definition()
-        if isinstance(bias, StaticBias):
-            return {"type": "static", "expression": bias.expression}
-        if isinstance(bias, UmbrellaBias):
-            return FixedUmbrellaBias.of(self._system, bias).definition()
-        return None
+    def _bias(self) -> BiasFunction | None:
+        """The bias as it is now."""
+        return self._grid.bias() if self._grid is not None else self._fixed
 
     def _kinetic_temperature(self) -> tuple[float, float]:
         """Mean and standard error [K] from blocks of time of the independent replicas."""

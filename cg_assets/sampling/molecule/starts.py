@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.settings import AdaptiveBias, UmbrellaBias
 from cg_assets.core.errors import SamplingError
 from cg_assets.mapping.atom_variables import AtomVariables
 from cg_assets.mapping.builders import MoleculeModel
@@ -25,7 +24,7 @@ def preparation_time(plan: SamplingPlan) -> float:
         return 0.0
     starts = plan.starts[: plan.replicas] + (plan.probe.starts[: plan.probe.replicas] if plan.probe else [])
     reached = sum(1 for targets in starts if targets)
-    if isinstance(plan.bias, UmbrellaBias | AdaptiveBias):
+    if plan.bias is not None and plan.bias.windowed:
         reached += len({(plan.start_of(replica), replica % plan.windows) for replica in range(plan.replicas)})
     return reached * 2 * _STAGES * _STEPS_PER_STAGE * min(plan.timestep, _LONGEST_TIMESTEP)
 
