@@ -16,13 +16,12 @@ from cg_assets.mapping.builders import build_molecule
 from cg_assets.mapping.force_maps import group_map, optimal_map, slice_map
 from cg_assets.mapping.maps import build_map
 from cg_assets.mapping.run import map_frames
-from cg_assets.potentials.networks import energy_and_forces
 from cg_assets.sampling.build import build_sampler
 from cg_assets.sampling.conditional import sample_conditional_forces
 from cg_assets.systems import load_system
 from cg_assets.systems.spec import SystemSpec
-from cg_assets.training.loop import train
-from cg_assets.training.setup import network_config, training_data
+from cg_assets.training.setup import potential_config, training_data
+from cg_assets.training.train import train
 
 FRAMES = (1000, 2000, 4000, 8000, 16000, 32000)
 
@@ -59,10 +58,12 @@ def main() -> None:
     errors = {}
     for number in FRAMES:
         for name, force_map in maps.items():
-            data = training_data(system, [map_frames(system, frames, force_map)], number)
-            module = train(network_config(system), system.training, data, seed=0).module
+            mapped = [map_frames(system, frames, force_map)]
+            data = training_data(system.network, mapped, number, system.training.seed)
+            config = potential_config(system.network, system.beads())
+            module = train(config, system.training, data, seed=0).module
             with torch.no_grad():
-                forces = energy_and_forces(module, places)[1].numpy()
+                forces = module.energy_and_forces(places)[1].numpy()
             squares = ((forces - known.mean_force) ** 2).mean(axis=(1, 2))
             error = squares.std(ddof=1) / np.sqrt(len(squares))
             errors[name, number] = squares.mean() - variance

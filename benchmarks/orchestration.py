@@ -94,14 +94,15 @@ def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | Non
     from cg_assets.potentials.model_format import save_potential
     from cg_assets.simulation.run import run_cg_simulation
     from cg_assets.systems import load_system, seed_of
-    from cg_assets.training.loop import train
-    from cg_assets.training.setup import network_config, training_data
+    from cg_assets.training.setup import potential_config, training_data
+    from cg_assets.training.train import train
 
     system = load_system(name)
     frames, noise = label(name, plan_name, samples, folder)
-    data = training_data(system, [frames], system.potentials[plan_name].frames)
-    config = network_config(system)
-    result = train(config, system.training, data, system.training.seed, noise_floor=noise.floor.value)
+    seed, number = system.training.seed, system.potentials[plan_name].frames
+    data = training_data(system.network, [frames], number, seed, noise.floor.value)
+    config = potential_config(system.network, system.beads())
+    result = train(config, system.training, data, seed)
     if folder:
         write(folder, system, plan_name, None, figures.training_figure(system, plan_name, result.history, noise.floor))
         save_potential(folder / system.name / FIRST / f"potential_{plan_name}", result.module, config)

@@ -21,7 +21,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from cg_assets.potentials.networks import build_potential, energy_and_forces
+from cg_assets.potentials.base import Potential
+from cg_assets.potentials.settings import build_potential
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.settings import CGSimulation
 
@@ -42,23 +43,18 @@ def frames(count: int, seed: int = 0) -> torch.Tensor:
     return torch.tensor(chain + noise, dtype=torch.float32)
 
 
-class Peer(torch.nn.Module):
+class Peer(Potential):
     """A library's network behind the interface of our potentials; forces by automatic differentiation."""
 
-    def __init__(self, network: torch.nn.Module, evaluate: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """`evaluate` maps positions `(f, n, 3)` to energies `(f,)`."""
-        super().__init__()
+    def __init__(self, network: torch.nn.Module, formula: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """`formula` maps positions `(f, n, 3)` to energies `(f,)`."""
+        torch.nn.Module.__init__(self)
         self.network = network
-        self.evaluate = evaluate
+        self.formula = formula
 
-    def energy_and_forces(self, positions: torch.Tensor, box: object = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Energy and forces; with a graph to the weights where gradients are on."""
-        training = torch.is_grad_enabled()
-        with torch.enable_grad():
-            points = positions.detach().requires_grad_(True)
-            energy = self.evaluate(points)
-            (gradient,) = torch.autograd.grad(energy.sum(), points, create_graph=training)
-        return energy, -gradient
+    def energy(self, positions: torch.Tensor, temperature: object = None, box: object = None) -> torch.Tensor:
+        """Energy `(f,)`."""
+        return self.formula(positions)
 
 
 class Pairs:
@@ -83,7 +79,7 @@ class Pairs:
         return self.kept
 
 
-def ours(features: int) -> torch.nn.Module:
+def ours(features: int) -> Potential:
     config = {
         "type": "message_passing",
         "bead_types": list(range(N_BEADS)),
@@ -98,7 +94,7 @@ def ours(features: int) -> torch.nn.Module:
     return module
 
 
-def schnet() -> torch.nn.Module:
+def schnet() -> Potential:
     from torch_geometric.nn import SchNet
 
     pairs = Pairs()
@@ -116,7 +112,7 @@ def schnet() -> torch.nn.Module:
     return Peer(network, evaluate)
 
 
-def hipnn() -> torch.nn.Module:
+def hipnn() -> Potential:
     os.environ.setdefault("HIPPYNN_USE_CUSTOM_KERNELS", "pytorch")
     from hippynn.layers.targets import HEnergy
     from hippynn.networks.hipnn import Hipnn
@@ -145,7 +141,7 @@ def hipnn() -> torch.nn.Module:
     return Peer(torch.nn.ModuleList([network, readout]), evaluate)
 
 
-def nequip() -> torch.nn.Module:
+def nequip() -> Potential:
     from nequip.model import NequIPGNNModel
     from nequip.utils.global_state import set_global_state
 
@@ -165,14 +161,19 @@ def nequip() -> torch.nn.Module:
     torch.set_default_dtype(default)
     pairs = Pairs()
 
-    class Equivariant(torch.nn.Module):
+    class Equivariant(Potential):
         """NequIP takes its own gradient."""
 
         def __init__(self) -> None:
-            super().__init__()
+            torch.nn.Module.__init__(self)
             self.network = network
 
-        def energy_and_forces(self, positions: torch.Tensor, box: object = None) -> tuple[torch.Tensor, torch.Tensor]:
+        def energy(self, positions: torch.Tensor, temperature: object = None, box: object = None) -> torch.Tensor:
+            return self.evaluate(positions)[0]
+
+        def evaluate(
+            self, positions: torch.Tensor, temperature: object = None, box: object = None
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             self.network.train(torch.is_grad_enabled())
             edges, kinds, batch = pairs(len(positions))
             count = torch.full((len(positions),), N_BEADS)
@@ -186,7 +187,7 @@ def nequip() -> torch.nn.Module:
 
 
 OURS = "cg_assets message passing, 32 features"
-CONTENDERS: dict[str, Callable[[], torch.nn.Module]] = {
+CONTENDERS: dict[str, Callable[[], Potential]] = {
     "cg_assets message passing, 64 features": lambda: ours(64),
     OURS: lambda: ours(32),
     "SchNet (torch_geometric), 50 Gaussians": schnet,
@@ -196,14 +197,14 @@ CONTENDERS: dict[str, Callable[[], torch.nn.Module]] = {
 ENGINE = "torch-sim's Langevin dynamics of our 32 features"
 
 
-def training_speed(module: torch.nn.Module, seconds: float) -> float:
+def training_speed(module: Potential, seconds: float) -> float:
     """Training frames a second."""
     positions, labels = frames(BATCH, 1), 100 * torch.randn(BATCH, N_BEADS, 3)
     module.requires_grad_(True)
     optimizer = torch.optim.Adam([value for value in module.parameters() if value.requires_grad], 1e-5)
 
     def step() -> None:
-        _, forces = energy_and_forces(module, positions)
+        _, forces = module.energy_and_forces(positions)
         loss = (forces - labels).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -217,7 +218,7 @@ def training_speed(module: torch.nn.Module, seconds: float) -> float:
     return steps * BATCH / (time.perf_counter() - started)
 
 
-def dynamics_speed(module: torch.nn.Module, seconds: float) -> float:
+def dynamics_speed(module: Potential, seconds: float) -> float:
     """Steps times replicas a second."""
     module.requires_grad_(False)
     starts = frames(REPLICAS, 2).numpy()
@@ -237,7 +238,7 @@ def dynamics_speed(module: torch.nn.Module, seconds: float) -> float:
     return run(max(5, int(seconds * speed / REPLICAS)))
 
 
-def engine_speed(module: torch.nn.Module, seconds: float) -> float:
+def engine_speed(module: Potential, seconds: float) -> float:
     """The same dynamics by torch-sim, an engine that brings no network of its own to train."""
     import torch_sim
     from torch_sim.integrators.nvt import nvt_langevin
@@ -247,7 +248,7 @@ def engine_speed(module: torch.nn.Module, seconds: float) -> float:
         _device, _dtype, _compute_stress, _compute_forces = torch.device("cpu"), torch.float32, False, True
 
         def forward(self, state: torch_sim.SimState, **_: object) -> dict[str, torch.Tensor]:
-            energy, forces = energy_and_forces(module, state.positions.reshape(-1, N_BEADS, 3))
+            energy, forces = module.energy_and_forces(state.positions.reshape(-1, N_BEADS, 3))
             return {"energy": energy, "forces": forces.reshape(-1, 3)}
 
     start = torch_sim.SimState(

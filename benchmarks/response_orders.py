@@ -24,10 +24,17 @@ from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 from cg_assets.systems.thermal_spec import TARGETS, TRAJECTORIES, ThermalSystem
-from cg_assets.training.response import ENERGY_WEIGHT, SAME_TEMPERATURE, ResponseWeights, deviation, predictions
-from cg_assets.training.response_fit import potential_config, with_products
-from cg_assets.training.spline_fit import fit_splines
+from cg_assets.training.response import (
+    ENERGY_WEIGHT,
+    SAME_TEMPERATURE,
+    ResponseData,
+    ResponseWeights,
+    deviation,
+    predicted,
+)
+from cg_assets.training.response_fit import response_config, with_products
 from cg_assets.training.thermal_targets import ThermalTargets
+from cg_assets.training.train import train
 from cg_assets.training.unconstrained import unconstrained_targets
 
 FIRST, SECOND = {"form": "taylor_temperature", "order": 1}, {"form": "constant_heat_capacity", "order": 2}
@@ -65,7 +72,7 @@ def main() -> None:
     )
     numbers = np.unique(targets.frame)
     fold = np.random.default_rng(0).permutation(len(numbers)) % 3
-    config = potential_config(settings, targets.n_beads)
+    config = response_config(settings, system.beads())
     print(f"| learnt at {origin:g} K | " + " | ".join(f"{kelvin:g} K" for kelvin in temperatures) + " | seconds |")
     print("|---" * (len(temperatures) + 2) + "|")
     squares: dict[str, np.ndarray] = {}
@@ -84,9 +91,9 @@ def main() -> None:
                 learnt = [kept, everywhere]
             else:
                 learnt = [at_origin, dynamics]
-            module = fit_splines(wanted, ThermalTargets.concatenate(learnt), weights).module
+            module = train(wanted, None, ResponseData(ThermalTargets.concatenate(learnt), weights), 0).module
             judged.append(targets.select(apart))
-            differences.append(predictions(module, judged[-1]).forces - judged[-1].forces)
+            differences.append(predicted(module, judged[-1])["forces"] - judged[-1].forces)
         rows, difference = ThermalTargets.concatenate(judged), np.concatenate(differences)
         squares[name] = (difference**2).mean(axis=(1, 2))
         found = []

@@ -30,7 +30,7 @@ import torch
 
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.water import WATER_MODELS, Water, box_edge
-from cg_assets.potentials.thermal import build_potential
+from cg_assets.potentials.settings import build_potential
 from cg_assets.potentials.thermal.base import ThermalPotential
 from cg_assets.potentials.thermal.pairs import neighbour_pairs
 from cg_assets.simulation.langevin import simulate
@@ -84,7 +84,7 @@ def potential(config: dict[str, Any], beads: np.ndarray, edge: float) -> Thermal
     """A potential with statistics of the beads."""
     config = config | {"bead_types": [0] * beads.shape[0], "temperature_dependence": FORM}
     module = build_potential(config, torch.Generator().manual_seed(0))
-    module.fit_statistics(torch.as_tensor(beads)[None], torch.full((3,), edge), 50.0)
+    module.fit_statistics(torch.as_tensor(beads)[None], torch.full((3,), edge), torch.tensor([50.0]))
     if config["type"] == "spline":
         generator = torch.Generator().manual_seed(1)
         module.coefficients.copy_(1e-3 * torch.randn(module.coefficients.shape, generator=generator))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from exact_potential import ExactPotential
 
 from cg_assets.biases import bias_from_definition
 from cg_assets.biases.bead_bias import BeadBias
@@ -16,25 +17,6 @@ from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.run import run_cg_simulation
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems.load import load_system
-
-
-class _Module(torch.nn.Module):
-    """An exact potential given by its energy per frame; forces by automatic differentiation."""
-
-    def __init__(self, energy):
-        super().__init__()
-        self.energy = energy
-        self.register_buffer("place", torch.zeros(1))
-
-    def forward(self, positions):
-        return self.energy(positions)
-
-    def energy_and_forces(self, positions, box=None):
-        with torch.enable_grad():
-            points = positions.detach().requires_grad_(True)
-            energy = self.energy(points)
-            (gradient,) = torch.autograd.grad(energy.sum(), points)
-        return energy.detach(), -gradient
 
 
 def _settings(**changes):
@@ -53,7 +35,7 @@ def _by_replica(frames, values):
 @pytest.mark.parametrize("timestep", [0.1, 0.8])
 def test_harmonic_dimer_is_exact_at_any_time_step(timestep):
     stiffness, thermal_energy = 2.0, 1.5
-    module = _Module(lambda x: 0.5 * stiffness * (x[:, 0] - x[:, 1]).square().sum(dim=1))
+    module = ExactPotential(lambda x: 0.5 * stiffness * (x[:, 0] - x[:, 1]).square().sum(dim=1))
     settings = _settings(timestep=timestep, duration=64.0, frame_interval=1.6, burn_in=16.0)
     starts = np.zeros((1500, 2, 3))
     result = simulate(module, starts, [1.0, 3.0], thermal_energy, settings, seed=1)
@@ -73,7 +55,7 @@ def test_harmonic_dimer_is_exact_at_any_time_step(timestep):
 
 
 def test_kinetic_temperature_is_written_in_kelvin():
-    module = _Module(lambda x: 100.0 * x.square().sum(dim=(1, 2)))
+    module = ExactPotential(lambda x: 100.0 * x.square().sum(dim=(1, 2)))
     settings = _settings(timestep=0.01, duration=4.0, frame_interval=0.1, burn_in=1.0)
     result = simulate(module, np.zeros((400, 1, 3)), [12.0], 2.494, settings, seed=2, temperature=300.0)
     assert abs(result.kinetic_temperature - 300.0) < 4 * result.kinetic_temperature_error
@@ -112,7 +94,7 @@ def _distribution_z(values, weights, replica, bins=12):
 
 @pytest.mark.parametrize("biased", [False, True])
 def test_reweighted_distribution_is_exact(diagonal, biased):
-    module = _Module(lambda x: _double_well(x[:, 0, 0]))
+    module = ExactPotential(lambda x: _double_well(x[:, 0, 0]))
     bias = None
     if biased:
         nodes = np.linspace(-4, 4, 81)
@@ -188,9 +170,9 @@ def _falling_off(x):
 
 def test_exploded_replicas_are_reported_and_disturb_no_other():
     starts = np.zeros((20, 1, 1))
-    calm = simulate(_Module(_falling_off), starts, [1.0], 1.0, _settings(), seed=5)
+    calm = simulate(ExactPotential(_falling_off), starts, [1.0], 1.0, _settings(), seed=5)
     starts[[3, 11]] = 6.0
-    wild = simulate(_Module(_falling_off), starts, [1.0], 1.0, _settings(), seed=5)
+    wild = simulate(ExactPotential(_falling_off), starts, [1.0], 1.0, _settings(), seed=5)
     assert np.flatnonzero(wild.exploded).tolist() == [3, 11]
     assert np.isfinite(wild.explosion_time[[3, 11]]).all()
     assert np.isnan(np.delete(wild.explosion_time, [3, 11])).all()
@@ -206,11 +188,12 @@ def test_a_potential_that_gives_no_number_explodes():
     def broken(x):
         return torch.where(x[:, 0, 0] > 1.5, float("nan"), 0.5) * x[:, 0, 0].square()
 
-    result = simulate(_Module(broken), np.zeros((50, 1, 1)), [1.0], 1.0, _settings(), seed=6)
+    result = simulate(ExactPotential(broken), np.zeros((50, 1, 1)), [1.0], 1.0, _settings(), seed=6)
     assert 0 < result.exploded.sum() <= 50
     assert np.isfinite(result.stable_frames.positions).all()
+    hopeless = ExactPotential(lambda x: x.sum(dim=(1, 2)) * float("nan"))
     with pytest.raises(SamplingError, match="all 3 replicas exploded before the first frame"):
-        simulate(_Module(lambda x: x.sum(dim=(1, 2)) * float("nan")), np.zeros((3, 1, 1)), [1.0], 1.0, _settings(), 1)
+        simulate(hopeless, np.zeros((3, 1, 1)), [1.0], 1.0, _settings(), 1)
 
 
 def test_an_explosion_under_the_bias_is_reported_and_judged_without_it():
@@ -232,12 +215,12 @@ def test_an_explosion_under_the_bias_is_reported_and_judged_without_it():
 
     for force, stable in ((2.0, 20), (40.0, 0)):
         bias = {"type": "static", "expression": f"-{force}*x"}
-        result = run_cg_simulation(system, _Module(known_below_62), data, bias)
+        result = run_cg_simulation(system, ExactPotential(known_below_62), data, bias)
         assert (result.stable_replicas, result.enhanced_stable_replicas, result.enhanced_replicas) == (20, stable, 20)
         assert np.bincount(result.frames.window).tolist() == ([400, 800] if stable else [400])
         assert result.stability == f"20 of 20 replicas stable, under the bias {stable} of 20"
     with pytest.raises(ExplosionError, match="all 20 replicas exploded"):
-        run_cg_simulation(system, _Module(lambda x: -1e6 * x.abs().sum(dim=(1, 2)) ** 3), data, None)
+        run_cg_simulation(system, ExactPotential(lambda x: -1e6 * x.abs().sum(dim=(1, 2)) ** 3), data, None)
 
 
 def test_replicas_of_a_molecule_start_where_they_are_told_to():
@@ -257,12 +240,12 @@ def test_replicas_of_a_molecule_start_where_they_are_told_to():
     for displacement, least, most in ((0.0, 0.0005, 0.002), (0.05, 0.045, 0.052)):
         settings = system.cg_simulation.model_copy(update=content | {"displacement": displacement})
         changed = system.model_copy(update={"cg_simulation": settings})
-        result = run_cg_simulation(changed, _Module(lambda x: 0.0 * x.sum(dim=(1, 2))), data, None)
+        result = run_cg_simulation(changed, ExactPotential(lambda x: 0.0 * x.sum(dim=(1, 2))), data, None)
         assert least < (result.frames.positions - frame).std() < most
 
 
 def test_same_seed_same_trajectory():
-    module = _Module(lambda x: 0.5 * x.square().sum(dim=(1, 2)))
+    module = ExactPotential(lambda x: 0.5 * x.square().sum(dim=(1, 2)))
     starts = np.zeros((5, 2, 3))
     one, two, other = (simulate(module, starts, [1.0, 2.0], 1.0, _settings(), seed=s).frames for s in (1, 1, 2))
     np.testing.assert_array_equal(one.positions, two.positions)
@@ -274,7 +257,7 @@ def test_same_seed_same_trajectory():
 
 def test_progress_starts_and_duration():
     seen = []
-    module = _Module(lambda x: 0.5 * x.square().sum(dim=(1, 2)))
+    module = ExactPotential(lambda x: 0.5 * x.square().sum(dim=(1, 2)))
     result = simulate(
         module,
         np.zeros((4, 1, 3)),
@@ -301,6 +284,6 @@ def test_progress_starts_and_duration():
     ],
 )
 def test_wrong_input_is_explained(starts, masses, duration, message):
-    module = _Module(lambda x: x.square().sum(dim=(1, 2)))
+    module = ExactPotential(lambda x: x.square().sum(dim=(1, 2)))
     with pytest.raises(SamplingError, match=message):
         simulate(module, starts, masses, 1.0, _settings().model_copy(update={"duration": duration}), seed=1)

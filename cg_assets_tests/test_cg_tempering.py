@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cg_assets.potentials.base import Potential
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.settings import CGSimulation, Tempering
 from cg_assets.simulation.tempering import TemperatureExchange
@@ -14,14 +15,17 @@ BARRIER, TILT = 10.0, 0.6
 LADDER = {"temperatures": [1.0, 1.7, 2.9, 5.0], "pace": 0.5}
 
 
-class _DoubleWell(torch.nn.Module):
+class _DoubleWell(Potential):
     """Ten k_B T between two wells, of which the right one is deeper; beyond `edge` nothing is a number."""
 
     def __init__(self, edge=math.inf):
-        super().__init__()
+        torch.nn.Module.__init__(self)
         self.edge = edge
 
-    def energy_and_forces(self, positions, box=None):
+    def energy(self, positions, temperature=None, box=None):
+        return self.evaluate(positions)[0]
+
+    def evaluate(self, positions, temperature=None, box=None):
         x = positions[:, 0, 0]
         well = x.square() - 1.0
         energy = BARRIER * well.square() - TILT * x

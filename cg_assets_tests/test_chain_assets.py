@@ -11,12 +11,11 @@ from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.labels.quality import LabelNoise
-from cg_assets.potentials.networks import ChainPrior
+from cg_assets.potentials.chain_prior.module import ChainPrior
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.schemas import FileMetadata, variable_units
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.training.prior_simulation import PriorAlone
 from cg_assets.training.setup import fitted_prior
 
 CHAIN = """
@@ -50,7 +49,8 @@ NOISE = 300.0
 def _write_labels(system, store, positions):
     """A batch of labels of two ladders, as `mapped_forces` writes it: forces of a prior, with noise."""
     count, generator = len(positions), np.random.default_rng(0)
-    alone = PriorAlone(ChainPrior(fitted_prior(system, positions).config()), THERMAL_ENERGY)
+    fit = fitted_prior(system.network, system.beads(), positions)
+    alone = ChainPrior(fit.config(), THERMAL_ENERGY)
     forces = alone.energy_and_forces(torch.as_tensor(positions).float())[1].numpy()
     variables = system.beads().variables(positions)
     frames = Frames(
@@ -99,7 +99,7 @@ def test_the_prior_is_checked_and_shipped(made):
     facts = trained.extra
     module, config = ModelTracking(None, store.home).load(facts["registered_model"], facts["version"])
     assert config["prior"] == fitted.extra["prior"]
-    assert module.prior is not None
+    assert module["prior"] is not None
 
 
 def test_the_registered_model_holds_the_prior(made):

@@ -19,9 +19,8 @@ from cg_assets.potentials.energies import committee_energies, energy_function
 from cg_assets.potentials.model_format import load_potential, save_potential
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.training.committee import train_with_committee
 from cg_assets.training.data import TrainingData
-from cg_assets.training.loop import train
+from cg_assets.training.train import train
 
 SETTINGS = Training(epochs=6, batch_size=100, learning_rate=0.01, committee=4)
 CONFIG = RADIAL | {"committee": 4}
@@ -38,7 +37,7 @@ def test_scatter_is_the_error_of_the_pmf():
     grid = np.linspace(-2.8, 2.8, 100)
     errors, deviations = [], []
     for seed in range(6):
-        module = train_with_committee(CONFIG, SETTINGS, _one_dimensional(3000, seed), seed=seed).module
+        module = train(CONFIG, SETTINGS, _one_dimensional(3000, seed), seed=seed).module
         curves = np.array([energy(grid[:, None, None]) for energy in committee_energies(module)])
         curves -= curves.mean(axis=1, keepdims=True)
         difference = energy_function(module)(grid[:, None, None]) - _pmf(grid)
@@ -50,11 +49,9 @@ def test_scatter_is_the_error_of_the_pmf():
 
 def test_the_potential_is_that_without_a_committee_and_goes_on_after_an_interruption(tmp_path):
     data = _one_dimensional(500, 0)
-    alone = train(RADIAL, SETTINGS, data, seed=3).module
+    alone = train(RADIAL, SETTINGS.model_copy(update={"committee": 0}), data, seed=3).module
     told = []
-    whole = train_with_committee(
-        CONFIG, SETTINGS, data, seed=3, progress=lambda done, total, what: told.append((done, total))
-    )
+    whole = train(CONFIG, SETTINGS, data, seed=3, progress=lambda done, total, what: told.append((done, total)))
     for name, value in alone.state_dict().items():
         assert torch.equal(whole.module.state_dict()[f"potential.{name}"], value)
     assert told[-1] == (30, 30) and told == sorted(told)
@@ -65,11 +62,9 @@ def test_the_potential_is_that_without_a_committee_and_goes_on_after_an_interrup
 
     checkpoint = tmp_path / "state.pt"
     with pytest.raises(KeyboardInterrupt):
-        train_with_committee(CONFIG, SETTINGS, data, seed=3, checkpoint=checkpoint, progress=stop)
+        train(CONFIG, SETTINGS, data, seed=3, checkpoint=checkpoint, progress=stop)
     seen = []
-    again = train_with_committee(
-        CONFIG, SETTINGS, data, seed=3, checkpoint=checkpoint, progress=lambda done, *_: seen.append(done)
-    )
+    again = train(CONFIG, SETTINGS, data, seed=3, checkpoint=checkpoint, progress=lambda done, *_: seen.append(done))
     assert seen[0] == 16
     for name, value in whole.module.state_dict().items():
         assert torch.equal(again.module.state_dict()[name], value)

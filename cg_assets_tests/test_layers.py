@@ -40,7 +40,7 @@ TAKE_THE_SYSTEM = {
 """Packages whose functions still take a whole system, and import its class for that."""
 SCIENCE = [name for name in LEVEL if LEVEL[name] <= LEVEL["assets"] and name != "registry"]
 LARGEST_PACKAGE, LONGEST_MODULE = 20, 500
-LONG_MODULES = {"potentials/networks.py"}
+LONG_MODULES: set[str] = set()
 
 
 def imported(path):

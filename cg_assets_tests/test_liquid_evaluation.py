@@ -27,6 +27,7 @@ from cg_assets.evaluation.liquid_evaluation import (
     evaluate_liquid,
 )
 from cg_assets.figures.plots_response import liquid_figures
+from cg_assets.potentials.base import Potential
 from cg_assets.simulation.liquid import run_liquid_simulation
 from cg_assets.systems import ThermalSystem
 from cg_assets.systems.load import SHIPPED
@@ -153,21 +154,21 @@ def test_a_temperature_at_which_all_explode_is_infinitely_wrong(system, judged):
     class Hot(type(module)):
         """Explodes at one temperature."""
 
-        def energy_and_forces(self, positions, temperature=None, box=None):
-            energy, forces = super().energy_and_forces(positions, temperature, box)
+        def evaluate(self, positions, temperature=None, box=None):
+            energy, forces = super().evaluate(positions, temperature, box)
             return (energy, forces) if temperature < 450 else (energy, forces + 1e9)
 
     class Everywhere(type(module)):
         """Explodes everywhere."""
 
-        def energy_and_forces(self, positions, temperature=None, box=None):
-            energy, forces = super().energy_and_forces(positions, temperature, box)
+        def evaluate(self, positions, temperature=None, box=None):
+            energy, forces = super().evaluate(positions, temperature, box)
             return energy, forces + 1e9
 
     short = system.cg_simulation.model_copy(update={"duration": 4.0, "burn_in": 0.0})
     quick = system.model_copy(update={"cg_simulation": short})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cg_assets.simulation.potential.SplinePotential", type(None))  # not the compiled splines
+        patch.setattr(type(module), "engine", Potential.engine)  # not the compiled splines
         hot = weak_potential()
         hot.__class__ = Hot
         run = run_liquid_simulation(quick, hot, starts())

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from exact_potential import ExactPotential
 from test_thermal_potentials import BOX, lattice, potential
 from thermal_models import EDGE, known_potential, liquid
 
@@ -14,10 +15,10 @@ from cg_assets.core.units import BOLTZMANN
 from cg_assets.evaluation.liquid import Distribution, mean_distribution, radial_histograms
 from cg_assets.evaluation.liquid_observables import angular_distribution, diffusion
 from cg_assets.evaluation.liquid_response import liquid_energy, radial_slope
+from cg_assets.potentials.thermal_splines.engine import SplineEngine
+from cg_assets.simulation.engine import engine_of
 from cg_assets.simulation.langevin import simulate
-from cg_assets.simulation.potential import potential_at
 from cg_assets.simulation.settings import CGSimulation
-from cg_assets.simulation.spline_engine import SplineEngine
 
 
 def _gas(frames, beads, box, seed=0):
@@ -72,17 +73,18 @@ def test_absolute_error_of_distributions():
         one.absolute_error(Distribution(grid + 1, np.ones(10), np.zeros(10)))
 
 
-class _Free(torch.nn.Module):
-    """Beads without interaction."""
-
-    def energy_and_forces(self, positions, box=None):
-        return positions.new_zeros(len(positions)), torch.zeros_like(positions)
-
-
 def test_free_beads_diffuse_as_langevin_says():
     """D = kT/(m friction), less one part in 60 about the centre of 60 beads; positions are not wrapped into the box."""
     settings = CGSimulation(replicas=20, timestep=0.05, friction=2.0, burn_in=2.0, duration=40.0, frame_interval=0.2)
-    run = simulate(_Free(), np.zeros((20, 60, 3)), np.full(60, 18.0), 2.5, settings, seed=1, box=[1.0, 1.0, 1.0])
+    run = simulate(
+        ExactPotential(lambda x: 0.0 * x.sum(dim=(1, 2))),
+        np.zeros((20, 60, 3)),
+        np.full(60, 18.0),
+        2.5,
+        settings,
+        seed=1,
+        box=[1.0, 1.0, 1.0],
+    )
     found = diffusion(run.frames, 8.0)
     exact = 2.5 / (18.0 * 2.0) * 59 / 60
     assert abs(found.coefficient.z(exact)) < 4
@@ -137,7 +139,7 @@ def test_structure_changes_with_temperature_as_its_covariance_says():
     assert np.abs(found.values[seen] / found.standard_error[seen]).max() > 20
 
 
-@pytest.mark.parametrize("changes", [{}, {"triple_functions": 0}], ids=["triples", "pairs"])
+@pytest.mark.parametrize("changes", [{}, {"triple_cutoff": None}], ids=["triples", "pairs"])
 def test_compiled_splines_are_the_potential(changes):
     """Energy and forces to rounding, below the least distance too, and after beads have moved."""
     module = potential("spline", **changes)
@@ -151,16 +153,16 @@ def test_compiled_splines_are_the_potential(changes):
             for mine, theirs in zip(engine(positions), exact, strict=True):
                 torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-9)
             positions = positions + 0.02 * torch.randn(positions.shape, generator=generator).double()
-        without = potential_at(module, 390.0, None, torch.device("cpu"))(positions)
+        without = engine_of(module, 390.0, None, torch.device("cpu"))(positions)
         torch.testing.assert_close(without, module.energy_and_forces(positions, 390.0), rtol=1e-10, atol=1e-9)
 
 
 def test_simulation_needs_what_the_potential_needs():
     module, cpu = potential("spline"), torch.device("cpu")
     with pytest.raises(SamplingError, match="give `temperature`"):
-        potential_at(module, None, None, cpu)
+        engine_of(module, None, None, cpu)
     with pytest.raises(SamplingError, match="beyond half the smallest box edge"):
-        potential_at(module, 300.0, [1.0, 1.0, 1.0], cpu)
+        engine_of(module, 300.0, [1.0, 1.0, 1.0], cpu)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +216,7 @@ def test_one_run_knows_how_energy_and_structure_change(runs):
 def test_energy_is_conserved_without_friction():
     """Velocity Verlet with the compiled splines: drift below 1e-3 of the kinetic energy over 2,000 steps."""
     module = known_potential()
-    evaluate = potential_at(module, 420.0, np.full(3, EDGE), torch.device("cpu"))
+    evaluate = engine_of(module, 420.0, np.full(3, EDGE), torch.device("cpu"))
     places = torch.as_tensor(liquid(1, seed=8))
     generator = torch.Generator().manual_seed(1)
     velocities = math.sqrt(BOLTZMANN * 420.0 / 18.0) * torch.randn(places.shape, generator=generator).double()

@@ -1,7 +1,6 @@
 """The stored form of a potential: round trip, damage, and loading where the package is not installed."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -10,9 +9,9 @@ import pytest
 import torch
 
 from cg_assets.core.errors import StorageError
-from cg_assets.potentials import networks
 from cg_assets.potentials.model_format import load_potential, save_potential
-from cg_assets.potentials.networks import build_network, energy_and_forces
+from cg_assets.potentials.settings import build_potential
+from cg_assets.registry.shipping import shipment_of
 
 CONFIGS = {
     "message_passing": {
@@ -46,7 +45,7 @@ def _positions(kind):
 @pytest.fixture(params=list(CONFIGS))
 def stored(request, tmp_path):
     config = CONFIGS[request.param]
-    module = build_network(config, torch.Generator().manual_seed(5))
+    module = build_potential(config, torch.Generator().manual_seed(5))
     positions = _positions(request.param)
     module.fit_statistics(positions)
     save_potential(tmp_path / "model", module, config, {"best_epoch": 3})
@@ -59,28 +58,31 @@ def test_round_trip_is_exact(stored):
     assert read["metadata"] == {"best_epoch": 3}
     assert {name: read[name] for name in config} == config
     with torch.no_grad():
-        for mine, theirs in zip(energy_and_forces(module, positions), energy_and_forces(again, positions), strict=True):
+        for mine, theirs in zip(module.energy_and_forces(positions), again.energy_and_forces(positions), strict=True):
             assert torch.equal(mine, theirs)
     assert sorted(path.name for path in directory.iterdir()) == ["config.json", "weights.pt"]
 
 
 def test_loads_where_the_package_is_not_installed(stored, tmp_path):
-    _, module, _, positions = stored
-    shutil.copy(networks.__file__, tmp_path / "networks.py")
+    _, module, config, positions = stored
+    _, code = shipment_of(config).copy(tmp_path)
     np.save(tmp_path / "positions.npy", positions.numpy())
-    script = """
-import json, sys
+    script = f"""
+import importlib, json, sys
 sys.modules["cg_assets"] = None
 import numpy, torch
-from networks import build_potential, energy_and_forces
-module = build_potential(json.load(open("model/config.json")))
+def imported(place):
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)
+code = {code!r}
+module = imported(code["build"])(imported(code["kind"]), json.load(open("model/config.json")))
 module.load_state_dict(torch.load("model/weights.pt", weights_only=True))
-energy, forces = energy_and_forces(module, torch.tensor(numpy.load("positions.npy")))
+energy, forces = module.energy_and_forces(torch.tensor(numpy.load("positions.npy")))
 numpy.savez("answer.npz", energy=energy.detach().numpy(), forces=forces.detach().numpy())
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=120)
     with torch.no_grad():
-        energy, forces = energy_and_forces(module, positions)
+        energy, forces = module.energy_and_forces(positions)
     answer = np.load(tmp_path / "answer.npz")
     np.testing.assert_allclose(answer["energy"], energy.numpy(), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(answer["forces"], forces.numpy(), rtol=1e-5, atol=1e-4)

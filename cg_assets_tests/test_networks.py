@@ -1,19 +1,17 @@
 """Networks: symmetries, exact forces, confinement outside the data, cutoff and periodic box."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from cg_assets.potentials.networks import (
-    EVALUATION_BATCH,
-    autograd_energy_and_forces,
-    build_network,
-    build_potential,
-    energy_and_forces,
-)
+from cg_assets.potentials.base import EVALUATION_BATCH, differentiated
+from cg_assets.potentials.composite import Sum
+from cg_assets.potentials.settings import build_potential
 
 BOX = 1.3
+THERMAL_ENERGY = 2.5
 MOLECULE = torch.tensor(
     [[0.0, 0.0, 0.0], [0.15, 0.0, 0.0], [0.2, 0.14, 0.0], [0.34, 0.16, 0.05], [0.36, 0.24, 0.18]], dtype=torch.float64
 )
@@ -42,14 +40,18 @@ def _frames(count, seed=0, spread=0.01):
 
 
 def _config(**changes):
-    defaults = {"type": "message_passing", "features": 16, "basis_functions": 4, "cutoff": None, "thermal_energy": 2.5}
-    return defaults | changes
+    defaults = {"type": "message_passing", "features": 16, "basis_functions": 4, "cutoff": None}
+    return defaults | {"thermal_energy": THERMAL_ENERGY} | changes
 
 
 def _network(changes, box=None):
-    module = build_network(_config(**changes), torch.Generator().manual_seed(3)).double()
+    module = build_potential(_config(**changes), torch.Generator().manual_seed(3)).double()
     module.fit_statistics(_frames(400), box)
     return module
+
+
+def parts_of(module):
+    return module.parts if isinstance(module, Sum) else {"network": module}
 
 
 def _random_rotation(seed):
@@ -71,8 +73,8 @@ def _wide_frames():
 def test_forces_are_the_exact_gradient(case):
     module, box = case
     positions = _wide_frames()
-    energy, forces = energy_and_forces(module, positions, box=box)
-    reference_energy, reference = autograd_energy_and_forces(module, positions, box)
+    energy, forces = module.energy_and_forces(positions, box=box)
+    reference_energy, reference = differentiated(module, positions, box=box)
     torch.testing.assert_close(energy, reference_energy, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(forces, reference, rtol=1e-10, atol=1e-9)
     step = 1e-6
@@ -88,8 +90,8 @@ def test_fast_single_precision_path_equals_autograd(case):
     module = module.float()
     positions = _frames(EVALUATION_BATCH + 9).float()
     with torch.no_grad():
-        energy, forces = energy_and_forces(module, positions, box=box)
-    reference_energy, reference = autograd_energy_and_forces(module, positions, box)
+        energy, forces = module.energy_and_forces(positions, box=box)
+    reference_energy, reference = differentiated(module, positions, box=box)
     scale = float(reference.square().mean().sqrt())
     assert float((forces - reference).abs().max()) < 1e-5 * scale
     assert float((energy - reference_energy).abs().max()) < 1e-5 * float(reference_energy.abs().max())
@@ -99,10 +101,9 @@ def test_weight_gradients_of_a_force_loss_equal_autograd(case):
     module, box = case
     positions, labels = _frames(8), 100 * _frames(8, seed=5)
     gradients = []
-    for evaluate in (energy_and_forces, autograd_energy_and_forces):
+    for evaluate in (module.energy_and_forces, partial(differentiated, module)):
         module.zero_grad()
-        extra = {"create_graph": True} if evaluate is autograd_energy_and_forces else {}
-        _, forces = evaluate(module, positions, box=box, **extra)
+        _, forces = evaluate(positions, box=box)
         (forces - labels).square().mean().backward()
         gradients.append({name: value.grad.clone() for name, value in module.named_parameters()})
     for name, value in gradients[0].items():
@@ -113,13 +114,13 @@ def test_weight_gradients_of_a_force_loss_equal_autograd(case):
 def test_invariance_to_rotation_reflection_and_translation(case):
     module, box = case
     positions = _frames(5)
-    energy, forces = energy_and_forces(module, positions, box=box)
-    shifted = energy_and_forces(module, positions + torch.tensor([0.7, -0.2, 0.4], dtype=torch.float64), box=box)
+    energy, forces = module.energy_and_forces(positions, box=box)
+    shifted = module.energy_and_forces(positions + torch.tensor([0.7, -0.2, 0.4], dtype=torch.float64), box=box)
     torch.testing.assert_close(shifted[0], energy, rtol=1e-10, atol=1e-10)
     turn = _random_rotation(1) if box is None else torch.eye(3, dtype=torch.float64)[[1, 2, 0]]
     # The dihedrals of a prior tell left from right.
-    for matrix in (turn * torch.linalg.det(turn),) if module.prior else (turn, -turn):
-        turned = energy_and_forces(module, positions @ matrix.T, box=box)
+    for matrix in (turn * torch.linalg.det(turn),) if "prior" in parts_of(module) else (turn, -turn):
+        turned = module.energy_and_forces(positions @ matrix.T, box=box)
         torch.testing.assert_close(turned[0], energy, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(turned[1], forces @ matrix.T, rtol=1e-8, atol=1e-8)
 
@@ -128,8 +129,7 @@ def test_dihedrals_of_a_prior_tell_left_from_right():
     module = _network(CASES["unique, prior"][0])
     positions = _frames(5)
     odd = (module(positions) - module(-positions)).detach()
-    rows = positions.permute(1, 2, 0)
-    expected = module.thermal_energy * (module.prior(rows)[0] - module.prior(-rows)[0])
+    expected = module["prior"](positions) - module["prior"](-positions)
     torch.testing.assert_close(odd, expected, rtol=1e-10, atol=1e-10)
     assert float(odd.abs().min()) > 0.1
 
@@ -139,9 +139,9 @@ def test_invariance_to_exchange_of_like_beads(name):
     changes, box = CASES[name]
     module = _network(changes, box)
     positions = _frames(5)
-    energy, forces = energy_and_forces(module, positions, box=box)
+    energy, forces = module.energy_and_forces(positions, box=box)
     for order in ([2, 1, 0, 3, 4], [0, 4, 2, 1, 3]):
-        exchanged = energy_and_forces(module, positions[:, order], box=box)
+        exchanged = module.energy_and_forces(positions[:, order], box=box)
         torch.testing.assert_close(exchanged[0], energy, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(exchanged[1], forces[:, order], rtol=1e-8, atol=1e-8)
 
@@ -160,8 +160,8 @@ def test_periodic_images_are_the_same_configuration():
     positions = _frames(4)
     moved = positions.clone()
     moved[:, 1] += torch.tensor([BOX, 0, -2 * BOX], dtype=torch.float64)
-    energy, forces = energy_and_forces(module, positions, box=box)
-    again = energy_and_forces(module, moved, box=box.double().repeat(4, 1))
+    energy, forces = module.energy_and_forces(positions, box=box)
+    again = module.energy_and_forces(moved, box=box.double().repeat(4, 1))
     torch.testing.assert_close(again[0], energy, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(again[1], forces, rtol=1e-5, atol=1e-5)
 
@@ -177,7 +177,7 @@ def test_too_long_cutoff_is_refused():
 
 def test_separate_molecules_add_up_under_a_cutoff():
     settings = {"interactions": 2, "cutoff": 0.6}
-    small = build_network(_config(bead_types=[0, 1, 0, 1, 1], **settings), torch.Generator().manual_seed(1)).double()
+    small = build_potential(_config(bead_types=[0, 1, 0, 1, 1], **settings), torch.Generator().manual_seed(1)).double()
     pair = build_potential(_config(bead_types=[0, 1, 0, 1, 1] * 2, **settings)).double()
     apart = torch.tensor([3.0, 0.0, 0.0], dtype=torch.float64)
     first, second = _frames(50), _frames(50, seed=2)
@@ -193,7 +193,7 @@ def test_energy_and_forces_vanish_smoothly_at_the_cutoff():
     positions = torch.zeros(400, 2, 3, dtype=torch.float64)
     positions[:, 1, 0] = distance
     module.fit_statistics(positions)
-    energy, forces = energy_and_forces(module, positions)
+    energy, forces = module.energy_and_forces(positions)
     beyond = distance >= 0.5
     assert float(forces[beyond].abs().max()) == 0.0
     assert float((energy[beyond] - energy[-1]).abs().max()) == 0.0
@@ -205,12 +205,12 @@ def test_confinement_beyond_the_data():
     module = _network({"bead_types": [0, 1, 2, 3, 4], "interactions": 2})
     stretched = MOLECULE.repeat(3, 1, 1)
     stretched[:, 4, 0] += torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
-    energy, forces = energy_and_forces(module, stretched)
+    energy, forces = module.energy_and_forces(stretched)
     assert (energy.diff() > 100).all()
     assert (forces[:, 4, 0] < -100).all()
     squeezed = MOLECULE[None].clone()
     squeezed[:, 1] = squeezed[:, 0] + torch.tensor([0.01, 0.0, 0.0], dtype=torch.float64)
-    assert float(energy_and_forces(module, squeezed)[1][0, 1, 0]) > 100
+    assert float(module.energy_and_forces(squeezed)[1][0, 1, 0]) > 100
 
 
 def test_handed_centres_cannot_be_inverted():
@@ -219,17 +219,17 @@ def test_handed_centres_cannot_be_inverted():
     noise = 0.004 * torch.randn(500, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     module = build_potential(_config(bead_types=[0, 1, 2, 3], interactions=1)).double()
     module.fit_statistics(centre + noise)
-    assert int((module.volume_stiffness > 0).sum()) == 1
+    assert int((module["handedness"].volume_stiffness > 0).sum()) == 1
     flat = centre.repeat(3, 1, 1)
     flat[:, 0] += torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)[:, None] * centre[1:].mean(dim=0)
-    wall, forces = module._volume_walls(flat)
+    wall, forces = module["handedness"].energy_and_forces(flat)
     assert float(wall[0]) == 0.0
-    assert float(wall[2]) > float(wall[1]) > 10
-    mirrored = module._volume_walls(-flat)
+    assert float(wall[2]) > float(wall[1]) > 10 * THERMAL_ENERGY
+    mirrored = module["handedness"].energy_and_forces(-flat)
     torch.testing.assert_close(mirrored[0], wall)
     torch.testing.assert_close(mirrored[1], -forces)
-    _, reference = autograd_energy_and_forces(module, flat[:2])
-    torch.testing.assert_close(energy_and_forces(module, flat[:2])[1].detach(), reference, rtol=1e-9, atol=1e-9)
+    _, reference = differentiated(module, flat[:2])
+    torch.testing.assert_close(module.energy_and_forces(flat[:2])[1].detach(), reference, rtol=1e-9, atol=1e-9)
 
 
 def test_beads_that_bend_nearly_flat_are_no_handed_centre():
@@ -239,16 +239,16 @@ def test_beads_that_bend_nearly_flat_are_no_handed_centre():
     frames = centre + 0.002 * torch.randn(500, 4, 3, generator=generator, dtype=torch.float64)
     module = build_potential(_config(bead_types=[0, 1, 2, 3], interactions=1)).double()
     module.fit_statistics(frames)
-    assert int((module.volume_stiffness > 0).sum()) == 1
+    assert int((module["handedness"].volume_stiffness > 0).sum()) == 1
     frames[:3, 0] += 0.9 * centre[1:].mean(dim=0)
     module.fit_statistics(frames)
-    assert int((module.volume_stiffness > 0).sum()) == 0
+    assert int((module["handedness"].volume_stiffness > 0).sum()) == 0
 
 
 def test_walls_are_absent_inside_the_data():
     module = _network({"bead_types": [0, 1, 2, 3, 4], "interactions": 1})
-    distances = module._distances(_frames(400), None)[1]
-    assert float(module._walls(distances)[0].abs().max()) < 1e-12
+    distances = module["network"]._distances(_frames(400), None)[1]
+    assert float(module["network"]._walls(distances)[0].abs().max()) < 1e-12
 
 
 def _radial(**changes):
@@ -260,8 +260,8 @@ def test_radial_basis_forces_and_continuation():
     module = _radial()
     module.fit_statistics(torch.linspace(-1.5, 1.2, 50, dtype=torch.float64)[:, None, None])
     x = torch.linspace(-3, 3, 301, dtype=torch.float64)[:, None, None]
-    _, forces = energy_and_forces(module, x)
-    _, reference = autograd_energy_and_forces(module, x)
+    _, forces = module.energy_and_forces(x)
+    _, reference = differentiated(module, x)
     torch.testing.assert_close(forces, reference, rtol=1e-10, atol=1e-10)
     step = 1e-6
     torch.testing.assert_close(
@@ -269,7 +269,7 @@ def test_radial_basis_forces_and_continuation():
     )
     for edge, side in ((-1.5, -1), (1.2, 1)):
         ends = torch.tensor([edge - 1e-9, edge + 1e-9], dtype=torch.float64)[:, None, None]
-        values, slopes = energy_and_forces(module, ends)
+        values, slopes = module.energy_and_forces(ends)
         assert float(values.diff().abs().detach()) < 1e-6
         assert float(slopes.diff(dim=0).abs().max()) < 1e-5
         outside = (side * (x[:, 0, 0] - edge)) > 1.0
@@ -306,7 +306,7 @@ def test_frozen_data_cannot_set_statistics():
 
 def test_same_seed_same_weights():
     config = _config(bead_types=[0, 1, 2], interactions=2)
-    one, two = (build_network(config, torch.Generator().manual_seed(7)).state_dict() for _ in range(2))
+    one, two = (build_potential(config, torch.Generator().manual_seed(7)).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    other = build_network(config, torch.Generator().manual_seed(8)).state_dict()
+    other = build_potential(config, torch.Generator().manual_seed(8)).state_dict()
     assert not torch.equal(one["first"], other["first"])

@@ -16,16 +16,17 @@ from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.evaluation.comparison import compare
 from cg_assets.figures.stages import comparison_figure
 from cg_assets.labels.kernels.kernel import perturb
+from cg_assets.potentials.base import Labels, differentiated
 from cg_assets.potentials.energies import energy_function
-from cg_assets.potentials.networks import autograd_energy_and_forces, build_network, energy_and_forces
+from cg_assets.potentials.settings import build_potential
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.sampling.model_potential.planes import conditional_draws, exact_plane
 from cg_assets.sampling.model_potential.quadrature import equilibrium_draws
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 from cg_assets.training.data import TrainingData
-from cg_assets.training.loop import train
-from cg_assets.training.setup import network_config
+from cg_assets.training.setup import potential_config
+from cg_assets.training.train import train
 
 CONFIG = {"type": "spline_surface", "range": {"x": [-3, 3], "y": [-2, 2.5]}, "spacing": 0.5, "thermal_energy": 1.5}
 SMALL = """
@@ -88,7 +89,7 @@ def test_noise_of_the_forces_is_that_of_the_coordinate_that_is_left_out(plane):
 
 
 def test_forces_of_a_surface_are_its_exact_gradient_inside_and_beyond():
-    module = build_network(CONFIG).double()
+    module = build_potential(CONFIG).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         module.coefficients.copy_(torch.randn(module.coefficients.shape, generator=generator, dtype=torch.float64))
@@ -96,8 +97,8 @@ def test_forces_of_a_surface_are_its_exact_gradient_inside_and_beyond():
     module.fit_statistics(positions.clamp(-1, 1))
     outside = ((positions[:, :, 0] < module.low) | (positions[:, :, 0] > module.high)).sum(dim=1)
     assert set(outside.tolist()) == {0, 1, 2}
-    energy, forces = energy_and_forces(module, positions)
-    expected = autograd_energy_and_forces(module, positions)
+    energy, forces = module.energy_and_forces(positions)
+    expected = differentiated(module, positions)
     torch.testing.assert_close(energy, expected[0])
     torch.testing.assert_close(forces, expected[1])
     step = 1e-6
@@ -126,12 +127,12 @@ def test_a_surface_is_solved_exactly_and_rises_where_there_are_no_data():
     )
     centre = torch.as_tensor(positions[np.abs(positions).max(axis=(1, 2)) < 1.0][:2000]).float()
     truth = _labels(centre.numpy().astype(np.float64))
-    found, noisy_found = (energy_and_forces(module, centre)[1].numpy() for module in (exact, fitted))
+    found, noisy_found = (module.energy_and_forces(centre)[1].numpy() for module in (exact, fitted))
     assert np.abs(found - truth).max() < 0.02
     # about 60 splines share the central data: their error is 3 √(60 / 20,000)
     assert np.sqrt(((noisy_found - truth) ** 2).mean()) < 2 * 3 * np.sqrt(60 / 20_000)
     far = torch.tensor([[[2.9], [2.4]], [[-2.9], [-1.9]], [[6.0], [0.0]], [[0.0], [-5.0]]])
-    assert (energy_and_forces(fitted, far)[0] > energy_and_forces(fitted, centre)[0].max() + 10).all()
+    assert (fitted.energy_and_forces(far)[0] > fitted.energy_and_forces(centre)[0].max() + 10).all()
 
 
 def test_frames_beyond_the_range_are_refused():
@@ -186,10 +187,10 @@ def test_labels_of_noise_are_those_of_the_widened_density(plane):
     noise, limits = system.labels["noise"].noise, system.evaluation.basins["well"].limits
     frames = equilibrium_draws(system, 60_000, np.random.default_rng(4))[:, :2, None]
     perturbed = perturb(frames, noise, system.thermal_energy, seed=5)
-    surface = build_network(network_config(system))
+    surface = build_potential(potential_config(system.network, system.beads()))
     positions, labels = (torch.as_tensor(array) for array in (perturbed.positions, perturbed.labels["clean"]))
     surface.fit_statistics(positions)
-    surface.solve_readout(positions, labels)
+    surface.solve(Labels(positions, labels))
     found = plane.with_energy(energy_function(surface))
     step = plane.points[1, 1] - plane.points[0, 0]
     folded = gaussian_filter(plane.probability, noise / step, mode="constant", truncate=6)

@@ -9,14 +9,14 @@ from cg_assets.core.settings import Training
 from cg_assets.figures.plots_prior import prior_plot
 from cg_assets.mapping.chains import chain_terms
 from cg_assets.mapping.peptides import _place
-from cg_assets.potentials.networks import ChainPrior as ChainPriorModule
-from cg_assets.potentials.networks import build_network, energy_and_forces
-from cg_assets.potentials.settings import ChainPrior, MessagePassingNetwork
+from cg_assets.potentials.chain_prior.module import ChainPrior
+from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
+from cg_assets.potentials.settings import build_potential
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.training.data import TrainingData
-from cg_assets.training.loop import train
-from cg_assets.training.prior_simulation import PriorAlone, simulate_prior
+from cg_assets.training.prior_simulation import simulate_prior
 from cg_assets.training.priors import fit_prior, most_likely
+from cg_assets.training.train import train
 
 BONDS = [(0, 1), (1, 2), (2, 3), (3, 4)]
 NAMES = [f"{number}:CA" for number in range(1, 6)]
@@ -63,7 +63,7 @@ def test_terms_of_a_chain_and_of_a_branch():
 
 def test_fit_recovers_the_prior_that_made_the_data(chains):
     """Errors: sqrt(2/n) of a normal density's variance, and about sqrt(4/n) of the coefficients of the series."""
-    settings = ChainPrior(terms=["bonds", "angles", "dihedrals"], dihedral_order=2)
+    settings = ChainPriorSettings(terms=["bonds", "angles", "dihedrals"], dihedral_order=2)
     fit = fit_prior(chains, BONDS, NAMES, settings)
     error, term_grid = 1 / np.sqrt(len(chains)), np.linspace(-1, 1, 4001)
     for term in fit.terms:
@@ -84,7 +84,7 @@ def test_fit_recovers_the_prior_that_made_the_data(chains):
 
 def test_prior_alone_samples_the_data(chains):
     """From starts drawn from it: 400 independent replicas diverge by 60 bins / (8 n) = 0.02 by chance."""
-    fit = fit_prior(chains, BONDS, NAMES, ChainPrior(terms=["bonds", "angles", "dihedrals"], dihedral_order=2))
+    fit = fit_prior(chains, BONDS, NAMES, ChainPriorSettings(terms=["bonds", "angles", "dihedrals"], dihedral_order=2))
     settings = CGSimulation(replicas=400, timestep=0.004, friction=5.0, duration=3.0, frame_interval=1.0, seed=3)
     found = simulate_prior(fit, chains[:400], np.full(5, 12.0), THERMAL_ENERGY, settings)
     assert found.stable_replicas == 400
@@ -94,11 +94,11 @@ def test_prior_alone_samples_the_data(chains):
 
 
 def test_a_soft_repulsion_alone_keeps_ends_apart(chains):
-    fit = fit_prior(chains, BONDS, NAMES, ChainPrior())
+    fit = fit_prior(chains, BONDS, NAMES, ChainPriorSettings())
     (term,) = [term for term in fit.terms if term.kind == "repulsion"]
     ends = np.linalg.norm(chains[:, 0] - chains[:, 4], axis=1)
     assert (ends < term.numbers[0]).mean() == pytest.approx(0.001, abs=0.0005)
-    module = PriorAlone(ChainPriorModule({"repulsion": [[0, 4, *term.numbers]]}), THERMAL_ENERGY)
+    module = ChainPrior({"repulsion": [[0, 4, *term.numbers]]}, THERMAL_ENERGY)
     place = torch.zeros(1, 5, 3)
     place[0, 4, 0] = term.numbers[0]
     energy, forces = module.energy_and_forces(place)
@@ -115,7 +115,7 @@ def _angles(cosine):
 
 
 def _fitted_angle(cosine):
-    return fit_prior(_angles(np.clip(cosine, -1, 1)), BONDS[:2], NAMES, ChainPrior(terms=["angles"])).terms[0]
+    return fit_prior(_angles(np.clip(cosine, -1, 1)), BONDS[:2], NAMES, ChainPriorSettings(terms=["angles"])).terms[0]
 
 
 def test_angles_of_two_peaks_are_recovered_within_their_standard_errors():
@@ -160,20 +160,20 @@ def test_an_angle_that_would_fall_beyond_its_data_has_one_peak():
 
 def test_forces_of_angles_are_the_gradient_also_of_nearly_straight_legs():
     """Central differences of the energy in double precision, relative error 1e-6."""
-    module = ChainPriorModule({"angles": [[0, 1, 2, *TWO_PEAKS]]}).double()
+    module = ChainPrior({"angles": [[0, 1, 2, *TWO_PEAKS]]}, 1.0).double()
     cosine = np.array([-1 + 1e-9, -0.999, -0.6, -0.3, 0.0, 0.5, 0.999, 1 - 1e-9])
-    rows = torch.as_tensor(_angles(cosine)).permute(1, 2, 0)
-    energy, forces = module(rows)
+    positions = torch.as_tensor(_angles(cosine))
+    energy, forces = module.energy_and_forces(positions)
     expected = TWO_PEAKS @ cosine ** np.arange(1, 5)[:, None]
     np.testing.assert_allclose(energy.numpy(), expected, rtol=1e-9, atol=1e-9)
     step = 1e-6
     for bead, axis in np.ndindex(3, 3):
-        shift = torch.zeros_like(rows)
-        shift[bead, axis] = step
-        difference = (module(rows + shift)[0] - module(rows - shift)[0]) / (2 * step)
-        torch.testing.assert_close(forces[bead, axis], -difference, rtol=1e-6, atol=1e-3)
+        shift = torch.zeros_like(positions)
+        shift[:, bead, axis] = step
+        difference = (module(positions + shift) - module(positions - shift)) / (2 * step)
+        torch.testing.assert_close(forces[:, bead, axis], -difference, rtol=1e-6, atol=1e-3)
     with pytest.raises(ValueError, match="fit the prior again"):
-        ChainPriorModule({"angles": [[0, 1, 2, -0.4, 14.0]]})  # the harmonic terms of earlier versions
+        ChainPrior({"angles": [[0, 1, 2, -0.4, 14.0]]}, 1.0)  # the harmonic terms of earlier versions
 
 
 def test_density_with_missing_data_stays_bounded():
@@ -187,37 +187,29 @@ def test_density_with_missing_data_stays_bounded():
 
 def test_bad_data_are_refused_or_left_out(chains):
     with pytest.raises(TrainingError, match="fitted to 50 frames"):
-        fit_prior(chains[:50], BONDS, NAMES, ChainPrior())
+        fit_prior(chains[:50], BONDS, NAMES, ChainPriorSettings())
     with pytest.raises(TrainingError, match="no two beads are bonded"):
-        fit_prior(chains, [], NAMES, ChainPrior())
+        fit_prior(chains, [], NAMES, ChainPriorSettings())
     rigid = chains.copy()
     leg = rigid[:, 0] - rigid[:, 1]
     rigid[:, 0] = rigid[:, 1] + 0.38 * leg / np.linalg.norm(leg, axis=1, keepdims=True)
     with pytest.raises(TrainingError, match="bond 1:CA - 2:CA never changes"):
-        fit_prior(rigid, BONDS, NAMES, ChainPrior())
+        fit_prior(rigid, BONDS, NAMES, ChainPriorSettings())
     straight = chains[:, :3].copy()
     straight[:, 2] = 2 * straight[:, 1] - straight[:, 0]
     with pytest.raises(TrainingError, match="angle 1:CA - 2:CA - 3:CA never changes"):
-        fit_prior(straight, BONDS[:2], NAMES, ChainPrior(terms=["bonds", "angles"]))
+        fit_prior(straight, BONDS[:2], NAMES, ChainPriorSettings(terms=["bonds", "angles"]))
     with pytest.raises(ValueError, match="each once"):
-        ChainPrior(terms=["bonds", "bonds"])
-
-
-def test_a_network_without_prior_hashes_as_before():
-    network = MessagePassingNetwork(type="message_passing")
-    assert "prior" not in network.model_dump(mode="json")
-    assert (
-        MessagePassingNetwork(type="message_passing", prior={}).model_dump(mode="json")["prior"]["dihedral_order"] == 3
-    )
+        ChainPriorSettings(terms=["bonds", "bonds"])
 
 
 def test_network_learns_what_the_prior_lacks(chains):
     """Labels are the prior's forces: on delta forces, which are zero, a short training leaves little of them."""
-    fit = fit_prior(chains, BONDS, NAMES, ChainPrior(terms=["bonds", "angles", "dihedrals"], dihedral_order=2))
+    fit = fit_prior(chains, BONDS, NAMES, ChainPriorSettings(terms=["bonds", "angles", "dihedrals"], dihedral_order=2))
     config = {"type": "message_passing", "bead_types": list(range(5)), "features": 16, "interactions": 1}
     config |= {"basis_functions": 3, "cutoff": None, "thermal_energy": THERMAL_ENERGY, "prior": fit.config()}
     positions = chains.astype(np.float32)
-    alone = PriorAlone(ChainPriorModule(fit.config()), THERMAL_ENERGY)
+    alone = ChainPrior(fit.config(), THERMAL_ENERGY)
     forces = alone.energy_and_forces(torch.as_tensor(positions))[1].numpy()
     group = np.arange(len(positions)) // 400
     training = Training(epochs=3, batch_size=200, learning_rate=0.01)
@@ -227,14 +219,14 @@ def test_network_learns_what_the_prior_lacks(chains):
     assert with_prior.held_out_loss < 5e-3 * square
     assert with_prior.held_out_loss < 0.2 * without.held_out_loss
     # the potential that is stored and simulated is the sum
-    copy = build_network(config)
+    copy = build_potential(config)
     copy.load_state_dict(with_prior.module.state_dict())
     place = torch.as_tensor(positions[:9])
-    torch.testing.assert_close(energy_and_forces(copy, place)[1], energy_and_forces(with_prior.module, place)[1])
+    torch.testing.assert_close(copy.energy_and_forces(place)[1], with_prior.module.energy_and_forces(place)[1])
 
 
 def test_an_exploding_prior_is_reported(chains):
-    fit = fit_prior(chains, BONDS, NAMES, ChainPrior())
+    fit = fit_prior(chains, BONDS, NAMES, ChainPriorSettings())
     ladder = {"temperatures": [300.0, 400.0], "pace": 2.0}  # the prior alone is not tempered
     settings = CGSimulation(
         replicas=4, timestep=0.2, friction=1.0, duration=400.0, frame_interval=2.0, tempering=ladder

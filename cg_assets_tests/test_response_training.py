@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from thermal_models import CONFIG, ORIGIN, known_potential, labels
+from thermal_models import ORIGIN, known_potential, labels
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.settings import Training
-from cg_assets.training.response import ResponseWeights, deviations
-from cg_assets.training.response_loop import train_response
+from cg_assets.training.response import ResponseData, deviations
+from cg_assets.training.train import train
 
 NETWORK = {
     "type": "tensor_network",
@@ -26,12 +26,12 @@ SETTINGS = Training(epochs=12, batch_size=4, learning_rate=0.01, held_out_fracti
 
 @pytest.fixture(scope="module")
 def targets():
-    return labels(known_potential(), 30, [300.0, 550.0], noise=0.2)
+    return ResponseData(labels(known_potential(), 30, [300.0, 550.0], noise=0.2))
 
 
 @pytest.fixture(scope="module")
 def trained(targets):
-    return train_response(NETWORK, SETTINGS, targets, seed=1)
+    return train(NETWORK, SETTINGS, targets, seed=1)
 
 
 def test_network_learns_forces_and_their_change(trained):
@@ -49,9 +49,9 @@ def test_network_learns_forces_and_their_change(trained):
 def test_mean_energies_are_right_on_average(trained, targets):
     """Constants are set last. In a potential of first order U does not depend on T: one constant for all."""
     with torch.no_grad():
-        rows = torch.as_tensor(targets.positions).float()
-        energy = trained.module.response(rows, torch.as_tensor(targets.temperature), torch.as_tensor(targets.box))
-    difference = energy.mean_energy.numpy() - targets.mean_energy
+        rows = targets.labels()
+        energy = trained.module.response(rows.positions.float(), rows.temperature, rows.box)
+    difference = energy.mean_energy.numpy() - rows.values["mean_energy"].numpy()
     assert abs(difference.mean()) < 0.1
 
 
@@ -66,21 +66,21 @@ def test_interrupted_training_goes_on(trained, targets, tmp_path):
     path = tmp_path / "checkpoint.pt"
     short = SETTINGS.model_copy(update={"epochs": 3})
     with pytest.raises(StoppedError):
-        train_response(NETWORK, short, targets, 1, checkpoint=path, on_epoch=stop)
-    again = train_response(NETWORK, short, targets, 1, checkpoint=path)
-    whole = train_response(NETWORK, short, targets, 1)
+        train(NETWORK, short, targets, 1, checkpoint=path, on_epoch=stop)
+    again = train(NETWORK, short, targets, 1, checkpoint=path)
+    whole = train(NETWORK, short, targets, 1)
     assert len(again.history) == 3
     for name, value in whole.module.state_dict().items():
         assert torch.equal(value, again.module.state_dict()[name]), name
     with pytest.raises(TrainingError, match="other data, settings or seed"):
-        train_response(NETWORK, short, targets, 2, checkpoint=path)
+        train(NETWORK, short, targets, 2, checkpoint=path)
 
 
 def test_what_cannot_be_trained_is_refused(targets):
-    with pytest.raises(TrainingError, match="use fit_splines"):
-        train_response(CONFIG, SETTINGS, targets, seed=0)
+    with pytest.raises(TrainingError, match="descends; give it settings"):
+        train(NETWORK, None, targets, seed=0)
     with pytest.raises(TrainingError, match="beyond half the smallest box edge"):
-        train_response(NETWORK | {"cutoff": 0.7}, SETTINGS, targets, seed=0)
-    one = targets.select(np.flatnonzero(targets.frame == 0))
+        train(NETWORK | {"cutoff": 0.7}, SETTINGS, targets, seed=0)
+    one = targets.select(np.flatnonzero(targets.groups() == 0))
     with pytest.raises(TrainingError, match="belong to one group"):
-        train_response(NETWORK, SETTINGS, one, seed=0, weights=ResponseWeights())
+        train(NETWORK, SETTINGS, one, seed=0)

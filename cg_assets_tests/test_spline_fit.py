@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from thermal_models import CONFIG, EDGE, ORIGIN, known_potential, labels, liquid
+from thermal_models import CONFIG, EDGE, ORIGIN, fit_splines, known_potential, labels, liquid
 
 from cg_assets.core.errors import TrainingError
+from cg_assets.potentials.thermal_splines.solve import STRENGTHS
 from cg_assets.training.response import Deviation, ResponseWeights, deviation, deviations, method
-from cg_assets.training.spline_fit import STRENGTHS, fit_splines
 
 TEMPERATURES = [300.0, ORIGIN, 600.0]
 
@@ -112,8 +112,8 @@ def test_comparators_on_the_same_data(known, fitted):
     many = labels(known, 150, [ORIGIN], seed=2, noise=0.2)
     for name in ("force_matching", "multi_temperature", "energy_matching"):
         way = method(name, many if name == "energy_matching" else targets, dependence)
-        assert set(way.targets.temperature) == ({ORIGIN} if name != "multi_temperature" else set(TEMPERATURES))
-        fit = fit_splines(CONFIG | {"temperature_dependence": way.dependence}, way.targets, way.weights)
+        assert set(way.data.targets.temperature) == ({ORIGIN} if name != "multi_temperature" else set(TEMPERATURES))
+        fit = fit_splines(CONFIG | {"temperature_dependence": way.dependence}, way.data.targets, way.data.weights)
         error[name] = deviations(fit.module, ends)["forces"].excess.value
         assert deviations(fit.module, middle)["forces"].explained > 0.95, name
     assert error["response"] < 3 * error["multi_temperature"]

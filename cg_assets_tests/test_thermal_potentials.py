@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from cg_assets.potentials.thermal import POTENTIALS, build_potential, energy_and_forces
-from cg_assets.potentials.thermal.splines import cubic_splines
+from cg_assets.potentials.settings import build_potential
+from cg_assets.potentials.thermal_splines.module import cubic_splines
 
 BOX = torch.tensor([1.15, 1.2, 1.3], dtype=torch.float64)
 SETTINGS = {
@@ -46,7 +46,7 @@ def potential(kind, form=FORMS[0], **changes):
     config = {"type": kind, "bead_types": [0] * 27, "temperature_dependence": form} | SETTINGS[kind] | changes
     generator = torch.Generator().manual_seed(3)
     module = build_potential(config, generator).double()
-    module.fit_statistics(lattice(20, seed=9), BOX, 50.0)
+    module.fit_statistics(lattice(20, seed=9), BOX, torch.tensor([50.0]))
     if kind == "spline":
         module.coefficients.copy_(torch.randn(module.coefficients.shape, generator=generator).double())
     return module
@@ -58,7 +58,7 @@ def _no_graphs():
         yield
 
 
-@pytest.fixture(params=list(POTENTIALS))
+@pytest.fixture(params=list(SETTINGS))
 def kind(request):
     return request.param
 
@@ -67,7 +67,7 @@ def kind(request):
 def test_forces_are_gradients_at_every_temperature(kind, form):
     module = potential(kind, form)
     positions, temperature = lattice(3), torch.tensor([280.0, 420.0, 690.0], dtype=torch.float64)
-    energy, forces = energy_and_forces(module, positions, temperature, BOX)
+    energy, forces = module.energy_and_forces(positions, temperature, BOX)
     assert energy.shape == (3,)
     step = 1e-5
     for bead, axis in ((0, 0), (13, 1), (26, 2)):
@@ -85,7 +85,7 @@ def test_response_is_the_derivative_by_temperature(kind, form):
     positions, temperature = lattice(2, seed=1), torch.tensor([310.0, 560.0], dtype=torch.float64)
     response = module.response(positions, temperature, BOX)
     step = 0.05
-    warm, cold = (energy_and_forces(module, positions, temperature + sign * step, BOX) for sign in (1, -1))
+    warm, cold = (module.energy_and_forces(positions, temperature + sign * step, BOX) for sign in (1, -1))
     size = response.first_order.abs().max()
     assert float(((warm[1] - cold[1]) / (2 * step) - response.first_order).abs().max() / size) < 1e-6
     second = (warm[1] - 2 * response.forces + cold[1]) / step**2
@@ -100,33 +100,33 @@ def test_symmetries(kind):
     """Permutation, translation, whole box edges, and rotation without a box."""
     module = potential(kind)
     positions = lattice(2, seed=2)
-    energy, forces = energy_and_forces(module, positions, 350.0, BOX)
+    energy, forces = module.energy_and_forces(positions, 350.0, BOX)
     order = torch.randperm(27, generator=torch.Generator().manual_seed(0))
-    permuted = energy_and_forces(module, positions[:, order], 350.0, BOX)
+    permuted = module.energy_and_forces(positions[:, order], 350.0, BOX)
     torch.testing.assert_close(permuted[0], energy, rtol=1e-10, atol=1e-8)
     torch.testing.assert_close(permuted[1], forces[:, order], rtol=1e-8, atol=1e-7)
     images = torch.randint(-2, 3, positions.shape, generator=torch.Generator().manual_seed(1)) * BOX
-    moved = energy_and_forces(module, positions + images + 0.3, 350.0, BOX)
+    moved = module.energy_and_forces(positions + images + 0.3, 350.0, BOX)
     torch.testing.assert_close(moved[0], energy, rtol=1e-9, atol=1e-7)
     torch.testing.assert_close(moved[1], forces, rtol=1e-7, atol=1e-6)
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(4)).double()).Q
-    alone, turned = (energy_and_forces(module, points, 350.0) for points in (positions, positions @ turn))
+    alone, turned = (module.energy_and_forces(points, 350.0) for points in (positions, positions @ turn))
     torch.testing.assert_close(turned[0], alone[0], rtol=1e-9, atol=1e-7)
     torch.testing.assert_close(turned[1], alone[1] @ turn, rtol=1e-7, atol=1e-6)
-    endless = energy_and_forces(module, positions, 350.0, torch.full((3,), math.inf))
+    endless = module.energy_and_forces(positions, 350.0, torch.full((3,), math.inf))
     torch.testing.assert_close(endless, alone)
 
 
 def test_temperatures_are_those_of_each_frame(kind):
     module = potential(kind)
     positions, temperature = lattice(3), torch.tensor([300.0, 450.0, 600.0])
-    energy, forces = energy_and_forces(module, positions, temperature, BOX)
+    energy, forces = module.energy_and_forces(positions, temperature, BOX)
     for row, kelvin in enumerate(temperature):
-        alone = energy_and_forces(module, positions[row : row + 1], float(kelvin), BOX)
+        alone = module.energy_and_forces(positions[row : row + 1], float(kelvin), BOX)
         torch.testing.assert_close(alone[0], energy[row : row + 1])
         torch.testing.assert_close(alone[1], forces[row : row + 1])
     with pytest.raises(ValueError, match="give `temperature`"):
-        energy_and_forces(module, positions, box=BOX)
+        module.energy_and_forces(positions, box=BOX)
 
 
 def test_energy_ends_smoothly_at_the_cutoff(kind):
@@ -138,7 +138,7 @@ def test_energy_ends_smoothly_at_the_cutoff(kind):
     distance = module.cutoff + torch.tensor([-1e-3, -1e-4, 1e-4]).double()
     positions = torch.zeros(3, 2, 3).double()
     positions[:, 1, 0] = distance
-    _, forces = energy_and_forces(module, positions, 400.0)
+    _, forces = module.energy_and_forces(positions, 400.0)
     assert float(forces[2].abs().max()) == 0.0  # both potentials end there
     assert float(forces[1].abs().max()) < 0.2 * float(forces[0].abs().max()) + 1e-12
 
@@ -150,14 +150,14 @@ def test_beads_are_kept_apart_below_the_data(kind):
     for distance in (0.12, 0.1, 0.08, 0.06):
         close = positions.clone()
         close[0, 1] = close[0, 0] + torch.tensor([distance, 0.0, 0.0])
-        reach.append(float(energy_and_forces(module, close, 400.0, BOX)[1][0, 1, 0]))
+        reach.append(float(module.energy_and_forces(close, 400.0, BOX)[1][0, 1, 0]))
     assert reach[0] > 1e4
     assert all(later > 5 * earlier for earlier, later in itertools.pairwise(reach)), reach
 
 
 def test_cutoff_beyond_half_the_box_is_refused(kind):
     with pytest.raises(ValueError, match="beyond half the smallest box edge"):
-        energy_and_forces(potential(kind), lattice(1), 400.0, torch.tensor([1.0, 1.2, 1.2]))
+        potential(kind).energy_and_forces(lattice(1), 400.0, torch.tensor([1.0, 1.2, 1.2]))
 
 
 def test_weights_are_stored_and_read(kind):
@@ -165,7 +165,7 @@ def test_weights_are_stored_and_read(kind):
     module, again = potential(kind), build_potential(config).double()
     again.load_state_dict(module.state_dict())
     positions = lattice(2)
-    for one, two in zip(*(energy_and_forces(each, positions, 300.0, BOX) for each in (module, again)), strict=True):
+    for one, two in zip(*(each.energy_and_forces(positions, 300.0, BOX) for each in (module, again)), strict=True):
         assert torch.equal(one, two)
 
 
@@ -209,7 +209,7 @@ def test_design_of_splines_gives_their_forces():
     temperature = torch.tensor([300.0, 600.0])
     functions, designs, prior = module.force_functions(positions, BOX)
     weights = module.dependence.coefficients(temperature)[0] @ module.coefficients
-    energy, forces = energy_and_forces(module, positions, temperature, BOX)
+    energy, forces = module.energy_and_forces(positions, temperature, BOX)
     torch.testing.assert_close((designs * weights[:, None, None]).sum(dim=3) + prior, forces, rtol=1e-9, atol=1e-8)
     difference = energy - (functions * weights).sum(dim=1)
     assert float(difference[0]) == pytest.approx(0.0, abs=1e-2)  # the prior is weak within the data
@@ -263,4 +263,4 @@ def test_data_without_neighbours_cannot_set_statistics():
     )
     apart = torch.tensor([[[0.0, 0, 0], [3.0, 0, 0]]])
     with pytest.raises(ValueError, match="no two beads come closer"):
-        module.fit_statistics(apart, None, 1.0)
+        module.fit_statistics(apart, None, torch.ones(1))

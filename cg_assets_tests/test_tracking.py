@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toys.springs  # noqa: F401  (a potential that is found by being defined)
 from conftest import free_port
 
 import cg_assets
@@ -28,33 +29,6 @@ from cg_assets.storage.store import ParquetStore
 PNG = b"\x89PNG\r\n\x1a\n"
 REPOSITORY = str(Path(cg_assets.__file__).parents[1])
 
-NETWORKS = '''
-"""A harmonic potential with the interface of the networks."""
-import torch
-
-class Harmonic(torch.nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.constant = torch.nn.Parameter(torch.tensor(float(config["constant"])))
-
-    def forward(self, positions, temperature=None, box=None):
-        energy = 0.5 * self.constant * positions.pow(2).sum(dim=(1, 2))
-        if temperature is not None:
-            energy = energy * temperature
-        if box is not None:
-            energy = energy + box.sum(dim=1)
-        return energy
-
-def build_potential(config):
-    return Harmonic(config)
-
-def energy_and_forces(module, positions, temperature=None, box=None):
-    positions = positions.detach().requires_grad_(True)
-    energy = module(positions, temperature=temperature, box=box)
-    (gradient,) = torch.autograd.grad(energy.sum(), positions)
-    return energy.detach(), -gradient
-'''
-
 
 def environment(**more) -> dict[str, str]:
     """An environment in which cg_assets cannot be imported."""
@@ -64,7 +38,7 @@ def environment(**more) -> dict[str, str]:
 
 def save_model(folder: Path, constant: float = 2.0, n_beads: int = 3) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"constant": 1.0, "bead_types": [0] * n_beads}))
+    (folder / "config.json").write_text(json.dumps({"type": "toy_springs", "bead_types": [0] * n_beads}))
     torch.save({"constant": torch.tensor(constant)}, folder / "weights.pt")
     return folder
 
@@ -90,9 +64,7 @@ def make_data(home: Path) -> list[Path]:
 
 
 def train(tracking: ModelTracking, folder: Path, name="toy.pair", constant=2.0, datasets=(), n_beads=3) -> str:
-    networks = folder / "networks.py"
     folder.mkdir(parents=True, exist_ok=True)
-    networks.write_text(NETWORKS)
     tags = {"dagster_run_id": "run-1", "asset_key": "toy/potential_pair", "batches": ["0000", "0001"]}
     params = {"epochs": 2, "network": {"features": 8}, "nothing": None}
     with tracking.start_training_run("toy", "pair", tags, params, datasets):
@@ -106,7 +78,6 @@ def train(tracking: ModelTracking, folder: Path, name="toy.pair", constant=2.0, 
             np.zeros((1, n_beads, 3), np.float32),
             {**tags, "code_version": "1"},
             {"units": "reduced"},
-            networks,
         )
 
 
@@ -197,13 +168,13 @@ assert not any(name.startswith("cg_assets.") for name in sys.modules)
 
 def test_the_projects_own_networks(local, tmp_path):
     """The networks of this project, shipped with the model, give elsewhere what they give here."""
-    from cg_assets.potentials.networks import build_potential, energy_and_forces
+    from cg_assets.potentials.settings import build_potential
 
     config = {"type": "message_passing", "bead_types": [0, 1, 0, 2], "features": 8, "interactions": 1}
     config |= {"basis_functions": 6, "cutoff": None, "thermal_energy": 2.5}
     module = build_potential(config)
     positions = np.random.default_rng(0).normal(size=(7, 4, 3)).astype(np.float32)
-    energy, forces = energy_and_forces(module, torch.as_tensor(positions))
+    energy, forces = module.energy_and_forces(torch.as_tensor(positions))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     torch.save(module.state_dict(), tmp_path / "model" / "weights.pt")
@@ -225,7 +196,7 @@ def test_no_pickle_and_few_requirements(local):
     requirements = next(artifacts.rglob("requirements.txt"))
     packages = {line.split(">")[0].split("=")[0].split("<")[0] for line in requirements.read_text().split()}
     assert packages == {"mlflow", "torch", "numpy"}
-    assert [name for name in names if name.startswith("cg_networks_")]
+    assert list(artifacts.rglob("code/cg_networks_*/potentials/base.py"))
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Training: an exact PMF is recovered within its statistical error; splits, resuming, divergence."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,9 @@ import torch
 from cg_assets.core.errors import DeviceError, TrainingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.settings import Training
-from cg_assets.potentials.networks import energy_and_forces
 from cg_assets.training.data import TrainingData
-from cg_assets.training.loop import train
 from cg_assets.training.optimizer import MatrixMomentum, orthogonalised
+from cg_assets.training.train import train
 
 RADIAL = {
     "type": "radial_basis",
@@ -70,15 +70,15 @@ def _three_beads(count, seed):
 
 def test_exact_pmf_is_recovered_within_the_statistical_error():
     count = 20_000
-    data = _one_dimensional(count, seed=1)
+    data = replace(_one_dimensional(count, seed=1), noise_floor=NOISE**2)
     training = Training(epochs=12, batch_size=256, learning_rate=0.01)
-    result = train(RADIAL, training, data, seed=0, noise_floor=NOISE**2)
+    result = train(RADIAL, training, data, seed=0)
     # the loss: mean of squared normal noise on the held-out frames, plus a small excess
     error = NOISE**2 * math.sqrt(2 / result.n_held_out)
     excess = result.held_out_loss - NOISE**2
     assert abs(excess) < 4 * error, (excess, error)
     grid = torch.linspace(-2.9, 2.9, 201)[:, None, None]
-    energy, forces = energy_and_forces(result.module, grid)
+    energy, forces = result.module.energy_and_forces(grid)
     x = grid[:, 0, 0].numpy().astype(float)
     difference = energy.numpy() - _pmf(x)
     rmse = (difference - difference.mean()).std()
@@ -109,7 +109,7 @@ def test_readout_is_the_least_squares_solution():
 
     def loss():
         with torch.no_grad():
-            _, forces = energy_and_forces(module, torch.tensor(kept.positions))
+            _, forces = module.energy_and_forces(torch.tensor(kept.positions))
         return float((forces - torch.tensor(kept.forces)).double().square().mean())
 
     least = loss()
@@ -192,7 +192,7 @@ def test_best_weights_are_kept_and_patience_stops():
     assert len(losses) == result.best_epoch + 4 < 60
     assert min(losses) == losses[result.best_epoch - 1]
     _, held_out = data.split(training.held_out_fraction, 0)
-    _, forces = energy_and_forces(result.module, torch.tensor(held_out.positions))
+    _, forces = result.module.energy_and_forces(torch.tensor(held_out.positions))
     again = float(((forces - torch.tensor(held_out.forces)) ** 2).mean())
     assert math.isclose(again, result.held_out_loss, rel_tol=1e-5)
 

@@ -5,14 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from thermal_models import CONFIG, EDGE, ORIGIN, dynamics, known_potential, labels, liquid
+from thermal_models import CONFIG, EDGE, ORIGIN, dynamics, fit_splines, known_potential, labels, liquid
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.training.response import deviations
+from cg_assets.training.response import deviations, method_dependence
 from cg_assets.training.response_fit import fit_response
 from cg_assets.training.settings import ResponsePotential
-from cg_assets.training.spline_fit import fit_splines
 from cg_assets.training.thermal_targets import ThermalTargets
 from cg_assets.training.unconstrained import unconstrained_targets, with_product_labels
 
@@ -119,9 +118,10 @@ def test_dynamics_at_one_temperature_tell_forces_at_others(known):
             },
             unconstrained_frames=400,
         )
-        result = fit_response(settings, few, many)
+        form = method_dependence(name, CONFIG["temperature_dependence"])
+        result = fit_response(settings, CONFIG | {"temperature_dependence": form}, few, many)
         error[name] = deviations(result.module, ends)["forces"].excess.value
         assert set(result.held_out) == set(TEMPERATURES)
     assert 2 * error["product_response"] < error["force_matching"], error
     with pytest.raises(TrainingError, match="give unconstrained frames"):
-        fit_response(settings, few)
+        fit_response(settings, CONFIG, few)

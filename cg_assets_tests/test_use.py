@@ -12,7 +12,7 @@ from thermal_models import EDGE, known_potential, liquid
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.potentials.model_format import save_potential
-from cg_assets.potentials.networks import build_potential, energy_and_forces
+from cg_assets.potentials.settings import build_potential
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.settings import CGSimulation
@@ -93,7 +93,7 @@ def test_ase(registered, own):
     module, config, start = registered
     atoms = bead_atoms(config, start)
     atoms.calc = BeadCalculator(module)
-    energy, forces = energy_and_forces(module, torch.as_tensor(start[None], dtype=torch.float32))
+    energy, forces = module.energy_and_forces(torch.as_tensor(start[None], dtype=torch.float32))
     kilojoule = units.kJ / units.mol
     assert atoms.get_potential_energy() / kilojoule == pytest.approx(float(energy[0]), rel=1e-6)
     found = atoms.get_forces() / kilojoule * units.nm
@@ -123,7 +123,7 @@ def test_openmm(registered, own):
     context.setPositions(start)
     context.setVelocities(own[1])
     state = context.getState(energy=True, forces=True)
-    energy, forces = energy_and_forces(module, torch.as_tensor(start[None], dtype=torch.float32))
+    energy, forces = module.energy_and_forces(torch.as_tensor(start[None], dtype=torch.float32))
     kilojoule = unit.kilojoule_per_mole
     assert state.getPotentialEnergy().value_in_unit(kilojoule) == pytest.approx(float(energy[0]), rel=1e-6)
     found = state.getForces(asNumpy=True).value_in_unit(kilojoule / unit.nanometer)

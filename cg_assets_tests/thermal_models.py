@@ -5,8 +5,12 @@ import torch
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.potentials.thermal import SplinePotential, build_potential
+from cg_assets.potentials.settings import build_potential
+from cg_assets.potentials.thermal_splines.module import SplinePotential
+from cg_assets.potentials.thermal_splines.solve import solve_splines
+from cg_assets.training.response import ResponseData, ResponseWeights
 from cg_assets.training.thermal_targets import ThermalTargets
+from cg_assets.training.training_run import take_statistics
 
 ORIGIN = 420.0
 EDGE = 1.2
@@ -34,7 +38,7 @@ def known_potential(seed=1):
     module = build_potential(CONFIG)
     assert isinstance(module, SplinePotential)
     box = torch.full((3,), EDGE, dtype=torch.float64)
-    module.fit_statistics(torch.as_tensor(liquid(40, seed=100)), box, 60.0)
+    module.fit_statistics(torch.as_tensor(liquid(40, seed=100)), box, torch.tensor([60.0]))
     generator = np.random.default_rng(seed)
     step = np.arange(10)
     pair = 12.0 * np.exp(-step / 1.2) - 4.0 * np.exp(-(((step - 4.0) / 1.5) ** 2))
@@ -106,3 +110,11 @@ def dynamics(module, positions, temperatures, seed=0, sd=30.0):
         potential_energy=energy + deviation,
         box=box,
     )
+
+
+@torch.no_grad()
+def fit_splines(config, targets, weights=None):
+    """Splines solved from targets, with everything that the solution says of itself."""
+    data, module = ResponseData(targets, weights or ResponseWeights()), build_potential(config)
+    take_statistics(module, data)
+    return solve_splines(module, data.labels())

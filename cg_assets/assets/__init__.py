@@ -54,7 +54,7 @@ def _stages(system: SystemSpec) -> list[Stage]:
         stages.append(labels_stage(system, labels))
     stages.append(reference_stage(system))
     for potential in system.potentials:
-        if system.prior is not None:
+        if system.network.chain_prior is not None:
             stages.append(prior_stage(system, potential))
         stages.append(potential_stage(system, potential))
         stages.append(cg_simulation_stage(system, potential))

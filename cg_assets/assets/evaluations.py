@@ -104,17 +104,16 @@ def judge_again(
     from cg_assets.evaluation.evaluation import evaluate
     from cg_assets.potentials.energies import energy_function
     from cg_assets.simulation.run import run_cg_simulation
-    from cg_assets.training.setup import network_config
 
-    unfit = {"pmf_error": math.inf}
-    if config["bead_names"] != network_config(system)["bead_names"]:
+    unfit, beads = {"pmf_error": math.inf}, system.beads()
+    if config["bead_names"] != beads.cg_map.bead_names:
         return unfit
     try:
         simulated = run_cg_simulation(system, module, data, bias)
     except ExplosionError:
         return unfit
-    result = evaluate(system, energy_function(module), reference, simulated.frames, simulated.summary(), data)
-    return result.metrics()
+    energy = energy_function(module, beads.temperature, beads.edges)
+    return evaluate(system, energy, reference, simulated.frames, simulated.summary(), data).metrics()
 
 
 def decide(
@@ -149,18 +148,20 @@ def evaluation_stage(system: SystemSpec, name: str) -> Stage:
         simulated = inputs.facts(f"cg_simulation_{name}")
         model, version = simulated["registered_model"], simulated["version"]
         module, _ = client.load(model, version)
+        beads = system.beads()
+        at = beads.temperature, beads.edges
         reference = read_reference(inputs, system)
         frames = training_frames(inputs, system, name)
-        data = drawn_frames(system, frames, system.potentials[name].frames)
+        data = drawn_frames(frames, system.potentials[name].frames, system.training.seed)
         truth = frames if true == labels else pooled_frames(inputs, system, true, inputs.sound(true))
         result = evaluate(
             system,
-            energy_function(module),
+            energy_function(module, *at),
             reference,
             simulation=inputs.frames(f"cg_simulation_{name}"),
             summary=simulated["summary"],
             data=data,
-            committee=committee_energies(module),
+            committee=committee_energies(module, *at),
             truth=truth,
         )
 

@@ -44,20 +44,21 @@ def judge_potential(result: TrainingResult, floor: Estimate) -> list[Verdict]:
 def potential_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of one potential; it learns from all batches of its labels."""
     settings, fit = system.potentials[name], system.training_of(name)
-    prior = f"prior_{name}" if system.prior else ""
+    prior = f"prior_{name}" if system.network.chain_prior else ""
 
     def make(work: Work) -> Product:
         from cg_assets.figures.stages import training_figure
         from cg_assets.labels.quality import combined_noise_floor
-        from cg_assets.training.committee import train_with_committee
         from cg_assets.training.loop import CHECKPOINT_VERSION
-        from cg_assets.training.setup import network_config, training_data
+        from cg_assets.training.setup import potential_config, training_data
+        from cg_assets.training.train import train
 
         source = read_source(work.inputs, settings.labels)
         floor = combined_noise_floor(
             [info.metadata.extra["noise_floor"] for info in source.infos], [info.rows for info in source.infos]
         )
-        data, config = training_data(system, source.frames, settings.frames), network_config(system)
+        data = training_data(system.network, source.frames, settings.frames, fit.seed, floor.value)
+        config = potential_config(system.network, system.beads(), fit.committee)
         if prior:
             config["prior"] = work.inputs.facts(prior)["prior"]
         training = ModelTraining(
@@ -68,7 +69,7 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
             params={"frames": len(data), **fit.model_dump(), "network": system.network.model_dump()},
             seed=fit.seed,
             identity=(data.hash(), CHECKPOINT_VERSION),
-            train=partial(train_with_committee, config, fit, data, seed=fit.seed, noise_floor=floor.value),
+            train=partial(train, config, fit, data, fit.seed),
             figure=lambda result: training_figure(system, name, result.history, floor),
             report=lambda result: {
                 "noise_floor": str(floor),
@@ -76,6 +77,7 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
             },
             judge=lambda result: judge_potential(result, floor),
             facts={"noise_floor": floor.to_json()},
+            conditions={} if data.box is None else {"box": data.box[:2]},
         )
         return train_and_register(work, training)
 

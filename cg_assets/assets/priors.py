@@ -48,10 +48,10 @@ def prior_stage(system: SystemSpec, name: str) -> Stage:
 
         source = read_source(work.inputs, labels)
         positions = np.concatenate([part.positions[~part.probe] for part in source.frames])
-        fit = fitted_prior(system, positions)
+        settings, beads = system.cg_simulation, system.beads()
+        fit = fitted_prior(system.network, beads, positions)
         if fit is None:
             raise TypeError(f"{system.name} has no network.prior")
-        settings, beads = system.cg_simulation, system.beads()
         rows = np.random.default_rng(settings.seed).integers(len(positions), size=REPLICAS)
         masses, energy = beads.cg_map.bead_masses, beads.thermal_energy
         simulated = simulate_prior(fit, positions[rows], masses, energy, settings, work.progress)

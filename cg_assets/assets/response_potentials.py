@@ -45,7 +45,7 @@ def response_potential_stage(system: ThermalSystem, name: str) -> Stage:
     def make(work: Work) -> Product:
         from cg_assets.figures.plots_response import response_training_plot
         from cg_assets.training.response import SAME_TEMPERATURE, middle_of
-        from cg_assets.training.response_fit import fit_response, potential_config
+        from cg_assets.training.response_fit import fit_response, response_config
         from cg_assets.training.thermal_targets import ThermalTargets
         from cg_assets.training.unconstrained import unconstrained_targets
 
@@ -53,11 +53,7 @@ def response_potential_stage(system: ThermalSystem, name: str) -> Stage:
         batches = inputs.sound(TARGETS)
         tables = [inputs.table(TARGETS, batch) for batch in batches]
         targets = ThermalTargets.concatenate([ThermalTargets.from_columns(columns) for columns in tables])
-        config = potential_config(settings, targets.n_beads) | {
-            "units": system.units,
-            "system": system.name,
-            "bead_masses": [system.water.parameters.mass] * targets.n_beads,
-        }
+        config = response_config(settings, system.beads())
         unconstrained = None
         if number:
             atoms = frames_of_atoms(inputs, TRAJECTORIES, system.sampling.reference.replicas)
@@ -78,7 +74,7 @@ def response_potential_stage(system: ThermalSystem, name: str) -> Stage:
             },
             seed=settings.seed,
             identity=(sorted(inputs.versions.items()),),
-            train=partial(fit_response, settings, targets, unconstrained),
+            train=partial(fit_response, settings, config, targets, unconstrained),
             figure=lambda result: response_training_plot(result.held_out, f"{system.title}: {name}"),
             report=_report,
             judge=_judge,

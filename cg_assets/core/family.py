@@ -6,6 +6,10 @@ takes the member that `type` names, wherever it was defined, so that adding a me
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterable
 from typing import Any, ClassVar, Self, get_args
 
 from pydantic import GetCoreSchemaHandler
@@ -81,3 +85,10 @@ class Family(Strict):
     @classmethod
     def _names(cls) -> str:
         return ", ".join(cls._members)
+
+
+def import_settings(package: str, folders: Iterable[str]) -> None:
+    """Import `settings` of each package within a package, so that the members that these define are known."""
+    for found in pkgutil.iter_modules(folders):
+        if found.ispkg and importlib.util.find_spec(f"{package}.{found.name}.settings"):
+            importlib.import_module(f"{package}.{found.name}.settings")

@@ -20,8 +20,8 @@ from cg_assets.sampling.molecule.starts import preparation_time
 from cg_assets.simulation.run import run_cg_simulation
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.training.data import drawn_rows
-from cg_assets.training.loop import train
-from cg_assets.training.setup import fitted_prior, network_config, training_data
+from cg_assets.training.setup import fitted_prior, potential_config, training_data
+from cg_assets.training.train import train
 
 PMF_ERROR = "PMF error"
 """The figure of merit that learning curves are compared by."""
@@ -161,10 +161,10 @@ def learn_part(
     frames = frames.select(~frames.probe)
     taken = part.of(frames, system.training.seed)
     # The epochs of the whole: more of them fit the noise of a small part (1,600 to 16,000 frames of capped alanine).
-    training = system.training_of(potential)
+    training = system.training_of(potential).model_copy(update={"committee": 0})
     system = system.model_copy(update={"cg_simulation": settings.cg_simulation or system.cg_simulation})
-    data = training_data(system, [taken], None)
-    config, prior = network_config(system), fitted_prior(system, data.positions)
+    data, beads = training_data(system.network, [taken], None, training.seed), system.beads()
+    config, prior = potential_config(system.network, beads), fitted_prior(system.network, beads, data.positions)
     if prior is not None:
         config["prior"] = prior.config()
     module = train(config, training, data, seed=training.seed, device=device, progress=progress).module
@@ -174,7 +174,8 @@ def learn_part(
     except ExplosionError:
         quantities = {PMF_ERROR: Estimate(math.inf, math.nan)}
     else:
-        result = evaluate(system, energy_function(module), reference, simulated.frames, simulated.summary(), taken)
+        energy = energy_function(module, beads.temperature, beads.edges)
+        result = evaluate(system, energy, reference, simulated.frames, simulated.summary(), taken)
         quantities = {name: estimate for name, (estimate, _) in result.quantities.items()}
     return LearningPoint(potential, batch, part.axis, sampled_time, len(taken), quantities)
 

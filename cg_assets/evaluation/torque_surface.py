@@ -121,8 +121,8 @@ def torque_surface(
     """
     import torch
 
-    from cg_assets.potentials.networks import fourier_modes
-    from cg_assets.training.torques import SlopeEquations
+    from cg_assets.potentials.torsions.series import fourier_modes
+    from cg_assets.potentials.torsions.torques import SlopeEquations
 
     names = tuple(system.evaluation.collective_variables)
     torques, places, signs = _torsions(system, system.beads().cg_map)
@@ -152,7 +152,7 @@ def _torsions(system: SystemSpec, cg_map: CGMap) -> tuple:
     """Torques of a molecule's bonds, and for each torsion its bond and the sign that turns it up."""
     import torch
 
-    from cg_assets.training.torques import BondTorques
+    from cg_assets.potentials.torsions.torques import BondTorques
 
     torques = BondTorques(cg_map.n_beads, cg_map.bonds)
     sites = [

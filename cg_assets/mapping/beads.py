@@ -50,6 +50,11 @@ class Beads:
         return unit("energy", self.units)
 
     @property
+    def edges(self) -> FloatArray | None:
+        """`(3,)` edges of the box [nm]; None without one."""
+        return None if self.box is None else np.full(3, self.box)
+
+    @property
     def variable_names(self) -> list[str]:
         """Names of the collective variables; of a model potential, of its CG coordinates."""
         return list(self.collective_variables) or list(self.cg_map.bead_names)
@@ -63,6 +68,15 @@ class Beads:
     def is_periodic(self, name: str) -> bool:
         """Whether a collective variable is an angle of one turn."""
         return name in self.collective_variables and self.collective_variables[name].periodic
+
+    @property
+    def torsions(self) -> list[list[int]]:
+        """Four beads of each collective variable that is a torsion.
+
+        Raises:
+            SystemSpecError: a collective variable uses an atom on which no bead sits.
+        """
+        return [self._sites_of(name) for name, variable in self.collective_variables.items() if variable.periodic]
 
     def _sites_of(self, name: str) -> list[int]:
         if name not in self._sites:

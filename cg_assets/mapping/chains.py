@@ -24,13 +24,13 @@ def chain_terms(
         for m in sorted(near[k])
         if len({i, j, k, m}) == 4
     ]
-    reached = []
+    near_ones = []
     for bead in range(n_beads):
         found = {bead}
         for _ in range(3):
             found |= {other for one in found for other in near[one]}
-        reached.append(found)
-    pairs = [(i, j) for i in range(n_beads) for j in range(i + 1, n_beads) if j not in reached[i]]
+        near_ones.append(found)
+    pairs = [(i, j) for i in range(n_beads) for j in range(i + 1, n_beads) if j not in near_ones[i]]
     return angles, dihedrals, pairs
 
 
@@ -48,3 +48,29 @@ def connected_groups(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> NDArray[
         low, high = sorted((root(first), root(second)))
         parent[high] = low
     return np.unique([root(atom) for atom in range(n_atoms)], return_inverse=True)[1]
+
+
+def reached(start: int, without: int, bonds: Sequence[tuple[int, int]]) -> set[int]:
+    """Beads that bonds connect to `start` other than by its bond to `without`."""
+    found, front = {start}, [start]
+    while front:
+        bead = front.pop()
+        for i, j in bonds:
+            for here, there in ((i, j), (j, i)):
+                if here == bead and there not in found and {here, there} != {start, without}:
+                    found.add(there)
+                    front.append(there)
+    return found
+
+
+def splitting_bonds(bonds: Sequence[tuple[int, int]]) -> list[tuple[tuple[int, int], set[int]]]:
+    """Bonds about which something can turn, each with the beads on its smaller side.
+
+    They are in no ring and have further beads on both sides.
+    """
+    found = []
+    for first, second in bonds:
+        one, other = reached(first, second, bonds), reached(second, first, bonds)
+        if not one & other and min(len(one), len(other)) >= 2:
+            found.append(((first, second), min(one, other, key=len)))
+    return found

@@ -7,34 +7,45 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     import torch
 
+    from cg_assets.potentials.base import Potential
+
 _BLOCK = 4096
 
 
-def energy_function(module: torch.nn.Module) -> Callable[[NDArray], NDArray[np.float64]]:
-    """The energy of a potential: positions `(n_frames, n_beads, dimension)` to `(n_frames,)` [kJ/mol or reduced]."""
+def energy_function(
+    potential: Potential, temperature: float | None = None, box: ArrayLike | None = None
+) -> Callable[[NDArray], NDArray[np.float64]]:
+    """The energy of a potential: positions `(n_frames, n_beads, dimension)` to `(n_frames,)` [kJ/mol or reduced].
+
+    Args:
+        potential: evaluated in single precision.
+        temperature: of all frames [K], where it depends on that.
+        box: `(3,)` edges of the periodic box of all frames [nm], where it is for one.
+    """
     import torch
 
-    device = next(module.buffers()).device
+    device = next(potential.buffers()).device
+    edges = None if box is None else torch.as_tensor(np.asarray(box, dtype=np.float64)).to(device)
 
     def energy(positions: NDArray) -> NDArray[np.float64]:
+        points = torch.as_tensor(np.asarray(positions, dtype=np.float32))
         with torch.no_grad():
-            parts = [
-                module(torch.as_tensor(np.asarray(positions[first : first + _BLOCK], dtype=np.float32)).to(device))
-                for first in range(0, len(positions), _BLOCK)
-            ]
+            parts = [potential(part.to(device), temperature, edges) for part in points.split(_BLOCK)]
         return torch.cat(parts).double().cpu().numpy()
 
     return energy
 
 
-def committee_energies(module: torch.nn.Module) -> list[Callable[[NDArray], NDArray[np.float64]]]:
-    """The energy of each member of a potential's committee; none where it has no committee."""
-    return [energy_function(member) for member in getattr(module, "members", [])]
+def committee_energies(
+    potential: Potential, temperature: float | None = None, box: ArrayLike | None = None
+) -> list[Callable[[NDArray], NDArray[np.float64]]]:
+    """The energy of each member of a potential's committee, as `energy_function`; none where it has no committee."""
+    return [energy_function(member, temperature, box) for member in potential.members]
 
 
 def weights_hash(module: torch.nn.Module) -> str:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.pt"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had potentials in one piece; registered models of it hold their own code, and load with `mlflow.pyfunc`."""
 
 
 def save_potential(
@@ -67,7 +68,7 @@ def load_potential(
     """
     import torch
 
-    from cg_assets.potentials import networks, thermal
+    from cg_assets.potentials.settings import build_potential
 
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():
@@ -76,12 +77,7 @@ def load_potential(
         config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
         if config.get("format_version") != FORMAT_VERSION:
             raise ValueError(f"format_version is {config.get('format_version')!r}; this code reads {FORMAT_VERSION}")
-        if config["type"] in (others or {}):
-            module = (others or {})[config["type"]](config)
-        elif config["type"] in thermal.POTENTIALS:
-            module = thermal.build_potential(config)
-        else:
-            module = networks.build_potential(config)
+        module = (others or {}).get(config["type"], build_potential)(config)
         module.load_state_dict(torch.load(directory / WEIGHTS_FILE, weights_only=True, map_location="cpu"))
     except Exception as error:
         raise StorageError(

@@ -1,8 +1,9 @@
 """The MLflow form of a trained potential (models-from-code): this file is copied into the registered model.
 
-It must run where cg_assets is not installed, so it imports mlflow, numpy and torch only. The networks come from the
-copy of `networks.py` that lies beside the weights under a name that holds its hash, so that models of different
-versions can be loaded in one process. Weights are read with `weights_only=True`; nothing is unpickled.
+It must run where cg_assets is not installed, so it imports mlflow, numpy and torch only. The potential's class comes
+from the code that lies beside the weights (`cg_assets.registry.shipping`) under a name that holds its hash, so that
+models of different versions can be loaded in one process. Weights are read with `weights_only=True`; nothing is
+unpickled.
 """
 
 from __future__ import annotations
@@ -30,45 +31,38 @@ class ShippedPotential:
 
         Args:
             folder: where `config.json` and `weights.pt` lie.
-            settings: `n_beads`, `dimension`, and `networks_module`, the name of the module with the networks.
+            settings: `n_beads`, `dimension`, and `code`, where the class of the potential and what builds it are.
         """
         import torch
 
         self._n_beads = int(settings["n_beads"])
         self._dimension = int(settings["dimension"])
-        self._networks = importlib.import_module(settings["networks_module"])
+        build, kind = (_imported(settings["code"][name]) for name in ("build", "kind"))
         self._device = torch.device(os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE", "cpu"))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self._module = self._networks.build_potential(config)
+        self._module = build(kind, config)
         weights = torch.load(folder / "weights.pt", weights_only=True, map_location="cpu")
         self._module.load_state_dict(weights)
         self._module.to(self._device).eval().requires_grad_(False)
         floats = [value for value in self._module.state_dict().values() if value.is_floating_point()]
         self._dtype = floats[0].dtype if floats else torch.float32
-        self._has_committee = hasattr(self._module, "force_deviation")
 
-    def energy_and_forces(self, model_input: Any) -> dict[str, np.ndarray]:
+    def predictions(self, model_input: Any) -> dict[str, np.ndarray]:
         """See `RegisteredPotential.predict`."""
         import torch
 
         inputs = self._checked(model_input)
-        n_frames = len(inputs["positions"])
         step = max(1, _PAIRS_AT_ONCE // self._n_beads**2)
-        energies = [np.zeros(0, _numpy_type(self._dtype))]
-        forces = [np.zeros((0, self._n_beads, self._dimension), _numpy_type(self._dtype))]
-        deviations = list(forces)
-        for start in range(0, n_frames, step):
+        parts = []
+        for start in range(0, max(len(inputs["positions"]), 1), step):
             part = {
                 name: torch.as_tensor(values[start : start + step], dtype=self._dtype, device=self._device)
                 for name, values in inputs.items()
             }
-            energy, force = self._networks.energy_and_forces(self._module, **part)
-            energies.append(energy.detach().cpu().numpy())
-            forces.append(force.detach().cpu().numpy())
-            if self._has_committee:
-                deviations.append(self._module.force_deviation(**part).cpu().numpy())
-        results = {"energy": np.concatenate(energies), "forces": np.concatenate(forces)}
-        return results | ({"force_deviation": np.concatenate(deviations)} if self._has_committee else {})
+            with torch.no_grad():
+                answer = self._module.predictions(**part)
+            parts.append({name: value.cpu().numpy() for name, value in answer.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _checked(self, given: Any) -> dict[str, np.ndarray]:
         if not isinstance(given, dict):
@@ -100,8 +94,10 @@ class ShippedPotential:
         return inputs
 
 
-def _numpy_type(dtype: Any) -> np.dtype:
-    return np.dtype(str(dtype).removeprefix("torch."))
+def _imported(place: str) -> Any:
+    """What `<module>:<name>` names."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 with warnings.catch_warnings(record=True):  # MLflow wants types of inputs, by which it would check and convert them
@@ -134,7 +130,7 @@ with warnings.catch_warnings(record=True):  # MLflow wants types of inputs, by w
             Raises:
                 ValueError: an input is missing, unknown, not finite, or has the wrong shape.
             """
-            return self._potential.energy_and_forces(model_input)
+            return self._potential.predictions(model_input)
 
 
 set_model(RegisteredPotential())

@@ -1,225 +1,117 @@
-"""Settings of the forms that potentials have."""
+"""The family of potentials: what a system's file may say of one, and which class it builds."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+import numpy as np
+from numpy.typing import NDArray
 
 from cg_assets.core.family import Family
-from cg_assets.core.settings import Fault, Name, Scope, Strict, Training, rising, rising_limits
+from cg_assets.core.settings import Fault, Scope
 
-MOST_SPLINES = 5000
-"""Coefficients of a spline surface, at most: their normal equations are dense."""
+if TYPE_CHECKING:
+    import torch
+
+    from cg_assets.core.settings import Training
+    from cg_assets.mapping.beads import Beads
+    from cg_assets.potentials.base import Potential
+    from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
+
+    PotentialClass = type[Potential]
 
 
-class Network(Family, family="network"):
-    """The form of a potential at one temperature."""
+class PotentialSettings(Family, family="potential"):
+    """The form of a potential. A member names its class, and says what only it needs or refuses.
+
+    Attributes:
+        needs_temperature: whether it is a function of temperature, and learns from response labels.
+        learns_unconstrained: whether it learns from forces and energies of frames whose beads are free, too.
+    """
+
+    needs_temperature: ClassVar[bool] = False
+    learns_unconstrained: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def potential(cls) -> PotentialClass:
+        """The class that is built."""
 
     @property
-    def chain_prior(self) -> ChainPrior | None:
-        """Force field that the network corrects; None without one."""
+    def reach(self) -> float | None:
+        """Distance beyond which beads do not interact [nm]; None where all do."""
         return None
 
-
-class RadialBasisNetwork(Network):
-    """One-dimensional PMF: Gaussian basis functions of the CG coordinate and a small dense network."""
-
-    goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
-
-    type: Literal["radial_basis"]
-    range: tuple[float, float]
-    """Interval of the CG coordinate that the basis functions cover."""
-    basis_functions: PositiveInt = 100
-    basis_width: PositiveFloat
-    hidden: list[PositiveInt] = Field(default_factory=lambda: [128, 128])
-
-    _rises = field_validator("range")(rising_limits)
-
-    def faults(self, scope: Scope) -> Iterator[Fault]:
-        """More than one CG coordinate."""
-        if len(scope.variables) != 1:
-            yield Fault("type", f"is radial_basis, which is for one CG coordinate, not {len(scope.variables)}")
-
-
-class SplineSurfaceNetwork(Network):
-    """PMF of two CG coordinates: products of cubic B-splines, solved exactly by least squares."""
-
-    goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
-
-    type: Literal["spline_surface"]
-    range: dict[Name, tuple[float, float]]
-    """Interval of each CG coordinate that the splines cover."""
-    spacing: PositiveFloat
-    """Distance of their knots."""
-
-    @model_validator(mode="after")
-    def _not_too_fine(self) -> SplineSurfaceNetwork:
-        knots = 1.0
-        for low, high in (rising_limits(limits) for limits in self.range.values()):
-            knots *= (high - low) / self.spacing + 3.0
-        if knots > MOST_SPLINES:
-            raise ValueError(f"spacing {self.spacing} makes {knots:.0f} splines, more than {MOST_SPLINES}; raise it")
-        return self
-
-    def faults(self, scope: Scope) -> Iterator[Fault]:
-        """Another number of CG coordinates than two, or limits of others."""
-        if len(scope.variables) != 2:
-            yield Fault("type", f"is spline_surface, which is for two CG coordinates, not {len(scope.variables)}")
-        elif tuple(self.range) != scope.variables:
-            yield Fault("range", f"is {self.range}; give the limits of {' and '.join(scope.variables)} by name")
-
-
-class ChainPrior(Strict):
-    """Terms of a classical force field, fitted to the training configurations (docs/training.md)."""
-
-    terms: list[Literal["bonds", "angles", "dihedrals", "repulsion"]] = Field(
-        default=["bonds", "angles", "dihedrals", "repulsion"]
-    )
-    """Harmonic bonds, polynomials in the cosines of angles, Fourier series of dihedrals, (sigma/r)^6 of pairs more than
-    three bonds apart."""
-    dihedral_order: int = Field(default=3, ge=1, le=8)
-    """Order of the Fourier series."""
-
-    @field_validator("terms")
-    @classmethod
-    def _each_once(cls, value: list[str]) -> list[str]:
-        if not value or len(set(value)) < len(value):
-            raise ValueError(f"{value} must name at least one term, and each once; leave prior out for none")
-        return value
-
-
-class MessagePassingNetwork(Network):
-    """Many-body potential of beads by message passing over bead distances."""
-
-    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
-
-    type: Literal["message_passing"]
-    features: PositiveInt = 32
-    interactions: PositiveInt = 2
-    basis_functions: PositiveInt = 4
-    cutoff: PositiveFloat | None = None
-    """Largest bead distance that interacts [nm]; null for all pairs."""
-    torsion_order: int = Field(default=6, ge=0, le=12)
-    """Order of the Fourier series in those collective variables that are torsions about bonds of beads. After training
-    it makes the potential's PMF of them that of the labels, for which replicas of 5 ps are simulated; 0 for none."""
-    prior: ChainPrior | None = None
-    """A force field of the chain that the network corrects; null for the network alone."""
+    @property
+    def chain_prior(self) -> ChainPriorSettings | None:
+        """Settings of a force field of the chain that the potential corrects; None without one."""
+        return None
 
     @property
-    def chain_prior(self) -> ChainPrior | None:
-        """The prior."""
-        return self.prior
+    def own_training(self) -> Training | None:
+        """How it descends, where it says so itself; None where the system does, or where it is solved."""
+        return None
 
-    def faults(self, scope: Scope) -> Iterator[Fault]:
-        """What does not fit a box of beads."""
-        if scope.box is None:
-            return
-        half = f"half the box ({scope.box / 2} nm)"
-        if self.prior is not None:
-            yield Fault("prior", "is for the beads of one molecule, not for a box of beads; leave it out")
-        if self.cutoff is None:
-            yield Fault("cutoff", f"is null, but the beads are in a periodic box; give at most {half}")
-        elif self.cutoff > scope.box / 2:
-            yield Fault("cutoff", f"{self.cutoff} nm is beyond {half}; lower it")
+    def config(self, beads: Beads) -> dict[str, Any]:
+        """Plain JSON from which `build_potential` makes it, with what users of a registered model need to know.
 
-
-class ThermalNetwork(Family, family="thermal network"):
-    """The form of a potential W(R, T)."""
-
-    learns_unconstrained: ClassVar[bool] = False
-    """Whether it learns from forces and energies of frames whose beads are free, too."""
-
-    @property
-    @abstractmethod
-    def reach(self) -> float:
-        """Distance beyond which beads do not interact [nm]."""
+        Args:
+            beads: of the system.
+        """
+        cg_map = beads.cg_map
+        found = self.model_dump(mode="json", exclude={"training", "prior"}) | {
+            "units": beads.units,
+            "system": beads.name,
+            "bead_names": list(cg_map.bead_names),
+            "bead_types": list(cg_map.bead_types),
+            "bead_masses": [float(mass) for mass in cg_map.bead_masses],
+        }
+        if not self.needs_temperature:
+            found |= {"thermal_energy": beads.thermal_energy, "temperature": beads.temperature}
+        return found | ({"periodic": True} if beads.box is not None else {})
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """A cutoff beyond half the box."""
-        if scope.box is not None and self.reach > scope.box / 2:
+        if scope.box is not None and (self.reach or 0.0) > scope.box / 2:
             yield Fault(
                 "",
                 f"has a cutoff of {self.reach} nm, beyond half the box ({scope.box / 2:.4f} nm), where neighbours "
                 "would be lost; lower it",
             )
 
+    def refuse(self, positions: NDArray[np.float32]) -> None:
+        """Refuse training configurations `(f, n, d)` that the potential cannot describe.
 
-class Splines(ThermalNetwork):
-    """Cubic splines of pairs and triples, solved for: the fast form."""
-
-    learns_unconstrained: ClassVar[bool] = True
-
-    type: Literal["spline"]
-    pair_cutoff: PositiveFloat
-    """[nm], at most half the box, as all cutoffs."""
-    pair_functions: int = Field(default=20, ge=4)
-    triple_cutoff: PositiveFloat | None = None
-    """[nm]; null for pairs alone."""
-    triple_functions: PositiveInt = 5
-    triple_degree: int = Field(default=4, ge=0, le=6)
-    """Degree of the Legendre polynomials in the cosine of the angle."""
-
-    @property
-    def reach(self) -> float:
-        """The longer of the two cutoffs [nm]."""
-        return max(self.pair_cutoff, self.triple_cutoff or 0.0)
+        Raises:
+            TrainingError: the message names the field to change.
+        """
 
 
-class TensorNetwork(ThermalNetwork):
-    """HIP-NN-TS, the message-passing form, trained by descent."""
+def build_potential(config: dict[str, Any], generator: torch.Generator | None = None) -> Potential:
+    """Build a potential from its config, before its weights are read or trained.
 
-    type: Literal["tensor_network"]
-    cutoff: PositiveFloat
-    soft_cutoff: PositiveFloat
-    """Centre of the last sensitivity [nm], at most the cutoff."""
-    features: PositiveInt = 64
-    sensitivities: int = Field(default=20, ge=2)
-    layers: int = Field(default=3, ge=0)
-    tensor_order: int = Field(default=2, ge=0, le=2)
-    training: Training
+    Args:
+        config: `type`, a member of `PotentialSettings`, and what its class asks for; `committee` makes it a
+            `Committee` with so many further networks. Further keys are kept by whoever stores the config.
+        generator: of the initial weights; seed 0 where None.
 
-    @property
-    def reach(self) -> float:
-        """The cutoff [nm]."""
-        return self.cutoff
+    Raises:
+        ValueError: a key is missing or out of range.
+    """
+    from cg_assets.potentials.composite import build
 
-    @model_validator(mode="after")
-    def _soft(self) -> TensorNetwork:
-        if self.soft_cutoff > self.cutoff:
-            raise ValueError(f"soft_cutoff {self.soft_cutoff} is beyond the cutoff {self.cutoff}; lower it")
-        return self
+    return build(potential_class(config), config, generator)
 
 
-class TemperatureForm(Strict):
-    """How a potential depends on temperature (docs/thermal_potentials.md)."""
+def potential_class(config: dict[str, Any]) -> type[Potential]:
+    """The class of potentials that a config names.
 
-    form: Literal["taylor_temperature", "taylor_inverse_temperature", "constant_heat_capacity", "anchored"]
-    origin: PositiveFloat | None = None
-    """T_0 of the first three forms [K], best in the middle of the range."""
-    order: int = Field(default=2, ge=0, le=2)
-    anchors: list[PositiveFloat] = Field(default_factory=list)
-    """Temperatures between which `anchored` interpolates [K]."""
-
-    _rises = field_validator("anchors")(rising)
-
-    @property
-    def middle(self) -> float:
-        """T_0; of anchors, the one in the middle [K]."""
-        return self.origin or self.anchors[len(self.anchors) // 2]
-
-    @model_validator(mode="after")
-    def _of_form(self) -> TemperatureForm:
-        if self.form == "anchored" and (len(self.anchors) < 2 or self.origin is not None):
-            raise ValueError("the form anchored needs at least two anchors, and no origin")
-        if self.form != "anchored" and (self.origin is None or self.anchors):
-            raise ValueError(f"the form {self.form} needs an origin, and no anchors")
-        return self
+    Raises:
+        ValueError: there is no such type.
+    """
+    members = PotentialSettings.members()
+    if config.get("type") not in members:
+        raise ValueError(f"type is {config.get('type')!r}; it must be one of {', '.join(members)}")
+    return members[config["type"]].potential()

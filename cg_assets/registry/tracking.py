@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,16 +27,6 @@ CANDIDATE = "candidate"
 _PROCESS = "process"
 REQUIREMENTS = ["torch>=2.4", "numpy>=1.26,<3"]
 """What a registered model needs beside MLflow, which lists itself."""
-_PACKAGE = Path(__file__).parent.parent
-_KERNELS = _PACKAGE / "labels" / "kernels"
-_POTENTIAL_CODE = (_PACKAGE / "potentials" / "registered_model.py", _PACKAGE / "potentials" / "networks.py")
-_THERMAL_CODE = (_PACKAGE / "potentials" / "registered_model.py", _PACKAGE / "potentials" / "thermal")
-_FLOW_CODE = (_KERNELS / "registered_kernel.py", _KERNELS / "flow_network.py")
-_OPTIONAL = {
-    False: {"temperature": "(n_frames,), optional", "box": "(n_frames, 3), optional"},
-    True: {"seed": "a whole number, optional"},
-}
-"""Optional inputs of potentials and of flows."""
 
 
 class ModelTracking:
@@ -179,7 +167,6 @@ class ModelTracking:
         example_positions: NDArray,
         tags: Mapping[str, Any],
         metadata: Mapping[str, Any] | None = None,
-        networks_file: Path | None = None,
         conditions: Mapping[str, NDArray] | None = None,
     ) -> str:
         """Register a saved potential or flow as a new version with the alias `candidate`; inside a training run.
@@ -190,8 +177,7 @@ class ModelTracking:
             example_positions: `(n_frames, n_beads, dimension)`; fixes the model's number of beads and dimension.
             tags: dagster_run_id, asset_key, batches, upstream_data_versions, code_version; text or JSON-able.
             metadata: facts for users of the model, for example units and bead names.
-            networks_file: the networks to ship, a file or a folder that is a package; by default this project's.
-            conditions: further inputs of the example, for a potential that depends on temperature.
+            conditions: further inputs of the example: those that the potential needs.
 
         Returns:
             The version.
@@ -199,8 +185,7 @@ class ModelTracking:
         Raises:
             TrackingError: no run is open, files are missing, or MLflow does not answer.
         """
-        from cg_assets.labels.kernels.flow_network import FLOWS
-        from cg_assets.potentials.thermal import POTENTIALS
+        from cg_assets.registry.shipping import shipment_of
 
         run_id = self._current_run()
         if example_positions.ndim != 3:
@@ -212,36 +197,26 @@ class ModelTracking:
             if not path.is_file():
                 raise TrackingError(f"{registered_name}: no file {path}; save the network before registering it")
         config = json.loads((Path(model_directory) / "config.json").read_text(encoding="utf-8"))
-        is_flow = config.get("type") in FLOWS
-        is_thermal = config.get("type") in POTENTIALS
-        code, own = _FLOW_CODE if is_flow else _THERMAL_CODE if is_thermal else _POTENTIAL_CODE
-        source = networks_file or own
+        try:
+            shipment = shipment_of(config)
+        except ValueError as error:
+            raise TrackingError(f"{registered_name}: its config is not that of a model: {error}") from error
+        if missing := shipment.needed - set(conditions or {}):
+            raise TrackingError(f"{registered_name}: give the {' and '.join(sorted(missing))} of its example, too")
         mlflow, client = self._connection.open()
-        files = sorted(source.glob("*.py")) if source.is_dir() else [source]
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-        module = f"cg_networks_{digest[:12]}"
         n_beads, dimension = example_positions.shape[1:]
-        outputs = ["positions", "forces"] if is_flow else ["energy", "forces"]
-        outputs += ["force_deviation"] if config.get("committee") else []
         with tempfile.TemporaryDirectory() as scratch, self._connection.explained():
-            shipped = Path(scratch) / (module if source.is_dir() else f"{module}.py")
-            if source.is_dir():
-                shipped.mkdir()
-            for path in files:
-                shutil.copyfile(path, shipped / path.name if source.is_dir() else shipped)
+            package, code = shipment.copy(Path(scratch))
             logged = mlflow.pyfunc.log_model(
                 name=registered_name.replace(".", "_"),
-                python_model=str(code),
+                python_model=str(shipment.runner),
                 artifacts={"potential": str(model_directory)},
-                code_paths=[str(shipped)],
-                model_config={"networks_module": module, "n_beads": n_beads, "dimension": dimension},
-                signature=output_signature(n_beads, dimension, outputs),
+                code_paths=[str(package)],
+                model_config={"code": code, "n_beads": n_beads, "dimension": dimension},
+                signature=output_signature(n_beads, dimension, list(shipment.outputs)),
                 input_example={"positions": example_positions[:2]} | dict(conditions or {}),
                 pip_requirements=REQUIREMENTS,
-                metadata={"positions": f"(n_frames, {n_beads}, {dimension})"}
-                | _OPTIONAL[is_flow]
-                | ({"temperature": "(n_frames,) or one number [K]"} if is_thermal else {})
-                | dict(metadata or {}),
+                metadata={"positions": f"(n_frames, {n_beads}, {dimension})"} | shipment.inputs | dict(metadata or {}),
             )
             version = self._add_version(client, registered_name, logged, run_id, text(tags))
             client.set_registered_model_alias(registered_name, CANDIDATE, version)

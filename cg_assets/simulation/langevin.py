@@ -15,7 +15,8 @@ from torch import Tensor
 from cg_assets.core.errors import DeviceError, ExplosionError, SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
-from cg_assets.simulation.potential import potential_at
+from cg_assets.potentials.base import Potential
+from cg_assets.simulation.engine import engine_of
 from cg_assets.simulation.tempering import TemperatureExchange
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class CGTrajectory:
 
 @torch.no_grad()
 def simulate(
-    module: torch.nn.Module,
+    potential: Potential,
     initial_positions: ArrayLike,
     masses: ArrayLike,
     thermal_energy: float,
@@ -107,7 +108,7 @@ def simulate(
     its ladder with it.
 
     Args:
-        module: potential, with `energy_and_forces` (`cg_assets.potentials.networks`).
+        potential: moved to the device.
         initial_positions: `(n_replicas, n_beads, d)`, one start per replica [nm or reduced].
         masses: `(n_beads,)` [amu or reduced].
         thermal_energy: k_B T of the thermostat [kJ/mol or reduced].
@@ -129,9 +130,8 @@ def simulate(
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("device is cuda and torch finds no GPU; set CG_DEVICE=cpu or install a CUDA build of torch")
-    run = _Run(
-        module, initial_positions, masses, thermal_energy, settings, seed, bias, torch.device(device), temperature, box
-    )
+    where = torch.device(device)
+    run = _Run(potential, initial_positions, masses, thermal_energy, settings, seed, bias, where, temperature, box)
     return run.go(
         round(settings.duration / settings.timestep),
         thermal_energy if temperature is None else temperature,
@@ -145,7 +145,7 @@ class _Run:
 
     def __init__(
         self,
-        module: torch.nn.Module,
+        potential: Potential,
         initial_positions: ArrayLike,
         masses: ArrayLike,
         thermal_energy: float,
@@ -165,7 +165,7 @@ class _Run:
         if not np.isfinite(starts).all() or not (weights > 0).all():
             raise SamplingError("starts must be finite and masses positive; check the frames that starts came from")
         self.bias, self.settings, self.device = bias, settings, device
-        self.potential = potential_at(module.to(device), temperature, box, device)
+        self.engine = engine_of(potential.to(device), temperature, box, device)
         self.thermal_energy = thermal_energy
         self.box = None if box is None else torch.as_tensor(np.array(box, dtype=np.float32)).to(device)
         self.masses = torch.as_tensor(weights).to(device)[:, None]
@@ -192,7 +192,7 @@ class _Run:
         return torch.randn(shape, generator=self.generator, device=self.device)
 
     def _evaluate(self) -> None:
-        self.energy, self.forces = self.potential(self.positions)
+        self.energy, self.forces = self.engine(self.positions)
         self.bias_energy = None
         if self.bias is not None:
             self.bias_energy, forces = self.bias.energy_and_forces(self.positions, self.alive)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from cg_assets.core.errors import ExplosionError, SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
 from cg_assets.core.statistics.estimates import Estimate, autocorrelation_time
 from cg_assets.core.units import BOLTZMANN
+from cg_assets.potentials.base import Potential
 from cg_assets.simulation.langevin import CGTrajectory, simulate
 from cg_assets.systems.thermal_spec import ThermalSystem
 
@@ -52,7 +52,7 @@ class LiquidSimulation:
 
 def run_liquid_simulation(
     system: ThermalSystem,
-    module: torch.nn.Module,
+    module: Potential,
     atoms: Frames,
     device: str = "cpu",
     progress: Progress | None = None,

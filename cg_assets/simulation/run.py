@@ -15,8 +15,7 @@ from cg_assets.core.errors import ExplosionError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
 from cg_assets.core.units import unit
-from cg_assets.potentials.energies import energy_function
-from cg_assets.potentials.settings import RadialBasisNetwork
+from cg_assets.potentials.base import Potential
 from cg_assets.simulation.langevin import CGTrajectory, simulate
 from cg_assets.simulation.settings import ENHANCED, UNBIASED, CGSimulation
 from cg_assets.systems.spec import SystemSpec
@@ -82,7 +81,7 @@ class CGSimulationResult:
 
 def run_cg_simulation(
     system: SystemSpec,
-    module: Any,
+    potential: Potential,
     data: Frames,
     bias: Mapping[str, Any] | None,
     device: str = "cpu",
@@ -95,7 +94,7 @@ def run_cg_simulation(
 
     Args:
         system: the system.
-        module: its trained potential.
+        potential: its trained potential.
         data: CG frames that it was trained on.
         bias: definition of the frozen bias for the enhanced run; None for no such run.
         device: `cpu` or `cuda`.
@@ -110,8 +109,8 @@ def run_cg_simulation(
 
     def run(window: int, settings: CGSimulation, definition: Mapping[str, Any] | None) -> tuple[CGTrajectory, Frames]:
         trajectory = simulate(
-            module,
-            _starts(system, module, data, generator),
+            potential,
+            _starts(system, potential, data, generator),
             beads.cg_map.bead_masses,
             system.thermal_energy,
             settings,
@@ -164,16 +163,14 @@ def run_cg_simulation(
     )
 
 
-def _starts(system: SystemSpec, module: Any, data: Frames, generator: np.random.Generator) -> NDArray[np.float32]:
-    replicas = system.cg_simulation.replicas
-    if not isinstance(system.network, RadialBasisNetwork):
-        starts = data.positions[generator.choice(len(data), replicas, replace=replicas > len(data))]
-        if (displacement := system.cg_simulation.displacement) > 0.0:
-            starts = starts + generator.normal(scale=displacement, size=starts.shape).astype(np.float32)
-        return starts
-    low, high = system.network.range
-    grid = np.linspace(low, high, 4001)
-    reduced = energy_function(module)(grid[:, None, None]) / system.thermal_energy
-    weights = np.exp(-(reduced - reduced.min()))
-    draws = np.interp(generator.random(replicas), np.cumsum(weights) / weights.sum(), grid)
-    return draws[:, None, None].astype(np.float32)
+def _starts(
+    system: SystemSpec, potential: Potential, data: Frames, generator: np.random.Generator
+) -> NDArray[np.float32]:
+    replicas, displacement = system.cg_simulation.replicas, system.cg_simulation.displacement
+    drawn = potential.equilibrium(replicas, generator.random)
+    if drawn is not None:
+        return drawn.numpy().astype(np.float32)
+    starts = data.positions[generator.choice(len(data), replicas, replace=replicas > len(data))]
+    if displacement > 0.0:
+        starts = starts + generator.normal(scale=displacement, size=starts.shape).astype(np.float32)
+    return starts

@@ -28,10 +28,7 @@ from cg_assets.labels.source import LabelSource
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.maps import Mapping
-from cg_assets.potentials.settings import (
-    ChainPrior,
-    Network,
-)
+from cg_assets.potentials.settings import PotentialSettings
 from cg_assets.sampling.settings import IMPORTED, ImportedTrajectories, Sampling, SamplingPlan
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems.base import System, within
@@ -60,7 +57,7 @@ class SystemSpec(System):
     labels: dict[Name, LabelSource] = Field(default_factory=dict)
     """Further sources of force labels by name; of a kernel with the stage `<name>_kernel_forces` and, for a flow, its
     model `<name>_kernel`."""
-    network: Network
+    network: PotentialSettings
     training: Training
     cg_simulation: CGSimulation
     potentials: dict[Name, Potential] = Field(min_length=1)
@@ -253,11 +250,6 @@ class SystemSpec(System):
         """How one of the potentials is trained."""
         epochs = self.potentials[potential].epochs
         return self.training if epochs is None else self.training.model_copy(update={"epochs": epochs})
-
-    @property
-    def prior(self) -> ChainPrior | None:
-        """Force field that networks correct; None without one."""
-        return self.network.chain_prior
 
     @property
     def reference_data(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,9 @@ from cg_assets.sampling.water_box import WaterBox
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems.base import System, merge, within
 from cg_assets.training.settings import ResponsePotential
+
+if TYPE_CHECKING:
+    from cg_assets.mapping.beads import Beads
 
 TRAJECTORIES, CONDITIONAL_SAMPLES, TARGETS = "trajectories", "conditional_samples", "thermal_response_targets"
 """Stages of a water system."""
@@ -81,3 +84,16 @@ class ThermalSystem(System):
     def water(self) -> Water:
         """The molecules and their beads."""
         return self.model.structure(self.mapping, {}, self.folder)
+
+    def beads(self) -> Beads:
+        """One bead for each molecule, at the first temperature of the reference."""
+        from cg_assets.mapping.beads import Beads
+
+        return Beads(
+            name=self.name,
+            title=self.title,
+            units=self.units,
+            temperature=self.sampling.reference.temperatures[0],
+            cg_map=self.water.map(),
+            box=self.model.edge,
+        )

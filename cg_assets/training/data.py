@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,10 @@ from numpy.typing import NDArray
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import FEW_REPLICAS, time_blocks
+
+if TYPE_CHECKING:
+    from cg_assets.potentials.base import Labels
+    from cg_assets.training.training_run import Descent
 
 BLOCKS_PER_REPLICA = 10
 """Contiguous stretches of time into which each replica is cut; a stretch is trained on or held out as a whole."""
@@ -60,8 +66,48 @@ def held_out_mask(group: NDArray[np.int64], fraction: float, seed: int) -> NDArr
     return np.isin(group, groups[order[: min(last + 1, len(groups) - 1)]])
 
 
+class TrainingSet(ABC):
+    """What a potential learns from: rows of labels, of which whole groups are held out."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    @abstractmethod
+    def select(self, index: NDArray) -> Self:
+        """The rows picked by an index or mask."""
+
+    @abstractmethod
+    def groups(self) -> NDArray[np.int64]:
+        """`(n_rows,)` which rows are correlated; those of one group are never divided."""
+
+    @abstractmethod
+    def resample(self, seed: int | Sequence[int]) -> Self:
+        """A bootstrap sample (Efron, Ann. Stat. 7, 1 (1979)): as many independent clusters, drawn with replacement."""
+
+    @abstractmethod
+    def labels(self, held_out: NDArray[np.bool_] | None = None) -> Labels:
+        """All rows as a potential is solved from them."""
+
+    @abstractmethod
+    def hash(self) -> str:
+        """Hash of the content."""
+
+    @abstractmethod
+    def descent(self) -> type[Descent]:
+        """How a potential descends along the loss of these labels."""
+
+    def held_out(self, fraction: float, seed: int) -> NDArray[np.bool_]:
+        """Rows to hold out: whole groups, drawn at random until the fraction is reached.
+
+        Raises:
+            TrainingError: there are fewer than two groups.
+        """
+        return held_out_mask(self.groups(), fraction, seed)
+
+
 @dataclass(frozen=True)
-class TrainingData:
+class TrainingData(TrainingSet):
     """Frames with force labels.
 
     Attributes:
@@ -70,6 +116,7 @@ class TrainingData:
         group: `(n_frames,)` int64; frames of one group are correlated and never split between training and held-out.
         box: `(n_frames, 3)` float32 edges of the periodic box, or None.
         run: `(n_frames,)` int64 the replica of the batch that a frame comes from; None where that is not known.
+        noise_floor: least possible loss of these labels [force unit]^2; None where that is not known.
     """
 
     positions: NDArray[np.float32]
@@ -77,6 +124,7 @@ class TrainingData:
     group: NDArray[np.int64]
     box: NDArray[np.float32] | None = None
     run: NDArray[np.int64] | None = None
+    noise_floor: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse data that cannot train.
@@ -104,7 +152,9 @@ class TrainingData:
         return len(self.positions)
 
     @staticmethod
-    def from_frames(batches: Sequence[Frames], blocks_per_replica: int = BLOCKS_PER_REPLICA) -> TrainingData:
+    def from_frames(
+        batches: Sequence[Frames], blocks_per_replica: int = BLOCKS_PER_REPLICA, noise_floor: float | None = None
+    ) -> TrainingData:
         """Join the labelled frames of some batches; frames of probe replicas are left out.
 
         Groups are (batch, window, replica, time block), the blocks being equal stretches of each replica's frames.
@@ -125,13 +175,37 @@ class TrainingData:
             group=group,
             box=np.concatenate(boxes) if len(boxes) == len(parts) else None,
             run=group // blocks_per_replica,
+            noise_floor=noise_floor,
         )
 
     def select(self, index: NDArray) -> TrainingData:
         """The frames picked by an index or mask."""
         box = None if self.box is None else self.box[index]
         run = None if self.run is None else self.run[index]
-        return TrainingData(self.positions[index], self.forces[index], self.group[index], box, run)
+        return TrainingData(self.positions[index], self.forces[index], self.group[index], box, run, self.noise_floor)
+
+    def groups(self) -> NDArray[np.int64]:
+        """The groups of the frames."""
+        return self.group
+
+    def labels(self, held_out: NDArray[np.bool_] | None = None) -> Labels:
+        """Positions, forces and boxes."""
+        import torch
+
+        from cg_assets.potentials.base import Labels
+
+        return Labels(
+            positions=torch.as_tensor(self.positions),
+            forces=torch.as_tensor(self.forces),
+            box=None if self.box is None else torch.as_tensor(self.box),
+            held_out=None if held_out is None else torch.as_tensor(held_out),
+        )
+
+    def descent(self) -> type[Descent]:
+        """Force matching."""
+        from cg_assets.training.loop import ForceMatching
+
+        return ForceMatching
 
     def draw(self, n_frames: int, seed: int) -> TrainingData:
         """`n_frames` frames drawn at random without replacement, in their old order.
@@ -160,7 +234,7 @@ class TrainingData:
         Raises:
             TrainingError: there are fewer than two groups.
         """
-        held_out = held_out_mask(self.group, held_out_fraction, seed)
+        held_out = self.held_out(held_out_fraction, seed)
         return self.select(~held_out), self.select(held_out)
 
     def hash(self) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cg_assets.core.errors import ExplosionError
 from cg_assets.core.progress import Progress
-from cg_assets.potentials.networks import MessagePassing, torsion_angles
+from cg_assets.potentials.base import Potential
+from cg_assets.potentials.layers import torsion_angles
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.settings import CGSimulation
 
@@ -54,7 +55,13 @@ class HeldTorsions:
 
 
 def own_ensemble(
-    module: MessagePassing, positions: Tensor, masses: Sequence[float], seed: int, progress: Progress | None = None
+    potential: Potential,
+    torsions: Tensor,
+    positions: Tensor,
+    masses: Sequence[float],
+    thermal_energy: float,
+    seed: int,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Frames that the potential itself makes, from some frames of the data and with their torsions.
 
@@ -62,9 +69,11 @@ def own_ensemble(
     A restraint that is a function of torsions alone leaves everything else at given torsions distributed as without it.
 
     Args:
-        module: a trained network with `torsions`, on the device of the positions.
+        potential: trained, on the device of the positions.
+        torsions: `(k, 4)` beads.
         positions: `(n_frames, n_beads, 3)` of the data [nm].
         masses: `(n_beads,)` [amu].
+        thermal_energy: k_B T [kJ/mol].
         seed: of the choice of frames and of the simulation.
         progress: told of the steps.
 
@@ -75,14 +84,14 @@ def own_ensemble(
     count = min(max(len(positions) // 50, LEAST_REPLICAS), SETTINGS.replicas)
     chosen = np.random.default_rng(seed).permutation(len(positions))[:count]
     starts = positions[torch.from_numpy(np.sort(chosen)).to(positions.device)].float()
-    held = HeldTorsions(module.torsions, starts, STIFFNESS * module.thermal_energy)
+    held = HeldTorsions(torsions, starts, STIFFNESS * thermal_energy)
     told = None if progress is None else lambda done, total, _: progress(done, total, "steps with torsions held")
     try:
         trajectory = simulate(
-            module,
+            potential,
             starts.cpu().numpy(),
             masses,
-            module.thermal_energy,
+            thermal_energy,
             SETTINGS,
             seed,
             held,

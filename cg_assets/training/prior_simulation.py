@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from cg_assets.core.errors import ExplosionError
 from cg_assets.core.progress import Progress
-from cg_assets.potentials.networks import ChainPrior
+from cg_assets.potentials.chain_prior.module import ChainPrior
 from cg_assets.simulation.langevin import simulate
 
 if TYPE_CHECKING:
@@ -24,20 +22,6 @@ STEPS = 20_000
 REPLICAS = 100
 """Replicas of it: fewer would leave the divergence of a bond to chance."""
 _FRAMES = 50
-
-
-class PriorAlone(torch.nn.Module):
-    """A prior as a potential of its own."""
-
-    def __init__(self, prior: ChainPrior, thermal_energy: float) -> None:
-        """Give the prior its unit [kJ/mol]."""
-        super().__init__()
-        self.prior, self.thermal_energy = prior, thermal_energy
-
-    def energy_and_forces(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Energy `(f,)` [kJ/mol] and forces [kJ/mol/nm] of positions `(f, n, 3)` [nm]."""
-        energy, forces = self.prior(positions.permute(1, 2, 0))
-        return self.thermal_energy * energy, self.thermal_energy * forces.permute(2, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -81,10 +65,10 @@ def simulate_prior(
     kept = max(1, min(STEPS, round(settings.duration / step)) * 4 // 5 // _FRAMES) * _FRAMES
     times = {"burn_in": kept // 4 * step, "duration": kept * step, "frame_interval": kept // _FRAMES * step}
     short = settings.model_copy(update=times | {"tempering": None})
-    module = PriorAlone(ChainPrior(fit.config()), thermal_energy)
+    prior = ChainPrior(fit.config(), thermal_energy)
     replicas, time = len(np.asarray(starts)), 1.25 * kept * step
     try:
-        trajectory = simulate(module, starts, masses, thermal_energy, short, settings.seed, progress=progress)
+        trajectory = simulate(prior, starts, masses, thermal_energy, short, settings.seed, progress=progress)
     except ExplosionError:
         return PriorSimulation(replicas, 0, [], np.full(len(fit.terms), np.nan), time)
     positions = trajectory.stable_frames.positions

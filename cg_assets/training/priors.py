@@ -25,10 +25,10 @@ from cg_assets.core.errors import TrainingError
 from cg_assets.core.geometry import torsion
 from cg_assets.core.statistics.metrics import jensen_shannon_divergences
 from cg_assets.mapping.chains import chain_terms
-from cg_assets.potentials.networks import ANGLE_ORDER
+from cg_assets.potentials.chain_prior.module import ANGLE_ORDER
 
 if TYPE_CHECKING:
-    from cg_assets.potentials.settings import ChainPrior
+    from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
 
 FloatArray = NDArray[np.float64]
 
@@ -54,7 +54,7 @@ class PriorTerm:
         kind: `bonds`, `angles`, `dihedrals` or `repulsion`.
         beads: which.
         name: their names, joined by dashes.
-        numbers: parameters as `cg_assets.potentials.networks.ChainPrior` reads them.
+        numbers: parameters as `cg_assets.potentials.chain_prior.module.ChainPrior` reads them.
         edges: bin edges of the coordinate [nm, cosine or rad].
         data: probability of each bin in the data.
         model: that of the term alone; empty for a repulsion.
@@ -131,7 +131,7 @@ class PriorFit:
 
 
 def fit_prior(
-    positions: ArrayLike, bonds: Sequence[tuple[int, int]], bead_names: Sequence[str], settings: ChainPrior
+    positions: ArrayLike, bonds: Sequence[tuple[int, int]], bead_names: Sequence[str], settings: ChainPriorSettings
 ) -> PriorFit:
     """Fit the terms that the settings name.
 

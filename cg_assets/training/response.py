@@ -1,17 +1,15 @@
-"""What temperature-dependent potentials are fitted to, and how far from it they are.
+"""Methods of fitting temperature-dependent potentials to response labels, and how far these are from the labels.
 
-The loss in units of force is w_0 |dF|² + w_1 T_0² |dF_1|² + w_2 (T_0²/2)² |dF_2|² + w_u |dU|²/(n l²): mean forces,
-their first and second derivative by temperature at fixed beads, and mean energies of the atoms (l = `ENERGY_LENGTH`,
-n beads). Each of these squares is weighted by its inverse variance, from the label's own error and from what no
-potential of the kind can fit (`misfit`, the same for all labels of a quantity), relative to the mean weight of the
-forces. The least possible loss is the noise floor of the labels; only loss minus floor says how good a potential is.
+The loss is described in `cg_assets.potentials.thermal.loss`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,12 +17,15 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.statistics.estimates import Estimate, jackknife
+from cg_assets.potentials.base import Labels
 from cg_assets.potentials.thermal.base import ThermalPotential
+from cg_assets.potentials.thermal.loss import QUANTITIES
+from cg_assets.training.data import TrainingSet
 from cg_assets.training.thermal_targets import ThermalTargets
 
-ENERGY_LENGTH = 0.1
-"""Length that makes forces of energies [nm]."""
-QUANTITIES = ("forces", "first_order", "second_order", "mean_energy")
+if TYPE_CHECKING:
+    from cg_assets.training.training_run import Descent
+
 METHODS = ("response", "force_matching", "multi_temperature", "energy_matching", "product_response")
 UNITS = {
     "forces": "(kJ/mol/nm)^2",
@@ -38,7 +39,6 @@ ENERGY_WEIGHT = 1e-3
 Without regularisation any weight gives the same; with it an equal one would draw W to the energy."""
 SAME_TEMPERATURE = 0.5
 """Temperatures closer than this are the same [K]."""
-_ROWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -68,40 +68,60 @@ class ResponseWeights:
             raise TrainingError(f"weights of the loss are {values}; give numbers of at least 0, not all of them 0")
 
 
-def label_weights(
-    targets: ThermalTargets, weights: ResponseWeights, origin: float, misfit: dict[str, float] | None = None
-) -> dict[str, NDArray[np.float64]]:
-    """What the squared deviation of each label is multiplied with in the loss, for the quantities that count.
+@dataclass(frozen=True)
+class ResponseData(TrainingSet):
+    """Response labels, and how much each quantity counts."""
 
-    Args:
-        targets: the labels with their errors.
-        weights: of the terms of the loss.
-        origin: T_0 [K].
-        misfit: variance of each quantity that is not noise and cannot be fitted [its unit²]; none where None.
+    targets: ThermalTargets
+    weights: ResponseWeights = ResponseWeights()
 
-    Returns:
-        Of each quantity an array of the shape of its labels, 0 where a label is not known; the loss is the sum over
-        all labels of all quantities.
-    """
-    scales = {
-        "forces": 1.0,
-        "first_order": origin**2,
-        "second_order": (0.5 * origin**2) ** 2,
-        "mean_energy": 1.0 / (targets.n_beads * ENERGY_LENGTH**2),
-    }
-    found = {}
-    for quantity in QUANTITIES:
-        if not getattr(weights, quantity):
-            continue
-        variance = getattr(targets, f"{quantity}_error") ** 2 + (misfit or {}).get(quantity, 0.0)
-        known = np.isfinite(variance)
-        if not known.any():
-            continue
-        if not variance[known].max() > 0:
-            variance = np.where(known, 1.0 / scales[quantity], np.inf)
-        found[quantity] = 1.0 / np.maximum(variance, 1e-6 * variance[known].mean())
-    unit = next(iter(found.values())).mean()
-    return {name: getattr(weights, name) * values / (unit * values.size) for name, values in found.items()}
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.targets)
+
+    def select(self, index: NDArray) -> ResponseData:
+        """The rows picked by an index or mask."""
+        return ResponseData(self.targets.select(index), self.weights)
+
+    def groups(self) -> NDArray[np.int64]:
+        """The CG frames."""
+        return self.targets.frame
+
+    def resample(self, seed: int | Sequence[int]) -> ResponseData:
+        """CG frames drawn with replacement, each with all of its rows; one that is drawn twice is two frames."""
+        frames, member = np.unique(self.targets.frame, return_inverse=True)
+        drawn = np.sort(np.random.default_rng(seed).integers(len(frames), size=len(frames)))
+        rows = [np.flatnonzero(member == number) for number in drawn]
+        numbers = np.repeat(np.arange(len(drawn)), [len(part) for part in rows])
+        return ResponseData(replace(self.targets.select(np.concatenate(rows)), frame=numbers), self.weights)
+
+    def labels(self, held_out: NDArray[np.bool_] | None = None) -> Labels:
+        """Everything, in double precision on the CPU."""
+        tensors = {name: torch.as_tensor(array) for name, array in self.targets.columns().items()}
+        return Labels(
+            positions=tensors["positions"],
+            forces=tensors["forces"],
+            box=tensors["box"],
+            temperature=tensors["temperature"],
+            frame=tensors["frame"],
+            held_out=None if held_out is None else torch.as_tensor(held_out),
+            values={name: tensors[name] for name in QUANTITIES},
+            errors={name: tensors[f"{name}_error"] for name in QUANTITIES},
+            emphasis=vars(self.weights),
+        )
+
+    def hash(self) -> str:
+        """Hash of rows and weights."""
+        digest = hashlib.sha256(repr(self.weights).encode())
+        for array in self.targets.columns().values():
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+    def descent(self) -> type[Descent]:
+        """Along the loss of forces, their response and energies."""
+        from cg_assets.training.response_loop import ResponseMatching
+
+        return ResponseMatching
 
 
 @dataclass(frozen=True)
@@ -110,13 +130,11 @@ class Method:
 
     Attributes:
         dependence: config of the temperature dependence.
-        weights: of the loss.
-        targets: the rows that are used.
+        data: the rows that are used, with the weights of the loss.
     """
 
     dependence: dict[str, Any]
-    weights: ResponseWeights
-    targets: ThermalTargets
+    data: ResponseData
 
 
 def method_dependence(name: str, dependence: dict[str, Any]) -> dict[str, Any]:
@@ -157,16 +175,16 @@ def method(name: str, targets: ThermalTargets, dependence: dict[str, Any]) -> Me
     """
     found = method_dependence(name, dependence)
     if name == "response":
-        return Method(found, ResponseWeights(), targets)
+        return Method(found, ResponseData(targets))
     if name == "multi_temperature":
-        return Method(found, ResponseWeights(first_order=0.0, second_order=0.0), targets)
+        return Method(found, ResponseData(targets, ResponseWeights(first_order=0.0, second_order=0.0)))
     here = np.abs(targets.temperature - found["origin"]) < SAME_TEMPERATURE
     if not here.any():
         known = ", ".join(f"{kelvin:g}" for kelvin in np.unique(targets.temperature))
         raise TrainingError(f"{name} needs labels at {found['origin']:g} K; there are labels at {known} K")
     first_order, energy = float(name == "product_response"), ENERGY_WEIGHT * (name == "energy_matching")
     weights = ResponseWeights(first_order=first_order, second_order=0.0, mean_energy=energy)
-    return Method(found, weights, targets.select(here))
+    return Method(found, ResponseData(targets.select(here), weights))
 
 
 @dataclass(frozen=True)
@@ -205,61 +223,24 @@ class Deviation:
         }
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What a potential says at the rows of targets; shapes and units of the targets' columns."""
-
-    forces: NDArray[np.float64]
-    first_order: NDArray[np.float64]
-    second_order: NDArray[np.float64]
-    mean_energy: NDArray[np.float64]
-    heat_capacity: NDArray[np.float64] = field(repr=False)
+def predicted(potential: ThermalPotential, targets: ThermalTargets) -> dict[str, NDArray[np.float64]]:
+    """What a potential says of each quantity at all rows, and of the heat capacity, in their units."""
+    rows = (torch.as_tensor(array) for array in (targets.positions, targets.temperature, targets.box))
+    return {name: values.numpy() for name, values in potential.predict(*rows)._asdict().items()}
 
 
-@torch.no_grad()
-def predictions(module: ThermalPotential, targets: ThermalTargets) -> Predictions:
-    """Evaluate a potential at all rows."""
-    place = next(module.buffers())
-    dtype = next((weight.dtype for weight in module.parameters()), torch.float64)
-    parts = []
-    for first in range(0, len(targets), _ROWS_AT_ONCE):
-        rows = slice(first, first + _ROWS_AT_ONCE)
-        arrays = (targets.positions[rows], targets.temperature[rows], targets.box[rows])
-        response = module.response(*(torch.as_tensor(array, dtype=dtype, device=place.device) for array in arrays))
-        parts.append([part.double().cpu().numpy() for part in response])
-    joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Predictions(*joined[:3], *joined[4:])
-
-
-@torch.no_grad()
-def fit_constants(module: ThermalPotential, targets: ThermalTargets) -> None:
-    """Add to a potential the energies per bead that make its mean energies right on average, as far as its form can.
-
-    Forces do not determine them, and W itself is left open by any multiple of T, which no observable sees: least
-    squares take the solution of least size.
-
-    Args:
-        module: the potential, which is changed.
-        targets: labels with mean energies.
-    """
-    missing = targets.mean_energy - predictions(module, targets).mean_energy
-    coefficients = module.dependence.coefficients(torch.as_tensor(targets.temperature)).cpu().numpy()
-    design = targets.n_beads * (coefficients[0] - targets.temperature[:, None] * coefficients[1])
-    module.add_constants(torch.as_tensor(np.linalg.lstsq(design, missing, rcond=1e-8)[0]))
-
-
-def deviations(module: ThermalPotential, targets: ThermalTargets) -> dict[str, Deviation]:
+def deviations(potential: ThermalPotential, targets: ThermalTargets) -> dict[str, Deviation]:
     """Deviation from each quantity's labels, mean energies up to their own mean at each temperature.
 
     Args:
-        module: the potential.
+        potential: judged.
         targets: rows that it was not fitted to.
     """
-    found = predictions(module, targets)
+    found = predicted(potential, targets)
     result = {}
     for quantity in QUANTITIES:
         labels, errors = getattr(targets, quantity), getattr(targets, f"{quantity}_error")
-        difference = getattr(found, quantity) - labels
+        difference = found[quantity] - labels
         if quantity == "mean_energy":
             labels, difference = (_centred(values, targets.temperature) for values in (labels, difference))
         result[quantity] = deviation(difference, labels, errors, targets.frame, UNITS[quantity])

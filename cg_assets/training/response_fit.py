@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.progress import Progress
-from cg_assets.potentials.settings import TensorNetwork
+from cg_assets.mapping.beads import Beads
 from cg_assets.training.data import held_out_mask
 from cg_assets.training.response import (
     ENERGY_WEIGHT,
     Deviation,
+    ResponseData,
     ResponseWeights,
     deviations,
     method,
     method_dependence,
-    predictions,
+    predicted,
 )
-from cg_assets.training.response_loop import train_response
-from cg_assets.training.spline_fit import fit_splines
+from cg_assets.training.setup import potential_config
 from cg_assets.training.thermal_targets import ThermalTargets
+from cg_assets.training.train import train
 from cg_assets.training.training_run import TrainingResult
 from cg_assets.training.unconstrained import with_product_labels
 
@@ -50,18 +49,17 @@ class ResponseTraining(TrainingResult):
     least_heat_capacity: float
 
 
-def potential_config(settings: ResponsePotential, n_beads: int) -> dict[str, Any]:
+def response_config(settings: ResponsePotential, beads: Beads) -> dict[str, Any]:
     """The config from which the potential of a specification is built."""
+    training = settings.network.own_training
+    config = potential_config(settings.network, beads, 0 if training is None else training.committee)
     dependence = settings.temperature_dependence.model_dump(mode="json", exclude_none=True)
-    network = settings.network.model_dump(mode="json", exclude={"training"})
-    if network["type"] == "spline" and network["triple_cutoff"] is None:
-        network["triple_functions"] = 0
-    found = method_dependence(settings.method, dependence)
-    return network | {"bead_types": [0] * n_beads, "temperature_dependence": found}
+    return config | {"temperature_dependence": method_dependence(settings.method, dependence)}
 
 
 def fit_response(
     settings: ResponsePotential,
+    config: dict[str, Any],
     targets: ThermalTargets,
     unconstrained: ThermalTargets | None = None,
     device: str = "cpu",
@@ -73,8 +71,9 @@ def fit_response(
 
     Args:
         settings: method, form, network, seed.
+        config: of the potential (`response_config`).
         targets: all labels at fixed beads, on some of which the potential is judged.
-        unconstrained: labels of ordinary dynamics, which are learnt beside them.
+        unconstrained: labels of ordinary dynamics, which are learnt as well.
         device: `cpu` or `cuda`; splines are always solved on the CPU.
         progress: told of epochs, or of CG frames.
         checkpoint: file of an unfinished training; splines need none.
@@ -83,51 +82,33 @@ def fit_response(
     Raises:
         TrainingError: the data cannot train this potential, or training diverged.
     """
-    config = potential_config(settings, targets.n_beads)
     seed, number = settings.seed, int(targets.frame.max()) + 1
     parts = [targets] if unconstrained is None else [targets, unconstrained]
     if settings.method == "product_response":
         if unconstrained is None:
             raise TrainingError("method product_response learns from ordinary dynamics; give unconstrained frames")
         number, parts = 0, [with_products(config, unconstrained, seed)]
-    way = method(settings.method, ThermalTargets.concatenate(parts), config["temperature_dependence"])
-    if isinstance(settings.network, TensorNetwork):
-        plan = settings.network.training
-        apart = held_out_mask(way.targets.frame, plan.held_out_fraction, seed)
-        result = train_response(config, plan, way.targets, seed, way.weights, device, progress, checkpoint, on_epoch)
-        judged: Any = result.module
-    else:
-        started = time.perf_counter()
-        fixed = way.targets.frame < number
+    data = method(settings.method, ThermalTargets.concatenate(parts), config["temperature_dependence"]).data
+    plan = settings.network.own_training
+    result = train(config, plan, data, seed, device, progress, checkpoint, on_epoch)
+    frame = data.targets.frame
+    judged: Any = result.module
+    if plan is not None:
+        apart = data.held_out(plan.held_out_fraction, seed)
+    else:  # it was solved from all rows; what is judged is solved without some
+        fixed = frame < number
         apart = np.zeros(len(fixed), dtype=bool)
         if fixed.any():
-            apart[fixed] = held_out_mask(way.targets.frame[fixed], HELD_OUT, seed)
-        judged = fit_splines(config, way.targets.select(~apart), way.weights, seed).module
-        fit = fit_splines(config, way.targets, way.weights, seed, progress)
-        record = {"epoch": 1, "held_out_loss": fit.held_out_loss, "noise_floor": fit.noise_floor}
-        record |= {f"strength_{order}": strength for order, strength in enumerate(fit.strengths)}
-        if on_epoch is not None:
-            on_epoch(record)
-        speed = len(way.targets) / (time.perf_counter() - started)
-        rows = len(way.targets)
-        result = TrainingResult(fit.module, [record], 1, fit.held_out_loss, speed, rows, rows)
-    frames = np.unique(way.targets.frame[apart])
-    judge = targets.select(np.isin(targets.frame, frames)) if number else targets
+            apart[fixed] = held_out_mask(frame[fixed], HELD_OUT, seed)
+        judged = train(config, plan, data.select(~apart), seed).module
+    judge = targets.select(np.isin(targets.frame, np.unique(frame[apart]))) if number else targets
     by_temperature = {
         float(kelvin): deviations(judged, judge.select(judge.temperature == kelvin))
         for kelvin in np.unique(targets.temperature)
     }
     potential: Any = result.module
-    with torch.no_grad():
-        capacity = [
-            potential.response(
-                torch.as_tensor(targets.positions[rows], dtype=torch.float32),
-                torch.as_tensor(targets.temperature[rows]),
-                torch.as_tensor(targets.box[rows], dtype=torch.float32),
-            ).heat_capacity.min()
-            for rows in np.array_split(np.arange(len(targets)), max(1, len(targets) // 32))
-        ]
-    return ResponseTraining(**vars(result), held_out=by_temperature, least_heat_capacity=float(min(capacity)))
+    capacity = float(predicted(potential, targets)["heat_capacity"].min())
+    return ResponseTraining(**vars(result), held_out=by_temperature, least_heat_capacity=capacity)
 
 
 def with_products(config: dict[str, Any], targets: ThermalTargets, seed: int) -> ThermalTargets:
@@ -146,7 +127,7 @@ def with_products(config: dict[str, Any], targets: ThermalTargets, seed: int) ->
     for number in (0, 1):
         mine = targets.select(half == number)
         weights = ResponseWeights(first_order=0, second_order=0, mean_energy=ENERGY_WEIGHT)
-        teacher = fit_splines(config, targets.select(half != number), weights, seed)
-        found = predictions(teacher.module, mine)
-        parts.append(with_product_labels(mine, found.forces, found.mean_energy))
+        teacher: Any = train(config, None, ResponseData(targets.select(half != number), weights), seed).module
+        found = predicted(teacher, mine)
+        parts.append(with_product_labels(mine, found["forces"], found["mean_energy"]))
     return ThermalTargets.concatenate(parts)

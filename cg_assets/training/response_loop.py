@@ -1,11 +1,8 @@
-"""The message-passing potential from response labels: descent along the loss of `cg_assets.training.response`."""
+"""Descent along the loss of response labels (`cg_assets.potentials.thermal.loss`)."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +10,11 @@ import torch
 from torch import Tensor
 
 from cg_assets.core.errors import TrainingError
-from cg_assets.core.progress import Progress
-from cg_assets.potentials.thermal import build_potential
-from cg_assets.training.data import held_out_mask
-from cg_assets.training.response import ResponseWeights, fit_constants, label_weights
+from cg_assets.potentials.base import Potential
+from cg_assets.potentials.thermal.loss import label_weights
+from cg_assets.training.response import ResponseData
 from cg_assets.training.thermal_targets import ThermalTargets
-from cg_assets.training.training_run import TrainingResult, TrainingRun, torch_device
+from cg_assets.training.training_run import Descent
 
 if TYPE_CHECKING:
     from cg_assets.core.settings import Training
@@ -27,42 +23,6 @@ CHECKPOINT_VERSION = 1
 CLIP_NORM = 1.0
 """Longest gradient of the loss in units of the labels' own mean square, which is where an untrained network is."""
 _ROWS_AT_ONCE = 32
-
-
-def train_response(
-    config: dict[str, Any],
-    training: Training,
-    targets: ThermalTargets,
-    seed: int,
-    weights: ResponseWeights | None = None,
-    device: str = "cpu",
-    progress: Progress | None = None,
-    checkpoint: Path | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
-) -> TrainingResult:
-    """Fit the network that `config` describes; whole CG frames are held out, with all of their temperatures.
-
-    Args:
-        config: of a `TensorNetwork`.
-        training: epochs, batch size (rows), learning rate, patience, held-out fraction.
-        targets: labels.
-        seed: of the split, the initial weights and the order of rows.
-        weights: of the terms of the loss; all orders of the response where None.
-        device: `cpu` or `cuda`.
-        progress: told the finished epochs.
-        checkpoint: file that is rewritten after each epoch, and from which training goes on if it exists.
-        on_epoch: called with each epoch's record.
-
-    Returns:
-        Losses are in (kJ/mol/nm)²; each record has the `noise_floor` of the held-out labels.
-
-    Raises:
-        TrainingError: the data cannot train this network, the checkpoint belongs to another training, or training
-            diverged.
-        DeviceError: `cuda` was asked for and is not there.
-    """
-    run = _ResponseMatching(config, training, targets, seed, weights or ResponseWeights(), torch_device(device))
-    return run.complete(checkpoint, on_epoch, progress)
 
 
 class _Rows:
@@ -84,49 +44,46 @@ class _Rows:
         return len(self.positions)
 
 
-class _ResponseMatching(TrainingRun):
+class ResponseMatching(Descent):
+    """Whole CG frames are held out, with all of their temperatures; losses are in (kJ/mol/nm)²."""
+
     checkpoint_version = CHECKPOINT_VERSION
 
     def __init__(
         self,
+        potential: Potential,
         config: dict[str, Any],
         training: Training,
-        targets: ThermalTargets,
+        data: ResponseData,
         seed: int,
-        weights: ResponseWeights,
+        generator: torch.Generator,
         device: torch.device,
     ) -> None:
-        held_out = held_out_mask(targets.frame, training.held_out_fraction, seed)
-        self.targets = targets
-        kept, apart = targets.select(~held_out), targets.select(held_out)
-        generator = torch.Generator().manual_seed(seed)
-        try:
-            module = build_potential(config, generator)
-            size = float(np.abs(kept.forces).mean())
-            module.fit_statistics(torch.as_tensor(kept.positions), torch.as_tensor(kept.box), size)
-        except ValueError as error:
-            raise TrainingError(f"this network does not fit the data: {error}") from error
-        if not any(weight.requires_grad for weight in module.parameters()):
-            raise TrainingError(f"type is {config['type']!r}, which is solved for, not trained; use fit_splines")
-        fit_constants(module, kept)
-        origin = module.dependence.origin
-        parts = []
-        for part in (kept, apart):
-            of_labels = label_weights(part, weights, origin)
-            parts.append(_Rows(part, of_labels, device))
-        self.kept, self.apart = parts
-        self.scale = float(
-            sum(
-                (values * getattr(kept, name) ** 2).sum()
-                for name, values in label_weights(kept, weights, origin).items()
-            )
+        """Begin; arguments are those of `Descent`.
+
+        Args:
+            potential: a `ThermalPotential` with its initial weights.
+            config: of the potential.
+            training: how to train; a batch is of rows.
+            data: labels.
+            seed: of the split.
+            generator: which has drawn the weights.
+            device: where to train.
+
+        Raises:
+            TrainingError: the data cannot train this potential.
+        """
+        super().__init__(potential, config, training, data, seed, generator, device)
+        self.module.solve(self.kept.labels())
+        origin = self.module.dependence.origin
+        weights = [label_weights(part.labels(), origin) for part in (self.kept, self.apart)]
+        self.rows, self.held_out = (
+            _Rows(part.targets, of_labels, device)
+            for part, of_labels in zip((self.kept, self.apart), weights, strict=True)
         )
-        digest = hashlib.sha256()
-        for array in targets.columns().values():
-            digest.update(np.ascontiguousarray(array).tobytes())
-        identity = [config, training.model_dump(mode="json"), digest.hexdigest(), seed, vars(weights)]
-        facts = {"noise_floor": self.apart.noise_floor}
-        super().__init__(module, training, generator, device, (len(kept), len(apart)), identity, facts)
+        kept = self.kept.targets
+        self.scale = float(sum((values * getattr(kept, name) ** 2).sum() for name, values in weights[0].items()))
+        self.facts = {"noise_floor": self.held_out.noise_floor}
 
     def _loss(self, part: _Rows, rows: Tensor) -> Tensor:
         """Mean loss of rows."""
@@ -137,15 +94,20 @@ class _ResponseMatching(TrainingRun):
         return loss / len(rows)
 
     def train_epoch(self, number: int) -> tuple[float, float]:
+        """Train once over all rows; training and held-out loss.
+
+        Raises:
+            TrainingError: training diverged.
+        """
         total = 0.0
         for rows in self.batches(number):
-            loss = self._loss(self.kept, rows) / self.scale
+            loss = self._loss(self.rows, rows) / self.scale
             self.optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), CLIP_NORM)
             self.optimizer.step()
             total += float(loss.detach()) * self.scale * len(rows)
-        training_loss, held_out_loss = total / len(self.kept), self.held_out_loss()
+        training_loss, held_out_loss = total / len(self.rows), self.held_out_loss()
         if not (math.isfinite(training_loss) and math.isfinite(held_out_loss)):
             raise TrainingError(
                 f"training diverged in epoch {number}: training loss {training_loss:.4g}, held-out loss "
@@ -155,10 +117,6 @@ class _ResponseMatching(TrainingRun):
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
-        parts = torch.arange(len(self.apart), device=self.device).split(_ROWS_AT_ONCE)
-        return sum(float(self._loss(self.apart, rows)) * len(rows) for rows in parts) / len(self.apart)
-
-    def take_best(self) -> None:
-        """Then set the constants of the energies, which forces do not determine."""
-        super().take_best()
-        fit_constants(self.module, self.targets)
+        """Of the present weights."""
+        parts = torch.arange(len(self.held_out), device=self.device).split(_ROWS_AT_ONCE)
+        return sum(float(self._loss(self.held_out, rows)) * len(rows) for rows in parts) / len(self.held_out)

@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cg_assets.core.settings import Fault, Strict
-from cg_assets.potentials.settings import TemperatureForm, ThermalNetwork
+from cg_assets.potentials.settings import PotentialSettings
+from cg_assets.potentials.thermal.settings import TemperatureForm
 
 AT_ONE_TEMPERATURE = ("force_matching", "energy_matching", "product_response")
 """Methods that see data of T_0 alone."""
@@ -22,7 +23,7 @@ class ResponsePotential(Strict):
     )
     """Which labels it is fitted to; all but `response` are there to compare with."""
     temperature_dependence: TemperatureForm
-    network: ThermalNetwork
+    network: PotentialSettings
     unconstrained_frames: int = Field(default=0, ge=0)
     """Frames of `trajectories`, at most, whose forces and energies splines learn beside the targets."""
     seed: int = Field(default=0, ge=0)

@@ -1,4 +1,4 @@
-"""What every training does alike: epochs with a falling learning rate, the best one kept, checkpoints, a result."""
+"""What every training by descent does alike: epochs with a falling learning rate, the best one kept, checkpoints."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from cg_assets.core.errors import DeviceError
+from cg_assets.core.errors import DeviceError, TrainingError
 from cg_assets.core.progress import Progress
 from cg_assets.training.checkpoints import identity_of, read_checkpoint, write_checkpoint
 from cg_assets.training.optimizer import MatrixMomentum, schedule
 
 if TYPE_CHECKING:
     from cg_assets.core.settings import Training
+    from cg_assets.potentials.base import Labels, Potential
+    from cg_assets.training.data import TrainingSet
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained network.
+    """A trained network or potential.
 
     Attributes:
-        module: network with the weights of the best epoch, on the CPU.
+        module: with the weights of the best epoch, on the CPU.
         history: one record per epoch: epoch, training_loss, held_out_loss (of the epoch's last weights),
             learning_rate, seconds, and facts of the training.
         best_epoch: the epoch (from 1) whose weights were kept: the lowest held-out loss.
@@ -38,7 +40,7 @@ class TrainingResult:
         n_held_out: number of frames held out.
     """
 
-    module: torch.nn.Module
+    module: Any
     history: list[dict[str, Any]]
     best_epoch: int
     held_out_loss: float
@@ -204,3 +206,61 @@ class TrainingRun(ABC):
         return TrainingResult(
             self.module, self.history, self.best_epoch, held_out_loss, speed, self.n_training, self.n_held_out
         )
+
+
+def take_statistics(potential: Potential, data: TrainingSet) -> None:
+    """Let a potential take its statistics from training data.
+
+    Raises:
+        TrainingError: it does not fit them.
+    """
+    labels = data.labels()
+    positions, box = labels.configurations()
+    try:
+        potential.fit_statistics(positions, box, labels.forces)
+    except ValueError as error:
+        raise TrainingError(f"this potential does not fit the data: {error}") from error
+
+
+class Descent(TrainingRun):
+    """A potential that descends along the loss of its labels and is then solved for what is linear."""
+
+    def __init__(
+        self,
+        potential: Potential,
+        config: dict[str, Any],
+        training: Training,
+        data: Any,
+        seed: int,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        """Hold out rows, and take statistics from the others.
+
+        Args:
+            potential: with its initial weights.
+            config: of the potential.
+            training: epochs, batch size, learning rate, patience, held-out fraction.
+            data: a `TrainingSet`.
+            seed: of the split and whatever else is drawn at random.
+            generator: which has drawn the weights.
+            device: where to train.
+
+        Raises:
+            TrainingError: the data cannot train this potential.
+        """
+        self.data, self.config, self.seed = data, config, seed
+        self.held_out_rows = data.held_out(training.held_out_fraction, seed)
+        self.kept, self.apart = data.select(~self.held_out_rows), data.select(self.held_out_rows)
+        take_statistics(potential, self.kept)
+        identity = [config, training.model_dump(mode="json"), data.hash(), seed]
+        super().__init__(potential, training, generator, device, (len(self.kept), len(self.apart)), identity)
+
+    def labels(self) -> Labels:
+        """What the trained potential is solved from."""
+        return self.data.labels(self.held_out_rows)
+
+    def take_best(self) -> None:
+        """Then solve for what is linear."""
+        super().take_best()
+        self.module.solve(self.labels())

@@ -12,7 +12,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.errors import SamplingError
-from cg_assets.simulation.potential import potential_at
+from cg_assets.potentials.base import Potential
+from cg_assets.simulation.engine import engine_of
 
 _ENERGY = units.kJ / units.mol
 _LENGTH = units.nm
@@ -21,17 +22,17 @@ _LENGTH = units.nm
 class BeadCalculator(Calculator):
     """Energy [eV] and forces [eV/Å] of beads; a cell that is periodic in all directions is their box."""
 
-    def __init__(self, module: torch.nn.Module, temperature: float | None = None, **options: Any) -> None:
-        """Take the network that `ModelTracking.load` gives.
+    def __init__(self, potential: Potential, temperature: float | None = None, **options: Any) -> None:
+        """Take the potential that `ModelTracking.load` gives.
 
         Args:
-            module: a potential in nm and kJ/mol.
+            potential: in nm and kJ/mol.
             temperature: at which a potential that depends on temperature is taken [K].
             options: of `ase.calculators.calculator.Calculator`.
         """
         super().__init__(**options)
         self.implemented_properties = ["energy", "forces"]
-        self.module, self.temperature = module, temperature
+        self.potential, self.temperature = potential, temperature
         self._in_box: tuple[Any, Any] | None = None
 
     def calculate(
@@ -52,7 +53,7 @@ class BeadCalculator(Calculator):
         box = _box(beads)
         edges = None if box is None else tuple(box.tolist())
         if self._in_box is None or self._in_box[0] != edges:
-            self._in_box = edges, potential_at(self.module, self.temperature, box, torch.device("cpu"))
+            self._in_box = edges, engine_of(self.potential, self.temperature, box)
         with torch.no_grad():
             energy, forces = self._in_box[1](positions)
         self.results["energy"] = float(energy[0]) * _ENERGY
@@ -63,7 +64,7 @@ def bead_atoms(config: Mapping[str, Any], positions: ArrayLike, box: ArrayLike |
     """Beads as atoms without an element, with the masses of a registered model's config.
 
     Args:
-        config: what `ModelTracking.load` gives beside the network.
+        config: what `ModelTracking.load` gives besides the potential.
         positions: `(n_beads, 3)` [nm].
         box: `(3,)` edges of the periodic box [nm].
     """

@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from openmm import unit
 
 from cg_assets.core.errors import SamplingError
-from cg_assets.simulation.potential import potential_at
+from cg_assets.potentials.base import Potential
+from cg_assets.simulation.engine import engine_of
 
 
 def bead_system(
-    module: torch.nn.Module,
+    potential: Potential,
     config: Mapping[str, Any],
     box: ArrayLike | None = None,
     temperature: float | None = None,
@@ -24,8 +25,8 @@ def bead_system(
     """Beads with their masses and the potential as the only force, for any integrator and platform of OpenMM.
 
     Args:
-        module: a potential in nm and kJ/mol, as `ModelTracking.load` gives it.
-        config: what it gives beside the network.
+        potential: in nm and kJ/mol, as `ModelTracking.load` gives it.
+        config: what it gives besides the potential.
         box: `(3,)` edges of the periodic box [nm].
         temperature: at which a potential that depends on temperature is taken [K].
 
@@ -37,12 +38,12 @@ def bead_system(
     system = openmm.System()
     for mass in config["bead_masses"]:
         system.addParticle(mass)
-    potential = potential_at(module, temperature, box, torch.device("cpu"))
+    engine = engine_of(potential, temperature, box)
 
     def compute(state: openmm.State) -> tuple[float, NDArray[np.float64]]:
         places = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
         with torch.no_grad():
-            energy, forces = potential(torch.as_tensor(np.array(places[None], dtype=np.float32)))
+            energy, forces = engine(torch.as_tensor(np.array(places[None], dtype=np.float32)))
         return float(energy[0]), forces[0].double().numpy()
 
     force = openmm.PythonForce(compute)

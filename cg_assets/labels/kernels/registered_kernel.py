@@ -1,7 +1,7 @@
 """The MLflow form of a flow kernel (models-from-code): this file is copied into the registered model.
 
-It must run where cg_assets is not installed, so it imports mlflow, numpy and torch only. The flow comes from the copy
-of `flow_network.py` that lies beside the weights under a name that holds its hash.
+It must run where cg_assets is not installed, so it imports mlflow, numpy and torch only. The flow comes from the code
+that lies beside the weights (`cg_assets.registry.shipping`) under a name that holds its hash.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class ShippedKernel:
 
         Args:
             folder: where `config.json` and `weights.pt` lie.
-            settings: `n_beads`, `dimension`, and `networks_module`, the name of the module with the flow.
+            settings: `n_beads`, `dimension`, and `code`, where the functions that build and integrate the flow are.
         """
         import torch
 
         self._shape = (int(settings["n_beads"]), int(settings["dimension"]))
-        self._module = importlib.import_module(settings["networks_module"])
+        build, self._carry = (_imported(settings["code"][name]) for name in ("build", "carry"))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self._thermal_energy = float(config["thermal_energy"])
-        self._flow = self._module.build_flow(config)
+        self._flow = build(config)
         self._flow.load_state_dict(torch.load(folder / "weights.pt", weights_only=True, map_location="cpu"))
         self._flow.eval().requires_grad_(False)
 
@@ -53,7 +53,7 @@ class ShippedKernel:
             clean = torch.as_tensor(part - centre).float()
             noise = torch.randn(clean.shape, generator=generator)
             scores = -noise[None] / self._flow.noise
-            place, carried = self._module.carry(self._flow, clean + self._flow.noise * noise, scores, _STEPS)
+            place, carried = self._carry(self._flow, clean + self._flow.noise * noise, scores, _STEPS)
             label = carried[0] - (carried[0].mean(dim=1, keepdim=True) if self._shape[1] == 3 else 0.0)
             places.append((place.double().numpy() + centre).astype(np.float32))
             labels.append((self._thermal_energy * label).numpy())
@@ -75,6 +75,12 @@ class ShippedKernel:
         if len(seed) != 1 or seed[0] != int(seed[0]) or seed[0] < 0:
             raise ValueError(f"seed is {given['seed']!r}; give one whole number from 0 up")
         return positions, int(seed[0])
+
+
+def _imported(place: str) -> Any:
+    """What `<module>:<name>` names."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 with warnings.catch_warnings(record=True):  # MLflow wants types of inputs, by which it would check and convert them

@@ -6,11 +6,13 @@ import math
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .pairs import Pairs, neighbour_pairs
-from .temperature import TemperatureDependence
+from cg_assets.potentials.base import Labels, Potential
+from cg_assets.potentials.thermal.pairs import Pairs, neighbour_pairs
+from cg_assets.potentials.thermal.temperature import TemperatureDependence
 
 PRIOR_DEPTH = 0.015
 """Distance over which the prior's force rises from a twentieth to all of the mean force [nm]."""
@@ -18,6 +20,10 @@ PRIOR_PART = 0.05
 """Part of the mean force that the prior has where the data begin."""
 BEGIN = 0.01
 """The data begin where the radial distribution function first exceeds this."""
+BEADS_AT_ONCE = 2048
+"""Beads evaluated at once without gradients; more would leave the cache."""
+ROWS_AT_ONCE = 32
+"""Frames whose response to temperature is evaluated at once."""
 
 
 class Response(NamedTuple):
@@ -37,7 +43,7 @@ class Response(NamedTuple):
     """C = -T d²W/dT², their heat capacity at frozen beads [kJ/mol/K]."""
 
 
-class ThermalPotential(torch.nn.Module):
+class ThermalPotential(Potential):
     """W(R, T) = sum_k s_k(T) W_k(R), and a repulsive prior that no data can teach.
 
     The prior is the pair energy (s p / a) exp(a (t - r)) with a = ln(1/p)/d (`PRIOR_DEPTH` d, `PRIOR_PART` p), t the
@@ -50,12 +56,23 @@ class ThermalPotential(torch.nn.Module):
     low: Tensor
 
     def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
-        """See `build_potential`."""
-        super().__init__()
+        """Take what all of them need.
+
+        Args:
+            config: `bead_types` and `temperature_dependence` (`TemperatureDependence`); with `periodic` the potential
+                needs a box.
+            generator: of the initial weights.
+
+        Raises:
+            ValueError: a key is missing or out of range.
+        """
+        super().__init__(config, generator)
+        self.conditions = frozenset({"temperature", "box"} if config.get("periodic") else {"temperature"})
         self.bead_types = [int(kind) for kind in config["bead_types"]]
         if len(self.bead_types) < 2:
             raise ValueError(f"bead_types has {len(self.bead_types)} bead(s); a potential of pairs needs at least 2")
-        self.n_beads = len(self.bead_types)
+        self.n_beads, self.dimension = len(self.bead_types), 3
+        self.frames_at_once = max(1, BEADS_AT_ONCE // self.n_beads)
         self.dependence = TemperatureDependence(config["temperature_dependence"])
         self.n_terms = self.dependence.n_terms
         value = self.n_terms // 2 if self.dependence.form == "anchored" else 1
@@ -79,18 +96,19 @@ class ThermalPotential(torch.nn.Module):
     # ------------------------------------------------------------------------------- statistics of the data
 
     @torch.no_grad()
-    def fit_statistics(self, positions: Tensor, box: Tensor | None, force_size: float) -> None:
+    def fit_statistics(self, positions: Tensor, box: Tensor | None = None, forces: Tensor | None = None) -> None:
         """Set the least distance and the prior from training positions `(f, n, 3)`.
 
         Args:
             positions: [nm].
             box: edges `(3,)` or `(f, 3)` [nm], or None; the density is then that of a sphere of the data's size.
-            force_size: mean |force component| of the data [kJ/mol/nm].
+            forces: labels, whose mean size the prior has [kJ/mol/nm].
 
         Raises:
-            ValueError: wrong shapes, a cutoff beyond half the box, or no pair within the cutoff.
+            ValueError: wrong shapes, no forces, a cutoff beyond half the box, or no pair within the cutoff.
         """
-        self._check(positions)
+        if forces is None:
+            raise ValueError("the repulsive prior is as strong as the forces of the data; give forces")
         distance = neighbour_pairs(positions.double(), box, self.cutoff).distance
         if not len(distance):
             raise ValueError(f"no two beads come closer than the cutoff {self.cutoff:g} nm; make it longer")
@@ -104,8 +122,9 @@ class ThermalPotential(torch.nn.Module):
         shells = 4.0 * math.pi * middle.square() * self.cutoff / len(counts)
         ideal = 0.5 * self.n_beads * (self.n_beads - 1) * (1.0 / volumes).sum().to(shells) * shells
         begins = middle[counts / ideal > BEGIN][0]
+        mean_size = float(np.abs(forces.cpu().numpy()).mean())
         self.low.copy_(distance.min())
-        self.prior.copy_(torch.stack([torch.as_tensor(force_size).to(begins), begins]))
+        self.prior.copy_(torch.stack([torch.tensor(mean_size).to(begins), begins]))
         self._place(distance)
 
     def _place(self, distance: Tensor) -> None:
@@ -121,16 +140,10 @@ class ThermalPotential(torch.nn.Module):
         """Sums `(f, ...)` over each frame of values `(p, ...)` that belong to beads `(p,)`."""
         return values.new_zeros(n_frames, *values.shape[1:]).index_add(0, bead // self.n_beads, values)
 
-    def _check(self, positions: Tensor) -> None:
-        if positions.ndim != 3 or positions.shape[1:] != (self.n_beads, 3):
-            expected = f"(n_frames, {self.n_beads}, 3)"
-            raise ValueError(f"positions have shape {tuple(positions.shape)}; this potential needs {expected}")
-
     # ------------------------------------------------------------------------------- energies and their derivatives
 
     def terms(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """The energies W_k `(f, n_terms)` of positions `(f, n, 3)` [kJ/mol]."""
-        self._check(positions)
         pairs = neighbour_pairs(positions, box, self.cutoff)
         own = self.own_terms(pairs, len(positions))
         return own + self._prior_energy(pairs, len(positions))[:, None].to(own) * self.is_value.to(own)
@@ -139,32 +152,20 @@ class ThermalPotential(torch.nn.Module):
         """s_k and their derivatives `(3, f, n_terms)` for positions `like` `(f, n, 3)`.
 
         Raises:
-            ValueError: there is no temperature, or it is not positive.
+            ValueError: a temperature is not positive.
         """
-        if temperature is None:
-            raise ValueError("this potential depends on temperature; give `temperature`, one or one of each frame [K]")
         kelvin = torch.as_tensor(temperature, device=like.device).double().expand(len(like))
         return self.dependence.coefficients(kelvin)
 
-    def forward(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+    def energy(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
         """W `(f,)` of positions `(f, n, 3)` [kJ/mol]."""
         terms = self.terms(positions, box)
         return (self.coefficients_at(temperature, positions)[0].to(terms) * terms).sum(dim=1)
 
-    def energy_and_forces(
-        self, positions: Tensor, temperature: Any = None, box: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """W `(f,)` and forces `(f, n, 3)` at temperatures, one or `(f,)` [K]."""
-        create_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
-            points = positions.detach().requires_grad_(True)
-            energy = self(points, temperature, box)
-            (gradient,) = torch.autograd.grad(energy.sum(), points, create_graph=create_graph)
-        return (energy, -gradient) if create_graph else (energy.detach(), -gradient)
-
     @torch.no_grad()
     def energies(self, positions: Tensor, temperature: Any, box: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """W, U = W - T dW/dT [kJ/mol] and C = -T d²W/dT² [kJ/mol/K], each `(f,)`, without forces."""
+        self.check(positions, temperature, box)
         terms = self.terms(positions, box)
         kelvin = torch.as_tensor(temperature, device=positions.device).to(terms).expand(len(positions))
         energy, slope, curvature = (self.coefficients_at(temperature, positions).to(terms) * terms).sum(dim=2)
@@ -172,6 +173,7 @@ class ThermalPotential(torch.nn.Module):
 
     def response(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Response:
         """Forces with their derivatives by temperature, and mean energy and heat capacity at frozen beads."""
+        self.check(positions, temperature, box)
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
             points = positions.detach().requires_grad_(True)
@@ -185,3 +187,38 @@ class ThermalPotential(torch.nn.Module):
             kelvin = torch.as_tensor(temperature, device=points.device).to(terms).expand(len(points))
             energy, slope, curvature = energies if create_graph else energies.detach()
         return Response(first, second, third, energy, energy - kelvin * slope, -kelvin * curvature)
+
+    @torch.no_grad()
+    def predict(self, positions: Tensor, temperature: Tensor, box: Tensor | None) -> Response:
+        """`response` of many frames `(f, n, 3)` at temperatures `(f,)` in boxes `(f, 3)`, in double precision."""
+        place = next(self.buffers())
+        dtype = next((weight.dtype for weight in self.parameters()), torch.float64)
+        parts = []
+        for first in range(0, len(positions), ROWS_AT_ONCE):
+            rows = slice(first, first + ROWS_AT_ONCE)
+            point, kelvin = (array[rows].to(place.device, dtype) for array in (positions, temperature))
+            edges = None if box is None else box[rows].to(place.device, dtype)
+            parts.append([part.double().cpu() for part in self.response(point, kelvin, edges)])
+        return Response(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    # ------------------------------------------------------------------------------- training
+
+    def solve(self, labels: Labels) -> dict[str, float]:
+        """Set the energies per bead that make mean energies right on average, as far as the form can.
+
+        Forces do not determine them, and W itself is left open by any multiple of T, which no observable sees: least
+        squares take the solution of least size.
+        """
+        if labels.temperature is None or "mean_energy" not in labels.values:
+            raise ValueError("this potential learns from response labels: temperatures and mean energies")
+        kelvin = labels.temperature.double().cpu().numpy()
+        found = self.predict(labels.positions, labels.temperature, labels.box).mean_energy.numpy()
+        missing = labels.values["mean_energy"].cpu().numpy() - found
+        coefficients = self.dependence.coefficients(torch.as_tensor(kelvin)).cpu().numpy()
+        design = self.n_beads * (coefficients[0] - kelvin[:, None] * coefficients[1])
+        self.add_constants(torch.as_tensor(np.linalg.lstsq(design, missing, rcond=1e-8)[0]))
+        return {}
+
+    def covered(self) -> dict[str, tuple[float, float]]:
+        """Distances from the least of the data to the cutoff."""
+        return {"distance": (float(self.low), self.cutoff)}

@@ -43,14 +43,14 @@ def edges_of(positions: Tensor, box: Tensor | None, cutoff: float) -> Tensor | N
     """
     if box is None:
         return None
-    edges = torch.as_tensor(box, device=positions.device).to(positions.dtype).expand(len(positions), 3)
+    edges = torch.as_tensor(box, device=positions.device).to(positions.dtype)
     edges = edges.clamp(max=1e6)  # infinite where there is no box
-    if len(edges) and cutoff > 0.5 * float(edges.min()):
+    if edges.numel() and cutoff > 0.5 * float(edges.min()):
         raise ValueError(
             f"cutoff {cutoff:g} nm is beyond half the smallest box edge {float(edges.min()):.4g} nm: neighbours would "
             "be lost; use a cutoff of at most half the box"
         )
-    return edges
+    return edges.expand(len(positions), 3)
 
 
 def neighbour_pairs(positions: Tensor, box: Tensor | None, cutoff: float) -> Pairs:

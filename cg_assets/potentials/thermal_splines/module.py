@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import ThermalPotential
-from .pairs import Pairs, neighbour_pairs
+from cg_assets.potentials.base import MISSING, Engine, Labels
+from cg_assets.potentials.thermal.base import ThermalPotential
+from cg_assets.potentials.thermal.pairs import Pairs, neighbour_pairs
 
 MAX_DEGREE = 6
 
@@ -59,7 +60,7 @@ def legendre(degree: int) -> Tensor:
 
 
 class SplinePotential(ThermalPotential):
-    """See the module; coefficients are solved for (`cg_assets.training.spline_fit`), in float64."""
+    """See the module; coefficients are solved for (`solve`), in float64."""
 
     coefficients: Tensor
     couple: Tensor
@@ -73,8 +74,8 @@ class SplinePotential(ThermalPotential):
         """Build the potential, with all coefficients zero.
 
         Args:
-            config: that of `build_potential`, with `pair_cutoff` [nm], `pair_functions`, and, for three-body terms,
-                `triple_cutoff` [nm], `triple_functions` and `triple_degree` (of the Legendre polynomials).
+            config: that of `ThermalPotential`, with `pair_cutoff` [nm], `pair_functions`, and, for three-body terms,
+                a `triple_cutoff` [nm], `triple_functions` and `triple_degree` (of the Legendre polynomials).
             generator: not used; nothing here is random.
 
         Raises:
@@ -87,7 +88,7 @@ class SplinePotential(ThermalPotential):
                 "message-passing form for mixtures"
             )
         self.pair_cutoff, self.pair_functions = float(config["pair_cutoff"]), int(config["pair_functions"])
-        self.triple_functions = int(config.get("triple_functions") or 0)
+        self.triple_functions = int(config["triple_functions"]) if config.get("triple_cutoff") else 0
         self.triple_cutoff = float(config["triple_cutoff"]) if self.triple_functions else 0.0
         self.degree = int(config["triple_degree"]) if self.triple_functions else 0
         if self.pair_cutoff <= 0 or self.pair_functions < 4:
@@ -129,6 +130,32 @@ class SplinePotential(ThermalPotential):
         """Add energies `(n_terms,)` per bead, which have no forces [kJ/mol]."""
         self.coefficients[:, 0] += values.to(self.coefficients)
 
+    @torch.no_grad()
+    def solve(self, labels: Labels) -> dict[str, float]:
+        """Coefficients by least squares, regularised as much as cross-validation asks for, and constants.
+
+        Returns:
+            `held_out_loss`, `noise_floor` and the `strength_<order>` of each regularisation.
+
+        Raises:
+            TrainingError: the data cannot train these splines.
+        """
+        from cg_assets.potentials.thermal_splines.solve import solve_splines
+
+        fit = solve_splines(self, labels)
+        facts = {"held_out_loss": fit.held_out_loss, "noise_floor": fit.noise_floor}
+        return facts | {f"strength_{order}": strength for order, strength in enumerate(fit.strengths)}
+
+    def engine(self, temperature: float | None = None, box: Any = None, device: torch.device | None = None) -> Engine:
+        """On a CPU compiled code with neighbour lists."""
+        if device is not None and device.type != "cpu":
+            return super().engine(temperature, box, device)
+        from cg_assets.potentials.thermal_splines.engine import SplineEngine
+
+        if temperature is None:
+            raise ValueError(MISSING["temperature"])
+        return SplineEngine(self, temperature, box)
+
     def own_terms(self, pairs: Pairs, n_frames: int) -> Tensor:
         """The energies `(f, n_terms)` without the prior [kJ/mol]."""
         functions = self.functions(pairs, n_frames)
@@ -148,7 +175,7 @@ class SplinePotential(ThermalPotential):
             a, b = self.couple.T
             squares = moments[:, a] * moments[:, b] * self.multinomials.to(value)
             powers = squares.new_zeros(*squares.shape[:2], self.degree + 1).index_add(2, self.degrees, squares)
-            total = powers.reshape(n_frames, self.n_beads, len(a), -1).sum(dim=1)
+            total = powers.reshape(n_frames, self.n_beads, len(a), self.degree + 1).sum(dim=1)
             alone = self.per_frame(value[:, a] * value[:, b], near.first, n_frames)
             triples = 0.5 * (total - alone[..., None]) @ self.legendre.T.to(value)
             parts.append(triples.flatten(1))
@@ -166,7 +193,6 @@ class SplinePotential(ThermalPotential):
             Basis functions `(f, n_functions)`, their forces (negative gradients) `(f, n, 3, n_functions)` and the
             forces of the prior `(f, n, 3)`, all in float64.
         """
-        self._check(positions)
         positions = positions.double()
         frames = len(positions)
         pairs = neighbour_pairs(positions, box, self.cutoff)

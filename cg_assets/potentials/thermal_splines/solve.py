@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -12,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import TrainingError
-from cg_assets.core.progress import Progress
-from cg_assets.potentials.thermal import SplinePotential, build_potential
-from cg_assets.training.response import QUANTITIES, ResponseWeights, fit_constants, label_weights
-from cg_assets.training.thermal_targets import ThermalTargets
+from cg_assets.potentials.base import Labels
+from cg_assets.potentials.thermal.base import ThermalPotential
+from cg_assets.potentials.thermal.loss import QUANTITIES, label_weights
+from cg_assets.potentials.thermal_splines.module import SplinePotential
 
 FOLDS = 5
 """Parts of the CG frames that take turns in being held out."""
@@ -78,46 +77,28 @@ class _Normal:
         return float(solution @ self.matrix @ solution - 2.0 * solution @ self.vector + self.constant)
 
 
-def fit_splines(
-    config: dict[str, Any],
-    targets: ThermalTargets,
-    weights: ResponseWeights | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> SplineFit:
-    """Solve for the coefficients of the splines that `config` describes.
+def solve_splines(module: SplinePotential, labels: Labels) -> SplineFit:
+    """Solve for the coefficients of splines.
 
     Twice: the first solution shows what splines cannot fit (`misfit`), which then enters the weights of the labels.
 
     Args:
-        config: of a `SplinePotential`.
-        targets: labels.
-        weights: of the terms of the loss; all orders of the response where None.
-        seed: of the folds.
-        progress: told the finished CG frames.
+        module: the splines, whose coefficients are set.
+        labels: with temperatures, errors and an emphasis of each quantity; `seed` is that of the folds.
 
     Raises:
         TrainingError: the data cannot train these splines.
     """
-    weights = weights or ResponseWeights()
-    frames = np.unique(targets.frame)
+    rows = _Rows.of(labels)
+    frames = np.unique(rows.frame)
     if len(frames) < 2:
         raise TrainingError(f"there are {len(frames)} CG frames; cross-validation needs at least 2, label more frames")
-    try:
-        module = build_potential(config)
-        if not isinstance(module, SplinePotential):
-            raise ValueError(f"type is {config['type']!r}; only splines are solved for")
-        first = np.unique(targets.frame, return_index=True)[1]
-        box = torch.as_tensor(targets.box[first])
-        size = float(np.abs(targets.forces).mean())
-        module.fit_statistics(torch.as_tensor(targets.positions[first]), box, size)
-    except ValueError as error:
-        raise TrainingError(f"these splines do not fit the data: {error}") from error
-    fold = np.random.default_rng(seed).permutation(len(frames)) % min(FOLDS, len(frames))
+    fold = np.random.default_rng(labels.seed).permutation(len(frames)) % min(FOLDS, len(frames))
     misfit = dict.fromkeys(QUANTITIES, 0.0)
-    designs = list(_rows_of(module, targets, frames, progress))
+    designs = list(_designs(module, labels, rows, frames))
     for turn in (0, 1):
-        parts = _normal_equations(module, targets, weights, misfit, designs, fold)
+        weights = label_weights(labels, module.dependence.origin, misfit)
+        parts = _normal_equations(module, rows, weights, designs, fold)
         scale = _scale(module, sum(parts[1:], start=parts[0]).matrix)
         parts = [part.scaled(scale) for part in parts]
         total = sum(parts[1:], start=parts[0])
@@ -129,8 +110,8 @@ def fit_splines(
         solution = scipy.linalg.cho_solve(factor, total.vector)
         module.coefficients.copy_(torch.as_tensor(solution / scale).reshape(module.coefficients.shape))
         if turn == 0:
-            misfit = _misfit(module, targets, weights, designs)
-    fit_constants(module, targets)
+            misfit = _misfit(module, rows, labels.emphasis, designs)
+    ThermalPotential.solve(module, labels)
     noise = scipy.linalg.cho_solve(factor, total.noise)
     unit = np.trace(noise) / np.trace(scipy.linalg.cho_solve(factor, total.matrix))
     half = noise + unit * scipy.linalg.cho_solve(factor, penalty)
@@ -138,53 +119,79 @@ def fit_splines(
     return SplineFit(module, covariance, strengths, loss, total.floor, misfit, len(frames))
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Labels as arrays in double precision."""
+
+    temperature: NDArray[np.float64]
+    frame: NDArray[np.int64]
+    values: dict[str, NDArray[np.float64]]
+    errors: dict[str, NDArray[np.float64]]
+
+    @staticmethod
+    def of(labels: Labels) -> _Rows:
+        """From labels of a potential that depends on temperature.
+
+        Raises:
+            TrainingError: they are not of that kind.
+        """
+        if labels.temperature is None or labels.frame is None:
+            raise TrainingError("splines are solved from response labels, with temperatures and numbers of frames")
+        values, errors = (
+            {name: array.double().numpy() for name, array in arrays.items()}
+            for arrays in (labels.values, labels.errors)
+        )
+        return _Rows(labels.temperature.double().numpy(), labels.frame.numpy(), values, errors)
+
+
 _Design = tuple[int, NDArray[np.int64], dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]
 
 
-def _rows_of(
-    module: SplinePotential, targets: ThermalTargets, frames: NDArray[np.int64], progress: Progress | None
-) -> Iterator[_Design]:
+def _designs(module: SplinePotential, labels: Labels, rows: _Rows, frames: NDArray[np.int64]) -> Iterator[_Design]:
     """For each CG frame its number, its rows, and what the basis and the prior give for forces and energies."""
-    order = np.argsort(targets.frame, kind="stable")
-    starts = np.searchsorted(targets.frame[order], frames)
-    for number, rows in enumerate(np.split(order, starts[1:])):
-        place, box = (torch.as_tensor(array[rows[:1]]) for array in (targets.positions, targets.box))
+    order = np.argsort(rows.frame, kind="stable")
+    starts = np.searchsorted(rows.frame[order], frames)
+    for number, mine in enumerate(np.split(order, starts[1:])):
+        place = labels.positions[mine[:1]]
+        box = None if labels.box is None else labels.box[mine[:1]]
         functions, designs, prior_forces = module.force_functions(place, box)
         prior = module.terms(place, box) - functions @ module.coefficients.T
         basis = {"forces": designs[0].flatten(0, 1).numpy(), "mean_energy": functions.numpy()}
         known = {"forces": prior_forces[0].flatten().numpy(), "mean_energy": prior[0, :1].numpy()}
-        yield number, rows, basis, known
-        if progress is not None:
-            progress(number + 1, len(frames), "frames")
+        yield number, mine, basis, known
+        if labels.progress is not None:
+            labels.progress(number + 1, len(frames), "frames")
+
+
+def _by_quantity(module: SplinePotential, rows: _Rows) -> dict[str, NDArray[np.float64]]:
+    """What each term counts in each quantity of each row `(f, n_terms)`."""
+    coefficients = module.dependence.coefficients(torch.as_tensor(rows.temperature)).numpy()
+    energy = coefficients[0] - rows.temperature[:, None] * coefficients[1]
+    return dict(zip(QUANTITIES, [*coefficients, energy], strict=True))
 
 
 def _normal_equations(
     module: SplinePotential,
-    targets: ThermalTargets,
-    weights: ResponseWeights,
-    misfit: dict[str, float],
+    rows: _Rows,
+    weights: Mapping[str, NDArray[np.float64]],
     designs: list[_Design],
     fold: NDArray[np.int64],
 ) -> list[_Normal]:
     size, terms = module.n_terms * module.n_functions, module.n_terms
-    coefficients = module.dependence.coefficients(torch.as_tensor(targets.temperature)).numpy()
-    energy = coefficients[0] - targets.temperature[:, None] * coefficients[1]
-    by_quantity = dict(zip(QUANTITIES, [*coefficients, energy], strict=True))
-    of_labels = label_weights(targets, weights, module.dependence.origin, misfit)
+    by_quantity = _by_quantity(module, rows)
     parts = [
         _Normal(np.zeros((size, size)), np.zeros(size), 0.0, np.zeros((size, size)), 0.0)
         for _ in range(int(fold.max()) + 1)
     ]
-    for number, rows, basis, known in designs:
+    for number, mine, basis, known in designs:
         part = parts[fold[number]]
-        for quantity in of_labels:
+        for quantity in weights:
             design = basis["mean_energy" if quantity == "mean_energy" else "forces"]
-            for row in rows:
-                label = np.ravel(getattr(targets, quantity)[row])
-                error = np.ravel(getattr(targets, f"{quantity}_error")[row])
+            for row in mine:
+                label, error = np.ravel(rows.values[quantity][row]), np.ravel(rows.errors[quantity][row])
                 if quantity in known:
                     label = label - known[quantity]
-                weight = np.ravel(of_labels[quantity][row])
+                weight = np.ravel(weights[quantity][row])
                 if not weight.any():
                     continue
                 by_term = by_quantity[quantity][row]
@@ -255,25 +262,21 @@ def _held_out_loss(parts: list[_Normal], total: _Normal, penalty: NDArray[np.flo
 
 
 def _misfit(
-    module: SplinePotential, targets: ThermalTargets, weights: ResponseWeights, designs: list[_Design]
+    module: SplinePotential, rows: _Rows, emphasis: Mapping[str, float], designs: list[_Design]
 ) -> dict[str, float]:
     """Mean squared deviation less the noise of the labels, for the quantities that have a weight."""
-    coefficients = module.dependence.coefficients(torch.as_tensor(targets.temperature)).numpy()
-    energy = coefficients[0] - targets.temperature[:, None] * coefficients[1]
-    by_quantity = dict(zip(QUANTITIES, [*coefficients, energy], strict=True))
+    by_quantity = _by_quantity(module, rows)
     solved = module.coefficients.numpy()
     totals, counts = dict.fromkeys(QUANTITIES, 0.0), dict.fromkeys(QUANTITIES, 0)
-    for _, rows, basis, known in designs:
+    for _, mine, basis, known in designs:
         for quantity in QUANTITIES:
             design = basis["mean_energy" if quantity == "mean_energy" else "forces"]
-            predicted = by_quantity[quantity][rows] @ solved @ design.T + known.get(quantity, 0.0)
-            label, error = (
-                getattr(targets, name)[rows].reshape(len(rows), -1) for name in (quantity, f"{quantity}_error")
-            )
+            predicted = by_quantity[quantity][mine] @ solved @ design.T + known.get(quantity, 0.0)
+            label, error = (arrays[quantity][mine].reshape(len(mine), -1) for arrays in (rows.values, rows.errors))
             labelled = np.isfinite(error)
             totals[quantity] += float(((label - predicted)[labelled] ** 2).sum() - (error[labelled] ** 2).sum())
             counts[quantity] += int(labelled.sum())
     return {
-        quantity: max(0.0, total / max(counts[quantity], 1)) if getattr(weights, quantity) else 0.0
+        quantity: max(0.0, total / max(counts[quantity], 1)) if emphasis.get(quantity) else 0.0
         for quantity, total in totals.items()
     }

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import ThermalPotential
-from .pairs import Pairs
+from cg_assets.potentials.thermal.base import ThermalPotential
+from cg_assets.potentials.thermal.pairs import Pairs
 
 CUSP = 1e-6
 """e, which makes lengths of tensors smooth at zero."""
@@ -42,7 +42,7 @@ class TensorNetwork(ThermalPotential):
         """Build the network with random weights.
 
         Args:
-            config: that of `build_potential`, with `features`, `sensitivities`, `cutoff` R and `soft_cutoff`, the
+            config: that of `ThermalPotential`, with `features`, `sensitivities`, `cutoff` R and `soft_cutoff`, the
                 centre of the last sensitivity [nm], `layers` (residual layers after the interaction) and
                 `tensor_order`, 0 to 2.
             generator: source of the initial weights.
@@ -114,7 +114,7 @@ class TensorNetwork(ThermalPotential):
         energies = self.bead_energies(pairs.both_ways(), n_frames)
         if self.dependence.form == "constant_heat_capacity" and self.n_terms == 3:
             energies = torch.cat([energies[:, :2], -torch.nn.functional.softplus(energies[:, 2:])], dim=1)
-        total = energies.reshape(n_frames, self.n_beads, -1).sum(dim=1) * self.energy_scale.to(energies)
+        total = energies.reshape(n_frames, self.n_beads, self.n_terms).sum(dim=1) * self.energy_scale.to(energies)
         return total + (self.n_beads * self.constant).to(total)
 
     def bead_energies(self, pairs: Pairs, n_frames: int) -> Tensor:

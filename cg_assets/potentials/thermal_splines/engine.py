@@ -12,12 +12,12 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cg_assets.potentials.thermal import SplinePotential
 from cg_assets.potentials.thermal.base import PRIOR_DEPTH, PRIOR_PART
 from cg_assets.potentials.thermal.pairs import edges_of
+from cg_assets.potentials.thermal_splines.module import SplinePotential
 
 SKIN = 0.08
 """Distance beyond the cutoff up to which neighbours are listed [nm]."""
@@ -33,7 +33,7 @@ compiled = numba.njit(error_model="numpy", fastmath=FLAGS, cache=True)
 class SplineEngine:
     """Energy and forces of `SplinePotential` at one temperature."""
 
-    def __init__(self, module: SplinePotential, temperature: float, box: NDArray | None) -> None:
+    def __init__(self, module: SplinePotential, temperature: float, box: ArrayLike | None) -> None:
         """Read the coefficients at a temperature.
 
         Args:
@@ -44,9 +44,11 @@ class SplineEngine:
         Raises:
             ValueError: the temperature is not positive or the cutoff beyond half the box.
         """
-        edges_of(torch.zeros(1, 2, 3), None if box is None else torch.as_tensor(box), module.cutoff)
-        finite = box is not None and np.isfinite(box).all()
-        self.box = np.asarray(box, np.float64) if finite else np.zeros(3)
+        edges = None if box is None else torch.as_tensor(np.array(box, dtype=np.float64))
+        module.check(torch.zeros(0, module.n_beads, 3), temperature, edges)
+        edges_of(torch.zeros(1, 2, 3), edges, module.cutoff)
+        finite = edges is not None and bool(edges.isfinite().all())
+        self.box = np.array(box, dtype=np.float64) if finite else np.zeros(3)
         weights = module.dependence.coefficients(torch.tensor([temperature]))[0, 0].numpy()
         coefficients = weights @ module.coefficients.cpu().numpy()
         self.constant = float(module.n_beads * coefficients[0])

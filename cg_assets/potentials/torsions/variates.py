@@ -9,16 +9,15 @@ noise (control variates).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.networks import MessagePassing, energy_and_forces, torsion_angles
-from cg_assets.training.torques import BondTorques, SlopeEquations, reached
-
-_BATCH = 1024
+from cg_assets.mapping.chains import reached
+from cg_assets.potentials.layers import torsion_angles
+from cg_assets.potentials.torsions.torques import BondTorques
 
 
 class _Move(NamedTuple):
@@ -134,40 +133,3 @@ class TorsionTorques:
     def n_variates(self) -> int:
         """Number of variates."""
         return (len(self.stretches) + len(self.bends) + len(self.turns)) * (1 + 2 * len(self.torsions))
-
-
-@torch.no_grad()
-def solve_torsions(
-    module: MessagePassing,
-    frames: Iterable[tuple[Tensor, Tensor]],
-    torques: TorsionTorques,
-    own_frames: Callable[[], Tensor],
-) -> None:
-    """Set the Fourier series in torsions of a trained network, so that its PMF of them is that of the labels' torques.
-
-    The PMF of a network is that of its torques over its own ensemble, whose stiff coordinates, and with them torques,
-    are distributed a little otherwise than those of the data. As a series in torsions changes nothing at given
-    torsions, it makes up for all of the difference at once. Where the labels say little, the PMF stays as the network
-    has it over the data.
-
-    Frames must be those of an equilibrium at given torsions: under any bias of the torsions, but of nothing else.
-
-    Args:
-        module: network with `torsions`; its series is replaced.
-        frames: parts of the data: positions [nm] and labels [kJ/mol/nm], both `(f, n_beads, 3)`.
-        torques: of the module's torsions.
-        own_frames: gives positions `(f, n_beads, 3)` of the module's own ensemble at torsions of the data
-            (`cg_assets.training.own_ensemble`).
-    """
-    module.series.zero_()
-    wanted, found = (SlopeEquations(module.modes, torques.n_variates) for _ in range(2))
-    before = SlopeEquations(module.modes)  # over the data, variates of the network have a mean
-    for positions, labels in frames:
-        for place, label in zip(positions.split(_BATCH), labels.split(_BATCH), strict=True):
-            phase = module.torsion_phases(place)
-            wanted.add(phase, *torques(place, label))
-            before.add(phase, torques.turns_of(place, energy_and_forces(module, place)[1]))
-    module.series.copy_(-wanted.solve(mean=before.solve()))  # with it, a PMF that was already right would be flat
-    for place in own_frames().split(_BATCH):
-        found.add(module.torsion_phases(place), *torques(place, energy_and_forces(module, place)[1]))
-    module.series.copy_(-found.solve())

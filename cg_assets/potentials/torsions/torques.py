@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cg_assets.core.errors import TrainingError
+from cg_assets.mapping.chains import splitting_bonds
 
 _LEAST_NOISE = 1e-9
 """Mean square of a torque [(k_B T)^2]: forces may all be zero."""
@@ -23,14 +24,9 @@ class BondTorques:
 
     def __init__(self, n_beads: int, bonds: Sequence[tuple[int, int]], device: torch.device | None = None) -> None:
         """Find the bonds that are in no ring and have further beads on both sides."""
-        kept, sides = [], []
-        for bond in bonds:
-            one, other = (reached(bond[end], bond[1 - end], bonds) for end in (0, 1))
-            if one & other or min(len(one), len(other)) < 2:
-                continue
-            side = min(one, other, key=len)
-            kept.append(bond)
-            sides.append([float(bead in side) for bead in range(n_beads)])
+        splitting = splitting_bonds(bonds)
+        kept = [bond for bond, _ in splitting]
+        sides = [[float(bead in side) for bead in range(n_beads)] for _, side in splitting]
         self.bonds = torch.tensor(kept, dtype=torch.long, device=device).reshape(-1, 2)
         self.sides = torch.tensor(sides, dtype=torch.float32, device=device).reshape(-1, n_beads)
 
@@ -144,16 +140,3 @@ class SlopeEquations:
         if mean is not None:
             target[:waves] += certain * mean.double().flatten()
         return torch.linalg.solve(matrix, target)[:waves].reshape(2, -1)
-
-
-def reached(start: int, without: int, bonds: Sequence[tuple[int, int]]) -> set[int]:
-    """Beads that bonds connect to `start` other than by its bond to `without`."""
-    found, front = {start}, [start]
-    while front:
-        bead = front.pop()
-        for i, j in bonds:
-            for here, there in ((i, j), (j, i)):
-                if here == bead and there not in found and {here, there} != {start, without}:
-                    found.add(there)
-                    front.append(there)
-    return found

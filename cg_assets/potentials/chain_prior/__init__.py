@@ -1,0 +1,1 @@
+"""A classical force field of a chain of beads, fitted to its configurations."""

@@ -1,0 +1,1 @@
+"""Many-body potential of beads by message passing over bead distances."""

@@ -1,0 +1,80 @@
+"""Settings of `MessagePassing` and of what is added to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from cg_assets.core.settings import Fault, Scope
+from cg_assets.mapping.chains import splitting_bonds
+from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
+from cg_assets.potentials.settings import PotentialSettings
+
+if TYPE_CHECKING:
+    from cg_assets.mapping.beads import Beads
+    from cg_assets.potentials.settings import PotentialClass
+
+
+class MessagePassingSettings(PotentialSettings):
+    """Many-body potential of beads by message passing over bead distances."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
+
+    type: Literal["message_passing"]
+    features: PositiveInt = 32
+    interactions: PositiveInt = 2
+    basis_functions: PositiveInt = 4
+    cutoff: PositiveFloat | None = None
+    """Largest bead distance that interacts [nm]; null for all pairs."""
+    torsion_order: int = Field(default=6, ge=0, le=12)
+    """Order of the Fourier series in those collective variables that are torsions about bonds of beads. After training
+    it makes the potential's PMF of them that of the labels, for which replicas of 5 ps are simulated; 0 for none."""
+    prior: ChainPriorSettings | None = None
+    """A force field of the chain that the network corrects; null for the network alone."""
+
+    @classmethod
+    def potential(cls) -> PotentialClass:
+        """`MessagePassing`."""
+        from cg_assets.potentials.message_passing.module import MessagePassing
+
+        return MessagePassing
+
+    @property
+    def reach(self) -> float | None:
+        """The cutoff [nm]."""
+        return self.cutoff
+
+    @property
+    def chain_prior(self) -> ChainPriorSettings | None:
+        """The prior."""
+        return self.prior
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """What does not fit a box of beads."""
+        if scope.box is None:
+            return
+        half = f"half the box ({scope.box / 2} nm)"
+        if self.prior is not None:
+            yield Fault("prior", "is for the beads of one molecule, not for a box of beads; leave it out")
+        if self.cutoff is None:
+            yield Fault("cutoff", f"is null, but the beads are in a periodic box; give at most {half}")
+        elif self.cutoff > scope.box / 2:
+            yield Fault("cutoff", f"{self.cutoff} nm is beyond {half}; lower it")
+
+    def config(self, beads: Beads) -> dict[str, Any]:
+        """Also the bonds of the beads, and the torsions of the series.
+
+        Torsions are those collective variables that turn about a bond which splits the molecule, one for a bond. A
+        prior is added where there are configurations to fit it to.
+        """
+        cg_map = beads.cg_map
+        torsions: dict[tuple[int, ...], list[int]] = {}
+        if beads.box is None and self.torsion_order:
+            hinges = {tuple(sorted(bond)) for bond, _ in splitting_bonds(cg_map.bonds)}
+            for sites in beads.torsions:
+                if (bond := tuple(sorted(sites[1:3]))) in hinges:
+                    torsions.setdefault(bond, sites)
+        bonds = [list(bond) for bond in cg_map.bonds]
+        return super().config(beads) | {"bonds": bonds, "torsions": list(torsions.values())}

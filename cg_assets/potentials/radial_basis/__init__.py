@@ -1,0 +1,1 @@
+"""PMF of one CG coordinate: Gaussian basis functions and a dense network."""

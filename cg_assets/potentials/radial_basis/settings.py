@@ -1,0 +1,57 @@
+"""Settings of `RadialBasis`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.settings import Fault, Scope, rising_limits
+from cg_assets.potentials.settings import PotentialSettings
+
+if TYPE_CHECKING:
+    from cg_assets.potentials.settings import PotentialClass
+
+
+class RadialBasisSettings(PotentialSettings):
+    """One-dimensional PMF: Gaussian basis functions of the CG coordinate and a small dense network."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
+
+    type: Literal["radial_basis"]
+    range: tuple[float, float]
+    """Interval of the CG coordinate that the basis functions cover."""
+    basis_functions: PositiveInt = 100
+    basis_width: PositiveFloat
+    hidden: list[PositiveInt] = Field(default_factory=lambda: [128, 128])
+
+    _rises = field_validator("range")(rising_limits)
+
+    @classmethod
+    def potential(cls) -> PotentialClass:
+        """`RadialBasis`."""
+        from cg_assets.potentials.radial_basis.module import RadialBasis
+
+        return RadialBasis
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """More than one CG coordinate."""
+        if len(scope.variables) != 1:
+            yield Fault("type", f"is radial_basis, which is for one CG coordinate, not {len(scope.variables)}")
+
+    def refuse(self, positions: NDArray[np.float32]) -> None:
+        """Refuse frames outside the range, where the potential is a wall.
+
+        Raises:
+            TrainingError: there are such frames.
+        """
+        low, high = self.range
+        least, most = float(positions.min()), float(positions.max())
+        if least < low or most > high:
+            raise TrainingError(
+                f"network.range is [{low:g}, {high:g}], but the frames reach from {least:.3g} to {most:.3g}; widen it"
+            )

@@ -1,0 +1,1 @@
+"""PMF of two CG coordinates: products of cubic B-splines."""

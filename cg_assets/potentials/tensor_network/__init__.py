@@ -1,0 +1,1 @@
+"""W(R, T) of HIP-NN-TS, a message-passing network with tensor sensitivities."""

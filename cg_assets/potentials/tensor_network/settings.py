@@ -1,0 +1,53 @@
+"""Settings of `TensorNetwork`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from cg_assets.core.settings import Training
+from cg_assets.potentials.settings import PotentialSettings
+
+if TYPE_CHECKING:
+    from cg_assets.potentials.settings import PotentialClass
+
+
+class TensorNetworkSettings(PotentialSettings):
+    """HIP-NN-TS, the message-passing form, trained by descent."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("water",)
+    needs_temperature: ClassVar[bool] = True
+
+    type: Literal["tensor_network"]
+    cutoff: PositiveFloat
+    soft_cutoff: PositiveFloat
+    """Centre of the last sensitivity [nm], at most the cutoff."""
+    features: PositiveInt = 64
+    sensitivities: int = Field(default=20, ge=2)
+    layers: int = Field(default=3, ge=0)
+    tensor_order: int = Field(default=2, ge=0, le=2)
+    training: Training
+
+    @classmethod
+    def potential(cls) -> PotentialClass:
+        """`TensorNetwork`."""
+        from cg_assets.potentials.tensor_network.module import TensorNetwork
+
+        return TensorNetwork
+
+    @property
+    def reach(self) -> float:
+        """The cutoff [nm]."""
+        return self.cutoff
+
+    @property
+    def own_training(self) -> Training:
+        """The training."""
+        return self.training
+
+    @model_validator(mode="after")
+    def _soft(self) -> TensorNetworkSettings:
+        if self.soft_cutoff > self.cutoff:
+            raise ValueError(f"soft_cutoff {self.soft_cutoff} is beyond the cutoff {self.cutoff}; lower it")
+        return self

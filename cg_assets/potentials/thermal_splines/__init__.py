@@ -1,0 +1,1 @@
+"""W(R, T) of cubic splines in pairs and triples of beads, solved for: the fast form."""

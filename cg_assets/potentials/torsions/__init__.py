@@ -1,0 +1,1 @@
+"""A Fourier series in torsions, and the torques that it is solved from."""
