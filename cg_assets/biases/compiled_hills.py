@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cg_assets.core.single_precision import compiled, exp32
 
 
 @compiled
-def add_hills(values, places, heights, spacing, width):  # noqa: ANN001, ANN201 (numba infers the types)
+def add_hills(
+    values: NDArray[np.float64], places: NDArray[np.float64], heights: NDArray[np.float32], spacing: float, width: float
+) -> None:
     """Add Gaussians, cut where they fall below 1e-8, to node values.
 
     Args:

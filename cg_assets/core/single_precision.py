@@ -19,7 +19,8 @@ from numba.extending import intrinsic
 FLAGS = {"contract", "nsz"}
 """Fused multiply-add and unsigned zeros; nothing that would hide a NaN or reorder a sum."""
 
-compiled = numba.njit(fastmath=FLAGS, error_model="numpy")
+compiled: Any = numba.njit(fastmath=FLAGS, error_model="numpy")
+"""Compile a function for the types that it is called with, which annotations as `Any` leave to numba."""
 
 _f = np.float32
 _i = np.int32
@@ -55,7 +56,7 @@ _E3, _E4, _E5 = _f(4.1665795894e-2), _f(1.6666665459e-1), _f(5.0000001201e-1)
 
 
 @compiled
-def exp32(x):  # noqa: ANN001, ANN201 (numba infers the types)
+def exp32(x: Any) -> Any:
     """Exponential function; 0 below -87, 3e38 above 88.7."""
     x = _EXP_LOW if x < _EXP_LOW else x
     x = _EXP_HIGH if x > _EXP_HIGH else x
@@ -75,7 +76,7 @@ _L6, _L7, _L8 = _f(2.0000714765e-1), _f(-2.4999993993e-1), _f(3.3333331174e-1)
 
 
 @compiled
-def _log_of_positive(x):  # noqa: ANN001, ANN202
+def _log_of_positive(x: Any) -> Any:
     """Natural logarithm of a positive normal number."""
     bits = _bits(x)
     exponent = _i(bits - _SQRT_HALF_BITS) >> _MANTISSA
@@ -87,7 +88,7 @@ def _log_of_positive(x):  # noqa: ANN001, ANN202
 
 
 @compiled
-def log32(x):  # noqa: ANN001, ANN201
+def log32(x: Any) -> Any:
     """Natural logarithm; NaN below zero."""
     outside = _MINUS_INFINITY if x == _ZERO else _NAN
     return _log_of_positive(x) if x > _ZERO else outside
@@ -103,19 +104,19 @@ _PI_HIGH, _PI_MIDDLE, _PI_LOW = _f(3.140625), _f(9.67502593994140625e-4), _f(1.5
 
 
 @compiled
-def _sine_polynomial(z):  # noqa: ANN001, ANN202
+def _sine_polynomial(z: Any) -> Any:
     w = z * z
     return ((((_S4 * w + _S3) * w + _S2) * w + _S1) * w + _S0) * z
 
 
 @compiled
-def _cosine_polynomial(z):  # noqa: ANN001, ANN202
+def _cosine_polynomial(z: Any) -> Any:
     w = z * z
     return ((((_C5 * w + _C4) * w + _C3) * w + _C2) * w + _C1) * w + _C0
 
 
 @compiled
-def _sign_and_rest(x):  # noqa: ANN001, ANN202
+def _sign_and_rest(x: Any) -> Any:
     """For x = k pi + r: (-1)**k, and r in units of pi/2, between -1 and 1."""
     k = np.floor(x * _PER_PI + _HALF)
     r = ((x - k * _PI_HIGH) - k * _PI_MIDDLE) - k * _PI_LOW
@@ -124,21 +125,21 @@ def _sign_and_rest(x):  # noqa: ANN001, ANN202
 
 
 @compiled
-def sin32(x):  # noqa: ANN001, ANN201
+def sin32(x: Any) -> Any:
     """Sine; absolute error below 3e-7 for |x| < 1000."""
     sign, z = _sign_and_rest(x)
     return sign * _sine_polynomial(z)
 
 
 @compiled
-def cos32(x):  # noqa: ANN001, ANN201
+def cos32(x: Any) -> Any:
     """Cosine; absolute error below 3e-7 for |x| < 1000."""
     sign, z = _sign_and_rest(x)
     return sign * _cosine_polynomial(z)
 
 
 @compiled
-def tan32(x):  # noqa: ANN001, ANN201
+def tan32(x: Any) -> Any:
     """Tangent."""
     _, z = _sign_and_rest(x)
     return _sine_polynomial(z) / _cosine_polynomial(z)
@@ -149,7 +150,7 @@ _T3, _T4, _T_SMALL = _f(1.33314422036e-1), _f(-3.33332819422e-1), _f(0.625)
 
 
 @compiled
-def tanh32(x):  # noqa: ANN001, ANN201
+def tanh32(x: Any) -> Any:
     """Hyperbolic tangent."""
     w = x * x
     small = ((((_T0 * w + _T1) * w + _T2) * w + _T3) * w + _T4) * w * x + x
@@ -158,7 +159,7 @@ def tanh32(x):  # noqa: ANN001, ANN201
 
 
 @compiled
-def sign32(x):  # noqa: ANN001, ANN201
+def sign32(x: Any) -> Any:
     """Sign: -1, 0 or 1."""
     below = -_ONE if x < _ZERO else _ZERO
     return _ONE if x > _ZERO else below
@@ -169,7 +170,7 @@ _LOW_32, _SHIFT_32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 @compiled
-def philox(walker, step, key):  # noqa: ANN001, ANN201
+def philox(walker: Any, step: Any, key: Any) -> Any:
     """Two random words (in the low 32 bits of each uint64) of a counter of two words and a key (uint64 below 2**32).
 
     Words live in 64-bit lanes whose upper halves are left dirty: each round is then one multiplication, one shift
@@ -187,7 +188,7 @@ _TO_UNIT, _MINUS_TWO, _ONE_BIT, _TOP_BIT = _f(2.0**-31), _f(-2.0), _u(1), _u(0x8
 
 
 @compiled
-def normal_pair(first, second):  # noqa: ANN001, ANN201
+def normal_pair(first: Any, second: Any) -> Any:
     """Two independent standard normal numbers of two random words (Box and Muller 1958); none beyond 6.7."""
     uniform = (_f(_i(first >> _ONE_BIT)) + _HALF) * _TO_UNIT
     radius = np.sqrt(_MINUS_TWO * _log_of_positive(uniform))

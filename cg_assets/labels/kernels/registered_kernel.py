@@ -92,7 +92,7 @@ with warnings.catch_warnings(record=True):  # MLflow wants types of inputs, by w
             """Read the flow from the registered model."""
             self._kernel = ShippedKernel(Path(context.artifacts["potential"]), context.model_config or {})
 
-        def predict(
+        def predict(  # type: ignore[no-untyped-def]
             self,
             context: PythonModelContext,
             model_input,  # noqa: ANN001
