@@ -15,6 +15,7 @@ from cg_assets.core.errors import SystemSpecError
 from cg_assets.labels.thermal.build_targets import TABLE_UNITS
 from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.orchestration.resources import build_resources
+from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -144,7 +145,7 @@ except Exception as error:
 def test_registered_model_is_the_one_that_was_solved_for(made):
     home, _, store, _, _ = made
     facts = store.describe("known_water", "potential_splines").metadata.extra
-    module, config = build_resources(home)["tracking"].open().load(facts["registered_model"], facts["version"])
+    module, config = ModelTracking(None, home).load(facts["registered_model"], facts["version"])
     assert config["temperature_dependence"]["form"] == "constant_heat_capacity"
     assert config["bead_masses"][0] == pytest.approx(18.015, abs=0.01)
     with torch.no_grad():
