@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from cg_assets.core.replica_exchange import ReplicaExchange
 from cg_assets.potentials.base import Potential
 from cg_assets.simulation.langevin import simulate
-from cg_assets.simulation.settings import CGSimulation, Tempering
-from cg_assets.simulation.tempering import TemperatureExchange
+from cg_assets.simulation.settings import CGSimulation
 
 BARRIER, TILT = 10.0, 0.6
 LADDER = {"temperatures": [1.0, 1.7, 2.9, 5.0], "pace": 0.5}
@@ -66,22 +66,24 @@ def test_populations_are_exact_from_starts_in_one_well():
     assert plain.exchange_acceptance == ()
 
 
-def test_exchanges_obey_detailed_balance():
-    """Acceptance of pairs with a known energy difference, against exp[(1/kT_1 - 1/kT_2)(U_1 - U_2)] within 4 errors."""
-    rows = 2 * 20_000
-    exchange = TemperatureExchange(Tempering(temperatures=[300.0, 400.0], pace=1.0), 2.5, rows, 0.01)
-    assert exchange.every == 100
-    energy = torch.tensor([1.0, 4.0]).repeat(rows // 2)
-    source = exchange.attempt(energy, torch.arange(rows), torch.Generator().manual_seed(1))
-    expected = math.exp((1 / 2.5 - 1 / (2.5 * 4 / 3)) * (1.0 - 4.0))
-    swapped = (source.reshape(-1, 2)[:, 0] % 2 == 1).float().mean()
-    assert float(swapped) == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 20_000))
-    assert exchange.acceptance[0] == pytest.approx(float(swapped))
-    torch.testing.assert_close(source.sort().values, torch.arange(rows))
-    # the other parity has no pair on a ladder of two, and falling energies always exchange
-    assert (exchange.attempt(energy, torch.arange(rows), torch.Generator()) == torch.arange(rows)).all()
-    always = exchange.attempt(energy.flip(0), torch.arange(rows), torch.Generator())
-    assert (always.reshape(-1, 2) == torch.arange(rows).reshape(-1, 2).flip(1)).all()
+def test_exchanges_draw_orders_by_their_boltzmann_weights():
+    """Two configurations of known energies take either order with its exact probability, within 4 standard errors."""
+    n, levels, energies = 20_000, np.array([2.5, 2.5 * 4 / 3]), np.array([1.0, 4.0])
+    exchange = ReplicaExchange(levels, n, seed=1)
+    source = exchange.attempt(np.tile(energies, (n, 1)))
+    x = (1 / levels[0] - 1 / levels[1]) * (energies[0] - energies[1])
+    expected = 1 / (1 + math.exp(-x))
+    assert (source[:, 0] == 1).mean() == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / n))
+    assert (np.sort(source, axis=1) == [0, 1]).all()
+    assert exchange.acceptance == pytest.approx([math.exp(x)])
+
+
+def test_a_ladder_exchanges_alike_whatever_the_others_do():
+    energies = np.random.default_rng(2).normal(size=(5, 4))
+    whole, part = (ReplicaExchange([1.0, 1.2, 1.5, 2.0], 5, seed=3) for _ in range(2))
+    some = np.array([1, 4])
+    for _ in range(3):
+        np.testing.assert_array_equal(whole.attempt(energies)[some], part.attempt(energies[some], some))
 
 
 def test_a_ladder_explodes_as_a_whole():

@@ -7,9 +7,9 @@ import pytest
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
+from cg_assets.core.replica_exchange import TemperatureLadders
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.sampling.build import build_sampler
-from cg_assets.sampling.ladder import TemperatureLadders
 from cg_assets.sampling.molecule.tempering import TemperedSampler
 from cg_assets.systems import load_system
 from cg_assets.systems.spec import SystemSpec

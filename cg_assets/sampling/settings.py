@@ -14,8 +14,8 @@ from pydantic import (
 )
 
 from cg_assets.biases import Bias
+from cg_assets.core.replica_exchange import Tempering
 from cg_assets.core.settings import Fault, Name, Scope, StartPoint, Strict, check_multiples, is_multiple, rising
-from cg_assets.simulation.settings import Tempering
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
+from cg_assets.core.replica_exchange import Heat
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.atom_variables import AtomVariables
 from cg_assets.mapping.water import Water
-from cg_assets.sampling.molecule.engine import EngineSettings, Heat
+from cg_assets.sampling.molecule.engine import EngineSettings
 from cg_assets.sampling.molecule.platforms import choose_platform, process_count, seconds_per_step
 from cg_assets.sampling.molecule.worker import EnginePool
 from cg_assets.sampling.settings import ReferenceSampling

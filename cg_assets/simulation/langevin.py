@@ -15,9 +15,9 @@ from torch import Tensor
 from cg_assets.core.errors import DeviceError, ExplosionError, SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
+from cg_assets.core.replica_exchange import ReplicaExchange
 from cg_assets.potentials.base import Potential
 from cg_assets.simulation.engine import engine_of
-from cg_assets.simulation.tempering import TemperatureExchange
 
 if TYPE_CHECKING:
     from cg_assets.simulation.settings import CGSimulation
@@ -62,7 +62,7 @@ class CGTrajectory:
         explosion_time: `(n_replicas,)` when, counted from the start of burn-in [ps or reduced]; NaN for the stable.
         steps_per_second: integration steps a second, each of all replicas.
         replica_steps_per_second: steps of single replicas a second.
-        exchange_acceptance: accepted part of the exchanges between neighbours on the ladder of temperatures.
+        exchange_acceptance: mean chance of the exchanges between neighbours on the ladder of temperatures.
     """
 
     frames: Frames
@@ -174,10 +174,12 @@ class _Run:
         self.exchange = None
         level: Tensor | float = thermal_energy
         if settings.tempering is not None:
-            self.exchange = TemperatureExchange(settings.tempering, thermal_energy, len(starts), settings.timestep)
-            ladders = len(starts) // self.exchange.rungs
-            level = self.exchange.levels.float().to(device).repeat(ladders)[:, None, None]
-        self.rungs = 1 if self.exchange is None else self.exchange.rungs
+            temperatures = np.array(settings.tempering.temperatures)
+            levels, ladders = thermal_energy * temperatures / temperatures[0], len(starts) // len(temperatures)
+            self.exchange = ReplicaExchange(levels, ladders, seed)
+            self.exchange_steps = max(1, round(settings.tempering.pace / settings.timestep))
+            level = torch.as_tensor(levels).float().to(device).repeat(ladders)[:, None, None]
+        self.rungs = 1 if self.exchange is None else self.exchange.n_rungs
         self.level = level
         self.spread = (level / self.masses).sqrt()
         self.velocities = self.spread * self._noise(len(starts))
@@ -224,7 +226,7 @@ class _Run:
                 parts.append(self._frame(frame * frame_steps * settings.timestep, temperature, start))
                 kinetic[self.alive.cpu().numpy()] += measured.cpu().numpy()
                 measures.append(measured[:: self.rungs].cpu().numpy().astype(np.float64) * scale)
-            if self.exchange is not None and step % self.exchange.every == 0:
+            if self.exchange is not None and step % self.exchange_steps == 0:
                 self._exchange(self.exchange)
             if progress is not None and (step % 1000 == 0 or step == burn_in + steps):
                 progress(step, burn_in + steps, "steps")
@@ -249,7 +251,7 @@ class _Run:
             explosion_time=self.explosion_time[:: self.rungs],
             steps_per_second=step / seconds,
             replica_steps_per_second=moved / seconds,
-            exchange_acceptance=() if self.exchange is None else self.exchange.acceptance,
+            exchange_acceptance=() if self.exchange is None else tuple(self.exchange.acceptance.tolist()),
         )
 
     def _step(self) -> Tensor:
@@ -287,9 +289,12 @@ class _Run:
         self.bias_energy = None if self.bias_energy is None else self.bias_energy[calm]
         return measured[calm]
 
-    def _exchange(self, exchange: TemperatureExchange) -> None:
+    def _exchange(self, exchange: ReplicaExchange) -> None:
         """Exchange configurations on each ladder; velocities are scaled to the temperature that they come to."""
-        source = exchange.attempt(self.energy, self.alive, self.generator)
+        energy = self.energy.double().reshape(-1, self.rungs).cpu().numpy()
+        rungs = exchange.attempt(energy, self.alive[:: self.rungs].cpu().numpy() // self.rungs)
+        first = np.arange(0, len(self.energy), self.rungs)[:, None]
+        source = torch.as_tensor((first + rungs).ravel()).to(self.device)
         self.positions, self.energy, self.forces = self.positions[source], self.energy[source], self.forces[source]
         self.velocities = self.velocities[source] * (self.spread / self.spread[source])
 

@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from typing import ClassVar
-
 from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
-from cg_assets.core.settings import Fault, Scope, Strict, is_multiple
+from cg_assets.core.replica_exchange import Tempering
+from cg_assets.core.settings import Strict, is_multiple
 
 UNBIASED, ENHANCED = 0, 1
 """Value of `Frames.window` in CG simulations: without a bias, and under the frozen bias of the biased samples."""
-
-
-class Tempering(Strict):
-    """Replica exchange in temperature: replicas climb a ladder of temperatures and come back over barriers."""
-
-    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
-
-    temperatures: list[PositiveFloat] = Field(min_length=2)
-    """The ladder, rising from the temperature of the system, at which frames are kept [K]."""
-    pace: PositiveFloat
-    """Time between two attempts to exchange neighbours on the ladder [ps]."""
-
-    @field_validator("temperatures")
-    @classmethod
-    def _climbs(cls, value: list[float]) -> list[float]:
-        if any(high <= low for low, high in itertools.pairwise(value)):
-            raise ValueError(f"{value} does not rise; list the temperatures from the lowest up, each once")
-        return value
-
-    def faults(self, scope: Scope) -> Iterator[Fault]:
-        """A ladder that begins at another temperature than that of the system."""
-        if self.temperatures[0] != scope.temperature:
-            yield Fault(
-                "temperatures",
-                f"begins with {self.temperatures[0]}; it must begin with the temperature of the system, "
-                f"{scope.temperature}",
-            )
 
 
 class CGSimulation(Strict):

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from cg_assets.biases.grid import GridBias, GridForce
 from cg_assets.core.errors import SamplingError
+from cg_assets.core.replica_exchange import Heat
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.atom_variables import BIAS_GROUP, AtomVariables
 
 Arrays = dict[str, NDArray]
-Heat = tuple[float, float]
-"""Temperature of a replica's thermostat [K], and a factor for its velocities before it goes on."""
 _HELD = 1.0e9
 """Mass from which an atom is there to hold others, and its kinetic energy is not counted [amu]."""
 _HOT = 1.0e4

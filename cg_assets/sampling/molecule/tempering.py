@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SystemSpecError
-from cg_assets.sampling.ladder import TemperatureLadders
+from cg_assets.core.replica_exchange import TemperatureLadders
 from cg_assets.sampling.molecule.engine import Arrays
 from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.sampling.molecule.worker import EnginePool

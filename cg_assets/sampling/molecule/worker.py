@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 import cg_assets
 from cg_assets.core.errors import SamplingError
-from cg_assets.sampling.molecule.engine import Arrays, EngineSettings, Heat, MoleculeEngine
+from cg_assets.core.replica_exchange import Heat
+from cg_assets.sampling.molecule.engine import Arrays, EngineSettings, MoleculeEngine
 from cg_assets.settings import child_environment
 
 
