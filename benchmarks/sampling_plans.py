@@ -65,7 +65,7 @@ def judged(name: str, seed: int, batches: list[Frames], time: float) -> None:
     reference = read_reference(SYSTEM)
     bins = Bins(tuple(reference.edges))
     known = reference.probability.mean(axis=0)
-    surface = torque_surface(SYSTEM, batches, bins)
+    surface = torque_surface(SYSTEM.beads(), SYSTEM.evaluation.collective_variables, batches, bins)
     basin = SYSTEM.evaluation.basins["phi_positive"].limits
     inside = bins.centres[0] > 0
     exact = -SYSTEM.thermal_energy * math.log(known[inside].sum() / known[~inside].sum())

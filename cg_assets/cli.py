@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     refresh.add_argument("--batch", default=None, help="name of the batch (default: the one after the last)")
     results = command("results", _results, "print the results of systems that have been run")
     results.add_argument("systems", nargs="*", help="names (default: all that have results)")
+    results.add_argument("--all", action="store_true", help="every quantity, not only headlines and what has a bound")
     ui = command("ui", _ui, "open the Dagster and MLflow pages on this machine; Ctrl-C stops both")
     ui.add_argument("--port", type=int, default=3000, help="port of Dagster (default 3000)")
     ui.add_argument("--mlflow-port", type=int, default=5000, help="port of MLflow (default 5000)")
@@ -138,7 +139,7 @@ def _refresh(options: argparse.Namespace) -> int:
 def _results(options: argparse.Namespace) -> int:
     from cg_assets.operations.demo import print_results
 
-    print_results(installation().home, options.systems)
+    print_results(installation().home, options.systems, options.all)
     return 0
 
 

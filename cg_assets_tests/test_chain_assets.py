@@ -131,7 +131,7 @@ def test_the_beads_are_tempered_and_judged(made):
     assert str(metadata["cg_simulation_atomistic"]["exchange_acceptance"].value) == f"{share:.2f}"
     assert "data:image/png" in metadata["evaluation_atomistic"]["slow coordinates"].value
     table = metadata["evaluation_atomistic"]["results"].value
-    for quantity in ("JSD in the slow coordinates", "time scale of TIC 1", "largest 1-3 distance JSD"):
+    for quantity in ("| jsd | model | slow coordinates |", "| time_scale | model | TIC 1 |", "largest_1_3_jsd"):
         assert quantity in table
     assert "two halves of the data" in str(metadata["reference"]["source"].value)
 

@@ -80,8 +80,11 @@ def test_results(finished):
     done = finished("results")
     assert done.returncode == 0
     assert "Two wells, small" in done.stdout
-    for quantity in ("PMF error", "barrier", "population left", "stable replicas"):
-        assert re.search(rf"^ *biased +{quantity} +\d", done.stdout, flags=re.MULTILINE), quantity
+    assert re.search(r"^ *metric +of +where +unbiased +biased +reference +bound$", done.stdout, flags=re.MULTILINE)
+    for quantity in (r"pmf_rmse +model", r"barrier +model", r"population +model +left", r"stable_replicas +model"):
+        assert re.search(rf"^ *{quantity} +\d.* +\d", done.stdout, flags=re.MULTILINE), quantity
+    assert "simulated_population" not in done.stdout
+    assert "simulated_population" in finished("results", "small_wells", "--all").stdout
 
 
 def test_models_and_lookup(finished):

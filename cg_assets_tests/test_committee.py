@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 from small_systems import SMALL_WELLS
-from test_pipeline import materialize
+from test_pipeline import evaluation_of, materialize
 from test_training import RADIAL, _one_dimensional, _pmf
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.settings import Training
+from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.surfaces import free_energy_surface
+from cg_assets.evaluation.case import Case, Run
 from cg_assets.evaluation.evaluation import evaluate
 from cg_assets.evaluation.reference import Reference
 from cg_assets.potentials.energies import committee_energies, energy_function
@@ -118,20 +120,22 @@ def test_frames_of_a_molecule_are_reweighted_to_the_members():
         populations={"phi_positive": None},
         free_energies={"phi_positive": None},
     )
-    summary = {"replicas": 100, "stable_replicas": 100, "enhanced_replicas": 0, "enhanced_stable_replicas": 0}
-    summary |= {"kinetic_temperature": 300.0, "kinetic_temperature_error": 1.0, "target_temperature": 300.0}
 
     def step(height):
         return lambda positions: height * (positions[:, 0, 0] > 0)
 
     members = [step(height) for height in (-1.0, 0.0, 1.0)]
-    result = evaluate(system, step(0.0), reference, frames, summary | {"unit": "K"}, frames, members)
-    deviation, known = result.quantities["free energy phi_positive deviation of the committee"]
+    run = Run(100, 100, kinetic=Estimate(300.0, 1.0, "K"), target=300.0)
+    result = evaluate(
+        Case(system.beads(), system.evaluation, step(0.0), frames, (run,), frames, None, members, reference)
+    )
+    found = result["free_energy.committee.phi_positive"]
+    deviation = found.value
     assert deviation.value == pytest.approx(1.0, abs=0.05)  # bead and phi have the same sign but for noise of 0.1
-    assert known is None and deviation.standard_error == pytest.approx(deviation.value / 2)
-    assert 0.8 < result.quantities["frames that count for the committee"][0].value < 1.0
+    assert found.reference is None and deviation.standard_error == pytest.approx(deviation.value / 2)
+    assert 0.8 < result["effective_share.committee"].value.value < 1.0
     expected = np.mean([0.0, 1.0, 1.0]) * (0.5 / system.thermal_energy) ** 2
-    assert result.quantities["PMF deviation of the committee"][0].value == pytest.approx(expected, rel=0.15)
+    assert result["pmf_error.committee"].value.value == pytest.approx(expected, rel=0.15)
 
 
 def _bins(edges):
@@ -147,12 +151,8 @@ def test_the_registered_model_and_the_evaluation_tell_the_scatter(command):
     command.add_system(text)
     system = load_system("small_wells")
     assert materialize(system, command.home, dg.DagsterInstance.ephemeral()).success
-    rows = {
-        row["quantity"]: row
-        for row in ParquetStore(command.home).read_table("small_wells", "evaluation_biased").to_pylist()
-    }
-    scatter = rows["PMF deviation of the committee"]
-    assert 0.0 < scatter["value"] < 0.5 and scatter["unit"] == "kT"
+    scatter = evaluation_of(ParquetStore(command.home), "small_wells", "biased")["pmf_rmse.committee"].value
+    assert 0.0 < scatter.value < 0.5 and scatter.unit == "kT"
     mlflow.set_tracking_uri(f"sqlite:///{command.home}/mlflow/mlflow.db")
     model = mlflow.pyfunc.load_model("models:/small_wells.biased@candidate")
     answer = model.predict({"positions": np.linspace(-1.2, 1.2, 7)[:, None, None]})

@@ -1,6 +1,8 @@
 """Learning curves: parts of batches, ratios of data for equal error, and the asset that goes on where it stopped."""
 
+import json
 import math
+from dataclasses import replace
 
 import dagster as dg
 import numpy as np
@@ -14,7 +16,6 @@ from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation import learning_curves
 from cg_assets.evaluation.learning_curves import (
-    PMF_ERROR,
     LearningPoint,
     Part,
     data_ratio,
@@ -23,8 +24,9 @@ from cg_assets.evaluation.learning_curves import (
     parts_of,
     time_of,
 )
+from cg_assets.evaluation.quantity import Quantity
 from cg_assets.evaluation.settings import LearningCurve
-from cg_assets.figures.stages import learning_curves_figure
+from cg_assets.figures.evaluation import learning_curves_figure
 from cg_assets.sampling.settings import MeanForcePlan
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -37,6 +39,10 @@ learning_curve: {fractions: [0.05, 1.0], frames: [300, 3000]}
 """
 
 
+def error(value):
+    return Quantity("pmf_rmse", Estimate(value, 0.1, "kT"), bound=0.3, decides=True)
+
+
 def points_of(potential, scale, amounts=(1, 10, 100), batches=3, axis="time", noise=0.0):
     """Points of an error scale / sqrt(amount), with some scatter between batches."""
     rng = np.random.default_rng(0)
@@ -47,7 +53,7 @@ def points_of(potential, scale, amounts=(1, 10, 100), batches=3, axis="time", no
             axis,
             float(amount),
             int(amount),
-            {PMF_ERROR: Estimate(scale / math.sqrt(amount) * math.exp(noise * rng.normal()), 0.1, "kT")},
+            (error(scale / math.sqrt(amount) * math.exp(noise * rng.normal())),),
         )
         for batch in range(batches)
         for amount in amounts
@@ -83,20 +89,22 @@ def test_mean_curve_over_batches():
 
 @pytest.mark.filterwarnings("error:constrained_layout")
 def test_figure():
-    system = load_system("capped_alanine_water")
     points = points_of("unbiased", 30.0, (100, 300, 2400), noise=0.2) + points_of("biased", 4.0, (900, 2400), noise=0.2)
-    points[0].quantities[PMF_ERROR] = Estimate(math.inf, math.nan)
+    points[0] = replace(points[0], quantities=(Quantity("stable_replicas", Estimate(0.0, math.nan)),))
+    assert points[0].error == math.inf
     points += points_of("biased", 4.0, (500, 5000), axis="frames")
-    picture = learning_curves_figure(system, points)
+    picture = learning_curves_figure(points, "ps", "alanine")
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
 
 
 def test_points_survive_json():
     point = points_of("one", 2.0)[0]
-    point.quantities["lost"] = Estimate(math.inf, math.nan)
-    again = LearningPoint.from_json(point.to_json())
-    assert again.quantities[PMF_ERROR] == point.quantities[PMF_ERROR]
-    assert again.quantities["lost"].value == math.inf and math.isnan(again.quantities["lost"].standard_error)
+    lost = Quantity("jsd", Estimate(math.inf, math.nan), of="data")
+    again = LearningPoint.from_json(
+        json.loads(json.dumps(replace(point, quantities=(*point.quantities, lost)).to_json()))
+    )
+    assert again.quantities[0] == point.quantities[0]
+    assert again.quantities[1].value.value == math.inf and math.isnan(again.quantities[1].value.standard_error)
 
 
 def test_time_counts_everything_that_was_simulated():
@@ -159,10 +167,9 @@ def test_the_asset_goes_on_where_it_stopped_and_the_comparison_shows_it(small, m
         assert [(point.axis, point.frames) for point in found] == [
             ("time", 512), ("time", 10240), ("frames", 300), ("frames", 3000)]  # fmt: skip
         assert found[0].sampled_time == 256 * 12
-        assert found[1].quantities[PMF_ERROR].value < found[0].quantities[PMF_ERROR].value < 1.0
+        assert found[1].error < found[0].error < 1.0
     table = store.read_table("small_curves", "learning_curve_biased")
-    assert set(table.column_names) == {
-        "batch", "axis", "sampled_time", "frames", "quantity", "value", "standard_error"}  # fmt: skip
+    assert {"batch", "axis", "sampled_time", "frames", "metric", "value", "standard_error"} <= set(table.column_names)
     assert not list((small / "data" / "small_curves").rglob(".points"))
     shown = metadata_of(result)["comparison"]
     assert "data:image/png;base64," in shown["learning_curves"].value

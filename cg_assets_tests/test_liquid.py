@@ -5,8 +5,10 @@ import pytest
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.evaluation.liquid import radial_distribution, structure_and_energy
-from cg_assets.evaluation.liquid_observables import angular_distribution, diffusion, heat_capacity
+from cg_assets.evaluation.metrics.angles import angular_distribution
+from cg_assets.evaluation.metrics.diffusion import diffusion
+from cg_assets.evaluation.metrics.energies import heat_capacity
+from cg_assets.evaluation.metrics.rdf import radial_distribution, structure_and_energy
 from cg_assets.mapping.water import WATER_MODELS, Water, box_edge
 from cg_assets.sampling.settings import ReferenceSampling
 from cg_assets.sampling.water_reference import WaterReferenceSampler

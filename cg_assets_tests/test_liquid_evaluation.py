@@ -10,23 +10,12 @@ import yaml
 from test_response_assets import WATER
 from thermal_models import EDGE, known_potential, liquid
 
-from cg_assets.assets.liquids import judge_liquid_evaluation, judge_liquid_simulation
+from cg_assets.assets.liquids import judge_liquid, judge_liquid_simulation
 from cg_assets.core.errors import ExplosionError, SamplingError
 from cg_assets.core.frames import Frames
-from cg_assets.evaluation.liquid_evaluation import (
-    DIFFUSION,
-    ENERGY,
-    HEAT_CAPACITY,
-    KINETIC,
-    RADIAL,
-    RADIAL_ERROR,
-    SLOPE,
-    LiquidEvaluation,
-    comparison_columns,
-    error_rows,
-    evaluate_liquid,
-)
-from cg_assets.figures.plots_response import liquid_figures
+from cg_assets.evaluation.comparison import Comparison
+from cg_assets.evaluation.evaluation import Evaluation, checks_of
+from cg_assets.figures.evaluation import comparison_figures
 from cg_assets.potentials.base import Potential
 from cg_assets.simulation.liquid import run_liquid_simulation
 from cg_assets.systems import ThermalSystem
@@ -84,58 +73,71 @@ def judged(system):
     other = system.model_copy(update={"cg_simulation": system.cg_simulation.model_copy(update={"seed": 7})})
     two = run_liquid_simulation(other, module, starts())
     atoms = with_energies(module, two.frames)
-    return module, one, atoms, evaluate_liquid(system, module, atoms, one.frames, one.kinetic_temperature)
+    return module, one, atoms, judge_liquid(system, module, atoms, one.frames, one.summary())
 
 
 def test_two_runs_of_one_potential_differ_by_noise(system, judged):
     module, run, _, found = judged
     assert found.temperatures == KELVIN
+
+    def pair(name, kelvin):
+        item = found[f"{name}.{kelvin:g}K"]
+        return item.value, item.reference
+
     for kelvin in KELVIN:
-        error, floor = found.numbers[RADIAL_ERROR, kelvin]
+        error, floor = pair("rdf_error", kelvin)
+        excess = found[f"rdf_excess.{kelvin:g}K"].value
+        assert excess.value == error.value - floor.value and excess.standard_error == error.standard_error
         assert abs(error.value - floor.value) < 4 * error.standard_error
         assert floor.value < 0.1
-        for name in (ENERGY, DIFFUSION):
-            beads, atoms = found.numbers[name, kelvin]
+        for name in ("potential_energy", "diffusion"):
+            beads, atoms = pair(name, kelvin)
             assert abs(beads.z(atoms)) < 4, name
-        for name in (RADIAL, SLOPE):
-            beads, atoms = found.curves[name, kelvin]
-            width = np.hypot(beads.standard_error, atoms.standard_error)
-            z = (beads.values - atoms.values)[width > 0] / width[width > 0]
+        for name in ("rdf", "rdf_slope"):
+            line = found.profile(name, temperature=kelvin)
+            width = np.hypot(line.standard_error, line.reference_error)
+            z = (line.values - line.reference)[width > 0] / width[width > 0]
             assert math.sqrt(np.mean(z**2)) < 1.6, name
         # C_v = C_W + Var(U_W)/(kT²), and the "atoms" here have the second part alone
-        capacity, fluctuation = found.numbers[HEAT_CAPACITY, kelvin]
+        capacity, fluctuation = pair("heat_capacity", kelvin)
         of_frozen = module.energies(torch.as_tensor(run.frames.positions[:1]), kelvin, torch.full((3,), EDGE))[2]
         assert abs((capacity.value - float(of_frozen) / 27) - fluctuation.value) < 4 * math.hypot(
             capacity.standard_error, fluctuation.standard_error
         )
-        measured, exact = found.numbers[KINETIC, kelvin]
+        measured, exact = pair("kinetic_temperature", kelvin)
         assert abs(measured.z(exact)) < 4 and measured.standard_error < 0.04 * kelvin
     assert all(check.passed for check in judge_liquid_simulation(run))
-    assert all(check.passed for check in judge_liquid_evaluation(system, found))
+    assert all(verdict.passed for verdict in found.verdicts(checks_of(system.evaluation)))
 
 
 def test_another_potential_is_told_apart(system, judged):
     _, _, atoms, own = judged
     wrong = weak_potential(0.3)
     run = run_liquid_simulation(system, wrong, starts())
-    found = evaluate_liquid(system, wrong, atoms, run.frames, run.kinetic_temperature)
-    error, floor = found.numbers[RADIAL_ERROR, KELVIN[0]]
-    assert error.value - floor.value > 6 * error.standard_error
+    found = judge_liquid(system, wrong, atoms, run.frames, run.summary())
+    excess = found[f"rdf_excess.{KELVIN[0]:g}K"].value
+    assert excess.value > 6 * excess.standard_error
     assert found.metrics()["rdf_error"] > own.metrics()["rdf_error"]
     strict = system.model_copy(update={"evaluation": system.evaluation.model_copy(update={"max_rdf_error": 0.001})})
-    assert not judge_liquid_evaluation(strict, found)[0].passed
-    both = {"right": own, "wrong": found}
-    assert [row["potential"] for row in error_rows(both)] == ["right", "wrong"] * 2
-    assert len(set(map(len, comparison_columns(both).values()))) == 1
-    for name, png in liquid_figures(both, "known water").items():
+    again = judge_liquid(strict, wrong, atoms, run.frames, run.summary())
+    assert not again.verdicts(checks_of(strict.evaluation))[0].passed and not again.passed
+    comparison = Comparison({"right": own, "wrong": found})
+    shown = comparison.rows()
+    assert shown[0]["metric"] == "rdf_error" and all(row["right"] for row in shown)
+    assert len(shown) < len(comparison.rows(everything=True)) == len(found.quantities)
+    columns = {name: np.array(values) for name, values in comparison.columns().items()}
+    assert Comparison.from_columns(columns).rows() == shown
+    for name, png in comparison_figures(comparison, "known water").items():
         assert png.startswith(b"\x89PNG") and len(png) > 10_000, name
 
 
 def test_an_evaluation_is_read_back_as_it_was_written(judged):
     found = judged[3]
-    again = LiquidEvaluation.from_columns({name: np.array(rows) for name, rows in found.columns().items()}, KELVIN)
+    again = Evaluation.from_columns({name: np.array(rows) for name, rows in found.columns().items()})
     assert again.rows() == found.rows() and again.metrics() == found.metrics()
-    np.testing.assert_array_equal(again.curves[SLOPE, 500.0][1].values, found.curves[SLOPE, 500.0][1].values)
+    assert again.quantities == found.quantities
+    one, other = (item.profile("rdf_slope", temperature=500.0) for item in (again, found))
+    np.testing.assert_array_equal(one.reference, other.reference)
 
 
 def test_same_seed_same_frames_and_progress_is_told(system, judged):
@@ -178,10 +180,10 @@ def test_a_temperature_at_which_all_explode_is_infinitely_wrong(system, judged):
     assert run.stable_replicas == {380.0: 2, 500.0: 0}
     stability = judge_liquid_simulation(run)[1]
     assert not stability.passed
-    found = evaluate_liquid(quick, module, atoms, run.frames, run.kinetic_temperature)
-    assert found.metrics()["rdf_error"] == found.metrics()["rdf_error_500K"] == math.inf
-    assert found.rows()[0]["500 K"] == "no stable replica"
-    assert not judge_liquid_evaluation(quick, found)[0].passed
+    found = judge_liquid(quick, module, atoms, run.frames, run.summary())
+    assert found.metrics()["rdf_error"] == found.metrics()["rdf_excess.500K"] == math.inf
+    assert found["stable_replicas.500K"].value.value == 0.0
+    assert not found.verdicts(checks_of(quick.evaluation))[0].passed
 
 
 def test_starts_must_be_there_at_each_temperature(system, judged):

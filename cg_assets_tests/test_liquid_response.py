@@ -12,9 +12,11 @@ from thermal_models import EDGE, known_potential, liquid
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.evaluation.liquid import Distribution, mean_distribution, radial_histograms
-from cg_assets.evaluation.liquid_observables import angular_distribution, diffusion
-from cg_assets.evaluation.liquid_response import liquid_energy, radial_slope
+from cg_assets.evaluation.distributions import Distribution
+from cg_assets.evaluation.metrics.angles import angular_distribution
+from cg_assets.evaluation.metrics.diffusion import diffusion
+from cg_assets.evaluation.metrics.energies import liquid_energy
+from cg_assets.evaluation.metrics.rdf import mean_distribution, radial_histograms, radial_slope
 from cg_assets.potentials.thermal_splines.engine import SplineEngine
 from cg_assets.simulation.engine import engine_of
 from cg_assets.simulation.langevin import simulate

@@ -3,12 +3,8 @@
 import numpy as np
 import pytest
 
-from cg_assets.evaluation.monitors import (
-    bond_monitor,
-    chirality_monitor,
-    infer_bonds,
-    triple_product,
-)
+from cg_assets.evaluation.metrics.bonds import bond_monitor, infer_bonds
+from cg_assets.evaluation.metrics.chirality import chirality_monitor, triple_product
 
 BONDS = [(0, 1), (1, 2), (1, 3), (3, 4), (4, 5), (4, 6), (6, 7), (6, 8), (8, 9)]
 """CH3-C(-O)-N-CA(-CB)-C(-O)-N-CH3, the heavy atoms of capped alanine."""

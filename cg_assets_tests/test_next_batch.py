@@ -4,7 +4,7 @@ import dagster as dg
 import numpy as np
 import pytest
 from small_systems import SMALL_WELLS
-from test_pipeline import materialize, metadata_of
+from test_pipeline import evaluation_of, materialize, metadata_of
 
 from cg_assets.assets.data import training_frames
 from cg_assets.assets.work import Inputs
@@ -152,5 +152,4 @@ def test_a_second_batch_follows_the_proposal_and_is_joined_with_the_first(adapti
     assert [key.rpartition("/")[2] for key in inputs.versions] == ["0000", "0001"]
     x, weights = frames.collective_variables["x"].astype(float), bias_weights(frames.bias_energy, 1.0)
     assert abs(np.average(np.abs(x), weights=weights) - 0.9065) < 0.03
-    rows = {row["quantity"]: row for row in store.read_table("small_adaptive", "evaluation_adaptive").to_pylist()}
-    assert rows["PMF error"]["value"] < 0.1
+    assert evaluation_of(store, "small_adaptive", "adaptive")["pmf_rmse"].value.value < 0.1

@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from test_pipeline import materialize, metadata_of, verdicts_of
+from test_pipeline import evaluation_of, materialize, metadata_of, verdicts_of
 
-from cg_assets.assets.evaluations import read_reference
-from cg_assets.assets.work import Inputs
 from cg_assets.core.errors import SystemSpecError, TrainingError
 from cg_assets.core.settings import Training
 from cg_assets.core.statistics.noise import conditional_noise
-from cg_assets.evaluation.comparison import compare
-from cg_assets.figures.stages import comparison_figure
+from cg_assets.evaluation.comparison import Comparison
+from cg_assets.figures.evaluation import comparison_figures
 from cg_assets.labels.kernels.kernel import perturb
 from cg_assets.potentials.base import Labels, differentiated
 from cg_assets.potentials.energies import energy_function
@@ -161,12 +159,12 @@ def test_a_flow_of_two_coordinates_from_samples_to_evaluation(made):
     system, store, result = made
     assert result.success
     assert all(verdicts_of(result).values())
-    columns = store.read_table(system.name, "evaluation_flow").to_pydict()
-    found = dict(zip(columns["quantity"], columns["value"], strict=True))
+    evaluation = evaluation_of(store, system.name, "flow")
+    found = evaluation.metrics()
     exact = exact_plane(system)
-    assert found["width well"] == pytest.approx(exact.narrowest(system.evaluation.basins["well"].limits), rel=0.06)
-    assert found["JSD"] < 0.05
-    assert found["stable replicas"] == 1.0
+    assert found["width.well"] == pytest.approx(exact.narrowest(system.evaluation.basins["well"].limits), rel=0.06)
+    assert found["jsd"] < 0.05
+    assert found["stable_replicas"] == 1.0
     for name in ("free energy", "marginals"):
         assert "data:image/png" in metadata_of(result)["evaluation_flow"][name].value
     tracking = ModelTracking(None, store.home)
@@ -175,10 +173,7 @@ def test_a_flow_of_two_coordinates_from_samples_to_evaluation(made):
     predicted = model.predict({"positions": [[[24.0], [32.0]], [[24.0], [45.0]]]})
     assert predicted["forces"].shape == (2, 2, 1)
     assert predicted["energy"][1] > predicted["energy"][0] + 3 * system.thermal_energy
-    drawn = store.describe(system.name, "evaluation_flow").metadata.extra["drawn"]
-    arrays = {name: np.array(values) for name, values in columns.items()}
-    comparison = compare(system, read_reference(Inputs(store, system), system), {"flow": (arrays, drawn)})
-    assert comparison_figure(system, comparison).startswith(b"\x89PNG")
+    assert comparison_figures(Comparison({"flow": evaluation}), system.title)["figure"].startswith(b"\x89PNG")
 
 
 def test_labels_of_noise_are_those_of_the_widened_density(plane):

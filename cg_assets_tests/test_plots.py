@@ -11,7 +11,7 @@ from cg_assets.core.statistics.equilibration import conditional_equilibration
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.noise import bin_labels
 from cg_assets.core.statistics.surfaces import free_energy_surface
-from cg_assets.evaluation.monitors import bond_monitor
+from cg_assets.evaluation.metrics.bonds import bond_monitor
 from cg_assets.figures.plot_style import above_lowest, axis_label, in_radians, nice_ceiling
 from cg_assets.figures.plots import (
     Curve,

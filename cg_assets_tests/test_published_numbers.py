@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from test_pipeline import evaluation_of
 
 from cg_assets.core.statistics.metrics import barrier_height, pmf_rmse
 from cg_assets.registry.tracking import ModelTracking
@@ -37,8 +39,10 @@ def run(command, name, text=None, timeout=5400):
 
 def figures_of_merit(store, name, potential):
     """Quantity to (value, standard error, reference)."""
-    rows = store.read_table(name, f"evaluation_{potential}").to_pylist()
-    return {row["quantity"]: (row["value"], row["standard_error"], row["reference"]) for row in rows}
+    return {
+        item.key: (item.value.value, item.value.standard_error, item.reference.value if item.reference else math.nan)
+        for item in evaluation_of(store, name, potential).quantities
+    }
 
 
 def registered_pmf(folder, home, name, grid):
@@ -95,13 +99,13 @@ def test_muller_brown_plane(command):
     """Bounds are four standard deviations of four seeds away from their means (docs/operator_forces.md); 3 minutes."""
     store = run(command, "muller_brown_plane")
     found = {name: figures_of_merit(store, "muller_brown_plane", name) for name in ("noise", "flow", "mixed")}
-    print({name: {key: merits[key] for key in ("KL divergence", "width well")} for name, merits in found.items()})
-    exact = found["noise"]["width well"][2]
-    assert found["noise"]["KL divergence"][0] >= 0.15
-    assert found["noise"]["width well"][0] >= 1.35 * exact
+    print({name: {key: merits[key] for key in ("kl_divergence", "width.well")} for name, merits in found.items()})
+    exact = found["noise"]["width.well"][2]
+    assert found["noise"]["kl_divergence"][0] >= 0.15
+    assert found["noise"]["width.well"][0] >= 1.35 * exact
     for name in ("flow", "mixed"):
-        assert found[name]["KL divergence"][0] <= 0.02
-        assert abs(found[name]["width well"][0] - exact) <= 0.02 * exact
+        assert found[name]["kl_divergence"][0] <= 0.02
+        assert abs(found[name]["width.well"][0] - exact) <= 0.02 * exact
 
 
 def test_capped_alanine_in_implicit_solvent(command):
@@ -109,12 +113,12 @@ def test_capped_alanine_in_implicit_solvent(command):
     store = run(command, name)
     unbiased, biased = (figures_of_merit(store, name, potential) for potential in ("unbiased", "biased"))
     print(unbiased, biased)
-    assert unbiased["population phi_positive of the training data"][0] < 0.001
-    assert unbiased["PMF error of the training data"][0] > 1
-    assert biased["JSD"][0] <= 0.02
-    assert biased["PMF error"][0] <= 0.3
-    found, _, known = biased["free energy phi_positive"]
+    assert unbiased["population.data.phi_positive"][0] < 0.001
+    assert unbiased["pmf_error.data"][0] > 1
+    assert biased["jsd"][0] <= 0.02
+    assert biased["pmf_error"][0] <= 0.3
+    found, _, known = biased["free_energy.phi_positive"]
     assert abs(found - known) <= 1.0
-    assert biased["stable replicas"][0] == 1.0
+    assert biased["stable_replicas"][0] == 1.0
     settings = load_system(name).cg_simulation
     assert (settings.replicas, settings.duration, settings.timestep) == (100, 500, 0.002)

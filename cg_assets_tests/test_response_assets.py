@@ -103,7 +103,7 @@ def test_beads_are_simulated_and_judged_at_each_temperature(made):
     assert len(frames) == 2 * 2 * 12 and set(frames.temperature) == {350.0, 500.0}
     assert set(frames.replica) == {0, 1, 2, 3}
     judged = metadata_of(result)["evaluation_splines"]
-    for text in ("rdf error", "heat capacity", "diffusion", "350 K", "500 K"):
+    for text in ("rdf_error", "heat_capacity", "diffusion", "350 K", "500 K"):
         assert text in judged["results"].value
     for figure in ("errors", "radial distribution", "angular distribution", "energies", "diffusion"):
         assert "data:image/png" in judged[figure].value

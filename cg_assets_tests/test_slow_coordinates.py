@@ -1,6 +1,7 @@
 """Slow coordinates, time scales and deviations from a structure, against exact answers and MDTraj."""
 
 import math
+from dataclasses import replace
 
 import mdtraj
 import numpy as np
@@ -8,14 +9,20 @@ import pytest
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
-from cg_assets.evaluation.native import native_beads, rmsd
-from cg_assets.evaluation.slow_coordinates import SlowCoordinates, compare_slow, lag_steps, time_scale
+from cg_assets.evaluation.case import Case
+from cg_assets.evaluation.evaluation import evaluate
+from cg_assets.evaluation.metrics.native import Native, native_beads, rmsd
+from cg_assets.evaluation.metrics.slow_coordinates import SlowCoordinates, SlowFreeEnergy, lag_steps, time_scale
 from cg_assets.systems.load import load_system
 
 
 @pytest.fixture(scope="module")
 def chignolin():
     return load_system("chignolin")
+
+
+def _native(system):
+    return native_beads(system.beads().cg_map, system.folder / system.evaluation.native.file)
 
 
 def _frames(positions, n_replicas, interval=1.0):
@@ -43,7 +50,7 @@ def _process(decay, n_replicas, length, seed):
 
 def _hairpin(system, slow, fast, seed):
     """The folded chain, of which the last three beads swing slowly and the first two fast, with noise on all."""
-    native = native_beads(system)
+    native = _native(system)
     moved = native + np.random.default_rng(seed).normal(0, 0.004, (len(slow), 10, 3))
     moved[:, 7:] += 0.05 * slow[:, None, None] * np.array([1.0, 0.3, -0.2])
     moved[:, :2] += 0.05 * fast[:, None, None] * np.array([-0.4, 1.0, 0.5])
@@ -66,36 +73,47 @@ def test_time_scale_of_a_process_is_exact():
 def test_slowest_coordinate_is_found(chignolin):
     slow, fast = _process(60.0, 8, 1500, 2), _process(3.0, 8, 1500, 3)
     frames = _frames(_hairpin(chignolin, slow, fast, 4), 8)
-    coordinates = SlowCoordinates(chignolin, frames, lag=10.0)
+    coordinates = SlowCoordinates(chignolin.beads().cg_map, frames, lag=10.0)
     values = coordinates(frames.positions)
     assert abs(np.corrcoef(values[:, 0], slow)[0, 1]) > 0.97
     found = time_scale(values[:, 0], frames, 10.0)
     assert abs(found.z(60.0)) < 4
     with pytest.raises(ValueError, match="longer than the lag"):
-        SlowCoordinates(chignolin, frames, lag=2000.0)
+        SlowCoordinates(chignolin.beads().cg_map, frames, lag=2000.0)
 
 
 def test_comparison_with_a_right_and_a_wrong_model(chignolin):
     """A model from the same process is as far as the halves are from each other; one that stays on one side is not."""
     reference = _frames(_hairpin(chignolin, _process(20.0, 8, 1500, 5), _process(3.0, 8, 1500, 6), 7), 8)
     right = _frames(_hairpin(chignolin, _process(20.0, 40, 300, 8), _process(3.0, 40, 300, 9), 10), 40)
-    found = compare_slow(chignolin, reference, right)
-    model, between = found.quantities["JSD in the slow coordinates"]
-    assert model.value < 2.0 * between.value
-    assert model.standard_error > 0
-    folded, truth = found.quantities["folded fraction"]
-    assert abs(folded.z(truth)) < 4
-    assert found.quantities["mean RMSD to the native structure"][0].unit == "nm"
-    assert set(found.surfaces) == set(found.rmsd_surfaces) == {"reference", "CG model"}
-    for surface in (*found.surfaces.values(), *found.rmsd_surfaces.values()):
-        assert surface.probability.sum() == pytest.approx(1.0)
+
+    def judged(simulation):
+        simulation = replace(simulation, window=np.zeros(len(simulation), np.int32))
+        zero = lambda positions: np.zeros(len(positions))  # noqa: E731
+        case = Case(
+            *(chignolin.beads(), chignolin.evaluation, zero, simulation, (), reference, reference),
+            folder=chignolin.folder,
+        )
+        return evaluate(case, [SlowFreeEnergy(), Native()])
+
+    found = judged(right)
+    model = found["jsd.slow_coordinates"]
+    between = model.reference
+    assert model.value.value < 2.0 * between.value
+    assert model.value.standard_error > 0
+    folded = found["folded_share"]
+    assert abs(folded.value.z(folded.reference)) < 4
+    assert found["native_rmsd"].value.unit == "nm"
+    for drawing in found.drawings:
+        assert set(drawing.surfaces) == {"reference", "CG model"}
+        assert all(surface.probability.sum() == pytest.approx(1.0) for surface in drawing.surfaces.values())
+    assert len(found.drawings) == 2
     stuck = _hairpin(chignolin, 2.0 + 0.3 * _process(20.0, 40, 300, 8), _process(3.0, 40, 300, 9), 10)
-    wrong = compare_slow(chignolin, reference, _frames(stuck, 40)).quantities["JSD in the slow coordinates"][0]
-    assert wrong.value > 5.0 * between.value
+    assert judged(_frames(stuck, 40))["jsd.slow_coordinates"].value.value > 5.0 * between.value
 
 
 def test_rmsd_is_that_of_mdtraj(chignolin):
-    native = native_beads(chignolin)
+    native = _native(chignolin)
     generator = np.random.default_rng(0)
     positions = native + generator.normal(0, 0.1, (50, 10, 3)) + generator.normal(0, 2.0, (50, 1, 3))
     topology = mdtraj.Topology()
@@ -115,16 +133,16 @@ def _content(system):
 
 
 def test_native_structures_are_checked(chignolin, tmp_path):
-    assert np.linalg.norm(np.diff(native_beads(chignolin), axis=0), axis=1) == pytest.approx(0.38, abs=0.01)
+    assert np.linalg.norm(np.diff(_native(chignolin), axis=0), axis=1) == pytest.approx(0.38, abs=0.01)
     lines = (chignolin.folder / "chignolin_native.pdb").read_text().splitlines()
     (tmp_path / "short.pdb").write_text("\n".join(lines[:8]) + "\n")
     native = chignolin.evaluation.native.model_copy(update={"file": tmp_path / "short.pdb"})
     evaluation = chignolin.evaluation.model_copy(update={"native": native})
     with pytest.raises(SystemSpecError, match="bead 8:CA sits on 8:CA"):
-        native_beads(chignolin.model_copy(update={"evaluation": evaluation}))
+        _native(chignolin.model_copy(update={"evaluation": evaluation}))
     (tmp_path / "short.pdb").write_text("ATOM  nonsense\n")
     with pytest.raises(SystemSpecError, match="cannot be read as a PDB file"):
-        native_beads(chignolin.model_copy(update={"evaluation": evaluation}))
+        _native(chignolin.model_copy(update={"evaluation": evaluation}))
 
 
 @pytest.mark.parametrize(
@@ -141,8 +159,3 @@ def test_settings_are_checked(chignolin, change, message):
     content["evaluation"] |= change
     with pytest.raises((ValueError, SystemSpecError), match=message):
         type(chignolin).model_validate(content | {"folder": chignolin.folder})
-
-
-def test_an_evaluation_without_them_hashes_as_before():
-    evaluation = load_system("capped_alanine_implicit").evaluation.model_dump(mode="json")
-    assert not {"slow_coordinates", "native"} & set(evaluation)

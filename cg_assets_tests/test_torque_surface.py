@@ -15,6 +15,7 @@ from cg_assets.evaluation.torque_surface import has_torque_surface, torque_surfa
 from cg_assets.systems import load_system
 
 BINS = Bins.between([(-math.pi, math.pi)] * 2, 30)
+NAMES = ["phi", "psi"]
 NOISE = 15.0
 """Noise of a label along each axis [kJ/mol/nm]."""
 
@@ -87,7 +88,7 @@ def test_surface_and_its_errors_are_right(system):
     exact, z, basins = exact_probability(system), [], []
     known = -system.thermal_energy * math.log(exact[15:].sum() / exact[:15].sum())
     for seed in range(12):
-        surface = torque_surface(system, [labelled(system, 2000, seed)], BINS, order=4)
+        surface = torque_surface(system.beads(), NAMES, [labelled(system, 2000, seed)], BINS, order=4)
         likely = exact > 1e-4
         difference = np.log(surface.probability / exact) * system.thermal_energy
         z.append((difference / surface.standard_error)[likely])
@@ -102,13 +103,16 @@ def test_surface_and_its_errors_are_right(system):
 def test_mixed_batches_count_as_one(system):
     frames = labelled(system, 2000, 1)
     halves = [frames.select(np.arange(1000)), frames.select(np.arange(1000, 2000))]
-    whole, joined = torque_surface(system, [frames], BINS, order=3), torque_surface(system, halves, BINS, order=3)
+    whole, joined = (
+        torque_surface(system.beads(), NAMES, [frames], BINS, order=3),
+        torque_surface(system.beads(), NAMES, halves, BINS, order=3),
+    )
     assert np.allclose(whole.probability, joined.probability, rtol=1e-6)
     assert np.allclose(whole.standard_error, joined.standard_error, rtol=0.5)
 
 
 def test_which_systems_have_one(system):
-    assert has_torque_surface(system)
-    assert not has_torque_surface(load_system("muller_brown"))
+    assert has_torque_surface(system.beads(), NAMES)
+    assert not has_torque_surface(load_system("muller_brown").beads(), ["x"])
     with pytest.raises(ValueError, match="no forces"):
-        torque_surface(system, [replace(labelled(system, 10, 0), forces=None)], BINS)
+        torque_surface(system.beads(), NAMES, [replace(labelled(system, 10, 0), forces=None)], BINS)

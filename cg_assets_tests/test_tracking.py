@@ -298,7 +298,10 @@ def test_champion_moves_only_for_the_better(local, tmp_path):
     assert local.lookup(name).version == "4"  # the newest candidate while there is no champion
 
     def decide(version, error, passed=True, reference="ref", **more):
-        return local.decide_champion(name, version, {"pmf_error": error, "jsd": 0.1}, passed, reference, **more)
+        criteria = more.pop("criteria", {"pmf_error": 0.0})
+        return local.decide_champion(
+            name, version, {"pmf_error": error, "jsd": 0.1}, passed, reference, criteria, **more
+        )
 
     first = decide("1", 0.5, passed=False)
     assert (first.promoted, first.champion) == (False, None)
@@ -306,7 +309,7 @@ def test_champion_moves_only_for_the_better(local, tmp_path):
     worse = decide("2", 0.6)
     assert (worse.promoted, worse.champion) == (False, "1")
     assert worse.reason.startswith("worse: pmf_error 0.6 against 0.5 of champion 1")
-    assert decide("2", 0.6, tolerance=0.2).promoted
+    assert decide("2", 0.6, criteria={"pmf_error": 0.2}).promoted
     assert not decide("3", 0.1, passed=False).promoted
     assert not decide("3", float("nan")).promoted
     other = decide("3", 0.1, reference="other")
@@ -316,7 +319,7 @@ def test_champion_moves_only_for_the_better(local, tmp_path):
     assert decide("3", 0.1, reference="other", champion_metrics={"pmf_error": 0.3}).promoted
     assert decide("3", 0.1, reference="other").reason == "it is the champion already"
     with pytest.raises(TrackingError, match="no metric 'rmse'; there are jsd, pmf_error"):
-        decide("4", 0.1, criterion="rmse")
+        decide("4", 0.1, criteria={"rmse": 0.0})
     champion = local.lookup(f"{name}@champion")
     assert champion.version == "3"
     assert champion.tags["evaluation.reference_hash"] == "other"
@@ -430,7 +433,7 @@ def test_with_a_real_server(server, tmp_path):
     tracking.check()
     assert train(tracking, tmp_path / "trained", constant=3.0, datasets=make_data(home)) == "1"
     tracking.log_evaluation("toy.pair", "1", {"pmf_error": 0.2}, {"pmf": PNG}, "ref")
-    assert tracking.decide_champion("toy.pair", "1", {"pmf_error": 0.2}, True, "ref").promoted
+    assert tracking.decide_champion("toy.pair", "1", {"pmf_error": 0.2}, True, "ref", {"pmf_error": 0.0}).promoted
     found = tracking.lookup("toy.pair")
     assert found.aliases == ["candidate", "champion"]
     assert len(found.lineage) == 4

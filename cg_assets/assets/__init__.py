@@ -11,7 +11,7 @@ from cg_assets.assets.forces import forces_stage
 from cg_assets.assets.imports import imported_stage
 from cg_assets.assets.labels import flow_kernel_stage, labels_stage
 from cg_assets.assets.learning_curves import learning_curve_stage
-from cg_assets.assets.liquids import liquid_comparison_stage, liquid_evaluation_stage, liquid_simulation_stage
+from cg_assets.assets.liquids import liquid_evaluation_stage, liquid_simulation_stage
 from cg_assets.assets.mean_forces import mean_forces_stage
 from cg_assets.assets.next_batch import next_batch_stage
 from cg_assets.assets.potentials import potential_stage
@@ -35,7 +35,7 @@ def _liquid_stages(system: ThermalSystem) -> list[Stage]:
         stages.append(response_potential_stage(system, name))
         stages.append(liquid_simulation_stage(system, name))
         stages.append(liquid_evaluation_stage(system, name))
-    return [*stages, liquid_comparison_stage(system)] if system.potentials else stages
+    return [*stages, comparison_stage(system)] if system.potentials else stages
 
 
 def _stages(system: SystemSpec) -> list[Stage]:
@@ -61,4 +61,4 @@ def _stages(system: SystemSpec) -> list[Stage]:
         stages.append(evaluation_stage(system, potential))
         if system.learning_curve is not None:
             stages.append(learning_curve_stage(system, potential))
-    return [*stages, comparison_stage(system)]
+    return [*stages, comparison_stage(system, list(system.potentials) if system.learning_curve else [])]

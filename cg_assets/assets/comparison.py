@@ -1,54 +1,62 @@
-"""`comparison`: all label sources of a system in one table and one figure."""
+"""`comparison`: all potentials of a system in one table and figures."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from cg_assets.assets.evaluations import read_reference
 from cg_assets.assets.learning_curves import read_points
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Inputs, Work
-from cg_assets.systems import SystemSpec
+from cg_assets.core.units import unit
+from cg_assets.systems import AnySystem
 
 if TYPE_CHECKING:
     from cg_assets.evaluation.comparison import Comparison
 
 
-def read_comparison(inputs: Inputs, system: SystemSpec) -> Comparison:
-    """The materialised evaluations of all potentials of a system, side by side.
+def read_comparison(inputs: Inputs, potentials: Iterable[str]) -> Comparison:
+    """The materialised evaluations of potentials side by side.
 
     Raises:
         StorageError: one of them is missing.
     """
-    from cg_assets.evaluation.comparison import compare
+    from cg_assets.evaluation.comparison import Comparison
+    from cg_assets.evaluation.evaluation import Evaluation
 
-    evaluations = {}
-    for name in system.potentials:
-        stage = f"evaluation_{name}"
-        evaluations[name] = (inputs.table(stage), inputs.facts(stage)["drawn"])
-    return compare(system, read_reference(inputs, system), evaluations)
+    stages = {name: f"evaluation_{name}" for name in potentials}
+    facts = {name: inputs.facts(stage) for name, stage in stages.items()}
+    return Comparison(
+        {name: Evaluation.from_columns(inputs.table(stage)) for name, stage in stages.items()},
+        {name: float(fact["replica_steps_per_second"]) for name, fact in facts.items()},
+        next((float(fact["thermal_energy"]) for fact in facts.values()), math.nan),
+    )
 
 
-def comparison_stage(system: SystemSpec) -> Stage:
-    """The stage that puts the evaluations of all potentials side by side."""
-    curves = list(system.potentials) if system.learning_curve else []
-    read = [*(f"evaluation_{name}" for name in system.potentials), "reference"]
-    read += [f"learning_curve_{name}" for name in curves]
+def comparison_stage(system: AnySystem, curves: Sequence[str] = ()) -> Stage:
+    """The stage that puts the evaluations of all potentials side by side.
+
+    Args:
+        system: the system.
+        curves: potentials that have a learning curve.
+    """
+    read = [*(f"evaluation_{name}" for name in system.potentials), *(f"learning_curve_{name}" for name in curves)]
 
     def make(work: Work) -> Product:
-        result = read_comparison(work.inputs, system)
+        result = read_comparison(work.inputs, system.potentials)
         points = [point for name in curves for point in read_points(work.inputs, name)]
 
         def report(_: object) -> Report:
             from cg_assets.evaluation.learning_curves import data_ratios
-            from cg_assets.figures.stages import comparison_figure, learning_curves_figure
+            from cg_assets.figures.evaluation import comparison_figures, learning_curves_figure
 
-            shown: Report = {
-                "figure": Figure(comparison_figure(system, result), "comparison of label sources"),
-                "results": result.rows(),
-            }
+            figures = comparison_figures(result, system.title)
+            shown: Report = {title: Figure(figure, title) for title, figure in figures.items()}
+            shown["results"] = result.rows()
             if points:
-                shown["learning_curves"] = Figure(learning_curves_figure(system, points), "learning curves")
+                figure = learning_curves_figure(points, unit("time", system.units), system.title)
+                shown["learning_curves"] = Figure(figure, "learning curves")
                 shown["data_for_equal_error"] = data_ratios(points)
             return shown
 
@@ -56,7 +64,7 @@ def comparison_stage(system: SystemSpec) -> Stage:
 
     return Stage(
         name="comparison",
-        description="The potentials of all label sources against the reference, in one table and one figure.",
+        description="All potentials against the reference, in one table and figures.",
         make=make,
         reads=tuple(Read(stage, Batches.NONE) for stage in read),
         kinds=frozenset({"parquet", "matplotlib"}),

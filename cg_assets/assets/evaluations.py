@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cg_assets.assets.common_checks import stability_verdict
 from cg_assets.assets.data import frozen_bias, pooled_frames, training_frames
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Inputs, Work
-from cg_assets.core.checks import Check, Verdict
-from cg_assets.mapping.maps import LinearMapping
-from cg_assets.systems import SystemSpec, seed_of
+from cg_assets.core.units import unit
+from cg_assets.systems import AnySystem, SystemSpec, seed_of
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
-    from cg_assets.evaluation.evaluation import EvaluationResult
+    from cg_assets.evaluation.evaluation import Evaluation
     from cg_assets.evaluation.reference import Reference
     from cg_assets.registry.champions import ChampionDecision
-
-STABILITY = Check("stability", "No replica of the CG simulation exploded.", blocking=False)
-BONDS = Check("bonds", "Bond lengths of the CG simulation are distributed as in the data.", blocking=False)
-CHIRALITY = Check("chirality", "No chiral centre of the CG simulation has flipped.", blocking=False)
 
 
 def read_reference(inputs: Inputs, system: SystemSpec) -> Reference:
@@ -62,34 +56,48 @@ def reference_stage(system: SystemSpec) -> Stage:
     )
 
 
-def evaluation_checks(system: SystemSpec) -> dict[str, Check]:
-    """Checks of `evaluation_<name>`: a model that fails one never becomes champion; the comparison is made anyway."""
-    bound = f"The PMF error is at most {system.evaluation.max_pmf_error}."
-    checks = [Check("pmf_error", bound, blocking=False), STABILITY]
-    if not isinstance(system.mapping, LinearMapping):
-        checks += [BONDS, CHIRALITY]
-    return {check.name: check for check in checks}
+def judge(
+    system: SystemSpec,
+    module: Any,
+    reference: Reference,
+    simulated: Frames,
+    summary: Mapping[str, Any],
+    data: Frames,
+    truth: Frames | None = None,
+) -> Evaluation:
+    """Judge a potential by its CG simulation.
 
+    Args:
+        system: the system.
+        module: the trained potential.
+        reference: what it is judged against.
+        simulated: frames of its CG simulation.
+        summary: that of the simulation.
+        data: CG frames that it was trained on.
+        truth: CG frames whose bonds and slow coordinates a molecule should have; `data` where None.
+    """
+    from cg_assets.evaluation.case import Case, runs_of
+    from cg_assets.evaluation.evaluation import evaluate
+    from cg_assets.potentials.energies import committee_energies, energy_function
+    from cg_assets.sampling.model_potential.planes import exact_plane
 
-def judge_evaluation(system: SystemSpec, result: EvaluationResult) -> list[Verdict]:
-    """Verdicts on a potential."""
-    error, bound = result.pmf_error, system.evaluation.max_pmf_error
-    verdicts = [
-        evaluation_checks(system)["pmf_error"].verdict(
-            math.isfinite(error.value) and error.value <= bound,
-            pmf_error=error.value,
-            standard_error=error.standard_error,
-            bound=bound,
-            unit=error.unit,
-        ),
-        stability_verdict(STABILITY, result.stability),
-    ]
-    if (monitors := result.monitors) is not None:
-        verdicts += [
-            BONDS.verdict(monitors.bonds_ok, **monitors.bonds_json()),
-            CHIRALITY.verdict(monitors.chirality_ok, **monitors.chirality_json()),
-        ]
-    return verdicts
+    beads = system.beads()
+    at = beads.temperature, beads.edges
+    case = Case(
+        beads=beads,
+        settings=system.evaluation,
+        energy=energy_function(module, *at),
+        simulation=simulated,
+        runs=runs_of(summary),
+        data=data,
+        truth=truth,
+        committee=committee_energies(module, *at),
+        reference=reference,
+        plane=lambda: exact_plane(system),
+        domain=getattr(system.network, "range", None),
+        folder=system.folder,
+    )
+    return evaluate(case)
 
 
 def judge_again(
@@ -97,95 +105,116 @@ def judge_again(
 ) -> dict[str, float]:
     """Figures of merit, on the present reference, of a version that was judged by an earlier one.
 
-    Its CG simulation is run again, because only that of the newest version is kept. A version for other beads, or one
-    that does not stay stable, has an infinite PMF error.
+    Its CG simulation is run again, because only that of the newest version is kept. There are none of a version for
+    other beads, or of one that does not stay stable.
     """
     from cg_assets.core.errors import ExplosionError
-    from cg_assets.evaluation.evaluation import evaluate
-    from cg_assets.potentials.energies import energy_function
     from cg_assets.simulation.run import run_cg_simulation
 
-    unfit, beads = {"pmf_error": math.inf}, system.beads()
-    if config["bead_names"] != beads.cg_map.bead_names:
-        return unfit
+    if config["bead_names"] != system.beads().cg_map.bead_names:
+        return {}
     try:
         simulated = run_cg_simulation(system, module, data, bias)
     except ExplosionError:
-        return unfit
-    energy = energy_function(module, beads.temperature, beads.edges)
-    return evaluate(system, energy, reference, simulated.frames, simulated.summary(), data).metrics()
+        return {}
+    return judge(system, module, reference, simulated.frames, simulated.summary(), data).metrics()
 
 
 def decide(
     work: Work,
     model: str,
     version: str,
-    metrics: dict[str, float],
+    result: Evaluation,
+    judged_by: str,
     again: Callable[[Any, dict[str, Any]], dict[str, float]],
-    **facts: Any,
 ) -> ChampionDecision:
-    """Whether a version becomes champion; the present champion is judged `again` where that was on other data."""
-    client = work.open_tracking()
-    decision = client.decide_champion(model, version, metrics, **facts)
+    """Whether a version becomes champion.
+
+    Args:
+        work: what the evaluation is carried out with.
+        model: registered name.
+        version: the version.
+        result: its evaluation.
+        judged_by: hash of what it was judged against.
+        again: figures of merit of an earlier version by the same; what they lack is infinitely bad.
+    """
+    client, metrics, criteria = work.open_tracking(), result.metrics(), result.tolerances
+    decision = client.decide_champion(model, version, metrics, result.passed, judged_by, criteria)
     if decision.rejudge is None:
         return decision
     work.log.info(f"champion {decision.rejudge} was judged by another reference; judging it by this one")
-    earlier = again(*client.load(model, decision.rejudge))
-    return client.decide_champion(model, version, metrics, **facts, champion_metrics=earlier)
+    earlier = dict.fromkeys(criteria, math.inf) | again(*client.load(model, decision.rejudge))
+    return client.decide_champion(model, version, metrics, result.passed, judged_by, criteria, earlier)
+
+
+def evaluation_product(
+    work: Work,
+    system: AnySystem,
+    name: str,
+    result: Evaluation,
+    judged_by: Callable[[], str],
+    again: Callable[[Any, dict[str, Any]], dict[str, float]],
+) -> Product:
+    """The table of an evaluation, with its verdicts, its figures and the decision on the champion.
+
+    Args:
+        work: what it is carried out with.
+        system: the system.
+        name: of the potential.
+        result: what was measured of it.
+        judged_by: gives the hash of what it was judged against.
+        again: see `decide`.
+    """
+    simulated = work.inputs.facts(f"cg_simulation_{name}")
+    model, version, summary = (simulated[item] for item in ("registered_model", "version", "summary"))
+
+    def report(_: object) -> Report:
+        from cg_assets.figures.evaluation import evaluation_figures
+
+        figures = evaluation_figures(name, result, system.title)
+        work.open_tracking().log_evaluation(model, version, result.metrics(), figures, judged_by())
+        decision = decide(work, model, version, result, judged_by(), again)
+        return {title: Figure(figure, title) for title, figure in figures.items()} | {
+            "results": result.rows(),
+            "registered_model": f"{model} version {version}",
+            "champion": decision.promoted,
+            "decision": decision.reason,
+        }
+
+    speed = summary.get("steps_per_second", summary.get("replica_steps_per_second"))
+    facts = {"registered_model": model, "version": version, "replica_steps_per_second": speed}
+    facts["thermal_energy"] = result.thermal_energy
+    content = TableContent(result.columns(), {"temperature": unit("temperature", system.units)})
+    return Product(content, facts, lambda _: result.verdicts(work.stage.checks), report)
 
 
 def evaluation_stage(system: SystemSpec, name: str) -> Stage:
     """The stage that judges one potential and decides whether its model becomes champion."""
+    from cg_assets.evaluation.evaluation import checks_of
+
     labels = system.potentials[name].labels
     true = system.true_frames(labels)
 
     def make(work: Work) -> Product:
-        from cg_assets.evaluation.evaluation import evaluate
-        from cg_assets.potentials.energies import committee_energies, energy_function
         from cg_assets.training.setup import drawn_frames
 
-        inputs, client = work.inputs, work.open_tracking()
+        inputs = work.inputs
         simulated = inputs.facts(f"cg_simulation_{name}")
-        model, version = simulated["registered_model"], simulated["version"]
-        module, _ = client.load(model, version)
-        beads = system.beads()
-        at = beads.temperature, beads.edges
+        module, _ = work.open_tracking().load(simulated["registered_model"], simulated["version"])
         reference = read_reference(inputs, system)
         frames = training_frames(inputs, system, name)
         data = drawn_frames(frames, system.potentials[name].frames, system.training.seed)
         truth = frames if true == labels else pooled_frames(inputs, system, true, inputs.sound(true))
-        result = evaluate(
-            system,
-            energy_function(module, *at),
-            reference,
-            simulation=inputs.frames(f"cg_simulation_{name}"),
-            summary=simulated["summary"],
-            data=data,
-            committee=committee_energies(module, *at),
-            truth=truth,
-        )
+        beads = inputs.frames(f"cg_simulation_{name}")
+        result = judge(system, module, reference, beads, simulated["summary"], data, truth)
 
-        def report(verdicts: Any) -> Report:
-            from cg_assets.figures.stages import evaluation_figures
-
-            figures = evaluation_figures(system, name, reference, result, data)
-            judged_by, error = inputs.versions[f"{system.name}/reference"], result.pmf_error.standard_error
-            client.log_evaluation(model, version, result.metrics(), figures, judged_by)
+        def again(earlier: Any, config: dict[str, Any]) -> dict[str, float]:
             bias = frozen_bias(Inputs(work.store, system), system.cg_simulation)
-            decision = decide(
-                work,
-                model,
-                version,
-                result.metrics(),
-                lambda module, config: judge_again(system, module, config, reference, data, bias),
-                passed=all(item.passed for item in verdicts),
-                reference_hash=judged_by,
-                tolerance=error if math.isfinite(error) else 0.0,
-            )
-            return shown_decision(figures, result.rows(), model, version, decision)
+            return judge_again(system, earlier, config, reference, data, bias)
 
-        facts = {"registered_model": model, "version": version, "drawn": result.surface_json()}
-        return Product(TableContent(result.columns()), facts, lambda _: judge_evaluation(system, result), report)
+        return evaluation_product(
+            work, system, name, result, lambda: inputs.versions[f"{system.name}/reference"], again
+        )
 
     return Stage(
         name=f"evaluation_{name}",
@@ -197,18 +226,6 @@ def evaluation_stage(system: SystemSpec, name: str) -> Stage:
             *(Read(source, Batches.CHOSEN) for source in dict.fromkeys([labels, true])),
             Read("reference", Batches.NONE),
         ),
-        checks=tuple(evaluation_checks(system).values()),
+        checks=checks_of(system.evaluation),
         kinds=frozenset({"parquet", "mlflow"}),
     )
-
-
-def shown_decision(
-    figures: dict[str, bytes], rows: list[dict[str, Any]], model: str, version: str, decision: ChampionDecision
-) -> Report:
-    """What the page of an evaluation shows."""
-    return {title: Figure(figure, title) for title, figure in figures.items()} | {
-        "results": rows,
-        "registered_model": f"{model} version {version}",
-        "champion": decision.promoted,
-        "decision": decision.reason,
-    }

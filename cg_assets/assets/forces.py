@@ -109,8 +109,8 @@ def _report(system: SystemSpec, frames: Frames, noise: LabelNoise) -> dict[str, 
         errors = label_errors(beads, names, variable_bins(beads, names, _BINS), [frames])
         shown["label_errors"] = Figure(label_errors_figure(system, errors), "errors of the mean force")
         shown["weight_share"] = f"{errors.weight_share:.3g} of the frames count after reweighting"
-    if has_torque_surface(system):
-        surface = torque_surface(system, [frames], variable_bins(beads, names, system.evaluation.bins))
+    if has_torque_surface(beads, names):
+        surface = torque_surface(beads, names, [frames], variable_bins(beads, names, system.evaluation.bins))
         shown["free_energy"] = Figure(torque_surface_figure(system, surface), "free energy from the forces")
         for name, basin in system.evaluation.basins.items():
             shown[f"free_energy_{name}"] = str(surface.basin_free_energy(basin.limits))

@@ -6,19 +6,20 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.data import frozen_bias
-from cg_assets.assets.evaluations import read_reference
+from cg_assets.assets.evaluations import judge, read_reference
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Inputs, Work
 from cg_assets.core.units import unit
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
+    from cg_assets.evaluation.evaluation import Evaluation
     from cg_assets.evaluation.learning_curves import LearningPoint
-
-_COLUMNS = ("batch", "axis", "sampled_time", "frames", "quantity", "value", "standard_error")
+    from cg_assets.simulation.run import CGSimulationResult
 
 
 def read_points(inputs: Inputs, name: str) -> list[LearningPoint]:
@@ -40,19 +41,15 @@ def learning_curve_stage(system: SystemSpec, name: str) -> Stage:
     biased = ["relabelled_forces"] if simulation.enhanced_duration and labels != "relabelled_forces" else []
 
     def make(work: Work) -> Product:
+        from cg_assets.evaluation.learning_curves import columns_of
+
         # Each point is kept when it is done: an interrupted step continues with the next.
         kept = work.store.stage_folder(system.name, stage) / ".points"
         points = _points(work, system, name, kept)
         time_unit = unit("time", system.units)
-        rows = [
-            (point.batch, point.axis, point.sampled_time, point.frames, quantity, item.value, item.standard_error)
-            for point in points
-            for quantity, item in point.quantities.items()
-        ]
 
         def report(_: object) -> Report:
-            from cg_assets.evaluation.learning_curves import PMF_ERROR
-            from cg_assets.figures.stages import learning_curves_figure
+            from cg_assets.figures.evaluation import learning_curves_figure
 
             shutil.rmtree(kept)
             shown = [
@@ -61,15 +58,15 @@ def learning_curve_stage(system: SystemSpec, name: str) -> Stage:
                     "taken by": point.axis,
                     "sampled time": f"{point.sampled_time:g} {time_unit}",
                     "frames": point.frames,
-                    "PMF error": str(point.quantities[PMF_ERROR]),
+                    "error": "unstable" if point.decisive is None else str(point.decisive.value),
                 }
                 for point in points
             ]
-            return {"figure": Figure(learning_curves_figure(system, points), "learning curve"), "results": shown}
+            figure = learning_curves_figure(points, time_unit, system.title)
+            return {"figure": Figure(figure, "learning curve"), "results": shown}
 
-        columns = {column: [row[index] for row in rows] for index, column in enumerate(_COLUMNS)}
         facts = {"points": [point.to_json() for point in points]}
-        content = TableContent(columns, {"sampled_time": time_unit})
+        content = TableContent(columns_of(points), {"sampled_time": time_unit})
         return Product(content, facts, report=report, seed=system.training.seed)
 
     return Stage(
@@ -98,6 +95,10 @@ def _points(work: Work, system: SystemSpec, name: str, kept: Path) -> list[Learn
     parts = {batch: inputs.frames(labels, batch) for batch in inputs.sound(labels)}
     kept.mkdir(parents=True, exist_ok=True)
     points = []
+
+    def judged(module: Any, run: CGSimulationResult, data: Frames) -> Evaluation:
+        return judge(system, module, reference, run.frames, run.summary(), data)
+
     with work.leased() as device:
         for batch, frames in parts.items():
             for part in parts_of(system, labels):
@@ -110,7 +111,7 @@ def _points(work: Work, system: SystemSpec, name: str, kept: Path) -> list[Learn
                 if not path.is_file():
                     work.log.info(f"batch {batch}, {part.axis} {part.amount:g}")
                     point = learn_part(
-                        *(system, name, batch, part, frames, reference, bias), device=device, progress=work.progress
+                        *(system, name, batch, part, frames, judged, bias), device=device, progress=work.progress
                     )
                     with atomic_file(path) as temporary:
                         temporary.write_text(json.dumps(point.to_json()))

@@ -23,7 +23,7 @@ PRIOR_ALONE = Check(
 
 def judge_prior(fit: PriorFit, simulated: PriorSimulation) -> list[Verdict]:
     """Verdict on a prior."""
-    from cg_assets.evaluation.evaluation import MAX_BOND_DIVERGENCE
+    from cg_assets.evaluation.metrics.bonds import MAX_BOND_DIVERGENCE
 
     bonds = [float(value) for term, value in zip(fit.terms, simulated.divergence, strict=True) if term.kind == "bonds"]
     passed = simulated.stable_replicas == simulated.replicas and all(value <= MAX_BOND_DIVERGENCE for value in bonds)

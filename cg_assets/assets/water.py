@@ -128,8 +128,11 @@ def water_trajectories_stage(system: ThermalSystem) -> Stage:
 
 
 def _dynamics_report(system: ThermalSystem, frames: Frames, kinetic: Mapping[float, Estimate]) -> Report:
-    from cg_assets.evaluation.liquid import by_temperature, structure_and_energy
-    from cg_assets.evaluation.liquid_observables import angular_distribution, diffusion, heat_capacity
+    from cg_assets.evaluation.distributions import by_temperature
+    from cg_assets.evaluation.metrics.angles import angular_distribution
+    from cg_assets.evaluation.metrics.diffusion import diffusion
+    from cg_assets.evaluation.metrics.energies import heat_capacity
+    from cg_assets.evaluation.metrics.rdf import structure_and_energy
     from cg_assets.figures.plots_thermal import water_plot
 
     structure, energy = structure_and_energy(frames)

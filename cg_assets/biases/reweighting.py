@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
 
 from cg_assets.biases.base import BiasFunction, Variables
 from cg_assets.core.frames import Frames
@@ -31,6 +30,8 @@ def pooled_batches(
         thermal_energy: kT [energy unit].
         biases: the bias of each batch, those with windows of one force constant; may be left out where none has.
     """
+    from scipy.special import logsumexp
+
     windows = [bias for bias in biases if bias is not None and bias.windowed]
     parts, offset, first_window = [], 0, 0
     for number, frames in enumerate(batches):

@@ -1,20 +1,17 @@
-"""All label sources of a system side by side."""
+"""The evaluations of all potentials of a system side by side."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.core.statistics.surfaces import FreeEnergySurface
-from cg_assets.core.units import unit
-from cg_assets.evaluation.reference import Reference
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.evaluation.evaluation import Evaluation
+from cg_assets.evaluation.quantity import Quantity
 
 
 @dataclass(frozen=True)
@@ -22,87 +19,60 @@ class Comparison:
     """The evaluations of all potentials of a system.
 
     Attributes:
-        reference: what they were judged against.
-        quantities: potential to its figures of merit, each with the reference's.
-        grid: values of a one-dimensional CG coordinate; empty for molecules.
-        pmfs: potential to its PMF on `grid` [energy].
-        surfaces: potential to the free-energy surface of its CG simulation.
+        evaluations: potential to its evaluation.
+        speeds: potential to the steps of single replicas that its CG simulation made in a second; empty if not known.
+        thermal_energy: kT, to limit free energies in figures [energy]; nan if not known.
     """
 
-    reference: Reference
-    quantities: dict[str, dict[str, tuple[Estimate, Estimate | None]]]
-    grid: NDArray[np.float64]
-    pmfs: dict[str, NDArray[np.float64]]
-    surfaces: dict[str, FreeEnergySurface]
+    evaluations: dict[str, Evaluation]
+    speeds: dict[str, float] = field(default_factory=dict)
+    thermal_energy: float = math.nan
 
     def columns(self) -> dict[str, list[Any]]:
-        """One row for each potential and quantity."""
-        names = ("potential", "quantity", "result", "reference", "value", "standard_error", "unit")
-        columns: dict[str, list[Any]] = {name: [] for name in names}
-        for potential, quantities in self.quantities.items():
-            for quantity, (estimate, known) in quantities.items():
-                row = (
-                    potential,
-                    quantity,
-                    str(estimate),
-                    "" if known is None else str(known),
-                    estimate.value,
-                    estimate.standard_error,
-                    estimate.unit,
-                )
-                for column, value in zip(columns.values(), row, strict=True):
-                    column.append(value)
-        return columns
+        """One row for each potential and quantity, with the columns of `Evaluation.columns` that quantities need."""
+        columns: dict[str, list[Any]] = {"potential": []}
+        for potential, evaluation in self.evaluations.items():
+            for name, values in Evaluation(evaluation.quantities).columns().items():
+                columns.setdefault(name, []).extend(values)
+            columns["potential"] += [potential] * len(evaluation.quantities)
+        return {name: values for name, values in columns.items() if name not in {"coordinate", "coordinate_unit"}}
 
-    def rows(self) -> list[dict[str, str]]:
-        """One row for each quantity, one column for each potential."""
-        every = list(dict.fromkeys(name for quantities in self.quantities.values() for name in quantities))
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, NDArray]) -> Comparison:
+        """The comparison that `columns` gave, without profiles. Errors as in `Evaluation.from_columns`."""
+        potentials = np.asarray(columns["potential"]).astype(str)
+        nowhere = {"coordinate": np.full(len(potentials), np.nan), "coordinate_unit": np.full(len(potentials), "")}
+        table = {name: np.asarray(values) for name, values in columns.items()} | nowhere
+        return cls(
+            {
+                name: Evaluation.from_columns({key: values[potentials == name] for key, values in table.items()})
+                for name in dict.fromkeys(potentials.tolist())
+            }
+        )
+
+    def rows(self, everything: bool = False) -> list[dict[str, str]]:
+        """One row for each quantity, one column for each potential, and the reference where all have the same.
+
+        Args:
+            everything: whether quantities are shown that are neither headlines nor bounded.
+        """
+        found: dict[str, dict[str, Quantity]] = {}
+        for potential, evaluation in self.evaluations.items():
+            for item in evaluation.quantities:
+                if everything or item.headline or item.bound is not None:
+                    found.setdefault(item.key, {})[potential] = item
         rows = []
-        for quantity in every:
-            row = {"quantity": quantity}
-            known: Estimate | None = None
-            for potential, quantities in self.quantities.items():
-                estimate, found = quantities.get(quantity, (None, None))
-                row[potential] = "" if estimate is None else str(estimate)
-                known = found or known
-            rows.append(row | {"reference": "" if known is None else str(known)})
+        for by_potential in found.values():
+            first = next(iter(by_potential.values()))
+            references = {item.reference for item in by_potential.values()}
+            row = {"metric": first.name, "of": first.of, "where": first.where}
+            if first.temperature is not None:
+                row["where"] = " ".join(part for part in (first.where, f"{first.temperature:g} K") if part)
+            row |= dict.fromkeys(self.evaluations, "")
+            for potential, item in by_potential.items():
+                own = f" ({item.reference})" if len(references) > 1 and item.reference is not None else ""
+                row[potential] = f"{item.value}{own}"
+            same = first.reference if len(references) == 1 else None
+            bound = "" if first.bound is None else f"{'≥' if first.at_least else '≤'} {first.bound:g}"
+            rows.append(row | {"reference": "" if same is None else str(same), "bound": bound})
         return rows
-
-
-def compare(
-    system: SystemSpec,
-    reference: Reference,
-    evaluations: Mapping[str, tuple[Mapping[str, NDArray], Mapping[str, Any]]],
-) -> Comparison:
-    """Put the evaluations of all potentials side by side.
-
-    Args:
-        system: the system.
-        reference: what they were judged against.
-        evaluations: potential to the columns of its evaluation (`EvaluationResult.columns`) and what it draws
-            (`EvaluationResult.surface_json`).
-    """
-    quantities, pmfs, surfaces = {}, {}, {}
-    grid = np.empty(0)
-    for potential, (columns, drawn) in evaluations.items():
-        quantities[potential] = _quantities(columns)
-        grid = np.array(drawn["grid"])
-        pmfs[potential] = np.array(drawn["model_pmf"])
-        probability = np.array(drawn["probability"]).reshape(1, *reference.bins.shape)
-        surfaces[potential] = FreeEnergySurface(
-            reference.bins, probability, system.thermal_energy, unit("energy", system.units)
-        )
-    return Comparison(reference, quantities, grid, pmfs, surfaces)
-
-
-def _quantities(columns: Mapping[str, NDArray]) -> dict[str, tuple[Estimate, Estimate | None]]:
-    found: dict[str, tuple[Estimate, Estimate | None]] = {}
-    for index, name in enumerate(columns["quantity"]):
-        of = str(columns["unit"][index])
-        known = float(columns["reference"][index])
-        reference = None if math.isnan(known) else Estimate(known, float(columns["reference_error"][index]), of)
-        found[str(name)] = (
-            Estimate(float(columns["value"][index]), float(columns["standard_error"][index]), of),
-            reference,
-        )
-    return found

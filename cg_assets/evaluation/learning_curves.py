@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,20 +13,18 @@ from cg_assets.core.errors import ExplosionError, TrainingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
 from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.evaluation.evaluation import evaluate
-from cg_assets.evaluation.reference import Reference
-from cg_assets.potentials.energies import energy_function
+from cg_assets.evaluation.comparison import Comparison
+from cg_assets.evaluation.evaluation import Evaluation
+from cg_assets.evaluation.quantity import Quantity
 from cg_assets.sampling.molecule.starts import preparation_time
-from cg_assets.simulation.run import run_cg_simulation
+from cg_assets.simulation.run import CGSimulationResult, run_cg_simulation
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.training.data import drawn_rows
 from cg_assets.training.setup import fitted_prior, potential_config, training_data
 from cg_assets.training.train import train
 
-PMF_ERROR = "PMF error"
-"""The figure of merit that learning curves are compared by."""
-
 Axis = Literal["time", "frames"]
+Judge = Callable[[Any, CGSimulationResult, Frames], Evaluation]
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class LearningPoint:
         axis: how the part was taken.
         sampled_time: atomistic time that the part cost, preparation of the replicas included [ps or reduced].
         frames: number of frames that were trained on.
-        quantities: figures of merit; the PMF error is infinite where no CG simulation stayed stable.
+        quantities: what its evaluation measured; no stable replicas alone, where no CG simulation stayed stable.
     """
 
     potential: str
@@ -70,30 +68,37 @@ class LearningPoint:
     axis: Axis
     sampled_time: float
     frames: int
-    quantities: dict[str, Estimate]
+    quantities: tuple[Quantity, ...]
+
+    @property
+    def amount(self) -> float:
+        """How much data the part is, along its axis."""
+        return self.sampled_time if self.axis == "time" else float(self.frames)
+
+    @property
+    def decisive(self) -> Quantity | None:
+        """The quantity that curves are compared by, the first that decides; None where nothing could be measured."""
+        return next((item for item in self.quantities if item.decides), None)
+
+    @property
+    def error(self) -> float:
+        """Value of the quantity that decides; infinite where no CG simulation stayed stable."""
+        return math.inf if self.decisive is None else self.decisive.value.value
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
-        quantities = {
-            name: [repr(item.value), repr(item.standard_error), item.unit] for name, item in self.quantities.items()
-        }
-        return {
-            "potential": self.potential,
-            "batch": self.batch,
-            "axis": self.axis,
-            "sampled_time": self.sampled_time,
-            "frames": self.frames,
-            "quantities": quantities,
+        columns = Evaluation(self.quantities).columns()
+        return asdict(self) | {
+            "quantities": {
+                name: [repr(v) if isinstance(v, float) else v for v in column] for name, column in columns.items()
+            }
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> LearningPoint:
         """The point that `to_json` described."""
-        quantities = {
-            name: Estimate(float(value), float(error), unit)
-            for name, (value, error, unit) in content["quantities"].items()
-        }
-        return cls(**{**content, "quantities": quantities})
+        columns = {name: np.array(values, dtype=object) for name, values in content["quantities"].items()}
+        return cls(**{**content, "quantities": Evaluation.from_columns(columns).quantities})
 
 
 def parts_of(system: SystemSpec, labels: str) -> list[Part]:
@@ -134,7 +139,7 @@ def learn_part(
     batch: str,
     part: Part,
     frames: Frames,
-    reference: Reference,
+    judge: Judge,
     bias: Mapping[str, Any] | None,
     device: str = "cpu",
     progress: Progress | None = None,
@@ -147,7 +152,7 @@ def learn_part(
         batch: name of the batch.
         part: the part.
         frames: labelled CG frames of the whole batch; probe replicas are left out.
-        reference: what potentials are judged against.
+        judge: potential, its CG simulation and the frames that it was trained on to its evaluation.
         bias: frozen bias of the enhanced CG run; None for no such run.
         device: `cpu` or `cuda`.
         progress: told of training and simulation.
@@ -172,16 +177,26 @@ def learn_part(
     try:
         simulated = run_cg_simulation(system, module, taken, bias, device=device, progress=progress)
     except ExplosionError:
-        quantities = {PMF_ERROR: Estimate(math.inf, math.nan)}
+        quantities: tuple[Quantity, ...] = (Quantity("stable_replicas", Estimate(0.0, math.nan)),)
     else:
-        energy = energy_function(module, beads.temperature, beads.edges)
-        result = evaluate(system, energy, reference, simulated.frames, simulated.summary(), taken)
-        quantities = {name: estimate for name, (estimate, _) in result.quantities.items()}
+        quantities = judge(module, simulated, taken).quantities
     return LearningPoint(potential, batch, part.axis, sampled_time, len(taken), quantities)
 
 
+def columns_of(points: Sequence[LearningPoint]) -> dict[str, list[Any]]:
+    """The table of a learning curve: a row for each point and quantity."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("batch", "axis", "sampled_time", "frames")}
+    for point in points:
+        for name in list(columns)[:4]:
+            columns[name] += [getattr(point, name)] * len(point.quantities)
+        for name, values in Comparison({"": Evaluation(point.quantities)}).columns().items():
+            if name != "potential":
+                columns.setdefault(name, []).extend(values)
+    return columns
+
+
 def mean_curve(points: Sequence[LearningPoint], axis: Axis) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Amount of data, geometric mean of the PMF error over batches, and its standard error as a factor less 1.
+    """Amount of data, geometric mean of the error that decides over batches, and its standard error as a factor less 1.
 
     Args:
         points: points of one potential.
@@ -191,10 +206,8 @@ def mean_curve(points: Sequence[LearningPoint], axis: Axis) -> tuple[np.ndarray,
         Three arrays `(n_amounts,)`; the third is nan where there is one batch only.
     """
     mine = [point for point in points if point.axis == axis]
-    amounts = sorted({_amount(point) for point in mine})
-    logs = [
-        np.log([point.quantities[PMF_ERROR].value for point in mine if _amount(point) == amount]) for amount in amounts
-    ]
+    amounts = sorted({point.amount for point in mine})
+    logs = [np.log([point.error for point in mine if point.amount == amount]) for amount in amounts]
     with np.errstate(invalid="ignore"):  # an infinite error has no scatter
         error = np.array(
             [values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan for values in logs]
@@ -256,14 +269,10 @@ def data_ratios(points: Sequence[LearningPoint]) -> list[dict[str, str]]:
     return rows
 
 
-def _amount(point: LearningPoint) -> float:
-    return point.sampled_time if point.axis == "time" else float(point.frames)
-
-
 def _by_batch(points: Sequence[LearningPoint], axis: Axis) -> list[list[tuple[float, float]]]:
-    """Amount and PMF error of each batch, by amount."""
+    """Amount and error of each batch, by amount."""
     found: dict[str, list[tuple[float, float]]] = {}
     for point in points:
         if point.axis == axis:
-            found.setdefault(point.batch, []).append((_amount(point), point.quantities[PMF_ERROR].value))
+            found.setdefault(point.batch, []).append((point.amount, point.error))
     return [sorted(found[batch]) for batch in sorted(found)]

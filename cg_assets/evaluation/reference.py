@@ -15,13 +15,10 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.estimates import Estimate, time_blocks
-from cg_assets.core.statistics.metrics import barrier_height, basin_free_energy, basin_population, jsd, pmf_error
+from cg_assets.core.statistics.metrics import basin_free_energy, basin_population, jsd, pmf_error
 from cg_assets.core.statistics.surfaces import FreeEnergySurface, free_energy_surface
 from cg_assets.core.units import unit
 from cg_assets.evaluation.settings import DataReference, LongRunReference, QuadratureReference
-from cg_assets.sampling.model_potential.landscape import landscape
-from cg_assets.sampling.model_potential.planes import exact_plane
-from cg_assets.sampling.model_potential.quadrature import exact_pmf
 from cg_assets.systems.spec import SystemSpec
 
 
@@ -154,6 +151,8 @@ def _surface(system: SystemSpec, bins: Bins, blocks: NDArray[np.float64]) -> Fre
 
 
 def _exact(system: SystemSpec, reference: QuadratureReference) -> Reference:
+    from cg_assets.sampling.model_potential.quadrature import exact_pmf
+
     if isinstance(reference.range, dict):
         return _exact_plane(system)
     (name,) = system.variable_names
@@ -179,6 +178,8 @@ def _exact(system: SystemSpec, reference: QuadratureReference) -> Reference:
 
 
 def _exact_plane(system: SystemSpec) -> Reference:
+    from cg_assets.sampling.model_potential.planes import exact_plane
+
     plane, energy_unit = exact_plane(system), unit("energy", system.units)
     populations, free_energies = {}, {}
     for name, basin in system.evaluation.basins.items():
@@ -197,6 +198,8 @@ def _exact_plane(system: SystemSpec) -> Reference:
 
 def _wide_limits(system: SystemSpec, limits: tuple[float, float]) -> tuple[float, float]:
     """The limits of a basin, cut where the domain of the model potential ends."""
+    from cg_assets.sampling.model_potential.landscape import landscape
+
     lowest, highest = landscape(system).coordinate_range()
     return max(limits[0], lowest), min(limits[1], highest)
 
@@ -283,13 +286,3 @@ def _over_runs(values: NDArray[np.float64], errors: NDArray[np.float64], of: str
 
 def _largest(estimates: list[Estimate]) -> Estimate:
     return max(estimates, key=lambda estimate: estimate.value)
-
-
-def reference_barrier(system: SystemSpec, reference: Reference) -> Estimate | None:
-    """Barrier between the two basins of a one-dimensional exact PMF [energy]; None where there are not two."""
-    if reference.pmf is None or len(system.evaluation.basins) != 2:
-        return None
-    (name,) = reference.names
-    first, second = (basin.limits[name] for basin in system.evaluation.basins.values())
-    found = barrier_height(reference.bins.centres[0], reference.pmf, first, second)
-    return Estimate(found.value, 0.0, unit("energy", system.units))

@@ -21,7 +21,13 @@ from cg_assets.simulation.settings import CGSimulation
 
 
 class Reference(Family, family="reference"):
-    """What potentials are judged against."""
+    """What potentials are judged against.
+
+    Attributes:
+        exact: whether it has no statistical error.
+    """
+
+    exact: ClassVar[bool] = False
 
     is_data: ClassVar[bool] = False
     """Whether it is the system's own frames, not something else about it."""
@@ -32,6 +38,7 @@ class QuadratureReference(Reference):
 
     goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
 
+    exact: ClassVar[bool] = True
     type: Literal["quadrature"]
     range: tuple[float, float] | dict[Name, tuple[float, float]]
     """Interval of the CG coordinate over which errors are measured; of two CG coordinates, that of each by name."""
@@ -115,8 +122,18 @@ class NativeStructure(Strict):
         yield from scope.missing("file", self.file)
 
 
-class Evaluation(Strict):
-    """How a trained potential is judged, and when it may become champion."""
+class EvaluationSettings(Strict):
+    """How trained potentials are judged. A metric applies to systems whose settings are of the kind that it reads.
+
+    Attributes:
+        all_must_be_stable: whether a potential fails when one replica of its CG simulation explodes.
+    """
+
+    all_must_be_stable: ClassVar[bool] = True
+
+
+class FreeEnergySettings(EvaluationSettings):
+    """How a potential is judged by free energies, and when it may become champion."""
 
     reference: Reference
     collective_variables: list[Name] = Field(min_length=1, max_length=2)
@@ -131,7 +148,7 @@ class Evaluation(Strict):
     """Also judge a molecule by its distance from this structure; null not to."""
 
     @model_validator(mode="after")
-    def _has_data(self) -> Evaluation:
+    def _has_data(self) -> FreeEnergySettings:
         if self.slow_coordinates is not None and not self.reference.is_data:
             raise ValueError("slow_coordinates needs reference.type data, whose frames tell what is slow")
         if self.native is not None and self.slow_coordinates is None:
@@ -166,8 +183,13 @@ class LearningCurve(Strict):
         return value
 
 
-class LiquidJudgement(Strict):
-    """How CG simulations are judged against the dynamics of the atoms, at each temperature of the reference."""
+class LiquidSettings(EvaluationSettings):
+    """How CG simulations are judged against the dynamics of the atoms, at each temperature of the reference.
+
+    A replica that explodes is left out and counted; a temperature without a stable one is infinitely wrong.
+    """
+
+    all_must_be_stable: ClassVar[bool] = False
 
     max_rdf_error: PositiveFloat = 0.03
     """Largest integral of |g(r) - g(r) of the atoms|, less what noise makes of it, that passes [nm]."""

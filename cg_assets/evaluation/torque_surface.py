@@ -19,9 +19,7 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.estimates import Estimate, independent_blocks
 from cg_assets.core.units import unit
-from cg_assets.mapping.collective_variables import Torsion
-from cg_assets.mapping.maps import CGMap
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.mapping.beads import Beads
 
 FloatArray = NDArray[np.float64]
 
@@ -85,30 +83,31 @@ class TorqueSurface:
         return self.estimate(free_energy, unit("energy", "molar"))
 
 
-def has_torque_surface(system: SystemSpec) -> bool:
-    """Whether all collective variables that a system is judged by are torsions about bonds that split it."""
-    variables = [system.collective_variables.get(name) for name in system.evaluation.collective_variables]
-    if not all(isinstance(variable, Torsion) for variable in variables) or system.cg_box is not None:
+def has_torque_surface(beads: Beads, names: Sequence[str]) -> bool:
+    """Whether collective variables are torsions about bonds that split the molecule."""
+    if not all(beads.is_periodic(name) for name in names) or beads.box is not None:
         return False
     try:
-        _torsions(system, system.beads().cg_map)
+        _torsions(beads, names)
     except TrainingError:
         return False
     return True
 
 
 def torque_surface(
-    system: SystemSpec,
+    beads: Beads,
+    names: Sequence[str],
     batches: Sequence[Frames],
     bins: Bins,
     order: int = ORDER,
     spread: float = SPREAD,
     n_blocks: int = 40,
 ) -> TorqueSurface:
-    """The free energy of the torsions that a system is judged by, from the forces of its frames.
+    """The free energy of torsions from the forces of frames.
 
     Args:
-        system: a molecule whose `evaluation.collective_variables` are torsions about bonds that split it.
+        beads: of a molecule.
+        names: its torsions, about bonds that split it.
         batches: CG frames with force labels; frames under any bias of the torsions may be mixed.
         bins: bins over the whole range of the torsions.
         order: highest wave number along each torsion.
@@ -124,8 +123,7 @@ def torque_surface(
     from cg_assets.potentials.torsions.series import fourier_modes
     from cg_assets.potentials.torsions.torques import SlopeEquations
 
-    names = tuple(system.evaluation.collective_variables)
-    torques, places, signs = _torsions(system, system.beads().cg_map)
+    torques, places, signs = _torsions(beads, names)
     numbers = torch.tensor(fourier_modes(len(names), order)).double()
     blocks: list[SlopeEquations] = []
     for frames in batches:
@@ -138,27 +136,25 @@ def torque_surface(
             rows = np.flatnonzero(block == number)
             for part in np.split(rows, range(_BATCH, len(rows), _BATCH)):
                 positions, forces = (torch.from_numpy(array[part]) for array in (frames.positions, frames.forces))
-                torque = torques(positions, forces)[:, places] * signs / system.thermal_energy
+                torque = torques(positions, forces)[:, places] * signs / beads.thermal_energy
                 equations.add(numbers @ torch.from_numpy(angles[:, part]), torque)
             blocks.append(equations)
     total = SlopeEquations(numbers).combined(blocks)
     basis = _basis(numbers.numpy(), bins)
     left_out = [total.combined([block], sign=-1) for block in blocks]
     probability, *others = (_probability(item.solve(spread).numpy(), basis, bins) for item in (total, *left_out))
-    return TorqueSurface(names, bins, probability, np.array(others), system.thermal_energy)
+    return TorqueSurface(tuple(names), bins, probability, np.array(others), beads.thermal_energy)
 
 
-def _torsions(system: SystemSpec, cg_map: CGMap) -> tuple:
+def _torsions(beads: Beads, names: Sequence[str]) -> tuple:
     """Torques of a molecule's bonds, and for each torsion its bond and the sign that turns it up."""
     import torch
 
     from cg_assets.potentials.torsions.torques import BondTorques
 
+    cg_map = beads.cg_map
     torques = BondTorques(cg_map.n_beads, cg_map.bonds)
-    sites = [
-        [cg_map.bead_on_atom(atom) for atom in system.collective_variables[name].atoms]
-        for name in system.evaluation.collective_variables
-    ]
+    sites = [[cg_map.bead_on_atom(atom) for atom in beads.collective_variables[name].atoms] for name in names]
     return torques, *torques.of_torsions(torch.tensor(sites))
 
 

@@ -342,15 +342,17 @@ def comparison_plot(
 def learning_curves_plot(
     curves: Mapping[str, Sequence[Curve]],
     *,
+    error: str = "error",
     error_unit: str = "",
     bound: float | None = None,
     title: str = "",
 ) -> Figure:
-    """PMF errors against amounts of data, both on logarithmic axes.
+    """Errors of potentials against amounts of data, both on logarithmic axes.
 
     Args:
         curves: axis label to one curve for each potential; infinite errors are drawn at the top as crosses.
-        error_unit: unit of the PMF error.
+        error: what the error is called.
+        error_unit: its unit.
         bound: the error that a champion may have, drawn as a line.
         title: title of the figure.
     """
@@ -362,11 +364,11 @@ def learning_curves_plot(
     for axes, (label, lines) in zip(panels, curves.items(), strict=True):
         for line in lines:
             known = np.isfinite(line.values)
-            error = np.zeros(len(line.grid)) if line.standard_error is None else np.nan_to_num(line.standard_error)
+            bar = np.zeros(len(line.grid)) if line.standard_error is None else np.nan_to_num(line.standard_error)
             axes.errorbar(
                 line.grid[known],
                 line.values[known],
-                error[known],
+                bar[known],
                 color=colours[line.label],
                 label=line.label.replace("_", " "),
                 marker="o",
@@ -378,6 +380,6 @@ def learning_curves_plot(
             axes.axhline(bound, color=DATA, linewidth=1.2, linestyle=(0, (4, 2)), label="bound", zorder=1)
         axes.set(xscale="log", yscale="log", xlabel=label)
         axes.grid(which="minor", alpha=0.35)
-    panels[0].set_ylabel(f"PMF error [{error_unit}]" if error_unit else "PMF error")
+    panels[0].set_ylabel(f"{error} [{error_unit}]" if error_unit else error)
     panels[-1].legend(loc="best")
     return figure

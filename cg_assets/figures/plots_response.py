@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from cg_assets.core.statistics.estimates import Estimate
-    from cg_assets.evaluation.liquid_evaluation import LiquidEvaluation
+    from cg_assets.evaluation.evaluation import Evaluation
 
 
 @drawn
@@ -47,41 +47,48 @@ def response_training_plot(held_out: Mapping[float, Mapping[str, Any]], title: s
     return figure
 
 
-def liquid_figures(evaluations: Mapping[str, LiquidEvaluation], title: str) -> dict[str, bytes]:
-    """What is to be seen of liquids: name to PNG, one or several potentials in each figure."""
+def temperature_figures(evaluations: Mapping[str, Evaluation], title: str) -> dict[str, bytes]:
+    """What is to be seen of liquids at several temperatures: name to PNG, one or several potentials in each figure."""
     diffusion: dict[str, dict[float, Estimate]] = {label: {} for label in ("atoms", *evaluations)}
     for label, evaluation in evaluations.items():
-        for (name, kelvin), (beads, atoms) in evaluation.numbers.items():
-            if name == "diffusion":
-                diffusion[label][kelvin], diffusion["atoms"][kelvin] = beads, atoms
+        for kelvin, item in evaluation.at_temperatures("diffusion").items():
+            diffusion[label][kelvin] = item.value
+            if item.reference is not None:
+                diffusion["atoms"][kelvin] = item.reference
     return {
         "errors": liquid_errors_plot(evaluations, title),
-        "radial distribution": curves_plot(evaluations, "rdf", title),
-        "angular distribution": curves_plot(evaluations, "adf", title),
+        "radial distribution": profiles_plot(evaluations, "rdf", title),
+        "angular distribution": profiles_plot(evaluations, "adf", title),
         "energies": liquid_energies_plot(evaluations, title),
         "diffusion": diffusion_plot(diffusion, "atoms", title),
-        "change of structure with temperature": curves_plot(evaluations, "rdf_slope", title),
+        "change of structure with temperature": profiles_plot(evaluations, "rdf_slope", title),
     }
 
 
+_AXES = {
+    "rdf": ("distance [nm]", "g(r)", 1.0, 1.0),
+    "adf": ("angle [°]", "density [1/rad]", float(np.degrees(1.0)), 1.0),
+    "rdf_slope": ("distance [nm]", "dg/dT [10⁻³/K]", 1.0, 1e3),
+}
+"""Profile to the labels of its axes, and what its coordinate and its values are multiplied with."""
+
+
 @drawn
-def curves_plot(evaluations: Mapping[str, LiquidEvaluation], name: str, title: str = "") -> Figure:
-    """One curve of all potentials at each temperature, that of the atoms in black, with their differences below.
+def profiles_plot(evaluations: Mapping[str, Evaluation], name: str, title: str = "") -> Figure:
+    """One profile of all potentials at each temperature, that of the atoms in black, with their differences below.
 
     Args:
         evaluations: potential to its evaluation.
         name: `rdf`, `adf` or `rdf_slope`.
         title: of the figure.
     """
-    first = next(iter(evaluations.values()))
-    kelvins, columns = first.temperatures, min(3, len(first.temperatures))
+    kelvins = next(iter(evaluations.values())).temperatures
+    columns = min(3, len(kelvins))
     rows = math.ceil(len(kelvins) / columns)
     figure = new_figure(3.6 * columns, 3.4 * rows, title)
     panels = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[2, 1] * rows)
     colours = colours_of(list(evaluations))
-    scale = {"adf": float(np.degrees(1.0))}.get(name, 1.0)
-    height = {"rdf": "g(r)", "adf": "density [1/rad]", "rdf_slope": "dg/dT [10⁻³/K]"}[name]
-    size = 1e3 if name == "rdf_slope" else 1.0
+    along, height, scale, size = _AXES[name]
     for number in range(rows * columns):
         row, column = divmod(number, columns)
         upper, lower = panels[2 * row, column], panels[2 * row + 1, column]
@@ -91,17 +98,17 @@ def curves_plot(evaluations: Mapping[str, LiquidEvaluation], name: str, title: s
             continue
         kelvin, black = kelvins[number], False
         for label, evaluation in evaluations.items():
-            if (name, kelvin) not in evaluation.curves:
+            line = evaluation.profile(name, temperature=kelvin)
+            if line is None:
                 continue
-            beads, atoms = evaluation.curves[name, kelvin]
-            grid = beads.grid * scale
+            grid = line.grid * scale
             if not black:
-                known = Curve("atoms", grid, size * atoms.values, size * atoms.standard_error)
+                known = Curve("atoms", grid, size * line.reference, size * line.reference_error)
                 band(upper, known, REFERENCE, zorder=2.5)
                 black = True
-            band(upper, Curve(label, grid, size * beads.values, size * beads.standard_error), colours[label])
-            error = np.hypot(beads.standard_error, atoms.standard_error)
-            rest = Curve(label, grid, size * (beads.values - atoms.values), size * error)
+            band(upper, Curve(label, grid, size * line.values, size * line.standard_error), colours[label])
+            error = np.hypot(line.standard_error, line.reference_error)
+            rest = Curve(label, grid, size * (line.values - line.reference), size * error)
             band(lower, rest, colours[label])
         upper.set_title(f"{kelvin:g} K")
         lower.axhline(0.0, color=REFERENCE, linewidth=0.8)
@@ -109,28 +116,24 @@ def curves_plot(evaluations: Mapping[str, LiquidEvaluation], name: str, title: s
             upper.set_ylabel(height)
             lower.set_ylabel("difference")
         if row == rows - 1:
-            lower.set_xlabel("angle [°]" if name == "adf" else "distance [nm]")
+            lower.set_xlabel(along)
         if black and not figure.legends:
             figure.legend(*upper.get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
 @drawn
-def liquid_errors_plot(evaluations: Mapping[str, LiquidEvaluation], title: str = "") -> Figure:
+def liquid_errors_plot(evaluations: Mapping[str, Evaluation], title: str = "") -> Figure:
     """Integrated errors of g(r) and of angles against temperature; dotted what noise alone makes of them."""
     figure = new_figure(9.0, 3.6, title)
     panels = figure.subplots(1, 2)
-    for axes, (name, label) in zip(
-        panels, (("rdf error", "error of g(r) [nm]"), ("adf error", "error of angles")), strict=True
-    ):
+    labels = {"rdf_error": "error of g(r) [nm]", "adf_error": "error of angles"}
+    for axes, (name, label) in zip(panels, labels.items(), strict=True):
         for potential, colour in colours_of(list(evaluations)).items():
-            _numbers(axes, evaluations[potential], name, colour, potential)
-            floor = [
-                (kelvin, pair[1].value)
-                for (what, kelvin), pair in evaluations[potential].numbers.items()
-                if what == name
-            ]
-            axes.plot(*zip(*floor, strict=True), color=colour, linestyle=":", linewidth=1.0)
+            found = evaluations[potential].at_temperatures(name)
+            _against_temperature(axes, {kelvin: item.value for kelvin, item in found.items()}, colour, potential)
+            noise = [(kelvin, item.reference.value) for kelvin, item in found.items() if item.reference is not None]
+            axes.plot(*zip(*noise, strict=True), color=colour, linestyle=":", linewidth=1.0)
         axes.set(xlabel="temperature [K]", ylabel=label)
         axes.set_ylim(bottom=0.0)
     panels[0].legend()
@@ -138,30 +141,32 @@ def liquid_errors_plot(evaluations: Mapping[str, LiquidEvaluation], title: str =
 
 
 @drawn
-def liquid_energies_plot(evaluations: Mapping[str, LiquidEvaluation], title: str = "") -> Figure:
+def liquid_energies_plot(evaluations: Mapping[str, Evaluation], title: str = "") -> Figure:
     """Potential energy and heat capacity of a molecule against temperature, those of the atoms in black."""
     figure = new_figure(9.0, 3.6, title)
     panels = figure.subplots(1, 2)
-    labels = (
-        ("potential energy", "potential energy of a molecule [kJ/mol]"),
-        ("heat capacity", "heat capacity without kinetic part\n[kJ/mol/K]"),
-    )
-    for axes, (name, label) in zip(panels, labels, strict=True):
-        _numbers(axes, next(iter(evaluations.values())), name, REFERENCE, "atoms", of_atoms=True)
+    labels = {
+        "potential_energy": "potential energy of a molecule [kJ/mol]",
+        "heat_capacity": "heat capacity without kinetic part\n[kJ/mol/K]",
+    }
+    for axes, (name, label) in zip(panels, labels.items(), strict=True):
+        first = next(iter(evaluations.values())).at_temperatures(name)
+        atoms = {kelvin: item.reference for kelvin, item in first.items() if item.reference is not None}
+        _against_temperature(axes, atoms, REFERENCE, "atoms")
         for potential, colour in colours_of(list(evaluations)).items():
-            _numbers(axes, evaluations[potential], name, colour, potential)
+            found = evaluations[potential].at_temperatures(name)
+            _against_temperature(axes, {kelvin: item.value for kelvin, item in found.items()}, colour, potential)
         axes.set(xlabel="temperature [K]", ylabel=label)
     panels[0].legend()
     return figure
 
 
-def _numbers(
-    axes: Any, evaluation: LiquidEvaluation, name: str, colour: str, label: str, of_atoms: bool = False
-) -> None:
-    found = [(kelvin, pair[of_atoms]) for (what, kelvin), pair in evaluation.numbers.items() if what == name]
-    kelvins, values = [kelvin for kelvin, _ in found], [item.value for _, item in found]
-    bars = [2 * item.standard_error for _, item in found]
-    axes.errorbar(kelvins, values, bars, color=colour, marker="o", capsize=2, label=label)
+def _against_temperature(axes: Any, numbers: Mapping[float, Estimate], colour: str, label: str) -> None:
+    values, bars = (
+        np.array(item)
+        for item in ([e.value for e in numbers.values()], [2 * e.standard_error for e in numbers.values()])
+    )
+    axes.errorbar(list(numbers), values, bars, color=colour, marker="o", capsize=2, label=label)
 
 
 @drawn

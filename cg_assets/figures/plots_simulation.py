@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.evaluation.monitors import BondMonitor
+from cg_assets.evaluation.metrics.bonds import BondMonitor
 from cg_assets.figures.plot_style import (
     COLOURS,
     DATA,

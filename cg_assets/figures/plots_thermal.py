@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.evaluation.liquid import Distribution
+from cg_assets.evaluation.distributions import Distribution
 from cg_assets.figures.plot_style import COLOURS, DATA, REFERENCE, drawn, new_figure
 
 if TYPE_CHECKING:

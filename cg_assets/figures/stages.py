@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,28 +10,19 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.equilibration import ConditionalEquilibration
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import unit
-from cg_assets.evaluation.comparison import Comparison
-from cg_assets.evaluation.evaluation import MAX_BOND_DIVERGENCE, EvaluationResult
-from cg_assets.evaluation.learning_curves import PMF_ERROR, LearningPoint, mean_curve
 from cg_assets.evaluation.reference import Reference
-from cg_assets.evaluation.settings import QuadratureReference
-from cg_assets.evaluation.slow_coordinates import TICS
 from cg_assets.evaluation.torque_surface import TorqueSurface
 from cg_assets.figures import plots
-from cg_assets.figures.plots import Curve
 from cg_assets.figures.plots_samples import label_errors_plot, next_batch_plot, surface_plot
 from cg_assets.labels.label_errors import LabelErrors
 from cg_assets.labels.next_batch import Proposal
 from cg_assets.labels.quality import LabelNoise, compares_windows
 from cg_assets.mapping.collective_variables import Torsion
-from cg_assets.mapping.maps import LinearMapping
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.simulation.run import CGSimulationResult
 from cg_assets.simulation.settings import UNBIASED
 from cg_assets.systems.spec import SystemSpec
 
-_FIGURES_OF_MERIT = ["PMF error", "KL divergence", "JSD", "barrier", "free energy", "width"]
-"""Quantities whose names begin so are drawn as bars, up to four."""
 _HIGHEST = 12.0
 """Free energy [kT] up to which a surface from forces is shown."""
 
@@ -200,144 +190,3 @@ def reference_figure(system: SystemSpec, reference: Reference) -> bytes:
         reference=None if reference.exact else "run 1",
         title=title,
     )
-
-
-def evaluation_figures(
-    system: SystemSpec, name: str, reference: Reference, result: EvaluationResult, data: Frames
-) -> dict[str, bytes]:
-    """The figures of an evaluation by title."""
-    title = f"{system.title}: potential {name}"
-    energy = unit("energy", system.units)
-    if isinstance(system.mapping, LinearMapping) and len(reference.names) == 1:
-        (variable,) = reference.names
-        deviation = result.model_deviation if len(result.model_deviation) else None
-        models = [Curve("model", result.grid, result.model_pmf, deviation)]
-        if result.data_pmf is not None:
-            labels = result.data_pmf
-            models.append(Curve("binned labels", labels.grid, labels.pmf, labels.standard_error))
-        figure = plots.pmf_plot(
-            _exact_curve(reference),
-            models,
-            variable=variable,
-            variable_unit=_variable_unit(system, variable),
-            energy_unit=energy,
-            interval=_interval(system, reference),
-            samples={"training frames": data.collective_variables[variable]},
-            title=title,
-        )
-        return {"PMF": figure}
-    surfaces = {"reference": reference.surface, "training data": result.data_surface, "CG model": result.surface}
-    figures = {}
-    if len(reference.names) == 2:
-        first, second = reference.names
-        figures["free energy"] = plots.free_energy_maps(
-            surfaces,
-            variables=(first, second),
-            variable_units=(_variable_unit(system, first), _variable_unit(system, second)),
-            reference="reference",
-            title=title,
-        )
-    figures["marginals"] = plots.marginals_plot(
-        surfaces,
-        variables=reference.names,
-        variable_units=_variable_units(system, reference.names),
-        reference="reference",
-        title=title,
-    )
-    if result.slow is not None:
-        figures["slow coordinates"] = plots.free_energy_maps(
-            result.slow.surfaces, variables=TICS, variable_units=("", ""), reference="reference", title=title
-        )
-        if result.slow.rmsd_surfaces:
-            figures["native structure"] = plots.marginals_plot(
-                result.slow.rmsd_surfaces,
-                variables=("RMSD",),
-                variable_units=("nm",),
-                reference="reference",
-                title=title,
-            )
-    if result.monitors is not None:
-        figures["bonds"] = plots.bond_length_plot(
-            result.monitors.bonds, result.monitors.bead_names, tolerated=MAX_BOND_DIVERGENCE, title=title
-        )
-    return figures
-
-
-def comparison_figure(system: SystemSpec, comparison: Comparison) -> bytes:
-    """All label sources of a system in one figure."""
-    reference = comparison.reference
-    merits: dict[str, dict[str, Estimate]] = {}
-    known: dict[str, Estimate] = {}
-    for potential, quantities in comparison.quantities.items():
-        for quantity, (estimate, against) in quantities.items():
-            if not quantity.startswith(tuple(_FIGURES_OF_MERIT)) or " of the " in quantity:
-                continue
-            if quantity not in merits and len(merits) == 4:
-                continue
-            merits.setdefault(quantity, {})[potential] = estimate
-            if against is not None:
-                known[quantity] = against
-    energy = unit("energy", system.units)
-    labels = {name: f"{name} [{_variable_unit(system, name)}]" for name in reference.names}
-    if isinstance(system.mapping, LinearMapping) and len(reference.names) == 1:
-        (name,) = reference.names
-        curves = {labels[name]: [Curve(potential, comparison.grid, pmf) for potential, pmf in comparison.pmfs.items()]}
-        exact = {labels[name]: _exact_curve(reference)}
-        interval = _interval(system, reference)
-        highest = 1.3 * float(np.ptp(np.asarray(reference.pmf)))
-    else:
-        curves = {
-            labels[name]: [_marginal(label, surface, axis) for label, surface in comparison.surfaces.items()]
-            for axis, name in enumerate(reference.names)
-        }
-        exact = {
-            labels[name]: _marginal("reference", reference.surface, axis) for axis, name in enumerate(reference.names)
-        }
-        interval, highest = None, plots.HIGHEST * system.thermal_energy
-    return plots.comparison_plot(
-        merits,
-        references=known,
-        curves=curves,
-        reference_curves=exact,
-        energy_unit=energy,
-        interval=interval,
-        title=system.title,
-        highest=highest,
-    )
-
-
-def learning_curves_figure(system: SystemSpec, points: Sequence[LearningPoint]) -> bytes:
-    """PMF errors of potentials against sampled time and number of frames."""
-    potentials = list(dict.fromkeys(point.potential for point in points))
-    curves: dict[str, list[Curve]] = {}
-    labels = {"time": f"atomistic time [{unit('time', system.units)}]", "frames": "training frames"}
-    for axis, label in labels.items():
-        for potential in potentials:
-            mine = [point for point in points if point.potential == potential]
-            amounts, errors, spread = mean_curve(mine, axis)  # type: ignore[arg-type]
-            if len(amounts):
-                curves.setdefault(label, []).append(Curve(potential, amounts, errors, errors * spread))
-    return plots.learning_curves_plot(
-        curves,
-        error_unit=next((point.quantities[PMF_ERROR].unit for point in points), ""),
-        bound=system.evaluation.max_pmf_error,
-        title=f"{system.title}: learning curves",
-    )
-
-
-def _marginal(label: str, surface: Any, axis: int) -> Curve:
-    line = surface if len(surface.bins.edges) == 1 else surface.marginal(axis)
-    energy = np.where(np.isfinite(line.free_energy), line.free_energy, np.nan)
-    return Curve(label, line.bins.centres[0], energy, line.standard_error)
-
-
-def _exact_curve(reference: Reference) -> Curve:
-    return Curve("exact", reference.bins.centres[0], np.asarray(reference.pmf))
-
-
-def _interval(system: SystemSpec, reference: Reference) -> tuple[float, float]:
-    settings = system.evaluation.reference
-    if isinstance(settings, QuadratureReference) and not isinstance(settings.range, dict):
-        return settings.range
-    edges = reference.bins.edges[0]
-    return float(edges[0]), float(edges[-1])

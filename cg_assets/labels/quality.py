@@ -14,6 +14,7 @@ from cg_assets.core.statistics.equilibration import ConditionalEquilibration, co
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.noise import BinnedLabels, ConditionalNoise, bin_labels, conditional_noise
 from cg_assets.core.units import UnitSystem, unit
+from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.maps import LinearMapping
 from cg_assets.mapping.run import other_force_maps
@@ -75,17 +76,17 @@ def squared_force_unit(units: UnitSystem) -> str:
     return f"({unit('force', units)})²"
 
 
-def label_bins(system: SystemSpec, frames: Frames) -> Bins:
+def label_bins(beads: Beads, frames: Frames) -> Bins:
     """Equal bins of the one CG coordinate over the range of the data."""
-    (name,) = system.variable_names
+    (name,) = beads.variable_names
     values = frames.collective_variables[name]
     n_bins = min(LABEL_BINS, max(20, len(values) // FRAMES_PER_BIN))
     return Bins.between([[float(values.min()), float(values.max()) + 1e-6]], n_bins)
 
 
-def bin_model_labels(system: SystemSpec, frames: Frames) -> BinnedLabels:
+def bin_model_labels(beads: Beads, frames: Frames) -> BinnedLabels:
     """Mean force and noise per bin of a model potential's CG frames."""
-    (name,) = system.variable_names
+    (name,) = beads.variable_names
     forces = np.asarray(frames.forces, dtype=np.float64)[:, 0, 0]
     values = frames.collective_variables[name].astype(np.float64)
     return bin_labels(
@@ -93,8 +94,8 @@ def bin_model_labels(system: SystemSpec, frames: Frames) -> BinnedLabels:
         forces,
         frames.replica,
         frames.time,
-        bins=label_bins(system, frames),
-        unit=squared_force_unit(system.units),
+        bins=label_bins(beads, frames),
+        unit=squared_force_unit(beads.units),
     )
 
 
@@ -129,7 +130,7 @@ def measure_label_noise(
         names = tuple(system.mapping.coordinates)
         return LabelNoise(drawn.noise_floor, method, beads=drawn, bead_names=names, map_kind=force_map.kind)
     if isinstance(system.mapping, LinearMapping):
-        bins = bin_model_labels(system, frames)
+        bins = bin_model_labels(system.beads(), frames)
         method = f"variance in {len(bins.centres)} bins of the CG coordinate"
         return LabelNoise(bins.noise_floor, method, bins=bins)
     from cg_assets.sampling.conditional import sample_conditional_forces

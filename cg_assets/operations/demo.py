@@ -11,14 +11,13 @@ from cg_assets.operations.home_folder import prepare_home
 from cg_assets.operations.runs import run_system
 from cg_assets.operations.tables import table
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import ThermalSystem, load_all_systems
+from cg_assets.systems import load_all_systems
 
 DEMOS = {
     "biased": ["muller_brown", "muller_brown_diagonal", "capped_alanine_quick"],
     "water": ["water_quick"],
 }
 """What each demo runs: forces of biased samples, and thermal response forces."""
-_COLUMNS = ["potential", "quantity", "result", "reference"]
 
 
 def run_demo(demo: str) -> int:
@@ -46,18 +45,28 @@ def run_demo(demo: str) -> int:
     return 1 if failed else 0
 
 
-def print_results(folder: Path, names: list[str]) -> None:
-    """Print the comparison of each system: every figure of merit with its error.
+def print_results(folder: Path, names: list[str], everything: bool = False) -> None:
+    """Print the comparison of each system: its headlines and what has a bound, with errors.
+
+    Args:
+        folder: the home folder.
+        names: of the systems; empty for all that have results.
+        everything: whether all quantities are printed.
 
     Raises:
         StorageError: a named system has no comparison yet.
     """
+    from cg_assets.evaluation.comparison import Comparison
+    from cg_assets.storage.parquet import read_arrays
+
     store = ParquetStore(folder)
     systems = load_all_systems()
     for name in names or [name for name in systems if store.file(name, "comparison").is_file()]:
-        rows = store.read_table(name, "comparison").select(_COLUMNS).to_pylist()
+        comparison = Comparison.from_columns(read_arrays(store.file(name, "comparison")))
+        rows = comparison.rows(everything)
+        header = [name for name in rows[0] if any(row[name] for row in rows)]
         print(f"\n{systems[name].title}")
-        print(table(_COLUMNS, [list(row.values()) for row in rows], ruled=True))
+        print(table(header, [[row[name] for name in header] for row in rows], ruled=True))
 
 
 def write_figures(folder: Path, names: list[str]) -> Path:
@@ -67,10 +76,8 @@ def write_figures(folder: Path, names: list[str]) -> Path:
         The folder of the figures.
     """
     from cg_assets.assets.comparison import read_comparison
-    from cg_assets.assets.liquids import read_evaluations
     from cg_assets.assets.work import Inputs
-    from cg_assets.figures.plots_response import liquid_figures
-    from cg_assets.figures.stages import comparison_figure
+    from cg_assets.figures.evaluation import comparison_figures
 
     store = ParquetStore(folder)
     figures = folder / "figures"
@@ -79,13 +86,10 @@ def write_figures(folder: Path, names: list[str]) -> Path:
     for name in names:
         system = systems[name]
         try:
-            if isinstance(system, ThermalSystem):
-                drawn = liquid_figures(read_evaluations(Inputs(store, system), system), system.title)
-                made = {f"{name}_{title.replace(' ', '_')}": png for title, png in drawn.items()}
-            else:
-                made = {name: comparison_figure(system, read_comparison(Inputs(store, system), system))}
+            comparison = read_comparison(Inputs(store, system), system.potentials)
         except StorageError:
             continue
-        for title, png in made.items():
-            (figures / f"{title}.png").write_bytes(png)
+        for title, png in comparison_figures(comparison, system.title).items():
+            file = name if title == "figure" else f"{name}_{title.replace(' ', '_')}"
+            (figures / f"{file}.png").write_bytes(png)
     return figures

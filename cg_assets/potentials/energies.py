@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from cg_assets.core.frames import Frames
 
 if TYPE_CHECKING:
     import torch
 
     from cg_assets.potentials.base import Potential
 
-_BLOCK = 4096
+_BLOCK, _BOXES = 4096, 64
+"""Frames that are evaluated at once: of a few beads, and of a box full of them."""
 
 
 def energy_function(
@@ -46,6 +50,24 @@ def committee_energies(
 ) -> list[Callable[[NDArray], NDArray[np.float64]]]:
     """The energy of each member of a potential's committee, as `energy_function`; none where it has no committee."""
     return [energy_function(member, temperature, box) for member in potential.members]
+
+
+def thermodynamics(module: Any) -> Callable[[Frames], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Of a potential W(R, T): frames at one temperature, in their boxes, to U_W [kJ/mol] and C_W [kJ/mol/K] of each."""
+    import torch
+
+    def energies(frames: Frames) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if frames.box is None:
+            raise ValueError("frames of a liquid must hold a box")
+        found = []
+        for rows in np.array_split(np.arange(len(frames)), math.ceil(len(frames) / _BOXES)):
+            positions, box = (torch.as_tensor(array[rows]) for array in (frames.positions, frames.box))
+            _, energy, capacity = module.energies(positions, float(frames.temperature[0]), box)
+            found.append(torch.stack([energy, capacity]).double().cpu().numpy())
+        energy, capacity = np.concatenate(found, axis=1)
+        return energy, capacity
+
+    return energies
 
 
 def weights_hash(module: torch.nn.Module) -> str:

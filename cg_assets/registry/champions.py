@@ -35,8 +35,7 @@ def choose_champion(
     metrics: Mapping[str, float],
     passed: bool,
     reference_hash: str,
-    criterion: str,
-    tolerance: float,
+    criteria: Mapping[str, float],
     champion_metrics: Mapping[str, float] | None,
 ) -> ChampionDecision:
     """Decide, move the alias and write the reasons down; see `ModelTracking.decide_champion`."""
@@ -46,9 +45,7 @@ def choose_champion(
     tag_version(client, name, version, evaluation_tags(metrics, reference_hash))
     if champion is not None and champion != version and champion_metrics is not None:
         tag_version(client, name, champion, evaluation_tags(champion_metrics, reference_hash))
-    decision = _decide(
-        client, name, version, metrics[criterion], passed, reference_hash, criterion, tolerance, champion
-    )
+    decision = _decide(client, name, version, metrics, passed, reference_hash, criteria, champion)
     if decision.promoted:
         client.set_registered_model_alias(name, CHAMPION, version)
     told = {"promoted": decision.promoted, "reason": decision.reason, "reference": reference_hash}
@@ -67,33 +64,37 @@ def _decide(
     client: Any,
     name: str,
     version: str,
-    value: float,
+    metrics: Mapping[str, float],
     passed: bool,
     reference_hash: str,
-    criterion: str,
-    tolerance: float,
+    criteria: Mapping[str, float],
     champion: str | None,
 ) -> ChampionDecision:
     if not passed:
         return ChampionDecision(False, champion, "a blocking check of its evaluation failed")
-    if not math.isfinite(value):
-        return ChampionDecision(False, champion, f"its {criterion} is {value}")
+    if unknown := [f"its {key} is {metrics[key]}" for key in criteria if not math.isfinite(metrics[key])]:
+        return ChampionDecision(False, champion, unknown[0])
     if champion is None:
         return ChampionDecision(True, version, "it passed its checks and there was no champion")
     if champion == version:
         return ChampionDecision(False, version, "it is the champion already")
     tags = client.get_model_version(name, champion).tags
-    if tags.get("evaluation.reference_hash") != reference_hash or f"evaluation.{criterion}" not in tags:
+    judged = [key for key in criteria if f"evaluation.{key}" in tags]
+    if tags.get("evaluation.reference_hash") != reference_hash or judged != list(criteria):
         reason = (
-            f"champion {champion} was not judged by {criterion} on this reference ({reference_hash}); judge it "
-            "there and decide again with champion_metrics"
+            f"champion {champion} was not judged by {', '.join(criteria)} on this reference ({reference_hash}); judge "
+            "it there and decide again with champion_metrics"
         )
         return ChampionDecision(False, champion, reason, rejudge=champion)
-    best = float(tags[f"evaluation.{criterion}"])
-    comparison = f"{criterion} {value:.6g} against {best:.6g} of champion {champion}, tolerance {tolerance:.3g}"
-    if math.isnan(best) or value <= best + tolerance:
-        return ChampionDecision(True, version, f"not worse: {comparison}")
-    return ChampionDecision(False, champion, f"worse: {comparison}")
+    worse, comparisons = [], []
+    for key, tolerance in criteria.items():
+        value, best = metrics[key], float(tags[f"evaluation.{key}"])
+        comparisons.append(f"{key} {value:.6g} against {best:.6g} of champion {champion}, tolerance {tolerance:.3g}")
+        if not (math.isnan(best) or value <= best + tolerance):
+            worse.append(comparisons[-1])
+    if worse:
+        return ChampionDecision(False, champion, f"worse: {'; '.join(worse)}")
+    return ChampionDecision(True, version, f"not worse: {'; '.join(comparisons)}")
 
 
 def tag_version(client: Any, name: str, version: str, tags: Mapping[str, str]) -> None:

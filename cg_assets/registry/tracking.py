@@ -268,8 +268,7 @@ class ModelTracking:
         metrics: Mapping[str, float],
         passed: bool,
         reference_hash: str,
-        criterion: str = "pmf_error",
-        tolerance: float = 0.0,
+        criteria: Mapping[str, float],
         champion_metrics: Mapping[str, float] | None = None,
     ) -> ChampionDecision:
         """Move the alias `champion` to a version, if it passed its checks and is not worse than the present champion.
@@ -280,8 +279,8 @@ class ModelTracking:
             metrics: its figures of merit.
             passed: whether all blocking checks of the evaluation passed.
             reference_hash: content hash of the reference that it was judged by.
-            criterion: the metric that decides; smaller is better.
-            tolerance: by how much it may exceed the champion's, in the metric's unit: its statistical error.
+            criteria: each metric that decides, smaller being better, to its tolerance: by how much it may exceed the
+                champion's, in its unit, for example its statistical error.
             champion_metrics: figures of merit of the present champion on this same reference, where it had to be
                 judged anew because it was judged by another one.
 
@@ -289,15 +288,15 @@ class ModelTracking:
             The decision, which is also written as tags on the version and on the champion it was compared with.
 
         Raises:
-            TrackingError: there is no such version, the criterion is not among the metrics, or MLflow does not answer.
+            TrackingError: there is no such version, a criterion is not among the metrics, or MLflow does not answer.
         """
-        if criterion not in metrics:
-            raise TrackingError(f"{name} {version}: no metric {criterion!r}; there are {', '.join(sorted(metrics))}")
+        if missing := [key for key in criteria if key not in metrics]:
+            raise TrackingError(f"{name} {version}: no metric {missing[0]!r}; there are {', '.join(sorted(metrics))}")
         _, client = self._connection.open()
         lock = self._connection.folder / ".champion.lock"
         with file_lock(lock, 60.0, "the choice of a champion"), self._connection.explained():
             return choose_champion(
-                client, name, str(version), metrics, passed, reference_hash, criterion, tolerance, champion_metrics
+                client, name, str(version), metrics, passed, reference_hash, criteria, champion_metrics
             )
 
     # ----------------------------------------------------------------------------------- looking up

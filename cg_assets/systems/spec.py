@@ -19,7 +19,7 @@ from pydantic import (
 from cg_assets.core.settings import Fault, Name, Scope, Strict, Training
 from cg_assets.core.units import thermal_energy
 from cg_assets.evaluation.settings import (
-    Evaluation,
+    FreeEnergySettings,
     LearningCurve,
     LongRunReference,
 )
@@ -61,7 +61,7 @@ class SystemSpec(System):
     training: Training
     cg_simulation: CGSimulation
     potentials: dict[Name, Potential] = Field(min_length=1)
-    evaluation: Evaluation
+    evaluation: FreeEnergySettings
     learning_curve: LearningCurve | None = None
 
     def scope(self) -> Scope:
@@ -93,9 +93,9 @@ class SystemSpec(System):
 
             fit_force_map(self.mapping, beads, None)
         if self.evaluation.native is not None:
-            from cg_assets.evaluation.native import native_beads
+            from cg_assets.evaluation.metrics.native import native_beads
 
-            native_beads(self)
+            native_beads(self.beads().cg_map, self.folder / self.evaluation.native.file)
         reference = self.evaluation.reference
         if isinstance(reference, LongRunReference) and reference.file is not None:
             from cg_assets.evaluation.long_runs import read_reference

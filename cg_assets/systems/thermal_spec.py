@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from cg_assets.core.settings import Fault, Name, Scope
-from cg_assets.evaluation.settings import LiquidJudgement
+from cg_assets.evaluation.settings import LiquidSettings
 from cg_assets.labels.thermal.settings import Targets
 from cg_assets.mapping.bead_mapping import MoleculeBeads
+from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.water import Water
 from cg_assets.sampling.settings import ThermalSampling
 from cg_assets.sampling.water_box import WaterBox
@@ -40,7 +41,7 @@ class ThermalSystem(System):
     say otherwise."""
     cg_simulation: CGSimulation
     """At each temperature of `sampling.reference`; `replicas` of them at each."""
-    evaluation: LiquidJudgement = LiquidJudgement()
+    evaluation: LiquidSettings = LiquidSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -86,14 +87,7 @@ class ThermalSystem(System):
         return self.model.structure(self.mapping, {}, self.folder)
 
     def beads(self) -> Beads:
-        """One bead for each molecule, at the first temperature of the reference."""
-        from cg_assets.mapping.beads import Beads
-
-        return Beads(
-            name=self.name,
-            title=self.title,
-            units=self.units,
-            temperature=self.sampling.reference.temperatures[0],
-            cg_map=self.water.map(),
-            box=self.model.edge,
-        )
+        """The beads, one for each molecule, at the lowest temperature of the reference."""
+        temperature = self.sampling.reference.temperatures[0]
+        cg_map = self.mapping.cg_map(self.water)
+        return Beads(self.name, self.title, self.units, temperature, cg_map, box=self.model.edge)

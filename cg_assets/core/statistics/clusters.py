@@ -8,12 +8,15 @@ influences (linearised ratio estimator; W. G. Cochran, Sampling Techniques, chap
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 
 from cg_assets.core.statistics.estimates import FEW_REPLICAS, autocorrelation_time, time_blocks
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -168,6 +171,8 @@ def binned_means(
         weights: `(n_frames,)`; None for equal weights.
         n_clusters: number of clusters, of which some may have no frame here; None for the largest number plus one.
     """
+    from scipy import sparse
+
     inside = bin_index >= 0
     rows = int(cluster.max(initial=0)) + 1 if n_clusters is None else n_clusters
     weight = np.ones(int(inside.sum())) if weights is None else weights[inside]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
 
 from cg_assets.core.statistics.clusters import Bins, as_columns, binned_means, cluster_frames, slopes_inside_bins
 from cg_assets.core.statistics.estimates import FEW_REPLICAS, Estimate, autocorrelation_time
@@ -156,6 +155,8 @@ def integrate_mean_force(labels: BinnedLabels) -> IntegratedPMF:
     Raises:
         ValueError: fewer than four neighbouring bins hold frames.
     """
+    from scipy.interpolate import CubicSpline
+
     filled = np.isfinite(labels.mean_force)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], filled.astype(np.int8), [0]])))
     starts, ends = edges[::2], edges[1::2]

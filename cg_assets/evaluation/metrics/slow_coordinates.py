@@ -1,4 +1,4 @@
-"""The slowest coordinates of a molecule, for those whose collective variables do not tell its states.
+"""The slowest coordinates of a molecule, for those whose collective variables do not separate its states.
 
 Time-lagged independent component analysis (Molgedey and Schuster, Phys. Rev. Lett. 72, 3634 (1994); Pérez-Hernández et
 al., J. Chem. Phys. 139, 015102 (2013)) finds the linear combinations of bead distances and dihedrals that stay
@@ -7,9 +7,7 @@ correlated longest in the reference. Free energies of CG models are compared in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,44 +16,73 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.geometry import torsion
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.estimates import Estimate, independent_blocks, jackknife
-from cg_assets.core.statistics.metrics import basin_population, jsd, pmf_error
+from cg_assets.core.statistics.metrics import jsd, pmf_error
 from cg_assets.core.statistics.surfaces import FreeEnergySurface, free_energy_surface
-from cg_assets.core.units import unit
-from cg_assets.evaluation.native import native_beads, rmsd
+from cg_assets.evaluation.case import Case, given
+from cg_assets.evaluation.free_energies import SurfacesDrawing
+from cg_assets.evaluation.metric import Found, Measure, Metric
+from cg_assets.evaluation.quantity import Quantity
 from cg_assets.evaluation.reference import halves
+from cg_assets.evaluation.settings import FreeEnergySettings
+from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.chains import chain_terms
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.mapping.maps import CGMap
 
 FloatArray = NDArray[np.float64]
 TICS = ("TIC 1", "TIC 2")
-_RMSD_BINS = 40
+SLOW = "slow coordinates"
 _REACH = 0.02
 """Margin beyond the reference's range in the histograms; what lies beyond counts in the outer bins."""
 
 
-@dataclass(frozen=True)
-class SlowComparison:
-    """A CG model and its reference in the slow coordinates.
+class SlowFreeEnergy(Metric[FreeEnergySettings]):
+    """Free energy and time scales of the CG simulation in the two slowest coordinates of the data."""
 
-    Attributes:
-        quantities: name to the model's estimate and the reference's (None where it has none).
-        surfaces: `reference` and `CG model` in the two slowest coordinates.
-        rmsd_surfaces: the same of the deviation from the folded structure; empty without one.
-    """
+    reads = FreeEnergySettings
+    measures = (
+        Measure(
+            "pmf_error", "mass-weighted squared error of ln p over the bins of the slow coordinates", "", "coordinates"
+        ),
+        Measure("jsd", "Jensen-Shannon divergence of the density in the slow coordinates", "", "coordinates"),
+        Measure("time_scale", "implied time scale of a slow coordinate", "ps", "coordinate"),
+    )
 
-    quantities: dict[str, tuple[Estimate, Estimate | None]]
-    surfaces: dict[str, FreeEnergySurface]
-    rmsd_surfaces: dict[str, FreeEnergySurface]
+    def applies(self, settings: FreeEnergySettings) -> bool:
+        """Where the settings ask for slow coordinates."""
+        return settings.slow_coordinates is not None
+
+    def measure(self, case: Case[FreeEnergySettings]) -> Iterable[Found]:
+        """Of the CG simulation without a bias; the halves of the data disagree by the error."""
+        settings = given(case.settings.slow_coordinates, "slow coordinates")
+        truth, simulation = case.truth, case.free
+        if truth is None:
+            return
+        slow = SlowCoordinates(case.beads.cg_map, truth, settings.lag)
+        parts = halves(truth)
+        own = [slow(part.positions) for part in parts]
+        model = slow(simulation.positions)
+        low, high = np.concatenate(own).min(axis=0), np.concatenate(own).max(axis=0)
+        margin = _REACH * (high - low)
+        bins = Bins.between(np.stack([low - margin, high + margin], axis=1), settings.bins)
+        one, two = surfaces = [clipped_surface(case.beads, *item, bins) for item in zip(own, parts, strict=True)]
+        found, pooled = clipped_surface(case.beads, model, simulation, bins), FreeEnergySurface.pool(surfaces)
+        yield Quantity("pmf_error", pmf_error(found, pooled), pmf_error(one, two), where=SLOW, headline=True)
+        yield Quantity("jsd", jsd(found, pooled), jsd(one, two), where=SLOW, headline=True)
+        whole = slow(truth.positions)
+        for axis, name in enumerate(TICS):
+            scale = time_scale(model[:, axis], simulation, settings.lag)
+            yield Quantity("time_scale", scale, time_scale(whole[:, axis], truth, settings.lag), where=name)
+        yield SurfacesDrawing({"reference": pooled, "CG model": found}, TICS, ("", ""), maps="slow coordinates")
 
 
 class SlowCoordinates:
     """The two slowest coordinates of some trajectories."""
 
-    def __init__(self, system: SystemSpec, frames: Frames, lag: float) -> None:
+    def __init__(self, cg_map: CGMap, frames: Frames, lag: float) -> None:
         """Find them.
 
         Args:
-            system: a molecule.
+            cg_map: of a molecule.
             frames: CG frames, evenly spaced in the time of each replica.
             lag: [ps].
 
@@ -64,7 +91,6 @@ class SlowCoordinates:
         """
         from deeptime.decomposition import TICA
 
-        cg_map = system.beads().cg_map
         _, self._dihedrals, self._pairs = chain_terms(cg_map.bonds, cg_map.n_beads)
         values = self._features(frames.positions)
         self._mean, self._scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-9)
@@ -135,66 +161,8 @@ def time_scale(values: ArrayLike, frames: Frames, lag: float) -> Estimate:
     return Estimate(float(value), float(error), "ps")
 
 
-def compare_slow(system: SystemSpec, reference: Frames, simulation: Frames) -> SlowComparison:
-    """Judge a CG simulation in the slow coordinates of the reference, and by its distance from the folded structure.
-
-    Args:
-        system: a molecule with `evaluation.slow_coordinates`.
-        reference: CG frames of the reference, whose halves disagree by its error.
-        simulation: frames of the CG simulation without a bias.
-    """
-    settings = system.evaluation.slow_coordinates
-    if settings is None:
-        raise ValueError(f"{system.name} has no evaluation.slow_coordinates")
-    slow = SlowCoordinates(system, reference, settings.lag)
-    parts = halves(reference)
-    own = [slow(part.positions) for part in parts]
-    model = slow(simulation.positions)
-    low, high = np.concatenate(own).min(axis=0), np.concatenate(own).max(axis=0)
-    margin = _REACH * (high - low)
-    bins = Bins.between(np.stack([low - margin, high + margin], axis=1), settings.bins)
-    surfaces = [_surface(system, values, bins, part) for values, part in zip(own, parts, strict=True)]
-    found, pooled = _surface(system, model, bins, simulation), FreeEnergySurface.pool(surfaces)
-    ((one, two),) = pairwise(surfaces)
-    quantities: dict[str, tuple[Estimate, Estimate | None]] = {
-        "JSD in the slow coordinates": (jsd(found, pooled), jsd(one, two)),
-        "PMF error in the slow coordinates": (pmf_error(found, pooled), pmf_error(one, two)),
-    }
-    whole = slow(reference.positions)
-    for axis, name in enumerate(TICS):
-        quantities[f"time scale of {name}"] = (
-            time_scale(model[:, axis], simulation, settings.lag),
-            time_scale(whole[:, axis], reference, settings.lag),
-        )
-    rmsd_surfaces: dict[str, FreeEnergySurface] = {}
-    if system.evaluation.native is not None:
-        quantities |= _against_native(system, reference, simulation, rmsd_surfaces)
-    return SlowComparison(quantities, {"reference": pooled, "CG model": found}, rmsd_surfaces)
-
-
-def _surface(system: SystemSpec, values: FloatArray, bins: Bins, frames: Frames) -> FreeEnergySurface:
+def clipped_surface(beads: Beads, values: FloatArray, frames: Frames, bins: Bins) -> FreeEnergySurface:
     """Free energy; what lies beyond the bins counts in the outer ones."""
     ends = np.array([edges[[0, -1]] for edges in bins.edges])
     inside = np.clip(values.reshape(len(values), -1), ends[:, 0], ends[:, 1])
-    energy = unit("energy", system.units)
-    return free_energy_surface(inside, bins, system.thermal_energy, frames.replica, frames.time, unit=energy)
-
-
-def _against_native(
-    system: SystemSpec, reference: Frames, simulation: Frames, surfaces: dict[str, FreeEnergySurface]
-) -> dict[str, tuple[Estimate, Estimate | None]]:
-    native: Any = system.evaluation.native
-    target = native_beads(system)
-    values = {"reference": rmsd(reference.positions, target), "CG model": rmsd(simulation.positions, target)}
-    bins = Bins.between([(0.0, 1.05 * float(values["reference"].max()))], _RMSD_BINS)
-    folded, mean = [], []
-    for (name, deviation), frames in zip(values.items(), (reference, simulation), strict=True):
-        surfaces[name] = _surface(system, deviation, bins, frames)
-        folded.append(
-            basin_population({"rmsd": deviation}, {"rmsd": (0.0, native.folded_rmsd)}, frames.replica, frames.time)
-        )
-        block = independent_blocks(frames.replica, frames.time)
-        totals = np.stack([np.bincount(block, deviation), np.bincount(block)], axis=1)
-        value, error = jackknife(lambda total: total[0] / total[1], totals)
-        mean.append(Estimate(float(value), float(error), "nm"))
-    return {"folded fraction": (folded[1], folded[0]), "mean RMSD to the native structure": (mean[1], mean[0])}
+    return free_energy_surface(inside, bins, beads.thermal_energy, frames.replica, frames.time, unit=beads.energy_unit)

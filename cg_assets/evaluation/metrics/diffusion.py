@@ -1,9 +1,10 @@
-"""What a liquid of beads is judged by at each temperature: angles of neighbours, diffusion, heat capacity."""
+"""Self-diffusion of the beads of a liquid."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,43 +12,27 @@ from numpy.typing import NDArray
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate, jackknife
-from cg_assets.core.units import BOLTZMANN
-from cg_assets.evaluation.liquid import Distribution, middles, sums_per_block
+from cg_assets.evaluation.case import Case
+from cg_assets.evaluation.distributions import at_temperatures
+from cg_assets.evaluation.metric import Found, Measure, Metric
+from cg_assets.evaluation.quantity import Quantity
+from cg_assets.evaluation.settings import LiquidSettings
 
 FloatArray = NDArray[np.float64]
 
 
-def angular_distribution(frames: Frames, cutoff: float, n_bins: int = 60) -> Distribution:
-    """Density of the angle that two neighbours of a bead make at it [1/rad]; sin(angle)/2 for random directions.
+class SelfDiffusion(Metric[LiquidSettings]):
+    """How fast beads diffuse, beside the molecules of the atomistic simulation."""
 
-    Args:
-        frames: beads with their box, all at one temperature.
-        cutoff: largest distance of a neighbour [nm], for example the first minimum of g(r).
-        n_bins: bins over 0 to π.
+    reads = LiquidSettings
+    measures = (Measure("diffusion", "self-diffusion coefficient in the box of the simulation", "nm^2/ps"),)
 
-    Raises:
-        ValueError: the frames have no box, the cutoff is beyond half of it, or no bead has two neighbours.
-    """
-    if frames.box is None or cutoff > frames.box.min() / 2:
-        raise ValueError(f"neighbours up to {cutoff} nm need a periodic box of at least twice that")
-    edges = np.linspace(0.0, math.pi, n_bins + 1)
-    counts = np.zeros((len(frames), n_bins))
-    for count, positions, box in zip(counts, frames.positions.astype(np.float64), frames.box, strict=True):
-        apart = positions[None] - positions[:, None]
-        apart -= box * np.round(apart / box)
-        distance = np.sqrt((apart**2).sum(axis=-1))
-        np.fill_diagonal(distance, np.inf)
-        for direction, length in zip(apart, distance, strict=True):
-            near = np.flatnonzero(length < cutoff)
-            unit = direction[near] / length[near, None]
-            cosine = (unit @ unit.T)[np.triu_indices(len(near), 1)]
-            count += np.histogram(np.arccos(np.clip(cosine, -1.0, 1.0)), edges)[0]
-    if not counts.any():
-        raise ValueError(f"no bead has two neighbours within {cutoff} nm; enlarge the cutoff")
-    width = edges[1] - edges[0]
-    totals = sums_per_block(counts, frames.replica, frames.time)
-    value, error = jackknife(lambda total: total / (total.sum() * width), totals)
-    return Distribution(middles(math.pi, n_bins), value, error)
+    def measure(self, case: Case[LiquidSettings]) -> Iterable[Found]:
+        """At each temperature at which a replica stayed stable."""
+        for kelvin, own, atoms in case.once(at_temperatures):
+            if own is not None:
+                beads, known = (diffusion(frames, case.settings.longest_lag).coefficient for frames in (own, atoms))
+                yield Quantity("diffusion", beads, known, temperature=kelvin)
 
 
 @dataclass(frozen=True)
@@ -112,25 +97,3 @@ def diffusion(frames: Frames, longest: float, n_blocks: int = 10) -> Diffusion:
     )
     displacement = np.asarray(blocks.mean(axis=0), dtype=np.float64)
     return Diffusion(lag, displacement, Estimate(float(value), float(error), "nm^2/ps"))
-
-
-def heat_capacity(frames: Frames) -> Estimate:
-    """Potential part of the heat capacity at constant volume, Var(u)/(kT²) for each bead [kJ/mol/K].
-
-    A rigid molecule has 3 k more from its kinetic energy.
-
-    Args:
-        frames: frames with potential energies, all at one temperature.
-
-    Raises:
-        ValueError: the frames have no potential energies, or several temperatures.
-    """
-    temperatures = np.unique(frames.temperature)
-    if frames.potential_energy is None or len(temperatures) != 1:
-        raise ValueError(f"a heat capacity needs potential energies at one temperature, not at {len(temperatures)}")
-    energy = frames.potential_energy - frames.potential_energy.mean()
-    powers = np.stack([energy**power for power in (0, 1, 2)], axis=1)
-    sums = sums_per_block(powers, frames.replica, frames.time)
-    scale = 1.0 / (BOLTZMANN * temperatures[0] ** 2 * frames.n_sites)
-    value, error = jackknife(lambda total: (total[2] / total[0] - (total[1] / total[0]) ** 2) * scale, sums)
-    return Estimate(float(value), float(error), "kJ/mol/K")

@@ -1,0 +1,150 @@
+"""What metrics measure: a potential, its CG simulation, and what both are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.biases.reweighting import bias_weights
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.evaluation.reference import Reference
+from cg_assets.evaluation.settings import EvaluationSettings
+from cg_assets.mapping.beads import Beads
+from cg_assets.simulation.settings import ENHANCED, UNBIASED
+
+if TYPE_CHECKING:
+    from cg_assets.sampling.model_potential.planes import Plane
+
+FloatArray = NDArray[np.float64]
+S_co = TypeVar("S_co", bound=EvaluationSettings, covariant=True)
+T = TypeVar("T")
+
+EnergyFunction = Callable[[NDArray], FloatArray]
+"""Positions `(n_frames, n_beads, dimension)` to energies `(n_frames,)` [kJ/mol or reduced]."""
+
+BIASED = "bias"
+"""`where` of what is measured under the frozen bias of the biased samples."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one CG simulation went.
+
+    Attributes:
+        replicas: their number.
+        stable: those that did not explode.
+        where: empty, or `bias` for the run under a frozen bias.
+        temperature: [K]; None where the system has one temperature.
+        kinetic: kinetic temperature of the stable replicas; None where it is not measured.
+        target: that of the thermostat.
+    """
+
+    replicas: int
+    stable: int
+    where: str = ""
+    temperature: float | None = None
+    kinetic: Estimate | None = None
+    target: float = 0.0
+
+
+def runs_of(summary: Mapping[str, Any]) -> tuple[Run, ...]:
+    """The CG simulations of a molecule or model potential, from their summary."""
+    kinetic = Estimate(summary["kinetic_temperature"], summary["kinetic_temperature_error"], summary["unit"])
+    target = float(summary["target_temperature"])
+    runs = [Run(summary["replicas"], summary["stable_replicas"], kinetic=kinetic, target=target)]
+    if summary["enhanced_replicas"]:
+        runs.append(Run(summary["enhanced_replicas"], summary["enhanced_stable_replicas"], BIASED))
+    return tuple(runs)
+
+
+def runs_at_temperatures(summary: Mapping[str, Any]) -> tuple[Run, ...]:
+    """The CG simulations of a liquid at each temperature, from their summary."""
+    kinetic = map(Estimate.from_json, summary["kinetic_temperature"])
+    rows = zip(summary["temperatures"], summary["stable_replicas"], kinetic, strict=True)
+    return tuple(
+        Run(summary["replicas"], stable, "", kelvin, found if stable else None, kelvin)
+        for kelvin, stable, found in rows
+    )
+
+
+@dataclass(frozen=True)
+class Case(Generic[S_co]):
+    """One potential with all that it is judged by.
+
+    Attributes:
+        beads: of the system.
+        settings: how it is judged.
+        energy: the trained potential.
+        simulation: frames of its CG simulation; `window` tells runs without a bias (0) from enhanced ones (1).
+        runs: how the simulations went.
+        data: CG frames that it was trained on, of one batch under a frozen bias, or as `pooled_batches` joins them.
+        truth: CG frames that those of the simulation should look like: never those of a kernel; of a liquid the
+            dynamics of the atoms with their potential energies. None where there are none but `data`.
+        committee: energies of the potential's committee, whose scatter is the uncertainty from the data.
+        reference: the free energy that it is judged against; None for liquids.
+        plane: the exact density of a model potential with two CG coordinates.
+        domain: range of the one CG coordinate that the potential is defined on.
+        thermodynamics: frames at one temperature to the mean energy of the atoms at fixed beads U_W [kJ/mol] and their
+            heat capacity C_W [kJ/mol/K], each `(n_frames,)`; None for potentials of one temperature.
+        folder: of the system's file, against which relative paths are read.
+    """
+
+    beads: Beads
+    settings: S_co
+    energy: EnergyFunction
+    simulation: Frames
+    runs: tuple[Run, ...]
+    data: Frames
+    truth: Frames | None = None
+    committee: Sequence[EnergyFunction] = ()
+    reference: Reference | None = None
+    plane: Callable[[], Plane] | None = None
+    domain: tuple[float, float] | None = None
+    thermodynamics: Callable[[Frames], tuple[FloatArray, FloatArray]] | None = None
+    folder: Path = Path()
+    _made: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, function: Callable[[Case[Any]], T]) -> T:
+        """What a function makes of this case, made once however many metrics ask for it."""
+        if function not in self._made:
+            self._made[function] = function(self)
+        return self._made[function]
+
+    @property
+    def true_frames(self) -> Frames:
+        """Frames that those of the simulation should look like."""
+        return self.data if self.truth is None else self.truth
+
+    @property
+    def free(self) -> Frames:
+        """Frames of the CG simulation without a bias."""
+        return self.simulation.of_window(UNBIASED)
+
+    @property
+    def sampled(self) -> Frames:
+        """Frames that free energies are taken from: under the bias, where there are such."""
+        enhanced = self.simulation.of_window(ENHANCED)
+        return enhanced if len(enhanced) else self.free
+
+    def weights(self, frames: Frames) -> FloatArray | None:
+        """Weights that take a bias out of frames; None where there was none."""
+        if frames.bias_energy is None or not np.any(frames.bias_energy):
+            return None
+        return bias_weights(frames.bias_energy, self.beads.thermal_energy)
+
+
+def given(value: T | None, what: str) -> T:
+    """A part of a case that a metric cannot do without.
+
+    Raises:
+        ValueError: the case lacks it.
+    """
+    if value is None:
+        raise ValueError(f"this evaluation lacks {what}")
+    return value

@@ -1,0 +1,74 @@
+"""What every metric of an evaluation answers. A metric is found by being defined: adding one is adding a file."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from cg_assets.evaluation.case import Case
+from cg_assets.evaluation.quantity import Drawing, Profile, Quantity
+from cg_assets.evaluation.settings import EvaluationSettings
+
+S = TypeVar("S", bound=EvaluationSettings)
+Found = Quantity | Profile | Drawing
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A quantity that a metric measures.
+
+    Attributes:
+        name: of the quantity.
+        meaning: one sentence for people.
+        unit: unit of the number, or the quantity whose unit it has in the system's units (`energy`, `length`, ...).
+        where: what `Quantity.where` names; empty where the number is one for the whole system.
+    """
+
+    name: str
+    meaning: str
+    unit: str = ""
+    where: str = ""
+
+
+class Metric(ABC, Generic[S]):
+    """Measures some quantities of a potential. Subclass it, and it is part of every evaluation that it applies to.
+
+    Attributes:
+        reads: the settings that it needs; it applies to systems that are judged by them.
+        measures: what it measures.
+    """
+
+    reads: type[S]
+    measures: ClassVar[tuple[Measure, ...]]
+    _members: ClassVar[dict[str, type[Metric[Any]]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Join the metrics."""
+        super().__init_subclass__(**kwargs)
+        Metric._members[f"{cls.__module__}.{cls.__qualname__}"] = cls
+
+    def applies(self, settings: S) -> bool:
+        """Whether it can be measured in evaluations by these settings."""
+        return True
+
+    def checks(self, settings: S) -> Mapping[str, str]:
+        """Name of each of its quantities that has a bound, to what the check of it says."""
+        return {}
+
+    @abstractmethod
+    def measure(self, case: Case[S]) -> Iterable[Found]:
+        """Its quantities, and the profiles and drawings that show them."""
+
+
+def metrics_of(settings: EvaluationSettings) -> list[Metric[Any]]:
+    """The metrics that apply to systems judged by these settings."""
+    from cg_assets.evaluation import metrics
+
+    for module in pkgutil.iter_modules(metrics.__path__, f"{metrics.__name__}."):
+        importlib.import_module(module.name)
+    every = [member() for _, member in sorted(Metric._members.items())]
+    return [metric for metric in every if isinstance(settings, metric.reads) and metric.applies(settings)]

@@ -1,0 +1,1 @@
+"""The metrics of evaluations, one file for each family."""

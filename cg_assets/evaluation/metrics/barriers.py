@@ -1,0 +1,42 @@
+"""The barrier between two basins along one coordinate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.statistics.metrics import barrier_height
+from cg_assets.evaluation.free_energies import FreeEnergyCase, line_of, reference_of
+from cg_assets.evaluation.metric import Found, Measure, Metric
+from cg_assets.evaluation.quantity import Quantity
+from cg_assets.evaluation.settings import FreeEnergySettings
+
+
+class Barrier(Metric[FreeEnergySettings]):
+    """The barrier of a one-dimensional PMF, from the first basin to the second."""
+
+    reads = FreeEnergySettings
+    measures = (Measure("barrier", "height of the PMF between two basins above the minimum in the first", "energy"),)
+
+    def applies(self, settings: FreeEnergySettings) -> bool:
+        """Where there is an exact PMF along one coordinate with two basins."""
+        return settings.reference.exact and len(settings.collective_variables) == 1 and len(settings.basins) == 2
+
+    def measure(self, case: FreeEnergyCase) -> Iterable[Found]:
+        """Of the potential; its error is that of the labels' PMF."""
+        line, reference, energy = case.once(line_of), reference_of(case), case.beads.energy_unit
+        (name,) = reference.names
+        first, second = (basin.limits[name] for basin in case.settings.basins.values())
+        found = barrier_height(line.grid, line.model * line.thermal_energy, first, second)
+        error = math.nan
+        if line.covered:
+            labels = line.labels
+            along = barrier_height(labels.grid, labels.pmf, first, second, covariance=labels.covariance)
+            error = along.standard_error
+        exact = barrier_height(line.grid, np.asarray(reference.pmf), first, second)
+        yield Quantity(
+            "barrier", Estimate(found.value, error, energy), Estimate(exact.value, 0.0, energy), headline=True
+        )

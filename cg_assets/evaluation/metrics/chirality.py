@@ -1,0 +1,133 @@
+"""Handedness of tetrahedral centres in a CG simulation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.evaluation.case import Case
+from cg_assets.evaluation.metric import Found, Measure, Metric
+from cg_assets.evaluation.metrics.bonds import infer_bonds
+from cg_assets.evaluation.quantity import Quantity
+from cg_assets.evaluation.settings import FreeEnergySettings
+
+FloatArray = NDArray[np.float64]
+
+MAX_FLIPPED = 0.001
+"""Largest share of frames with a flipped chiral centre that passes."""
+SAME_HAND = 0.99
+"""A centre is chiral where this fraction of the data has the same sign."""
+PLANAR = 0.25
+"""Mean size of the triple product of unit vectors below which a centre is flat (0.77 for a tetrahedron)."""
+
+
+class Chirality(Metric[FreeEnergySettings]):
+    """Whether chiral centres keep the hand that they have in the data."""
+
+    reads = FreeEnergySettings
+    measures = (
+        Measure("flipped_share", "share of frames in which a chiral centre has the wrong hand", where="bead"),
+        Measure("largest_flipped_share", "largest of all centres"),
+    )
+
+    def applies(self, settings: FreeEnergySettings) -> bool:
+        """To molecules, whose reference is never exact."""
+        return not settings.reference.exact
+
+    def checks(self, settings: FreeEnergySettings) -> Mapping[str, str]:
+        """The worst centre has a bound."""
+        return {"largest_flipped_share": "No chiral centre of the CG simulation has flipped."}
+
+    def measure(self, case: Case[FreeEnergySettings]) -> Iterable[Found]:
+        """Of the CG simulation without a bias."""
+        cg_map, free = case.beads.cg_map, case.free
+        found = chirality_monitor(free.positions, case.true_frames.positions, free.replica, cg_map.bonds)
+        for centre, flipped in zip(found.centres, found.flipped, strict=True):
+            yield Quantity("flipped_share", flipped, where=cg_map.bead_names[centre[0]])
+        worst = max(found.flipped, key=lambda item: item.value, default=Estimate(0.0, 0.0))
+        yield Quantity("largest_flipped_share", worst, bound=MAX_FLIPPED)
+
+
+@dataclass(frozen=True)
+class ChiralityMonitor:
+    """Handedness of tetrahedral centres.
+
+    Attributes:
+        centres: `(bead, three of its bonded neighbours)` of each chiral centre.
+        data_sign: `(n_centres,)` +1 or -1, the hand in the data.
+        flipped: fraction of simulation frames with the other hand, for each centre.
+    """
+
+    centres: tuple[tuple[int, int, int, int], ...]
+    data_sign: NDArray[np.int64]
+    flipped: tuple[Estimate, ...]
+
+    @property
+    def largest_flipped(self) -> float:
+        """Largest flipped fraction; 0 where there is no chiral centre."""
+        return max((estimate.value for estimate in self.flipped), default=0.0)
+
+
+def chirality_monitor(
+    simulation: ArrayLike,
+    data: ArrayLike,
+    replica: ArrayLike | None = None,
+    pairs: Sequence[tuple[int, int]] | None = None,
+) -> ChiralityMonitor:
+    """Fraction of simulation frames in which a tetrahedral centre has the hand that the data do not have.
+
+    An energy of distances alone cannot tell the two hands apart, so nothing but the barrier keeps them. A centre has at
+    least three bonded neighbours and, in the data, one sign of their triple product.
+
+    Args:
+        simulation: `(n_frames, n_beads, 3)` [nm].
+        data: `(n_data_frames, n_beads, 3)` [nm].
+        replica: `(n_frames,)` replica of each simulation frame, for the error; None takes frames as independent.
+        pairs: bonds; None to infer them from the data.
+    """
+    simulated, reference = (np.asarray(item, dtype=np.float64) for item in (simulation, data))
+    bonds = infer_bonds(reference) if pairs is None else pairs
+    neighbours: dict[int, list[int]] = {}
+    for i, j in bonds:
+        neighbours.setdefault(int(i), []).append(int(j))
+        neighbours.setdefault(int(j), []).append(int(i))
+    centres, signs, flipped = [], [], []
+    for bead in sorted(neighbours):
+        if len(neighbours[bead]) < 3:
+            continue
+        one, two, three = sorted(neighbours[bead])[:3]
+        legs = (one, two, three)
+        product = triple_product(reference, bead, legs)
+        sign = 1 if product.mean() > 0 else -1
+        if (np.sign(product) == sign).mean() < SAME_HAND or abs(product.mean()) < PLANAR:
+            continue
+        wrong = np.sign(triple_product(simulated, bead, legs)) == -sign
+        centres.append((bead, one, two, three))
+        signs.append(sign)
+        flipped.append(_fraction(wrong, replica))
+    return ChiralityMonitor(tuple(centres), np.array(signs, dtype=np.int64), tuple(flipped))
+
+
+def triple_product(positions: ArrayLike, centre: int, neighbours: tuple[int, ...]) -> FloatArray:
+    """u₁·(u₂ × u₃) of the unit vectors from a centre to three neighbours, `(n_frames,)`."""
+    points = np.asarray(positions, dtype=np.float64)
+    vectors = points[:, list(neighbours)] - points[:, centre : centre + 1]
+    unit = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
+    return np.einsum("fi,fi->f", unit[:, 0], np.cross(unit[:, 1], unit[:, 2]))
+
+
+def _fraction(wrong: NDArray[np.bool_], replica: ArrayLike | None) -> Estimate:
+    """Mean of a flag with the error between replicas."""
+    member = np.arange(len(wrong)) if replica is None else np.unique(np.asarray(replica), return_inverse=True)[1]
+    count = np.bincount(member)
+    value = float(wrong.mean())
+    n = len(count)
+    if n < 2:
+        return Estimate(value, math.nan)
+    influence = (np.bincount(member, wrong.astype(np.float64)) - count * value) / len(wrong)
+    return Estimate(value, float(np.sqrt((influence**2).sum() * n / (n - 1))))

@@ -1,0 +1,189 @@
+"""Errors of the PMF: along one exact coordinate, over two of them, and of a molecule from its CG simulation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from cg_assets.core.statistics.estimates import Estimate, effective_samples
+from cg_assets.core.statistics.metrics import jensen_shannon_divergence, jsd, pmf_error, pmf_rmse, squared_log_error
+from cg_assets.core.units import unit
+from cg_assets.evaluation.free_energies import (
+    FreeEnergyCase,
+    LineDrawing,
+    SurfacesDrawing,
+    committee_weights,
+    data_surface,
+    exact_plane,
+    labels_surface,
+    line_of,
+    marginals,
+    model_plane,
+    reference_of,
+    sampled,
+    standard_deviation,
+    surface_of,
+    variable_unit,
+    weighted_surface,
+)
+from cg_assets.evaluation.metric import Found, Measure, Metric
+from cg_assets.evaluation.quantity import Profile, Quantity
+from cg_assets.evaluation.settings import FreeEnergySettings
+
+
+class LinePMF(Metric[FreeEnergySettings]):
+    """The PMF along the one coordinate of a model potential, which is the energy of the potential itself."""
+
+    reads = FreeEnergySettings
+    measures = (Measure("pmf_rmse", "root mean square difference to the exact PMF over the reference's range", "kT"),)
+
+    def applies(self, settings: FreeEnergySettings) -> bool:
+        """Where there is an exact PMF along one coordinate."""
+        return settings.reference.exact and len(settings.collective_variables) == 1
+
+    def checks(self, settings: FreeEnergySettings) -> Mapping[str, str]:
+        """The error of the potential has a bound."""
+        return {"pmf_rmse": f"The PMF error is at most {settings.max_pmf_error}."}
+
+    def measure(self, case: FreeEnergyCase) -> Iterable[Found]:
+        """Of the potential, of its labels alone, and the scatter of its committee."""
+        line, thermal_energy = case.once(line_of), case.beads.thermal_energy
+        grid, labels = line.grid, line.labels
+        error = Estimate(pmf_rmse(grid, line.model, line.exact, line.interval).value, math.nan, "kT")
+        if line.covered:
+            # The labels' own statistical error, propagated along the model's PMF on the labels' grid.
+            exact = np.interp(labels.grid, grid, line.exact)
+            along = pmf_rmse(labels.grid, line.on_labels, exact, line.interval, covariance=line.covariance)
+            error = Estimate(error.value, along.standard_error, "kT")
+            alone = pmf_rmse(labels.grid, labels.pmf / thermal_energy, exact, line.interval, covariance=line.covariance)
+            yield Quantity("pmf_rmse", alone, of="labels")
+        yield Quantity("pmf_rmse", error, bound=case.settings.max_pmf_error, decides=True, headline=True)
+        deviation = np.empty(0)
+        if case.committee:
+            inside = (grid >= line.interval[0]) & (grid <= line.interval[1])
+            members = np.array([member(grid[:, None, None]) for member in case.committee]) / thermal_energy
+            deviation = (members - members[:, inside].mean(axis=1, keepdims=True)).std(axis=0, ddof=1)
+            value = float(np.sqrt((deviation[inside] ** 2).mean()))
+            yield Quantity("pmf_rmse", standard_deviation(value, len(case.committee), "kT"), of="committee")
+        (name,) = case.settings.collective_variables
+        pmf = Profile(
+            name="pmf",
+            grid=grid,
+            values=(line.model - line.model.min()) * thermal_energy,
+            unit=case.beads.energy_unit,
+            where=name,
+            coordinate_unit=variable_unit(case, name),
+            standard_error=deviation * thermal_energy,
+            reference=np.asarray(reference_of(case).pmf),
+            reference_error=np.zeros(len(grid)),
+        )
+        yield pmf
+        yield LineDrawing(pmf, labels, line.interval, case.data.collective_variables[name])
+
+
+class PlanePMF(Metric[FreeEnergySettings]):
+    """The density of a model potential with two CG coordinates, by quadrature of its own and of the exact one."""
+
+    reads = FreeEnergySettings
+    measures = (
+        Measure("weighted_pmf_rmse", "root mean square difference to the exact PMF, weighted by its density", "kT"),
+        Measure("kl_divergence", "Kullback-Leibler divergence of the exact density from that of the potential"),
+        Measure("jsd", "Jensen-Shannon divergence of the sampled density from that of the reference"),
+        Measure("width", "standard deviation of a basin along its narrowest direction", "length", "basin"),
+    )
+
+    def applies(self, settings: FreeEnergySettings) -> bool:
+        """Where there is an exact density of two coordinates."""
+        return settings.reference.exact and len(settings.collective_variables) == 2
+
+    def checks(self, settings: FreeEnergySettings) -> Mapping[str, str]:
+        """The error of the potential has a bound."""
+        return {"weighted_pmf_rmse": f"The PMF error is at most {settings.max_pmf_error}."}
+
+    def measure(self, case: FreeEnergyCase) -> Iterable[Found]:
+        """Of the potential, its simulation, its training data, and the scatter of its committee."""
+        exact, model, reference = case.once(exact_plane), case.once(model_plane), reference_of(case)
+        surface, of_data = case.once(surface_of), case.once(data_surface)
+        error = Estimate(exact.pmf_error(model), math.nan, "kT")
+        yield Quantity("weighted_pmf_rmse", error, bound=case.settings.max_pmf_error, decides=True, headline=True)
+        yield Quantity("kl_divergence", Estimate(exact.divergence(model), math.nan), headline=True)
+        yield Quantity("jsd", jsd(surface, reference.surface), headline=True)
+        yield Quantity("jsd", jsd(of_data, reference.surface), of="data")
+        if case.committee:
+            members = np.array([exact.with_energy(member).reduced for member in case.committee])
+            members -= (exact.probability * members).sum(axis=(1, 2), keepdims=True)
+            scatter = float(np.sqrt((exact.probability * members.var(axis=0, ddof=1)).sum()))
+            found = standard_deviation(scatter, len(case.committee), "kT")
+            yield Quantity("weighted_pmf_rmse", found, of="committee")
+        length = unit("length", case.beads.units)
+        for name, basin in case.settings.basins.items():
+            found = Estimate(model.narrowest(basin.limits), math.nan, length)
+            known = Estimate(exact.narrowest(basin.limits), 0.0, length)
+            yield Quantity("width", found, known, where=name, headline=True)
+        yield from surface_figures(case)
+
+
+class SampledPMF(Metric[FreeEnergySettings]):
+    """The free energy of a CG simulation over collective variables, against that of independent runs or of data.
+
+    The PMF error is Σ m (ln p - ln q)², m = (p + q)/2, over the bins (`squared_log_error`).
+    """
+
+    reads = FreeEnergySettings
+    measures = (
+        Measure("pmf_error", "mass-weighted squared error of ln p over the bins of the reference"),
+        Measure("jsd", "Jensen-Shannon divergence of the sampled density from that of the reference"),
+        Measure("effective_share", "smallest share of the frames that counts after reweighting to a member"),
+    )
+
+    def applies(self, settings: FreeEnergySettings) -> bool:
+        """Where the reference is not exact."""
+        return not settings.reference.exact
+
+    def checks(self, settings: FreeEnergySettings) -> Mapping[str, str]:
+        """The error of the potential has a bound."""
+        return {"pmf_error": f"The PMF error is at most {settings.max_pmf_error}."}
+
+    def measure(self, case: FreeEnergyCase) -> Iterable[Found]:
+        """Of the simulation, of the training data, of their forces alone, and the scatter of the committee."""
+        reference, surface, of_data = reference_of(case), case.once(surface_of), case.once(data_surface)
+        pooled, between = reference.surface, reference.disagreement()
+        bound, noise = case.settings.max_pmf_error, between["pmf_error"]
+        yield Quantity("pmf_error", pmf_error(surface, pooled), noise, bound=bound, decides=True, headline=True)
+        yield Quantity("jsd", jsd(surface, pooled), between["jsd"], headline=True)
+        yield Quantity("pmf_error", pmf_error(of_data, pooled), noise, of="data")
+        yield Quantity("jsd", jsd(of_data, pooled), between["jsd"], of="data")
+        labels, known = case.once(labels_surface), pooled.probability
+        if labels is not None:
+            # What the labels contain without a network: the best that a potential of these data can be expected to do.
+            yield Quantity("pmf_error", labels.estimate(lambda p: squared_log_error(p, known)), noise, of="labels")
+            divergence = labels.estimate(lambda p: jensen_shannon_divergence(p, known))
+            yield Quantity("jsd", divergence, between["jsd"], of="labels")
+        if case.committee:
+            frames, every = case.once(sampled)[0], case.once(committee_weights)
+            moved = [weighted_surface(case, frames, weights) for weights in every]
+            errors = [squared_log_error(item.probability, surface.probability) for item in moved]
+            scatter = Estimate(float(np.mean(errors)), float(np.std(errors, ddof=1)) / math.sqrt(len(errors)))
+            yield Quantity("pmf_error", scatter, of="committee")
+            share = min(effective_samples(weights) / len(weights) for weights in every)
+            yield Quantity("effective_share", Estimate(share, math.nan), of="committee")
+        yield from surface_figures(case)
+
+
+def surface_figures(case: FreeEnergyCase) -> Iterable[Found]:
+    """Free energies of the reference, the training data and the CG simulation."""
+    reference = reference_of(case)
+    yield from marginals(case)
+    yield SurfacesDrawing(
+        surfaces={
+            "reference": reference.surface,
+            "training data": case.once(data_surface),
+            "CG model": case.once(surface_of),
+        },
+        variables=reference.names,
+        variable_units=tuple(variable_unit(case, name) for name in reference.names),
+        maps="free energy" if len(reference.names) == 2 else "",
+        marginals="marginals",
+    )
