@@ -217,6 +217,8 @@ def test_extends_merges_and_a_stated_type_replaces(tmp_path, monkeypatch):
     [
         ("extends: nowhere\nname: own\n", ["nowhere", "there are"]),
         ("extends: own\nname: own\n", ["leads back to itself"]),
+        ("extends: [own]\nname: own\n", ["extends names", "there are"]),
+        ("extends: muller_brown\nname: own\nevaluation: often\n", ["evaluation", "'often'"]),
         ("- a\n- b\n", ["fields and their values"]),
         ("name: [\n", ["not valid YAML"]),
         ("name: other\n", ["must be the file's name"]),
@@ -231,6 +233,14 @@ def test_unreadable_files(tmp_path, monkeypatch, text, words):
         load_system("own")
     for word in words:
         assert word in str(caught.value)
+
+
+def test_files_of_the_parent_lie_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    (tmp_path / "systems").mkdir()
+    for name, parent in (("mine", "chignolin"), ("next", "mine")):
+        (tmp_path / "systems" / f"{name}.yaml").write_text(f"extends: {parent}\nname: {name}\ntitle: My own\n")
+    assert load_system("next").evaluation.native.file == SHIPPED / "chignolin_native.pdb"
 
 
 def test_unknown_system_and_name_taken_twice(tmp_path, monkeypatch):

@@ -14,9 +14,8 @@ import dagster as dg
 
 from cg_assets import __version__
 from cg_assets.assets import stages_of
-from cg_assets.core.errors import CgAssetsError, SystemSpecError
+from cg_assets.core.errors import CgAssetsError
 from cg_assets.core.processes import is_gone, this_process
-from cg_assets.evaluation.settings import LongRunReference
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.orchestration.automation import (
     ACTIVE,
@@ -35,7 +34,7 @@ from cg_assets.settings import installation
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.catalogue import fetched
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import AnySystem, SystemSpec, load_system, seed_of
+from cg_assets.systems import AnySystem, load_system, seed_of
 from cg_assets.systems.spec import validate_batch_name
 
 if TYPE_CHECKING:
@@ -243,38 +242,20 @@ def set_gpu_slots(instance: dg.DagsterInstance) -> None:
 
 
 def make_reference(name: str, file: Path) -> None:
-    """Run the long reference of a molecule and write its table.
-
-    Raises:
-        SystemSpecError: the system's reference is not made of long runs.
-    """
-    from cg_assets.evaluation.long_runs import run_reference, write_reference
+    """Run the long reference of a molecule and write its table. Errors as in `System.run_reference`."""
+    from cg_assets.evaluation.long_runs import write_reference
 
     system = load_system(name)
-    if not isinstance(system, SystemSpec):
-        raise SystemSpecError(f"{name}: water is its own reference, the stage trajectories; there is nothing to run")
-    if not isinstance(system.evaluation.reference, LongRunReference):
-        kind = system.evaluation.reference.type
-        raise SystemSpecError(f"{name}: evaluation.reference.type is {kind}, not long_runs; there is nothing to run")
     folder = prepare_home() / "reference" / name
     with _progress_bar() as report:
-        density = run_reference(system, seed_of(name, "reference", FIRST_BATCH), folder, report)
-    write_reference(file, density)
+        write_reference(file, system.run_reference(seed_of(name, "reference", FIRST_BATCH), folder, report))
 
 
 def find_box(name: str) -> Estimate:
-    """Edge of the box of a solvated molecule at atmospheric pressure [nm].
-
-    Raises:
-        SystemSpecError: the system is no molecule in a periodic box.
-    """
-    from cg_assets.sampling.pressure import measure_box
-
+    """Edge of the box of a solvated molecule at atmospheric pressure [nm]. Errors as in `System.measure_box`."""
     system = load_system(name)
-    if not isinstance(system, SystemSpec):
-        raise SystemSpecError(f"{name}: the box of water follows from model.density; there is nothing to find")
     with _progress_bar() as report:
-        return measure_box(system, seed_of(system.name, "box", FIRST_BATCH), report)
+        return system.measure_box(seed_of(system.name, "box", FIRST_BATCH), report)
 
 
 @contextmanager

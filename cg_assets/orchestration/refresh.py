@@ -20,7 +20,7 @@ from cg_assets.core.errors import SamplingError, StorageError
 from cg_assets.orchestration.automation import FIRST_BATCH
 from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import AnySystem, SystemSpec
+from cg_assets.systems import AnySystem
 
 
 class Part(NamedTuple):
@@ -76,8 +76,6 @@ def plan_refresh(store: ParquetStore, system: AnySystem, batches: Iterable[str],
     Raises:
         SamplingError: there are no files to import for the batch that was named.
     """
-    from cg_assets.sampling.imported import imported_files
-
     graph = _Graph(store, system)
     known = sorted({*batches, *graph.batches_with_data()})
     planned = graph.out_of_date(known)
@@ -85,8 +83,7 @@ def plan_refresh(store: ParquetStore, system: AnySystem, batches: Iterable[str],
         return RefreshPlan(None, graph.runs(planned), _roots(planned))
     name = next_batch_name(known) if add is None else add
     try:
-        if isinstance(system, SystemSpec) and system.imported is not None:
-            imported_files(system, name)
+        system.look_for_files(name)
     except SamplingError as error:
         if add is not None:
             raise

@@ -51,7 +51,7 @@ def log_datasets(mlflow: Any, inputs: list[tuple[Path, str, str, str]]) -> None:
         mlflow.log_inputs(datasets[part], ["training"] * len(datasets[part]), tags[part])
 
 
-def log_metrics(client: Any, run_id: str, metrics: Mapping[str, Any], step: int) -> None:
+def log_metrics(client: Any, run_id: str, metrics: Mapping[str, object], step: int) -> None:
     """Log those metrics that are numbers, in one request."""
     from mlflow.entities import Metric
 
@@ -60,15 +60,15 @@ def log_metrics(client: Any, run_id: str, metrics: Mapping[str, Any], step: int)
     client.log_batch(run_id, metrics=[Metric(key, value, now, step) for key, value in numbers.items()])
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested settings as one level, names joined by dots."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
 
 
-def text(values: Mapping[str, Any]) -> dict[str, str]:
+def text(values: Mapping[str, object]) -> dict[str, str]:
     """Values as text, JSON where they are none; those that are None are left out.
 
     Of lists and mappings that are too long for MLflow, as the versions of a thousand batches, their number and the

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -21,6 +21,9 @@ from cg_assets.registry.model_lineage import file_key, trace
 from cg_assets.registry.models import ModelVersion, RegisteredModel, parts_of
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.parquet import content_hash
+
+if TYPE_CHECKING:
+    from cg_assets.registry.shipping import Shipment
 
 _log = logging.getLogger(__name__)
 CANDIDATE = "candidate"
@@ -59,8 +62,8 @@ class ModelTracking:
         self,
         system: str,
         potential: str,
-        tags: Mapping[str, Any],
-        params: Mapping[str, Any],
+        tags: Mapping[str, object],
+        params: Mapping[str, object],
         datasets: Sequence[Path],
     ) -> Iterator[str]:
         """One MLflow run for one training; it is marked failed when the block raises.
@@ -165,8 +168,8 @@ class ModelTracking:
         model_directory: Path,
         registered_name: str,
         example_positions: NDArray,
-        tags: Mapping[str, Any],
-        metadata: Mapping[str, Any] | None = None,
+        tags: Mapping[str, object],
+        metadata: Mapping[str, object] | None = None,
         conditions: Mapping[str, NDArray] | None = None,
     ) -> str:
         """Register a saved potential or flow as a new version with the alias `candidate`; inside a training run.
@@ -185,22 +188,13 @@ class ModelTracking:
         Raises:
             TrackingError: no run is open, files are missing, or MLflow does not answer.
         """
-        from cg_assets.registry.shipping import shipment_of
-
         run_id = self._current_run()
         if example_positions.ndim != 3:
             raise TrackingError(
                 f"{registered_name}: example_positions have shape {example_positions.shape}; give "
                 "(n_frames, n_beads, dimension)"
             )
-        for path in (Path(model_directory) / "config.json", Path(model_directory) / "weights.pt"):
-            if not path.is_file():
-                raise TrackingError(f"{registered_name}: no file {path}; save the network before registering it")
-        config = json.loads((Path(model_directory) / "config.json").read_text(encoding="utf-8"))
-        try:
-            shipment = shipment_of(config)
-        except ValueError as error:
-            raise TrackingError(f"{registered_name}: its config is not that of a model: {error}") from error
+        shipment = _shipment(registered_name, Path(model_directory))
         if missing := shipment.needed - set(conditions or {}):
             raise TrackingError(f"{registered_name}: give the {' and '.join(sorted(missing))} of its example, too")
         mlflow, client = self._connection.open()
@@ -418,3 +412,20 @@ class ModelTracking:
             return client.get_model_version(name, str(version))
         except MlflowException as error:
             raise TrackingError(f"model {name}: no version {version}; see `models()`") from error
+
+
+def _shipment(registered_name: str, folder: Path) -> Shipment:
+    """What a saved model needs where this package is not installed.
+
+    Raises:
+        TrackingError: files are missing, or they are not those of a model.
+    """
+    from cg_assets.registry.shipping import shipment_of
+
+    for path in (folder / "config.json", folder / "weights.pt"):
+        if not path.is_file():
+            raise TrackingError(f"{registered_name}: no file {path}; save the network before registering it")
+    try:
+        return shipment_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise TrackingError(f"{registered_name}: its config is not that of a model: {error}") from error

@@ -22,6 +22,11 @@ class Model(Family, family="model"):
     units: ClassVar[UnitSystem] = "molar"
 
     @property
+    def simulated_box(self) -> float | None:
+        """Edge of the periodic box of the atoms [nm]; None without one."""
+        return None
+
+    @property
     def bead_box(self) -> float | None:
         """Edge of the periodic box of the beads [nm]; None where they are one molecule, isolated or solvated."""
         return None

@@ -42,6 +42,11 @@ class WaterBox(Model):
         return self
 
     @property
+    def simulated_box(self) -> float:
+        """Edge of the box [nm]."""
+        return self.edge
+
+    @property
     def bead_box(self) -> float:
         """Edge of the box [nm]."""
         return self.edge

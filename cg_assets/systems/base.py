@@ -8,9 +8,9 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, PositiveFloat, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from cg_assets.core.settings import Fault, Name, Scope, Strict
@@ -19,20 +19,30 @@ from cg_assets.sampling.model import Model
 from cg_assets.sampling.model_potential.model import ModelPotential  # noqa: F401 - models are found where they are imported
 from cg_assets.sampling.molecule.model import Molecule  # noqa: F401
 
+if TYPE_CHECKING:
+    from cg_assets.core.progress import Progress
+    from cg_assets.core.statistics.estimates import Estimate
+    from cg_assets.evaluation.long_runs import ReferenceDensity
+
 FAULT = "fault"
 """Type of the errors of sections that do not agree."""
 Place = tuple[str, ...]
 
 
-def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
-    """Merge key by key; a section that states its own `type` replaces the whole section."""
-    merged = dict(base)
-    for key, value in override.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict) and "type" not in value:
-            merged[key] = merge(base[key], value)
-        else:
-            merged[key] = value
-    return merged
+Fields = dict[str, JsonValue]
+"""A section of a YAML file as it is read."""
+
+
+def fields_of(value: JsonValue) -> Fields:
+    """A section's fields; none where it is no section."""
+    return value if isinstance(value, dict) else {}
+
+
+def merge(base: JsonValue, override: JsonValue) -> JsonValue:
+    """Merge fields one by one; a section that states its own `type`, or is no section, replaces the whole."""
+    if not isinstance(override, dict) or not isinstance(base, dict) or "type" in override:
+        return override
+    return base | {name: merge(base.get(name), value) for name, value in override.items()}
 
 
 _CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -128,6 +138,29 @@ class System(Strict):
             StorageError: the reference cannot be read, or belongs to another model or plan.
         """
 
+    def look_for_files(self, batch: str) -> None:
+        """See that there are files to import for a batch, where it is made of any.
+
+        Raises:
+            SamplingError: there are none.
+        """
+
+    @abstractmethod
+    def run_reference(self, seed: int, folder: Path, progress: Progress | None = None) -> ReferenceDensity:
+        """Run the long reference; a run that was interrupted is continued from its folder.
+
+        Raises:
+            CgAssetsError: the reference is not made of long runs.
+        """
+
+    @abstractmethod
+    def measure_box(self, seed: int, progress: Progress | None = None) -> Estimate:
+        """Edge of the box at atmospheric pressure [nm].
+
+        Raises:
+            SystemSpecError: the system is no molecule in a periodic box.
+        """
+
     @model_validator(mode="after")
     def _sections_agree(self) -> System:
         scope, sections = self.scope(), list(_sections(self))
@@ -177,7 +210,7 @@ class System(Strict):
                 digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
 
-    def _hashed_content(self) -> dict[str, Any]:
+    def _hashed_content(self) -> Fields:
         """The specification as JSON, without names of files and what is null, as a field that is added later may be."""
         return self.model_dump(mode="json", exclude_none=True)
 

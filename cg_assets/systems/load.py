@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.settings import installation
-from cg_assets.systems.base import FAULT, System, merge
+from cg_assets.systems.base import FAULT, Fields, System, fields_of, merge
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.systems.thermal_spec import ThermalSystem
 
 AnySystem = SystemSpec | ThermalSystem
 
 SHIPPED = Path(__file__).parent
+_FILES = ("pdb", "file", "files")
+"""Fields that name files."""
 
 
 def system_files() -> dict[str, Path]:
@@ -46,7 +47,7 @@ def load_system(name: str | Path) -> AnySystem:
         if name not in files:
             raise SystemSpecError(f"no system named {name!r}; there are: {', '.join(files)}")
         path = files[name]
-    content = _read(path, chain=())
+    content = _read(path)
     if content.get("name") != path.stem:
         raise SystemSpecError(f"{path}: name is {content.get('name')!r}; it must be the file's name, {path.stem!r}")
     try:
@@ -60,13 +61,12 @@ def load_all_systems() -> dict[str, AnySystem]:
     return {name: load_system(path) for name, path in system_files().items()}
 
 
-def _kind_of(content: dict[str, Any]) -> type[SystemSpec] | type[ThermalSystem]:
+def _kind_of(content: Fields) -> type[SystemSpec] | type[ThermalSystem]:
     """Water is specified at many temperatures, everything else at one."""
-    model = content.get("model")
-    return ThermalSystem if isinstance(model, dict) and model.get("type") == "water" else SystemSpec
+    return ThermalSystem if fields_of(content.get("model")).get("type") == "water" else SystemSpec
 
 
-def _read(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, chain: tuple[Path, ...] = ()) -> Fields:
     if path in chain:
         raise SystemSpecError(f"{path}: extends leads back to itself: {' -> '.join(item.stem for item in chain)}")
     try:
@@ -79,23 +79,21 @@ def _read(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise SystemSpecError(f"{path}: must hold fields and their values, not a {type(content).__name__}")
     if "extends" not in content:
         return content
-    parent = content.pop("extends")
+    parent = str(content.pop("extends"))
     files = system_files()
     if parent not in files:
         raise SystemSpecError(f"{path}: extends names {parent!r}; there are: {', '.join(files)}")
     base = _read(files[parent], (*chain, path))
-    return merge(_with_absolute_files(base, files[parent].parent), content)
+    return fields_of(merge(_with_absolute_files(base, files[parent].parent), content))
 
 
-def _with_absolute_files(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Files that the parent names are relative to the parent's folder."""
-    for section in (content.get("model"), content.get("evaluation", {}).get("reference")):
-        for key in ("pdb", "file"):
-            if isinstance(section, dict) and section.get(key):
-                section[key] = str(folder / section[key])
-    if isinstance(imported := content.get("imported"), dict) and isinstance(imported.get("files"), list):
-        imported["files"] = [str(folder / name) for name in imported["files"]]
-    return content
+def _with_absolute_files(value: JsonValue, folder: Path, field: str = "") -> JsonValue:
+    """The parent's fields: files that it names are relative to its own folder."""
+    if isinstance(value, dict):
+        return {name: _with_absolute_files(item, folder, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_absolute_files(item, folder, field) for item in value]
+    return str(folder / value) if field in _FILES and isinstance(value, str) else value
 
 
 def _explain(path: Path, error: ValidationError) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import (
     Field,
@@ -16,6 +17,7 @@ from pydantic import (
     PositiveInt,
 )
 
+from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.settings import Fault, Name, Scope, Strict, Training
 from cg_assets.core.units import thermal_energy
 from cg_assets.evaluation.settings import (
@@ -31,7 +33,12 @@ from cg_assets.mapping.maps import Mapping
 from cg_assets.potentials.settings import PotentialSettings
 from cg_assets.sampling.settings import IMPORTED, ImportedTrajectories, Sampling, SamplingPlan
 from cg_assets.simulation.settings import CGSimulation
-from cg_assets.systems.base import System, within
+from cg_assets.systems.base import Fields, System, within
+
+if TYPE_CHECKING:
+    from cg_assets.core.progress import Progress
+    from cg_assets.core.statistics.estimates import Estimate
+    from cg_assets.evaluation.long_runs import ReferenceDensity
 
 
 class Potential(Strict):
@@ -101,6 +108,27 @@ class SystemSpec(System):
             from cg_assets.evaluation.long_runs import read_reference
 
             read_reference(self)
+
+    def look_for_files(self, batch: str) -> None:
+        """The trajectories that a batch is imported from; errors as in `System.look_for_files`."""
+        if self.imported is not None:
+            from cg_assets.sampling.imported import imported_files
+
+            imported_files(self, batch)
+
+    def run_reference(self, seed: int, folder: Path, progress: Progress | None = None) -> ReferenceDensity:
+        """The runs of `evaluation.reference`; errors as in `System.run_reference`."""
+        from cg_assets.evaluation.long_runs import run_reference
+
+        return run_reference(self, seed, folder, progress)
+
+    def measure_box(self, seed: int, progress: Progress | None = None) -> Estimate:
+        """Of a solvated molecule; errors as in `System.measure_box`."""
+        from cg_assets.sampling.pressure import measure_box
+
+        if self.model.simulated_box is None:
+            raise SystemSpecError(f"{self.name}: the model is in no periodic box; only in one there is a pressure")
+        return measure_box(self, seed, progress)
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """What is wrong between sections."""
@@ -278,7 +306,7 @@ class SystemSpec(System):
         lengths = dict.fromkeys(self.variable_names, "length")
         return lengths | {name: variable.quantity for name, variable in self.collective_variables.items()}
 
-    def _hashed_content(self) -> dict[str, Any]:
+    def _hashed_content(self) -> Fields:
         return self.model_dump(
             mode="json", exclude_none=True, exclude={"model": {"pdb"}, "evaluation": {"reference": {"file"}}}
         )

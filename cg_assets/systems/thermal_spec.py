@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.settings import Fault, Name, Scope
 from cg_assets.evaluation.settings import LiquidSettings
 from cg_assets.labels.thermal.settings import Targets
@@ -16,10 +18,13 @@ from cg_assets.mapping.water import Water
 from cg_assets.sampling.settings import ThermalSampling
 from cg_assets.sampling.water_box import WaterBox
 from cg_assets.simulation.settings import CGSimulation
-from cg_assets.systems.base import System, merge, within
+from cg_assets.systems.base import System, fields_of, merge, within
 from cg_assets.training.settings import ResponsePotential
 
 if TYPE_CHECKING:
+    from cg_assets.core.progress import Progress
+    from cg_assets.core.statistics.estimates import Estimate
+    from cg_assets.evaluation.long_runs import ReferenceDensity
     from cg_assets.mapping.beads import Beads
 
 TRAJECTORIES, CONDITIONAL_SAMPLES, TARGETS = "trajectories", "conditional_samples", "thermal_response_targets"
@@ -47,15 +52,14 @@ class ThermalSystem(System):
     @classmethod
     def _shared_settings(cls, content: Any) -> Any:
         """Write what holds for all potentials into each; null takes an inherited one out."""
-        if not isinstance(content, dict) or not isinstance(content.get("potentials"), dict):
+        given = fields_of(content).get("potentials")
+        potentials = fields_of(given)
+        if potentials != given:
             return content
         shared = {name: content[name] for name in _SHARED if name in content}
         rest = {name: value for name, value in content.items() if name not in shared}
-        potentials = content["potentials"].items()
-        wanted = {name: own for name, own in potentials if own is not None}
-        return rest | {
-            "potentials": {n: merge(shared, own) if isinstance(own, dict) else own for n, own in wanted.items()}
-        }
+        wanted = {name: merge(shared, own) for name, own in potentials.items() if own is not None}
+        return rest | {"potentials": wanted}
 
     def scope(self) -> Scope:
         """What sections may need of each other."""
@@ -64,6 +68,16 @@ class ThermalSystem(System):
     def check(self) -> None:
         """Build the box. Errors as in `System.check`."""
         self.water.frozen_system()
+
+    def run_reference(self, seed: int, folder: Path, progress: Progress | None = None) -> ReferenceDensity:
+        """There is none; errors as in `System.run_reference`."""
+        raise SystemSpecError(
+            f"{self.name}: water is its own reference, the stage trajectories; there is nothing to run"
+        )
+
+    def measure_box(self, seed: int, progress: Progress | None = None) -> Estimate:
+        """It is known; errors as in `System.measure_box`."""
+        raise SystemSpecError(f"{self.name}: the box of water follows from model.density; there is nothing to find")
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """What is wrong between sections."""

@@ -32,6 +32,11 @@ class Molecule(MoleculeSettings, Model):
         yield from scope.missing("pdb", self.pdb)
 
     @property
+    def simulated_box(self) -> float | None:
+        """The box."""
+        return self.box
+
+    @property
     def bead_box(self) -> float | None:
         """Edge of the periodic box [nm], in which all molecules carry beads where no water was added."""
         return self.box if self.waters is None else None
