@@ -10,6 +10,7 @@ import ast
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,11 @@ def parse_expression(text: str) -> Expression:
         raise ExpressionError(f"expression is empty; {_ALLOWED}")
     if len(flat) > MAX_LENGTH:
         raise ExpressionError(f"expression has {len(flat)} characters; at most {MAX_LENGTH} are allowed")
+    return _parsed(flat)
+
+
+@lru_cache(maxsize=64)
+def _parsed(flat: str) -> Expression:
     try:
         tree = ast.parse(flat, mode="eval").body
     except SyntaxError as error:
@@ -107,15 +113,17 @@ def constant_value(node: ast.expr) -> float | None:
 
 
 def _check(node: ast.AST, text: str, names: set[str], depth: int, exponents: float) -> None:
-    piece = _short(ast.get_source_segment(text, node) or type(node).__name__) if depth <= MAX_DEPTH else ""
+    def piece() -> str:
+        return repr(_short(ast.get_source_segment(text, node) or type(node).__name__))
+
     if depth > MAX_DEPTH:
         raise ExpressionError(f"expression nests more than {MAX_DEPTH} operations deep; shorten it")
     match node:
         case ast.Constant(value=value):
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ExpressionError(f"{piece!r} is not a number; {_ALLOWED}")
+                raise ExpressionError(f"{piece()} is not a number; {_ALLOWED}")
             if not _finite(value):
-                raise ExpressionError(f"number {piece!r} is too large; numbers must be finite")
+                raise ExpressionError(f"number {piece()} is too large; numbers must be finite")
         case ast.Name(id=name):
             if name in FUNCTIONS:
                 raise ExpressionError(f"function {name} needs an argument, as in {name}(x)")
@@ -129,10 +137,10 @@ def _check(node: ast.AST, text: str, names: set[str], depth: int, exponents: flo
             _check(right, text, names, depth + 1, exponents)
             exponent = constant_value(right)
             if exponent is None:
-                raise ExpressionError(f"exponent in {piece!r} must be a number; write exp(b*log(a)) for a**b")
+                raise ExpressionError(f"exponent in {piece()} must be a number; write exp(b*log(a)) for a**b")
             exponents *= max(1.0, abs(exponent))
             if not exponents <= MAX_EXPONENT:
-                raise ExpressionError(f"exponent in {piece!r} is too large; at most {MAX_EXPONENT:g}, towers included")
+                raise ExpressionError(f"exponent in {piece()} is too large; at most {MAX_EXPONENT:g}, towers included")
             _check(left, text, names, depth + 1, exponents)
         case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
             _check(left, text, names, depth + 1, exponents)
@@ -140,15 +148,15 @@ def _check(node: ast.AST, text: str, names: set[str], depth: int, exponents: flo
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
             _check(argument, text, names, depth + 1, exponents)
         case ast.Call(func=ast.Name(id=name)) if name in FUNCTIONS:
-            raise ExpressionError(f"{piece!r}: {name} takes exactly one argument")
+            raise ExpressionError(f"{piece()}: {name} takes exactly one argument")
         case ast.Call():
-            raise ExpressionError(f"function in {piece!r} is not known; allowed are {', '.join(FUNCTIONS)}")
+            raise ExpressionError(f"function in {piece()} is not known; allowed are {', '.join(FUNCTIONS)}")
         case _:
-            raise ExpressionError(f"{piece!r} is not allowed; {_ALLOWED}")
+            raise ExpressionError(f"{piece()} is not allowed; {_ALLOWED}")
     if not isinstance(node, ast.Constant | ast.Name):
         number = constant_value(node)
         if number is not None and not math.isfinite(number):
-            raise ExpressionError(f"{piece!r} has no finite value")
+            raise ExpressionError(f"{piece()} has no finite value")
 
 
 def _evaluate(node: ast.expr, variables: Mapping[str, NDArray[np.float64]]) -> Any:
