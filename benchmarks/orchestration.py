@@ -87,10 +87,10 @@ def label(name: str, plan_name: str, samples: Any, folder: Path | None, batch: s
 
 def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | None) -> None:
     """From samples to the evaluation of their potential."""
-    from cg_assets.evaluation.evaluation import evaluate
+    from cg_assets.assets.evaluations import judge
     from cg_assets.evaluation.reference import compute_reference
     from cg_assets.figures import stages as figures
-    from cg_assets.potentials.energies import energy_function
+    from cg_assets.figures.evaluation import evaluation_figures
     from cg_assets.potentials.model_format import save_potential
     from cg_assets.simulation.run import run_cg_simulation
     from cg_assets.systems import load_system, seed_of
@@ -107,17 +107,16 @@ def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | Non
         write(folder, system, plan_name, None, figures.training_figure(system, plan_name, result.history, noise.floor))
         save_potential(folder / system.name / FIRST / f"potential_{plan_name}", result.module, config)
     enhanced = bias if system.cg_simulation.enhanced_duration else None
-    simulated = run_cg_simulation(system, result.module, frames, enhanced)
+    simulated = run_cg_simulation(result.module, system.beads(), system.cg_simulation, frames, bias=enhanced)
     if folder:
         picture = figures.cg_simulation_figure(system, simulated)
         write(folder, system, f"cg_simulation_{plan_name}", simulated.frames, picture)
     with tempfile.TemporaryDirectory() as scratch:
         seed = seed_of(name, STAGES[plan_name], FIRST)
         reference = compute_reference(system, seed, Path(scratch))
-    energy = energy_function(result.module)
-    judged = evaluate(system, energy, reference, simulated.frames, simulated.summary(), frames)
+    judged = judge(system, result.module, reference, simulated.frames, simulated.runs, frames)
     if folder:
-        pictures = figures.evaluation_figures(system, plan_name, reference, judged, frames)
+        pictures = evaluation_figures(plan_name, judged, system.title)
         write(folder, system, f"evaluation_{plan_name}", None, *pictures.values())
 
 

@@ -200,7 +200,7 @@ def test_an_explosion_under_the_bias_is_reported_and_judged_without_it():
     system = load_system("muller_brown")
     content = {"replicas": 20, "duration": 20.0, "burn_in": 2.0, "timestep": 0.1, "enhanced_duration": 20.0}
     settings = system.cg_simulation.model_copy(update=content | {"frame_interval": 1.0, "enhanced_frame_interval": 0.5})
-    system = system.model_copy(update={"cg_simulation": settings})
+    beads = system.beads()
     data = Frames(
         positions=np.full((20, 1, 1), 25.0, np.float32),
         time=np.arange(20.0),
@@ -215,12 +215,16 @@ def test_an_explosion_under_the_bias_is_reported_and_judged_without_it():
 
     for force, stable in ((2.0, 20), (40.0, 0)):
         bias = {"type": "static", "expression": f"-{force}*x"}
-        result = run_cg_simulation(system, ExactPotential(known_below_62), data, bias)
-        assert (result.stable_replicas, result.enhanced_stable_replicas, result.enhanced_replicas) == (20, stable, 20)
+        result = run_cg_simulation(ExactPotential(known_below_62), beads, settings, data, bias=bias)
+        assert [(run.biased, run.stable_replicas, run.replicas) for run in result.runs] == [
+            (False, 20, 20),
+            (True, stable, 20),
+        ]
         assert np.bincount(result.frames.window).tolist() == ([400, 800] if stable else [400])
         assert result.stability == f"20 of 20 replicas stable, under the bias {stable} of 20"
-    with pytest.raises(ExplosionError, match="all 20 replicas exploded"):
-        run_cg_simulation(system, ExactPotential(lambda x: -1e6 * x.abs().sum(dim=(1, 2)) ** 3), data, None)
+    hopeless = ExactPotential(lambda x: -1e6 * x.abs().sum(dim=(1, 2)) ** 3)
+    with pytest.raises(ExplosionError, match=r"0 of 20 replicas .* stayed stable"):
+        run_cg_simulation(hopeless, beads, settings, data)
 
 
 def test_replicas_of_a_molecule_start_where_they_are_told_to():
@@ -239,8 +243,7 @@ def test_replicas_of_a_molecule_start_where_they_are_told_to():
     content = {"burn_in": 0.0, "duration": 0.002, "frame_interval": 0.002, "enhanced_duration": 0.0}
     for displacement, least, most in ((0.0, 0.0005, 0.002), (0.05, 0.045, 0.052)):
         settings = system.cg_simulation.model_copy(update=content | {"displacement": displacement})
-        changed = system.model_copy(update={"cg_simulation": settings})
-        result = run_cg_simulation(changed, ExactPotential(lambda x: 0.0 * x.sum(dim=(1, 2))), data, None)
+        result = run_cg_simulation(ExactPotential(lambda x: 0.0 * x.sum(dim=(1, 2))), system.beads(), settings, data)
         assert least < (result.frames.positions - frame).std() < most
 
 

@@ -122,9 +122,9 @@ def test_the_registered_model_holds_the_prior(made):
 
 def test_the_beads_are_tempered_and_judged(made):
     system, store, result = made
-    summary = store.describe(system.name, "cg_simulation_atomistic").metadata.extra["summary"]
-    assert summary["replicas"] == 8
-    (share,) = summary["exchange_acceptance"]
+    (run,) = store.describe(system.name, "cg_simulation_atomistic").metadata.extra["runs"]
+    assert run["replicas"] == 8
+    (share,) = run["exchange_acceptance"]
     assert 0.1 < share < 1.0
     assert set(store.read_frames(system.name, "cg_simulation_atomistic").replica) <= set(range(8))
     metadata = metadata_of(result)

@@ -14,11 +14,12 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.settings import Training
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.surfaces import free_energy_surface
-from cg_assets.evaluation.case import Case, Run
+from cg_assets.evaluation.case import Case
 from cg_assets.evaluation.evaluation import evaluate
 from cg_assets.evaluation.reference import Reference
 from cg_assets.potentials.energies import committee_energies, energy_function
 from cg_assets.potentials.model_format import load_potential, save_potential
+from cg_assets.simulation.run import Run
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 from cg_assets.training.data import TrainingData
@@ -125,7 +126,7 @@ def test_frames_of_a_molecule_are_reweighted_to_the_members():
         return lambda positions: height * (positions[:, 0, 0] > 0)
 
     members = [step(height) for height in (-1.0, 0.0, 1.0)]
-    run = Run(100, 100, kinetic=Estimate(300.0, 1.0, "K"), target=300.0)
+    run = Run(300.0, False, 100, 100, Estimate(300.0, 1.0, "K"), 1.0)
     result = evaluate(
         Case(system.beads(), system.evaluation, step(0.0), frames, (run,), frames, None, members, reference)
     )

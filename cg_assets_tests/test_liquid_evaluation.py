@@ -10,14 +10,15 @@ import yaml
 from test_response_assets import WATER
 from thermal_models import EDGE, known_potential, liquid
 
-from cg_assets.assets.liquids import judge_liquid, judge_liquid_simulation
+from cg_assets.assets.liquids import judge_liquid
+from cg_assets.assets.simulations import judge_simulation
 from cg_assets.core.errors import ExplosionError, SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.evaluation.comparison import Comparison
 from cg_assets.evaluation.evaluation import Evaluation, checks_of
 from cg_assets.figures.evaluation import comparison_figures
 from cg_assets.potentials.base import Potential
-from cg_assets.simulation.liquid import run_liquid_simulation
+from cg_assets.simulation.run import run_cg_simulation
 from cg_assets.systems import ThermalSystem
 from cg_assets.systems.load import SHIPPED
 
@@ -66,14 +67,20 @@ def with_energies(module, frames):
     return replace(frames, potential_energy=energy.numpy())
 
 
+def simulated(system, potential, frames, progress=None):
+    """The beads of a system at each temperature of its reference."""
+    kelvins = system.sampling.reference.temperatures
+    return run_cg_simulation(potential, system.beads(), system.cg_simulation, frames, kelvins, progress=progress)
+
+
 @pytest.fixture(scope="module")
 def judged(system):
     module = weak_potential()
-    one = run_liquid_simulation(system, module, starts())
+    one = simulated(system, module, starts())
     other = system.model_copy(update={"cg_simulation": system.cg_simulation.model_copy(update={"seed": 7})})
-    two = run_liquid_simulation(other, module, starts())
+    two = simulated(other, module, starts())
     atoms = with_energies(module, two.frames)
-    return module, one, atoms, judge_liquid(system, module, atoms, one.frames, one.summary())
+    return module, one, atoms, judge_liquid(system, module, atoms, one.frames, one.runs)
 
 
 def test_two_runs_of_one_potential_differ_by_noise(system, judged):
@@ -106,20 +113,20 @@ def test_two_runs_of_one_potential_differ_by_noise(system, judged):
         )
         measured, exact = pair("kinetic_temperature", kelvin)
         assert abs(measured.z(exact)) < 4 and measured.standard_error < 0.04 * kelvin
-    assert all(check.passed for check in judge_liquid_simulation(run))
+    assert all(check.passed for check in judge_simulation(system, run.runs))
     assert all(verdict.passed for verdict in found.verdicts(checks_of(system.evaluation)))
 
 
 def test_another_potential_is_told_apart(system, judged):
     _, _, atoms, own = judged
     wrong = weak_potential(0.3)
-    run = run_liquid_simulation(system, wrong, starts())
-    found = judge_liquid(system, wrong, atoms, run.frames, run.summary())
+    run = simulated(system, wrong, starts())
+    found = judge_liquid(system, wrong, atoms, run.frames, run.runs)
     excess = found[f"rdf_excess.{KELVIN[0]:g}K"].value
     assert excess.value > 6 * excess.standard_error
     assert found.metrics()["rdf_error"] > own.metrics()["rdf_error"]
     strict = system.model_copy(update={"evaluation": system.evaluation.model_copy(update={"max_rdf_error": 0.001})})
-    again = judge_liquid(strict, wrong, atoms, run.frames, run.summary())
+    again = judge_liquid(strict, wrong, atoms, run.frames, run.runs)
     assert not again.verdicts(checks_of(strict.evaluation))[0].passed and not again.passed
     comparison = Comparison({"right": own, "wrong": found})
     shown = comparison.rows()
@@ -143,9 +150,7 @@ def test_an_evaluation_is_read_back_as_it_was_written(judged):
 def test_same_seed_same_frames_and_progress_is_told(system, judged):
     told, short = [], system.cg_simulation.model_copy(update={"burn_in": 0.0, "duration": 4.0})
     quick = system.model_copy(update={"cg_simulation": short})
-    one, two = (
-        run_liquid_simulation(quick, judged[0], starts(), progress=lambda *item: told.append(item)) for _ in range(2)
-    )
+    one, two = (simulated(quick, judged[0], starts(), progress=lambda *item: told.append(item)) for _ in range(2))
     np.testing.assert_array_equal(one.frames.positions, two.frames.positions)
     assert told[-1][0] == told[-1][1] and len({total for _, total, _ in told}) == 1
 
@@ -173,14 +178,14 @@ def test_a_temperature_at_which_all_explode_is_infinitely_wrong(system, judged):
         patch.setattr(type(module), "engine", Potential.engine)  # not the compiled splines
         hot = weak_potential()
         hot.__class__ = Hot
-        run = run_liquid_simulation(quick, hot, starts())
+        run = simulated(quick, hot, starts())
         hot.__class__ = Everywhere
-        with pytest.raises(ExplosionError, match="every replica exploded at every temperature"):
-            run_liquid_simulation(quick, hot, starts())
-    assert run.stable_replicas == {380.0: 2, 500.0: 0}
-    stability = judge_liquid_simulation(run)[1]
+        with pytest.raises(ExplosionError, match=r"0 of 4 replicas .* stayed stable"):
+            simulated(quick, hot, starts())
+    assert {one.temperature: one.stable_replicas for one in run.runs} == {380.0: 2, 500.0: 0}
+    stability = judge_simulation(system, run.runs)[1]
     assert not stability.passed
-    found = judge_liquid(quick, module, atoms, run.frames, run.summary())
+    found = judge_liquid(quick, module, atoms, run.frames, run.runs)
     assert found.metrics()["rdf_error"] == found.metrics()["rdf_excess.500K"] == math.inf
     assert found["stable_replicas.500K"].value.value == 0.0
     assert not found.verdicts(checks_of(quick.evaluation))[0].passed
@@ -189,4 +194,4 @@ def test_a_temperature_at_which_all_explode_is_infinitely_wrong(system, judged):
 def test_starts_must_be_there_at_each_temperature(system, judged):
     frames = starts()
     with pytest.raises(SamplingError, match="no frames at 500 K to start from"):
-        run_liquid_simulation(system, judged[0], frames.select(frames.temperature < 500))
+        simulated(system, judged[0], frames.select(frames.temperature < 500))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.data import frozen_bias, pooled_frames, training_frames
+from cg_assets.assets.simulations import runs_of
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Inputs, Work
 from cg_assets.core.units import unit
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from cg_assets.evaluation.evaluation import Evaluation
     from cg_assets.evaluation.reference import Reference
     from cg_assets.registry.champions import ChampionDecision
+    from cg_assets.simulation.run import Run
 
 
 def read_reference(inputs: Inputs, system: SystemSpec) -> Reference:
@@ -61,7 +64,7 @@ def judge(
     module: Any,
     reference: Reference,
     simulated: Frames,
-    summary: Mapping[str, Any],
+    runs: Sequence[Run],
     data: Frames,
     truth: Frames | None = None,
 ) -> Evaluation:
@@ -72,11 +75,11 @@ def judge(
         module: the trained potential.
         reference: what it is judged against.
         simulated: frames of its CG simulation.
-        summary: that of the simulation.
+        runs: what its CG simulations gave.
         data: CG frames that it was trained on.
         truth: CG frames whose bonds and slow coordinates a molecule should have; `data` where None.
     """
-    from cg_assets.evaluation.case import Case, runs_of
+    from cg_assets.evaluation.case import Case
     from cg_assets.evaluation.evaluation import evaluate
     from cg_assets.potentials.energies import committee_energies, energy_function
     from cg_assets.sampling.model_potential.planes import exact_plane
@@ -88,13 +91,13 @@ def judge(
         settings=system.evaluation,
         energy=energy_function(module, *at),
         simulation=simulated,
-        runs=runs_of(summary),
+        runs=tuple(runs),
         data=data,
         truth=truth,
         committee=committee_energies(module, *at),
         reference=reference,
         plane=lambda: exact_plane(system),
-        domain=getattr(system.network, "range", None),
+        domain=system.network.domain,
         folder=system.folder,
     )
     return evaluate(case)
@@ -111,13 +114,14 @@ def judge_again(
     from cg_assets.core.errors import ExplosionError
     from cg_assets.simulation.run import run_cg_simulation
 
-    if config["bead_names"] != system.beads().cg_map.bead_names:
+    beads = system.beads()
+    if config["bead_names"] != beads.cg_map.bead_names:
         return {}
     try:
-        simulated = run_cg_simulation(system, module, data, bias)
+        simulated = run_cg_simulation(module, beads, system.cg_simulation, data, bias=bias)
     except ExplosionError:
         return {}
-    return judge(system, module, reference, simulated.frames, simulated.summary(), data).metrics()
+    return judge(system, module, reference, simulated.frames, simulated.runs, data).metrics()
 
 
 def decide(
@@ -166,7 +170,7 @@ def evaluation_product(
         again: see `decide`.
     """
     simulated = work.inputs.facts(f"cg_simulation_{name}")
-    model, version, summary = (simulated[item] for item in ("registered_model", "version", "summary"))
+    model, version = simulated["registered_model"], simulated["version"]
 
     def report(_: object) -> Report:
         from cg_assets.figures.evaluation import evaluation_figures
@@ -181,8 +185,8 @@ def evaluation_product(
             "decision": decision.reason,
         }
 
-    speed = summary.get("steps_per_second", summary.get("replica_steps_per_second"))
-    facts = {"registered_model": model, "version": version, "replica_steps_per_second": speed}
+    speeds = [run["replica_steps_per_second"] for run in simulated["runs"] if not run["biased"]]
+    facts = {"registered_model": model, "version": version, "replica_steps_per_second": fmean(speeds)}
     facts["thermal_energy"] = result.thermal_energy
     content = TableContent(result.columns(), {"temperature": unit("temperature", system.units)})
     return Product(content, facts, lambda _: result.verdicts(work.stage.checks), report)
@@ -206,7 +210,7 @@ def evaluation_stage(system: SystemSpec, name: str) -> Stage:
         data = drawn_frames(frames, system.potentials[name].frames, system.training.seed)
         truth = frames if true == labels else pooled_frames(inputs, system, true, inputs.sound(true))
         beads = inputs.frames(f"cg_simulation_{name}")
-        result = judge(system, module, reference, beads, simulated["summary"], data, truth)
+        result = judge(system, module, reference, beads, runs_of(simulated), data, truth)
 
         def again(earlier: Any, config: dict[str, Any]) -> dict[str, float]:
             bias = frozen_bias(Inputs(work.store, system), system.cg_simulation)

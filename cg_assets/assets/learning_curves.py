@@ -97,7 +97,7 @@ def _points(work: Work, system: SystemSpec, name: str, kept: Path) -> list[Learn
     points = []
 
     def judged(module: Any, run: CGSimulationResult, data: Frames) -> Evaluation:
-        return judge(system, module, reference, run.frames, run.summary(), data)
+        return judge(system, module, reference, run.frames, run.runs, data)
 
     with work.leased() as device:
         for batch, frames in parts.items():

@@ -4,47 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cg_assets.assets.common_checks import temperatures_verdict
 from cg_assets.assets.data import frames_of_atoms
 from cg_assets.assets.evaluations import evaluation_product
-from cg_assets.assets.simulations import CHECKS, STABILITY, TEMPERATURE
+from cg_assets.assets.simulations import CHECKS, judge_simulation, runs_of, simulated
 from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage
 from cg_assets.assets.work import Work
-from cg_assets.core.checks import Verdict
 from cg_assets.systems import ThermalSystem
 from cg_assets.systems.thermal_spec import TRAJECTORIES
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.evaluation.evaluation import Evaluation
-    from cg_assets.simulation.liquid import LiquidSimulation
-
-
-def judge_liquid_simulation(result: LiquidSimulation) -> list[Verdict]:
-    """Verdicts on the CG simulations of a liquid."""
-    stable = {f"stable_at_{kelvin:g}_K": count for kelvin, count in result.stable_replicas.items()}
-    passed = all(count == result.replicas for count in result.stable_replicas.values())
-    return [
-        temperatures_verdict(TEMPERATURE, result.kinetic_temperature),
-        STABILITY.verdict(passed, replicas=result.replicas, **stable),
-    ]
+    from cg_assets.simulation.run import Run
 
 
 def liquid_simulation_stage(system: ThermalSystem, name: str) -> Stage:
     """The stage of the simulations with one potential."""
 
     def make(work: Work) -> Product:
-        from cg_assets.simulation.liquid import run_liquid_simulation
-
-        trained = work.inputs.facts(f"potential_{name}")
-        model = {item: trained[item] for item in ("registered_model", "version")}
-        module, _ = work.open_tracking().load(model["registered_model"], model["version"])
-        atoms = frames_of_atoms(work.inputs, TRAJECTORIES, system.sampling.reference.replicas)
-        with work.leased() as device:
-            result = run_liquid_simulation(system, module, atoms, device, work.progress)
+        reference = system.sampling.reference
+        atoms = frames_of_atoms(work.inputs, TRAJECTORIES, reference.replicas)
+        result, facts = simulated(work, system, name, atoms, reference.temperatures)
 
         def report(_: object) -> Report:
             from cg_assets.evaluation.metrics.rdf import structure_and_energy
@@ -52,21 +35,21 @@ def liquid_simulation_stage(system: ThermalSystem, name: str) -> Stage:
 
             rows = [
                 {
-                    "temperature [K]": kelvin,
-                    "kinetic temperature": str(measured),
-                    "stable replicas": f"{result.stable_replicas[kelvin]} of {result.replicas}",
+                    "temperature [K]": run.temperature,
+                    "kinetic temperature": str(run.kinetic_temperature),
+                    "stable replicas": f"{run.stable_replicas} of {run.replicas}",
                 }
-                for kelvin, measured in result.kinetic_temperature.items()
+                for run in result.runs
             ]
             png = water_plot(*structure_and_energy(result.frames), of="W", title=f"{system.title}: {name}")
             return {
                 "figure": Figure(png, "structure and energy"),
                 "temperatures": rows,
-                "replica_steps_per_second": round(result.replica_steps_per_second),
+                "replica_steps_per_second": round(result.steps_per_second),
             }
 
-        facts, seed = model | {"summary": result.summary()}, system.cg_simulation.seed
-        return Product(FrameContent(result.frames), facts, lambda _: judge_liquid_simulation(result), report, seed)
+        verdicts, seed = judge_simulation(system, result.runs), system.cg_simulation.seed
+        return Product(FrameContent(result.frames), facts, lambda _: verdicts, report, seed)
 
     return Stage(
         name=f"cg_simulation_{name}",
@@ -81,7 +64,7 @@ def liquid_simulation_stage(system: ThermalSystem, name: str) -> Stage:
 
 
 def judge_liquid(
-    system: ThermalSystem, module: Any, atoms: Frames, simulated: Frames, summary: Mapping[str, Any]
+    system: ThermalSystem, module: Any, atoms: Frames, simulated: Frames, runs: Sequence[Run]
 ) -> Evaluation:
     """Judge a potential of a liquid by its CG simulations.
 
@@ -90,9 +73,9 @@ def judge_liquid(
         module: a potential W(R, T).
         atoms: beads of the atoms' dynamics, with potential energies, at each temperature.
         simulated: frames of the CG simulations.
-        summary: that of the simulations.
+        runs: what these gave.
     """
-    from cg_assets.evaluation.case import Case, runs_at_temperatures
+    from cg_assets.evaluation.case import Case
     from cg_assets.evaluation.evaluation import evaluate
     from cg_assets.potentials.energies import energy_function, thermodynamics
 
@@ -101,7 +84,7 @@ def judge_liquid(
         settings=system.evaluation,
         energy=energy_function(module),
         simulation=simulated,
-        runs=runs_at_temperatures(summary),
+        runs=tuple(runs),
         data=atoms,
         truth=atoms,
         thermodynamics=thermodynamics(module),
@@ -112,13 +95,14 @@ def judge_liquid(
 def _judge_again(system: ThermalSystem, module: Any, atoms: Frames) -> dict[str, float]:
     """Figures of merit of an earlier version by these data; none where it does not stay stable."""
     from cg_assets.core.errors import ExplosionError
-    from cg_assets.simulation.liquid import run_liquid_simulation
+    from cg_assets.simulation.run import run_cg_simulation
 
+    kelvins = system.sampling.reference.temperatures
     try:
-        run = run_liquid_simulation(system, module, atoms)
+        found = run_cg_simulation(module, system.beads(), system.cg_simulation, atoms, kelvins)
     except ExplosionError:
         return {}
-    return judge_liquid(system, module, atoms, run.frames, run.summary()).metrics()
+    return judge_liquid(system, module, atoms, found.frames, found.runs).metrics()
 
 
 def liquid_evaluation_stage(system: ThermalSystem, name: str) -> Stage:
@@ -127,11 +111,11 @@ def liquid_evaluation_stage(system: ThermalSystem, name: str) -> Stage:
 
     def make(work: Work) -> Product:
         inputs = work.inputs
-        simulated = inputs.facts(f"cg_simulation_{name}")
+        facts = inputs.facts(f"cg_simulation_{name}")
         beads = inputs.frames(f"cg_simulation_{name}")
         atoms = frames_of_atoms(inputs, TRAJECTORIES, system.sampling.reference.replicas)
-        module, _ = work.open_tracking().load(simulated["registered_model"], simulated["version"])
-        result = judge_liquid(system, module, atoms, beads, simulated["summary"])
+        module, _ = work.open_tracking().load(facts["registered_model"], facts["version"])
+        result = judge_liquid(system, module, atoms, beads, runs_of(facts))
 
         def judged_by() -> str:
             data = [value for key, value in inputs.versions.items() if key.startswith(f"{system.name}/{TRAJECTORIES}/")]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from cg_assets.assets.common_checks import stability_verdict, temperature_verdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cg_assets.assets.common_checks import temperature_verdict, temperatures_verdict
 from cg_assets.assets.data import frozen_bias, training_frames
 from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage, Stored
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Check, Verdict
-from cg_assets.systems import SystemSpec
+from cg_assets.systems import AnySystem, SystemSpec
+
+if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
+    from cg_assets.simulation.run import CGSimulationResult, Run
 
 TEMPERATURE = Check(
     "kinetic_temperature", "The beads have the temperature of the system, within its error.", blocking=False
@@ -17,42 +24,77 @@ CHECKS = (TEMPERATURE, STABILITY)
 """They do not block, so that a bad potential is still judged and compared."""
 
 
+def runs_of(facts: Mapping[str, Any]) -> tuple[Run, ...]:
+    """What each run gave, from the facts in the file of a CG simulation."""
+    from cg_assets.simulation.run import Run
+
+    return tuple(Run.from_json(content) for content in facts["runs"])
+
+
+def judge_simulation(system: AnySystem, runs: Sequence[Run]) -> list[Verdict]:
+    """Verdicts on the runs of a CG simulation: their temperatures without a bias, and the stability of all."""
+    free = [run for run in runs if not run.biased]
+    names = ("stable_replicas", "replicas")
+    if len(free) == 1:
+        kinetic = free[0].kinetic_temperature
+        value, error = kinetic.value, kinetic.standard_error
+        thermal = temperature_verdict(TEMPERATURE, system, free[0].temperature, value, error)
+        counts = {f"{'enhanced_' if run.biased else ''}{name}": getattr(run, name) for run in runs for name in names}
+    else:
+        kinetics = {run.temperature: run.kinetic_temperature for run in free}
+        thermal = temperatures_verdict(TEMPERATURE, kinetics)
+        counts = {f"stable_at_{run.temperature:g}_K": run.stable_replicas for run in free}
+        counts["replicas"] = free[0].replicas
+    return [thermal, STABILITY.verdict(all(run.is_stable for run in runs), **counts)]
+
+
+def simulated(
+    work: Work,
+    system: AnySystem,
+    name: str,
+    frames: Frames,
+    temperatures: Sequence[float] = (),
+    bias: Mapping[str, Any] | None = None,
+) -> tuple[CGSimulationResult, dict[str, Any]]:
+    """The simulation with the registered potential of a name, and the facts for its file."""
+    from cg_assets.simulation.run import run_cg_simulation
+
+    trained = work.inputs.facts(f"potential_{name}")
+    model = {item: trained[item] for item in ("registered_model", "version")}
+    potential, _ = work.open_tracking().load(model["registered_model"], model["version"])
+    with work.leased() as device:
+        result = run_cg_simulation(
+            potential, system.beads(), system.cg_simulation, frames, temperatures, bias, device, work.progress
+        )
+    return result, model | {"bias": bias, "runs": [run.to_json() for run in result.runs]}
+
+
 def cg_simulation_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of the simulation with one potential."""
     labels, settings = system.potentials[name].labels, system.cg_simulation
     read = sorted({labels, "relabelled_forces"} if settings.enhanced_duration else {labels})
 
     def make(work: Work) -> Product:
-        from cg_assets.simulation.run import run_cg_simulation
-
-        trained = work.inputs.facts(f"potential_{name}")
-        model = {item: trained[item] for item in ("registered_model", "version")}
-        module, _ = work.open_tracking().load(model["registered_model"], model["version"])
         data, bias = training_frames(work.inputs, system, name), frozen_bias(work.inputs, settings)
-        with work.leased() as device:
-            result = run_cg_simulation(system, module, data, bias, device=device, progress=work.progress)
+        result, facts = simulated(work, system, name, data, bias=bias)
 
         def judge(_: Stored) -> list[Verdict]:
-            value, error = result.kinetic_temperature, result.kinetic_temperature_error
-            return [
-                temperature_verdict(TEMPERATURE, system, system.temperature, value, error),
-                stability_verdict(STABILITY, result.summary()),
-            ]
+            return judge_simulation(system, result.runs)
 
         def report(_: object) -> Report:
             from cg_assets.figures.stages import cg_simulation_figure
 
+            free = result.runs[0]
             shown: Report = {
                 "figure": Figure(cg_simulation_figure(system, result), "CG simulation"),
                 "stability": result.stability,
-                "kinetic_temperature": f"{result.kinetic_temperature:.5g} ± {result.kinetic_temperature_error:.2g}",
+                "kinetic_temperature": str(free.kinetic_temperature),
                 "replica_steps_per_second": round(result.steps_per_second),
             }
-            if result.exchange_acceptance:
-                shown["exchange_acceptance"] = ", ".join(f"{item:.2f}" for item in result.exchange_acceptance)
+            if free.exchange_acceptance:
+                shown["exchange_acceptance"] = ", ".join(f"{item:.2f}" for item in free.exchange_acceptance)
             return shown
 
-        facts = model | {"bias": bias, "summary": result.summary()}
         return Product(FrameContent(result.frames), facts, judge, report, settings.seed)
 
     return Stage(

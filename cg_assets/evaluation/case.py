@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from cg_assets.biases.reweighting import bias_weights
 from cg_assets.core.frames import Frames
-from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.reference import Reference
 from cg_assets.evaluation.settings import EvaluationSettings
 from cg_assets.mapping.beads import Beads
@@ -20,6 +19,7 @@ from cg_assets.simulation.settings import ENHANCED, UNBIASED
 
 if TYPE_CHECKING:
     from cg_assets.sampling.model_potential.planes import Plane
+    from cg_assets.simulation.run import Run
 
 FloatArray = NDArray[np.float64]
 S_co = TypeVar("S_co", bound=EvaluationSettings, covariant=True)
@@ -33,47 +33,6 @@ BIASED = "bias"
 
 
 @dataclass(frozen=True)
-class Run:
-    """How one CG simulation went.
-
-    Attributes:
-        replicas: their number.
-        stable: those that did not explode.
-        where: empty, or `bias` for the run under a frozen bias.
-        temperature: [K]; None where the system has one temperature.
-        kinetic: kinetic temperature of the stable replicas; None where it is not measured.
-        target: that of the thermostat.
-    """
-
-    replicas: int
-    stable: int
-    where: str = ""
-    temperature: float | None = None
-    kinetic: Estimate | None = None
-    target: float = 0.0
-
-
-def runs_of(summary: Mapping[str, Any]) -> tuple[Run, ...]:
-    """The CG simulations of a molecule or model potential, from their summary."""
-    kinetic = Estimate(summary["kinetic_temperature"], summary["kinetic_temperature_error"], summary["unit"])
-    target = float(summary["target_temperature"])
-    runs = [Run(summary["replicas"], summary["stable_replicas"], kinetic=kinetic, target=target)]
-    if summary["enhanced_replicas"]:
-        runs.append(Run(summary["enhanced_replicas"], summary["enhanced_stable_replicas"], BIASED))
-    return tuple(runs)
-
-
-def runs_at_temperatures(summary: Mapping[str, Any]) -> tuple[Run, ...]:
-    """The CG simulations of a liquid at each temperature, from their summary."""
-    kinetic = map(Estimate.from_json, summary["kinetic_temperature"])
-    rows = zip(summary["temperatures"], summary["stable_replicas"], kinetic, strict=True)
-    return tuple(
-        Run(summary["replicas"], stable, "", kelvin, found if stable else None, kelvin)
-        for kelvin, stable, found in rows
-    )
-
-
-@dataclass(frozen=True)
 class Case(Generic[S_co]):
     """One potential with all that it is judged by.
 
@@ -82,7 +41,7 @@ class Case(Generic[S_co]):
         settings: how it is judged.
         energy: the trained potential.
         simulation: frames of its CG simulation; `window` tells runs without a bias (0) from enhanced ones (1).
-        runs: how the simulations went.
+        runs: what each of its CG simulations gave, those without a bias first.
         data: CG frames that it was trained on, of one batch under a frozen bias, or as `pooled_batches` joins them.
         truth: CG frames that those of the simulation should look like: never those of a kernel; of a liquid the
             dynamics of the atoms with their potential energies. None where there are none but `data`.

@@ -167,7 +167,7 @@ def learn_part(
     taken = part.of(frames, system.training.seed)
     # The epochs of the whole: more of them fit the noise of a small part (1,600 to 16,000 frames of capped alanine).
     training = system.training_of(potential).model_copy(update={"committee": 0})
-    system = system.model_copy(update={"cg_simulation": settings.cg_simulation or system.cg_simulation})
+    simulation = settings.cg_simulation or system.cg_simulation
     data, beads = training_data(system.network, [taken], None, training.seed), system.beads()
     config, prior = potential_config(system.network, beads), fitted_prior(system.network, beads, data.positions)
     if prior is not None:
@@ -175,7 +175,7 @@ def learn_part(
     module = train(config, training, data, seed=training.seed, device=device, progress=progress).module
     sampled_time = time_of(system, system.potentials[potential].labels, part, len(taken))
     try:
-        simulated = run_cg_simulation(system, module, taken, bias, device=device, progress=progress)
+        simulated = run_cg_simulation(module, beads, simulation, taken, bias=bias, device=device, progress=progress)
     except ExplosionError:
         quantities: tuple[Quantity, ...] = (Quantity("stable_replicas", Estimate(0.0, math.nan)),)
     else:

@@ -147,7 +147,7 @@ def training_figure(system: SystemSpec, name: str, history: list[dict[str, Any]]
 
 def cg_simulation_figure(system: SystemSpec, result: CGSimulationResult) -> bytes:
     """Temperature and energies of a CG simulation."""
-    free = result.frames.of_window(UNBIASED)
+    run, free = result.runs[0], result.frames.of_window(UNBIASED)
     replicas, member = np.unique(free.replica, return_inverse=True)
     times, moment = np.unique(np.round(free.time, 9), return_inverse=True)
     energies = np.full((len(replicas), len(times)), np.nan)
@@ -156,9 +156,9 @@ def cg_simulation_figure(system: SystemSpec, result: CGSimulationResult) -> byte
     energies -= np.nanmedian(energies)
     return plots.cg_simulation_plot(
         result.replica_temperatures,
-        result.target_temperature,
-        result.temperature_unit,
-        mean=Estimate(result.kinetic_temperature, result.kinetic_temperature_error, result.temperature_unit),
+        run.temperature,
+        run.kinetic_temperature.unit,
+        mean=run.kinetic_temperature,
         time=times,
         energies=energies,
         time_unit=unit("time", system.units),

@@ -45,6 +45,11 @@ class PotentialSettings(Family, family="potential"):
         return None
 
     @property
+    def domain(self) -> tuple[float, float] | None:
+        """Range of the CG coordinate that a potential of one coordinate is defined on; None of others."""
+        return None
+
+    @property
     def chain_prior(self) -> ChainPriorSettings | None:
         """Settings of a force field of the chain that the potential corrects; None without one."""
         return None

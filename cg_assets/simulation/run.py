@@ -1,24 +1,67 @@
-"""The CG simulations of a system: without a bias, and under the frozen bias of its biased samples."""
+"""CG simulations with a potential: at one temperature or several, without a bias and under a frozen one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.biases.bead_bias import BeadBias
-from cg_assets.core.errors import ExplosionError
+from cg_assets.core.errors import ExplosionError, SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
-from cg_assets.core.units import unit
+from cg_assets.core.statistics.estimates import FEW_REPLICAS, Estimate, autocorrelation_time
+from cg_assets.core.units import thermal_energy, unit
+from cg_assets.mapping.beads import Beads
 from cg_assets.potentials.base import Potential
 from cg_assets.simulation.langevin import CGTrajectory, simulate
 from cg_assets.simulation.settings import ENHANCED, UNBIASED, CGSimulation
-from cg_assets.systems.spec import SystemSpec
+
+LEAST_REPLICAS = 2
+"""Stable replicas without a bias, at all temperatures together, below which there is nothing to judge."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run gave, at a temperature.
+
+    Attributes:
+        temperature: of the thermostat [K or reduced].
+        biased: whether it was under the frozen bias.
+        replicas: their number; of ladders under tempering.
+        stable_replicas: those that did not explode.
+        kinetic_temperature: of the beads, mean over stable replicas; nan where none was stable.
+        replica_steps_per_second: steps of single replicas a second; nan where all exploded at once.
+        exchange_acceptance: accepted part of the exchanges between neighbouring temperatures; none without tempering.
+    """
+
+    temperature: float
+    biased: bool
+    replicas: int
+    stable_replicas: int
+    kinetic_temperature: Estimate
+    replica_steps_per_second: float
+    exchange_acceptance: tuple[float, ...] = ()
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether no replica exploded."""
+        return self.stable_replicas == self.replicas
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self) | {"kinetic_temperature": self.kinetic_temperature.to_json()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Run:
+        """What `to_json` gave."""
+        kinetic = Estimate.from_json(content["kinetic_temperature"])
+        acceptance = tuple(content["exchange_acceptance"])
+        return cls(**(dict(content) | {"kinetic_temperature": kinetic, "exchange_acceptance": acceptance}))
 
 
 @dataclass(frozen=True)
@@ -26,151 +69,225 @@ class CGSimulationResult:
     """Frames of all CG simulations of a potential.
 
     Attributes:
-        frames: positions, collective variables and bias energies of stable replicas; `window` is 0 without a bias and 1
-            under it. There are none of a biased run of which most replicas exploded: the others are no fair sample.
-        replicas: number of replicas of the run without a bias, of ladders under tempering.
-        stable_replicas: those that did not explode.
-        enhanced_replicas: number of replicas of the run under the bias; 0 where there was none.
-        enhanced_stable_replicas: those that did not explode.
-        replica_temperatures: kinetic temperature of each replica of the run without a bias [K or reduced]; NaN for
-            those that exploded.
-        kinetic_temperature: mean over stable replicas [K or reduced].
-        kinetic_temperature_error: its standard error.
-        steps_per_second: replica-steps per second of the run without a bias.
-        target_temperature: temperature of the system.
-        temperature_unit: its unit.
-        exchange_acceptance: accepted part of the exchanges between neighbouring temperatures; none without tempering.
+        frames: of stable replicas, numbered over all runs. Where there is one temperature, they have collective
+            variables and bias energies, and `window` is 0 without a bias and 1 under it; there are none of a biased run
+            of which most replicas exploded: the others are no fair sample.
+        runs: what each run gave, those without a bias first.
+        replica_temperatures: kinetic temperature of each replica of the first run [K or reduced]; NaN for those that
+            exploded.
     """
 
     frames: Frames
-    replicas: int
-    stable_replicas: int
+    runs: tuple[Run, ...]
     replica_temperatures: NDArray[np.float64]
-    kinetic_temperature: float
-    kinetic_temperature_error: float
-    steps_per_second: float
-    target_temperature: float
-    temperature_unit: str
-    enhanced_replicas: int = 0
-    enhanced_stable_replicas: int = 0
-    exchange_acceptance: tuple[float, ...] = ()
 
     @property
     def stability(self) -> str:
         """How many replicas were stable, in words."""
-        words = f"{self.stable_replicas} of {self.replicas} replicas stable"
-        if self.enhanced_replicas:
-            words += f", under the bias {self.enhanced_stable_replicas} of {self.enhanced_replicas}"
-        return words
+        of = {True: [0, 0], False: [0, 0]}
+        for run in self.runs:
+            of[run.biased][0] += run.stable_replicas
+            of[run.biased][1] += run.replicas
+        free, biased = (f"{stable} of {replicas}" for stable, replicas in (of[False], of[True]))
+        return f"{free} replicas stable" + (f", under the bias {biased}" if of[True][1] else "")
 
-    def summary(self) -> dict[str, Any]:
-        """The numbers in plain JSON types."""
-        exchange = {"exchange_acceptance": list(self.exchange_acceptance)} if self.exchange_acceptance else {}
-        return exchange | {
-            "replicas": self.replicas,
-            "stable_replicas": self.stable_replicas,
-            "enhanced_replicas": self.enhanced_replicas,
-            "enhanced_stable_replicas": self.enhanced_stable_replicas,
-            "kinetic_temperature": self.kinetic_temperature,
-            "kinetic_temperature_error": self.kinetic_temperature_error,
-            "steps_per_second": self.steps_per_second,
-            "target_temperature": self.target_temperature,
-            "unit": self.temperature_unit,
-        }
+    @property
+    def steps_per_second(self) -> float:
+        """Steps of single replicas a second, mean over the runs without a bias."""
+        speeds = [run.replica_steps_per_second for run in self.runs if not run.biased]
+        return float(np.nanmean(speeds))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One run to make.
+
+    Attributes:
+        temperature: of the thermostat [K or reduced].
+        starts: `(r, n, d)` [nm or reduced].
+        seed: of velocities and noise.
+        settings: of the run.
+        least: stable replicas from which its frames are a fair sample.
+        window: written into its frames, with bias energies and collective variables; None for none of these.
+        bias: that acts.
+    """
+
+    temperature: float
+    starts: NDArray[np.float32]
+    seed: int
+    settings: CGSimulation
+    least: int
+    window: int | None = None
+    bias: BeadBias | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps with those of the burn-in."""
+        return round(self.settings.burn_in / self.settings.timestep) + round(
+            self.settings.duration / self.settings.timestep
+        )
 
 
 def run_cg_simulation(
-    system: SystemSpec,
     potential: Potential,
-    data: Frames,
-    bias: Mapping[str, Any] | None,
+    beads: Beads,
+    settings: CGSimulation,
+    frames: Frames,
+    temperatures: Sequence[float] = (),
+    bias: Mapping[str, Any] | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> CGSimulationResult:
-    """Simulate the beads as a system's `cg_simulation` says.
+    """Simulate beads as settings say, in their box.
 
-    Replicas of a molecule start from frames of the training data, wherever those went, displaced at random where the
-    settings ask for it; replicas of a model potential from the equilibrium density of the potential itself.
+    At the temperature of the beads, replicas start from frames drawn at random, displaced where the settings ask for
+    it; those of a model potential from the equilibrium density of the potential itself. At several temperatures they
+    start from frames at each of these, evenly chosen.
 
     Args:
-        system: the system.
-        potential: its trained potential.
-        data: CG frames that it was trained on.
-        bias: definition of the frozen bias for the enhanced run; None for no such run.
+        potential: of the beads.
+        beads: of the system.
+        settings: of the simulation; `replicas` of them at each temperature.
+        frames: of the beads, to start from.
+        temperatures: at which to run, one after the other [K]; none for that of the beads.
+        bias: definition of a frozen bias for a second, enhanced run at that of the beads; None for no such run.
         device: `cpu` or `cuda`.
-        progress: told of the steps.
+        progress: told of the steps of all runs.
 
     Raises:
-        ExplosionError: fewer than two replicas of the run without a bias stayed stable.
+        SamplingError: there are no frames at a temperature, or the potential does not fit temperature or box.
+        ExplosionError: fewer than `LEAST_REPLICAS` replicas of the runs without a bias stayed stable.
     """
-    settings = system.cg_simulation
-    generator = np.random.default_rng(settings.seed)
-    beads = system.beads()
+    if temperatures:
+        plans = [_plan_at(kelvin, number, settings, frames) for number, kelvin in enumerate(temperatures)]
+    else:
+        plans = _plans_at_one_temperature(potential, beads, settings, frames, bias, device)
+    total, done = sum(plan.steps for plan in plans), 0
+    unbiased = sum(plan.bias is None for plan in plans)
+    runs: list[Run] = []
+    parts, first = [], 0
+    replica_temperatures = np.empty(0)
+    for plan in plans:
+        trajectory = _simulated(potential, beads, plan, device, _part_of(progress, done, total))
+        done += plan.steps
+        run = _run(plan, trajectory, unit("temperature", beads.units))
+        runs.append(run)
+        if trajectory is not None and run.stable_replicas >= plan.least:
+            parts.append(_frames(plan, trajectory, beads, first))
+        first += plan.settings.replicas
+        if len(runs) == 1 and trajectory is not None:
+            replica_temperatures = trajectory.replica_temperatures
+        stable, replicas = (sum(getattr(run, name) for run in runs) for name in ("stable_replicas", "replicas"))
+        if len(runs) == unbiased and stable < LEAST_REPLICAS:
+            raise ExplosionError(
+                f"{beads.name}: {stable} of {replicas} replicas of the CG simulation stayed stable, which leaves "
+                "nothing to judge the potential by; train it longer (epochs) or on more frames, or lower "
+                f"cg_simulation.timestep (now {settings.timestep})"
+            )
+    return CGSimulationResult(Frames.concatenate(parts), tuple(runs), replica_temperatures)
 
-    def run(window: int, settings: CGSimulation, definition: Mapping[str, Any] | None) -> tuple[CGTrajectory, Frames]:
-        trajectory = simulate(
+
+def _plans_at_one_temperature(
+    potential: Potential,
+    beads: Beads,
+    settings: CGSimulation,
+    frames: Frames,
+    bias: Mapping[str, Any] | None,
+    device: str,
+) -> list[_Plan]:
+    """A run without a bias and, where there is one, under it, from starts of one stream of random numbers."""
+    generator, replicas = np.random.default_rng(settings.seed), settings.replicas
+    acting = None if bias is None else BeadBias(beads, bias, device)
+
+    def starts() -> NDArray[np.float32]:
+        drawn = potential.equilibrium(replicas, generator.random)
+        if drawn is not None:
+            return drawn.numpy().astype(np.float32)
+        places = frames.positions[generator.choice(len(frames), replicas, replace=replicas > len(frames))]
+        if settings.displacement > 0.0:
+            places = places + generator.normal(scale=settings.displacement, size=places.shape).astype(np.float32)
+        return places
+
+    kelvin, seed = beads.temperature, settings.seed
+    plans = [_Plan(kelvin, starts(), seed + UNBIASED, settings, LEAST_REPLICAS, UNBIASED)]
+    if acting is not None:
+        half = math.ceil(replicas / 2)
+        plans.append(_Plan(kelvin, starts(), seed + ENHANCED, settings.enhanced, half, ENHANCED, acting))
+    return plans
+
+
+def _plan_at(kelvin: float, number: int, settings: CGSimulation, frames: Frames) -> _Plan:
+    """The run at one of several temperatures."""
+    rows = np.flatnonzero(frames.temperature == kelvin)
+    if not len(rows):
+        raise SamplingError(f"there are no frames at {kelvin:g} K to start from; sample the reference there")
+    evenly = (np.arange(settings.replicas) + 0.5) / settings.replicas
+    starts = frames.positions[rows[(evenly * len(rows)).astype(int)]]
+    seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
+    return _Plan(kelvin, starts, seed, settings, 1)
+
+
+def _part_of(progress: Progress | None, done: int, total: int) -> Progress | None:
+    """Progress of one run as a part of all."""
+    if progress is None:
+        return None
+    return lambda steps, _, counted: progress(done + steps, total, counted)
+
+
+def _simulated(
+    potential: Potential, beads: Beads, plan: _Plan, device: str, progress: Progress | None
+) -> CGTrajectory | None:
+    """The trajectory of a run; None where all replicas exploded at once: a result that is reported, not a failure."""
+    try:
+        return simulate(
             potential,
-            _starts(system, potential, data, generator),
+            plan.starts,
             beads.cg_map.bead_masses,
-            system.thermal_energy,
-            settings,
-            seed=settings.seed + window,
-            bias=None if definition is None else BeadBias(beads, definition, device),
-            progress=progress,
-            device=device,
-            temperature=system.temperature,
-            box=None if data.box is None else data.box[0],
+            thermal_energy(plan.temperature, beads.units),
+            plan.settings,
+            plan.seed,
+            plan.bias,
+            progress,
+            device,
+            plan.temperature,
+            box=beads.edges,
         )
-        frames = trajectory.stable_frames
-        zeros = np.zeros(len(frames))
-        variables = beads.variables(frames.positions)
-        return trajectory, replace(
-            frames,
-            window=np.full(len(frames), window, dtype=np.int32),
-            bias_energy=zeros if frames.bias_energy is None else frames.bias_energy,
-            collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
-        )
+    except ExplosionError:
+        return None
 
-    free, frames = run(UNBIASED, settings, None)
-    stable = int((~free.exploded).sum())
-    if stable < 2:
-        raise ExplosionError(
-            f"{system.name}: {stable} of {settings.kept_replicas} replicas of the CG simulation stayed stable, which "
-            f"leaves nothing to judge the potential by; train it longer (epochs) or on more frames, or lower "
-            f"cg_simulation.timestep (now {settings.timestep})"
-        )
-    parts, enhanced_stable = [frames], 0
-    if bias is not None:
-        # A bias may lead where a potential knows nothing: a result that is reported, not a failure.
-        with suppress(ExplosionError):
-            enhanced, frames = run(ENHANCED, settings.enhanced, bias)
-            enhanced_stable = int((~enhanced.exploded).sum())
-            if 2 * enhanced_stable >= settings.replicas:
-                parts.append(replace(frames, replica=frames.replica + settings.replicas))
-    return CGSimulationResult(
-        frames=Frames.concatenate(parts),
-        replicas=settings.kept_replicas,
-        stable_replicas=stable,
-        enhanced_replicas=0 if bias is None else settings.replicas,
-        enhanced_stable_replicas=enhanced_stable,
-        replica_temperatures=free.replica_temperatures,
-        kinetic_temperature=free.kinetic_temperature,
-        kinetic_temperature_error=free.kinetic_temperature_error,
-        steps_per_second=free.replica_steps_per_second,
-        target_temperature=system.temperature,
-        temperature_unit=unit("temperature", system.units),
-        exchange_acceptance=free.exchange_acceptance,
+
+def _run(plan: _Plan, trajectory: CGTrajectory | None, temperature_unit: str) -> Run:
+    biased, replicas = plan.bias is not None, plan.settings.kept_replicas
+    if trajectory is None:
+        return Run(plan.temperature, biased, replicas, 0, Estimate(math.nan, math.nan, temperature_unit), math.nan)
+    stable = int((~trajectory.exploded).sum())
+    kinetic = Estimate(trajectory.kinetic_temperature, trajectory.kinetic_temperature_error, temperature_unit)
+    if 0 < stable < FEW_REPLICAS:
+        kinetic = _from_correlation(trajectory, temperature_unit)
+    speed, acceptance = trajectory.replica_steps_per_second, trajectory.exchange_acceptance
+    return Run(plan.temperature, biased, replicas, stable, kinetic, speed, acceptance)
+
+
+def _from_correlation(trajectory: CGTrajectory, temperature_unit: str) -> Estimate:
+    """Kinetic temperature of few stable replicas, with an error from the correlation in time."""
+    stable = ~trajectory.exploded
+    order = np.argsort(trajectory.frames.replica, kind="stable")
+    rows = order[stable[trajectory.frames.replica[order]]]
+    series = trajectory.frame_temperatures[rows].reshape(int(stable.sum()), -1)
+    error = series.std() * math.sqrt(2.0 * autocorrelation_time(series) / series.size)
+    return Estimate(float(series.mean()), error, temperature_unit)
+
+
+def _frames(plan: _Plan, trajectory: CGTrajectory, beads: Beads, first: int) -> Frames:
+    """Frames of the stable replicas of a run, whose replicas are numbered from `first`."""
+    frames = trajectory.stable_frames
+    frames = replace(frames, replica=frames.replica + np.int32(first))
+    if plan.window is None:
+        return frames
+    variables = beads.variables(frames.positions)
+    return replace(
+        frames,
+        window=np.full(len(frames), plan.window, dtype=np.int32),
+        bias_energy=np.zeros(len(frames)) if frames.bias_energy is None else frames.bias_energy,
+        collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
     )
-
-
-def _starts(
-    system: SystemSpec, potential: Potential, data: Frames, generator: np.random.Generator
-) -> NDArray[np.float32]:
-    replicas, displacement = system.cg_simulation.replicas, system.cg_simulation.displacement
-    drawn = potential.equilibrium(replicas, generator.random)
-    if drawn is not None:
-        return drawn.numpy().astype(np.float32)
-    starts = data.positions[generator.choice(len(data), replicas, replace=replicas > len(data))]
-    if displacement > 0.0:
-        starts = starts + generator.normal(scale=displacement, size=starts.shape).astype(np.float32)
-    return starts

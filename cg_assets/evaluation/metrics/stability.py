@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.evaluation.case import Case
+from cg_assets.evaluation.case import BIASED, Case
 from cg_assets.evaluation.metric import Found, Measure, Metric
 from cg_assets.evaluation.quantity import Quantity
 from cg_assets.evaluation.settings import EvaluationSettings
@@ -29,12 +29,16 @@ class Stability(Metric[EvaluationSettings]):
     def measure(self, case: Case[EvaluationSettings]) -> Iterable[Found]:
         """Of each run, without a bias and under it, at each temperature."""
         bound = 1.0 if case.settings.all_must_be_stable else None
+        several = len({run.temperature for run in case.runs}) > 1
         for run in case.runs:
-            found = Quantity("stable_replicas", _share(run.stable, run.replicas), Estimate(1.0, 0.0), where=run.where)
-            yield replace(found, temperature=run.temperature, bound=bound, at_least=True)
-            if run.kinetic is not None:
-                found = Quantity("kinetic_temperature", run.kinetic, Estimate(run.target, 0.0, run.kinetic.unit))
-                yield replace(found, where=run.where, temperature=run.temperature)
+            where, temperature = BIASED if run.biased else "", run.temperature if several else None
+            share = _share(run.stable_replicas, run.replicas)
+            found = Quantity("stable_replicas", share, Estimate(1.0, 0.0), where=where)
+            yield replace(found, temperature=temperature, bound=bound, at_least=True)
+            if run.stable_replicas and not run.biased:
+                target = Estimate(run.temperature, 0.0, run.kinetic_temperature.unit)
+                found = Quantity("kinetic_temperature", run.kinetic_temperature, target)
+                yield replace(found, where=where, temperature=temperature)
 
 
 def _share(part: int, whole: int) -> Estimate:

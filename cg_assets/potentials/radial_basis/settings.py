@@ -38,6 +38,11 @@ class RadialBasisSettings(PotentialSettings):
 
         return RadialBasis
 
+    @property
+    def domain(self) -> tuple[float, float]:
+        """The range."""
+        return self.range
+
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """More than one CG coordinate."""
         if len(scope.variables) != 1:
