@@ -10,6 +10,7 @@ import math
 import sys
 
 import numpy as np
+from cg_assets.sampling.build import build_sampler
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins
@@ -18,7 +19,6 @@ from cg_assets.evaluation.long_runs import read_reference
 from cg_assets.evaluation.torque_surface import torque_surface
 from cg_assets.labels.next_batch import concrete_plan, propose
 from cg_assets.mapping.run import fit_force_map, map_frames
-from cg_assets.sampling.build import build_sampler
 from cg_assets.sampling.molecule.starts import preparation_time
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems import load_system

@@ -100,3 +100,8 @@ evaluation:
   bins: 20
   max_pmf_error: 5.0
 """
+
+
+def landscape_of(system):
+    """The potential of a model system, for exact answers."""
+    return system.model.landscape(system.beads())

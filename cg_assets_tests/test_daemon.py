@@ -20,7 +20,6 @@ from test_pages import LOCATIONS, Pages, assert_full, browser, location_of, need
 from test_refresh import TINY
 
 from cg_assets.registry.tracking import ModelTracking
-from cg_assets.sampling.build import build_sampler
 from cg_assets.storage.parquet import content_hash, verify
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -94,7 +93,7 @@ def import_a_run(own: Command) -> None:
     plan = quick.sampling.unbiased.model_copy(
         update={"replicas": 4, "burn_in": 2.0, "duration": 100.0, "frame_interval": 0.1}
     )
-    sampler, molecule = build_sampler(quick, plan, seed=3), quick.structure()
+    sampler, molecule = quick.sampler(plan, seed=3), quick.structure()
     chunks = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     positions = np.concatenate([chunk.positions for chunk in chunks if chunk is not None])
     topology = mdtraj.Topology.from_openmm(molecule.topology)

@@ -7,8 +7,6 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.mapping.force_maps import group_map, optimal_map, slice_map, validate_force_map
 from cg_assets.sampling.conditional import sample_conditional_forces
-from cg_assets.sampling.molecule.sampler import MoleculeSampler
-from cg_assets.sampling.pressure import measure_box
 from cg_assets.systems import load_system
 from cg_assets.systems.spec import SystemSpec
 
@@ -17,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 
 def test_density_at_atmospheric_pressure():
     system = load_system("capped_alanine_water")
-    edge = measure_box(system, 1)
+    edge = system.measure_box(1)
     print(edge)
     assert abs(edge.value - system.model.box) < 4 * edge.standard_error + 0.001
 
@@ -34,7 +32,7 @@ def test_mean_forces_with_and_without_constraints_agree():
     rigid = load_system("capped_alanine_water")
     flexible = variant(rigid, {"constraints": "none", "hydrogen_mass": None}, 0.0005)
     plan = rigid.sampling.unbiased.model_copy(update={"burn_in": 20.0, "duration": 40.0, "frame_interval": 0.04})
-    sampler = MoleculeSampler(rigid, plan, 11)
+    sampler = rigid.sampler(plan, 11)
     blocks = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     frames = Frames.concatenate([block for block in blocks if block is not None])
     snapshots = sampler.snapshots()
@@ -47,7 +45,9 @@ def test_mean_forces_with_and_without_constraints_agree():
             maps.append(optimal_map(cg_map, constraints, frames.forces))
         for force_map in maps if name == "flexible" else (maps[0], maps[2]):
             validate_force_map(force_map, cg_map, constraints)
-        found = sample_conditional_forces(system, snapshots, cg_map, maps, 5, n_configurations=16, n_samples=150)
+        found = sample_conditional_forces(
+            molecule, system.beads(), snapshots, maps, system.sampling.dynamics, 5, n_configurations=16, n_samples=150
+        )
         results[name] = [conditional_noise(forces) for forces in found.forces]
     group, sliced, optimal = results["rigid"]
     free = results["flexible"][0]

@@ -20,7 +20,6 @@ from cg_assets.mapping.force_maps import (
 )
 from cg_assets.mapping.maps import CGMap
 from cg_assets.mapping.run import fit_force_map, map_frames
-from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.systems import SystemSpec, load_system
 from cg_assets.systems.load import SHIPPED
 
@@ -37,7 +36,7 @@ def alanine(model=(), mapping=None, plan=()):
 
 
 def sample(system, seed):
-    sampler = MoleculeSampler(system, system.sampling.unbiased, seed)
+    sampler = system.sampler(system.sampling.unbiased, seed)
     parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     return Frames.concatenate([part for part in parts if part is not None])
 

@@ -173,10 +173,10 @@ def test_labels_are_the_slope_of_the_mean_force_quickly():
     print(f"slope {test.slope}; {summary}")
     assert abs(test.slope.z(1.0)) < 3, test.slope
     assert test.slope.standard_error < 0.25
-    assert summary["largest_drift"] < 1e-5
-    ratio = summary["rotational_temperature_ratio"]
+    assert summary.largest_drift < 1e-5
+    ratio = summary.rotational_temperature_ratio
     assert abs(ratio.value - 1) < 0.01 + 3 * ratio.standard_error
-    assert min(summary["exchange_acceptance"]) > 0.3
+    assert min(summary.exchange_acceptance) > 0.3
 
 
 @pytest.mark.slow
@@ -187,5 +187,5 @@ def test_labels_are_the_slope_of_the_mean_force(scale, temperature, width):
     print(f"centres x {scale}, {temperature} +- {width} K: slope {test.slope}; {summary}")
     assert test.slope.standard_error <= 0.03
     assert abs(test.slope.z(1.0)) < 2, test.slope
-    assert summary["largest_drift"] < 1e-5 * max(1.0, time / 1000.0)
-    assert abs(summary["rotational_temperature_ratio"].value - 1) < 0.01
+    assert summary.largest_drift < 1e-5 * max(1.0, time / 1000.0)
+    assert abs(summary.rotational_temperature_ratio.value - 1) < 0.01

@@ -20,8 +20,6 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.metrics import jensen_shannon_divergence
 from cg_assets.evaluation.reference import compute_reference
 from cg_assets.registry.tracking import ModelTracking
-from cg_assets.sampling.build import build_sampler
-from cg_assets.sampling.imported import ImportedReader
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
@@ -58,7 +56,7 @@ def run():
     system = load_system("capped_alanine_quick")
     plan = system.sampling.unbiased.model_copy(update={"replicas": 4, "burn_in": 2.0, "duration": 100.0})
     plan = plan.model_copy(update={"frame_interval": 0.1})
-    sampler = build_sampler(system, plan, seed=3)
+    sampler = system.sampler(plan, seed=3)
     parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     return system.structure(), Frames.concatenate([part for part in parts if part is not None])
 
@@ -101,7 +99,7 @@ def test_every_format_gives_the_same_beads(run, folder):
     trajectory.save_trr(str(folder / "run_0000_d.trr"))
     system = load_system("my_alanine")
     exact = system.beads().cg_map.apply(positions.astype(np.float64))
-    beads = read(ImportedReader(system, "0000"))
+    beads = read(system.imported_reader("0000"))
     assert len(beads) == 4 * len(positions)
     for replica, precision in enumerate((1e-6, 1e-6, 6e-4, 1e-6)):
         mine = beads.select(beads.replica == replica)
@@ -117,7 +115,7 @@ def test_a_long_file_is_never_whole_in_memory(run, folder, monkeypatch):
     positions = np.tile(frames.positions[frames.replica == 0], (200, 1, 1))
     np.savez(folder / "run_0000_a.npz", positions=positions)
     monkeypatch.setattr("cg_assets.sampling.imported._BLOCK_NUMBERS", positions.size // 200)
-    reader = ImportedReader(load_system("my_alanine"), "0000")
+    reader = load_system("my_alanine").imported_reader("0000")
     assert reader.n_chunks >= 200
     reader.next_chunk()
     tracemalloc.start()
@@ -185,16 +183,16 @@ def test_stride_and_an_interruption(run, folder, monkeypatch, suffix):
         else:
             mdtraj.Trajectory(positions, topology_of(molecule)).save_xtc(str(folder / f"run_0000_{replica}.xtc"))
     system = changed(folder, imported={"stride": 3})
-    reader = ImportedReader(system, "0000")
+    reader = system.imported_reader("0000")
     assert reader.n_chunks == 2 * 5, "334 frames of each in blocks of 70"
     whole = read(reader)
     expected = np.concatenate([frames.positions[frames.replica == replica][::3] for replica in range(2)])
     beads = system.beads().cg_map.apply(expected.astype(np.float64))
     np.testing.assert_allclose(whole.positions, beads, rtol=0, atol=1e-6 if suffix == "npz" else 6e-4)
-    first = ImportedReader(system, "0000")
+    first = system.imported_reader("0000")
     for _ in range(3):
         first.next_chunk()
-    second = ImportedReader(system, "0000")
+    second = system.imported_reader("0000")
     second.restore(first.state())
     rest = Frames.concatenate([second.next_chunk() for _ in range(second.n_chunks - 3)])
     np.testing.assert_array_equal(rest.positions, whole.positions[3 * 70 :])
@@ -209,7 +207,7 @@ def test_molecules_cut_by_the_box_are_made_whole(run, folder):
         np.mod(positions, 2.5), topology_of(molecule), unitcell_lengths=box, unitcell_angles=np.full((200, 3), 90.0)
     )
     trajectory.save_xtc(str(folder / "run_0000_cut.xtc"))
-    beads = read(ImportedReader(load_system("my_alanine"), "0000"))
+    beads = read(load_system("my_alanine").imported_reader("0000"))
     bonds = np.array(load_system("my_alanine").beads().cg_map.bonds)
     lengths = np.linalg.norm(beads.positions[:, bonds[:, 0]] - beads.positions[:, bonds[:, 1]], axis=2)
     assert 0.11 < lengths.min() < lengths.max() < 0.18
@@ -234,7 +232,7 @@ def test_a_chain_of_alpha_carbons_has_bonds(folder):
     cut = mdtraj.Trajectory(np.mod(positions + 2.0, 2.5), mdtraj.load_topology(str(folder / "alanine.pdb")))
     cut.unitcell_lengths, cut.unitcell_angles = np.full((50, 3), 2.5), np.full((50, 3), 90.0)
     cut.save_dcd(str(folder / "run_0000_2.dcd"))
-    whole = read(ImportedReader(system, "0000"))
+    whole = read(system.imported_reader("0000"))
     assert whole.positions.shape == (100, 6, 3)
     ends = whole.collective_variables["end"]
     np.testing.assert_allclose(ends[:50], ends[50:], atol=1e-5)
@@ -252,27 +250,27 @@ def test_a_chain_of_alpha_carbons_has_bonds(folder):
 def test_wrong_files_are_explained(run, folder, positions, message):
     np.savez(folder / "run_0000_1.npz", positions=positions(run[1].positions[:20]))
     with pytest.raises(SamplingError, match=message):
-        ImportedReader(load_system("my_alanine"), "0000")
+        load_system("my_alanine").imported_reader("0000")
 
 
 def test_missing_damaged_and_foreign_files_are_explained(run, folder):
     molecule, frames = run
     system = load_system("my_alanine")
     with pytest.raises(SamplingError, match=r"no file .*run_0000_\*"):
-        ImportedReader(system, "0000")
+        system.imported_reader("0000")
     np.savez(folder / "run_0000_1.npz", coordinates=frames.positions[:20])
     with pytest.raises(SamplingError, match="needs an array named positions"):
-        ImportedReader(system, "0000")
+        system.imported_reader("0000")
     (folder / "run_0000_1.npz").unlink()
     (folder / "run_0000_1.xtc").write_bytes(b"no trajectory at all" * 20)
     with pytest.raises(SamplingError, match="cannot"):
-        ImportedReader(system, "0000")
+        system.imported_reader("0000")
     part = mdtraj.Trajectory(frames.positions[:20], topology_of(molecule)).atom_slice(range(12))
     part.save_xtc(str(folder / "run_0000_1.xtc"))
     with pytest.raises(SamplingError, match="cannot be read with the 22 atoms of the model"):
-        ImportedReader(system, "0000")
+        system.imported_reader("0000")
     with pytest.raises(SamplingError, match="would read the files of batch 0000 again"):
-        ImportedReader(changed(folder, imported={"files": ["run.xtc"]}), "0001")
+        changed(folder, imported={"files": ["run.xtc"]}).imported_reader("0001")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +309,7 @@ def test_the_example_of_the_documentation_loads_and_is_checked(run, folder):
 def test_reference_is_the_data_and_its_halves_the_error(run, folder):
     system = load_system("my_alanine")
     np.savez(folder / "run_0000_1.npz", positions=run[1].positions)
-    frames = read(ImportedReader(system, "0000"))
+    frames = read(system.imported_reader("0000"))
     reference = compute_reference(system, 0, folder, data=frames)
     psi = frames.collective_variables["psi"]
     halves = [float(((half >= -2) & (half < 1)).mean()) for half in np.array_split(psi, 2)]

@@ -137,6 +137,6 @@ def test_water_is_sampled_at_each_temperature_and_goes_on_after_an_interruption(
     assert list(structure) == [400.0, 700.0]
     assert energy[400.0].value + 3 * energy[400.0].standard_error < energy[700.0].value < -10.0
     assert structure[400.0].values[:30].max() < 0.05  # no two oxygens nearer than about 0.2 nm
-    for temperature, kinetic in zip(plan.temperatures, second.summary()["kinetic_temperature"], strict=True):
+    for temperature, kinetic in zip(plan.temperatures, second.summary().kinetic_temperature, strict=True):
         # 96 degrees of freedom: 30 frames tell the temperature to about 3 %
         assert abs(kinetic.value - temperature) < 0.15 * temperature

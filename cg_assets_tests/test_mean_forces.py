@@ -11,7 +11,6 @@ from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.labels.mean_forces import MeanForceSampler
 from cg_assets.mapping.force_maps import optimal_map, slice_map
 from cg_assets.sampling.conditional import FixedBeads
-from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.sampling.settings import MeanForcePlan
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -44,7 +43,7 @@ def flexible():
     content["cg_simulation"] |= {"enhanced_duration": 0.0}
     system = SystemSpec.model_validate(content)
     plan = system.sampling.unbiased.model_copy(update={"burn_in": 2.0, "duration": 20.0})
-    sampler = MoleculeSampler(system, plan, seed=1)
+    sampler = system.sampler(plan, seed=1)
     parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     return system, plan, Frames.concatenate([part for part in parts if part is not None])
 
@@ -55,7 +54,7 @@ def test_two_force_maps_have_one_mean_at_fixed_beads(flexible):
     cg_map = system.beads().cg_map
     maps = [slice_map(cg_map), optimal_map(cg_map, [], frames.forces)]
     starts = frames.positions[:: len(frames) // 8][:8]
-    fixed = FixedBeads(system, cg_map, starts, plan.timestep, plan.friction, seed=4)
+    fixed = FixedBeads(system.structure(), system.beads(), starts, plan.timestep, plan.friction, seed=4)
     forces = fixed.forces(range(8), relaxation=1.0, n_samples=400, interval=0.05)
     fixed.close()
     assert forces.shape == (8, 400, 22, 3)
@@ -72,7 +71,7 @@ def test_labels_their_variance_and_resumption(flexible):
     force_map = optimal_map(system.beads().cg_map, [], frames.forces)
 
     def sampler():
-        new = MeanForceSampler(system, mean_force, plan, frames, force_map, seed=7)
+        new = MeanForceSampler(system.structure(), system.beads(), mean_force, plan, frames, force_map, seed=7)
         new._per_piece, new.n_chunks = 4, 3
         return new
 
@@ -95,18 +94,20 @@ def test_labels_their_variance_and_resumption(flexible):
         state = {name: value.copy() for name, value in again.state().items()}
         again.close()
     assert np.array_equal(Frames.concatenate(parts).forces, labels.forces)
-    assert again.summary()["noise"].noise_floor == whole.summary()["noise"].noise_floor
-    assert again.summary()["sampled_time"] == pytest.approx(12 * 4.5)
+    assert again.summary().noise.noise_floor == whole.summary().noise.noise_floor
+    assert again.summary().sampled_time == pytest.approx(12 * 4.5)
     with pytest.raises(StopIteration):
         again.next_chunk()
 
     # other velocities and noise: the labels scatter by what they say
-    other = MeanForceSampler(system, mean_force, plan, frames, force_map, seed=8)
+    other = MeanForceSampler(system.structure(), system.beads(), mean_force, plan, frames, force_map, seed=8)
     second = Frames.concatenate([other.next_chunk() for _ in range(other.n_chunks)])
     variance = (labels.force_variance + second.force_variance)[..., None]
     assert np.sqrt(((labels.forces - second.forces) ** 2 / variance).mean()) == pytest.approx(1.0, abs=0.25)
     with pytest.raises(SamplingError, match="12 configurations are wanted, but unbiased kept only 5"):
-        MeanForceSampler(system, mean_force, plan, frames.select(np.arange(5)), force_map, seed=7)
+        MeanForceSampler(
+            system.structure(), system.beads(), mean_force, plan, frames.select(np.arange(5)), force_map, seed=7
+        )
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,16 @@ import numba
 import numpy as np
 import pytest
 from scipy import stats
+from small_systems import landscape_of
 
 from cg_assets.biases import BiasFormula, GridBias, MetadynamicsBias, bias_from_definition
 from cg_assets.core import single_precision
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.sampling.model_potential import sampler as sampler_module
-from cg_assets.sampling.model_potential.sampler import ModelPotentialSampler, cut_plan
-from cg_assets.sampling.model_potential.walkers import GridTable, Landscape, Walkers
+from cg_assets.sampling.model_potential.landscape import Landscape
+from cg_assets.sampling.model_potential.sampler import cut_plan
+from cg_assets.sampling.model_potential.walkers import GridTable, Walkers
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.systems import load_system
 from cg_assets.systems.spec import SystemSpec
@@ -69,7 +71,7 @@ def _plan(**changes):
 
 
 def _run(system, plan, seed=1):
-    sampler = ModelPotentialSampler(system, plan, seed)
+    sampler = system.sampler(plan, seed)
     pieces = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     return Frames.concatenate([piece for piece in pieces if piece is not None]), sampler.summary()
 
@@ -81,7 +83,7 @@ def _mean_and_error(values, replica):
 
 
 def _exact_density(system, grid, bias=None):
-    energy = Landscape(("x",), system.model.expression, "x", (1.0,)).energy_and_forces(grid[:, None])[0]
+    energy = landscape_of(system).energy_and_forces(grid[:, None])[0]
     weight = np.exp(-(energy + (0.0 if bias is None else bias)) / system.thermal_energy)
     return weight / np.trapezoid(weight, grid)
 
@@ -191,6 +193,11 @@ def test_normal_numbers_are_not_correlated_between_steps_walkers_and_coordinates
 # --------------------------------------------------------------------------------------- dynamics
 
 
+def _landscape(expression, weights):
+    names = ("x", "y", "z")[: len(weights)]
+    return Landscape(names, expression, ("s",), (weights,), ((-5.0, 5.0),) * len(names), 1.0)
+
+
 def _one_step(landscape, points, **settings):
     """Displacement per timestep squared of resting walkers without friction: the compiled force."""
     step = 2.0**-6
@@ -223,7 +230,7 @@ EVERYTHING = (
 
 @pytest.mark.parametrize("kind", ["none", "static", "umbrella", "grid"])
 def test_compiled_forces_are_those_of_the_formula_and_the_bias(kind):
-    landscape = Landscape(("x", "y", "z"), EVERYTHING, "s", (0.6, -0.8, 0.3))
+    landscape = _landscape(EVERYTHING, (0.6, -0.8, 0.3))
     points = np.random.default_rng(5).uniform(-1.5, 1.5, (100, 3)).astype(np.float32)
     center = np.random.default_rng(6).normal(size=100)
     settings = {
@@ -245,13 +252,13 @@ def test_compiled_forces_are_those_of_the_formula_and_the_bias(kind):
 
 
 def test_grid_force_outside_the_grid_is_zero():
-    landscape = Landscape(("x",), "0*x", "s", (1.0,))
+    landscape = _landscape("0*x", (1.0,))
     points = np.array([[-50.0], [-3.001], [4.001], [1e6]])
     assert (_one_step(landscape, points, table=_table(_hill_grid())) == 0.0).all()
 
 
 def test_forces_in_double_precision_are_the_derivatives_of_the_energy():
-    landscape = Landscape(("x", "y", "z"), EVERYTHING, "s", (1.0, 0.0, 0.0))
+    landscape = _landscape(EVERYTHING, (1.0, 0.0, 0.0))
     points = np.random.default_rng(5).uniform(-1.5, 1.5, (50, 3))
     forces = landscape.energy_and_forces(points)[1]
     for axis, step in enumerate(np.eye(3) * 1e-6):
@@ -269,8 +276,8 @@ def test_harmonic_wells_have_exact_variances_and_kinetic_temperature_at_a_long_t
     starts = [{"x": 1.0, "y": 0.0, "z": -2.0}]
     plan = _plan(replicas=512, starts=starts, timestep=0.5, burn_in=50, duration=500, frame_interval=2.5)
     frames, summary = _run(system, plan)
-    z = (summary["kinetic_temperature"] - 2.0) / summary["kinetic_temperature_error"]
-    assert summary["kinetic_temperature_error"] < 0.01
+    z = (summary.kinetic_temperature - 2.0) / summary.kinetic_temperature_error
+    assert summary.kinetic_temperature_error < 0.01
     assert abs(z) < 4
     for axis, (k, center) in enumerate(zip(stiffness.values(), (1.0, 0.0, -2.0), strict=True)):
         square = (frames.positions[:, 0, axis].astype(np.float64) - center) ** 2
@@ -298,7 +305,7 @@ def test_double_well_has_the_boltzmann_histogram(bias):
     assert len(z) > 15
     assert np.sqrt(np.mean(np.square(z))) < 1.6
     assert np.abs(z).max() < 4
-    assert abs(summary["kinetic_temperature"] - 1.0) < 4 * summary["kinetic_temperature_error"]
+    assert abs(summary.kinetic_temperature - 1.0) < 4 * summary.kinetic_temperature_error
 
 
 def test_forces_and_energies_are_unbiased_although_a_bias_acts():
@@ -313,7 +320,7 @@ def test_forces_and_energies_are_unbiased_although_a_bias_acts():
     np.testing.assert_allclose(frames.potential_energy, x**4 / 8 - x**2 + 0.5 * y**2 + 0.3 * x * y, atol=1e-12)
     np.testing.assert_allclose(frames.bias_energy, 3 * np.cos(2 * s), atol=1e-12)
     np.testing.assert_allclose(frames.collective_variables["s"], s, atol=1e-6)
-    assert summary["bias"] == bias
+    assert summary.bias == bias
 
 
 # --------------------------------------------------------------------------------------- metadynamics
@@ -358,7 +365,7 @@ def test_metadynamics_recovers_the_pmf_of_a_double_well(metadynamics):
     plan, frames, summary = metadynamics
     grid = np.linspace(-2.8, 2.6, 200)
     exact = -np.log(_exact_density(_system(), grid))
-    bias = bias_from_definition(summary["bias"])
+    bias = bias_from_definition(summary.bias)
     # V = -(1 - 1/gamma) F, up to a constant, within the noise of its last hills
     estimate = -bias.energy({"x": grid}) / (1 - 1 / plan.bias.bias_factor)
     assert (estimate - exact).std() < 0.25
@@ -373,7 +380,7 @@ def test_metadynamics_recovers_the_pmf_of_a_double_well(metadynamics):
     error = np.sqrt(((right - ratio * total) ** 2).sum()) / total.sum()
     assert error < 0.1 * expected
     assert abs(ratio - expected) < 4 * error
-    assert abs(summary["kinetic_temperature"] - 1.0) < 4 * summary["kinetic_temperature_error"]
+    assert abs(summary.kinetic_temperature - 1.0) < 4 * summary.kinetic_temperature_error
 
 
 def test_probes_join_the_frozen_bias_with_their_own_starts(metadynamics):
@@ -384,9 +391,9 @@ def test_probes_join_the_frozen_bias_with_their_own_starts(metadynamics):
     assert np.array_equal(frames.start[frames.probe], 1 + (frames.replica[frames.probe] - 256) % 2)
     assert frames.time.min() == 1.0
     assert frames.time.max() == 100.0
-    assert summary["sampled_time"] == 256 * (100 + 10 + 100) + 64 * 110
-    assert summary["steps"] == round(summary["sampled_time"] / plan.timestep)
-    expected = bias_from_definition(summary["bias"]).energy({"x": frames.positions[:, 0, 0]})
+    assert summary.sampled_time == 256 * (100 + 10 + 100) + 64 * 110
+    assert summary.steps == round(summary.sampled_time / plan.timestep)
+    expected = bias_from_definition(summary.bias).energy({"x": frames.positions[:, 0, 0]})
     np.testing.assert_allclose(frames.bias_energy, expected, atol=1e-12)
 
 
@@ -396,7 +403,7 @@ def test_umbrella_windows_shift_and_narrow_a_harmonic_well():
     bias = {"type": "umbrella", "centers": centers, "force_constant": 3.0}
     frames, summary = _run(system, _plan(replicas=300, starts="equilibrium", bias=bias))
     assert np.array_equal(frames.window, frames.replica % 3)
-    assert summary["bias"] == bias | {"periodic": []}
+    assert summary.bias == bias | {"periodic": []}
     for window, center in enumerate((-4.0, 0.0, 4.0)):
         here = frames.select(frames.window == window)
         x, replica = here.positions[:, 0, 0].astype(np.float64), here.replica // 3
@@ -429,14 +436,14 @@ def _same(first, second):
 def test_interrupted_and_cut_otherwise_it_gives_the_same_bits(metadynamics, monkeypatch):
     plan, frames, summary = metadynamics
     monkeypatch.setattr(sampler_module, "WALKER_STEPS_PER_PIECE", 1e5)
-    sampler, pieces = ModelPotentialSampler(_system(), plan, 1), []
-    phases = [piece.phase for piece in cut_plan(plan)]
+    sampler, pieces = _system().sampler(plan, 1), []
+    phases = [piece.kind for piece in cut_plan(plan)]
     assert phases.count("deposition") > 1
     assert phases.count("frames") > 1
     assert sampler.n_chunks == len(phases) < 100
     for _ in range(sampler.n_chunks):
         state = sampler.state()
-        sampler = ModelPotentialSampler(_system(), plan, 1)
+        sampler = _system().sampler(plan, 1)
         sampler.restore(state)
         pieces.append(sampler.next_chunk())
     _same(Frames.concatenate([piece for piece in pieces if piece is not None]), frames)
@@ -448,23 +455,23 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_other_walkers():
     first, summary = _run(system, plan, seed=5)
     _same(first, _run(system, plan, seed=5)[0])
     assert not np.isin(_run(system, plan, seed=6)[0].positions, first.positions).any()
-    assert summary["kinetic_temperature_error"] > 0
+    assert summary.kinetic_temperature_error > 0
     assert len(np.unique(first.positions)) == 6
 
 
 def test_a_checkpoint_of_another_plan_is_refused():
     system = _system()
-    sampler = ModelPotentialSampler(system, _plan(), 1)
+    sampler = system.sampler(_plan(), 1)
     sampler.next_chunk()
     state = sampler.state()
-    with pytest.raises(SamplingError, match="does not fit this plan"):
-        ModelPotentialSampler(system, _plan(replicas=64), 1).restore(state)
-    with pytest.raises(SamplingError, match="with seed 2"):
-        ModelPotentialSampler(system, _plan(), 2).restore(state)
+    with pytest.raises(SamplingError, match=r"stored state is of .*\"replicas\": 256.*this run is .*\"replicas\": 64"):
+        system.sampler(_plan(replicas=64), 1).restore(state)
+    with pytest.raises(SamplingError, match="this run is system toy, seed 2"):
+        system.sampler(_plan(), 2).restore(state)
     with pytest.raises(SamplingError, match="not finished: 1 of 2 pieces"):
         sampler.summary()
     sampler.next_chunk()
-    with pytest.raises(SamplingError, match="all 2 pieces of this plan are done"):
+    with pytest.raises(StopIteration, match="every piece of this plan is done"):
         sampler.next_chunk()
 
 
@@ -483,8 +490,6 @@ def test_plans_that_do_not_fit_are_refused():
         _plan(bias=METADYNAMICS | {"pace": 0.52})
     with pytest.raises(ValueError, match=r"bias\.deposition 100\.3 is not a whole number of paces"):
         _plan(bias=METADYNAMICS | {"deposition": 100.3})
-    with pytest.raises(SamplingError, match="is a molecule"):
-        ModelPotentialSampler(load_system("capped_alanine_implicit"), _plan(), 1)
 
 
 def test_long_plans_stay_below_a_hundred_pieces():
@@ -492,5 +497,5 @@ def test_long_plans_stay_below_a_hundred_pieces():
         plan = _plan(replicas=replicas, duration=duration, frame_interval=interval, burn_in=duration)
         pieces = cut_plan(plan)
         assert len(pieces) < 100
-        assert sum(piece.count for piece in pieces if piece.phase == "frames") == plan.frames_per_replica
-        assert sum(piece.count for piece in pieces if piece.phase == "burn_in") == plan.burn_in_steps
+        assert sum(piece.amount for piece in pieces if piece.kind == "frames") == plan.frames_per_replica
+        assert sum(piece.amount for piece in pieces if piece.kind == "burn_in") == plan.burn_in_steps

@@ -85,7 +85,7 @@ def assert_equal(first, second):
 
 @pytest.mark.parametrize("kind", BIASES)
 def test_bias_energy_is_that_of_the_definition_and_columns_are_complete(system, kind):
-    sampler = MoleculeSampler(system, make_plan(BIASES[kind]), seed=1)
+    sampler = system.sampler(make_plan(BIASES[kind]), seed=1)
     frames = run(sampler)
     summary = sampler.summary()
     assert len(frames) == 3 * 20
@@ -96,13 +96,13 @@ def test_bias_energy_is_that_of_the_definition_and_columns_are_complete(system, 
     # one of two starts is led to, in 12 ps, and so is each window from the start of its replica
     prepared = 12.0 * (1 + (3 if kind == "umbrella" else 0))
     deposited = 1.0 if kind in {"metadynamics", "opes"} else 0.0
-    assert summary["sampled_time"] == pytest.approx(prepared + 3 * (1.0 + deposited))
+    assert summary.sampled_time == pytest.approx(prepared + 3 * (1.0 + deposited))
     if kind == "unbiased":
         assert frames.bias_energy is None
-        assert summary["bias"] is None
+        assert summary.bias is None
         return
     window = frames.window if kind == "umbrella" else None
-    exact = bias_from_definition(summary["bias"]).energy(frames.collective_variables, window)
+    exact = bias_from_definition(summary.bias).energy(frames.collective_variables, window)
     assert np.abs(frames.bias_energy).max() > 0.1
     assert np.abs(exact - frames.bias_energy).max() < 2e-4  # the variables are stored as float32
 
@@ -131,7 +131,7 @@ def test_opes_finds_the_free_energy_from_exact_draws(system):
 
 
 def test_stored_forces_are_those_of_a_context_that_never_had_a_bias(system):
-    sampler = MoleculeSampler(system, make_plan(METADYNAMICS | {"deposition": 2.0}), seed=2)
+    sampler = system.sampler(make_plan(METADYNAMICS | {"deposition": 2.0}), seed=2)
     for _ in range(sampler.n_chunks - 1):
         sampler.next_chunk()
     engine = sampler._engines()._engine
@@ -155,11 +155,11 @@ def test_stored_forces_are_those_of_a_context_that_never_had_a_bias(system):
 @pytest.mark.parametrize("kind", BIASES)
 def test_a_run_that_is_interrupted_after_each_piece_is_the_same_bit_for_bit(system, kind):
     plan = make_plan(BIASES[kind], replicas=2, probe={"replicas": 1, "starts": [{}]})
-    whole = MoleculeSampler(system, plan, seed=3)
+    whole = system.sampler(plan, seed=3)
     frames = run(whole)
     parts, state = [], None
     for _ in range(whole.n_chunks):
-        sampler = MoleculeSampler(system, plan, seed=3)
+        sampler = system.sampler(plan, seed=3)
         if state is not None:
             sampler.restore(state)
         parts.append(sampler.next_chunk())
@@ -173,18 +173,18 @@ def test_a_run_that_is_interrupted_after_each_piece_is_the_same_bit_for_bit(syst
 
 def test_two_processes_give_the_same_numbers_as_one_and_another_seed_others(system, monkeypatch):
     plan = make_plan(METADYNAMICS)
-    frames = run(MoleculeSampler(system, plan, seed=4))
+    frames = run(system.sampler(plan, seed=4))
     monkeypatch.setenv("CG_ASSETS_THREADS", "2")
-    parallel = MoleculeSampler(system, plan, seed=4)
+    parallel = system.sampler(plan, seed=4)
     assert parallel._n_processes == 2
     assert_equal(frames, run(parallel))
-    other = run(MoleculeSampler(system, plan, seed=5))
+    other = run(system.sampler(plan, seed=5))
     assert not np.array_equal(frames.positions, other.positions)
 
 
 def test_a_lost_process_is_reported(system, monkeypatch):
     monkeypatch.setenv("CG_ASSETS_THREADS", "2")
-    sampler = MoleculeSampler(system, make_plan(), seed=4)
+    sampler = system.sampler(make_plan(), seed=4)
     sampler.next_chunk()
     sampler._engines()._workers[0]._process.kill()
     with pytest.raises(SamplingError, match=r"process ended with code -9.*CG_ASSETS_THREADS=1"):
@@ -193,13 +193,17 @@ def test_a_lost_process_is_reported(system, monkeypatch):
 
 
 def test_a_foreign_state_is_refused(system):
-    state = MoleculeSampler(system, make_plan(), seed=4).state()
+    state = system.sampler(make_plan(), seed=4).state()
     with pytest.raises(SamplingError, match=r"seed 4.*seed 5"):
-        MoleculeSampler(system, make_plan(), seed=5).restore(state)
+        system.sampler(make_plan(), seed=5).restore(state)
 
 
 def test_umbrella_windows_hold_their_replicas(system):
-    frames = run(MoleculeSampler(system, make_plan(UMBRELLA, replicas=6, duration=4.0, starts=[{}]), seed=6))
+    frames = run(
+        MoleculeSampler(
+            system.structure(), system.beads(), make_plan(UMBRELLA, replicas=6, duration=4.0, starts=[{}]), seed=6
+        )
+    )
     assert list(np.unique(frames.window[frames.replica == 4])) == [1]
     for window, center in enumerate((-2.0, -1.0, 3.0)):
         phi = frames.collective_variables["phi"][frames.window == window].astype(float)
@@ -218,7 +222,7 @@ def test_replicas_of_a_window_come_from_different_starts_and_are_compared(system
     assert [plan.start_of(replica) for replica in range(6)] == [0, 1, 0, 1, 0, 1]
     even = make_plan(UMBRELLA | {"centers": UMBRELLA["centers"][:2]}, replicas=4, starts=starts)
     assert [even.start_of(replica) for replica in range(4)] == [0, 1, 1, 0]
-    frames = run(MoleculeSampler(system, plan, seed=9))
+    frames = run(system.sampler(plan, seed=9))
     result = check_equilibration(system, plan, frames)
     assert result.passed and len(result.bins.shape) == 1 and result.coverage > 0.3, result.reason
     axis = frames.positions[:, 4] - frames.positions[:, 16]
@@ -233,13 +237,13 @@ def test_replicas_of_a_window_come_from_different_starts_and_are_compared(system
 
 def test_kinetic_temperature_is_right_with_its_error(system):
     plan = make_plan(replicas=4, duration=40.0, burn_in=2.0, friction=50.0, starts=[{}])
-    sampler = MoleculeSampler(system, plan, seed=7)
+    sampler = system.sampler(plan, seed=7)
     run(sampler)
     summary = sampler.summary()
-    error = summary["kinetic_temperature_error"]
+    error = summary.kinetic_temperature_error
     # At this friction the 4000 frames are independent: the exact spread of their mean is T sqrt(2/54/4000) = 0.91 K.
     assert 0.6 * 0.91 < error < 1.6 * 0.91
-    assert abs(summary["kinetic_temperature"] - 300.0) < 4 * error  # the state's own kinetic energy reads 305.5 K
+    assert abs(summary.kinetic_temperature - 300.0) < 4 * error  # the state's own kinetic energy reads 305.5 K
 
 
 def test_kinetic_energy_of_the_state_is_exact_for_an_oscillator_at_a_long_timestep():
@@ -272,7 +276,7 @@ def test_kinetic_energy_of_the_state_is_exact_for_an_oscillator_at_a_long_timest
 @pytest.mark.parametrize("names", [["phi"], ["distance"], ["phi", "psi"], ["phi", "distance"], ["distance", "psi"]])
 def test_the_grid_force_is_the_spline_of_the_definition(system, names):
     """Energy and force along a random direction against the NumPy spline, at random structures."""
-    sampler = MoleculeSampler(system, make_plan(), seed=1)
+    sampler = system.sampler(make_plan(), seed=1)
     distance = Distance(type="distance", atoms=("1:C", "3:C"), range=(0.4, 0.8))
     known = {**system.collective_variables, "distance": distance}
     variables = AtomVariables(known, [[4, 6, 8, 10], [6, 8, 10, 16], [1, 18]], None)
@@ -317,7 +321,7 @@ def test_the_grid_force_is_the_spline_of_the_definition(system, names):
 
 def test_starts_are_reached_or_refused(system):
     starts = [{"phi": 1.0, "psi": 0.8}, {"phi": -2.6, "psi": 2.8}, {"psi": -0.3}]
-    sampler = MoleculeSampler(system, make_plan(starts=starts), seed=8)
+    sampler = system.sampler(make_plan(starts=starts), seed=8)
     for start, positions in zip(starts, sampler._find_starts(), strict=True):
         values = dict(zip(["phi", "psi"], sampler._variables.evaluate(positions), strict=True))
         for name, target in start.items():
@@ -328,12 +332,14 @@ def test_starts_are_reached_or_refused(system):
     content["collective_variables"] = variables | {"ends": distance}
     stretched = SystemSpec.model_validate(content | {"folder": system.folder})
     with pytest.raises(SamplingError, match=r"start ends = 2\.5 was not reached"):
-        MoleculeSampler(stretched, make_plan(starts=[{"ends": 2.5}]), seed=8).next_chunk()
+        MoleculeSampler(
+            stretched.structure(), stretched.beads(), make_plan(starts=[{"ends": 2.5}]), seed=8
+        ).next_chunk()
 
 
 def test_a_simulation_that_blows_up_names_the_timestep(system):
     plan = make_plan(timestep=0.02, burn_in=0.0, duration=20.0)
-    sampler = MoleculeSampler(system, plan, seed=9)
+    sampler = system.sampler(plan, seed=9)
     with pytest.raises(SamplingError, match=r"blew up with timestep 0\.02 ps .*lower timestep"):
         run(sampler)
 
@@ -393,11 +399,11 @@ def test_a_periodic_box_of_water_is_sampled(system, tmp_path):
     boxed = SystemSpec.model_validate(content | {"folder": tmp_path})
     plan = make_plan(METADYNAMICS | {"deposition": 0.2}, replicas=1, burn_in=0.0, duration=0.08, timestep=0.002)
     plan = plan.model_copy(update={"starts": [{}]})
-    sampler = MoleculeSampler(boxed, plan, seed=1, platform="CPU")
+    sampler = MoleculeSampler(boxed.structure(), boxed.beads(), plan, seed=1, platform="CPU")
     frames = run(sampler)
     assert np.allclose(frames.box, 1.9)
     assert np.isfinite(frames.forces).all()
-    exact = bias_from_definition(sampler.summary()["bias"]).energy(frames.collective_variables)
+    exact = bias_from_definition(sampler.summary().bias).energy(frames.collective_variables)
     assert np.abs(frames.bias_energy).max() > 0.1
     assert np.abs(exact - frames.bias_energy).max() < 2e-3  # the CPU platform computes in single precision
     assert frames.n_sites == 22  # water carries no beads
@@ -425,7 +431,7 @@ def test_the_committed_reference_belongs_to_its_systems_and_its_runs_agree(syste
 def test_a_short_batch_reweights_to_the_committed_reference(system):
     """The shipped biased plan: the population of the left-handed basin from its frozen bias against the long runs."""
     plan = system.sampling.biased
-    frames = run(MoleculeSampler(system, plan, seed=11))
+    frames = run(system.sampler(plan, seed=11))
     weights = np.exp(frames.bias_energy / system.thermal_energy)
     positive = frames.collective_variables["phi"] > 0
     block = frames.replica * 5 + np.minimum(frames.time // (plan.duration / 5), 4).astype(int)

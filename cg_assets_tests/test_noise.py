@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from small_systems import landscape_of
 
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.estimates import (
@@ -14,7 +15,6 @@ from cg_assets.core.statistics.estimates import (
 )
 from cg_assets.core.statistics.metrics import pmf_rmse
 from cg_assets.core.statistics.noise import bin_labels, conditional_noise, integrate_mean_force
-from cg_assets.sampling.model_potential.landscape import landscape
 from cg_assets.sampling.model_potential.quadrature import equilibrium_draws, exact_noise_floor, exact_pmf
 from cg_assets.systems import load_system
 
@@ -34,23 +34,25 @@ class TestBinnedLabels:
     @classmethod
     def draws(cls):
         system = load_system("muller_brown")
-        points = equilibrium_draws(system, 200_000, np.random.default_rng(0), BIAS)
-        return points[:, 0], -landscape(system).gradient(points)[:, 0], np.arange(len(points)) % 1000
+        points = equilibrium_draws(landscape_of(system), 200_000, np.random.default_rng(0), BIAS)
+        return points[:, 0], -landscape_of(system).gradient(points)[:, 0], np.arange(len(points)) % 1000
 
     def test_noise_floor_of_the_biased_density(self, draws):
         labels = bin_labels(*draws, bins=Bins.between([(0, 60)], 100), unit="kT²")
-        exact = exact_noise_floor(load_system("muller_brown"), BIAS)
+        exact = exact_noise_floor(landscape_of(load_system("muller_brown")), BIAS)
         assert abs(labels.noise_floor.z(exact)) < 4
         assert labels.noise_floor.standard_error < 0.005
         assert labels.noise_floor.unit == "kT²"
 
     def test_wide_bins_do_not_count_the_slope_of_the_force_as_noise(self, draws):
         labels = bin_labels(*draws, bins=Bins.between([(0, 60)], 30))
-        assert labels.noise_floor.value == pytest.approx(exact_noise_floor(load_system("muller_brown"), BIAS), rel=0.03)
+        assert labels.noise_floor.value == pytest.approx(
+            exact_noise_floor(landscape_of(load_system("muller_brown")), BIAS), rel=0.03
+        )
 
     def test_mean_force_and_its_error(self, draws):
         labels = bin_labels(*draws, bins=Bins.between([(16, 45)], 100))
-        exact = exact_pmf(load_system("muller_brown"), labels.centres)
+        exact = exact_pmf(landscape_of(load_system("muller_brown")), labels.centres)
         assert labels.count.min() > 30
         z = (labels.mean_force - exact.mean_force) / labels.standard_error
         assert (z**2).mean() == pytest.approx(1.0, abs=4 * np.sqrt(2 / 100))
@@ -59,7 +61,7 @@ class TestBinnedLabels:
 
     def test_integrated_pmf_and_its_error(self, draws):
         pmf = integrate_mean_force(bin_labels(*draws, bins=Bins.between([(15, 46)], 100)))
-        exact = exact_pmf(load_system("muller_brown"), pmf.grid).pmf
+        exact = exact_pmf(landscape_of(load_system("muller_brown")), pmf.grid).pmf
         error = (pmf.pmf - pmf.pmf.mean()) - (exact - exact.mean())
         assert pmf_rmse(pmf.grid, pmf.pmf, exact, (15, 46)).value == pytest.approx(0.016, abs=0.016)
         assert np.abs(error / pmf.standard_error).max() < 4

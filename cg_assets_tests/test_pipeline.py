@@ -24,7 +24,6 @@ from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.orchestration.console import step_failure_cause
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.registry.tracking import ModelTracking
-from cg_assets.sampling.build import build_sampler
 from cg_assets.storage.parquet import content_hash, read_arrays, verify
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system, seed_of
@@ -310,7 +309,7 @@ def test_shipped_biased_plans_are_in_conditional_equilibrium(name):
 
     system = load_system(name)
     plan = system.sampling.biased
-    sampler = build_sampler(system, plan, seed_of(name, "biased_samples", "0000"))
+    sampler = system.sampler(plan, seed_of(name, "biased_samples", "0000"))
     parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     verdict = check_equilibration(system, plan, Frames.concatenate([part for part in parts if part is not None]))
     assert verdict.passed, verdict.to_json()

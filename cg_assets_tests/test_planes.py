@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from small_systems import landscape_of
 from test_pipeline import evaluation_of, materialize, metadata_of, verdicts_of
 
 from cg_assets.core.errors import SystemSpecError, TrainingError
 from cg_assets.core.settings import Training
+from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.evaluation.comparison import Comparison
 from cg_assets.figures.evaluation import comparison_figures
@@ -40,9 +42,14 @@ STAGES = ["trajectories", "mapped_forces", "flow_kernel", "flow_kernel_forces", 
 JUDGED = ["potential_flow", "cg_simulation_flow", "evaluation_flow"]
 
 
+def plane_of(system):
+    limits = system.evaluation.reference.range
+    return exact_plane(landscape_of(system), Bins.between(list(limits.values()), system.evaluation.bins))
+
+
 @pytest.fixture(scope="module")
 def plane():
-    return exact_plane(load_system("muller_brown_plane"))
+    return plane_of(load_system("muller_brown_plane"))
 
 
 def test_what_is_integrated_out_leaves_the_surface(plane):
@@ -79,7 +86,7 @@ def test_noise_of_the_forces_is_that_of_the_coordinate_that_is_left_out(plane):
     system = load_system("muller_brown_plane")
     generator = np.random.default_rng(0)
     rows = generator.choice(plane.reduced.size, 4000, p=plane.probability.ravel())
-    draws = conditional_draws(system, plane.points.reshape(-1, 2)[rows], seed=1)
+    draws = conditional_draws(landscape_of(system), plane.points.reshape(-1, 2)[rows], seed=1)
     floor = conditional_noise(draws).noise_floor
     exact = system.thermal_energy * (plane.probability * np.cos(plane.points.sum(axis=2) / 3) ** 2).sum()
     assert floor.value == pytest.approx(exact, abs=4 * floor.standard_error)
@@ -161,7 +168,7 @@ def test_a_flow_of_two_coordinates_from_samples_to_evaluation(made):
     assert all(verdicts_of(result).values())
     evaluation = evaluation_of(store, system.name, "flow")
     found = evaluation.metrics()
-    exact = exact_plane(system)
+    exact = plane_of(system)
     assert found["width.well"] == pytest.approx(exact.narrowest(system.evaluation.basins["well"].limits), rel=0.06)
     assert found["jsd"] < 0.05
     assert found["stable_replicas"] == 1.0
@@ -180,7 +187,7 @@ def test_labels_of_noise_are_those_of_the_widened_density(plane):
     """60,000 independent frames: the fitted density is the exact one, folded with the noise, and not the exact one."""
     system = load_system("muller_brown_plane")
     noise, limits = system.labels["noise"].noise, system.evaluation.basins["well"].limits
-    frames = equilibrium_draws(system, 60_000, np.random.default_rng(4))[:, :2, None]
+    frames = equilibrium_draws(landscape_of(system), 60_000, np.random.default_rng(4))[:, :2, None]
     perturbed = perturb(frames, noise, system.thermal_energy, seed=5)
     surface = build_potential(potential_config(system.network, system.beads()))
     positions, labels = (torch.as_tensor(array) for array in (perturbed.positions, perturbed.labels["clean"]))

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from small_systems import landscape_of
 from test_pipeline import evaluation_of
 
 from cg_assets.core.statistics.metrics import barrier_height, pmf_rmse
@@ -62,7 +63,7 @@ def test_muller_brown(command, tmp_path, seed):
     store = run(command, name, text + f"training: {{seed: {seed}}}\n")
     system = load_system(name)
     grid = np.linspace(15, 46, 400)
-    exact = exact_pmf(system, grid).pmf
+    exact = exact_pmf(landscape_of(system), grid).pmf
     floors = {"unbiased": ("mapped_forces", 0.420), "biased": ("relabelled_forces", 0.408)}
     for potential, (labels, floor) in floors.items():
         pmf = registered_pmf(tmp_path, command.home, f"{name}.{potential}", grid)
@@ -83,7 +84,7 @@ def test_muller_brown_diagonal(command, tmp_path):
     system = load_system("muller_brown_diagonal")
     interval = system.evaluation.reference.range
     grid = np.linspace(*interval, 400)
-    exact = exact_pmf(system, grid).pmf
+    exact = exact_pmf(landscape_of(system), grid).pmf
     error = {
         potential: pmf_rmse(
             grid, registered_pmf(tmp_path, command.home, f"muller_brown_diagonal.{potential}", grid), exact, interval

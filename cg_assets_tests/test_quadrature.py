@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from small_systems import landscape_of
 
 from cg_assets.core.errors import SystemSpecError
-from cg_assets.sampling.model_potential.landscape import landscape
+from cg_assets.sampling.model_potential.landscape import Landscape
 from cg_assets.sampling.model_potential.quadrature import (
     basin_labels,
     equilibrium_draws,
@@ -14,24 +15,23 @@ from cg_assets.sampling.model_potential.quadrature import (
     exact_pmf,
     potential_minima,
 )
-from cg_assets.systems import SystemSpec, load_system
+from cg_assets.systems import load_system
 
 BIAS = "-4*exp(-(x-32)**2/50)"
 
 
 @pytest.fixture(scope="module")
-def muller_brown() -> SystemSpec:
-    return load_system("muller_brown")
+def muller_brown() -> Landscape:
+    return landscape_of(load_system("muller_brown"))
 
 
-def with_model(
-    system: SystemSpec, expression: str, domain: dict, weights: dict, temperature: float = 1.0
-) -> SystemSpec:
+def landscape(expression: str, domain: dict, weights: dict, temperature: float = 1.0) -> Landscape:
+    system = load_system("muller_brown")
     model = system.model.model_copy(
         update={"coordinates": list(domain), "expression": expression, "domain": domain},
     )
     mapping = system.mapping.model_copy(update={"coordinates": {"s": weights}})
-    return system.model_copy(update={"model": model, "mapping": mapping, "temperature": temperature})
+    return landscape_of(system.model_copy(update={"model": model, "mapping": mapping, "temperature": temperature}))
 
 
 class TestExactPMF:
@@ -60,7 +60,7 @@ class TestExactPMF:
         )
 
     def test_diagonal_landmarks(self):
-        exact = exact_pmf(load_system("muller_brown_diagonal"), np.arange(-12, 30, 0.02))
+        exact = exact_pmf(landscape_of(load_system("muller_brown_diagonal")), np.arange(-12, 30, 0.02))
         middle, right = (exact.grid > -2) & (exact.grid < 8), exact.grid > 18
         assert exact.grid[np.argmin(exact.pmf)] == pytest.approx(-5.65, abs=0.06)
         assert exact.pmf[middle].max() == pytest.approx(9.14, abs=0.005)
@@ -71,52 +71,51 @@ class TestExactPMF:
     @pytest.mark.parametrize("name", ["muller_brown", "muller_brown_diagonal"])
     def test_mean_force_is_minus_the_slope_of_the_pmf(self, name):
         grid = np.arange(-10, 28, 0.02) if "diagonal" in name else np.arange(14, 47, 0.02)
-        exact = exact_pmf(load_system(name), grid)
+        exact = exact_pmf(landscape_of(load_system(name)), grid)
         assert np.gradient(exact.pmf, grid)[1:-1] == pytest.approx(-exact.mean_force[1:-1], abs=2e-4)
 
     @pytest.mark.parametrize("temperature", [1.0, 0.7])
-    def test_gaussian_in_three_dimensions(self, muller_brown, temperature):
+    def test_gaussian_in_three_dimensions(self, temperature):
         """V = q·K·q/2 and s = w·q: A = s²/(2 w·K⁻¹·w), var(f|s) = kT (b·K·b - 1/(w·K⁻¹·w)) with b = w/(w·w)."""
         stiffness = np.array([[2.0, 0.6, -0.2], [0.6, 1.5, 0.3], [-0.2, 0.3, 1.0]])
         weights = np.array([1.0, -0.5, 2.0])
-        system = with_model(
-            muller_brown,
+        model = landscape(
             "x**2 + 0.75*y**2 + 0.5*z**2 + 0.6*x*y - 0.2*x*z + 0.3*y*z",
             {"x": (-7, 7), "y": (-8, 8), "z": (-8, 8)},
             dict(zip("xyz", weights, strict=True)),
             temperature,
         )
         grid = np.linspace(-3, 3, 7)
-        exact = exact_pmf(system, grid)
+        exact = exact_pmf(model, grid)
         spring = 1.0 / (weights @ np.linalg.inv(stiffness) @ weights)
         force_map = weights / (weights @ weights)
         assert exact.pmf == pytest.approx(0.5 * spring * grid**2, abs=1e-6)
         assert exact.mean_force == pytest.approx(-spring * grid, abs=1e-6)
         noise = temperature * (force_map @ stiffness @ force_map - spring)
         assert exact.label_standard_deviation == pytest.approx(np.sqrt(noise), abs=1e-6)
-        assert exact_noise_floor(system) == pytest.approx(noise, abs=1e-6)
+        assert exact_noise_floor(model) == pytest.approx(noise, abs=1e-6)
         assert exact.density == pytest.approx(
             np.sqrt(spring / (2 * np.pi * temperature)) * np.exp(-0.5 * spring * grid**2 / temperature), rel=1e-5
         )
 
-    def test_one_coordinate_has_no_label_noise(self, muller_brown):
-        system = with_model(muller_brown, "(q**2 - 1)**2", {"q": (-3, 3)}, {"q": 2.0})
-        exact = exact_pmf(system, [-2.0, 0.0, 1.0])
+    def test_one_coordinate_has_no_label_noise(self):
+        model = landscape("(q**2 - 1)**2", {"q": (-3, 3)}, {"q": 2.0})
+        exact = exact_pmf(model, [-2.0, 0.0, 1.0])
         assert exact.pmf == pytest.approx([0.0, 1.0, 0.5625], abs=1e-6)
         assert exact.mean_force[2] == pytest.approx(-4 * 0.5 * (0.25 - 1) / 2, abs=1e-7)
-        assert exact_noise_floor(system) == pytest.approx(0.0, abs=1e-12)
+        assert exact_noise_floor(model) == pytest.approx(0.0, abs=1e-12)
 
     def test_no_weight_outside_the_domain(self, muller_brown):
         assert exact_pmf(muller_brown, [70.0]).pmf[0] == np.inf
 
-    def test_a_domain_that_cuts_weight_off_is_refused(self, muller_brown):
-        system = with_model(muller_brown, "x**2", {"x": (-1, 3)}, {"x": 1.0})
+    def test_a_domain_that_cuts_weight_off_is_refused(self):
+        model = landscape("x**2", {"x": (-1, 3)}, {"x": 1.0})
         with pytest.raises(SystemSpecError, match=r"model\.domain\.x.*widen"):
-            exact_pmf(system, [0.0])
+            exact_pmf(model, [0.0])
 
     def test_a_molecule_is_refused(self):
         with pytest.raises(SystemSpecError, match="model_potential"):
-            exact_pmf(load_system("capped_alanine_implicit"), [0.0])
+            exact_pmf(landscape_of(load_system("capped_alanine_implicit")), [0.0])
 
 
 def test_noise_floors_of_muller_brown(muller_brown):
@@ -139,19 +138,17 @@ class TestEquilibriumDraws:
     def test_labels_of_draws_have_the_exact_mean_and_noise(self, muller_brown):
         n = 100_000
         draws = equilibrium_draws(muller_brown, n, np.random.default_rng(5))
-        force = -landscape(muller_brown).gradient(draws)[:, 0]
+        force = -muller_brown.gradient(draws)[:, 0]
         near = np.abs(draws[:, 0] - 23.0) < 0.1
         exact = exact_pmf(muller_brown, [23.0])
         z = (force[near].mean() - exact.mean_force[0]) * np.sqrt(near.sum()) / exact.label_standard_deviation[0]
         assert abs(z) < 4
         assert force[near].std() == pytest.approx(exact.label_standard_deviation[0], rel=4 / np.sqrt(2 * near.sum()))
 
-    def test_three_dimensions_and_a_bias_as_a_function(self, muller_brown):
-        system = with_model(
-            muller_brown, "2*x**2 + 0.5*(y-x)**2 + z**2", {"x": (-5, 5), "y": (-7, 7), "z": (-5, 5)}, {"x": 1.0}
-        )
+    def test_three_dimensions_and_a_bias_as_a_function(self):
+        model = landscape("2*x**2 + 0.5*(y-x)**2 + z**2", {"x": (-5, 5), "y": (-7, 7), "z": (-5, 5)}, {"x": 1.0})
         n = 50_000
-        draws = equilibrium_draws(system, n, np.random.default_rng(0), lambda cv: 0.5 * cv["s"] ** 2)
+        draws = equilibrium_draws(model, n, np.random.default_rng(0), lambda cv: 0.5 * cv["s"] ** 2)
         covariance = np.linalg.inv(np.array([[6.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 2.0]]))
         assert np.cov(draws.T) == pytest.approx(covariance, abs=5 * np.sqrt(2 / n))
 
@@ -165,11 +162,11 @@ class TestBasins:
         positions, energies = potential_minima(muller_brown)
         assert positions == pytest.approx(np.array([[23.07, 31.07], [41.90, 8.46], [31.18, 15.48]]), abs=0.01)
         assert np.all(np.diff(energies) > 0)
-        assert np.abs(landscape(muller_brown).gradient(positions)).max() < 1e-4
+        assert np.abs(muller_brown.gradient(positions)).max() < 1e-4
 
     def test_labels_agree_with_descent_in_tiny_steps(self, muller_brown):
         points = np.random.default_rng(2).uniform([18, 0], [48, 36], (60, 2))
-        model, (positions, _) = landscape(muller_brown), potential_minima(muller_brown)
+        model, (positions, _) = muller_brown, potential_minima(muller_brown)
         walkers = points.copy()
         for _ in range(900):
             gradient = model.gradient(walkers)
@@ -183,7 +180,7 @@ class TestBasins:
         positions, _ = potential_minima(muller_brown)
         assert basin_labels(muller_brown, positions).tolist() == [0, 1, 2]
 
-    def test_symmetric_double_well_in_one_dimension(self, muller_brown):
-        system = with_model(muller_brown, "(q**2 - 1)**2 - 0.1*q", {"q": (-3, 3)}, {"q": 1.0})
+    def test_symmetric_double_well_in_one_dimension(self):
+        model = landscape("(q**2 - 1)**2 - 0.1*q", {"q": (-3, 3)}, {"q": 1.0})
         points = np.array([-2.9, -0.5, -0.026, -0.024, 0.5, 9.0])  # the divide is at -0.02506
-        assert basin_labels(system, points[:, None]).tolist() == [1, 1, 1, 0, 0, 0]
+        assert basin_labels(model, points[:, None]).tolist() == [1, 1, 1, 0, 0, 0]

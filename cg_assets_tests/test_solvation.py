@@ -46,14 +46,16 @@ def solvated(**model):
 def sampled():
     """The system, all its frames, and the frames with all atoms."""
     system = solvated()
-    sampler = MoleculeSampler(system, SamplingPlan.model_validate(PLAN), 7, platform="CPU")
+    sampler = MoleculeSampler(system.structure(), system.beads(), SamplingPlan.model_validate(PLAN), 7, platform="CPU")
     state = None
     blocks = []
     for number in range(sampler.n_chunks):
         if number == sampler.n_chunks // 2:  # go on as after a kill
             state = {name: value.copy() for name, value in sampler.state().items()}
             sampler.close()
-            sampler = MoleculeSampler(system, SamplingPlan.model_validate(PLAN), 7, platform="CPU")
+            sampler = MoleculeSampler(
+                system.structure(), system.beads(), SamplingPlan.model_validate(PLAN), 7, platform="CPU"
+            )
             sampler.restore(state)
         blocks.append(sampler.next_chunk())
     frames = [block for block in blocks if block is not None]
@@ -158,7 +160,9 @@ def test_noise_at_fixed_beads_is_sampled_in_the_water(sampled):
     cg_map = system.beads().cg_map
     molecule = system.structure()
     force_map = group_map(cg_map, molecule.stored_pairs(molecule.constraints))
-    found = sample_conditional_forces(system, snapshots, cg_map, [force_map], 3, n_configurations=3, n_samples=10)
+    found = sample_conditional_forces(
+        molecule, system.beads(), snapshots, [force_map], system.sampling.dynamics, 3, n_configurations=3, n_samples=10
+    )
     assert found.forces.shape == (1, 3, 10, 10, 3)
     noise = conditional_noise(found.forces[0])
     assert 1e4 < noise.noise_floor.value < 1e7  # (kJ/mol/nm)²: hundreds to thousands of kJ/mol/nm a component

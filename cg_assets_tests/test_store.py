@@ -12,7 +12,7 @@ import pytest
 
 from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
-from cg_assets.sampling.run import run_sampler
+from cg_assets.sampling.piecewise import run_sampler
 from cg_assets.storage import parquet
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore, PieceStore
@@ -201,7 +201,7 @@ WORKER = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from cg_assets.sampling.run import run_sampler
+from cg_assets.sampling.piecewise import run_sampler
 from cg_assets.storage import atomic, parquet, pieces as module
 from test_store import METADATA, RandomWalk, pieces_in
 import test_store

@@ -9,8 +9,7 @@ from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.replica_exchange import TemperatureLadders
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.sampling.build import build_sampler
-from cg_assets.sampling.molecule.tempering import TemperedSampler
+from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.systems import load_system
 from cg_assets.systems.spec import SystemSpec
 
@@ -30,7 +29,7 @@ def tempered(**changes) -> SystemSpec:
     return SystemSpec.model_validate(content)
 
 
-def all_frames(sampler: TemperedSampler) -> Frames:
+def all_frames(sampler: MoleculeSampler) -> Frames:
     parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     return Frames.concatenate([part for part in parts if part is not None])
 
@@ -38,7 +37,7 @@ def all_frames(sampler: TemperedSampler) -> Frames:
 @pytest.fixture(scope="module")
 def run():
     system = tempered()
-    sampler = build_sampler(system, system.sampling.unbiased, seed=3)
+    sampler = system.sampler(system.sampling.unbiased, seed=3)
     return sampler, all_frames(sampler)
 
 
@@ -46,17 +45,17 @@ def test_frames_are_those_of_the_lowest_temperature(run):
     sampler, frames = run
     summary = sampler.summary()
     assert len(frames) == 2 * 2000 and set(frames.replica) == {0, 1}
-    assert abs(summary["kinetic_temperature"] - 300.0) < 4 * summary["kinetic_temperature_error"] + 3.0
-    assert all(0.1 < item < 0.8 for item in summary["exchange_acceptance"])
-    assert summary["journeys_up_the_ladder"] > 4
-    assert summary["sampled_time"] >= 10 * 410.0
+    assert abs(summary.kinetic_temperature - 300.0) < 4 * summary.kinetic_temperature_error + 3.0
+    assert all(0.1 < item < 0.8 for item in summary.exchange_acceptance)
+    assert summary.journeys_up_the_ladder > 4
+    assert summary.sampled_time >= 10 * 410.0
 
 
 def test_potential_energy_is_that_of_plain_dynamics(run):
     """The mean potential energy at 300 K, within a basin that both visit, by two methods."""
     _, frames = run
     system = tempered(tempering=None, replicas=4, duration=400.0)
-    plain = all_frames(build_sampler(system, system.sampling.unbiased, seed=4))
+    plain = all_frames(system.sampler(system.sampling.unbiased, seed=4))
 
     def mean(part: Frames) -> tuple[float, float]:
         inside = part.collective_variables["phi"] < 0
@@ -78,10 +77,10 @@ def test_barriers_are_crossed(run):
 def test_resumed_run_is_the_same_bit_for_bit():
     system = tempered(replicas=len(LADDER), duration=8.0, burn_in=0.8)
     plan = system.sampling.unbiased
-    whole = all_frames(TemperedSampler(system, plan, seed=5))
-    first = TemperedSampler(system, plan, seed=5)
+    whole = all_frames(system.sampler(plan, seed=5))
+    first = system.sampler(plan, seed=5)
     parts = [first.next_chunk() for _ in range(first.n_chunks - 1)]
-    second = TemperedSampler(system, plan, seed=5)
+    second = system.sampler(plan, seed=5)
     second.restore(first.state())
     parts.append(second.next_chunk())
     resumed = Frames.concatenate([part for part in parts if part is not None])

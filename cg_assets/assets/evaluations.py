@@ -96,7 +96,7 @@ def judge(
         truth=truth,
         committee=committee_energies(module, *at),
         reference=reference,
-        plane=lambda: exact_plane(system),
+        plane=lambda: exact_plane(system.model.landscape(beads), reference.surface.bins),
         domain=system.network.domain,
         folder=system.folder,
     )

@@ -46,9 +46,7 @@ def imported_stage(system: SystemSpec) -> Stage:
     """The stage of imported trajectories."""
 
     def make(work: Work) -> Product:
-        from cg_assets.sampling.imported import ImportedReader
-
-        reader = ImportedReader(system, str(work.batch))
+        reader = system.imported_reader(str(work.batch))
         content = system.hash_of("model", "mapping", "collective_variables", "imported")
         identity = hashlib.sha256(f"{content}{reader.files}{reader.n_chunks}".encode()).hexdigest()
         pieces, _, _ = work.sample(identity, lambda: reader, None)

@@ -25,13 +25,16 @@ def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
         samples, whole = read_samples(work.inputs, source, work.batch)
         sections = ("model", "temperature", "mapping", section, f"sampling.mean_forces.{name.removesuffix('_forces')}")
         identity = f"{system.hash_of(*sections)}{work.inputs.versions}"
-        force_map = fit_force_map(system.mapping, system.beads(), samples)
+        of_system = system.beads()
+        force_map = fit_force_map(system.mapping, of_system, samples)
         pieces, _, summary = work.sample(
             identity,
-            lambda: MeanForceSampler(system, mean_force, system.plan_of(name), whole, force_map, work.seed),
+            lambda: MeanForceSampler(
+                system.structure(), of_system, mean_force, system.plan_of(name), whole, force_map, work.seed
+            ),
             work.seed,
         )
-        measured = summary["noise"]
+        measured = summary.noise
         beads, map_hash, facts = with_map(system)
         noise = LabelNoise(
             measured.noise_floor,
@@ -54,7 +57,7 @@ def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
             return {
                 "figure": Figure(label_noise_figure(system, noise), "noise of the mean forces"),
                 "seed": work.seed,
-                "sampled_time": f"{summary['sampled_time']:g} {unit('time', system.units)}",
+                "sampled_time": f"{summary.sampled_time:g} {unit('time', system.units)}",
                 "force_map": force_map.kind,
                 "noise_floor": str(noise.floor),
                 "independent_forces_in_a_mean": round(measured.effective_samples, 2),

@@ -41,7 +41,6 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         from cg_assets.figures.stages import equilibration_figure, sampling_figure
         from cg_assets.labels.next_batch import concrete_plan
         from cg_assets.labels.quality import check_equilibration
-        from cg_assets.sampling.build import build_sampler
 
         adaptive = specified.bias is not None and specified.bias.adaptive
         centers = proposed_centers(work.inputs, section) if adaptive else None
@@ -50,12 +49,12 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         sections = ("model", "temperature", "mapping", "collective_variables", section)
         identity = f"{system.hash_of(*sections)}{work.inputs.versions}{configurations or ''}"
         pieces, sampler, summary = work.sample(
-            identity, lambda: build_sampler(system, plan, work.seed, snapshots=configurations), work.seed
+            identity, lambda: system.sampler(plan, work.seed, configurations), work.seed
         )
         facts = {
             "plan": plan.model_dump(mode="json"),
-            "bias": summary["bias"],
-            "kinetic_temperature": [summary["kinetic_temperature"], summary["kinetic_temperature_error"]],
+            "bias": summary.bias,
+            "kinetic_temperature": [summary.kinetic_temperature, summary.kinetic_temperature_error],
         }
         if (snapshots := sampler.snapshots()) is not None:
             content = FrameContent(snapshots)
@@ -65,7 +64,7 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         def judge(stored: Stored) -> list[Verdict]:
             frames = found["frames"] = stored.frames()
             expected = (plan.kept_replicas + (plan.probe.replicas if plan.probe else 0)) * plan.frames_per_replica
-            value, error = facts["kinetic_temperature"]
+            value, error = summary.kinetic_temperature, summary.kinetic_temperature_error
             verdicts = [
                 schema_verdict(frames, expected),
                 finite_verdict(FINITE, frames),
@@ -78,15 +77,16 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
             return verdicts
 
         def report(_: object) -> dict[str, Any]:
-            value, error = facts["kinetic_temperature"]
+            value, error = summary.kinetic_temperature, summary.kinetic_temperature_error
             shown = {"figure": Figure(sampling_figure(system, found["frames"]), "sampled collective variables")}
             if biased:
                 png = equilibration_figure(system, plan, found["equilibration"])
                 shown["conditional_equilibration"] = Figure(png, "mean forces of replicas from different starts")
+            exchange = {name: str(getattr(summary, name)) for name in _EXCHANGE} if plan.tempering else {}
             return shown | {
                 "seed": work.seed,
-                "sampled_time": f"{summary['sampled_time']:g} {unit('time', system.units)}",
-                **{item: str(summary[item]) for item in _EXCHANGE if item in summary},
+                "sampled_time": f"{summary.sampled_time:g} {unit('time', system.units)}",
+                **exchange,
                 "kinetic_temperature": f"{value:.5g} ± {error:.2g} {unit('temperature', system.units)}",
             }
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.labels.thermal.differences import DifferenceTest
     from cg_assets.labels.thermal.frame_checks import FrameCheck
+    from cg_assets.sampling.frozen_water import FrozenSummary
     from cg_assets.training.thermal_targets import ThermalTargets
 
 MAX_DRIFT = 1e-5
@@ -96,7 +97,7 @@ def water_trajectories_stage(system: ThermalSystem) -> Stage:
         if (whole := sampler.snapshots()) is not None:
             name = snapshot_stage(TRAJECTORIES)
             work.keep(FrameContent(whole), stage=name, batch=work.batch, seed=work.seed, facts=facts)
-        kinetic = dict(zip(plan.temperatures, summary["kinetic_temperature"], strict=True))
+        kinetic = dict(zip(plan.temperatures, summary.kinetic_temperature, strict=True))
         found: dict[str, Frames] = {}
 
         def judge(stored: Stored) -> list[Verdict]:
@@ -110,10 +111,10 @@ def water_trajectories_stage(system: ThermalSystem) -> Stage:
         def report(_: object) -> Report:
             return _dynamics_report(system, found["frames"], kinetic) | {
                 "seed": work.seed,
-                "sampled_time": f"{summary['sampled_time']:g} ps",
+                "sampled_time": f"{summary.sampled_time:g} ps",
             }
 
-        work.device = summary["platform"]
+        work.device = summary.platform
         return Product(PieceContent(pieces), facts, judge, report, work.seed, beads)
 
     return Stage(
@@ -158,7 +159,7 @@ def _dynamics_report(system: ThermalSystem, frames: Frames, kinetic: Mapping[flo
 def judge_conditional(
     system: ThermalSystem,
     frames: Frames,
-    summary: dict[str, Any],
+    summary: FrozenSummary,
     found: Mapping[int, FrameCheck],
     test: DifferenceTest,
 ) -> list[Verdict]:
@@ -167,7 +168,7 @@ def judge_conditional(
 
     plan, limit = system.sampling.conditional, system.targets.max_disagreement
     expected = plan.frames * plan.runs * len(plan.temperatures) * round(plan.duration / plan.interval)
-    ratio, slope = summary["rotational_temperature_ratio"], test.slope
+    ratio, slope = summary.rotational_temperature_ratio, test.slope
     drift_limit = MAX_DRIFT * max(1.0, (plan.relaxation + plan.duration) / 1000.0)
     sound = [math.isfinite(check.sound_from(limit)) for check in found.values()]
     disagreement = np.stack([check.disagreement for check in found.values()])
@@ -184,8 +185,8 @@ def judge_conditional(
             standard_error=ratio.standard_error,
         ),
         FIXED_BEADS.verdict(
-            summary["largest_drift"] <= drift_limit,
-            largest_drift=summary["largest_drift"],
+            summary.largest_drift <= drift_limit,
+            largest_drift=summary.largest_drift,
             limit=drift_limit,
             unit="nm",
         ),
@@ -246,18 +247,18 @@ def conditional_samples_stage(system: ThermalSystem) -> Stage:
                 "figure": Figure(png, "independent runs, energies, labels against differences"),
                 "difference_of_independent_runs": rows,
                 "slope_of_labels_on_differences": str(test.slope),
-                "exchange_acceptance": str(summary["exchange_acceptance"]),
-                "journeys_up_the_ladder": summary["journeys_up_the_ladder"],
-                "rotational_temperature_ratio": str(summary["rotational_temperature_ratio"]),
-                "largest_drift": f"{summary['largest_drift']:.2g} nm",
+                "exchange_acceptance": str(summary.exchange_acceptance),
+                "journeys_up_the_ladder": summary.journeys_up_the_ladder,
+                "rotational_temperature_ratio": str(summary.rotational_temperature_ratio),
+                "largest_drift": f"{summary.largest_drift:.2g} nm",
                 "seed": work.seed,
-                "sampled_time": f"{summary['sampled_time']:g} ps",
+                "sampled_time": f"{summary.sampled_time:g} ps",
             }
 
         def judge(stored: Stored) -> list[Verdict]:
             return judge_conditional(system, stored.frames(), summary, found, test)
 
-        work.device = summary["platform"]
+        work.device = summary.platform
         return Product(PieceContent(pieces), facts, judge, report, work.seed, beads)
 
     return Stage(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cg_assets.assets.stage import Content, Product, Report, Stage, Stored
 from cg_assets.core.checks import Verdict
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.core.progress import Progress
     from cg_assets.registry.tracking import ModelTracking
-    from cg_assets.sampling.run import Sampler
+    from cg_assets.sampling.piecewise import PiecewiseSampler
     from cg_assets.storage.pieces import PieceStore
 
+Summary = TypeVar("Summary")
 FAILED = "failed_checks"
 """Key of a file's metadata: the names of its blocking checks that failed."""
 
@@ -156,7 +157,9 @@ class Work:
             self.device = device.description
             yield device.torch_name
 
-    def sample(self, identity: str, sampler: Callable[[], Sampler], seed: int | None) -> tuple[PieceStore, Any, Any]:
+    def sample(
+        self, identity: str, sampler: Callable[[], PiecewiseSampler[Summary]], seed: int | None
+    ) -> tuple[PieceStore, PiecewiseSampler[Summary], Summary]:
         """Run a sampler, or what is left of it where an earlier run was interrupted.
 
         Args:
@@ -167,7 +170,7 @@ class Work:
         Returns:
             The pieces, whose lock is held until the stage is carried out; the sampler; its summary.
         """
-        from cg_assets.sampling.run import run_sampler
+        from cg_assets.sampling.piecewise import run_sampler
 
         pieces = self._held.enter_context(
             self.store.pieces(self.system.name, self.stage.name, self.batch, identity, seed, self.stage.code_version)

@@ -127,14 +127,12 @@ def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Prog
     Raises:
         SamplingError: a run blew up.
     """
-    from cg_assets.sampling.build import build_sampler
-
     reference = _reference_of(system)
     edges = histogram_edges(system)
     blocks, temperatures, sampled_time = [], [], 0.0
     for run in range(reference.runs):
         run_seed = int(np.random.SeedSequence([seed, run]).generate_state(1)[0]) & 0x7FFFFFFF
-        sampler = build_sampler(system, reference.plan, run_seed)
+        sampler = system.sampler(reference.plan, run_seed)
         histogram = _Histogram(system, edges)
         path = Path(directory) / f"run_{run}.npz"
         if path.exists() and not _restore(path, sampler, histogram):
@@ -149,8 +147,8 @@ def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Prog
                 progress(run * sampler.n_chunks + piece + 1, total, "pieces of the reference runs")
         summary = sampler.summary()
         blocks.append(histogram.values / histogram.values.sum())
-        temperatures.append((summary["kinetic_temperature"], summary["kinetic_temperature_error"]))
-        sampled_time += summary["sampled_time"]
+        temperatures.append((summary.kinetic_temperature, summary.kinetic_temperature_error))
+        sampled_time += summary.sampled_time
     return ReferenceDensity(
         names=list(system.evaluation.collective_variables),
         edges=edges,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from cg_assets.core.statistics.surfaces import FreeEnergySurface, free_energy_su
 from cg_assets.core.units import unit
 from cg_assets.evaluation.settings import DataReference, LongRunReference, QuadratureReference
 from cg_assets.systems.spec import SystemSpec
+
+if TYPE_CHECKING:
+    from cg_assets.sampling.model_potential.landscape import Landscape
 
 
 @dataclass(frozen=True)
@@ -154,14 +157,15 @@ def _exact(system: SystemSpec, reference: QuadratureReference) -> Reference:
     from cg_assets.sampling.model_potential.quadrature import exact_pmf
 
     if isinstance(reference.range, dict):
-        return _exact_plane(system)
+        return _exact_plane(system, reference.range)
     (name,) = system.variable_names
     bins = Bins.between([reference.range], system.evaluation.bins)
-    result = exact_pmf(system, bins.centres[0])
+    landscape = system.model.landscape(system.beads())
+    result = exact_pmf(landscape, bins.centres[0])
     populations, free_energies = {}, {}
     for basin, region in system.evaluation.basins.items():
-        grid = np.linspace(*_wide_limits(system, region.limits[name]), 2001)
-        share = exact_pmf(system, grid).population(grid[0], grid[-1])
+        grid = np.linspace(*_wide_limits(landscape, region.limits[name]), 2001)
+        share = exact_pmf(landscape, grid).population(grid[0], grid[-1])
         populations[basin] = Estimate(share, 0.0)
         energy = -system.thermal_energy * np.log(share / (1.0 - share))
         free_energies[basin] = Estimate(float(energy), 0.0, unit("energy", system.units))
@@ -177,10 +181,11 @@ def _exact(system: SystemSpec, reference: QuadratureReference) -> Reference:
     )
 
 
-def _exact_plane(system: SystemSpec) -> Reference:
+def _exact_plane(system: SystemSpec, limits: dict[str, tuple[float, float]]) -> Reference:
     from cg_assets.sampling.model_potential.planes import exact_plane
 
-    plane, energy_unit = exact_plane(system), unit("energy", system.units)
+    bins = Bins.between([limits[name] for name in system.variable_names], system.evaluation.bins)
+    plane, energy_unit = exact_plane(system.model.landscape(system.beads()), bins), unit("energy", system.units)
     populations, free_energies = {}, {}
     for name, basin in system.evaluation.basins.items():
         share = plane.population(basin.limits)
@@ -196,11 +201,9 @@ def _exact_plane(system: SystemSpec) -> Reference:
     )
 
 
-def _wide_limits(system: SystemSpec, limits: tuple[float, float]) -> tuple[float, float]:
+def _wide_limits(landscape: Landscape, limits: tuple[float, float]) -> tuple[float, float]:
     """The limits of a basin, cut where the domain of the model potential ends."""
-    from cg_assets.sampling.model_potential.landscape import landscape
-
-    lowest, highest = landscape(system).coordinate_range()
+    lowest, highest = landscape.coordinate_range()
     return max(limits[0], lowest), min(limits[1], highest)
 
 

@@ -124,7 +124,7 @@ def measure_label_noise(
     if isinstance(system.mapping, LinearMapping) and len(system.mapping.coordinates) == 2:
         from cg_assets.sampling.model_potential.planes import conditional_draws
 
-        forces = conditional_draws(system, frames.positions[:, :, 0], seed)
+        forces = conditional_draws(system.model.landscape(system.beads()), frames.positions[:, :, 0], seed)
         drawn = conditional_noise(forces, squared_force_unit(system.units))
         method = f"{forces.shape[1]} draws with fixed CG coordinates in each of {len(forces)} frames"
         names = tuple(system.mapping.coordinates)
@@ -139,7 +139,8 @@ def measure_label_noise(
     cg_map = beads_of_system.cg_map
     others = other_force_maps(beads_of_system, force_map, samples.forces)
     maps = [force_map, *(other for other, _ in others.values())]
-    repeated = sample_conditional_forces(system, samples, cg_map, maps, seed, progress=progress)
+    molecule, dynamics = system.structure(), system.sampling.dynamics
+    repeated = sample_conditional_forces(molecule, beads_of_system, samples, maps, dynamics, seed, progress=progress)
     beads, *noises = [conditional_noise(forces, squared_force_unit(system.units)) for forces in repeated.forces]
     n_configurations, n_samples = repeated.forces.shape[1:3]
     return LabelNoise(

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
 from cg_assets.mapping.atom_variables import AtomVariables
+from cg_assets.mapping.beads import Beads
+from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.maps import CGMap
 from cg_assets.sampling.molecule.engine import EngineSettings
 from cg_assets.sampling.molecule.platforms import choose_platform, process_count, seconds_per_step
 from cg_assets.sampling.molecule.worker import EnginePool
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.sampling.settings import SamplingPlan
 
 _IMMOBILE_MASS = 1e12
 """Mass of an atom that carries a bead [amu]: it moves less than 1e-4 nm in 100 ps."""
@@ -52,22 +54,22 @@ class FixedBeads:
     """
 
     def __init__(
-        self, system: SystemSpec, cg_map: CGMap, positions: NDArray, timestep: float, friction: float, seed: int
+        self, molecule: MoleculeModel, beads: Beads, positions: NDArray, timestep: float, friction: float, seed: int
     ) -> None:
         """Prepare the configurations; nothing is simulated yet.
 
         Args:
-            system: a molecule.
-            cg_map: where its beads are.
+            molecule: the molecule.
+            beads: where its beads are.
             positions: `(n_configurations, n_atoms, 3)` all atoms of each [nm].
             timestep: [ps].
             friction: [1/ps].
             seed: seed of velocities and noise.
         """
-        self._molecule = system.structure()
+        self._molecule, self._beads = molecule, beads
         self._positions = np.asarray(positions, dtype=np.float64)
         self._seed, self._timestep, self._friction = seed, timestep, friction
-        self._system, self._carriers = system, _carriers(cg_map, self._molecule.stored)
+        self._carriers = _carriers(beads.cg_map, molecule.stored)
         self._platform, self._properties = choose_platform(self._molecule.n_atoms, self._molecule.box is not None)
         self._pool: EnginePool | None = None
 
@@ -123,21 +125,22 @@ class FixedBeads:
             system_xml=openmm.XmlSerializer.serialize(held),
             platform=self._platform,
             properties=self._properties,
-            temperature=self._system.temperature,
+            temperature=self._beads.temperature,
             friction=self._friction,
             timestep=self._timestep,
             n_degrees_of_freedom=molecule.n_degrees_of_freedom,
-            variables=AtomVariables.of(self._system.collective_variables, molecule).to_json(),
+            variables=AtomVariables.of(self._beads.collective_variables, molecule).to_json(),
             stored=molecule.stored.tolist(),
             replica_parameters=parameters,
         )
 
 
 def sample_conditional_forces(
-    system: SystemSpec,
+    molecule: MoleculeModel,
+    beads: Beads,
     frames: Frames,
-    cg_map: CGMap,
     force_maps: Sequence[ForceMap],
+    dynamics: SamplingPlan,
     seed: int,
     n_configurations: int = 24,
     n_samples: int = 100,
@@ -146,10 +149,11 @@ def sample_conditional_forces(
     """Draw frames and sample the other atoms with the beads held where they are.
 
     Args:
-        system: a molecule.
+        molecule: the molecule.
+        beads: where its beads are.
         frames: atomistic frames with all atoms to draw configurations from.
-        cg_map: where the beads are.
         force_maps: the maps whose noise is wanted; all see the same forces.
+        dynamics: a plan whose timestep and friction are taken.
         seed: seed of the choice of frames and of the dynamics.
         n_configurations: number of bead configurations.
         n_samples: labels per configuration, 0.1 ps apart after 2 ps of relaxation.
@@ -160,9 +164,8 @@ def sample_conditional_forces(
     """
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.choice(len(frames), size=min(n_configurations, len(frames)), replace=False))
-    plan, molecule = system.sampling.dynamics, system.structure()
-    starts = frames.positions[chosen]
-    fixed = FixedBeads(system, cg_map, starts, plan.timestep, plan.friction, int(generator.integers(1, 2**31 - 1)))
+    starts, fixed_seed = frames.positions[chosen], int(generator.integers(1, 2**31 - 1))
+    fixed = FixedBeads(molecule, beads, starts, dynamics.timestep, dynamics.friction, fixed_seed)
     matrices = np.stack([force_map.matrix for force_map in force_maps])[:, None, None]
     forces = []
     try:
@@ -173,7 +176,7 @@ def sample_conditional_forces(
                 progress(some[-1] + 1, len(chosen), "configurations")
     finally:
         fixed.close()
-    positions = cg_map.matrix @ starts[:, molecule.stored].astype(np.float64)
+    positions = beads.cg_map.matrix @ starts[:, molecule.stored].astype(np.float64)
     return ConditionalForces(positions, np.concatenate(forces, axis=1))
 
 

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
+from cg_assets.mapping.beads import Beads
+from cg_assets.mapping.builders import MoleculeModel
+from cg_assets.sampling.piecewise import Piece, PiecewiseSampler
 from cg_assets.sampling.settings import ImportedTrajectories
-from cg_assets.systems.spec import SystemSpec
 
 _BLOCK_NUMBERS = 6_000_000
 """Coordinates in a block of frames."""
@@ -28,13 +31,17 @@ _ALPHA_CARBONS = 0.38
 """Usual distances of bonded atoms, and of neighbouring alpha carbons where there are no other atoms [nm]."""
 
 
-def imported_files(system: SystemSpec, batch: str) -> list[Path]:
+def imported_files(imported: ImportedTrajectories, folder: Path, batch: str) -> list[Path]:
     """The files of a batch, sorted; each is a replica.
+
+    Args:
+        imported: what to import.
+        folder: against which paths are read.
+        batch: name of the batch.
 
     Raises:
         SamplingError: there are none, or a further batch would read the files of the first again.
     """
-    imported = _imported(system)
     if batch != "0000" and not any("{batch}" in name for name in imported.files):
         raise SamplingError(
             f"batch {batch} would read the files of batch 0000 again; put {{batch}} into imported.files, for example "
@@ -43,42 +50,57 @@ def imported_files(system: SystemSpec, batch: str) -> list[Path]:
     found = []
     for name in imported.files:
         pattern = Path(name.replace("{batch}", batch))
-        folder = Path(pattern.anchor) if pattern.is_absolute() else system.folder
-        paths = sorted(folder.glob(str(pattern.relative_to(folder) if pattern.is_absolute() else pattern)))
+        root = Path(pattern.anchor) if pattern.is_absolute() else folder
+        paths = sorted(root.glob(str(pattern.relative_to(root) if pattern.is_absolute() else pattern)))
         if not paths:
-            raise SamplingError(f"imported.files: no file {folder / pattern}; give paths relative to the YAML file")
+            raise SamplingError(f"imported.files: no file {root / pattern}; give paths relative to the YAML file")
         found += paths
     return found
 
 
-class ImportedReader:
-    """Frames of beads from the files of a batch; `state` and `restore` make it go on after an interruption.
+@dataclass(frozen=True)
+class ImportedSummary:
+    """What was read.
+
+    Attributes:
+        files: path of each file to the SHA-256 of its content.
+    """
+
+    files: dict[str, str]
+
+
+class ImportedReader(PiecewiseSampler[ImportedSummary]):
+    """Frames of beads from the files of a batch.
 
     Molecules that a periodic box has cut are made whole. Frames are those of one density: time counts from the first
     frame of each file.
-
-    Attributes:
-        n_chunks: number of blocks.
     """
 
-    def __init__(self, system: SystemSpec, batch: str) -> None:
+    def __init__(
+        self, imported: ImportedTrajectories, folder: Path, molecule: MoleculeModel, beads: Beads, batch: str
+    ) -> None:
         """Look at all files of a batch before any is read.
+
+        Args:
+            imported: what to import.
+            folder: against which paths are read.
+            molecule: whose trajectories they are.
+            beads: its beads.
+            batch: name of the batch.
 
         Raises:
             SamplingError: a file is missing, cannot be read, holds other atoms, or is in other units.
         """
-        self._system, self._plan = system, _imported(system)
-        self._beads, self._molecule = system.beads(), system.structure()
-        self._map = self._beads.cg_map
-        self._paths = imported_files(system, batch)
+        self._plan, self._molecule, self._beads, self._map = imported, molecule, beads, beads.cg_map
+        self._paths = imported_files(imported, folder, batch)
         counts = [self._look_at(path) for path in self._paths]
         self._per_chunk = max(1, _BLOCK_NUMBERS // (3 * self._molecule.n_atoms * self._plan.stride))
-        self._chunks = [
-            (number, first)
+        pieces = [
+            Piece("block", first, number)
             for number, count in enumerate(counts)
             for first in range(0, math.ceil(count / self._plan.stride), self._per_chunk)
         ]
-        self.n_chunks, self._next = len(self._chunks), 0
+        super().__init__(pieces, seed=0)
         self._open: tuple[int, Iterator[NDArray[np.float64]]] | None = None
 
     @cached_property
@@ -86,19 +108,18 @@ class ImportedReader:
         """Path of each file to the SHA-256 of its content, computed when it is first asked for."""
         return {str(path): _sha256(path) for path in self._paths}
 
-    def next_chunk(self) -> Frames:
-        """The next block.
+    def _do(self, piece: Piece) -> Frames:
+        """A block from frame `piece.amount` on of the file `piece.part`.
 
         Raises:
             SamplingError: the file changed or is damaged further on.
         """
-        replica, first = self._chunks[self._next]
+        replica, first = piece.part, piece.amount
         if self._open is None or self._open[0] != replica:
             self._open = (replica, self._blocks(self._paths[replica], first))
         atoms = next(self._open[1], None)
         if atoms is None:
             raise SamplingError(f"{self._paths[replica]}: ends before frame {first * self._plan.stride}; copy it again")
-        self._next += 1
         positions = self._map.apply(atoms)
         variables = self._beads.variables(positions)
         count, interval = len(positions), self._plan.frame_interval * self._plan.stride
@@ -106,26 +127,23 @@ class ImportedReader:
             positions=positions.astype(np.float32),
             time=(first + np.arange(count, dtype=np.float64)) * interval,
             replica=np.full(count, replica, dtype=np.int32),
-            temperature=np.full(count, self._system.temperature),
+            temperature=np.full(count, self._beads.temperature),
             start=np.full(count, replica, dtype=np.int32),
             probe=np.zeros(count, dtype=bool),
             collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
         )
 
-    def state(self) -> dict[str, NDArray]:
-        """Blocks that are done."""
-        return {"next": np.array(self._next)}
+    def _identity(self) -> str:
+        return f"trajectories of system {self._beads.name}, {', '.join(map(str, self._paths))}"
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on after the stored blocks."""
-        self._next, self._open = int(state["next"]), None
+        """Go on after the stored blocks; errors as of `PiecewiseSampler`."""
+        super().restore(state)
+        self._open = None
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> ImportedSummary:
         """The files."""
-        return {"files": self.files}
-
-    def snapshots(self) -> None:
-        """Frames hold beads only."""
+        return ImportedSummary(self.files)
 
     # ----------------------------------------------------------------------------------- reading
 
@@ -244,12 +262,6 @@ class ImportedReader:
                 whole.add_bond(whole.atom(first), whole.atom(second))
         part = whole.subset(self._molecule.stored)
         return [whole] if part.n_atoms == whole.n_atoms else [whole, part]
-
-
-def _imported(system: SystemSpec) -> ImportedTrajectories:
-    if system.imported is None:
-        raise SamplingError(f"{system.name}: nothing is imported; give imported.files")
-    return system.imported
 
 
 def _sha256(path: Path) -> str:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.family import Family
 from cg_assets.core.units import UnitSystem
+from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
+
+if TYPE_CHECKING:
+    from cg_assets.sampling.model_potential.landscape import Landscape
+    from cg_assets.sampling.piecewise import PiecewiseSampler
 
 
 class Model(Family, family="model"):
@@ -44,6 +50,30 @@ class Model(Family, family="model"):
     def files(self, folder: Path) -> list[Path]:
         """The files that the model is read from, given the folder of the system's file."""
         return []
+
+    def landscape(self, beads: Beads) -> Landscape:
+        """The potential energy as a function of a few coordinates, for exact answers.
+
+        Raises:
+            SystemSpecError: there is none.
+        """
+        raise SystemSpecError(f"{beads.name}: exact quadrature needs model.type model_potential; use long runs instead")
+
+    @abstractmethod
+    def sampler(self, structure: Any, beads: Beads, plan: Any, seed: int, snapshots: int = 0) -> PiecewiseSampler[Any]:
+        """A sampler of one batch of a plan; nothing is simulated yet.
+
+        Args:
+            structure: what `structure` gave.
+            beads: its beads.
+            plan: what to sample.
+            seed: seed of the batch.
+            snapshots: frames with all atoms to keep at least, where frames leave some out.
+
+        Raises:
+            SystemSpecError: the plan does not fit.
+            SamplingError: the simulation cannot be set up.
+        """
 
     @abstractmethod
     def structure(self, mapping: Any, variables: Mapping[str, CollectiveVariable], folder: Path) -> Any:

@@ -9,7 +9,8 @@ import numpy as np
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.progress import Progress
 from cg_assets.core.statistics.estimates import Estimate, autocorrelation_time
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.mapping.builders import MoleculeModel
+from cg_assets.sampling.settings import SamplingPlan
 
 PRESSURE = 1.01325
 """Atmospheric pressure [bar]."""
@@ -20,14 +21,21 @@ _ATTEMPT_STEPS = 25
 
 
 def measure_box(
-    system: SystemSpec, seed: int, progress: Progress | None = None, duration: float = DURATION
+    molecule: MoleculeModel,
+    temperature: float,
+    dynamics: SamplingPlan,
+    seed: int,
+    progress: Progress | None = None,
+    duration: float = DURATION,
 ) -> Estimate:
     """Edge of the cubic box [nm] whose volume is the mean volume at constant pressure, with its standard error.
 
     Langevin dynamics from `model.box` with OpenMM's Monte Carlo barostat.
 
     Args:
-        system: a molecule in a periodic box.
+        molecule: in a periodic box.
+        temperature: [K].
+        dynamics: a plan whose timestep and friction are taken.
         seed: seed of the dynamics and of the barostat.
         progress: told of each picosecond.
         duration: length of the run [ps].
@@ -39,27 +47,25 @@ def measure_box(
 
     from cg_assets.sampling.molecule.platforms import choose_platform
 
-    molecule = system.structure()
     if molecule.system is None:
-        raise SystemSpecError(f"{system.name}: model.force_fields is empty; without one there is no pressure")
+        raise SystemSpecError("model.force_fields is empty; without one there is no pressure")
     if molecule.box is None:
-        raise SystemSpecError(f"{system.name}: model.box is null; only a periodic box has a pressure")
-    plan = system.sampling.dynamics
+        raise SystemSpecError("model.box is null; only a periodic box has a pressure")
     simulated = openmm.XmlSerializer.clone(molecule.system)
-    barostat = openmm.MonteCarloBarostat(PRESSURE, system.temperature, _ATTEMPT_STEPS)
+    barostat = openmm.MonteCarloBarostat(PRESSURE, temperature, _ATTEMPT_STEPS)
     barostat.setRandomNumberSeed(1 + seed)
     simulated.addForce(barostat)
-    integrator = openmm.LangevinMiddleIntegrator(system.temperature, plan.friction, plan.timestep)
+    integrator = openmm.LangevinMiddleIntegrator(temperature, dynamics.friction, dynamics.timestep)
     integrator.setRandomNumberSeed(2 + seed)
     name, properties = choose_platform(molecule.n_atoms, periodic=True)
     context = openmm.Context(simulated, integrator, openmm.Platform.getPlatformByName(name), properties)
     context.setPositions(molecule.positions)
     openmm.LocalEnergyMinimizer.minimize(context)
-    context.setVelocitiesToTemperature(system.temperature, 3 + seed)
+    context.setVelocitiesToTemperature(temperature, 3 + seed)
     count = math.ceil(duration / _INTERVAL)
     volumes = []
     for number in range(count):
-        integrator.step(round(_INTERVAL / plan.timestep))
+        integrator.step(round(_INTERVAL / dynamics.timestep))
         volumes.append(context.getState().getPeriodicBoxVolume()._value)
         if progress is not None:
             progress(number + 1, count, "ps")

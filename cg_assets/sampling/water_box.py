@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
 from cg_assets.mapping.bead_mapping import MoleculeBeads
+from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.water import WATER_MODELS, Electrostatics, Water, box_edge
 from cg_assets.sampling.model import Model
+
+if TYPE_CHECKING:
+    from cg_assets.sampling.settings import ReferenceSampling
+    from cg_assets.sampling.water_reference import WaterReferenceSampler
 
 
 class WaterBox(Model):
@@ -50,6 +55,14 @@ class WaterBox(Model):
     def bead_box(self) -> float:
         """Edge of the box [nm]."""
         return self.edge
+
+    def sampler(
+        self, structure: Water, beads: Beads, plan: ReferenceSampling, seed: int, snapshots: int = 0
+    ) -> WaterReferenceSampler:
+        """Dynamics at several temperatures with OpenMM."""
+        from cg_assets.sampling.water_reference import WaterReferenceSampler
+
+        return WaterReferenceSampler(structure, plan, seed, snapshots)
 
     def structure(self, mapping: MoleculeBeads, variables: Mapping[str, CollectiveVariable], folder: Path) -> Water:
         """The molecules."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.replica_exchange import Heat
 from cg_assets.core.statistics.estimates import Estimate
@@ -17,8 +15,9 @@ from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.atom_variables import AtomVariables
 from cg_assets.mapping.water import Water
 from cg_assets.sampling.molecule.engine import EngineSettings
-from cg_assets.sampling.molecule.platforms import choose_platform, process_count, seconds_per_step
+from cg_assets.sampling.molecule.platforms import choose_platform, seconds_per_step
 from cg_assets.sampling.molecule.worker import EnginePool
+from cg_assets.sampling.piecewise import EngineSampler, Piece, cut
 from cg_assets.sampling.settings import ReferenceSampling
 
 _PIECE_SECONDS = 15.0
@@ -30,15 +29,26 @@ _BURN_IN_FRICTION = 2.0
 """[1/ps]; a plan's own friction may be too weak to cool what has been melted."""
 
 
-class WaterReferenceSampler:
-    """Replicas at several temperatures; a `Sampler` that goes on after any piece.
+@dataclass(frozen=True)
+class WaterSummary:
+    """What is known of finished dynamics.
+
+    Attributes:
+        kinetic_temperature: at each temperature of the plan [K], errors from blocks of time.
+        sampled_time: of all replicas [ps].
+        platform: of OpenMM.
+    """
+
+    kinetic_temperature: list[Estimate]
+    sampled_time: float
+    platform: str
+
+
+class WaterReferenceSampler(EngineSampler[WaterSummary]):
+    """Replicas at several temperatures.
 
     Frames hold beads: their positions, not wrapped into the box, the forces on the molecules, and the potential energy
     of the atoms. `start` is 0; `replica` i is at temperature i modulo their number.
-
-    Attributes:
-        platform: name of the OpenMM platform.
-        n_chunks: number of pieces of work.
     """
 
     def __init__(
@@ -56,78 +66,51 @@ class WaterReferenceSampler:
         Raises:
             DeviceError: the platform asked for is not there.
         """
-        self._water, self._plan, self._seed = water, plan, seed
+        self._water, self._plan = water, plan
         self._system = water.free_system()
-        self.platform, self._properties = choose_platform(water.n_sites, water.box is not None, platform)
-        self._replicas = list(range(plan.replicas))
         self._temperatures = np.array(plan.temperatures)[np.arange(plan.replicas) % len(plan.temperatures)]
         total = plan.frames_per_replica
         each = min(total, math.ceil(snapshots / plan.replicas))
         self._snapshot_frames = (np.arange(1, each + 1) * total) // max(1, each) - 1
-        self._pieces = self._plan_pieces()
-        self.n_chunks = len(self._pieces)
-        self._next = self._frames_done = 0
+        step_seconds = plan.replicas * seconds_per_step(water.n_sites, water.box is not None)
+        total_seconds = step_seconds * (_MELTING + plan.burn_in + plan.duration) / plan.timestep
+        longest = max(_PIECE_SECONDS, total_seconds / _MAX_PIECES)
+        pieces = [Piece("start", 0)]
+        for kind, amount, seconds in (
+            ("burn_in", round(plan.burn_in / plan.timestep), step_seconds),
+            ("sample", total, step_seconds * plan.frame_interval / plan.timestep),
+        ):
+            pieces += cut(kind, amount, math.ceil(amount * seconds / longest))
+        own = choose_platform(water.n_sites, water.box is not None, platform)
+        super().__init__(pieces, seed, own, plan.replicas, total_seconds)
+        self._frames_done = 0
         self._snapshots = np.zeros((plan.replicas, 0, water.n_sites, 3), dtype=np.float32)
         self._kinetic = np.zeros((plan.replicas, 0))
-        self._pool: EnginePool | None = None
         self._pool_samples = False
 
-    def next_chunk(self) -> Frames | None:
-        """Do the next piece of work.
-
-        Raises:
-            SamplingError: the simulation blew up.
-            StopIteration: every piece is done.
-        """
-        if self._next >= self.n_chunks:
-            raise StopIteration("every piece of this plan is done")
-        kind, amount = self._pieces[self._next]
-        pool, frames = self._engines(kind == "sample"), None
-        if kind == "start":
+    def _do(self, piece: Piece) -> Frames | None:
+        pool = self._engines()
+        if piece.kind == "start":
             hottest = float(self._temperatures.max())
             pool.create({replica: self._start(replica) for replica in self._replicas}, self._seed)
             melting = round(_MELTING / self._plan.timestep)
             pool.advance(self._replicas, melting, [(hottest, 1.0)] * len(self._replicas))
-        elif kind == "burn_in":
-            pool.advance(self._replicas, amount, self._heat())
+        elif piece.kind == "burn_in":
+            pool.advance(self._replicas, piece.amount, self._heat())
         else:
-            frames = self._sample(pool, amount)
-        self._next += 1
-        if self._next == self.n_chunks:
-            self.close()
-        return frames
+            return self._sample(pool, piece.amount)
+        return None
 
     def state(self) -> dict[str, NDArray]:
         """OpenMM checkpoints of all replicas, and what snapshots and summary need."""
-        arrays: dict[str, NDArray] = {
-            "next": np.array(self._next),
-            "frames_done": np.array(self._frames_done),
-            "snapshots": self._snapshots,
-            "kinetic": self._kinetic,
-            "identity": np.frombuffer(self._identity().encode(), np.uint8),
-        }
-        if 0 < self._next < self.n_chunks:
-            for replica, checkpoint in self._engines(self._pool_samples).checkpoints().items():
-                arrays[f"checkpoint_{replica}"] = np.frombuffer(checkpoint, np.uint8)
-        return arrays
+        own = {"frames_done": np.array(self._frames_done), "snapshots": self._snapshots, "kinetic": self._kinetic}
+        return super().state() | own
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on from a stored state.
-
-        Raises:
-            SamplingError: the state belongs to another platform or number of replicas.
-        """
-        identity = state["identity"].tobytes().decode()
-        if identity != self._identity():
-            raise SamplingError(
-                f"the stored state is of {identity}, this run is {self._identity()}; delete the checkpoint to start "
-                "again"
-            )
-        self._next, self._frames_done = int(state["next"]), int(state["frames_done"])
+        """Go on from a stored state; errors as of `PiecewiseSampler`."""
+        super().restore(state)
+        self._frames_done = int(state["frames_done"])
         self._snapshots, self._kinetic = state["snapshots"].copy(), state["kinetic"].copy()
-        if 0 < self._next < self.n_chunks:
-            sampling = self._pieces[self._next][0] == "sample"
-            self._engines(sampling).load({item: state[f"checkpoint_{item}"].tobytes() for item in self._replicas})
 
     def snapshots(self) -> Frames | None:
         """Frames with all sites, replica after replica, evenly spread over the time of each; None where none are kept.
@@ -149,31 +132,15 @@ class WaterReferenceSampler:
             box=self._boxes(rows),
         )
 
-    def summary(self) -> dict[str, Any]:
-        """What is known after the last piece.
-
-        Returns:
-            `kinetic_temperature` of each temperature of the plan (Estimates, [K], errors from blocks of time),
-            `sampled_time` [ps] of all replicas, `platform`.
-        """
-        found = []
-        for temperature in self._plan.temperatures:
+    def summary(self) -> WaterSummary:
+        """What is known after the last piece."""
+        plan, found = self._plan, []
+        for temperature in plan.temperatures:
             series = self._kinetic[self._temperatures == temperature]
             blocks = np.concatenate([part.mean(axis=1) for part in np.array_split(series, min(10, series.shape[1]), 1)])
             error = blocks.std(ddof=1) / math.sqrt(len(blocks)) if len(blocks) > 1 else math.nan
             found.append(Estimate(float(blocks.mean()), float(error), "K"))
-        plan = self._plan
-        return {
-            "kinetic_temperature": found,
-            "sampled_time": plan.replicas * (_MELTING + plan.burn_in + plan.duration),
-            "platform": self.platform,
-        }
-
-    def close(self) -> None:
-        """End the worker processes; the sampler can go on from its state only."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        return WaterSummary(found, plan.replicas * (_MELTING + plan.burn_in + plan.duration), self.platform)
 
     def _sample(self, pool: EnginePool, n_frames: int) -> Frames:
         plan, first, n = self._plan, self._frames_done, self._water.n_molecules
@@ -215,51 +182,32 @@ class WaterReferenceSampler:
         openmm.LocalEnergyMinimizer.minimize(context, 10.0, _MINIMIZER_STEPS)
         return np.asarray(context.getState(positions=True).getPositions(asNumpy=True)._value)
 
-    def _plan_pieces(self) -> list[tuple[str, int]]:
-        """Cut the plan into pieces; depends on the plan and the molecules only."""
-        plan = self._plan
-        step_seconds = plan.replicas * seconds_per_step(self._water.n_sites, self._water.box is not None)
-        self._total_seconds = step_seconds * (_MELTING + plan.burn_in + plan.duration) / plan.timestep
-        longest = max(_PIECE_SECONDS, self._total_seconds / _MAX_PIECES)
-        pieces = [("start", 0)]
-        for kind, amount, seconds in (
-            ("burn_in", round(plan.burn_in / plan.timestep), step_seconds),
-            ("sample", plan.frames_per_replica, step_seconds * plan.frame_interval / plan.timestep),
-        ):
-            n_pieces = min(amount, max(1, math.ceil(amount * seconds / longest)))
-            edges = [amount * index // n_pieces for index in range(n_pieces + 1)]
-            pieces += [(kind, high - low) for low, high in itertools.pairwise(edges)]
-        return pieces
-
-    def _engines(self, sampling: bool) -> EnginePool:
+    def _engines(self) -> EnginePool:
         """Engines with the friction of the plan or of the burn-in; replicas pass from one to the other."""
-        checkpoints = None
+        sampling, checkpoints = self._pieces[self._next].kind == "sample", None
         if self._pool is not None and sampling != self._pool_samples:
             checkpoints = self._pool.checkpoints()
             self.close()
         self._pool_samples = sampling
-        if self._pool is None:
-            import openmm
+        pool = super()._engines()
+        if checkpoints is not None:
+            pool.load(checkpoints)
+        return pool
 
-            processes = process_count(self.platform, len(self._replicas), self._total_seconds)
-            settings = EngineSettings(
-                system_xml=openmm.XmlSerializer.serialize(self._system),
-                platform=self.platform,
-                properties=self._properties,
-                temperature=float(self._temperatures.max()),
-                friction=self._plan.friction if sampling else _BURN_IN_FRICTION,
-                timestep=self._plan.timestep,
-                n_degrees_of_freedom=6 * self._water.n_molecules,
-                variables=AtomVariables({}, [], self._water.box).to_json(),
-                stored=list(range(self._water.n_sites)),
-            )
-            self._pool = EnginePool(settings, len(self._replicas), processes)
-            if checkpoints is not None:
-                self._pool.load(checkpoints)
-        return self._pool
+    def _engine_settings(self) -> EngineSettings:
+        import openmm
 
-    def _derived_seed(self, *keys: int) -> int:
-        return int(np.random.SeedSequence([self._seed, *keys]).generate_state(1)[0])
+        return EngineSettings(
+            system_xml=openmm.XmlSerializer.serialize(self._system),
+            platform=self.platform,
+            properties=self._properties,
+            temperature=float(self._temperatures.max()),
+            friction=self._plan.friction if self._pool_samples else _BURN_IN_FRICTION,
+            timestep=self._plan.timestep,
+            n_degrees_of_freedom=6 * self._water.n_molecules,
+            variables=AtomVariables({}, [], self._water.box).to_json(),
+            stored=list(range(self._water.n_sites)),
+        )
 
     def _identity(self) -> str:
         return f"{len(self._replicas)} replicas of {self._water.n_sites} sites on {self.platform}, seed {self._seed}"

@@ -17,7 +17,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.settings import Fault, Name, Scope, Strict, Training
 from cg_assets.core.units import thermal_energy
 from cg_assets.evaluation.settings import (
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from cg_assets.core.progress import Progress
     from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.evaluation.long_runs import ReferenceDensity
+    from cg_assets.sampling.imported import ImportedReader
+    from cg_assets.sampling.piecewise import DynamicsSummary, PiecewiseSampler
 
 
 class Potential(Strict):
@@ -85,6 +87,22 @@ class SystemSpec(System):
             box=self.model.bead_box,
         )
 
+    def sampler(self, plan: SamplingPlan, seed: int, snapshots: int = 0) -> PiecewiseSampler[DynamicsSummary]:
+        """A sampler of one batch of a plan; errors as in `Model.sampler`."""
+        return self.model.sampler(self.structure(), self.beads(), plan, seed, snapshots)
+
+    def imported_reader(self, batch: str) -> ImportedReader:
+        """A reader of imported trajectories.
+
+        Raises:
+            SamplingError: nothing is imported, or a file is missing or does not fit the molecule.
+        """
+        from cg_assets.sampling.imported import ImportedReader
+
+        if self.imported is None:
+            raise SamplingError(f"{self.name}: nothing is imported; give imported.files")
+        return ImportedReader(self.imported, self.folder, self.structure(), self.beads(), batch)
+
     def check(self) -> None:
         """Build the molecule, its map and a force map that needs no frames; look at imported files and the reference.
 
@@ -92,9 +110,7 @@ class SystemSpec(System):
         """
         beads = self.beads()
         if self.imported is not None:
-            from cg_assets.sampling.imported import ImportedReader
-
-            ImportedReader(self, "0000")
+            self.imported_reader("0000")
         if not self.mapping.needs_frames:
             from cg_assets.mapping.run import fit_force_map
 
@@ -114,7 +130,7 @@ class SystemSpec(System):
         if self.imported is not None:
             from cg_assets.sampling.imported import imported_files
 
-            imported_files(self, batch)
+            imported_files(self.imported, self.folder, batch)
 
     def run_reference(self, seed: int, folder: Path, progress: Progress | None = None) -> ReferenceDensity:
         """The runs of `evaluation.reference`; errors as in `System.run_reference`."""
@@ -128,7 +144,7 @@ class SystemSpec(System):
 
         if self.model.simulated_box is None:
             raise SystemSpecError(f"{self.name}: the model is in no periodic box; only in one there is a pressure")
-        return measure_box(self, seed, progress)
+        return measure_box(self.structure(), self.temperature, self.sampling.dynamics, seed, progress)
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """What is wrong between sections."""

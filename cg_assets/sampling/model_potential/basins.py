@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, optimize
 
-from cg_assets.sampling.model_potential.landscape import Landscape, landscape, mesh
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.sampling.model_potential.landscape import Landscape, mesh
 
 _CELLS = {1: 4_000, 2: 480, 3: 96}
 _MAX_STEPS = 3_000
@@ -43,31 +42,30 @@ class _Basins:
     spacing: NDArray[np.float64]
 
 
-def potential_minima(system: SystemSpec) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def potential_minima(model: Landscape) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Positions `(n_minima, dimension)` and energies `(n_minima,)` of the local minima, the lowest first.
 
     Raises:
-        SystemSpecError: the system has no model potential.
+        SystemSpecError: the domain cuts weight off.
     """
-    basins = _basins(landscape(system))
+    basins = _basins(model.verified())
     return basins.positions, basins.energies
 
 
-def basin_labels(system: SystemSpec, points: ArrayLike) -> NDArray[np.int32]:
+def basin_labels(model: Landscape, points: ArrayLike) -> NDArray[np.int32]:
     """Index of the local minimum that steepest descent reaches from each point, minima sorted by energy.
 
     Args:
-        system: a system with a model potential.
+        model: the potential.
         points: `(n, dimension)`; points outside the domain start from its nearest edge.
 
     Returns:
         `(n,)` int32, 0 for the lowest minimum.
 
     Raises:
-        SystemSpecError: the system has no model potential.
+        SystemSpecError: the domain cuts weight off.
     """
-    model = landscape(system)
-    basins = _basins(model)
+    basins = _basins(model.verified())
     where = np.asarray(points, dtype=np.float64).reshape(-1, model.dimension)
     last = np.asarray(basins.labels.shape) - 1.0
     walkers = np.clip((where - model.lower) / basins.spacing, 0.0, last)  # in units of the grid

@@ -8,11 +8,9 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from cg_assets.core.differentiation import Tape
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.expressions import Expression, parse_expression
-from cg_assets.mapping.maps import LinearMapping
-from cg_assets.sampling.model_potential.model import ModelPotential
-from cg_assets.systems.spec import SystemSpec
 
 _EDGE_CELLS = {1: 2_000, 2: 240, 3: 48}
 _EDGE_LIMIT = 1e-3
@@ -20,23 +18,28 @@ _EDGE_LIMIT = 1e-3
 
 @dataclass(frozen=True)
 class Landscape:
-    """A model potential with its CG coordinate, ready for evaluation on arrays of points `(..., dimension)`.
+    """A model potential with its CG coordinates, ready for evaluation on arrays of points `(..., dimension)`.
 
     Attributes:
         names: coordinates of the potential.
-        variable: name of the CG coordinate; the first where there are two.
-        bounds: lower and upper end of the domain along each coordinate.
-        vector: weights w of the CG coordinate.
-        thermal_energy: kT.
         expression: the formula of the potential.
+        variables: name of each CG coordinate.
+        vectors: weights of each CG coordinate.
+        bounds: lower and upper end of the domain along each coordinate.
+        thermal_energy: kT.
     """
 
     names: tuple[str, ...]
-    variable: str
-    bounds: tuple[tuple[float, float], ...]
-    vector: tuple[float, ...]
-    thermal_energy: float
     expression: str
+    variables: tuple[str, ...]
+    vectors: tuple[tuple[float, ...], ...]
+    bounds: tuple[tuple[float, float], ...]
+    thermal_energy: float
+
+    @property
+    def variable(self) -> str:
+        """Name of the CG coordinate s; of the first where there are two."""
+        return self.variables[0]
 
     @property
     def lower(self) -> NDArray[np.float64]:
@@ -51,7 +54,7 @@ class Landscape:
     @property
     def weights(self) -> NDArray[np.float64]:
         """Weights w of s = w·q, `(dimension,)`."""
-        return np.asarray(self.vector)
+        return np.asarray(self.vectors[0])
 
     @property
     def dimension(self) -> int:
@@ -87,37 +90,40 @@ class Landscape:
         with np.errstate(invalid="ignore"):
             return (8.0 * near - far) / (12.0 * step)
 
-    def coordinate(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """CG coordinate s = w·q `(...,)`."""
-        return points @ self.weights
+    def coordinate(self, points: NDArray) -> NDArray[np.float64]:
+        """CG coordinate s = w·q `(...,)`, in double precision."""
+        return points.astype(np.float64) @ self.weights
+
+    def energy_and_forces(self, points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Potential energy `(n,)` and exact forces `(n, dimension)` at points `(n, dimension)`, in double precision."""
+        tape, value, slopes = _energy_tape(self.names, self.expression)
+        energy, *gradient = tape.run([value, *slopes], {name: points[:, i] for i, name in enumerate(self.names)})
+        return energy, -np.stack(gradient, axis=1)
 
     def coordinate_range(self) -> tuple[float, float]:
         """Smallest and largest s of the domain."""
         ends = np.stack([self.lower, self.upper]) * self.weights
         return float(ends.min(axis=0).sum()), float(ends.max(axis=0).sum())
 
+    def verified(self) -> Landscape:
+        """Itself, if its domain holds its Boltzmann weight.
+
+        Raises:
+            SystemSpecError: the domain cuts weight off.
+        """
+        _refuse_cut_weight(self)
+        return self
+
     def axes(self, cells: int) -> list[NDArray[np.float64]]:
         """Edges `(cells + 1,)` of a grid over the domain, one array per coordinate."""
         return [np.linspace(low, high, cells + 1) for low, high in zip(self.lower, self.upper, strict=True)]
 
 
-def landscape(system: SystemSpec) -> Landscape:
-    """The model potential of a system, verified to hold its Boltzmann weight inside its domain.
-
-    Raises:
-        SystemSpecError: the system has no model potential, or its domain cuts weight off.
-    """
-    if not isinstance(system.model, ModelPotential) or not isinstance(system.mapping, LinearMapping):
-        raise SystemSpecError(
-            f"{system.name}: exact quadrature needs model.type model_potential; use long runs instead"
-        )
-    variable, weights = next(iter(system.mapping.coordinates.items()))
-    names = tuple(system.model.coordinates)
-    bounds = tuple((float(system.model.domain[name][0]), float(system.model.domain[name][1])) for name in names)
-    vector = tuple(float(weights.get(name, 0.0)) for name in names)
-    model = Landscape(names, variable, bounds, vector, system.thermal_energy, system.model.expression)
-    _refuse_cut_weight(model)
-    return model
+@lru_cache(maxsize=32)
+def _energy_tape(names: tuple[str, ...], expression: str) -> tuple[Tape, int, list[int]]:
+    tape = Tape()
+    value = tape.append(parse_expression(expression))
+    return tape, value, tape.gradient(value, names)
 
 
 @lru_cache(maxsize=32)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Dictionary
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
 from cg_assets.core.expressions import parse_expression
 from cg_assets.core.settings import Formula, Name
 from cg_assets.core.units import UnitSystem
+from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.maps import Mapping
 from cg_assets.sampling.model import Model
+
+if TYPE_CHECKING:
+    from cg_assets.sampling.model_potential.landscape import Landscape
+    from cg_assets.sampling.model_potential.sampler import ModelPotentialSampler
+    from cg_assets.sampling.settings import SamplingPlan
 
 
 class ModelPotential(Model):
@@ -46,6 +52,27 @@ class ModelPotential(Model):
     def coordinate_names(self) -> tuple[str, ...]:
         """The coordinates."""
         return tuple(self.coordinates)
+
+    def landscape(self, beads: Beads) -> Landscape:
+        """The potential with its CG coordinates."""
+        from cg_assets.sampling.model_potential.landscape import Landscape
+
+        return Landscape(
+            names=tuple(self.coordinates),
+            expression=self.expression,
+            variables=tuple(beads.cg_map.bead_names),
+            vectors=tuple(tuple(map(float, row)) for row in beads.cg_map.matrix),
+            bounds=tuple((float(self.domain[name][0]), float(self.domain[name][1])) for name in self.coordinates),
+            thermal_energy=beads.thermal_energy,
+        )
+
+    def sampler(
+        self, structure: ModelPotential, beads: Beads, plan: SamplingPlan, seed: int, snapshots: int = 0
+    ) -> ModelPotentialSampler:
+        """Compiled walkers."""
+        from cg_assets.sampling.model_potential.sampler import ModelPotentialSampler
+
+        return ModelPotentialSampler(self, beads, plan, seed)
 
     def structure(
         self, mapping: Mapping, variables: Dictionary[str, CollectiveVariable], folder: Path

@@ -15,9 +15,7 @@ from scipy.special import logsumexp
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.statistics.clusters import Bins
-from cg_assets.mapping.maps import LinearMapping
-from cg_assets.sampling.model_potential.landscape import Landscape, landscape
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.sampling.model_potential.landscape import Landscape
 
 FloatArray = NDArray[np.float64]
 
@@ -93,32 +91,28 @@ class Plane:
         return share
 
 
-def exact_plane(system: SystemSpec) -> Plane:
-    """The exact density of two CG coordinates over the range of the evaluation.
+def exact_plane(model: Landscape, bins: Bins) -> Plane:
+    """The exact density of two CG coordinates over the range of some bins.
 
     Raises:
-        SystemSpecError: the system has no two such coordinates, or its domain cuts weight off.
+        SystemSpecError: the potential has no two such coordinates, or its domain cuts weight off.
     """
-    limits = getattr(system.evaluation.reference, "range", None)
-    if not isinstance(limits, dict):
-        raise SystemSpecError(f"{system.name} has no model potential with two CG coordinates")
-    first, second = system.variable_names
-    bins = Bins.between([limits[name] for name in (first, second)], system.evaluation.bins)
+    kept = _kept(model)
+    first, second = model.variables
     axes = [
         low + (high - low) * (np.arange(count * _PER_BIN) + 0.5) / (count * _PER_BIN)
         for (low, high), count in zip(([edges[0], edges[-1]] for edges in bins.edges), bins.shape, strict=True)
     ]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    model, kept = _kept(system)
     reduced = np.concatenate([-logsumexp(-_energies(model, kept, row)[1], axis=1) for row in points])
-    return Plane((first, second), bins, points, reduced.reshape(points.shape[:2]), system.thermal_energy)
+    return Plane((first, second), bins, points, reduced.reshape(points.shape[:2]), model.thermal_energy)
 
 
-def conditional_draws(system: SystemSpec, positions: ArrayLike, seed: int) -> FloatArray:
+def conditional_draws(model: Landscape, positions: ArrayLike, seed: int) -> FloatArray:
     """Force labels with the coordinates that are not kept drawn anew, independently, from their exact density.
 
     Args:
-        system: a system with a model potential and two CG coordinates.
+        model: a potential with two CG coordinates.
         positions: `(n_frames, 2)` CG coordinates; some of them are drawn at random.
         seed: of all draws.
 
@@ -128,7 +122,7 @@ def conditional_draws(system: SystemSpec, positions: ArrayLike, seed: int) -> Fl
     generator = np.random.default_rng(seed)
     places = np.asarray(positions, dtype=np.float64)
     places = places[generator.choice(len(places), min(_CONFIGURATIONS, len(places)), replace=False)]
-    model, kept = _kept(system)
+    kept = _kept(model)
     points, reduced = _energies(model, kept, places)
     sums = np.exp(reduced.min(axis=1, keepdims=True) - reduced).cumsum(axis=1)
     share = generator.random((len(places), _DRAWS)) * sums[:, -1:]
@@ -137,12 +131,11 @@ def conditional_draws(system: SystemSpec, positions: ArrayLike, seed: int) -> Fl
     return -model.gradient(drawn)[..., kept, None]
 
 
-def _kept(system: SystemSpec) -> tuple[Landscape, list[int]]:
-    """The potential, and which of its coordinates are the CG coordinates."""
-    model = landscape(system)
-    if not isinstance(system.mapping, LinearMapping):
-        raise SystemSpecError(f"{system.name} has no model potential")
-    return model, [model.names.index(next(iter(weights))) for weights in system.mapping.coordinates.values()]
+def _kept(model: Landscape) -> list[int]:
+    """Which of the coordinates are the two CG coordinates, of a potential that is verified."""
+    if len(model.variables) != 2:
+        raise SystemSpecError(f"the CG coordinates are {', '.join(model.variables)}; an exact plane needs two")
+    return [int(np.flatnonzero(vector)[0]) for vector in model.verified().vectors]
 
 
 def _energies(model: Landscape, kept: list[int], places: FloatArray) -> tuple[FloatArray, FloatArray]:

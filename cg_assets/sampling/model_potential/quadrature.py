@@ -19,8 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.expressions import parse_expression
 from cg_assets.sampling.model_potential.basins import basin_labels, potential_minima
-from cg_assets.sampling.model_potential.landscape import Landscape, landscape, mesh
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.sampling.model_potential.landscape import Landscape, mesh
 
 __all__ = [
     "Bias",
@@ -120,11 +119,11 @@ def _normaliser(reduced: NDArray[np.float64], nodes: NDArray[np.float64]) -> tup
     return minus_log, here - (after - before) ** 2 / (8.0 * (before - 2.0 * here + after))
 
 
-def exact_pmf(system: SystemSpec, grid: ArrayLike, bias: Bias | None = None) -> ExactPMF:
+def exact_pmf(model: Landscape, grid: ArrayLike, bias: Bias | None = None) -> ExactPMF:
     """Exact PMF, mean force and label noise of a model potential along its CG coordinate.
 
     Args:
-        system: a system with a model potential of one to three coordinates.
+        model: the potential.
         grid: `(n,)` values of the CG coordinate s.
         bias: a bias on s; then the PMF and the density are those of the biased ensemble, while mean force and label
             noise stay those of the unbiased label at fixed s, which a bias on s does not change.
@@ -133,9 +132,9 @@ def exact_pmf(system: SystemSpec, grid: ArrayLike, bias: Bias | None = None) -> 
         The exact results on the grid [reduced units].
 
     Raises:
-        SystemSpecError: the system has no model potential, or its domain cuts weight off.
+        SystemSpecError: the domain cuts weight off.
     """
-    model = landscape(system)
+    model = model.verified()
     values = np.asarray(grid, dtype=np.float64)
     minus_log, mean, deviation = _conditional_moments(model, values)
     reduced = minus_log + _bias_energy(bias, model.variable, values) / model.thermal_energy
@@ -152,13 +151,13 @@ def exact_pmf(system: SystemSpec, grid: ArrayLike, bias: Bias | None = None) -> 
     )
 
 
-def exact_noise_floor(system: SystemSpec, bias: Bias | None = None) -> float:
+def exact_noise_floor(model: Landscape, bias: Bias | None = None) -> float:
     """Smallest possible force-matching loss <var(f | s)>, averaged over the (biased) density of s [force unit squared].
 
     Raises:
-        SystemSpecError: the system has no model potential, or its domain cuts weight off.
+        SystemSpecError: the domain cuts weight off.
     """
-    model = landscape(system)
+    model = model.verified()
     nodes = np.linspace(*model.coordinate_range(), _NODES_ALONG[model.dimension])
     minus_log, _, deviation = _conditional_moments(model, nodes)
     reduced = minus_log + _bias_energy(bias, model.variable, nodes) / model.thermal_energy
@@ -170,7 +169,7 @@ def exact_noise_floor(system: SystemSpec, bias: Bias | None = None) -> float:
 
 
 def equilibrium_draws(
-    system: SystemSpec, n: int, rng: np.random.Generator, bias: Bias | None = None
+    model: Landscape, n: int, rng: np.random.Generator, bias: Bias | None = None
 ) -> NDArray[np.float64]:
     """Independent draws of the unbiased or statically biased Boltzmann density inside the domain.
 
@@ -179,7 +178,7 @@ def equilibrium_draws(
     is exact wherever the envelope holds.
 
     Args:
-        system: a system with a model potential.
+        model: the potential.
         n: number of draws.
         rng: generator; the same state gives the same draws.
         bias: a bias on the CG coordinate.
@@ -188,9 +187,9 @@ def equilibrium_draws(
         Points `(n, dimension)`, columns in the order of model.coordinates.
 
     Raises:
-        SystemSpecError: the system has no model potential, or its domain cuts weight off.
+        SystemSpecError: the domain cuts weight off.
     """
-    model = landscape(system)
+    model = model.verified()
     axes = model.axes(_DRAW_CELLS[model.dimension])
 
     def reduced_energy(points: NDArray[np.float64]) -> NDArray[np.float64]:

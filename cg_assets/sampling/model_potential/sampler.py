@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +12,11 @@ from cg_assets.biases import BiasFunction
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.expressions import parse_expression
 from cg_assets.core.frames import Frames
-from cg_assets.mapping.maps import LinearMapping
+from cg_assets.mapping.beads import Beads
 from cg_assets.sampling.model_potential.model import ModelPotential
-from cg_assets.sampling.model_potential.walkers import GridTable, Landscape, Walkers
+from cg_assets.sampling.model_potential.walkers import GridTable, Walkers
+from cg_assets.sampling.piecewise import DynamicsSummary, Piece, PiecewiseSampler, cut
 from cg_assets.sampling.settings import SamplingPlan
-from cg_assets.systems.spec import SystemSpec
 
 WALKER_STEPS_PER_PIECE = 2.0e8
 """Work of one piece: two to four seconds of a core."""
@@ -35,58 +33,37 @@ FEW_WALKERS, TIME_BLOCKS = 16, 20
 FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A piece of work: `count` hills of each walker, steps, or frames of each replica."""
-
-    phase: Literal["deposition", "burn_in", "frames"]
-    count: int
-
-
-class ModelPotentialSampler:
+class ModelPotentialSampler(PiecewiseSampler[DynamicsSummary]):
     """BAOAB Langevin dynamics of many walkers on a model potential, piece by piece.
 
     The main replicas deposit hills first, where the plan asks for metadynamics; the bias is then frozen, probe replicas
     join, all burn in, and frames are taken. Time counts from the end of the burn-in. Each walker's random numbers
     depend on the seed, its index and its step only, so the frames do not depend on how the work is cut.
-
-    Attributes:
-        n_chunks: number of pieces of work.
     """
 
-    def __init__(self, system: SystemSpec, plan: SamplingPlan, seed: int) -> None:
+    def __init__(self, model: ModelPotential, beads: Beads, plan: SamplingPlan, seed: int) -> None:
         """Read the plan; nothing is computed yet.
 
         Args:
-            system: a system with a model potential.
+            model: the potential.
+            beads: its CG coordinates.
             plan: what to sample.
             seed: seed of starts, velocities and noise.
 
         Raises:
-            SamplingError: the system has no model potential, or the plan's bias does not fit.
+            SamplingError: the plan's bias does not fit.
         """
-        if not isinstance(system.model, ModelPotential) or not isinstance(system.mapping, LinearMapping):
-            raise SamplingError(f"{system.name} is a molecule; ModelPotentialSampler needs a model potential")
-        variable, weights = next(iter(system.mapping.coordinates.items()))  # a bias needs that to be the only one
-        names = tuple(system.model.coordinates)
-        self._system, self._plan, self._seed, self._variable = system, plan, seed, variable
-        self._coordinates = system.mapping.coordinates
-        self._mass = system.model.mass
-        self._landscape = Landscape(
-            names, system.model.expression, variable, tuple(float(weights.get(name, 0.0)) for name in names)
-        )
-        lower, upper = np.array([system.model.domain[name] for name in names]).T
+        super().__init__(cut_plan(plan), seed)
+        self._beads, self._plan, self._mass = beads, plan, model.mass
+        self._landscape = model.landscape(beads)
+        lower, upper = self._landscape.lower, self._landscape.upper
         self._bounds = (lower - LOST * (upper - lower))[:, None], (upper + LOST * (upper - lower))[:, None]
         self._n_main = plan.replicas
         self._n_probe = plan.probe.replicas if plan.probe else 0
-        beads = system.beads()
         deposited = plan.bias.deposited if plan.bias is not None else None
         self._hills = None if deposited is None else deposited.grid(beads)
         self._fixed = None if plan.bias is None or deposited else plan.bias.function(beads)
         self._formula = None if self._fixed is None else self._fixed.formula()
-        self._pieces = cut_plan(plan)
-        self.n_chunks = len(self._pieces)
-        self._done = 0
         self._steps_taken = 0
         self._frames_taken = 0
         self._walkers: list[Walkers] = []
@@ -97,33 +74,27 @@ class ModelPotentialSampler:
 
     # ------------------------------------------------------------------------------------ pieces
 
-    def next_chunk(self) -> Frames | None:
-        """Do the next piece of work: its frames, or None for deposition and burn-in.
-
-        Raises:
-            SamplingError: all pieces are done, or a walker left the potential.
-        """
-        if self._done >= self.n_chunks:
-            raise SamplingError(f"all {self.n_chunks} pieces of this plan are done")
+    def _do(self, piece: Piece) -> Frames | None:
         if not self._walkers:
             points, self._start = self._starting_points()
             self._place(points)
-        piece, frames = self._pieces[self._done], None
-        match piece.phase:
+        match piece.kind:
             case "deposition":
-                self._deposit(piece.count)
+                self._deposit(piece.amount)
             case "burn_in":
-                self._advance(self._walkers, piece.count)
+                self._advance(self._walkers, piece.amount)
             case "frames":
-                frames = self._take_frames(piece.count)
-        self._done += 1
-        return frames
+                return self._take_frames(piece.amount)
+        return None
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Everything needed to go on exactly from here."""
-        counters = [self._done, self._steps_taken, self._frames_taken, self._seed]
-        state: dict[str, np.ndarray] = {
-            "counters": np.array(counters, dtype=np.int64),
+    def _identity(self) -> str:
+        plan = json.dumps(self._plan.model_dump(mode="json"), sort_keys=True)
+        return f"system {self._beads.name}, seed {self._seed}, plan {plan}"
+
+    def state(self) -> dict[str, NDArray]:
+        """Walkers, the bias grid and the counters."""
+        state = super().state() | {
+            "counters": np.array([self._steps_taken, self._frames_taken]),
             "start": self._start,
             "kinetic": self._kinetic,
             "kinetic_frames": self._kinetic_frames,
@@ -134,72 +105,53 @@ class ModelPotentialSampler:
             state |= {f"position_{i}": group.position, f"velocity_{i}": group.velocity}
         return {name: value.copy() for name, value in state.items()}
 
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a stored state.
-
-        Raises:
-            SamplingError: the state was written for another plan or seed.
-        """
-        groups = [self._n_main, self._n_probe] if self._n_probe else [self._n_main]
-        expected = {"counters": (4,), "kinetic": self._kinetic.shape, "kinetic_frames": self._kinetic_frames.shape}
-        if self._hills:
-            expected |= {f"grid_{name}": values.shape for name, values in self._hills.state().items()}
-        wrong = [name for name, shape in expected.items() if name not in state or state[name].shape != shape]
-        placed = "position_0" in state
-        if wrong or (placed and len(state["start"]) != sum(groups)) or int(state["counters"][3]) != self._seed:
-            raise SamplingError(
-                f"checkpoint does not fit this plan of {self._system.name} with seed {self._seed} (differs in "
-                f"{wrong or 'replicas or seed'}); delete it to start again"
-            )
-        self._done, self._steps_taken, self._frames_taken, _ = (int(value) for value in state["counters"])
+    def restore(self, state: dict[str, NDArray]) -> None:
+        """Go on from a stored state; errors as of `PiecewiseSampler`."""
+        super().restore(state)
+        self._steps_taken, self._frames_taken = (int(value) for value in state["counters"])
         self._start = state["start"].astype(np.int32)
         self._kinetic, self._kinetic_frames = state["kinetic"].copy(), state["kinetic_frames"].copy()
         if self._hills:
             self._hills.restore({name.removeprefix("grid_"): values for name, values in state.items()})
         self._walkers = []
-        if placed:
-            self._place([np.zeros((n, len(self._landscape.coordinates))) for n in groups])
+        if "position_0" in state:
+            groups = [self._n_main, self._n_probe] if self._n_probe else [self._n_main]
+            self._place([np.zeros((n, self._landscape.dimension)) for n in groups])
             for i, group in enumerate(self._walkers):
                 group.position[:] = state[f"position_{i}"]
                 group.velocity[:] = state[f"velocity_{i}"]
 
-    def snapshots(self) -> None:
-        """None: every frame holds all coordinates."""
-
-    def summary(self) -> dict[str, Any]:
-        """What the finished plan says about itself.
-
-        Returns:
-            kinetic_temperature and kinetic_temperature_error (standard error over main replicas, or over blocks of
-            time when they are few) [reduced], bias (its definition, null for none), sampled_time of all replicas,
-            steps of all replicas.
+    def summary(self) -> DynamicsSummary:
+        """What is known after the last piece; the error of the temperature comes from replicas, of few from blocks.
 
         Raises:
             SamplingError: pieces are missing.
         """
-        if self._done < self.n_chunks:
-            raise SamplingError(f"the plan is not finished: {self._done} of {self.n_chunks} pieces are done")
+        if self._next < self.n_chunks:
+            raise SamplingError(f"the plan is not finished: {self._next} of {self.n_chunks} pieces are done")
         samples = self._kinetic / self._kinetic_frames[:, None]
-        error = samples.std(ddof=1) / math.sqrt(samples.size) if samples.size > 1 else None
+        error = math.sqrt(2.0 / self._landscape.dimension) * self._beads.temperature  # of one velocity
+        if samples.size > 1:
+            error = float(samples.std(ddof=1)) / math.sqrt(samples.size)
         bias = self._bias()
-        return {
-            "kinetic_temperature": float(samples.mean()),
-            "kinetic_temperature_error": None if error is None else float(error),
-            "bias": bias.definition() if bias else None,
-            "sampled_time": self._plan.total_time,
-            "steps": round(self._plan.total_time / self._plan.timestep),
-        }
+        return DynamicsSummary(
+            kinetic_temperature=float(samples.mean()),
+            kinetic_temperature_error=error,
+            bias=bias.definition() if bias else None,
+            sampled_time=self._plan.total_time,
+            steps=round(self._plan.total_time / self._plan.timestep),
+        )
 
     # ------------------------------------------------------------------------------------ starts
 
     def _starting_points(self) -> tuple[list[FloatArray], NDArray[np.int32]]:
         """Points of main and probe replicas, and the start index of every replica."""
-        plan, names = self._plan, self._landscape.coordinates
+        plan, names = self._plan, self._landscape.names
         if plan.starts == "equilibrium":
             from cg_assets.sampling.model_potential.basins import basin_labels
 
             points = self._equilibrium_points()
-            start: NDArray = basin_labels(self._system, points)
+            start: NDArray = basin_labels(self._landscape, points)
             n_starts = int(start.max()) + 1
         else:
             listed = np.array([[entry[name] for name in names] for entry in plan.starts])
@@ -219,14 +171,14 @@ class ModelPotentialSampler:
 
         rng, formula = np.random.default_rng([self._seed, 1]), self._formula
         if formula is None:
-            return equilibrium_draws(self._system, self._n_main, rng)
+            return equilibrium_draws(self._landscape, self._n_main, rng)
         parsed = parse_expression(formula.text)
         window = np.arange(self._n_main) % self._plan.windows
-        points = np.zeros((self._n_main, len(self._landscape.coordinates)))
+        points = np.zeros((self._n_main, self._landscape.dimension))
         for number in range(self._plan.windows):
             here, parameters = window == number, formula.in_window(number)
             points[here] = equilibrium_draws(
-                self._system, int(here.sum()), rng, bias=lambda values, own=parameters: parsed.evaluate(values | own)
+                self._landscape, int(here.sum()), rng, bias=lambda values, own=parameters: parsed.evaluate(values | own)
             )
         return points
 
@@ -239,7 +191,7 @@ class ModelPotentialSampler:
                 self._landscape,
                 points,
                 mass=self._mass,
-                thermal_energy=self._system.thermal_energy,
+                thermal_energy=self._beads.thermal_energy,
                 timestep=plan.timestep,
                 friction=plan.friction,
                 seed=self._seed,
@@ -277,9 +229,9 @@ class ModelPotentialSampler:
         inside = ((group.position > lower) & (group.position < upper)).all(axis=0)
         if not inside.all():
             lost = group.position[:, np.flatnonzero(~inside)[0]]
-            where = ", ".join(f"{n} = {v:.4g}" for n, v in zip(self._landscape.coordinates, lost, strict=True))
+            where = ", ".join(f"{n} = {v:.4g}" for n, v in zip(self._landscape.names, lost, strict=True))
             raise SamplingError(
-                f"a walker of {self._system.name} left the potential within {self._steps_taken} steps ({where}): "
+                f"a walker of {self._beads.name} left the potential within {self._steps_taken} steps ({where}): "
                 f"timestep {self._plan.timestep} is too long, or nothing confines the walker; lower timestep (try "
                 f"{self._plan.timestep / 4:g}), or add a confining term to model.expression"
             )
@@ -299,7 +251,7 @@ class ModelPotentialSampler:
 
     def _take_frames(self, n_frames: int) -> Frames:
         """Frames of all replicas, those of one time together."""
-        dimension, plan = len(self._landscape.coordinates), self._plan
+        dimension, plan = self._landscape.dimension, self._plan
         n_all = self._n_main + self._n_probe
         points = np.empty((n_frames, n_all, dimension), dtype=np.float32)
         for i in range(n_frames):
@@ -331,16 +283,16 @@ class ModelPotentialSampler:
             positions=points[:, None, :],
             time=np.repeat(times, n_all),
             replica=replica,
-            temperature=np.full(len(points), self._system.temperature),
+            temperature=np.full(len(points), self._beads.temperature),
             start=np.tile(self._start, n_times),
             probe=replica >= self._n_main,
             forces=forces.astype(np.float32)[:, None, :],
             window=window,
-            bias_energy=bias.energy({self._variable: coordinate}, window) if bias else None,
+            bias_energy=bias.energy({self._landscape.variable: coordinate}, window) if bias else None,
             potential_energy=energy,
             collective_variables={
-                name: (points @ [weights.get(one, 0.0) for one in self._landscape.coordinates]).astype(np.float32)
-                for name, weights in self._coordinates.items()
+                name: (points @ row).astype(np.float32)
+                for name, row in zip(self._beads.variable_names, self._beads.cg_map.matrix, strict=True)
             },
         )
 
@@ -354,14 +306,8 @@ def cut_plan(plan: SamplingPlan) -> list[Piece]:
     total = plan.n_hills * hill_work + n_all * plan.burn_in_steps + plan.frames_per_replica * frame_work
     work = max(WALKER_STEPS_PER_PIECE, total / (MAX_PIECES / 2))
     frames = max(min(work / frame_work, FRAMES_PER_PIECE / n_all), plan.frames_per_replica / (MAX_PIECES / 2))
-
-    def cut(phase: Literal["deposition", "burn_in", "frames"], count: int, largest: float) -> list[Piece]:
-        n_pieces = math.ceil(count / max(1.0, largest))
-        edges = [count * i // n_pieces for i in range(n_pieces + 1)] if n_pieces else []
-        return [Piece(phase, end - begin) for begin, end in pairwise(edges)]
-
+    stages = [("deposition", plan.n_hills, work / max(1, hill_work)), ("burn_in", plan.burn_in_steps, work / n_all)]
+    stages.append(("frames", plan.frames_per_replica, frames))
     return [
-        *(cut("deposition", plan.n_hills, work / hill_work) if plan.n_hills else []),
-        *cut("burn_in", plan.burn_in_steps, work / n_all),
-        *cut("frames", plan.frames_per_replica, frames),
+        piece for kind, amount, largest in stages for piece in cut(kind, amount, math.ceil(amount / max(1.0, largest)))
     ]

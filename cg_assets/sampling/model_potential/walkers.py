@@ -21,39 +21,12 @@ from cg_assets.core.differentiation import Operation, Tape
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.expressions import parse_expression
 from cg_assets.core.splines import GridSpline
+from cg_assets.sampling.model_potential.landscape import Landscape
 
 BLOCK = 64
 """Walkers that the compiled loop treats together; the number of walkers is padded to a multiple."""
 MAX_STEPS = 2**32 - 1
 """Steps that one walker can take before its random numbers would repeat."""
-
-
-@dataclass(frozen=True)
-class Landscape:
-    """A model potential and its CG coordinate.
-
-    Attributes:
-        coordinates: names of the coordinates.
-        expression: potential energy.
-        variable: name of the CG coordinate.
-        weights: `(dimension,)` weights of the CG coordinate, s = weights · q.
-    """
-
-    coordinates: tuple[str, ...]
-    expression: str
-    variable: str
-    weights: tuple[float, ...]
-
-    def energy_and_forces(self, points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Potential energy `(n,)` and forces `(n, dimension)` at points `(n, dimension)`, in double precision."""
-        tape, value, slopes = _energy_tape(self.coordinates, self.expression)
-        columns = {name: points[:, i] for i, name in enumerate(self.coordinates)}
-        energy, *gradient = tape.run([value, *slopes], columns)
-        return energy, -np.stack(gradient, axis=1)
-
-    def coordinate(self, points: NDArray) -> NDArray[np.float64]:
-        """CG coordinate `(n,)` at points `(n, dimension)`, in double precision."""
-        return points.astype(np.float64) @ np.asarray(self.weights)
 
 
 @dataclass(frozen=True)
@@ -173,13 +146,6 @@ class Walkers:
 
 
 @lru_cache(maxsize=32)
-def _energy_tape(coordinates: tuple[str, ...], expression: str) -> tuple[Tape, int, list[int]]:
-    tape = Tape()
-    value = tape.append(parse_expression(expression))
-    return tape, value, tape.gradient(value, coordinates)
-
-
-@lru_cache(maxsize=32)
 def compile_dynamics(
     landscape: Landscape, bias: str | None = None, parameters: tuple[str, ...] = (), grid: bool = False
 ) -> Callable[..., None]:
@@ -244,16 +210,16 @@ def dynamics_source(
         parameters: names of what each walker has a value of.
         grid: whether a bias on a grid acts.
     """
-    dimension = len(landscape.coordinates)
+    dimension = len(landscape.names)
     tape = Tape()
     coordinate = tape.constant(0.0)
-    for name, weight in zip(landscape.coordinates, landscape.weights, strict=True):
+    for name, weight in zip(landscape.names, landscape.weights, strict=True):
         term = tape.binary("*", tape.constant(weight), tape.variable(name))
         coordinate = tape.binary("+", coordinate, term)
     energy = tape.append(parse_expression(landscape.expression))
     if bias is not None:
         energy = tape.binary("+", energy, tape.append(parse_expression(bias), {landscape.variable: coordinate}))
-    slopes = tape.gradient(energy, landscape.coordinates)
+    slopes = tape.gradient(energy, landscape.names)
     if grid:
         slope = tape.variable("<grid slope>")
         for axis, weight in enumerate(landscape.weights):
@@ -264,7 +230,7 @@ def dynamics_source(
         for i, name in enumerate([f"{kind}{axis}" for kind in "qvg" for axis in range(dimension)] + ["speed", "slope"])
     }
     axes, pairs = range(dimension), range((dimension + 1) // 2)
-    variables = {name: f"q{axis}" for axis, name in enumerate(landscape.coordinates)}
+    variables = {name: f"q{axis}" for axis, name in enumerate(landscape.names)}
     variables |= {name: f"parameter{number}" for number, name in enumerate(parameters)}
     variables |= {"<grid slope>": f"work[{row['slope']}]"}
     lines, numbers = _print(tape, slopes, variables)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cg_assets.core.settings import Fault, Scope
 from cg_assets.mapping.bead_mapping import BeadMapping
+from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel, MoleculeSettings, build_molecule
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.sampling.model import Model
+
+if TYPE_CHECKING:
+    from cg_assets.sampling.molecule.sampler import MoleculeSampler
+    from cg_assets.sampling.settings import SamplingPlan
 
 
 class Molecule(MoleculeSettings, Model):
@@ -40,6 +45,14 @@ class Molecule(MoleculeSettings, Model):
     def bead_box(self) -> float | None:
         """Edge of the periodic box [nm], in which all molecules carry beads where no water was added."""
         return self.box if self.waters is None else None
+
+    def sampler(
+        self, structure: MoleculeModel, beads: Beads, plan: SamplingPlan, seed: int, snapshots: int = 0
+    ) -> MoleculeSampler:
+        """Dynamics with OpenMM."""
+        from cg_assets.sampling.molecule.sampler import MoleculeSampler
+
+        return MoleculeSampler(structure, beads, plan, seed, snapshots=snapshots)
 
     def structure(
         self, mapping: BeadMapping, variables: Mapping[str, CollectiveVariable], folder: Path

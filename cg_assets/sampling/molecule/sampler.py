@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +12,17 @@ from numpy.typing import NDArray
 from cg_assets.biases import BiasFunction
 from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.frames import Frames
+from cg_assets.core.replica_exchange import TemperatureLadders
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.atom_variables import AtomVariables
+from cg_assets.mapping.beads import Beads
+from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.sampling.molecule.engine import Arrays, EngineSettings
-from cg_assets.sampling.molecule.platforms import choose_platform, process_count, seconds_per_step
+from cg_assets.sampling.molecule.platforms import choose_platform, seconds_per_step
 from cg_assets.sampling.molecule.starts import StartFinder, preparation_time
 from cg_assets.sampling.molecule.worker import EnginePool
+from cg_assets.sampling.piecewise import DynamicsSummary, EngineSampler, Piece, cut
 from cg_assets.sampling.settings import Probe, SamplingPlan
-from cg_assets.systems.spec import SystemSpec
 
 _PIECE_SECONDS = 15.0
 _MAX_PIECES = 90
@@ -30,15 +31,7 @@ _SNAPSHOTS = 32
 """Frames of which all atoms are kept, at least, where others keep those of the molecules with beads only."""
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """A piece of work: `amount` is a number of hills per walker, of steps, or of frames per replica."""
-
-    kind: str
-    amount: int
-
-
-class MoleculeSampler:
+class MoleculeSampler(EngineSampler[DynamicsSummary]):
     """Langevin dynamics of the replicas of one sampling plan.
 
     The integrator is OpenMM's LangevinMiddleIntegrator (Zhang et al., J. Phys. Chem. A 123, 6056 (2019)). The bias is
@@ -47,77 +40,69 @@ class MoleculeSampler:
     are relative to its centre of mass. A frame's `time` counts from the end of the burn-in. Probe replicas follow the
     others in number; their `start` counts on after the plan's starts.
 
+    With tempering, neighbours on a ladder of temperatures may exchange after each stretch of `tempering.pace` (see
+    `TemperatureLadders`); frames are kept of whatever replica is at the lowest rung, and their `replica` is the number
+    of the ladder.
+
     Results depend on the seed and the platform, not on the number of processes: `CG_ASSETS_THREADS`, else one per core
     that this process may use. On the Reference platform they are the same bit for bit.
 
     Attributes:
         molecule: the built molecule.
-        platform: name of the OpenMM platform.
-        n_chunks: number of pieces of work.
     """
 
     def __init__(
-        self, system: SystemSpec, plan: SamplingPlan, seed: int, platform: str | None = None, snapshots: int = 0
+        self,
+        molecule: MoleculeModel,
+        beads: Beads,
+        plan: SamplingPlan,
+        seed: int,
+        platform: str | None = None,
+        snapshots: int = 0,
     ) -> None:
-        """Build the molecule and check the plan.
+        """Read the plan; nothing is simulated yet.
 
         Args:
-            system: a molecule.
+            molecule: what to simulate.
+            beads: its beads, at whose temperature.
             plan: what to sample.
             seed: seed of starts, velocities and noise.
             platform: OpenMM platform; None for the fastest.
             snapshots: how many frames with all atoms `snapshots` should hold at least.
 
         Raises:
-            SystemSpecError: the specification does not fit the molecule.
+            SystemSpecError: the plan does not fit a molecule.
             DeviceError: the platform asked for is not there.
         """
         if plan.starts == "equilibrium":
             raise SystemSpecError("starts: equilibrium needs a model potential; list start states for a molecule")
-        self._system, self._plan, self._seed = system, plan, seed
-        self.molecule = system.structure()
-        self._variables = AtomVariables.of(system.collective_variables, self.molecule)
-        self.platform, self._properties = choose_platform(
-            self.molecule.n_atoms, self.molecule.box is not None, platform
-        )
+        self._beads, self._plan, self.molecule = beads, plan, molecule
+        self._variables = AtomVariables.of(beads.collective_variables, molecule)
         probe = plan.probe or Probe.model_construct(replicas=0, starts=[])
-        starts = [*plan.starts, *probe.starts]
+        n_replicas = plan.replicas + probe.replicas
+        self._starts = [*plan.starts, *probe.starts]
         self._start_of = [plan.start_of(replica) for replica in range(plan.replicas)]
         self._start_of += [len(plan.starts) + replica % len(probe.starts) for replica in range(probe.replicas)]
-        self._starts = starts
-        self._walkers = list(range(plan.replicas))
-        self._replicas = list(range(plan.replicas + probe.replicas))
-        self._kept = self._replicas[: plan.kept_replicas] + self._replicas[plan.replicas :]
-        beads = system.beads()
-        self._windows = plan.window_of(np.array(self._replicas))
+        self._windows = plan.window_of(np.arange(n_replicas))
         deposited = plan.bias.deposited if plan.bias is not None else None
         self._grid = None if deposited is None else deposited.grid(beads)
         self._fixed = None if plan.bias is None or deposited else plan.bias.function(beads)
-        self._pieces = self._plan_pieces()
-        self.n_chunks = len(self._pieces)
-        self._n_processes = process_count(self.platform, len(self._replicas), self._total_seconds)
-        self._next = 0
-        self._pool: EnginePool | None = None
-        blocks = _temperature_blocks(plan)
-        self._kinetic = np.zeros((len(self._kept), blocks))
+        pieces, seconds = self._cut_plan(n_replicas)
+        own = choose_platform(molecule.n_atoms, molecule.box is not None, platform)
+        super().__init__(pieces, seed, own, n_replicas, seconds)
+        self._walkers = self._replicas[: plan.replicas]
+        self._kept = self._replicas[: plan.kept_replicas] + self._replicas[plan.replicas :]
+        self._ladders = None
+        if plan.tempering is not None:
+            temperatures = plan.tempering.temperatures
+            self._ladders = TemperatureLadders(temperatures, plan.kept_replicas, self._derived_seed(2))
+        self._kinetic = np.zeros((len(self._kept), _temperature_blocks(plan)))
         self._frames_done = 0
         self._snapshots: list[Arrays] = []
         self._snapshot_frames = self._choose_snapshots(max(_SNAPSHOTS, snapshots))
 
-    # ----------------------------------------------------------------------------------- the Sampler protocol
-
-    def next_chunk(self) -> Frames | None:
-        """Do the next piece of work; frames from the sampling pieces, None from those that prepare.
-
-        Raises:
-            SamplingError: a start was not reached, or the simulation blew up.
-            StopIteration: every piece is done.
-        """
-        if self._next >= self.n_chunks:
-            raise StopIteration("every piece of this plan is done")
-        piece = self._pieces[self._next]
+    def _do(self, piece: Piece) -> Frames | None:
         pool = self._engines()
-        frames: Frames | None = None
         match piece.kind:
             case "start":
                 pool.create(dict(enumerate(self._find_starts())), self._seed)
@@ -126,69 +111,49 @@ class MoleculeSampler:
             case "burn_in":
                 self._burn_in(pool, piece.amount)
             case "sample":
-                frames = self._sample(pool, piece.amount)
-        self._next += 1
-        if self._next == self.n_chunks and self._pool is not None:
-            self._pool.close()
-            self._pool = None
-        return frames
+                return self._sample(pool, piece.amount)
+        return None
 
     def state(self) -> dict[str, NDArray]:
-        """OpenMM checkpoints of all replicas, the bias grid and the counters."""
-        arrays: dict[str, NDArray] = {
-            "next": np.array(self._next),
-            "frames_done": np.array(self._frames_done),
-            "kinetic": self._kinetic.copy(),
-            "identity": np.frombuffer(self._identity().encode(), np.uint8),
-        }
+        """OpenMM checkpoints of all replicas, the bias grid, the ladders and the counters."""
+        arrays = super().state() | {"frames_done": np.array(self._frames_done), "kinetic": self._kinetic.copy()}
         if self._grid is not None:
             arrays |= {f"grid_{name}": values for name, values in self._grid.state().items()}
+        if self._ladders is not None:
+            arrays |= self._ladders.state()
         if self._snapshots:
-            whole = self._all_snapshots()
-            arrays |= {f"snapshot_{name}": values for name, values in whole.items()}
-        if 0 < self._next < self.n_chunks:
-            for replica, checkpoint in self._engines().checkpoints().items():
-                arrays[f"checkpoint_{replica}"] = np.frombuffer(checkpoint, np.uint8)
+            arrays |= {f"snapshot_{name}": values for name, values in self._all_snapshots().items()}
         return arrays
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on from a stored state.
-
-        Raises:
-            SamplingError: the state belongs to another plan, seed or platform.
-        """
-        identity = state["identity"].tobytes().decode() if "identity" in state else "unknown"
-        if identity != self._identity():
-            raise SamplingError(
-                f"the stored state is of {identity}, this run is {self._identity()}; delete the checkpoint to start "
-                "again"
-            )
-        self._next = int(state["next"])
+        """Go on from a stored state; errors as of `PiecewiseSampler`."""
+        super().restore(state)
         self._frames_done = int(state["frames_done"])
         self._kinetic = state["kinetic"].copy()
         whole = {name: values for name, values in state.items() if name.startswith("snapshot_")}
         if whole:
             self._snapshots = [{name.removeprefix("snapshot_"): values for name, values in whole.items()}]
+        if self._ladders is not None:
+            self._ladders.restore(state)
         if self._grid is not None:
             self._grid.restore({name.removeprefix("grid_"): values for name, values in state.items()})
-        if 0 < self._next < self.n_chunks:
-            pool = self._engines()
-            pool.load({replica: state[f"checkpoint_{replica}"].tobytes() for replica in self._replicas})
-            if self._grid is not None:
-                pool.set_grid(self._grid.values)
+            if self._under_way():
+                self._engines().set_grid(self._grid.values)
 
-    def summary(self) -> dict[str, Any]:
-        """Kinetic temperature [K] with standard error, bias definition, sampled time [ps] and steps of all replicas."""
+    def summary(self) -> DynamicsSummary:
+        """What is known after the last piece."""
         temperature, error = self._kinetic_temperature()
-        bias = self._bias()
-        return {
-            "kinetic_temperature": temperature,
-            "kinetic_temperature_error": error,
-            "bias": bias.definition() if bias else None,
-            "sampled_time": self._plan.total_time + preparation_time(self._plan),
-            "steps": round(self._plan.total_time / self._plan.timestep),
-            "platform": self.platform,
-        }
+        bias, ladders = self._bias(), self._ladders
+        return DynamicsSummary(
+            kinetic_temperature=temperature,
+            kinetic_temperature_error=error,
+            bias=bias.definition() if bias else None,
+            sampled_time=self._plan.total_time + preparation_time(self._plan),
+            steps=round(self._plan.total_time / self._plan.timestep),
+            platform=self.platform,
+            exchange_acceptance=[] if ladders is None else ladders.acceptance.round(4).tolist(),
+            journeys_up_the_ladder=0 if ladders is None else int(ladders.journeys.sum()),
+        )
 
     def snapshots(self) -> Frames | None:
         """Some frames of the plan's replicas with all atoms, evenly spread in time; None where every frame has them."""
@@ -206,7 +171,7 @@ class MoleculeSampler:
             positions=flat("positions"),
             time=np.tile((self._snapshot_frames[:n_times] + 1) * self._plan.frame_interval, len(walkers)),
             replica=np.repeat(np.array(walkers, dtype=np.int32), n_times),
-            temperature=np.full(n_total, self._system.temperature),
+            temperature=np.full(n_total, self._beads.temperature),
             start=np.repeat(np.array(self._start_of, dtype=np.int32)[walkers], n_times),
             probe=np.zeros(n_total, dtype=bool),
             window=None if window is None else np.repeat(window, n_times),
@@ -214,39 +179,36 @@ class MoleculeSampler:
             box=np.full((n_total, 3), self.molecule.box, dtype=np.float32) if self.molecule.box else None,
         )
 
-    def close(self) -> None:
-        """End the worker processes; the sampler can go on from its state only."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
-
     # ----------------------------------------------------------------------------------- pieces of work
 
-    def _plan_pieces(self) -> list[_Piece]:
-        """Cut the plan into pieces; depends on the plan and the molecule only."""
-        plan = self._plan
-        second_per_step = seconds_per_step(self.molecule.n_atoms, self.molecule.box is not None)
-        stages: list[tuple[str, int, float]] = []
-        if plan.n_hills:
-            cost = plan.replicas * plan.hill_steps * second_per_step
-            stages.append(("deposit", plan.n_hills, plan.n_hills * cost))
-        if plan.burn_in_steps:
-            stages.append(("burn_in", plan.burn_in_steps, 0.0))
-        cost = len(self._replicas) * plan.frame_steps * second_per_step
-        stages.append(("sample", plan.frames_per_replica, plan.frames_per_replica * cost))
-        self._total_seconds = sum(seconds for _, _, seconds in stages)
-        piece_seconds = max(_PIECE_SECONDS, self._total_seconds / _MAX_PIECES)
-        pieces = [_Piece("start", 0)]
-        for kind, amount, seconds in stages:
-            unit = self._indivisible(kind)
-            n_pieces = min(amount // unit, max(1, math.ceil(seconds / piece_seconds)))
-            edges = [amount // unit * index // n_pieces * unit for index in range(n_pieces + 1)]
-            pieces += [_Piece(kind, high - low) for low, high in itertools.pairwise(edges)]
-        return pieces
+    def _cut_plan(self, n_replicas: int) -> tuple[list[Piece], float]:
+        """Pieces, and seconds of all on one core; they depend on the plan and the molecule only."""
+        plan, molecule = self._plan, self.molecule
+        second_per_step = seconds_per_step(molecule.n_atoms, molecule.box is not None)
+        hill = plan.replicas * plan.hill_steps * second_per_step
+        frame = n_replicas * plan.frame_steps * second_per_step
+        stages = [
+            ("deposit", plan.n_hills, plan.n_hills * hill, 1),
+            ("burn_in", plan.burn_in_steps, 0.0, self._stretch),
+            (
+                "sample",
+                plan.frames_per_replica,
+                plan.frames_per_replica * frame,
+                self._stretch // plan.frame_steps or 1,
+            ),
+        ]
+        total = sum(seconds for _, _, seconds, _ in stages)
+        longest = max(_PIECE_SECONDS, total / _MAX_PIECES)
+        pieces = [Piece("start", 0)]
+        for kind, amount, seconds, unit in stages:
+            pieces += cut(kind, amount, math.ceil(seconds / longest), unit)
+        return pieces, total
 
-    def _indivisible(self, kind: str) -> int:
-        """Hills, steps or frames that belong to one piece."""
-        return 1
+    @property
+    def _stretch(self) -> int:
+        """Steps between two exchanges; 1 without tempering."""
+        tempering = self._plan.tempering
+        return 1 if tempering is None else round(tempering.pace / self._plan.timestep)
 
     def _find_starts(self) -> list[NDArray[np.float64]]:
         """Positions at the start of each replica."""
@@ -255,7 +217,7 @@ class MoleculeSampler:
             self._variables,
             self.platform,
             self._properties,
-            self._system.temperature,
+            self._beads.temperature,
             self._plan.timestep,
         )
         starts: dict[int, NDArray[np.float64]] = {}
@@ -283,11 +245,27 @@ class MoleculeSampler:
             pool.set_grid(grid.values)
 
     def _burn_in(self, pool: EnginePool, n_steps: int) -> None:
-        pool.advance(self._replicas, n_steps)
+        if self._ladders is None:
+            pool.advance(self._replicas, n_steps)
+            return
+        for _ in range(n_steps // self._stretch):
+            ends = pool.advance(self._replicas, self._stretch, self._ladders.heat())
+            self._ladders.exchange(ends["potential_energy"])
 
     def _record(self, pool: EnginePool, n_frames: int, snapshots: list[int]) -> Arrays:
         """Frames `(n_kept, n_frames, ...)` of the replicas that frames are kept of."""
-        return pool.record(self._replicas, n_frames, self._plan.frame_steps, snapshots)
+        frame_steps = self._plan.frame_steps
+        if self._ladders is None:
+            return pool.record(self._replicas, n_frames, frame_steps, snapshots)
+        per_stretch = self._stretch // frame_steps
+        parts: list[Arrays] = []
+        for first in range(0, n_frames, per_stretch):
+            wanted = [frame - first for frame in snapshots if first <= frame < first + per_stretch]
+            arrays = pool.record(self._replicas, per_stretch, frame_steps, wanted, self._ladders.heat())
+            coldest = np.flatnonzero(self._ladders.rung == 0)
+            parts.append({name: values[coldest] for name, values in arrays.items()})
+            self._ladders.exchange(arrays["potential_energy"][:, -1])
+        return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
 
     def _sample(self, pool: EnginePool, n_frames: int) -> Frames:
         first = self._frames_done
@@ -334,7 +312,7 @@ class MoleculeSampler:
             positions=flat("positions"),
             time=np.tile(times, n_replicas),
             replica=per_replica(self._kept, np.int32),
-            temperature=np.full(n_total, self._system.temperature),
+            temperature=np.full(n_total, self._beads.temperature),
             start=per_replica(np.array(self._start_of)[self._kept], np.int32),
             probe=per_replica(np.array(self._kept) >= self._plan.replicas, np.bool_),
             forces=flat("forces"),
@@ -351,12 +329,6 @@ class MoleculeSampler:
 
     # ----------------------------------------------------------------------------------- helpers
 
-    def _engines(self) -> EnginePool:
-        """The engines, started at their first use."""
-        if self._pool is None:
-            self._pool = EnginePool(self._engine_settings(), len(self._replicas), self._n_processes)
-        return self._pool
-
     def _engine_settings(self) -> EngineSettings:
         import openmm
 
@@ -371,7 +343,7 @@ class MoleculeSampler:
             system_xml=openmm.XmlSerializer.serialize(openmm_system),
             platform=self.platform,
             properties=self._properties,
-            temperature=self._system.temperature,
+            temperature=self._beads.temperature,
             friction=self._plan.friction,
             timestep=self._plan.timestep,
             n_degrees_of_freedom=self.molecule.n_degrees_of_freedom,
@@ -382,14 +354,14 @@ class MoleculeSampler:
             replica_parameters=parameters,
         )
 
-    def _derived_seed(self, *keys: int) -> int:
-        return int(np.random.SeedSequence([self._seed, *keys]).generate_state(1)[0])
-
     def _identity(self) -> str:
         plan = json.dumps(self._plan.model_dump(mode="json"), sort_keys=True)
-        digest = self._system.hash_of("model", "temperature", "collective_variables")
         kept = f", {len(self._snapshot_frames)} snapshots" if len(self._snapshot_frames) else ""
-        return f"system {self._system.name} ({digest}), seed {self._seed}, platform {self.platform}, plan {plan}{kept}"
+        beads = self._beads
+        return (
+            f"system {beads.name} ({beads.cg_map.hash}, {beads.temperature} K), seed {self._seed}, platform "
+            f"{self.platform}, plan {plan}{kept}"
+        )
 
     def _bias(self) -> BiasFunction | None:
         """The bias as it is now."""
@@ -405,7 +377,7 @@ class MoleculeSampler:
             return float(blocks.mean()), float(blocks.std(ddof=1) / math.sqrt(len(blocks)))
         # A single short block: the kinetic energy forgets itself within 1/(2 friction).
         independent = max(1.0, self._plan.duration * self._plan.friction)
-        spread = self._system.temperature * math.sqrt(2.0 / self.molecule.n_degrees_of_freedom / independent)
+        spread = self._beads.temperature * math.sqrt(2.0 / self.molecule.n_degrees_of_freedom / independent)
         return float(blocks[0]), spread
 
 
