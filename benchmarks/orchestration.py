@@ -49,10 +49,11 @@ def write(folder: Path | None, system: Any, stage: str, frames: Any, *figures: b
 
 def sample(name: str, plan_name: str, folder: Path | None, batch: str = FIRST) -> tuple[Any, Any]:
     """Frames of a plan, judged, and the frozen bias that they were made under."""
+    from cg_assets.sampling.build import build_sampler
+
     from cg_assets.core.frames import Frames
     from cg_assets.figures import stages as figures
     from cg_assets.labels.quality import check_equilibration
-    from cg_assets.sampling.build import build_sampler
     from cg_assets.systems import load_system, seed_of
 
     system = load_system(name)
