@@ -29,6 +29,7 @@ LEVELS = (
     ("assets",),
     ("orchestration",),
     ("operations",),
+    ("api",),
     ("use",),
     ("cli",),
 )
