@@ -52,8 +52,8 @@ def sample(name: str, plan_name: str, folder: Path | None, batch: str = FIRST) -
     from cg_assets.sampling.build import build_sampler
 
     from cg_assets.core.frames import Frames
-    from cg_assets.figures import stages as figures
-    from cg_assets.labels.quality import check_equilibration
+    from cg_assets.figures.samples import equilibration_figure, sampling_figure
+    from cg_assets.labels.quality import check_equilibration, compares_windows
     from cg_assets.systems import load_system, seed_of
 
     system = load_system(name)
@@ -61,17 +61,17 @@ def sample(name: str, plan_name: str, folder: Path | None, batch: str = FIRST) -
     sampler = build_sampler(system, plan, seed_of(name, STAGES[plan_name], batch))
     chunks = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     frames = Frames.concatenate([chunk for chunk in chunks if chunk is not None])
-    drawn = [figures.sampling_figure(system, frames)] if folder else []
+    drawn = [sampling_figure(system.beads(), frames)] if folder else []
     if plan.bias is not None:
         equilibration = check_equilibration(system, plan, frames)
-        drawn += [figures.equilibration_figure(system, equilibration)] if folder else []
+        drawn += [equilibration_figure(system.beads(), equilibration, compares_windows(plan))] if folder else []
     write(folder, system, STAGES[plan_name], frames, *drawn, batch=batch)
     return frames, sampler.summary()["bias"]
 
 
 def label(name: str, plan_name: str, samples: Any, folder: Path | None, batch: str = FIRST) -> tuple[Any, Any]:
     """CG frames with their force labels, and the noise of these."""
-    from cg_assets.figures import stages as figures
+    from cg_assets.figures.labels import label_noise_figure
     from cg_assets.labels.quality import measure_label_noise
     from cg_assets.mapping.run import fit_force_map, map_frames
     from cg_assets.systems import load_system, seed_of
@@ -81,7 +81,7 @@ def label(name: str, plan_name: str, samples: Any, folder: Path | None, batch: s
     force_map = fit_force_map(system, samples)
     frames = map_frames(system, samples, force_map)
     noise = measure_label_noise(system, samples, frames, force_map, seed_of(name, STAGES[plan_name], batch))
-    drawn = [figures.label_noise_figure(system, noise)] if folder else []
+    drawn = [label_noise_figure(system.beads(), noise)] if folder else []
     write(folder, system, f"forces_{plan_name}", frames, *drawn, batch=batch)
     return frames, noise
 
@@ -90,8 +90,9 @@ def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | Non
     """From samples to the evaluation of their potential."""
     from cg_assets.assets.evaluations import judge
     from cg_assets.evaluation.reference import compute_reference
-    from cg_assets.figures import stages as figures
     from cg_assets.figures.evaluation import evaluation_figures
+    from cg_assets.figures.simulation import cg_simulation_figure
+    from cg_assets.figures.training import training_plot
     from cg_assets.potentials.model_format import save_potential
     from cg_assets.simulation.run import run_cg_simulation
     from cg_assets.systems import load_system, seed_of
@@ -105,12 +106,12 @@ def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | Non
     config = potential_config(system.network, system.beads())
     result = train(config, system.training, data, seed)
     if folder:
-        write(folder, system, plan_name, None, figures.training_figure(system, plan_name, result.history, noise.floor))
+        write(folder, system, plan_name, None, training_plot(result.history, noise.floor))
         save_potential(folder / system.name / FIRST / f"potential_{plan_name}", result.module, config)
     enhanced = bias if system.cg_simulation.enhanced_duration else None
     simulated = run_cg_simulation(result.module, system.beads(), system.cg_simulation, frames, bias=enhanced)
     if folder:
-        picture = figures.cg_simulation_figure(system, simulated)
+        picture = cg_simulation_figure(system.beads(), simulated)
         write(folder, system, f"cg_simulation_{plan_name}", simulated.frames, picture)
     with tempfile.TemporaryDirectory() as scratch:
         seed = seed_of(name, STAGES[plan_name], FIRST)

@@ -26,7 +26,7 @@ from cg_assets.evaluation.learning_curves import (
 )
 from cg_assets.evaluation.quantity import Quantity
 from cg_assets.evaluation.settings import LearningCurve
-from cg_assets.figures.evaluation import learning_curves_figure
+from cg_assets.figures.comparison import learning_curves_figure
 from cg_assets.sampling.settings import MeanForcePlan
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system

@@ -16,7 +16,7 @@ from cg_assets.core.errors import ExplosionError, SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.evaluation.comparison import Comparison
 from cg_assets.evaluation.evaluation import Evaluation, checks_of
-from cg_assets.figures.evaluation import comparison_figures
+from cg_assets.figures.comparison import comparison_figures
 from cg_assets.potentials.base import Potential
 from cg_assets.simulation.run import run_cg_simulation
 from cg_assets.systems import ThermalSystem

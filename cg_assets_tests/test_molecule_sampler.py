@@ -14,7 +14,7 @@ from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.evaluation.long_runs import block_error, read_reference, run_reference, write_reference
-from cg_assets.figures.stages import equilibration_figure
+from cg_assets.figures.samples import equilibration_figure
 from cg_assets.labels.quality import check_equilibration
 from cg_assets.mapping.atom_variables import AtomVariables
 from cg_assets.mapping.collective_variables import Distance
@@ -231,7 +231,7 @@ def test_replicas_of_a_window_come_from_different_starts_and_are_compared(system
     forces[:, 4] += pull
     forces[:, 16] -= pull
     assert check_equilibration(system, plan, replace(frames, forces=forces)).verdict == "failed"
-    picture = equilibration_figure(system, plan, result)
+    picture = equilibration_figure(system.beads(), result, in_windows=False)
     assert picture.startswith(b"\x89PNG")
 
 

@@ -14,7 +14,7 @@ from cg_assets.core.settings import Training
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.evaluation.comparison import Comparison
-from cg_assets.figures.evaluation import comparison_figures
+from cg_assets.figures.comparison import comparison_figures
 from cg_assets.labels.kernels.kernel import perturb
 from cg_assets.potentials.base import Labels, differentiated
 from cg_assets.potentials.energies import energy_function

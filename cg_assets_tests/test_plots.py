@@ -12,20 +12,13 @@ from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.noise import bin_labels
 from cg_assets.core.statistics.surfaces import free_energy_surface
 from cg_assets.evaluation.metrics.bonds import bond_monitor
-from cg_assets.figures.plot_style import above_lowest, axis_label, in_radians, nice_ceiling
-from cg_assets.figures.plots import (
-    Curve,
-    bond_length_plot,
-    cg_simulation_plot,
-    comparison_plot,
-    equilibration_plot,
-    free_energy_maps,
-    label_noise_plot,
-    marginals_plot,
-    pmf_plot,
-    sampling_plot,
-    training_plot,
-)
+from cg_assets.figures.comparison import comparison_plot
+from cg_assets.figures.evaluation import bond_length_plot, free_energy_maps, marginals_plot, pmf_plot
+from cg_assets.figures.labels import label_noise_plot
+from cg_assets.figures.samples import equilibration_plot, sampling_plot
+from cg_assets.figures.simulation import cg_simulation_plot
+from cg_assets.figures.style import Curve, above_lowest, axis_label, in_radians, nice_ceiling
+from cg_assets.figures.training import training_plot
 
 RNG = np.random.default_rng(0)
 GRID = np.linspace(-2, 2, 81)

@@ -3,11 +3,9 @@
 import numpy as np
 
 from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.figures.plots_response import (
-    accuracy_against_speed_plot,
-    diffusion_plot,
-    response_training_plot,
-)
+from cg_assets.figures.comparison import accuracy_against_speed_plot
+from cg_assets.figures.temperatures import diffusion_plot
+from cg_assets.figures.training import response_training_plot
 from cg_assets.training.response import Deviation
 
 KELVIN = (250.0, 300.0, 400.0, 550.0, 700.0)

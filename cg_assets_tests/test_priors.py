@@ -6,7 +6,7 @@ import torch
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.settings import Training
-from cg_assets.figures.plots_prior import prior_plot
+from cg_assets.figures.training import prior_plot
 from cg_assets.mapping.chains import chain_terms
 from cg_assets.mapping.peptides import _place
 from cg_assets.potentials.chain_prior.module import ChainPrior

@@ -49,7 +49,7 @@ def comparison_stage(system: AnySystem, curves: Sequence[str] = ()) -> Stage:
 
         def report(_: object) -> Report:
             from cg_assets.evaluation.learning_curves import data_ratios
-            from cg_assets.figures.evaluation import comparison_figures, learning_curves_figure
+            from cg_assets.figures.comparison import comparison_figures, learning_curves_figure
 
             figures = comparison_figures(result, system.title)
             shown: Report = {title: Figure(figure, title) for title, figure in figures.items()}

@@ -42,9 +42,9 @@ def reference_stage(system: SystemSpec) -> Stage:
         result = compute_reference(system, seed, unfinished, work.progress, data)
 
         def report(_: object) -> Report:
-            from cg_assets.figures.stages import reference_figure
+            from cg_assets.figures.evaluation import reference_figure
 
-            figure = Figure(reference_figure(system, result), "reference free energy")
+            figure = Figure(reference_figure(system.beads(), result), "reference free energy")
             return {"figure": figure, "results": result.rows(), "source": result.source}
 
         return Product(TableContent(result.columns()), {"reference": result.metadata()}, report=report, seed=seed)

@@ -98,20 +98,20 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
 
 def _report(system: SystemSpec, frames: Frames, noise: LabelNoise) -> dict[str, Any]:
     from cg_assets.evaluation.torque_surface import has_torque_surface, torque_surface
-    from cg_assets.figures.stages import label_errors_figure, label_noise_figure, torque_surface_figure
+    from cg_assets.figures.labels import label_errors_figure, label_noise_figure, torque_surface_figure
     from cg_assets.labels.label_errors import label_errors, variable_bins
 
-    shown: dict[str, Any] = {"figure": Figure(label_noise_figure(system, noise), "noise of the force labels")}
+    names, beads = system.evaluation.collective_variables, system.beads()
+    shown: dict[str, Any] = {"figure": Figure(label_noise_figure(beads, noise), "noise of the force labels")}
     if rows := noise.map_rows():
         shown["force_maps"] = rows
-    names, beads = system.evaluation.collective_variables, system.beads()
     if system.collective_variables:
         errors = label_errors(beads, names, variable_bins(beads, names, _BINS), [frames])
-        shown["label_errors"] = Figure(label_errors_figure(system, errors), "errors of the mean force")
+        shown["label_errors"] = Figure(label_errors_figure(beads, errors), "errors of the mean force")
         shown["weight_share"] = f"{errors.weight_share:.3g} of the frames count after reweighting"
     if has_torque_surface(beads, names):
         surface = torque_surface(beads, names, [frames], variable_bins(beads, names, system.evaluation.bins))
-        shown["free_energy"] = Figure(torque_surface_figure(system, surface), "free energy from the forces")
+        shown["free_energy"] = Figure(torque_surface_figure(beads, surface), "free energy from the forces")
         for name, basin in system.evaluation.basins.items():
             shown[f"free_energy_{name}"] = str(surface.basin_free_energy(basin.limits))
     return shown

@@ -57,12 +57,12 @@ def imported_stage(system: SystemSpec) -> Stage:
             return judge_import(stored.blocks())
 
         def report(_: object) -> dict[str, Any]:
-            from cg_assets.figures.stages import sampling_figure
+            from cg_assets.figures.samples import sampling_figure
             from cg_assets.storage.dataset import read_frames
 
             drawn = read_frames([work.store.file(system.name, IMPORTED, work.batch)], limit=_DRAWN)
             return {
-                "figure": Figure(sampling_figure(system, drawn), "collective variables of the trajectories"),
+                "figure": Figure(sampling_figure(system.beads(), drawn), "collective variables of the trajectories"),
                 "files": [{"file": name, "SHA-256": digest} for name, digest in reader.files.items()],
             }
 

@@ -73,7 +73,7 @@ def flow_kernel_stage(system: SystemSpec, name: str, kernel: FlowKernel, labels:
     stage = f"{name}_kernel"
 
     def make(work: Work) -> Product:
-        from cg_assets.figures.plots_kernels import flow_training_plot
+        from cg_assets.figures.training import flow_training_plot
         from cg_assets.labels.kernels.flow_training import CHECKPOINT_VERSION, train_flow
         from cg_assets.labels.kernels.run import flow_config
         from cg_assets.training.data import correlated_groups

@@ -49,7 +49,7 @@ def learning_curve_stage(system: SystemSpec, name: str) -> Stage:
         time_unit = unit("time", system.units)
 
         def report(_: object) -> Report:
-            from cg_assets.figures.evaluation import learning_curves_figure
+            from cg_assets.figures.comparison import learning_curves_figure
 
             shutil.rmtree(kept)
             shown = [

@@ -31,7 +31,7 @@ def liquid_simulation_stage(system: ThermalSystem, name: str) -> Stage:
 
         def report(_: object) -> Report:
             from cg_assets.evaluation.metrics.rdf import structure_and_energy
-            from cg_assets.figures.plots_thermal import water_plot
+            from cg_assets.figures.simulation import water_plot
 
             rows = [
                 {

@@ -29,7 +29,7 @@ def next_batch_stage(system: SystemSpec, labels: str, bias: AdaptiveBias) -> Sta
     sources = list(system.sampling.by_labels())
 
     def make(work: Work) -> Product:
-        from cg_assets.figures.stages import next_batch_figure
+        from cg_assets.figures.samples import next_batch_figure
         from cg_assets.labels.next_batch import propose
 
         batches = []
@@ -38,13 +38,14 @@ def next_batch_stage(system: SystemSpec, labels: str, bias: AdaptiveBias) -> Sta
             failed = failed_batches(work.store, system, source, known)
             if sound := [batch for batch in known if batch not in failed]:
                 batches.append(pooled_frames(work.inputs, system, source, sound))
-        proposal = propose(system.beads(), plan, bias, batches)
+        beads = system.beads()
+        proposal = propose(beads, plan, bias, batches)
         rows = [{name: f"{value:.3f}" for name, value in point.items()} for point in proposal.points()]
         return Product(
             TableContent(proposal.columns()),
             {"centers": proposal.points()},
             report=lambda _: {
-                "figure": Figure(next_batch_figure(system, proposal), "next batch"),
+                "figure": Figure(next_batch_figure(beads, proposal), "next batch"),
                 "windows": rows,
             },
         )

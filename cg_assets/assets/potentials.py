@@ -47,7 +47,7 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
     prior = f"prior_{name}" if system.network.chain_prior else ""
 
     def make(work: Work) -> Product:
-        from cg_assets.figures.stages import training_figure
+        from cg_assets.figures.training import training_plot
         from cg_assets.labels.quality import combined_noise_floor
         from cg_assets.training.loop import CHECKPOINT_VERSION
         from cg_assets.training.setup import potential_config, training_data
@@ -70,7 +70,7 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
             seed=fit.seed,
             identity=(data.hash(), CHECKPOINT_VERSION),
             train=partial(train, config, fit, data, fit.seed),
-            figure=lambda result: training_figure(system, name, result.history, floor),
+            figure=lambda result: training_plot(result.history, floor, title=f"{system.title}: potential {name}"),
             report=lambda result: {
                 "noise_floor": str(floor),
                 "loss_above_floor": result.held_out_loss - floor.value,

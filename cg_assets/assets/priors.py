@@ -57,7 +57,7 @@ def prior_stage(system: SystemSpec, name: str) -> Stage:
         simulated = simulate_prior(fit, positions[rows], masses, energy, settings, work.progress)
 
         def report(_: object) -> Report:
-            from cg_assets.figures.plots_prior import prior_plot
+            from cg_assets.figures.training import prior_plot
 
             png = prior_plot(fit, simulated.histograms, title=f"{system.title}: prior of potential {name}")
             return {

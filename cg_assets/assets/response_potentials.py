@@ -43,7 +43,7 @@ def response_potential_stage(system: ThermalSystem, name: str) -> Stage:
     number = settings.unconstrained_frames
 
     def make(work: Work) -> Product:
-        from cg_assets.figures.plots_response import response_training_plot
+        from cg_assets.figures.training import response_training_plot
         from cg_assets.training.response import SAME_TEMPERATURE, middle_of
         from cg_assets.training.response_fit import fit_response, response_config
         from cg_assets.training.thermal_targets import ThermalTargets

@@ -38,13 +38,14 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
     biased = specified.bias is not None
 
     def make(work: Work) -> Product:
-        from cg_assets.figures.stages import equilibration_figure, sampling_figure
+        from cg_assets.figures.samples import equilibration_figure, sampling_figure
         from cg_assets.labels.next_batch import concrete_plan
-        from cg_assets.labels.quality import check_equilibration
+        from cg_assets.labels.quality import check_equilibration, compares_windows
 
         adaptive = specified.bias is not None and specified.bias.adaptive
         centers = proposed_centers(work.inputs, section) if adaptive else None
-        plan = concrete_plan(system.beads(), specified, centers)
+        beads = system.beads()
+        plan = concrete_plan(beads, specified, centers)
         configurations = system.sampling.configurations_of(section)
         sections = ("model", "temperature", "mapping", "collective_variables", section)
         identity = f"{system.hash_of(*sections)}{work.inputs.versions}{configurations or ''}"
@@ -78,9 +79,9 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
 
         def report(_: object) -> dict[str, Any]:
             value, error = summary.kinetic_temperature, summary.kinetic_temperature_error
-            shown = {"figure": Figure(sampling_figure(system, found["frames"]), "sampled collective variables")}
+            shown = {"figure": Figure(sampling_figure(beads, found["frames"]), "sampled collective variables")}
             if biased:
-                png = equilibration_figure(system, plan, found["equilibration"])
+                png = equilibration_figure(beads, found["equilibration"], compares_windows(plan))
                 shown["conditional_equilibration"] = Figure(png, "mean forces of replicas from different starts")
             exchange = {name: str(getattr(summary, name)) for name in _EXCHANGE} if plan.tempering else {}
             return shown | {

@@ -82,11 +82,11 @@ def cg_simulation_stage(system: SystemSpec, name: str) -> Stage:
             return judge_simulation(system, result.runs)
 
         def report(_: object) -> Report:
-            from cg_assets.figures.stages import cg_simulation_figure
+            from cg_assets.figures.simulation import cg_simulation_figure
 
             free = result.runs[0]
             shown: Report = {
-                "figure": Figure(cg_simulation_figure(system, result), "CG simulation"),
+                "figure": Figure(cg_simulation_figure(system.beads(), result), "CG simulation"),
                 "stability": result.stability,
                 "kinetic_temperature": str(free.kinetic_temperature),
                 "replica_steps_per_second": round(result.steps_per_second),

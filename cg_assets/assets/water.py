@@ -134,7 +134,7 @@ def _dynamics_report(system: ThermalSystem, frames: Frames, kinetic: Mapping[flo
     from cg_assets.evaluation.metrics.diffusion import diffusion
     from cg_assets.evaluation.metrics.energies import heat_capacity
     from cg_assets.evaluation.metrics.rdf import structure_and_energy
-    from cg_assets.figures.plots_thermal import water_plot
+    from cg_assets.figures.simulation import water_plot
 
     structure, energy = structure_and_energy(frames)
     parts, judged = by_temperature(frames), system.evaluation
@@ -233,7 +233,7 @@ def conditional_samples_stage(system: ThermalSystem) -> Stage:
         }
 
         def report(_: object) -> Report:
-            from cg_assets.figures.plots_thermal import conditional_plot
+            from cg_assets.figures.thermal import conditional_plot
 
             png = conditional_plot(found, test, limit, title=f"{system.title}: samples at fixed beads")
             ladder = next(iter(found.values())).temperatures
@@ -313,7 +313,7 @@ def targets_stage(system: ThermalSystem) -> Stage:
         facts |= {"targets": wanted.model_dump(mode="json"), "left_out": left_out}
 
         def report(_: object) -> Report:
-            from cg_assets.figures.plots_thermal import targets_plot
+            from cg_assets.figures.thermal import targets_plot
 
             return {
                 "figure": Figure(targets_plot(found.targets, title=system.title), "responses and their errors"),

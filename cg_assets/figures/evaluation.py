@@ -1,25 +1,46 @@
-"""Figures of evaluations, of their comparison and of learning curves, drawn from quantities and profiles."""
+"""Figures of references and of evaluations; every function returns a PNG, or PNGs by name."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.evaluation.comparison import Comparison
+from cg_assets.core.statistics.surfaces import FreeEnergySurface
 from cg_assets.evaluation.evaluation import Evaluation
 from cg_assets.evaluation.free_energies import LineDrawing, SurfacesDrawing
-from cg_assets.evaluation.learning_curves import Axis, LearningPoint, mean_curve
-from cg_assets.evaluation.metrics.bonds import MAX_BOND_DIVERGENCE, BondsDrawing
-from cg_assets.evaluation.quantity import Drawing, Profile
-from cg_assets.figures import plots
-from cg_assets.figures.plot_style import Curve
-from cg_assets.figures.plots_response import accuracy_against_speed_plot, temperature_figures
+from cg_assets.evaluation.metrics.bonds import MAX_BOND_DIVERGENCE, BondMonitor, BondsDrawing
+from cg_assets.evaluation.quantity import Drawing
+from cg_assets.evaluation.reference import Reference
+from cg_assets.figures.style import (
+    COLOURS,
+    DATA,
+    DIFFERENCE_MAP,
+    FREE_ENERGY_MAP,
+    HIGHEST,
+    REFERENCE,
+    Curve,
+    above_lowest,
+    aligned,
+    angular_ticks,
+    axis_label,
+    band,
+    colour_bar,
+    colours_of,
+    drawn,
+    full_turns,
+    heat_map,
+    new_figure,
+    nice_ceiling,
+)
+from cg_assets.figures.temperatures import temperature_figures
+from cg_assets.mapping.beads import Beads
 
-_MOST_BARS = 4
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def evaluation_figures(potential: str, evaluation: Evaluation, title: str) -> dict[str, bytes]:
@@ -49,7 +70,7 @@ def draw(drawing: Drawing, title: str) -> dict[str, bytes]:
 @draw.register
 def _line(drawing: LineDrawing, title: str) -> dict[str, bytes]:
     pmf, labels = drawing.pmf, drawing.labels
-    figure = plots.pmf_plot(
+    figure = pmf_plot(
         Curve("exact", pmf.grid, pmf.reference),
         [
             Curve("model", pmf.grid, pmf.values, pmf.standard_error),
@@ -69,15 +90,15 @@ def _line(drawing: LineDrawing, title: str) -> dict[str, bytes]:
 def _surfaces(drawing: SurfacesDrawing, title: str) -> dict[str, bytes]:
     names, units, figures = drawing.variables, drawing.variable_units, {}
     if drawing.maps:
-        figures[drawing.maps] = plots.free_energy_maps(
+        figures[drawing.maps] = free_energy_maps(
             drawing.surfaces,
-            variables=(names[0], names[1]),
-            variable_units=(units[0], units[1]),
+            variables=names,
+            variable_units=units,
             reference="reference",
             title=title,
         )
     if drawing.marginals:
-        figures[drawing.marginals] = plots.marginals_plot(
+        figures[drawing.marginals] = marginals_plot(
             drawing.surfaces, variables=names, variable_units=units, reference="reference", title=title
         )
     return figures
@@ -85,99 +106,252 @@ def _surfaces(drawing: SurfacesDrawing, title: str) -> dict[str, bytes]:
 
 @draw.register
 def _bonds(drawing: BondsDrawing, title: str) -> dict[str, bytes]:
-    figure = plots.bond_length_plot(drawing.monitor, drawing.bead_names, tolerated=MAX_BOND_DIVERGENCE, title=title)
+    figure = bond_length_plot(drawing.monitor, drawing.bead_names, tolerated=MAX_BOND_DIVERGENCE, title=title)
     return {"bonds": figure}
 
 
-def comparison_figures(comparison: Comparison, title: str) -> dict[str, bytes]:
-    """All potentials of a system side by side, by name of the figure.
-
-    Args:
-        comparison: their evaluations.
-        title: of the system.
-    """
-    evaluations = comparison.evaluations
-    first = next(iter(evaluations.values()))
-    figures = (
-        temperature_figures(evaluations, title) if first.temperatures else {"figure": _side_by_side(comparison, title)}
-    )
-    decisive = {name: item.decisive[0] for name, item in evaluations.items() if item.decisive}
-    if len(decisive) == len(comparison.speeds) > 0:
-        label, errors = next(iter(decisive.values())), {name: item.value for name, item in decisive.items()}
-        axis = f"{label.label} [{label.value.unit}]" if label.value.unit else label.label
-        figures["accuracy and speed"] = accuracy_against_speed_plot(comparison.speeds, errors, axis, title=title)
-    return figures
-
-
-def _side_by_side(comparison: Comparison, title: str) -> bytes:
-    """Profiles of all potentials, and the headlines as bars."""
-    evaluations = comparison.evaluations
-    first = next(iter(evaluations.values()))
-    bars: dict[str, dict[str, Estimate]] = {}
-    known: dict[str, Estimate] = {}
-    for potential, evaluation in evaluations.items():
-        for item in evaluation.quantities:
-            if item.headline and (item.label in bars or len(bars) < _MOST_BARS):
-                bars.setdefault(item.label, {})[potential] = item.value
-                if item.reference is not None:
-                    known[item.label] = item.reference
-    lines: dict[str, list[Curve]] = {}
-    exact: dict[str, Curve] = {}
-    for potential, evaluation in evaluations.items():
-        for profile in evaluation.profiles:
-            label = f"{profile.where} [{profile.coordinate_unit}]"
-            lines.setdefault(label, []).append(_curve(potential, profile.grid, profile.values, profile.standard_error))
-            name = "reference" if np.any(profile.reference_error) else "exact"
-            exact[label] = _curve(name, profile.grid, profile.reference, profile.reference_error)
-    pmf = next((profile for profile in first.profiles if profile.name == "pmf"), None)
-    limited = math.isfinite(comparison.thermal_energy)
-    highest = plots.HIGHEST * comparison.thermal_energy if limited else None
-    if pmf is not None:
-        highest = 1.3 * float(np.ptp(pmf.reference))
-    return plots.comparison_plot(
-        bars,
-        references=known,
-        curves=lines,
-        reference_curves=exact,
-        energy_unit=next((profile.unit for profile in first.profiles), ""),
-        interval=None if pmf is None else _interval(pmf),
+def reference_figure(beads: Beads, reference: Reference) -> bytes:
+    """The reference free energy."""
+    title, units = f"{beads.title}: reference", [beads.variable_units[name] for name in reference.names]
+    surfaces = {f"run {number + 1}": run for number, run in enumerate(reference.runs)}
+    if reference.exact:
+        surfaces = {"exact": reference.surface}
+    if len(reference.names) == 1:
+        return marginals_plot(
+            surfaces,
+            variables=reference.names,
+            variable_units=units,
+            reference="exact" if reference.exact else None,
+            title=title,
+            highest=12.0,
+        )
+    return free_energy_maps(
+        surfaces,
+        variables=reference.names,
+        variable_units=units,
+        reference=None if reference.exact else "run 1",
         title=title,
-        highest=highest,
     )
 
 
-def _curve(label: str, grid: np.ndarray, values: np.ndarray, error: np.ndarray) -> Curve:
-    return Curve(label, grid, np.where(np.isfinite(values), values, np.nan), error)
-
-
-def _interval(profile: Profile) -> tuple[float, float]:
-    """From the outer edge of the first bin to that of the last."""
-    half = 0.5 * float(profile.grid[1] - profile.grid[0])
-    return float(profile.grid[0]) - half, float(profile.grid[-1]) + half
-
-
-def learning_curves_figure(points: Sequence[LearningPoint], time_unit: str, title: str) -> bytes:
-    """Errors of potentials against sampled time and number of frames.
+@drawn
+def pmf_plot(
+    reference: Curve,
+    models: Sequence[Curve],
+    *,
+    variable: str,
+    variable_unit: str,
+    energy_unit: str,
+    interval: tuple[float, float],
+    samples: Mapping[str, ArrayLike] | None = None,
+    title: str = "",
+    highest: float | None = None,
+) -> Figure:
+    """One-dimensional PMFs against the reference, their residuals, and where the training data lie.
 
     Args:
-        points: of all potentials.
-        time_unit: unit of the sampled time.
-        title: of the system.
+        reference: the reference PMF.
+        models: PMFs to compare; each is shifted by the constant that brings it nearest to the reference.
+        variable: name of the CG coordinate.
+        variable_unit: its unit.
+        energy_unit: unit of the PMFs.
+        interval: interval over which errors are measured; shaded outside.
+        samples: label to CG coordinate of training frames, for the histogram panel.
+        title: title of the figure.
+        highest: upper end of the energy axis; None for a little above the reference on the interval.
     """
-    potentials = list(dict.fromkeys(point.potential for point in points))
-    axes: dict[Axis, str] = {"time": f"atomistic time [{time_unit}]", "frames": "training frames"}
-    curves: dict[str, list[Curve]] = {}
-    for axis, label in axes.items():
-        for potential in potentials:
-            mine = [point for point in points if point.potential == potential]
-            amounts, errors, spread = mean_curve(mine, axis)
-            if len(amounts):
-                curves.setdefault(label, []).append(Curve(potential, amounts, errors, errors * spread))
-    decisive = next((point.decisive for point in points if point.decisive is not None), None)
-    return plots.learning_curves_plot(
-        curves,
-        error=decisive.label if decisive else "error",
-        error_unit=decisive.value.unit if decisive else "",
-        bound=decisive.bound if decisive else None,
-        title=f"{title}: learning curves",
+    figure = new_figure(10.0, 7.4 if samples else 6.2, title)
+    ratios = [3.2, 1.3, 1.0] if samples else [3.2, 1.3]
+    panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
+    colours = colours_of([model.label for model in models])
+    inside = (reference.grid >= interval[0]) & (reference.grid <= interval[1]) & np.isfinite(reference.values)
+    floor = float(reference.values[inside].min())
+    base = Curve(reference.label, reference.grid, reference.values - floor, reference.standard_error)
+    top = highest or 1.25 * float(base.values[inside].max())
+    margin = 0.06 * (interval[1] - interval[0])
+    band(panels[0], base, REFERENCE, zorder=2.5, linewidth=2.6, alpha=0.85)
+    largest = 0.0
+    for model in models:
+        moved = aligned(model, base, interval)
+        band(panels[0], moved, colours[model.label], zorder=4, linewidth=1.6)
+        residual = moved.values - np.interp(moved.grid, base.grid, base.values)
+        band(panels[1], Curve(model.label, moved.grid, residual, moved.standard_error), colours[model.label])
+        near = (moved.grid >= interval[0]) & (moved.grid <= interval[1]) & np.isfinite(residual)
+        if near.any():
+            largest = max(largest, float(np.quantile(np.abs(residual[near]), 0.97)))
+    panels[0].set(ylim=(-0.07 * top, top), ylabel=f"PMF A({variable}) [{energy_unit}]")
+    panels[0].legend(loc="upper center", ncols=min(4, len(models) + 1))
+    limit = nice_ceiling(1.3 * max(largest, 1e-6))
+    panels[1].axhline(0.0, color=REFERENCE, linewidth=1.4, zorder=2.5)
+    panels[1].set(ylim=(-limit, limit), ylabel=f"model − reference\n[{energy_unit}]")
+    if samples:
+        edges = np.linspace(interval[0] - margin, interval[1] + margin, 121)
+        every = {**colours, **{label: DATA for label in samples if label not in colours}}
+        for label, values in samples.items():
+            panels[2].hist(
+                np.asarray(values), edges, histtype="stepfilled", color=every[label], alpha=0.25, linewidth=0
+            )
+            panels[2].hist(np.asarray(values), edges, histtype="step", color=every[label], linewidth=1.3, label=label)
+        panels[2].set(yscale="log", ylabel="training\nframes")
+        panels[2].legend(loc="upper right", ncols=len(samples))
+    for axes in panels:
+        axes.axvspan(interval[0] - 2 * margin, interval[0], color="#f1f1f1", zorder=0, linewidth=0)
+        axes.axvspan(interval[1], interval[1] + 2 * margin, color="#f1f1f1", zorder=0, linewidth=0)
+    panels[-1].set(xlabel=axis_label(variable, variable_unit), xlim=(interval[0] - margin, interval[1] + margin))
+    return figure
+
+
+@drawn
+def free_energy_maps(
+    surfaces: Mapping[str, FreeEnergySurface],
+    *,
+    variables: Sequence[str],
+    variable_units: Sequence[str],
+    reference: str | None = None,
+    difference_of: str | None = None,
+    title: str = "",
+    highest: float = HIGHEST,
+) -> Figure:
+    """Free energies over two collective variables side by side, on one colour scale, with a map of the difference.
+
+    Args:
+        surfaces: label to surface, drawn in this order (reference, data, model, ...), on the same bins.
+        variables: names of the two collective variables.
+        variable_units: their units.
+        reference: label of the surface that the difference is taken from; None for no difference.
+        difference_of: label of the surface whose difference is drawn; None for the last.
+        title: title of the figure.
+        highest: upper end of the colour scale [kT]; bins without samples are grey.
+    """
+    labels = list(surfaces)
+    target = difference_of or labels[-1]
+    n_panels = len(labels) + (reference is not None)
+    width = min(12.7, 3.25 * n_panels + 1.1)
+    figure = new_figure(width, 0.86 * width / n_panels + (1.0 if title else 0.7), title)
+    panels = np.atleast_1d(figure.subplots(1, n_panels, sharey=True))
+    first = surfaces[labels[0]]
+    top, unit = highest * first.thermal_energy, first.unit or "kT"
+    levels = np.arange(1, max(2, int(highest) - 2)) * first.thermal_energy
+    mesh: Any = None
+    for axes, label in zip(panels, labels, strict=False):
+        surface = surfaces[label]
+        energy = np.where(np.isfinite(surface.free_energy), surface.free_energy, np.nan)
+        mesh = heat_map(axes, surface.bins.edges, energy, cmap=FREE_ENERGY_MAP, vmin=0.0, vmax=top)
+        full_turns(axes, surface.bins.edges)
+        axes.contour(
+            *surface.bins.centres, np.ma.masked_invalid(energy).T, levels=levels, colors="white", linewidths=0.6
+        )
+        axes.set_title(label)
+        axes.set_xlabel(axis_label(variables[0], variable_units[0]))
+    panels[0].set_ylabel(axis_label(variables[1], variable_units[1]))
+    colour_bar(mesh, list(panels[: len(labels)]), f"free energy [{unit}]", pad=0.015, aspect=26, extend="max")
+    if reference is not None:
+        known, model = surfaces[reference], surfaces[target]
+        both = (known.probability > 0) & (model.probability > 0)
+        both &= np.minimum(known.free_energy, model.free_energy) < top
+        with np.errstate(divide="ignore", invalid="ignore"):
+            difference = -known.thermal_energy * np.log(model.probability / known.probability)
+        limit, edges = 3.0 * known.thermal_energy, known.bins.edges
+        axes, shown = panels[-1], np.where(both, difference, np.nan)
+        mesh = heat_map(axes, edges, shown, cmap=DIFFERENCE_MAP, vmin=-limit, vmax=limit)
+        full_turns(axes, edges)
+        axes.set_title(f"{target} − {reference}")
+        axes.set_xlabel(axis_label(variables[0], variable_units[0]))
+        colour_bar(mesh, axes, f"difference [{unit}]", pad=0.03, aspect=26, extend="both")
+    return figure
+
+
+@drawn
+def marginals_plot(
+    surfaces: Mapping[str, FreeEnergySurface],
+    *,
+    variables: Sequence[str],
+    variable_units: Sequence[str],
+    reference: str | None = None,
+    title: str = "",
+    highest: float = HIGHEST,
+) -> Figure:
+    """Free energy along each collective variable, all others summed over, with bands of two standard errors.
+
+    Args:
+        surfaces: label to surface over one or two collective variables.
+        variables: names of the collective variables.
+        variable_units: their units.
+        reference: label of the reference, drawn in black.
+        title: title of the figure.
+        highest: upper end of the energy axis [kT].
+    """
+    figure = new_figure(10.0 if len(variables) > 1 else 8.2, 4.4, title)
+    panels = np.atleast_1d(figure.subplots(1, len(variables), sharey=True))
+    colours = colours_of([label for label in surfaces if label != reference])
+    for axis, axes in enumerate(panels):
+        for label, surface in surfaces.items():
+            line = surface if len(surface.bins.edges) == 1 else surface.marginal(axis)
+            width = line.bins.edges[0][1] - line.bins.edges[0][0]
+            with np.errstate(divide="ignore"):
+                energy = -line.thermal_energy * np.log(line.probability / width)
+            curve = Curve(label, line.bins.centres[0], above_lowest(energy), line.standard_error)
+            if label == reference:
+                band(axes, curve, REFERENCE, zorder=2.5, linewidth=2.6, alpha=0.85)
+            else:
+                band(axes, curve, colours[label])
+        edges = line.bins.edges[0]
+        axes.set(xlabel=axis_label(variables[axis], variable_units[axis]), xlim=(edges[0], edges[-1]))
+        angular_ticks(axes.xaxis, (float(edges[0]), float(edges[-1])))
+    first = next(iter(surfaces.values()))
+    panels[0].set(
+        ylabel=f"free energy [{first.unit or 'kT'}]",
+        ylim=(-0.03 * highest * first.thermal_energy, highest * first.thermal_energy),
     )
+    panels[-1].legend(loc="best")
+    return figure
+
+
+@drawn
+def bond_length_plot(
+    monitor: BondMonitor,
+    bead_names: Sequence[str],
+    *,
+    unit: str = "nm",
+    tolerated: float | None = None,
+    title: str = "",
+) -> Figure:
+    """Bond-length distributions of the CG simulation over those of the data, a panel for each bond.
+
+    Args:
+        monitor: the bond monitor; the 12 bonds of largest divergence are drawn.
+        bead_names: name of each bead.
+        unit: unit of length.
+        tolerated: divergence above which a bond is marked; None marks none.
+        title: title of the figure.
+    """
+    shown = np.sort(np.argsort(monitor.divergence)[::-1][:12])
+    columns = min(5 if len(shown) > 8 else 4, max(1, len(shown)))
+    rows = max(1, -(-len(shown) // columns))
+    figure = new_figure(min(12.5, 2.9 * columns + 0.6), 2.2 * rows + 0.7, title)
+    panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axes, bond in zip(panels, shown, strict=False):
+        edges = monitor.edges[bond]
+        width = edges[1] - edges[0]
+        axes.stairs(monitor.data[bond] / width, edges, fill=True, color=DATA, alpha=0.5, label="data")
+        axes.stairs(monitor.simulation[bond] / width, edges, color=COLOURS[0], linewidth=1.7, label="CG simulation")
+        i, j = monitor.pairs[bond]
+        bad = tolerated is not None and monitor.divergence[bond] > tolerated
+        axes.set_title(
+            f"{bead_names[i]} – {bead_names[j]}   JSD {monitor.divergence[bond]:.2g}",
+            fontsize=9.5,
+            color=COLOURS[1] if bad else REFERENCE,
+        )
+        axes.set_yticks([])
+        axes.grid(False)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(labelsize=8.5)
+        axes.locator_params(axis="x", nbins=4)
+    for axes in panels[len(shown) :]:
+        axes.axis("off")
+    for axes in panels[max(0, len(shown) - columns) : len(shown)]:
+        axes.set_xlabel(f"bond length [{unit}]")
+    if len(shown):
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower right", ncols=2)
+    return figure

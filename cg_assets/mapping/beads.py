@@ -65,6 +65,11 @@ class Beads:
         known = self.collective_variables
         return {name: known[name].quantity if name in known else "length" for name in self.variable_names}
 
+    @property
+    def variable_units(self) -> dict[str, str]:
+        """Name of each collective variable to its unit."""
+        return {name: unit(quantity, self.units) for name, quantity in self.variable_quantities.items()}
+
     def is_periodic(self, name: str) -> bool:
         """Whether a collective variable is an angle of one turn."""
         return name in self.collective_variables and self.collective_variables[name].periodic

@@ -77,7 +77,7 @@ def write_figures(folder: Path, names: list[str]) -> Path:
     """
     from cg_assets.assets.comparison import read_comparison
     from cg_assets.assets.work import Inputs
-    from cg_assets.figures.evaluation import comparison_figures
+    from cg_assets.figures.comparison import comparison_figures
 
     store = ParquetStore(folder)
     figures = folder / "figures"

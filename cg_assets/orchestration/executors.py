@@ -28,7 +28,10 @@ _GPU_OP_TAGS: dict[str, Any] = {
 }
 _PRELOAD = [
     "cg_assets.orchestration.definitions",
-    "cg_assets.figures.stages",
+    "cg_assets.figures.evaluation",
+    "cg_assets.figures.labels",
+    "cg_assets.figures.samples",
+    "cg_assets.figures.simulation",
     "torch._dynamo",
     "cg_assets.registry.mlflow_warm_up",
     "opentelemetry.sdk.trace",

@@ -1,4 +1,4 @@
-"""Figures of samples and force labels; every function returns a PNG."""
+"""Figures of samples; every function returns a PNG."""
 
 from __future__ import annotations
 
@@ -9,24 +9,65 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.equilibration import ConditionalEquilibration
-from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.core.statistics.noise import BinnedLabels
-from cg_assets.figures.plot_style import (
+from cg_assets.core.units import unit
+from cg_assets.figures.style import (
     COLOURS,
     DATA,
     DIFFERENCE_MAP,
+    FREE_ENERGY_MAP,
     REFERENCE,
     angular_ticks,
     axis_label,
+    colour_bar,
     drawn,
+    full_turns,
+    heat_map,
     in_radians,
     new_figure,
 )
+from cg_assets.labels.next_batch import Proposal
+from cg_assets.mapping.beads import Beads
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+def sampling_figure(beads: Beads, frames: Frames) -> bytes:
+    """Where a batch of samples went."""
+    units = beads.variable_units
+    return sampling_plot(
+        frames.time,
+        frames.replica,
+        {name: frames.collective_variables[name] for name in units},
+        variable_units=units,
+        time_unit=unit("time", beads.units),
+        start=frames.start,
+        limits={name: (-np.pi, np.pi) for name in units if beads.is_periodic(name)},
+        title=beads.title,
+    )
+
+
+def equilibration_figure(beads: Beads, result: ConditionalEquilibration, in_windows: bool) -> bytes:
+    """The conditional-equilibration check of a biased batch.
+
+    Args:
+        beads: of the system.
+        result: outcome of the check.
+        in_windows: whether replicas were compared within umbrella windows.
+    """
+    names = beads.variable_names[:2]
+    lengths = all(beads.variable_quantities[name] == "length" for name in names)
+    force = unit("force", beads.units) if lengths else f"{beads.energy_unit} per unit of the variable"
+    return equilibration_plot(
+        result,
+        variables=["bin of a window"] if in_windows else names,
+        variable_units=[""] if in_windows else [beads.variable_units[name] for name in names],
+        force_unit=force,
+        title=f"{beads.title}: conditional equilibration",
+    )
 
 
 @drawn
@@ -152,16 +193,16 @@ def equilibration_plot(
         for component in range(n_components):
             axes = figure.add_subplot(grid[0, component])
             values = _largest(result.z[:, component])
-            mesh = _z_map(axes, result, values)
+            mesh = heat_map(axes, result.bins.edges, values, cmap=DIFFERENCE_MAP, vmin=-4, vmax=4)
+            full_turns(axes, result.bins.edges)
             axes.set(
                 xlabel=axis_label(variables[0], variable_units[0]),
                 title=f"force along {axis_label(variables[component])}" if n_components == len(variables) else "",
             )
             if component == 0:
                 axes.set_ylabel(axis_label(variables[1], variable_units[1]))
-        bar = figure.colorbar(mesh, ax=figure.axes[1:], shrink=0.85, pad=0.02, aspect=24, extend="both")
-        bar.set_label("z of the difference")
-        bar.outline.set_visible(False)
+        maps = figure.axes[1:]
+        colour_bar(mesh, maps, "z of the difference", shrink=0.85, pad=0.02, aspect=24, extend="both")
     _z_histogram(side, result, mark)
     return figure
 
@@ -200,18 +241,6 @@ def _one_dimension(
     bottom.set_ylim(-max(4.0, 1.1 * largest), max(4.0, 1.1 * largest))
 
 
-def _z_map(axes: Axes, result: ConditionalEquilibration, values: NDArray[np.float64]) -> Any:
-    x, y = result.bins.edges
-    mesh = axes.pcolormesh(x, y, np.ma.masked_invalid(values.T), cmap=DIFFERENCE_MAP, vmin=-4, vmax=4, rasterized=True)
-    for axis, edges in ((axes.xaxis, x), (axes.yaxis, y)):
-        angular_ticks(axis, (float(edges[0]), float(edges[-1])))
-    axes.set_facecolor("#ececec")
-    axes.grid(False)
-    if in_radians(float(x[0]), float(x[-1])) and in_radians(float(y[0]), float(y[-1])):
-        axes.set_aspect("equal")
-    return mesh
-
-
 def _largest(z: NDArray[np.float64]) -> NDArray[np.float64]:
     """The z of largest size over the contrasts in each bin; nan where none was judged."""
     if not len(z):
@@ -242,193 +271,12 @@ def _z_histogram(axes: Axes, result: ConditionalEquilibration, mark: str) -> Non
 
 
 @drawn
-def label_noise_plot(
-    noise: BinnedLabels | Mapping[str, Mapping[str, Estimate]],
-    noise_floor: Estimate,
-    *,
-    variable: str = "",
-    variable_unit: str = "",
-    force_unit: str,
-    title: str = "",
-) -> Figure:
-    """Noise of the force labels: by bin of a CG coordinate, or by bead, with the noise floor that training sees.
-
-    Args:
-        noise: binned labels, or for each force map the noise floor of each bead [force unit squared]; the first map
-            is the one in use.
-        noise_floor: the floor over all beads of the map in use.
-        variable: name of the CG coordinate of binned labels.
-        variable_unit: its unit.
-        force_unit: unit of the force.
-        title: title of the figure.
-    """
-    if isinstance(noise, BinnedLabels):
-        figure = new_figure(10.0, 6.0, title)
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 1.0])
-        fine = np.isfinite(noise.mean_force) & (noise.count >= 10)
-        x, mean, error = noise.centres[fine], noise.mean_force[fine], noise.standard_error[fine]
-        deviation = np.sqrt(np.nan_to_num(noise.variance[fine]))
-        top.fill_between(
-            x,
-            mean - deviation,
-            mean + deviation,
-            color=COLOURS[5],
-            alpha=0.3,
-            linewidth=0,
-            label="label ± 1 deviation",
-        )
-        top.fill_between(x, mean - 2 * error, mean + 2 * error, color=COLOURS[0], alpha=0.35, linewidth=0)
-        top.plot(x, mean, color=COLOURS[0], label="mean force, ± 2 standard errors")
-        top.axhline(0.0, color=DATA, linewidth=0.9)
-        top.set_ylabel(f"force [{force_unit}]")
-        top.legend(loc="best")
-        bottom.plot(x, noise.variance[fine], color=COLOURS[0], label="variance of the label in a bin")
-        bottom.axhline(
-            noise_floor.value, color=REFERENCE, linestyle=(0, (4, 2)), linewidth=1.4, label=f"noise floor {noise_floor}"
-        )
-        bottom.set(xlabel=axis_label(variable, variable_unit), ylabel=f"variance [{noise_floor.unit}]")
-        bottom.set_ylim(0.0, 1.35 * max(float(np.nanquantile(noise.variance[fine], 0.98)), noise_floor.value))
-        bottom.legend(loc="upper right", ncols=2)
-        return figure
-    figure = new_figure(9.0, 4.2, title)
-    axes = figure.subplots()
-    names = list(next(iter(noise.values())))
-    place, width, top = np.arange(len(names)), 0.8 / len(noise), 0.0
-    for number, (label, beads) in enumerate(noise.items()):
-        values = np.array([beads[name].value for name in names])
-        errors = np.array([beads[name].standard_error for name in names])
-        where = place + (number - 0.5 * (len(noise) - 1)) * width
-        axes.bar(where, values, 0.92 * width, color=COLOURS[number], alpha=0.85, label=label)
-        known = np.isfinite(errors)
-        axes.errorbar(
-            where[known], values[known], errors[known], fmt="none", ecolor=REFERENCE, capsize=3, elinewidth=1.2
-        )
-        top = max(top, float(np.nanmax(values + np.nan_to_num(errors))))
-    axes.axhline(
-        noise_floor.value, color=COLOURS[0], linestyle=(0, (4, 2)), linewidth=1.6, label=f"noise floor {noise_floor}"
-    )
-    axes.set_xticks(place, names, rotation=0 if len(names) < 14 else 60)
-    axes.set(xlabel="bead", ylabel=f"variance of a force component\n[{noise_floor.unit}]")
-    axes.grid(axis="x", visible=False)
-    axes.set_ylim(top=1.35 * top)
-    axes.legend(loc="upper right", ncols=2)
-    return figure
-
-
-@drawn
-def label_errors_plot(
-    edges: Sequence[NDArray[np.float64]],
-    quantities: Mapping[str, NDArray[np.float64]],
-    *,
-    variables: Sequence[str],
-    variable_units: Sequence[str],
-    title: str = "",
-) -> Figure:
-    """What the labels know of the mean force in each bin, a panel for each quantity.
-
-    Args:
-        edges: edges of the bins of one or two collective variables.
-        quantities: label with unit of each quantity to its values `(*bins)`; nan or 0 where there is nothing.
-        variables: names of the collective variables.
-        variable_units: their units.
-        title: title of the figure.
-    """
-    labels = [axis_label(name, unit) for name, unit in zip(variables, variable_units, strict=True)]
-    figure = new_figure(4.3 * len(quantities), 4.2, title)
-    panels = np.atleast_1d(figure.subplots(1, len(quantities), sharex=True, sharey=len(edges) == 2))
-    for axes, (label, values) in zip(panels, quantities.items(), strict=True):
-        shown = np.where(np.nan_to_num(values) > 0, values, np.nan)
-        known = shown[np.isfinite(shown)]
-        if len(edges) == 1:
-            axes.stairs(shown, edges[0], color=COLOURS[0], linewidth=1.6, baseline=None)
-            axes.set(xlabel=labels[0], ylabel=label, yscale="log")
-            continue
-        limits = (known.min(), max(known.max(), 1.01 * known.min())) if len(known) else (1.0, 10.0)
-        mesh = axes.pcolormesh(
-            *edges,
-            np.ma.masked_invalid(shown.T),
-            cmap="viridis",
-            norm="log",
-            vmin=limits[0],
-            vmax=limits[1],
-            rasterized=True,
-        )
-        axes.set(xlabel=labels[0])
-        axes.set_facecolor("#ececec")
-        axes.grid(False)
-        bar = figure.colorbar(mesh, ax=axes, location="top", pad=0.02, aspect=26)
-        bar.set_label(label)
-        bar.outline.set_visible(False)
-    if len(edges) == 2:
-        panels[0].set_ylabel(labels[1])
-    return figure
-
-
-@drawn
-def surface_plot(
-    edges: Sequence[NDArray[np.float64]],
-    quantities: Mapping[str, NDArray[np.float64]],
-    shown: NDArray[np.bool_],
-    *,
-    variables: Sequence[str],
-    variable_units: Sequence[str],
-    title: str = "",
-) -> Figure:
-    """Quantities over one or two collective variables, a panel for each.
-
-    Args:
-        edges: edges of the bins.
-        quantities: label with unit of each quantity to its values `(*bins)`.
-        shown: `(*bins)` bins that are drawn.
-        variables: names of the collective variables.
-        variable_units: their units.
-        title: title of the figure.
-    """
-    labels = [axis_label(name, unit) for name, unit in zip(variables, variable_units, strict=True)]
-    figure = new_figure(5.0 * len(quantities), 4.4, title)
-    panels = np.atleast_1d(figure.subplots(1, len(quantities), sharex=True, sharey=len(edges) == 2))
-    for axes, (label, values) in zip(panels, quantities.items(), strict=True):
-        axes.set(xlabel=labels[0])
-        if len(edges) == 1:
-            axes.stairs(np.where(shown, values, np.nan), edges[0], color=COLOURS[0], linewidth=1.6, baseline=None)
-            axes.set(ylabel=label)
-            continue
-        visible = np.ma.masked_where(~shown, values).T
-        mesh = axes.pcolormesh(*edges, visible, cmap="viridis", vmin=0.0, rasterized=True)
-        axes.set_facecolor("#ececec")
-        axes.grid(False)
-        bar = figure.colorbar(mesh, ax=axes, location="top", pad=0.02, aspect=26)
-        bar.set_label(label)
-        bar.outline.set_visible(False)
-    if len(edges) == 2:
-        panels[0].set_ylabel(labels[1])
-    return figure
-
-
-@drawn
-def next_batch_plot(
-    edges: Sequence[NDArray[np.float64]],
-    error: NDArray[np.float64],
-    expected: NDArray[np.float64],
-    centers: NDArray[np.float64],
-    *,
-    variables: Sequence[str],
-    variable_units: Sequence[str],
-    title: str = "",
-) -> Figure:
-    """The error of the mean force before and after the next batch, and where its windows are.
-
-    Args:
-        edges: edges of the candidate bins of one or two collective variables.
-        error: `(*bins)` error so far [kT]; nan where no data are wanted.
-        expected: `(*bins)` error expected after the batch [kT].
-        centers: `(n_windows, n_variables)` centres of the windows.
-        variables: names of the collective variables.
-        variable_units: their units.
-        title: title of the figure.
-    """
-    labels = [axis_label(name, unit) for name, unit in zip(variables, variable_units, strict=True)]
-    top = float(np.nanmax(error))
+def next_batch_figure(beads: Beads, proposal: Proposal) -> Figure:
+    """The error of the mean force before and after the next batch, and where its windows are."""
+    edges, shape, centers = proposal.bins.edges, proposal.bins.shape, proposal.centers
+    error, expected = proposal.error.reshape(shape), proposal.expected.reshape(shape)
+    labels = [axis_label(name, beads.variable_units[name]) for name in proposal.names]
+    title, top = f"{beads.title}: next batch", float(np.nanmax(error))
     if len(edges) == 1:
         figure = new_figure(8.2, 4.2, title)
         axes = figure.subplots()
@@ -441,18 +289,12 @@ def next_batch_plot(
         return figure
     figure = new_figure(10.0, 4.6, title)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, values, name in zip(
-        panels, (error, expected), ("so far, and the new windows", "expected after them"), strict=True
-    ):
-        shown = np.ma.masked_invalid(values.T)
-        mesh = axes.pcolormesh(*edges, shown, cmap="viridis", vmin=0.0, vmax=top, rasterized=True)
+    parts = {"so far, and the new windows": error, "expected after them": expected}
+    for axes, (name, values) in zip(panels, parts.items(), strict=True):
+        mesh = heat_map(axes, edges, values, cmap=FREE_ENERGY_MAP, vmin=0.0, vmax=top)
         axes.set(title=name, xlabel=labels[0])
-        axes.set_facecolor("#ececec")
-        axes.grid(False)
     panels[0].set_ylabel(labels[1])
     places, counts = np.unique(centers, axis=0, return_counts=True)
     panels[0].scatter(*places.T, 16 * counts, facecolors="none", edgecolors="white", linewidths=1.4)
-    bar = figure.colorbar(mesh, ax=list(panels), pad=0.015, aspect=26)
-    bar.set_label("error of the mean force [kT]")
-    bar.outline.set_visible(False)
+    colour_bar(mesh, list(panels), "error of the mean force [kT]", pad=0.015, aspect=26)
     return figure

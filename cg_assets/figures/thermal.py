@@ -1,4 +1,4 @@
-"""Figures of water at many temperatures and of thermal response targets; every function returns a PNG."""
+"""Figures of thermal response labels; every function returns a PNG."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.evaluation.distributions import Distribution
-from cg_assets.figures.plot_style import COLOURS, DATA, REFERENCE, drawn, new_figure
+from cg_assets.figures.style import (
+    COLOURS,
+    DATA,
+    REFERENCE,
+    drawn,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,50 +24,11 @@ if TYPE_CHECKING:
     from cg_assets.training.thermal_targets import ThermalTargets
 
 
-@drawn
-def water_plot(
-    structure: Mapping[float, Distribution],
-    energy: Mapping[float, Estimate],
-    angles: Mapping[float, Distribution] | None = None,
-    *,
-    of: str = "potential energy",
-    title: str = "",
-) -> Figure:
-    """g(r) of the beads, angles between neighbours and an energy of a molecule, at each temperature.
-
-    Args:
-        structure: g(r) by temperature [K].
-        energy: energy of a molecule by temperature [kJ/mol].
-        angles: angular distribution by temperature [K]; no panel where None.
-        of: what the energy is.
-        title: title of the figure.
-    """
-    import matplotlib
-
-    panels = {"distance of two beads [nm]": (structure, "g(r)", 1.0)}
-    if angles is not None:
-        panels["angle of two neighbours [°]"] = (angles, "density [1/rad]", float(np.degrees(1.0)))
-    figure = new_figure(6.3 + 4.2 * len(panels), 4.2, title)
-    *places, right = figure.subplots(1, len(panels) + 1, width_ratios=[1.5] * len(panels) + [1.0])
-    shades = matplotlib.colormaps["plasma"](np.linspace(0.0, 0.85, len(structure)))
-    for axes, (name, (curves, height, scale)) in zip(places, panels.items(), strict=True):
-        for (temperature, found), shade in zip(curves.items(), shades, strict=True):
-            axes.plot(scale * found.grid, found.values, color=shade, label=f"{temperature:g} K")
-            low, high = found.values - 2 * found.standard_error, found.values + 2 * found.standard_error
-            axes.fill_between(scale * found.grid, low, high, color=shade, alpha=0.25, linewidth=0)
-        axes.set(xlabel=name, ylabel=height, ylim=(0, None))
-    places[0].legend(loc="upper right", ncols=1 if len(structure) < 7 else 2)
-    values = list(energy.values())
-    right.errorbar(
-        list(energy),
-        [item.value for item in values],
-        [2 * item.standard_error for item in values],
-        fmt="o-",
-        color=COLOURS[0],
-        capsize=3,
-    )
-    right.set(xlabel="temperature [K]", ylabel=f"{of} of a molecule [kJ/mol]")
-    return figure
+_ORDERS: Sequence[tuple[str, str, int]] = (
+    ("forces", "F", 0),
+    ("first_order", "T dF/dT", 1),
+    ("second_order", "T²/2 d²F/dT²", 2),
+)
 
 
 @drawn
@@ -156,13 +121,6 @@ def targets_plot(targets: ThermalTargets, *, title: str = "") -> Figure:
     axes.set(xlabel="temperature [K]", ylabel="root mean square of a component [kJ/mol/nm]")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
-
-
-_ORDERS: Sequence[tuple[str, str, int]] = (
-    ("forces", "F", 0),
-    ("first_order", "T dF/dT", 1),
-    ("second_order", "T²/2 d²F/dT²", 2),
-)
 
 
 def _or_gap(values: Sequence[float]) -> NDArray[np.float64]:

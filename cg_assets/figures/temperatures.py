@@ -1,50 +1,34 @@
-"""Figures of temperature-dependent potentials and of the liquids that they make."""
+"""Figures of evaluations at several temperatures, of one or several potentials."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from cg_assets.figures.plot_style import COLOURS, REFERENCE, Curve, band, colours_of, drawn, new_figure
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.evaluation.evaluation import Evaluation
+from cg_assets.figures.style import (
+    REFERENCE,
+    Curve,
+    band,
+    colours_of,
+    drawn,
+    error_bars,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from cg_assets.core.statistics.estimates import Estimate
-    from cg_assets.evaluation.evaluation import Evaluation
-
-
-@drawn
-def response_training_plot(held_out: Mapping[float, Mapping[str, Any]], title: str = "") -> Figure:
-    """Errors of a potential on held-out frames against temperature, the noise of the labels subtracted.
-
-    Args:
-        held_out: temperature [K] to quantity to `cg_assets.training.response.Deviation`.
-        title: of the figure.
-    """
-    figure = new_figure(9.0, 3.4, title)
-    left, right = figure.subplots(1, 2)
-    kelvin = np.array(sorted(held_out))
-    roots = [held_out[each]["forces"].root for each in kelvin]
-    error = np.array([root.standard_error for root in roots])
-    band(left, Curve("error of the potential", kelvin, np.array([root.value for root in roots]), error), COLOURS[0])
-    noise = np.sqrt([held_out[each]["forces"].noise_floor for each in kelvin])
-    left.plot(kelvin, noise, color=REFERENCE, linestyle=":", label="noise of the labels")
-    left.set(xlabel="temperature [K]", ylabel="force error [kJ/mol/nm]", title="Mean force")
-    left.set_ylim(bottom=0.0)
-    names = {"forces": "forces", "first_order": "first order", "second_order": "second order"}
-    for colour, (quantity, label) in zip(COLOURS, names.items(), strict=False):
-        part = np.array([held_out[each][quantity].explained for each in kelvin])
-        right.plot(kelvin, part, color=colour, marker="o", label=label)
-    right.set(xlabel="temperature [K]", ylabel="explained part of the signal", title="Forces and responses")
-    right.set_ylim(-0.05, 1.05)
-    for axes in (left, right):
-        axes.legend()
-    return figure
+_AXES = {
+    "rdf": ("distance [nm]", "g(r)", 1.0, 1.0),
+    "adf": ("angle [°]", "density [1/rad]", float(np.degrees(1.0)), 1.0),
+    "rdf_slope": ("distance [nm]", "dg/dT [10⁻³/K]", 1.0, 1e3),
+}
+"""Profile to the labels of its axes, and what its coordinate and its values are multiplied with."""
 
 
 def temperature_figures(evaluations: Mapping[str, Evaluation], title: str) -> dict[str, bytes]:
@@ -63,14 +47,6 @@ def temperature_figures(evaluations: Mapping[str, Evaluation], title: str) -> di
         "diffusion": diffusion_plot(diffusion, "atoms", title),
         "change of structure with temperature": profiles_plot(evaluations, "rdf_slope", title),
     }
-
-
-_AXES = {
-    "rdf": ("distance [nm]", "g(r)", 1.0, 1.0),
-    "adf": ("angle [°]", "density [1/rad]", float(np.degrees(1.0)), 1.0),
-    "rdf_slope": ("distance [nm]", "dg/dT [10⁻³/K]", 1.0, 1e3),
-}
-"""Profile to the labels of its axes, and what its coordinate and its values are multiplied with."""
 
 
 @drawn
@@ -131,7 +107,7 @@ def liquid_errors_plot(evaluations: Mapping[str, Evaluation], title: str = "") -
     for axes, (name, label) in zip(panels, labels.items(), strict=True):
         for potential, colour in colours_of(list(evaluations)).items():
             found = evaluations[potential].at_temperatures(name)
-            _against_temperature(axes, {kelvin: item.value for kelvin, item in found.items()}, colour, potential)
+            error_bars(axes, list(found), (item.value for item in found.values()), colour, label=potential)
             noise = [(kelvin, item.reference.value) for kelvin, item in found.items() if item.reference is not None]
             axes.plot(*zip(*noise, strict=True), color=colour, linestyle=":", linewidth=1.0)
         axes.set(xlabel="temperature [K]", ylabel=label)
@@ -152,21 +128,13 @@ def liquid_energies_plot(evaluations: Mapping[str, Evaluation], title: str = "")
     for axes, (name, label) in zip(panels, labels.items(), strict=True):
         first = next(iter(evaluations.values())).at_temperatures(name)
         atoms = {kelvin: item.reference for kelvin, item in first.items() if item.reference is not None}
-        _against_temperature(axes, atoms, REFERENCE, "atoms")
+        error_bars(axes, list(atoms), atoms.values(), REFERENCE, label="atoms")
         for potential, colour in colours_of(list(evaluations)).items():
             found = evaluations[potential].at_temperatures(name)
-            _against_temperature(axes, {kelvin: item.value for kelvin, item in found.items()}, colour, potential)
+            error_bars(axes, list(found), (item.value for item in found.values()), colour, label=potential)
         axes.set(xlabel="temperature [K]", ylabel=label)
     panels[0].legend()
     return figure
-
-
-def _against_temperature(axes: Any, numbers: Mapping[float, Estimate], colour: str, label: str) -> None:
-    values, bars = (
-        np.array(item)
-        for item in ([e.value for e in numbers.values()], [2 * e.standard_error for e in numbers.values()])
-    )
-    axes.errorbar(list(numbers), values, bars, color=colour, marker="o", capsize=2, label=label)
 
 
 @drawn
@@ -183,22 +151,11 @@ def diffusion_plot(diffusion: Mapping[str, Mapping[float, Estimate]], reference:
     colours = colours_of([label for label in diffusion if label != reference]) | {reference: REFERENCE}
     for label, values in diffusion.items():
         kelvin = np.array(sorted(values))
-        found = np.array([values[each].value for each in kelvin])
-        error = np.array([values[each].standard_error for each in kelvin])
-        left.errorbar(1000.0 / kelvin, found, 2 * error, color=colours[label], marker="o", capsize=2, label=label)
-        if label == reference:
-            continue
-        both = np.array([each for each in kelvin if each in diffusion[reference]])
-        slow = [diffusion[reference][each] for each in both]
-        fast = [values[each] for each in both]
-        ratio = np.array([one.value / two.value for one, two in zip(fast, slow, strict=True)])
-        relative = [
-            np.hypot(one.standard_error / one.value, two.standard_error / two.value)
-            for one, two in zip(fast, slow, strict=True)
-        ]
-        right.errorbar(
-            both, ratio, 2 * np.abs(ratio * relative), color=colours[label], marker="o", capsize=2, label=label
-        )
+        error_bars(left, 1000.0 / kelvin, [values[each] for each in kelvin], colours[label], label=label)
+        both = [each for each in kelvin if each in diffusion[reference] and label != reference]
+        if both:
+            ratios = [_ratio(values[each], diffusion[reference][each]) for each in both]
+            error_bars(right, both, ratios, colours[label], label=label)
     left.set(xlabel="1000 K / T", ylabel="D [nm²/ps]", yscale="log", title="Diffusion")
     right.set(xlabel="temperature [K]", ylabel="D of beads / D of atoms", title="Factor between time scales")
     right.set_ylim(bottom=0.0)
@@ -206,33 +163,8 @@ def diffusion_plot(diffusion: Mapping[str, Mapping[float, Estimate]], reference:
     return figure
 
 
-@drawn
-def accuracy_against_speed_plot(
-    speed: Mapping[str, float],
-    error: Mapping[str, Estimate],
-    quantity: str,
-    atoms: float | None = None,
-    title: str = "",
-) -> Figure:
-    """Error of potentials against the CG steps that they make in a second; atomistic steps as a line.
-
-    Args:
-        speed: label to steps per second.
-        error: label to error.
-        quantity: what the error is of, with its unit.
-        atoms: atomistic steps per second of the same molecules.
-        title: of the figure.
-    """
-    figure = new_figure(6.0, 3.8, title)
-    axes = figure.subplots()
-    for label, colour in colours_of(list(speed)).items():
-        bar: ArrayLike = 2 * error[label].standard_error
-        axes.errorbar(speed[label], error[label].value, bar, color=colour, marker="o", capsize=2, label=label)
-    if atoms is not None:
-        axes.axvline(atoms, color=REFERENCE, linestyle=":", label="atoms (steps/s)")
-    powers = np.log10([*speed.values(), *([] if atoms is None else [atoms])])
-    axes.set(xlabel="steps per second", ylabel=quantity, xscale="log")
-    axes.set_xlim(10.0 ** np.floor(powers.min()), 10.0 ** np.ceil(powers.max()))
-    axes.set_ylim(bottom=0.0)
-    axes.legend()
-    return figure
+def _ratio(one: Estimate, other: Estimate) -> Estimate:
+    """Ratio of two independent numbers."""
+    value = one.value / other.value
+    relative = np.hypot(one.standard_error / one.value, other.standard_error / other.value)
+    return Estimate(value, float(abs(value * relative)))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from cg_assets.core.statistics.estimates import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +25,8 @@ REFERENCE = "#1a1a1a"
 DATA = "#8c8c8c"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, in the order in which models are drawn."""
+HIGHEST = 8.0
+"""Free energies are drawn up to this many kT."""
 FREE_ENERGY_MAP = "viridis"
 DIFFERENCE_MAP = "RdBu_r"
 
@@ -152,3 +156,46 @@ def nice_ceiling(value: float) -> float:
         return 1.0
     scale = 10.0 ** math.floor(math.log10(value))
     return next(scale * step for step in (1.0, 2.0, 2.5, 5.0, 10.0) if scale * step >= value * (1 - 1e-9))
+
+
+def heat_map(axes: Axes, edges: Sequence[NDArray[np.float64]], values: ArrayLike, **settings: Any) -> Any:
+    """Values `(n, m)` over two variables, of which the first runs to the right; grey where they are masked or nan."""
+    x, y = edges
+    mesh = axes.pcolormesh(x, y, np.ma.masked_invalid(np.ma.asarray(values).T), rasterized=True, **settings)
+    axes.set_facecolor("#ececec")
+    axes.grid(False)
+    return mesh
+
+
+def full_turns(axes: Axes, edges: Sequence[NDArray[np.float64]]) -> None:
+    """Multiples of π on axes that cover a full turn, drawn to the same scale where both do."""
+    ends = [(float(item[0]), float(item[-1])) for item in edges]
+    for axis, limits in zip((axes.xaxis, axes.yaxis), ends, strict=True):
+        angular_ticks(axis, limits)
+    if all(in_radians(*limits) for limits in ends):
+        axes.set_aspect("equal")
+
+
+def colour_bar(mesh: Any, axes: Any, label: str, **settings: Any) -> None:
+    """A colour bar without a frame."""
+    first = axes[0] if isinstance(axes, list) else axes
+    bar = first.figure.colorbar(mesh, ax=axes, **settings)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+
+
+def error_bars(axes: Axes, x: ArrayLike, estimates: Iterable[Estimate], colour: str, **settings: Any) -> None:
+    """Estimates as dots with bars of two standard errors."""
+    found = list(estimates)
+    values, errors = ([getattr(item, name) for item in found] for name in ("value", "standard_error"))
+    drawn_as: dict[str, Any] = {"marker": "o", "capsize": 2, **settings}
+    axes.errorbar(x, values, 2 * np.array(errors), color=colour, **drawn_as)
+
+
+def aligned(curve: Curve, reference: Curve, interval: tuple[float, float]) -> Curve:
+    """A curve shifted by the constant that brings it nearest to the reference on an interval."""
+    inside = (curve.grid >= interval[0]) & (curve.grid <= interval[1]) & np.isfinite(curve.values)
+    known = np.interp(curve.grid, reference.grid, reference.values)
+    inside &= np.isfinite(known)
+    shift = float(np.mean(curve.values[inside] - known[inside])) if inside.any() else 0.0
+    return Curve(curve.label, curve.grid, curve.values - shift, curve.standard_error)
