@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -246,7 +246,7 @@ def make_reference(name: str, file: Path) -> None:
     from cg_assets.evaluation.long_runs import write_reference
 
     system = load_system(name)
-    folder = prepare_home() / "reference" / name
+    folder = installation().home / "reference" / name
     with _progress_bar() as report:
         write_reference(file, system.run_reference(seed_of(name, "reference", FIRST_BATCH), folder, report))
 
@@ -260,12 +260,16 @@ def find_box(name: str) -> Estimate:
 
 @contextmanager
 def _progress_bar() -> Iterator[Progress]:
-    """A bar on standard error that shows the progress of long work."""
+    """A bar on standard error that shows the progress of long work, from its first report on."""
     from tqdm import tqdm
 
-    with tqdm(file=sys.stderr) as bar:
+    with ExitStack() as stack:
+        bars: list[tqdm] = []
 
         def report(done: int, total: int, counted: str) -> None:
+            if not bars:
+                bars.append(stack.enter_context(tqdm(file=sys.stderr)))
+            (bar,) = bars
             bar.total, bar.n, bar.unit = total, done, f" {counted}"
             bar.refresh()
 
