@@ -160,15 +160,6 @@ def test_cutoff_beyond_half_the_box_is_refused(kind):
         potential(kind).energy_and_forces(lattice(1), 400.0, torch.tensor([1.0, 1.2, 1.2]))
 
 
-def test_weights_are_stored_and_read(kind):
-    config = {"type": kind, "bead_types": [0] * 27, "temperature_dependence": FORMS[0]} | SETTINGS[kind]
-    module, again = potential(kind), build_potential(config).double()
-    again.load_state_dict(module.state_dict())
-    positions = lattice(2)
-    for one, two in zip(*(each.energy_and_forces(positions, 300.0, BOX) for each in (module, again)), strict=True):
-        assert torch.equal(one, two)
-
-
 def test_constants_add_energy_and_no_force(kind):
     module, positions = potential(kind, FORMS[1]), lattice(2)
     before = module.response(positions, 500.0, BOX)

@@ -36,13 +36,13 @@ def training_plot(
     """Training and held-out loss with the noise floor, and the loss above the floor on a logarithmic axis.
 
     Args:
-        history: one entry per epoch with `epoch`, `training_loss`, `held_out_loss` and `learning_rate`.
+        history: one entry per epoch with `epoch`, `held_out_loss` and, unless it was solved for, `training_loss`.
         noise_floor: smallest loss that any potential can reach on these labels, with its error and unit.
         best_epoch: epoch whose weights were kept; None for the one of least held-out loss.
         title: title of the figure.
     """
     epoch = np.array([row["epoch"] for row in history])
-    training = np.array([row["training_loss"] for row in history])
+    training = np.array([row.get("training_loss", row["held_out_loss"]) for row in history])
     held_out = np.array([row["held_out_loss"] for row in history])
     best = int(epoch[np.argmin(held_out)]) if best_epoch is None else best_epoch
     figure = new_figure(10.0, 4.3, title)

@@ -238,7 +238,9 @@ class Potential(torch.nn.Module, ABC):
         """
         edges = None if box is None else torch.tensor([float(edge) for edge in box], dtype=torch.float64, device=device)
         if self.n_beads and self.dimension:
-            self(torch.zeros(0, self.n_beads, self.dimension, device=device), temperature, edges)
+            weights = (value for value in self.state_dict().values() if value.is_floating_point())
+            dtype = next((value.dtype for value in weights), torch.float32)
+            self(torch.zeros(0, self.n_beads, self.dimension, dtype=dtype, device=device), temperature, edges)
 
         def evaluate(positions: Tensor) -> tuple[Tensor, Tensor]:
             energy, forces = self.energy_and_forces(positions, temperature, edges)
