@@ -36,12 +36,12 @@ def write(folder: Path | None, system: Any, stage: str, frames: Any, *figures: b
     if folder is None:
         return
     from cg_assets.storage.parquet import write_frames
-    from cg_assets.storage.schemas import FileMetadata, variable_units
+    from cg_assets.storage.schemas import FileMetadata
 
     place = folder / system.name / batch
     place.mkdir(parents=True, exist_ok=True)
     if frames is not None:
-        metadata = FileMetadata(system.name, stage, system.units, variable_units=variable_units(system))
+        metadata = FileMetadata(system.name, stage, system.units, variable_units=system.variable_units)
         write_frames(place / f"{stage}.parquet", [frames], metadata, batch)
     for number, figure in enumerate(figures):
         (place / f"{stage}_{number}.png").write_bytes(figure)

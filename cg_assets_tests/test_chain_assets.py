@@ -13,7 +13,7 @@ from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.labels.quality import LabelNoise
 from cg_assets.potentials.chain_prior.module import ChainPrior
 from cg_assets.registry.tracking import ModelTracking
-from cg_assets.storage.schemas import FileMetadata, variable_units
+from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 from cg_assets.training.setup import fitted_prior
@@ -65,7 +65,7 @@ def _write_labels(system, store, positions):
     )
     floor = Estimate(NOISE**2, 0.01 * NOISE**2, "(kJ/mol/nm)²")
     extra = {"bias": None, "noise_floor": LabelNoise(floor, "as they were made").to_json()}
-    units = variable_units(system)
+    units = system.variable_units
     metadata = FileMetadata(system=system.name, stage="mapped_forces", units="molar", variable_units=units, extra=extra)
     store.write_frames(frames, metadata, "0000")
 

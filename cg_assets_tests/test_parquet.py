@@ -18,7 +18,7 @@ from cg_assets.storage import atomic
 from cg_assets.storage.dataset import FrameDataset, read_frames
 from cg_assets.storage.hashing import file_sha256
 from cg_assets.storage.parquet import content_hash, describe, read_arrays, read_table, verify, write_frames, write_table
-from cg_assets.storage.schemas import FileMetadata, variable_units
+from cg_assets.storage.schemas import FileMetadata
 
 METADATA = FileMetadata(
     system="toy",
@@ -134,7 +134,7 @@ def test_reduced_units_and_missing_units(tmp_path):
 def test_variable_units_of_shipped_systems():
     from cg_assets.systems.load import load_all_systems
 
-    found = {name: variable_units(system) for name, system in load_all_systems().items()}
+    found = {name: system.variable_units for name, system in load_all_systems().items()}
     assert found["capped_alanine_implicit"] == {"phi": "rad", "psi": "rad"}
     assert found["muller_brown"] == {"x": "reduced length"}
     assert set(found["chignolin"].values()) == {"nm"}, "distances"

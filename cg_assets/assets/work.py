@@ -14,7 +14,7 @@ from cg_assets.assets.stage import Content, Product, Report, Stage, Stored
 from cg_assets.core.checks import Verdict
 from cg_assets.core.errors import StorageError
 from cg_assets.storage.parquet import FileInfo
-from cg_assets.storage.schemas import FileMetadata, variable_units
+from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import System, seed_of
 
@@ -227,7 +227,7 @@ class Work:
             code_version=self.stage.code_version,
             upstream_data_versions=dict(self.inputs.versions if upstream is None else upstream),
             dagster_run_id=self.run_id,
-            variable_units=variable_units(self.system),
+            variable_units=self.system.variable_units,
             extra={"specification": self.system.content_hash} | dict(facts or {}),
         )
         content.write(self.store, metadata, batch, mark)

@@ -32,6 +32,16 @@ class Reference(Family, family="reference"):
     is_data: ClassVar[bool] = False
     """Whether it is the system's own frames, not something else about it."""
 
+    @property
+    def sampled(self) -> SamplingPlan | None:
+        """The plan of its runs; None where none are made."""
+        return None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether a file holds it."""
+        return False
+
 
 class QuadratureReference(Reference):
     """The exact PMF of a model potential by numerical quadrature."""
@@ -68,6 +78,16 @@ class LongRunReference(Reference):
     plan: SamplingPlan
     file: Path | None = None
     """A finished reference (Parquet) relative to the folder of the YAML file; null to run the plan."""
+
+    @property
+    def sampled(self) -> SamplingPlan:
+        """The plan."""
+        return self.plan
+
+    @property
+    def is_stored(self) -> bool:
+        """Where a file is named."""
+        return self.file is not None
 
 
 class DataReference(Reference):

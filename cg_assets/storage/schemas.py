@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
 from cg_assets.core.units import UnitSystem, unit
-
-if TYPE_CHECKING:
-    from cg_assets.systems.base import System
 
 SCHEMA_VERSION = "1"
 PREFIX = "cg_assets."
@@ -152,11 +149,6 @@ def _to_json(name: str, value: Any) -> str:
         raise StorageError(f"metadata: {name} cannot be stored as JSON: {error}") from error
 
 
-def variable_units(system: System) -> dict[str, str]:
-    """Unit of each collective variable of a system."""
-    return {name: unit(quantity, system.units) for name, quantity in system.variable_quantities.items()}
-
-
 def frame_schema(frames: Frames, metadata: FileMetadata) -> pa.Schema:
     """The Arrow schema of a file that holds such frames.
 
@@ -184,7 +176,7 @@ def _variable_unit(name: str, metadata: FileMetadata) -> str:
         return unit("length", "reduced")
     raise StorageError(
         f"{metadata.system}/{metadata.stage}: no unit for the collective variable {name!r}; give it in "
-        "metadata.variable_units (schemas.variable_units(system))"
+        "metadata.variable_units (System.variable_units)"
     )
 
 

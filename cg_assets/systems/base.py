@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue, PositiveFloat, ValidationError, field_val
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from cg_assets.core.settings import Fault, Name, Scope, Strict
-from cg_assets.core.units import UnitSystem
+from cg_assets.core.units import UnitSystem, unit
 from cg_assets.sampling.model import Model
 from cg_assets.sampling.model_potential.model import ModelPotential  # noqa: F401 - models are found where they are imported
 from cg_assets.sampling.molecule.model import Molecule  # noqa: F401
@@ -191,6 +191,11 @@ class System(Strict):
     def variable_quantities(self) -> dict[str, str]:
         """Name of each collective variable to what it is: `angle` or `length`."""
         return {}
+
+    @property
+    def variable_units(self) -> dict[str, str]:
+        """Name of each collective variable to its unit."""
+        return {name: unit(quantity, self.units) for name, quantity in self.variable_quantities.items()}
 
     def hash_of(self, *sections: str) -> str:
         """Hash of some sections ("model", "sampling.biased", ...), of the files' contents instead of their names.

@@ -23,7 +23,6 @@ from cg_assets.core.units import thermal_energy
 from cg_assets.evaluation.settings import (
     FreeEnergySettings,
     LearningCurve,
-    LongRunReference,
 )
 from cg_assets.labels.kernels import sources as _kernels  # noqa: F401  (members of the family)
 from cg_assets.labels.source import LabelSource
@@ -119,8 +118,7 @@ class SystemSpec(System):
             from cg_assets.evaluation.metrics.native import native_beads
 
             native_beads(self.beads().cg_map, self.folder / self.evaluation.native.file)
-        reference = self.evaluation.reference
-        if isinstance(reference, LongRunReference) and reference.file is not None:
+        if self.evaluation.reference.is_stored:
             from cg_assets.evaluation.long_runs import read_reference
 
             read_reference(self)
@@ -247,10 +245,8 @@ class SystemSpec(System):
         return self.sampling.by_section()[self.sampling.by_labels()[labels][1]]
 
     def _plans(self) -> dict[str, SamplingPlan]:
-        plans = self.sampling.by_section()
-        if isinstance(self.evaluation.reference, LongRunReference):
-            plans["evaluation.reference.plan"] = self.evaluation.reference.plan
-        return plans
+        reference = self.evaluation.reference.sampled
+        return self.sampling.by_section() | ({"evaluation.reference.plan": reference} if reference else {})
 
     # ----------------------------------------------------------------------------------- derived values
 
