@@ -111,7 +111,7 @@ def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | Non
     enhanced = bias if system.cg_simulation.enhanced_duration else None
     simulated = run_cg_simulation(result.module, system.beads(), system.cg_simulation, frames, bias=enhanced)
     if folder:
-        picture = cg_simulation_figure(system.beads(), simulated)
+        picture = cg_simulation_figure(system.beads(), simulated, "biased")
         write(folder, system, f"cg_simulation_{plan_name}", simulated.frames, picture)
     with tempfile.TemporaryDirectory() as scratch:
         seed = seed_of(name, STAGES[plan_name], FIRST)

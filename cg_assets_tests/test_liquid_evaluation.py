@@ -10,7 +10,7 @@ import yaml
 from test_response_assets import WATER
 from thermal_models import EDGE, known_potential, liquid
 
-from cg_assets.assets.liquids import judge_liquid
+from cg_assets.assets.evaluations import judge
 from cg_assets.assets.simulations import judge_simulation
 from cg_assets.core.errors import ExplosionError, SamplingError
 from cg_assets.core.frames import Frames
@@ -80,7 +80,7 @@ def judged(system):
     other = system.model_copy(update={"cg_simulation": system.cg_simulation.model_copy(update={"seed": 7})})
     two = simulated(other, module, starts())
     atoms = with_energies(module, two.frames)
-    return module, one, atoms, judge_liquid(system, module, atoms, one.frames, one.runs)
+    return module, one, atoms, judge(system, module, None, one.frames, one.runs, atoms)
 
 
 def test_two_runs_of_one_potential_differ_by_noise(system, judged):
@@ -121,12 +121,12 @@ def test_another_potential_is_told_apart(system, judged):
     _, _, atoms, own = judged
     wrong = weak_potential(0.3)
     run = simulated(system, wrong, starts())
-    found = judge_liquid(system, wrong, atoms, run.frames, run.runs)
+    found = judge(system, wrong, None, run.frames, run.runs, atoms)
     excess = found[f"rdf_excess.{KELVIN[0]:g}K"].value
     assert excess.value > 6 * excess.standard_error
     assert found.metrics()["rdf_error"] > own.metrics()["rdf_error"]
     strict = system.model_copy(update={"evaluation": system.evaluation.model_copy(update={"max_rdf_error": 0.001})})
-    again = judge_liquid(strict, wrong, atoms, run.frames, run.runs)
+    again = judge(strict, wrong, None, run.frames, run.runs, atoms)
     assert not again.verdicts(checks_of(strict.evaluation))[0].passed and not again.passed
     comparison = Comparison({"right": own, "wrong": found})
     shown = comparison.rows()
@@ -185,7 +185,7 @@ def test_a_temperature_at_which_all_explode_is_infinitely_wrong(system, judged):
     assert {one.temperature: one.stable_replicas for one in run.runs} == {380.0: 2, 500.0: 0}
     stability = judge_simulation(system, run.runs)[1]
     assert not stability.passed
-    found = judge_liquid(quick, module, atoms, run.frames, run.runs)
+    found = judge(quick, module, None, run.frames, run.runs, atoms)
     assert found.metrics()["rdf_error"] == found.metrics()["rdf_excess.500K"] == math.inf
     assert found["stable_replicas.500K"].value.value == 0.0
     assert not found.verdicts(checks_of(quick.evaluation))[0].passed

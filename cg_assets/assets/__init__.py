@@ -11,7 +11,6 @@ from cg_assets.assets.forces import forces_stage
 from cg_assets.assets.imports import imported_stage
 from cg_assets.assets.labels import flow_kernel_stage, labels_stage
 from cg_assets.assets.learning_curves import learning_curve_stage
-from cg_assets.assets.liquids import liquid_evaluation_stage, liquid_simulation_stage
 from cg_assets.assets.mean_forces import mean_forces_stage
 from cg_assets.assets.next_batch import next_batch_stage
 from cg_assets.assets.potentials import potential_stage
@@ -33,8 +32,8 @@ def _liquid_stages(system: ThermalSystem) -> list[Stage]:
     stages = [water_trajectories_stage(system), conditional_samples_stage(system), targets_stage(system)]
     for name in system.potentials:
         stages.append(response_potential_stage(system, name))
-        stages.append(liquid_simulation_stage(system, name))
-        stages.append(liquid_evaluation_stage(system, name))
+        stages.append(cg_simulation_stage(system, name))
+        stages.append(evaluation_stage(system, name))
     return [*stages, comparison_stage(system)] if system.potentials else stages
 
 

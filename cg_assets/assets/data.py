@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.work import Inputs, snapshot_stage
 from cg_assets.simulation.settings import CGSimulation
-from cg_assets.systems import SystemSpec
+from cg_assets.systems import AnySystem, SystemSpec
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
@@ -48,27 +48,24 @@ def read_samples(inputs: Inputs, source: str, batch: str | None) -> tuple[Frames
     return samples, inputs.frames(stored, sound) if inputs.has(stored, sound) else samples
 
 
-def pooled_frames(inputs: Inputs, system: SystemSpec, stage: str, batches: Sequence[str]) -> Frames:
+def pooled_frames(inputs: Inputs, system: AnySystem, stage: str, batches: Sequence[str]) -> Frames:
     """The label frames of these batches as one data set."""
     from cg_assets.biases import bias_from_definition
     from cg_assets.biases.reweighting import pooled_batches
 
-    definitions = [inputs.facts(stage, batch)["bias"] for batch in batches]
+    definitions = [inputs.facts(stage, batch).get("bias") for batch in batches]
     biases = [bias_from_definition(definition) if definition else None for definition in definitions]
     frames = [inputs.frames(stage, batch) for batch in batches]
     return pooled_batches(frames, system.thermal_energy, biases)
 
 
-def learned_batches(inputs: Inputs, system: SystemSpec, name: str) -> list[str]:
-    """The batches of its labels that a potential learned from."""
+def training_frames(inputs: Inputs, system: AnySystem, name: str) -> Frames:
+    """CG frames of the batches that a potential learned from; of all sound ones where it learned from others."""
+    stage = system.data_stage(name)
     learned_from = inputs.peek(f"potential_{name}").metadata.upstream_data_versions
-    labels = f"{system.name}/{system.potentials[name].labels}/"
-    return [key.removeprefix(labels) for key in learned_from if key.startswith(labels)]
-
-
-def training_frames(inputs: Inputs, system: SystemSpec, name: str) -> Frames:
-    """Frames of the batches that a potential learned from."""
-    return pooled_frames(inputs, system, system.potentials[name].labels, learned_batches(inputs, system, name))
+    mine = f"{system.name}/{stage}/"
+    batches = [key.removeprefix(mine) for key in learned_from if key.startswith(mine)]
+    return pooled_frames(inputs, system, stage, batches or inputs.sound(stage))
 
 
 def frozen_bias(inputs: Inputs, settings: CGSimulation) -> Mapping[str, Any] | None:
@@ -76,16 +73,6 @@ def frozen_bias(inputs: Inputs, settings: CGSimulation) -> Mapping[str, Any] | N
     if not settings.enhanced_duration:
         return None
     return inputs.facts("relabelled_forces", inputs.sound("relabelled_forces")[0])["bias"]
-
-
-def frames_of_atoms(inputs: Inputs, stage: str, replicas: int) -> Frames:
-    """The dynamics of the atoms in all sound batches of so many replicas each, numbered over all of them."""
-    from cg_assets.core.frames import Frames
-
-    parts = [inputs.frames(stage, batch) for batch in inputs.sound(stage)]
-    return Frames.concatenate(
-        [replace(part, replica=part.replica + number * replicas) for number, part in enumerate(parts)]
-    )
 
 
 def with_map(system: SystemSpec) -> tuple[list[str], str, dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from cg_assets.simulation.run import Run
 
 
-def read_reference(inputs: Inputs, system: SystemSpec) -> Reference:
+def read_reference(inputs: Inputs, system: AnySystem) -> Reference:
     """The materialised reference of a system."""
     from cg_assets.evaluation.reference import Reference
 
@@ -60,9 +62,9 @@ def reference_stage(system: SystemSpec) -> Stage:
 
 
 def judge(
-    system: SystemSpec,
+    system: AnySystem,
     module: Any,
-    reference: Reference,
+    reference: Reference | None,
     simulated: Frames,
     runs: Sequence[Run],
     data: Frames,
@@ -73,19 +75,19 @@ def judge(
     Args:
         system: the system.
         module: the trained potential.
-        reference: what it is judged against.
+        reference: what it is judged against; None where that is `truth`.
         simulated: frames of its CG simulation.
         runs: what its CG simulations gave.
         data: CG frames that it was trained on.
-        truth: CG frames whose bonds and slow coordinates a molecule should have; `data` where None.
+        truth: CG frames that those of the simulation should look like; `data` where None.
     """
     from cg_assets.evaluation.case import Case
     from cg_assets.evaluation.evaluation import evaluate
-    from cg_assets.potentials.energies import committee_energies, energy_function
+    from cg_assets.potentials.energies import committee_energies, energy_function, thermodynamics
     from cg_assets.sampling.model_potential.planes import exact_plane
 
-    beads = system.beads()
-    at = beads.temperature, beads.edges
+    beads, many = system.beads(), bool(system.temperatures)
+    at = (None, None) if many else (beads.temperature, beads.edges)
     case = Case(
         beads=beads,
         settings=system.evaluation,
@@ -96,32 +98,12 @@ def judge(
         truth=truth,
         committee=committee_energies(module, *at),
         reference=reference,
-        plane=lambda: exact_plane(system.model.landscape(beads), reference.surface.bins),
-        domain=system.network.domain,
+        plane=None if reference is None else lambda: exact_plane(system.model.landscape(beads), reference.surface.bins),
+        domain=system.domain,
+        thermodynamics=thermodynamics(module) if many else None,
         folder=system.folder,
     )
     return evaluate(case)
-
-
-def judge_again(
-    system: SystemSpec, module: Any, config: dict[str, Any], reference: Reference, data: Frames, bias: Any
-) -> dict[str, float]:
-    """Figures of merit, on the present reference, of a version that was judged by an earlier one.
-
-    Its CG simulation is run again, because only that of the newest version is kept. There are none of a version for
-    other beads, or of one that does not stay stable.
-    """
-    from cg_assets.core.errors import ExplosionError
-    from cg_assets.simulation.run import run_cg_simulation
-
-    beads = system.beads()
-    if config["bead_names"] != beads.cg_map.bead_names:
-        return {}
-    try:
-        simulated = run_cg_simulation(module, beads, system.cg_simulation, data, bias=bias)
-    except ExplosionError:
-        return {}
-    return judge(system, module, reference, simulated.frames, simulated.runs, data).metrics()
 
 
 def decide(
@@ -151,33 +133,65 @@ def decide(
     return client.decide_champion(model, version, metrics, result.passed, judged_by, criteria, earlier)
 
 
-def evaluation_product(
-    work: Work,
-    system: AnySystem,
-    name: str,
-    result: Evaluation,
-    judged_by: Callable[[], str],
-    again: Callable[[Any, dict[str, Any]], dict[str, float]],
-) -> Product:
-    """The table of an evaluation, with its verdicts, its figures and the decision on the champion.
+def evaluation_stage(system: AnySystem, name: str) -> Stage:
+    """The stage that judges one potential and decides whether its model becomes champion."""
+    from cg_assets.evaluation.evaluation import checks_of
 
-    Args:
-        work: what it is carried out with.
-        system: the system.
-        name: of the potential.
-        result: what was measured of it.
-        judged_by: gives the hash of what it was judged against.
-        again: see `decide`.
-    """
-    simulated = work.inputs.facts(f"cg_simulation_{name}")
+    stages = dict.fromkeys([system.data_stage(name), system.true_stage(name)])
+    reference = [Read(system.reference_stage, Batches.NONE)] if system.reference_stage else []
+    return Stage(
+        name=f"evaluation_{name}",
+        description="The CG model against the reference, by every metric that fits the system; the registered model "
+        "becomes champion when it passes and is not worse than the present one.",
+        make=lambda work: _make_evaluation(work, system, name),
+        reads=(
+            Read(f"cg_simulation_{name}", Batches.NONE),
+            *(Read(stage, Batches.CHOSEN) for stage in stages),
+            *reference,
+        ),
+        checks=checks_of(system.evaluation),
+        kinds=frozenset({"parquet", "mlflow"}),
+    )
+
+
+def _make_evaluation(work: Work, system: AnySystem, name: str) -> Product:
+    from cg_assets.core.errors import ExplosionError
+    from cg_assets.simulation.run import run_cg_simulation
+    from cg_assets.training.setup import drawn_frames
+
+    inputs, true = work.inputs, system.true_stage(name)
+    simulated = inputs.facts(f"cg_simulation_{name}")
     model, version = simulated["registered_model"], simulated["version"]
+    module, _ = work.open_tracking().load(model, version)
+    reference = read_reference(inputs, system) if system.reference_stage else None
+    frames = training_frames(inputs, system, name)
+    data = drawn_frames(frames, *system.drawn(name))
+    truth = frames if true == system.data_stage(name) else pooled_frames(inputs, system, true, inputs.sound(true))
+    beads = inputs.frames(f"cg_simulation_{name}")
+    result = judge(system, module, reference, beads, runs_of(simulated), data, truth)
+    judged_by = _judged_by(inputs, system, name)
+
+    def again(earlier: Any, config: dict[str, Any]) -> dict[str, float]:
+        """Of an earlier version, whose CG simulation is run again, because only that of the newest version is kept.
+
+        There are none of a version for other beads, or of one that does not stay stable.
+        """
+        own = system.beads()
+        if config.get("bead_names", own.cg_map.bead_names) != own.cg_map.bead_names:
+            return {}
+        bias, settings = frozen_bias(Inputs(work.store, system), system.cg_simulation), system.cg_simulation
+        try:
+            run = run_cg_simulation(earlier, own, settings, data, system.temperatures, bias)
+        except ExplosionError:
+            return {}
+        return judge(system, earlier, reference, run.frames, run.runs, data, truth).metrics()
 
     def report(_: object) -> Report:
         from cg_assets.figures.evaluation import evaluation_figures
 
         figures = evaluation_figures(name, result, system.title)
-        work.open_tracking().log_evaluation(model, version, result.metrics(), figures, judged_by())
-        decision = decide(work, model, version, result, judged_by(), again)
+        work.open_tracking().log_evaluation(model, version, result.metrics(), figures, judged_by)
+        decision = decide(work, model, version, result, judged_by, again)
         return {title: Figure(figure, title) for title, figure in figures.items()} | {
             "results": result.rows(),
             "registered_model": f"{model} version {version}",
@@ -192,44 +206,10 @@ def evaluation_product(
     return Product(content, facts, lambda _: result.verdicts(work.stage.checks), report)
 
 
-def evaluation_stage(system: SystemSpec, name: str) -> Stage:
-    """The stage that judges one potential and decides whether its model becomes champion."""
-    from cg_assets.evaluation.evaluation import checks_of
-
-    labels = system.potentials[name].labels
-    true = system.true_frames(labels)
-
-    def make(work: Work) -> Product:
-        from cg_assets.training.setup import drawn_frames
-
-        inputs = work.inputs
-        simulated = inputs.facts(f"cg_simulation_{name}")
-        module, _ = work.open_tracking().load(simulated["registered_model"], simulated["version"])
-        reference = read_reference(inputs, system)
-        frames = training_frames(inputs, system, name)
-        data = drawn_frames(frames, system.potentials[name].frames, system.training.seed)
-        truth = frames if true == labels else pooled_frames(inputs, system, true, inputs.sound(true))
-        beads = inputs.frames(f"cg_simulation_{name}")
-        result = judge(system, module, reference, beads, runs_of(simulated), data, truth)
-
-        def again(earlier: Any, config: dict[str, Any]) -> dict[str, float]:
-            bias = frozen_bias(Inputs(work.store, system), system.cg_simulation)
-            return judge_again(system, earlier, config, reference, data, bias)
-
-        return evaluation_product(
-            work, system, name, result, lambda: inputs.versions[f"{system.name}/reference"], again
-        )
-
-    return Stage(
-        name=f"evaluation_{name}",
-        description="Free energies, populations, barriers, stability, bonds and chirality of the CG model against the "
-        "reference; the registered model becomes champion when it passes and is not worse than the present one.",
-        make=make,
-        reads=(
-            Read(f"cg_simulation_{name}", Batches.NONE),
-            *(Read(source, Batches.CHOSEN) for source in dict.fromkeys([labels, true])),
-            Read("reference", Batches.NONE),
-        ),
-        checks=checks_of(system.evaluation),
-        kinds=frozenset({"parquet", "mlflow"}),
-    )
+def _judged_by(inputs: Inputs, system: AnySystem, name: str) -> str:
+    """Hash of what a potential is judged against: the reference, or the frames that it should look like."""
+    if system.reference_stage:
+        return inputs.versions[f"{system.name}/{system.reference_stage}"]
+    true = f"{system.name}/{system.true_stage(name)}/"
+    data = [version for key, version in inputs.versions.items() if key.startswith(true)]
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cg_assets.assets.data import Source, frames_of_atoms
+from cg_assets.assets.data import Source, pooled_frames
 from cg_assets.assets.potentials import LOSS, judge_potential
 from cg_assets.assets.stage import Batches, Product, Read, Report, Stage
 from cg_assets.assets.training import ModelTraining, train_and_register
@@ -56,7 +56,7 @@ def response_potential_stage(system: ThermalSystem, name: str) -> Stage:
         config = response_config(settings, system.beads())
         unconstrained = None
         if number:
-            atoms = frames_of_atoms(inputs, TRAJECTORIES, system.sampling.reference.replicas)
+            atoms = pooled_frames(inputs, system, TRAJECTORIES, inputs.sound(TRAJECTORIES))
             if settings.method in AT_ONE_TEMPERATURE:
                 middle = middle_of(config["temperature_dependence"])
                 atoms = atoms.select(np.abs(atoms.temperature - middle) < SAME_TEMPERATURE)

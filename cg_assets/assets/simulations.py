@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.common_checks import temperature_verdict, temperatures_verdict
 from cg_assets.assets.data import frozen_bias, training_frames
-from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage, Stored
+from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Check, Verdict
-from cg_assets.systems import AnySystem, SystemSpec
+from cg_assets.systems import AnySystem
 
 if TYPE_CHECKING:
-    from cg_assets.core.frames import Frames
+    from cg_assets.mapping.beads import Beads
     from cg_assets.simulation.run import CGSimulationResult, Run
 
 TEMPERATURE = Check(
@@ -48,62 +48,59 @@ def judge_simulation(system: AnySystem, runs: Sequence[Run]) -> list[Verdict]:
     return [thermal, STABILITY.verdict(all(run.is_stable for run in runs), **counts)]
 
 
-def simulated(
-    work: Work,
-    system: AnySystem,
-    name: str,
-    frames: Frames,
-    temperatures: Sequence[float] = (),
-    bias: Mapping[str, Any] | None = None,
-) -> tuple[CGSimulationResult, dict[str, Any]]:
-    """The simulation with the registered potential of a name, and the facts for its file."""
-    from cg_assets.simulation.run import run_cg_simulation
-
-    trained = work.inputs.facts(f"potential_{name}")
-    model = {item: trained[item] for item in ("registered_model", "version")}
-    potential, _ = work.open_tracking().load(model["registered_model"], model["version"])
-    with work.leased() as device:
-        result = run_cg_simulation(
-            potential, system.beads(), system.cg_simulation, frames, temperatures, bias, device, work.progress
-        )
-    return result, model | {"bias": bias, "runs": [run.to_json() for run in result.runs]}
-
-
-def cg_simulation_stage(system: SystemSpec, name: str) -> Stage:
-    """The stage of the simulation with one potential."""
-    labels, settings = system.potentials[name].labels, system.cg_simulation
-    read = sorted({labels, "relabelled_forces"} if settings.enhanced_duration else {labels})
+def cg_simulation_stage(system: AnySystem, name: str) -> Stage:
+    """The stage of the simulations with one potential."""
+    data, settings = system.data_stage(name), system.cg_simulation
+    read = sorted({data, "relabelled_forces"} if settings.enhanced_duration else {data})
 
     def make(work: Work) -> Product:
-        data, bias = training_frames(work.inputs, system, name), frozen_bias(work.inputs, settings)
-        result, facts = simulated(work, system, name, data, bias=bias)
+        from cg_assets.simulation.run import run_cg_simulation
 
-        def judge(_: Stored) -> list[Verdict]:
-            return judge_simulation(system, result.runs)
+        trained = work.inputs.facts(f"potential_{name}")
+        model = {item: trained[item] for item in ("registered_model", "version")}
+        potential, _ = work.open_tracking().load(model["registered_model"], model["version"])
+        frames, bias = training_frames(work.inputs, system, name), frozen_bias(work.inputs, settings)
+        with work.leased() as device:
+            result = run_cg_simulation(
+                potential, system.beads(), settings, frames, system.temperatures, bias, device, work.progress
+            )
+        verdicts = judge_simulation(system, result.runs)
+        facts = model | {"bias": bias, "runs": [run.to_json() for run in result.runs]}
 
         def report(_: object) -> Report:
-            from cg_assets.figures.simulation import cg_simulation_figure
+            return _report(result, system.beads(), name)
 
-            free = result.runs[0]
-            shown: Report = {
-                "figure": Figure(cg_simulation_figure(system.beads(), result), "CG simulation"),
-                "stability": result.stability,
-                "kinetic_temperature": str(free.kinetic_temperature),
-                "replica_steps_per_second": round(result.steps_per_second),
-            }
-            if free.exchange_acceptance:
-                shown["exchange_acceptance"] = ", ".join(f"{item:.2f}" for item in free.exchange_acceptance)
-            return shown
-
-        return Product(FrameContent(result.frames), facts, judge, report, settings.seed)
+        return Product(FrameContent(result.frames), facts, lambda _: verdicts, report, settings.seed)
 
     return Stage(
         name=f"cg_simulation_{name}",
-        description="Langevin dynamics of the beads in many replicas with the registered potential: without a bias "
-        "and, where the specification asks for it, under the frozen bias of the biased samples.",
+        description="Langevin dynamics of the beads in many replicas with the registered potential at each temperature "
+        "where it is judged and, if the system asks for it, under the frozen bias of the biased samples.",
         make=make,
         reads=(Read(f"potential_{name}", Batches.NONE), *(Read(source, Batches.CHOSEN) for source in read)),
         checks=CHECKS,
         gpu=True,
         kinds=frozenset({"pytorch", "parquet"}),
     )
+
+
+def _report(result: CGSimulationResult, beads: Beads, name: str) -> Report:
+    from cg_assets.figures.simulation import cg_simulation_figure
+
+    free = result.runs[0]
+    shown: Report = {
+        "figure": Figure(cg_simulation_figure(beads, result, name), "CG simulation"),
+        "stability": result.stability,
+        "temperatures": [
+            {
+                f"temperature [{free.kinetic_temperature.unit}]": run.temperature,
+                "kinetic temperature": str(run.kinetic_temperature),
+                "stable replicas": f"{run.stable_replicas} of {run.replicas}",
+            }
+            for run in result.runs
+        ],
+        "replica_steps_per_second": round(result.steps_per_second),
+    }
+    if free.exchange_acceptance:
+        shown["exchange_acceptance"] = ", ".join(f"{item:.2f}" for item in free.exchange_acceptance)
+    return shown

@@ -19,6 +19,7 @@ from cg_assets.core.statistics.metrics import basin_free_energy, basin_populatio
 from cg_assets.core.statistics.surfaces import FreeEnergySurface, free_energy_surface
 from cg_assets.core.units import unit
 from cg_assets.evaluation.settings import DataReference, LongRunReference, QuadratureReference
+from cg_assets.systems import AnySystem
 from cg_assets.systems.spec import SystemSpec
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Reference:
         }
 
     @classmethod
-    def read(cls, system: SystemSpec, arrays: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Reference:
+    def read(cls, system: AnySystem, arrays: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Reference:
         """The reference that `columns` and `metadata` described."""
         bins = Bins(tuple(np.array(edges) for edges in metadata["edges"]))
         runs = []
@@ -149,7 +150,7 @@ def compute_reference(
     raise ValueError(f"evaluation.reference.type is {system.evaluation.reference.type}, which nothing computes")
 
 
-def _surface(system: SystemSpec, bins: Bins, blocks: NDArray[np.float64]) -> FreeEnergySurface:
+def _surface(system: AnySystem, bins: Bins, blocks: NDArray[np.float64]) -> FreeEnergySurface:
     return FreeEnergySurface(bins, blocks, system.thermal_energy, unit("energy", system.units))
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import unit
 from cg_assets.evaluation.distributions import Distribution
+from cg_assets.evaluation.metrics.rdf import structure_and_energy
 from cg_assets.figures.style import (
     COLOURS,
     REFERENCE,
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def cg_simulation_figure(beads: Beads, result: CGSimulationResult) -> bytes:
-    """Temperature and energies of a CG simulation."""
+def cg_simulation_figure(beads: Beads, result: CGSimulationResult, name: str) -> bytes:
+    """Temperature and energies of a CG simulation with a potential; structure and energy where it is at several."""
+    if sum(not run.biased for run in result.runs) > 1:
+        return water_plot(*structure_and_energy(result.frames), of="W", title=f"{beads.title}: {name}")
     run, free = result.runs[0], result.frames.of_window(UNBIASED)
     replicas, member = np.unique(free.replica, return_inverse=True)
     times, moment = np.unique(np.round(free.time, 9), return_inverse=True)
@@ -48,7 +51,7 @@ def cg_simulation_figure(beads: Beads, result: CGSimulationResult) -> bytes:
         energies=energies,
         time_unit=unit("time", beads.units),
         energy_unit=beads.energy_unit,
-        title=f"{beads.title}: {result.stability}",
+        title=f"{beads.title}: {name}, {result.stability}",
     )
 
 

@@ -138,6 +138,23 @@ class System(Strict):
             StorageError: the reference cannot be read, or belongs to another model or plan.
         """
 
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Temperatures of its CG simulations, where they are not just its own [K]."""
+        return ()
+
+    @abstractmethod
+    def data_stage(self, potential: str) -> str:
+        """Stage of the CG frames that simulations with a potential start from."""
+
+    @abstractmethod
+    def true_stage(self, potential: str) -> str:
+        """Stage of the CG frames that those of a potential should look like."""
+
+    @abstractmethod
+    def drawn(self, potential: str) -> tuple[int | None, int]:
+        """How many frames a potential learns from (None: all), and the seed that draws them."""
+
     def look_for_files(self, batch: str) -> None:
         """See that there are files to import for a batch, where it is made of any.
 

@@ -300,12 +300,34 @@ class SystemSpec(System):
             return IMPORTED
         return "mapped_forces" if self.sampling.unbiased is not None else None
 
+    @property
+    def domain(self) -> tuple[float, float] | None:
+        """Range of the one CG coordinate that potentials are defined on; None where they are defined everywhere."""
+        return self.network.domain
+
+    @property
+    def reference_stage(self) -> str:
+        """The stage of the free energy that potentials are judged against."""
+        return "reference"
+
+    def data_stage(self, potential: str) -> str:
+        """The labels that it learns from."""
+        return self.potentials[potential].labels
+
+    def true_stage(self, potential: str) -> str:
+        """That of the labels that it learns from."""
+        return self.true_frames(self.potentials[potential].labels)
+
     def true_frames(self, labels: str) -> str:
         """Stage of the CG frames that models of these labels should look like: never those of a kernel."""
         if self.reference_data is not None:
             return self.reference_data
-        kernels = self.by_source_labels()
-        return kernels[labels][2] if labels in kernels else labels
+        sources = self.by_source_labels()
+        return sources[labels][2] if labels in sources else labels
+
+    def drawn(self, potential: str) -> tuple[int | None, int]:
+        """As many as the potential says."""
+        return self.potentials[potential].frames, self.training.seed
 
     @property
     def variable_names(self) -> list[str]:

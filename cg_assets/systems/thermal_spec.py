@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.settings import Fault, Name, Scope
+from cg_assets.core.units import thermal_energy
 from cg_assets.evaluation.settings import LiquidSettings
 from cg_assets.labels.thermal.settings import Targets
 from cg_assets.mapping.bead_mapping import MoleculeBeads
@@ -60,6 +61,38 @@ class ThermalSystem(System):
         rest = {name: value for name, value in content.items() if name not in shared}
         wanted = {name: merge(shared, own) for name, own in potentials.items() if own is not None}
         return rest | {"potentials": wanted}
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Those of the atoms' dynamics [K]."""
+        return tuple(self.sampling.reference.temperatures)
+
+    @property
+    def thermal_energy(self) -> float:
+        """k_B T at the lowest temperature [kJ/mol]."""
+        return thermal_energy(self.temperatures[0], self.units)
+
+    @property
+    def domain(self) -> None:
+        """Potentials are defined everywhere."""
+        return None
+
+    @property
+    def reference_stage(self) -> None:
+        """The atoms' dynamics themselves are the reference."""
+        return None
+
+    def data_stage(self, potential: str) -> str:
+        """The atoms' dynamics."""
+        return TRAJECTORIES
+
+    def true_stage(self, potential: str) -> str:
+        """The atoms' dynamics."""
+        return TRAJECTORIES
+
+    def drawn(self, potential: str) -> tuple[int | None, int]:
+        """All of them."""
+        return None, 0
 
     def scope(self) -> Scope:
         """What sections may need of each other."""
