@@ -237,7 +237,10 @@ def test_maps_are_compared_at_the_same_forces():
     system = alanine(mapping=CORE, plan={"duration": 20.0, "frame_interval": 0.1, "burn_in": 5.0})
     frames = sample(system, 3)
     force_map = fit_force_map(system.mapping, system.beads(), frames)
-    noise = measure_label_noise(system, frames, map_frames(system.beads(), frames, force_map), force_map, 1)
+    mapped, beads = map_frames(system.beads(), frames, force_map), system.beads()
+    noise = measure_label_noise(
+        beads, system.mapping, frames, mapped, force_map, lambda maps: system.repeated_labels(frames, mapped, maps, 1)
+    )
     (slice_noise, fault), (group_noise, none) = noise.other_maps["slice"], noise.other_maps["group"]
     assert "rigidly bound" in fault and none == ""
     floors = [item.noise_floor for item in (noise.beads, group_noise, slice_noise)]

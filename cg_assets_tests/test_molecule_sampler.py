@@ -223,14 +223,14 @@ def test_replicas_of_a_window_come_from_different_starts_and_are_compared(system
     even = make_plan(UMBRELLA | {"centers": UMBRELLA["centers"][:2]}, replicas=4, starts=starts)
     assert [even.start_of(replica) for replica in range(4)] == [0, 1, 1, 0]
     frames = run(system.sampler(plan, seed=9))
-    result = check_equilibration(system, plan, frames)
+    result = check_equilibration(system.beads(), system.mapping, plan, frames)
     assert result.passed and len(result.bins.shape) == 1 and result.coverage > 0.3, result.reason
     axis = frames.positions[:, 4] - frames.positions[:, 16]
     pull = 1500.0 * (frames.start == 1)[:, None] * axis / np.linalg.norm(axis, axis=1, keepdims=True)
     forces = frames.forces.copy()
     forces[:, 4] += pull
     forces[:, 16] -= pull
-    assert check_equilibration(system, plan, replace(frames, forces=forces)).verdict == "failed"
+    assert check_equilibration(system.beads(), system.mapping, plan, replace(frames, forces=forces)).verdict == "failed"
     picture = equilibration_figure(system.beads(), result, in_windows=False)
     assert picture.startswith(b"\x89PNG")
 

@@ -311,7 +311,9 @@ def test_shipped_biased_plans_are_in_conditional_equilibrium(name):
     plan = system.sampling.biased
     sampler = system.sampler(plan, seed_of(name, "biased_samples", "0000"))
     parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
-    verdict = check_equilibration(system, plan, Frames.concatenate([part for part in parts if part is not None]))
+    verdict = check_equilibration(
+        system.beads(), system.mapping, plan, Frames.concatenate([part for part in parts if part is not None])
+    )
     assert verdict.passed, verdict.to_json()
 
 

@@ -87,7 +87,7 @@ def test_noise_of_the_forces_is_that_of_the_coordinate_that_is_left_out(plane):
     generator = np.random.default_rng(0)
     rows = generator.choice(plane.reduced.size, 4000, p=plane.probability.ravel())
     draws = conditional_draws(landscape_of(system), plane.points.reshape(-1, 2)[rows], seed=1)
-    floor = conditional_noise(draws).noise_floor
+    floor = conditional_noise(draws.forces[0]).noise_floor
     exact = system.thermal_energy * (plane.probability * np.cos(plane.points.sum(axis=2) / 3) ** 2).sum()
     assert floor.value == pytest.approx(exact, abs=4 * floor.standard_error)
     assert floor.standard_error < 0.05

@@ -67,7 +67,14 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         of_system = system.beads()
         force_map = fit_force_map(system.mapping, of_system, samples)
         frames = map_frames(of_system, samples, force_map)
-        noise = measure_label_noise(system, whole, frames, force_map, work.seed, work.progress)
+        noise = measure_label_noise(
+            of_system,
+            system.mapping,
+            whole,
+            frames,
+            force_map,
+            lambda maps: system.repeated_labels(whole, frames, maps, work.seed, work.progress),
+        )
         beads, map_hash, facts = with_map(system)
         facts |= {
             "bias": work.inputs.facts(source, work.batch)["bias"],

@@ -72,7 +72,7 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
                 temperature_verdict(TEMPERATURE, system, system.temperature, value, error),
             ]
             if biased:
-                found["equilibration"] = check_equilibration(system, plan, frames)
+                found["equilibration"] = check_equilibration(system.beads(), system.mapping, plan, frames)
                 passed, numbers = found["equilibration"].passed, found["equilibration"].to_json()
                 verdicts.append(EQUILIBRATION.verdict(passed, **numbers))
             return verdicts

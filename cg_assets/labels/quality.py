@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from cg_assets.core.frames import Frames
-from cg_assets.core.progress import Progress
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.equilibration import ConditionalEquilibration, conditional_equilibration, halves_in_time
 from cg_assets.core.statistics.estimates import Estimate
@@ -16,15 +16,18 @@ from cg_assets.core.statistics.noise import BinnedLabels, ConditionalNoise, bin_
 from cg_assets.core.units import UnitSystem, unit
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.force_maps import ForceMap
-from cg_assets.mapping.maps import LinearMapping
-from cg_assets.mapping.run import other_force_maps
+from cg_assets.mapping.maps import Mapping
+from cg_assets.mapping.run import force_map_fault, map_coordinates
+from cg_assets.sampling.conditional import ConditionalForces
 from cg_assets.sampling.settings import SamplingPlan
-from cg_assets.systems.spec import SystemSpec
 
 LABEL_BINS = 200
 """Bins of a one-dimensional CG coordinate over the range of the data, at most."""
 FRAMES_PER_BIN = 200
 """Frames that a bin should hold on the average: with fewer, the bins at the ends of the range are empty."""
+
+Repeat = Callable[[Sequence[ForceMap]], ConditionalForces | None]
+"""Gives repeated labels of some force maps (`Model.repeated_labels`)."""
 
 
 @dataclass(frozen=True)
@@ -100,56 +103,38 @@ def bin_model_labels(beads: Beads, frames: Frames) -> BinnedLabels:
 
 
 def measure_label_noise(
-    system: SystemSpec,
-    samples: Frames,
-    frames: Frames,
-    force_map: ForceMap,
-    seed: int,
-    progress: Progress | None = None,
+    beads: Beads, mapping: Mapping, samples: Frames, frames: Frames, force_map: ForceMap, repeat: Repeat
 ) -> LabelNoise:
     """Measure the noise floor of force labels.
 
-    A model potential's labels are binned in its CG coordinate; where there are two, the other coordinates are drawn
-    anew. A molecule's beads are held fixed in frames drawn at random while its other atoms move. Both give repeated
-    labels of the same configuration.
+    Labels are repeated at the same bead positions; those along one CG coordinate are binned in it instead.
 
     Args:
-        system: the system.
+        beads: the beads.
+        mapping: their settings, which name further force maps to compare with.
         samples: atomistic frames with all atoms: those of the labels, or snapshots of the same run.
         frames: CG frames with force labels.
         force_map: the map that made the labels.
-        seed: seed of the conditional sampling.
-        progress: told of the conditional sampling.
+        repeat: gives repeated labels of some force maps; None where there is one CG coordinate.
     """
-    if isinstance(system.mapping, LinearMapping) and len(system.mapping.coordinates) == 2:
-        from cg_assets.sampling.model_potential.planes import conditional_draws
-
-        forces = conditional_draws(system.model.landscape(system.beads()), frames.positions[:, :, 0], seed)
-        drawn = conditional_noise(forces, squared_force_unit(system.units))
-        method = f"{forces.shape[1]} draws with fixed CG coordinates in each of {len(forces)} frames"
-        names = tuple(system.mapping.coordinates)
-        return LabelNoise(drawn.noise_floor, method, beads=drawn, bead_names=names, map_kind=force_map.kind)
-    if isinstance(system.mapping, LinearMapping):
-        bins = bin_model_labels(system.beads(), frames)
+    others = mapping.further_force_maps(beads.cg_map, beads.constraints, samples.forces)
+    repeated = repeat([force_map, *others.values()])
+    if repeated is None:
+        bins = bin_model_labels(beads, frames)
         method = f"variance in {len(bins.centres)} bins of the CG coordinate"
         return LabelNoise(bins.noise_floor, method, bins=bins)
-    from cg_assets.sampling.conditional import sample_conditional_forces
-
-    beads_of_system = system.beads()
-    cg_map = beads_of_system.cg_map
-    others = other_force_maps(beads_of_system, force_map, samples.forces)
-    maps = [force_map, *(other for other, _ in others.values())]
-    molecule, dynamics = system.structure(), system.sampling.dynamics
-    repeated = sample_conditional_forces(molecule, beads_of_system, samples, maps, dynamics, seed, progress=progress)
-    beads, *noises = [conditional_noise(forces, squared_force_unit(system.units)) for forces in repeated.forces]
+    own, *noises = [conditional_noise(forces, squared_force_unit(beads.units)) for forces in repeated.forces]
     n_configurations, n_samples = repeated.forces.shape[1:3]
     return LabelNoise(
-        beads.noise_floor,
-        f"{n_samples} samples with fixed beads in each of {n_configurations} frames",
-        beads=beads,
-        bead_names=tuple(cg_map.bead_names),
+        own.noise_floor,
+        f"{n_samples} {repeated.how} in each of {n_configurations} frames",
+        beads=own,
+        bead_names=tuple(beads.cg_map.bead_names),
         map_kind=force_map.kind,
-        other_maps={kind: (noise, fault) for (kind, (_, fault)), noise in zip(others.items(), noises, strict=True)},
+        other_maps={
+            kind: (noise, force_map_fault(beads, other))
+            for (kind, other), noise in zip(others.items(), noises, strict=True)
+        },
     )
 
 
@@ -167,7 +152,7 @@ def combined_noise_floor(noise_floors: list[dict[str, Any]], rows: list[int]) ->
     return Estimate(float(value), float(np.sqrt(variance)), estimates[0].unit)
 
 
-def check_equilibration(system: SystemSpec, plan: SamplingPlan, frames: Frames) -> ConditionalEquilibration:
+def check_equilibration(beads: Beads, mapping: Mapping, plan: SamplingPlan, frames: Frames) -> ConditionalEquilibration:
     """Do replicas from different starts agree on the mean forces?
 
     Replicas drawn from the exact density of a static bias need not forget where they started, for together they are in
@@ -176,26 +161,20 @@ def check_equilibration(system: SystemSpec, plan: SamplingPlan, frames: Frames) 
     that windows fill from different sides would differ; others in the bins alone.
 
     Args:
-        system: the system.
+        beads: the beads.
+        mapping: their settings.
         plan: the plan that was sampled.
         frames: atomistic frames of a biased batch, probe replicas included.
     """
-    names = system.variable_names
+    names = beads.variable_names
     variables = np.stack([frames.collective_variables[name].astype(np.float64) for name in names], axis=1)
-    of_system = system.beads()
-    cg_map = of_system.cg_map
-    if isinstance(system.mapping, LinearMapping):
-        weights = cg_map.matrix[0] / (cg_map.matrix[0] @ cg_map.matrix[0])
-        forces = (np.asarray(frames.forces, dtype=np.float64)[:, 0] @ weights)[:, None]
-        bins = None
-    else:
-        beads = cg_map.apply(frames.positions.astype(np.float64))
-        forces = of_system.projected_forces(beads, _slice(cg_map.matrix != 0, frames))
-        bins = Bins.between([_limits(system, name) for name in names], 12) if len(names) == 2 else None
+    positions, labels = map_coordinates(beads, frames, mapping.plainest_force_map(beads.cg_map))
+    forces = beads.projected_forces(positions, labels)
+    bins = Bins.between([_limits(beads, name) for name in names], 12) if len(names) == 2 else None
     exact_starts = plan.starts == "equilibrium" and not plan.n_hills
     group = halves_in_time(frames.replica, frames.time) if exact_starts else frames.start
     if compares_windows(plan) and frames.window is not None:
-        fine = Bins.between([_extent(system, name, frames) for name in names[:2]], 12)
+        fine = Bins.between([_extent(beads, name, frames) for name in names[:2]], 12)
         inside, _ = fine.locate(variables[:, :2])
         _, cell = np.unique(frames.window.astype(np.int64) * fine.size + inside, return_inverse=True)
         number = int(cell.max()) + 1
@@ -208,19 +187,14 @@ def compares_windows(plan: SamplingPlan) -> bool:
     return plan.windows > 1 and plan.starts != "equilibrium"
 
 
-def _slice(members: np.ndarray, frames: Frames) -> np.ndarray:
-    """Total force on the atoms of each bead: any label will do to compare replicas with each other."""
-    return np.matmul(members.astype(np.float64), np.asarray(frames.forces, dtype=np.float64))
-
-
-def _extent(system: SystemSpec, name: str, frames: Frames) -> tuple[float, float]:
+def _extent(beads: Beads, name: str, frames: Frames) -> tuple[float, float]:
     """Range of a collective variable, or of the frames along the coordinate of a model potential."""
-    if name in system.collective_variables:
-        return _limits(system, name)
+    if name in beads.collective_variables:
+        return _limits(beads, name)
     values = frames.collective_variables[name]
     return float(values.min()), float(values.max()) + 1e-6
 
 
-def _limits(system: SystemSpec, name: str) -> tuple[float, float]:
-    variable = system.collective_variables[name]
+def _limits(beads: Beads, name: str) -> tuple[float, float]:
+    variable = beads.collective_variables[name]
     return (-np.pi, np.pi + 1e-6) if variable.periodic else variable.limits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Dictionary
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -124,6 +125,20 @@ class BeadMapping(Mapping):
             )
         return optimal_map(cg_map, constraints, forces)
 
+    def plainest_force_map(self, cg_map: CGMap) -> ForceMap:
+        """The slice map."""
+        return slice_map(cg_map)
+
+    def further_force_maps(
+        self, cg_map: CGMap, constraints: Sequence[tuple[int, int]], forces: NDArray | None
+    ) -> dict[str, ForceMap]:
+        """The other kinds; the optimal one where there are forces enough."""
+        maps = {"slice": slice_map(cg_map), "group": group_map(cg_map, constraints)}
+        if forces is not None and self.force_map != "optimal":
+            with suppress(ForceMapError):  # too few frames
+                maps["optimal"] = optimal_map(cg_map, constraints, forces)
+        return {kind: force_map for kind, force_map in maps.items() if kind != self.force_map}
+
 
 class MoleculeBeads(Mapping):
     """One bead for each molecule."""
@@ -151,6 +166,10 @@ class MoleculeBeads(Mapping):
         self, cg_map: CGMap, constraints: Sequence[tuple[int, int]], forces: NDArray | None
     ) -> ForceMap:
         """The total force on each molecule, which is rigid."""
+        return self.plainest_force_map(cg_map)
+
+    def plainest_force_map(self, cg_map: CGMap) -> ForceMap:
+        """The same."""
         members = np.kron(np.eye(cg_map.n_beads), np.ones(cg_map.n_atoms // cg_map.n_beads))
         return ForceMap(members.astype(np.float64), "group")
 

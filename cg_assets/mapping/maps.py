@@ -143,6 +143,16 @@ class Mapping(Family, family="mapping"):
             ForceMapError: there are no forces, too few frames, or no valid map.
         """
 
+    @abstractmethod
+    def plainest_force_map(self, cg_map: CGMap) -> ForceMap:
+        """A force map that is valid enough to compare replicas with each other, and needs no frames."""
+
+    def further_force_maps(
+        self, cg_map: CGMap, constraints: Sequence[tuple[int, int]], forces: NDArray | None
+    ) -> dict[str, ForceMap]:
+        """Force maps that could be asked for instead, by their kinds; arguments as of `fitted_force_map`."""
+        return {}
+
 
 class LinearMapping(Mapping):
     """One or two CG coordinates of a model potential."""
@@ -195,6 +205,10 @@ class LinearMapping(Mapping):
         self, cg_map: CGMap, constraints: Sequence[tuple[int, int]], forces: NDArray | None
     ) -> ForceMap:
         """The force along the gradient of each coordinate."""
+        return self.plainest_force_map(cg_map)
+
+    def plainest_force_map(self, cg_map: CGMap) -> ForceMap:
+        """The same."""
         from cg_assets.mapping.force_maps import linear_map
 
         return linear_map(cg_map)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from cg_assets.core.errors import ForceMapError
 from cg_assets.core.frames import Frames
 from cg_assets.mapping.beads import Beads
-from cg_assets.mapping.force_maps import ForceMap, group_map, optimal_map, slice_map, validate_force_map
+from cg_assets.mapping.force_maps import ForceMap, validate_force_map
 from cg_assets.mapping.maps import CGMap, Mapping
 
 _BLOCK = 8192
@@ -34,27 +33,6 @@ def fit_force_map(mapping: Mapping, beads: Beads, frames: Frames | None) -> Forc
     force_map = mapping.fitted_force_map(beads.cg_map, beads.constraints, forces)
     validate_force_map(force_map, beads.cg_map, beads.constraints)
     return force_map
-
-
-def other_force_maps(beads: Beads, force_map: ForceMap, forces: NDArray | None) -> dict[str, tuple[ForceMap, str]]:
-    """The force maps that a molecule could have instead of its own, for comparison.
-
-    Args:
-        beads: of a molecule.
-        force_map: its own map.
-        forces: `(n_frames, n_atoms, 3)` unbiased forces [kJ/mol/nm] that an optimal map is fitted to; None to leave
-            that one out.
-
-    Returns:
-        Kind to the map and why it is not valid, empty where it is.
-    """
-    cg_map, constraints = beads.cg_map, beads.constraints
-    maps = {"slice": slice_map(cg_map), "group": group_map(cg_map, constraints)}
-    maps.pop(force_map.kind, None)
-    if forces is not None and force_map.kind != "optimal":
-        with suppress(ForceMapError):  # too few frames
-            maps["optimal"] = optimal_map(cg_map, constraints, forces)
-    return {kind: (item, force_map_fault(beads, item)) for kind, item in maps.items()}
 
 
 def map_frames(beads: Beads, frames: Frames, force_map: ForceMap) -> Frames:
@@ -85,6 +63,12 @@ def map_frames(beads: Beads, frames: Frames, force_map: ForceMap) -> Frames:
         force_variance=None,
         collective_variables={name: np.asarray(value, dtype=np.float32) for name, value in variables.items()},
     )
+
+
+def map_coordinates(beads: Beads, frames: Frames, force_map: ForceMap) -> tuple[NDArray, NDArray]:
+    """Beads and labels of a force map, valid or not, `(n_frames, n_beads, dimension)` in double precision."""
+    atoms = [_as_atoms(beads.cg_map, np.asarray(item, dtype=np.float64)) for item in (frames.positions, frames.forces)]
+    return beads.cg_map.apply(atoms[0]), force_map.apply(atoms[1])
 
 
 def force_map_fault(beads: Beads, force_map: ForceMap) -> str:

@@ -36,13 +36,15 @@ class ConditionalForces:
     """Repeated force labels at fixed bead positions.
 
     Attributes:
-        positions: `(n_configurations, n_beads, 3)` bead positions [nm].
-        forces: `(n_maps, n_configurations, n_samples, n_beads, 3)` labels B f of each force map [kJ/mol/nm], in time
-            order.
+        positions: `(n_configurations, n_beads, dimension)` bead positions [nm or reduced].
+        forces: `(n_maps, n_configurations, n_samples, n_beads, dimension)` labels B f of each force map [kJ/mol/nm or
+            reduced], in time order.
+        how: what the samples are, in words.
     """
 
     positions: NDArray[np.float64]
     forces: NDArray[np.float64]
+    how: str = "samples with fixed beads"
 
 
 class FixedBeads:

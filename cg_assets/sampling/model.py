@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +14,10 @@ from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
 
 if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
+    from cg_assets.core.progress import Progress
+    from cg_assets.mapping.force_maps import ForceMap
+    from cg_assets.sampling.conditional import ConditionalForces
     from cg_assets.sampling.model_potential.landscape import Landscape
     from cg_assets.sampling.piecewise import PiecewiseSampler
 
@@ -58,6 +62,34 @@ class Model(Family, family="model"):
             SystemSpecError: there is none.
         """
         raise SystemSpecError(f"{beads.name}: exact quadrature needs model.type model_potential; use long runs instead")
+
+    def repeated_labels(
+        self,
+        structure: Any,
+        beads: Beads,
+        samples: Frames,
+        frames: Frames,
+        force_maps: Sequence[ForceMap],
+        dynamics: Any,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> ConditionalForces | None:
+        """Force labels at the same bead positions, again and again, for their noise.
+
+        Args:
+            structure: what `structure` gave.
+            beads: its beads.
+            samples: frames with all atoms, from which configurations are drawn.
+            frames: CG frames, from which they are drawn where beads are enough.
+            force_maps: the maps that make labels.
+            dynamics: a plan whose timestep and friction are taken.
+            seed: of all random numbers.
+            progress: told of finished configurations.
+
+        Returns:
+            The labels; None where labels along the one CG coordinate can be binned instead.
+        """
+        return None
 
     @abstractmethod
     def sampler(self, structure: Any, beads: Beads, plan: Any, seed: int, snapshots: int = 0) -> PiecewiseSampler[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +35,12 @@ from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems.base import Fields, System, within
 
 if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
     from cg_assets.core.progress import Progress
     from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.evaluation.long_runs import ReferenceDensity
+    from cg_assets.mapping.force_maps import ForceMap
+    from cg_assets.sampling.conditional import ConditionalForces
     from cg_assets.sampling.imported import ImportedReader
     from cg_assets.sampling.piecewise import DynamicsSummary, PiecewiseSampler
 
@@ -89,6 +92,18 @@ class SystemSpec(System):
     def sampler(self, plan: SamplingPlan, seed: int, snapshots: int = 0) -> PiecewiseSampler[DynamicsSummary]:
         """A sampler of one batch of a plan; errors as in `Model.sampler`."""
         return self.model.sampler(self.structure(), self.beads(), plan, seed, snapshots)
+
+    def repeated_labels(
+        self,
+        samples: Frames,
+        frames: Frames,
+        force_maps: Sequence[ForceMap],
+        seed: int,
+        progress: Progress | None = None,
+    ) -> ConditionalForces | None:
+        """Force labels at the same bead positions, again and again; see `Model.repeated_labels`."""
+        own = self.structure(), self.beads()
+        return self.model.repeated_labels(*own, samples, frames, force_maps, self.sampling.dynamics, seed, progress)
 
     def imported_reader(self, batch: str) -> ImportedReader:
         """A reader of imported trajectories.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as Dictionary
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -17,6 +18,10 @@ from cg_assets.mapping.maps import Mapping
 from cg_assets.sampling.model import Model
 
 if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
+    from cg_assets.core.progress import Progress
+    from cg_assets.mapping.force_maps import ForceMap
+    from cg_assets.sampling.conditional import ConditionalForces
     from cg_assets.sampling.model_potential.landscape import Landscape
     from cg_assets.sampling.model_potential.sampler import ModelPotentialSampler
     from cg_assets.sampling.settings import SamplingPlan
@@ -65,6 +70,24 @@ class ModelPotential(Model):
             bounds=tuple((float(self.domain[name][0]), float(self.domain[name][1])) for name in self.coordinates),
             thermal_energy=beads.thermal_energy,
         )
+
+    def repeated_labels(
+        self,
+        structure: ModelPotential,
+        beads: Beads,
+        samples: Frames,
+        frames: Frames,
+        force_maps: Sequence[ForceMap],
+        dynamics: SamplingPlan,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> ConditionalForces | None:
+        """Independent draws of what two CG coordinates leave open."""
+        from cg_assets.sampling.model_potential.planes import conditional_draws
+
+        if beads.cg_map.n_beads == 1:
+            return None
+        return conditional_draws(self.landscape(beads), frames.positions[:, :, 0], seed)
 
     def sampler(
         self, structure: ModelPotential, beads: Beads, plan: SamplingPlan, seed: int, snapshots: int = 0

@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.statistics.clusters import Bins
+from cg_assets.sampling.conditional import ConditionalForces
 from cg_assets.sampling.model_potential.landscape import Landscape
 
 FloatArray = NDArray[np.float64]
@@ -108,16 +109,13 @@ def exact_plane(model: Landscape, bins: Bins) -> Plane:
     return Plane((first, second), bins, points, reduced.reshape(points.shape[:2]), model.thermal_energy)
 
 
-def conditional_draws(model: Landscape, positions: ArrayLike, seed: int) -> FloatArray:
+def conditional_draws(model: Landscape, positions: ArrayLike, seed: int) -> ConditionalForces:
     """Force labels with the coordinates that are not kept drawn anew, independently, from their exact density.
 
     Args:
         model: a potential with two CG coordinates.
         positions: `(n_frames, 2)` CG coordinates; some of them are drawn at random.
         seed: of all draws.
-
-    Returns:
-        `(n_configurations, n_draws, 2, 1)` [reduced].
     """
     generator = np.random.default_rng(seed)
     places = np.asarray(positions, dtype=np.float64)
@@ -128,7 +126,8 @@ def conditional_draws(model: Landscape, positions: ArrayLike, seed: int) -> Floa
     share = generator.random((len(places), _DRAWS)) * sums[:, -1:]
     index = np.stack([np.searchsorted(row, part) for row, part in zip(sums, share, strict=True)])
     drawn = np.take_along_axis(points, index[..., None], axis=1)
-    return -model.gradient(drawn)[..., kept, None]
+    forces = -model.gradient(drawn)[None, ..., kept, None]
+    return ConditionalForces(places[..., None], forces, "draws with fixed CG coordinates")
 
 
 def _kept(model: Landscape) -> list[int]:

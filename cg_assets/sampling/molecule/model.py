@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +14,10 @@ from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.sampling.model import Model
 
 if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
+    from cg_assets.core.progress import Progress
+    from cg_assets.mapping.force_maps import ForceMap
+    from cg_assets.sampling.conditional import ConditionalForces
     from cg_assets.sampling.molecule.sampler import MoleculeSampler
     from cg_assets.sampling.settings import SamplingPlan
 
@@ -45,6 +49,22 @@ class Molecule(MoleculeSettings, Model):
     def bead_box(self) -> float | None:
         """Edge of the periodic box [nm], in which all molecules carry beads where no water was added."""
         return self.box if self.waters is None else None
+
+    def repeated_labels(
+        self,
+        structure: MoleculeModel,
+        beads: Beads,
+        samples: Frames,
+        frames: Frames,
+        force_maps: Sequence[ForceMap],
+        dynamics: SamplingPlan,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> ConditionalForces | None:
+        """Dynamics of the other atoms with the beads held."""
+        from cg_assets.sampling.conditional import sample_conditional_forces
+
+        return sample_conditional_forces(structure, beads, samples, force_maps, dynamics, seed, progress=progress)
 
     def sampler(
         self, structure: MoleculeModel, beads: Beads, plan: SamplingPlan, seed: int, snapshots: int = 0
