@@ -65,7 +65,8 @@ def cg_simulation_stage(system: AnySystem, name: str) -> Stage:
                 potential, system.beads(), settings, frames, system.temperatures, bias, device, work.progress
             )
         verdicts = judge_simulation(system, result.runs)
-        facts = model | {"bias": bias, "runs": [run.to_json() for run in result.runs]}
+        of_bias = {} if system.temperatures else {"bias": bias}
+        facts = model | of_bias | {"runs": [run.to_json() for run in result.runs]}
 
         def report(_: object) -> Report:
             return _report(result, system.beads(), name)
