@@ -18,7 +18,7 @@ from cg_assets.core.statistics.estimates import Estimate, time_blocks
 from cg_assets.core.statistics.metrics import basin_free_energy, basin_population, jsd, pmf_error
 from cg_assets.core.statistics.surfaces import FreeEnergySurface, free_energy_surface
 from cg_assets.core.units import unit
-from cg_assets.evaluation.settings import DataReference, LongRunReference, QuadratureReference
+from cg_assets.evaluation.settings import LongRunReference
 from cg_assets.systems import AnySystem
 from cg_assets.systems.spec import SystemSpec
 
@@ -139,28 +139,19 @@ def compute_reference(
     Raises:
         StorageError: the file that `evaluation.reference.file` names cannot be read or belongs to another plan.
     """
-    if isinstance(system.evaluation.reference, QuadratureReference):
-        return _exact(system, system.evaluation.reference)
-    if isinstance(system.evaluation.reference, DataReference):
-        if data is None:
-            raise ValueError("the reference is the data, and there are none")
-        return _of_data(system, data)
-    if isinstance(system.evaluation.reference, LongRunReference):
-        return _long_runs(system, system.evaluation.reference, seed, directory, progress)
-    raise ValueError(f"evaluation.reference.type is {system.evaluation.reference.type}, which nothing computes")
+    return system.evaluation.reference.compute(system, seed, directory, progress, data)
 
 
 def _surface(system: AnySystem, bins: Bins, blocks: NDArray[np.float64]) -> FreeEnergySurface:
     return FreeEnergySurface(bins, blocks, system.thermal_energy, unit("energy", system.units))
 
 
-def _exact(system: SystemSpec, reference: QuadratureReference) -> Reference:
+def exact_line(system: SystemSpec, interval: tuple[float, float]) -> Reference:
+    """The exact PMF along the one CG coordinate of a model potential."""
     from cg_assets.sampling.model_potential.quadrature import exact_pmf
 
-    if isinstance(reference.range, dict):
-        return _exact_plane(system, reference.range)
     (name,) = system.variable_names
-    bins = Bins.between([reference.range], system.evaluation.bins)
+    bins = Bins.between([interval], system.evaluation.bins)
     landscape = system.model.landscape(system.beads())
     result = exact_pmf(landscape, bins.centres[0])
     populations, free_energies = {}, {}
@@ -182,7 +173,8 @@ def _exact(system: SystemSpec, reference: QuadratureReference) -> Reference:
     )
 
 
-def _exact_plane(system: SystemSpec, limits: dict[str, tuple[float, float]]) -> Reference:
+def exact_surface(system: SystemSpec, limits: dict[str, tuple[float, float]]) -> Reference:
+    """The exact density of the two CG coordinates of a model potential."""
     from cg_assets.sampling.model_potential.planes import exact_plane
 
     bins = Bins.between([limits[name] for name in system.variable_names], system.evaluation.bins)
@@ -208,9 +200,10 @@ def _wide_limits(landscape: Landscape, limits: tuple[float, float]) -> tuple[flo
     return max(limits[0], lowest), min(limits[1], highest)
 
 
-def _long_runs(
+def of_long_runs(
     system: SystemSpec, reference: LongRunReference, seed: int, directory: Path, progress: Progress | None
 ) -> Reference:
+    """Independent long runs, read from their file where one is named."""
     from cg_assets.evaluation.long_runs import read_reference, run_reference
 
     if reference.file is not None:
@@ -246,7 +239,7 @@ def halves(data: Frames) -> list[Frames]:
     return [data.select(~second), data.select(second)]
 
 
-def _of_data(system: SystemSpec, data: Frames) -> Reference:
+def of_data(system: SystemSpec, data: Frames) -> Reference:
     """Halves of the data as runs."""
     from cg_assets.evaluation.long_runs import histogram_edges
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -18,6 +19,12 @@ from cg_assets.core.family import Family
 from cg_assets.core.settings import Fault, Name, Scope, Strict, is_multiple, rising_limits
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.simulation.settings import CGSimulation
+
+if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
+    from cg_assets.core.progress import Progress
+    from cg_assets.evaluation.reference import Reference as FreeEnergies
+    from cg_assets.systems.spec import SystemSpec
 
 
 class Reference(Family, family="reference"):
@@ -41,6 +48,12 @@ class Reference(Family, family="reference"):
     def is_stored(self) -> bool:
         """Whether a file holds it."""
         return False
+
+    @abstractmethod
+    def compute(
+        self, system: SystemSpec, seed: int, directory: Path, progress: Progress | None, data: Frames | None
+    ) -> FreeEnergies:
+        """Compute, read or run it; see `cg_assets.evaluation.reference.compute_reference`."""
 
 
 class QuadratureReference(Reference):
@@ -67,6 +80,14 @@ class QuadratureReference(Reference):
             expected = f"the limits of {' and '.join(names)} by name" if names else "two numbers"
             yield Fault("range", f"is {self.range}; give {expected}")
 
+    def compute(
+        self, system: SystemSpec, seed: int, directory: Path, progress: Progress | None, data: Frames | None
+    ) -> FreeEnergies:
+        """By quadrature of the Boltzmann weight."""
+        from cg_assets.evaluation.reference import exact_line, exact_surface
+
+        return exact_surface(system, self.range) if isinstance(self.range, dict) else exact_line(system, self.range)
+
 
 class LongRunReference(Reference):
     """Independent long runs, each with its own frozen bias or ladders of temperatures; they disagree by the error."""
@@ -89,6 +110,14 @@ class LongRunReference(Reference):
         """Where a file is named."""
         return self.file is not None
 
+    def compute(
+        self, system: SystemSpec, seed: int, directory: Path, progress: Progress | None, data: Frames | None
+    ) -> FreeEnergies:
+        """From the file, or else by its runs."""
+        from cg_assets.evaluation.reference import of_long_runs
+
+        return of_long_runs(system, self, seed, directory, progress)
+
 
 class DataReference(Reference):
     """The imported trajectories, or else the unbiased frames, themselves; their halves disagree by the error."""
@@ -98,6 +127,16 @@ class DataReference(Reference):
     is_data: ClassVar[bool] = True
 
     type: Literal["data"]
+
+    def compute(
+        self, system: SystemSpec, seed: int, directory: Path, progress: Progress | None, data: Frames | None
+    ) -> FreeEnergies:
+        """From the halves of the data."""
+        from cg_assets.evaluation.reference import of_data
+
+        if data is None:
+            raise ValueError("the reference is the data, and there are none")
+        return of_data(system, data)
 
 
 class Basin(Strict):
