@@ -1,12 +1,12 @@
-"""The flow kernel beside a conditional coupling flow of zuko, trained on the same configurations to perturb alike.
+"""The flow kernel and a conditional coupling flow of zuko, trained on the same configurations to perturb alike.
 
 Reads capped alanine from a home where `capped_alanine_kernels` was sampled (`cg-assets run capped_alanine_kernels
 --select relabelled_forces`). Both kernels take a noised configuration c = R + noise ξ and give R' that should be
-distributed like R at given c, and a label kT ∇ log κ(R'|c). Ours is a flow that knows nothing of c but where it starts;
+distributed like R at given c, and a label kT ∇ log κ(R'|c). Ours is a flow that depends on c only through its start;
 the coupling flow learns log κ by maximum likelihood. It is helped as far as it can be: centres are removed, coordinates
-are those of a frame fixed to three beads of c, so that it is equivariant, and it is told all bead distances of c.
+are those of a frame fixed to three beads of c, so that it is equivariant, and all bead distances of c are its context.
 
-Four fifths of each replica are learnt from, the last fifth judges. Times are CPU times of one thread.
+Four fifths of each replica are learnt from, the last fifth is the test. Times are CPU times of one thread.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CouplingKernel(torch.nn.Module):
         )  # fmt: skip
 
     def context(self, noised: Tensor) -> tuple[Tensor, Tensor]:
-        """What the flow is told of c, standardised, and the rotation into its frame `(n_frames, 3, 3)`."""
+        """The context from c, standardised, and the rotation into its frame `(n_frames, 3, 3)`."""
         origin, before, after = (noised[:, bead] for bead in FRAME)
         one = torch.nn.functional.normalize(before - origin, dim=1)
         two = after - origin
@@ -112,7 +112,7 @@ def train_coupling(clean: Tensor, noise: float, transforms: int, hidden: int, ep
 
 
 def main() -> None:
-    """Train and judge all kernels; print the table."""
+    """Train and test all kernels; print the table."""
     from cg_assets.core.statistics.local_geometry import local_geometry
     from cg_assets.core.statistics.stein import stein_test
     from cg_assets.labels.kernels.flow_training import train_flow
@@ -134,7 +134,7 @@ def main() -> None:
     late = frames.time > np.quantile(frames.time, 0.8)
     learnt, judged = frames.select(~late), frames.select(late)
     clean = torch.as_tensor(centred(learnt.positions)).float()
-    print(f"{len(learnt)} configurations learnt from, {len(judged)} judged by", flush=True)
+    print(f"{len(learnt)} configurations to learn from, {len(judged)} to test with", flush=True)
     print("| kernel | weights | training [CPU s] | largest JSD of bonds | of 1-3 distances | ", end="")
     print("mean square of a label | Stein, largest z | labels per CPU second |")
     print("|---|---|---|---|---|---|---|---|", flush=True)

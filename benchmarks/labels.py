@@ -70,7 +70,7 @@ def integrate(rates: Callable[[float, Tensor], tuple[Tensor, Any]], state: Tenso
 
 
 def in_closed_form(flow: Any, at: float, place: Tensor) -> Tensor:
-    """The divergence that the field knows."""
+    """The field's own divergence."""
     return flow.divergence(at, place)
 
 

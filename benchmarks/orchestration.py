@@ -2,7 +2,7 @@
 
 The plain run calls the same science functions for the same systems in two processes, one for each potential of a
 system. It is timed twice: keeping everything in memory, and leaving the same Parquet files and figures behind, as a
-script would that somebody wants to use afterwards. Processes, records, checks, catalogue, tracking and registry are
+script would, to be of use afterwards. Processes, records, checks, catalogue, tracking and registry are
 orchestration in both.
 
 With `batches` it is the time of 1, 10 and 100 batches of trajectories and their mapped forces of `muller_brown`, each

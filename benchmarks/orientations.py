@@ -1,4 +1,4 @@
-"""Orientations of water at fixed beads: rotational dynamics beside rotational Monte Carlo, and what labels cost.
+"""Orientations of water at fixed beads: rotational dynamics and rotational Monte Carlo, and the cost of labels.
 
     OMP_NUM_THREADS=1 python -m benchmarks.orientations [--molecules 64] [--seconds 60]
 

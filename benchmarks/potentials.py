@@ -1,4 +1,4 @@
-"""Speed of the message-passing potential beside its peers: training and CG dynamics of a ten-bead molecule.
+"""Speed of the message-passing potential and its peers: training and CG dynamics of a ten-bead molecule.
 
     OMP_NUM_THREADS=1 python benchmarks/potentials.py [--repeats 5] [--seconds 2]
 
@@ -6,7 +6,7 @@ Every contender sees the same frames, all pairs of beads, ten unlike beads, 64 f
 settings: the defaults of each library, named in the table). Training is the forward and backward pass of a force loss
 and an Adam step on batches of 256; dynamics is this project's BAOAB with 100 replicas. Contenders take turns within
 each repeat; the table gives median and range over repeats, and our median over theirs. Peers come with
-`pip install 'cg-assets[benchmark]'`; one that is not installed is a row that says so.
+`pip install 'cg-assets[benchmark]'`; one that is not installed has a row without numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Forces of water at temperatures that were not learnt, from data at T_0 alone: which labels tell most?
+"""Forces of water at temperatures that were not learnt, from data at T_0 alone: which labels help most?
 
     CG_ASSETS_HOME=... python benchmarks/response_orders.py [--system water] [--frames 300]
 

@@ -1,4 +1,4 @@
-"""Speed of temperature-dependent potentials of water: CG steps beside atomistic ones, our HIP-NN-TS beside hippynn.
+"""Speed of temperature-dependent potentials of water: CG steps and atomistic ones, our HIP-NN-TS and hippynn.
 
     OMP_NUM_THREADS=1 python benchmarks/thermal_potentials.py [--molecules 64 512] [--repeats 3] [--seconds 2]
 
@@ -245,7 +245,7 @@ def compare_steps(context: Any, beads: np.ndarray, edge: float, repeats: int, se
 def compare_with_hippynn(beads: np.ndarray, edge: float, repeats: int, seconds: float) -> None:
     """Print how far hippynn's numbers are from ours, and both speeds of training and of CG steps."""
     print(f"\nlargest relative difference of energies and forces: {check_agreement(beads, edge):.1e}", flush=True)
-    warnings.filterwarnings("ignore", message="Provided distances are underneath")  # said at every step
+    warnings.filterwarnings("ignore", message="Provided distances are underneath")  # repeated at every step
     ours, peer = (potential(NETWORK, beads, edge) for _ in range(2))
     theirs = hippynn_energies(ours)
     peer.terms = theirs  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What a script or notebook needs: each stage of a system on data in memory, without Dagster, MLflow or a home folder.
+"""For scripts and notebooks: each stage of a system on data in memory, without Dagster, MLflow or a home folder.
 
 `run` alone is the pipeline. The others do the science of one stage each, from the settings of the system's file:
 `sample`, `label`, `train`, `simulate`, `evaluate` (see the scripts in `examples/`).
@@ -57,7 +57,7 @@ def sample(system: SystemSpec, plan: str = "unbiased", seed: int = 0, progress: 
         system: a system of `load_system`.
         plan: `unbiased`, `biased`, or the name of a further one.
         seed: of all random numbers; the same seed gives the same frames.
-        progress: told of the pieces of work.
+        progress: called after each piece of work.
 
     Raises:
         SystemSpecError: there is no such plan.
@@ -138,7 +138,7 @@ def train(
         labelled: of `label`.
         seed: of the training; None for that of the file.
         device: `cpu` or `cuda`.
-        progress: told the finished epochs.
+        progress: called with the finished epochs.
 
     Raises:
         TrainingError: the data cannot train this potential, or training diverged.
@@ -171,7 +171,7 @@ def simulate(
         labelled: the beads that it was trained on, from which replicas start, and under whose bias an enhanced run is
             made.
         device: `cpu` or `cuda`.
-        progress: told of the steps.
+        progress: called during the steps.
 
     Raises:
         SamplingError: the file asks for an enhanced run, and the samples have no bias.

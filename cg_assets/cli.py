@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 OF_FILES = ("results", "lookup", "lineage", "query", "doctor", "prune")
-"""Commands that speak of all data files, wherever these were made."""
+"""Commands about all data files, wherever they were made."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"cg-assets: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("cg-assets: interrupted; the same command goes on from the last finished piece", file=sys.stderr)
+        print("cg-assets: interrupted; the same command resumes from the last finished piece", file=sys.stderr)
         return 130
 
 
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("system")
     run.add_argument("--batch", default=None, help="name of the batch (default: 0000)")
     run.add_argument("--select", nargs="+", metavar="STAGE", help="only these stages, for example trajectories")
-    refresh = command("refresh", _refresh, "add the next batch of a system and make anew what depends on it")
+    refresh = command("refresh", _refresh, "add the next batch of a system and rebuild what depends on it")
     refresh.add_argument("system")
     refresh.add_argument("--batch", default=None, help="name of the batch (default: the one after the last)")
     results = command("results", _results, "print the results of systems that have been run")
@@ -80,9 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     lineage.add_argument("--json", action="store_true", help="print JSON")
     query = command("query", _query, "run a SQL query over the Parquet data")
     query.add_argument("sql")
-    doctor = command("doctor", _doctor, "look for what is wrong with the installation and the home folder")
-    doctor.add_argument("--repair", action="store_true", help="mend what can be mended without losing anything")
-    prune = command("prune", _prune, "list what nothing needs any more, and remove it")
+    doctor = command("doctor", _doctor, "find faults in the installation and the home folder")
+    doctor.add_argument("--repair", action="store_true", help="repair what can be repaired without losing anything")
+    prune = command("prune", _prune, "list what is no longer needed, and remove it")
     prune.add_argument("--remove", action="store_true", help="remove what is listed")
     reference = command("reference", _reference, "run the long reference of a molecule and write its file")
     reference.add_argument("system")
@@ -240,7 +240,7 @@ def _reference(options: argparse.Namespace) -> int:
 
 
 def _fetch() -> None:
-    """Bring the files of an object store here, where there is one."""
+    """Fetch the files of the object store, if there is one."""
     from cg_assets.storage.catalogue import fetched
 
     fetched(installation().home)

@@ -1,4 +1,4 @@
-"""The installation: where its state lies, and which devices and services it uses. The one reader of the environment.
+"""The installation: its folder, devices and services. The only reader of the environment.
 
 Addresses may hold passwords: none is printed, and messages show them through `without_password`.
 """
@@ -30,7 +30,7 @@ OF_STEPS = (
 
 @dataclass(frozen=True)
 class Installation:
-    """What the environment says, unchecked where a command that does not use it should run all the same.
+    """The settings in the environment; each is checked when it is used, so that other commands run regardless.
 
     Attributes:
         home: folder of all state, absolute (`CG_ASSETS_HOME`, by default `./cg_assets_home`).
@@ -107,7 +107,7 @@ class Installation:
 
     @property
     def has_models(self) -> bool:
-        """Whether there is an MLflow to ask: one that is named, or a database in the home folder."""
+        """Whether MLflow is there: a server or database that is named, or a database in the home folder."""
         return self.tracking_uri is not None or (self.home / "mlflow" / "mlflow.db").is_file()
 
     @property

@@ -1,4 +1,4 @@
-"""Molecules are built as their specification says, and a specification that does not fit is refused by name."""
+"""Molecules are built as specified, and a specification that does not fit is refused by name."""
 
 import copy
 import random

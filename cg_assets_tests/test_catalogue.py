@@ -108,7 +108,7 @@ def test_a_rewritten_or_removed_file(tmp_path):
         catalogue.query(tmp_path, "SELECT * FROM toy.pmf")
     with pytest.raises(StorageError, match="lies outside"):
         catalogue.record(tmp_path, tmp_path / "x.parquet")
-    with pytest.raises(StorageError, match="not where a data file lies"):
+    with pytest.raises(StorageError, match="not the path of a data file"):
         catalogue.record(tmp_path, tmp_path / "data/toy/trajectories/x.parquet")
 
 
@@ -207,7 +207,7 @@ def test_several_writers_at_once(tmp_path):
 
 
 def reads_of(home, view):
-    """What a view reads, as its comment tells."""
+    """What a view reads, according to its comment."""
     with duckdb.connect(str(catalogue.catalogue_path(home)), read_only=True) as connection:
         (comment,) = connection.execute("SELECT comment FROM duckdb_views() WHERE view_name = ?", [view]).fetchone()
     return comment

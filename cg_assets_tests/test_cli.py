@@ -223,7 +223,7 @@ def test_missing_and_damaged_pdb(refuse, home):
 
 
 def test_mlflow_server_away(copied):
-    """The model cannot be registered: found out within seconds, and told with what to do."""
+    """The model cannot be registered: reported within seconds, with the remedy."""
     started = time.monotonic()
     done = copied(
         *("run", "small_wells", "--select", "potential_unbiased"),

@@ -1,4 +1,4 @@
-"""Committees: their scatter is the error that the data leave; evaluations and registered models tell it."""
+"""Committees: their scatter is the error that the data leave; evaluations and registered models report it."""
 
 import dagster as dg
 import mlflow

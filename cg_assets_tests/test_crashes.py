@@ -234,7 +234,7 @@ def test_killed_while_training(own, undisturbed, whole_group):
     sampled = ParquetStore(own.home).path("long_training", "trajectories", "0000").stat()
     done = own(*TRAIN)
     assert done.returncode == 0, done.stderr
-    assert "going on where the last run stopped: 2 of 3 stages are finished" in done.stdout
+    assert "resuming the last run: 2 of 3 stages are finished" in done.stdout
     assert ParquetStore(own.home).path("long_training", "trajectories", "0000").stat() == sampled
     assert results(own) == results(undisturbed, "long_training")
     table = ParquetStore(own.home).read_table("long_training", "potential_unbiased")

@@ -129,7 +129,7 @@ def pages(tmp_path_factory):
 
 
 def test_two_refreshes_by_the_schedule(pages):
-    """Each tick that waits for no run adds a batch, trains anew on all, and gives its reason for the champion."""
+    """Each tick without a run in progress adds a batch, trains on all, and gives its reason for the champion."""
     expected = None
     store, tracking = ParquetStore(pages.own.home), ModelTracking(pages.mlflow, pages.own.home)
     first, second = scheduled_runs(pages, "tiny_wells")[:2]
@@ -154,12 +154,12 @@ def test_two_refreshes_by_the_schedule(pages):
 
 
 def test_ticks_while_a_run_goes_on_say_so(pages):
-    """No tick fails, and none adds a batch beside a run of its system."""
+    """No tick fails, and none adds a batch during a run of its system."""
     ticks = ticks_of(pages, "tiny_wells")
     assert {tick["status"] for tick in ticks} <= {"SUCCESS", "SKIPPED", "STARTED"}, ticks
     for tick in ticks:
         if tick["status"] == "SKIPPED":
-            assert re.fullmatch(r"tiny_wells is being run already \(run [0-9a-f-]+\)", tick["skipReason"])
+            assert re.fullmatch(r"tiny_wells is already running \(run [0-9a-f-]+\)", tick["skipReason"])
     asked = [run_id for tick in ticks for run_id in tick["runIds"]]
     runs = scheduled_runs(pages, "tiny_wells")
     assert [run["runId"] for run in runs] == asked
@@ -212,7 +212,7 @@ def test_pictures_of_the_model(pages, browser, tmp_path, address):  # noqa: F811
 
 
 def test_two_daemons_on_one_home(tmp_path):
-    """A second daemon, started by hand beside the pages: each tick is done once or the second run of it is refused."""
+    """A second daemon, started by hand next to the pages: each tick is done once or its second run is refused."""
     own = Command(tmp_path / "home")
     own.add_system(re.sub(r"(?m)^refresh:.*$", EACH_MINUTE, TINY))
     opened, second = Pages(own), None

@@ -107,7 +107,7 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_room(home):
 
 @pytest.mark.slow
 def test_two_refreshes_at_once(home):
-    """One of them works; the other says so and changes nothing."""
+    """One of them works; the other reports it and changes nothing."""
     own = Command(home)
     own.add_system(TINY)
     first = own.start("refresh", "tiny_wells", CG_EXECUTOR="in_process")
@@ -173,7 +173,7 @@ def kill_server(pages: Pages, victim: str) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["dagster._daemon", "mlflow"])
 def test_a_killed_server_stops_the_pages_and_the_next_start_finishes_the_work(home, victim):
-    """`cg-assets ui` says which server is gone; what had been queued or running is done after the next start."""
+    """`cg-assets ui` names the server that is gone; what was queued or running is done after the next start."""
     own = Command(home)
     own.add_system(TINY)
     pages = Pages(own)

@@ -179,7 +179,7 @@ def test_maps_that_cannot_be_valid_are_refused(rigid):
     system = alanine({}, CORE)
     cg_map = system.beads().cg_map
     doubled = ForceMap(2 * slice_map(cg_map).matrix, "slice")
-    with pytest.raises(ForceMapError, match="bead 1:C answers to a shift of bead 1:C with 2 instead of 1"):
+    with pytest.raises(ForceMapError, match="bead 1:C responds to a shift of bead 1:C with 2 instead of 1"):
         validate_force_map(doubled, cg_map, [])
     with pytest.raises(ForceMapError, match="too few"):
         fit_force_map(system.mapping, system.beads(), frames.select(np.arange(3)))

@@ -82,7 +82,7 @@ def test_a_variance_that_is_too_small_is_noticed():
     for temperature in LADDER:
         at = samples.temperature == temperature
         energy[at] = energy[at].mean() + 0.6 * (energy[at] - energy[at].mean())
-    assert "the variance of u says" in check_frame(replace(samples, energy=energy)).fault(5.0)
+    assert "the variance of u predicts" in check_frame(replace(samples, energy=energy)).fault(5.0)
 
 
 def test_samples_that_are_worth_few_are_not_enough():

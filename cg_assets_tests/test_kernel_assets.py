@@ -151,7 +151,7 @@ def test_draws_of_a_configuration_have_noise_of_their_own(made):
     [
         ("flow: {type: flow, noise: 0.007, of: sideways}", "of is sideways; there are unbiased, biased"),
         ("other: {type: flow, noise: 0.005, flow: flow}", "has another plan or other noise"),
-        ("other: {type: flow, noise: 0.007, flow: noise}", "which is no flow kernel with a flow of its own"),
+        ("other: {type: flow, noise: 0.007, flow: noise}", "which is not a flow kernel with its own flow"),
         ("other: {type: flow, noise: 0.007, flow: flow, hidden: 3}", "leave both out here"),
         ("other: {type: noise, noise: -1}", "greater than 0"),
     ],

@@ -1,4 +1,4 @@
-"""What labels know of the mean force in each bin: right noise, right errors also of correlated labels."""
+"""Information of labels on the mean force in each bin: right noise, right errors also of correlated labels."""
 
 import numpy as np
 import pytest

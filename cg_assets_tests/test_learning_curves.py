@@ -1,4 +1,4 @@
-"""Learning curves: parts of batches, ratios of data for equal error, and the asset that goes on where it stopped."""
+"""Learning curves: parts of batches, ratios of data for equal error, and the asset that resumes where it stopped."""
 
 import json
 import math
@@ -136,7 +136,7 @@ def small(command):
 def test_wrong_fractions_are_refused(small):
     path = small / "systems" / "small_curves.yaml"
     path.write_text(CURVES.replace("0.05, 1.0", "0.05, 1.5"))
-    with pytest.raises(SystemSpecError, match=r"learning_curve\.fractions.*1\.5 is no part of a whole"):
+    with pytest.raises(SystemSpecError, match=r"learning_curve\.fractions.*1\.5 is not a fraction"):
         load_system("small_curves")
 
 

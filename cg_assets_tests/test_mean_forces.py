@@ -104,7 +104,7 @@ def test_labels_their_variance_and_resumption(flexible):
     second = Frames.concatenate([other.next_chunk() for _ in range(other.n_chunks)])
     variance = (labels.force_variance + second.force_variance)[..., None]
     assert np.sqrt(((labels.forces - second.forces) ** 2 / variance).mean()) == pytest.approx(1.0, abs=0.25)
-    with pytest.raises(SamplingError, match="12 configurations are wanted, but unbiased kept only 5"):
+    with pytest.raises(SamplingError, match="12 configurations are needed, but unbiased kept only 5"):
         MeanForceSampler(
             system.structure(), system.beads(), mean_force, plan, frames.select(np.arange(5)), force_map, seed=7
         )

@@ -118,7 +118,7 @@ def test_invariance_to_rotation_reflection_and_translation(case):
     shifted = module.energy_and_forces(positions + torch.tensor([0.7, -0.2, 0.4], dtype=torch.float64), box=box)
     torch.testing.assert_close(shifted[0], energy, rtol=1e-10, atol=1e-10)
     turn = _random_rotation(1) if box is None else torch.eye(3, dtype=torch.float64)[[1, 2, 0]]
-    # The dihedrals of a prior tell left from right.
+    # The dihedrals of a prior distinguish left from right.
     for matrix in (turn * torch.linalg.det(turn),) if "prior" in parts_of(module) else (turn, -turn):
         turned = module.energy_and_forces(positions @ matrix.T, box=box)
         torch.testing.assert_close(turned[0], energy, rtol=1e-10, atol=1e-10)

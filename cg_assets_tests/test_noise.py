@@ -121,7 +121,7 @@ class TestConditionalNoise:
         assert errors.mean() == pytest.approx(ratio.std(ddof=1), rel=1.0)
 
     def test_a_slow_part_under_much_fast_noise_is_in_the_error_of_the_mean(self):
-        """Fast noise of 1 and slow noise of 0.2 with a memory of 15 samples: two runs differ as their errors say."""
+        """Fast noise of 1 and slow noise of 0.2 with a memory of 15 samples: runs differ as their errors predict."""
         squares, naive = [], []
         for seed in range(4):
             rng = np.random.default_rng(seed)

@@ -132,11 +132,11 @@ def test_the_doctor_finds_what_is_wrong(copied, capsys):
     ] == []
     assert len(found["data"]) == 2
     assert found["temporary files"] == [f"{leftover.relative_to(home)} is the leftover of a killed writer"]
-    gone = "data/small_wells/reference/part-0.parquet is entered, but not there"
+    gone = "data/small_wells/reference/part-0.parquet is in the catalogue, but missing"
     assert gone in found["catalogue"]
     assert main(["--home", str(home), "doctor", "--repair"]) == 1
     shown = capsys.readouterr().out
-    assert "WRONG" in shown and f"mended: {gone}" in shown
+    assert "WRONG" in shown and f"repaired: {gone}" in shown
     assert set(faults(home)) == {"data"}
     assert flipped.read_bytes() == content, "a damaged file is left for its owner"
 
@@ -162,7 +162,7 @@ def test_the_doctor_ends_dead_runs_and_frees_their_slots(home, instance):
     )
     instance.event_log_storage.set_concurrency_slots(GPU_POOL, 1)
     assert instance.event_log_storage.claim_concurrency_slot(GPU_POOL, run.run_id, "step").is_claimed
-    assert faults(home) == {"runs": [f"run {run.run_id} of small_wells_job has no process any more"]}
+    assert faults(home) == {"runs": [f"run {run.run_id} of small_wells_job has lost its process"]}
     instance.report_run_failed(run)
     assert faults(home) == {"pools": [f"pool {GPU_POOL} is held by run {run.run_id}, which has ended"]}
     assert found_by(home, repair=True)["pools"].repaired
@@ -192,7 +192,7 @@ def test_the_doctor_finds_a_schedule_of_the_future(home, instance):
         )
         instance.create_tick(data)
     (fault,) = faults(home)["clock"]
-    assert "mine_refresh has ticked or was switched on" in fault and "which is yet to come" in fault
+    assert "mine_refresh has ticked or was switched on" in fault and "which lies in the future" in fault
     assert len(found_by(home, repair=True)["clock"].repaired) == 1
     assert faults(home) == {}
     newest, _ = instance.get_ticks(state.instigator_origin_id, state.selector_id)

@@ -259,7 +259,7 @@ def test_picture_of_the_asset_graph(pages, browser, tmp_path):
 @needs_browser
 @pytest.mark.parametrize("stage", ["comparison", "biased_samples"])
 def test_picture_of_an_asset_with_its_figure(pages, browser, stage, tmp_path):
-    """The figure of an asset is one click away: `Show Markdown` beside its name."""
+    """The figure of an asset is one click away: `Show Markdown` next to its name."""
     partition = "&partition=0000" if stage == "biased_samples" else ""
     browser.open(f"{pages.dagster}/assets/small_wells/{stage}?view=events{partition}")
     browser.wait_for_text("figure", "content_hash", "Show Markdown")

@@ -78,7 +78,7 @@ def materialize(system, folder, instance, batch="0000", stages=None):
 
 
 def metadata_of(result):
-    """Stage to what its materialisation tells."""
+    """Stage to the metadata of its materialisation."""
     events = result.get_asset_materialization_events()
     return {event.asset_key.path[-1]: event.materialization.metadata for event in events}
 

@@ -206,8 +206,8 @@ def test_labels_of_noise_are_those_of_the_widened_density(plane):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("mapping: {coordinates: {x: {x: 1.0}, y: {x: 1.0}}}", "another coordinate of the"),
-        ("mapping: {coordinates: {x: {x: 1.0}, y: {y: 0.5}}}", "another coordinate of the"),
+        ("mapping: {coordinates: {x: {x: 1.0}, y: {x: 1.0}}}", "a separate one of the"),
+        ("mapping: {coordinates: {x: {x: 1.0}, y: {y: 0.5}}}", "a separate one of the"),
         ("mapping: {type: linear, coordinates: {y: {y: 1.0}, x: {x: 1.0}}}", "give the limits of y and x by name"),
         (
             "network: {type: spline_surface, range: {x: [5, 60], z: [0, 1]}, spacing: 1}",

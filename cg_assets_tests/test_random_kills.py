@@ -64,7 +64,7 @@ def kill_at(own, arguments, stage, victim, moment):
             os.kill(steps[0] if victim == "step" else process.pid, signal.SIGKILL)
             killed = time.monotonic()
         process.communicate(timeout=300)
-        # The step of a run worker that was killed goes on: it finishes its work, and nobody hears of it.
+        # The step of a killed run worker keeps running: it finishes its work, but nothing records it.
         wait_for(lambda: not step_processes(process.pid), 300.0, "the end of the step", interval=0.01)
     finally:
         kill_group(process.pid)
@@ -121,7 +121,7 @@ def test_killed_at_random_moments(tmp_path, kind, victim):
 
 @pytest.mark.parametrize("victim", ["dagster._daemon", "mlflow"])
 def test_servers_killed_at_random_moments(tmp_path, victim):
-    """While a run goes on that was launched from the page, from its first step to its last model."""
+    """During a run launched from the page, from its first step to its last model."""
     own = Command(tmp_path / "home")
     own.add_system(TINY)
     again = ("run", "tiny_wells")

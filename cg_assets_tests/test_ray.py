@@ -1,7 +1,7 @@
 """A system run by Ray on a local cluster that no network reaches: the same data as by the other executors.
 
 Needs the extra `ray`, which the tests do not install; six minutes on two free cores, as each step is a process that
-imports everything anew.
+imports everything again.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def run_with_ray(own: Command, scratch: Path, *arguments: str, **more: str) -> s
 def test_the_same_data_as_by_the_other_executors(finished, tmp_path, tmp_path_factory):
     """All files, and the weights of all potentials; `finished` was made by processes of this machine.
 
-    Ray is told of a GPU that no torch finds, for steps that ask for one.
+    Ray is given a GPU that torch does not find, for steps that ask for one.
     """
     own = Command(tmp_path / "home")
     own.add_system((finished.home / "systems" / "small_wells.yaml").read_text())

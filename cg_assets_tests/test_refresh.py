@@ -103,7 +103,7 @@ def test_an_empty_home_begins_with_the_first_batch(home):
 
 
 def test_only_what_was_made_of_changed_data(stored):
-    """A damaged or changed file is made anew with all that follows from it, and nothing else."""
+    """A damaged or changed file is made again with all that follows from it, and nothing else."""
     store, system = stored
     path = store.path("small_wells", "relabelled_forces", "0000")
     path.write_bytes(path.read_bytes()[:-100])
@@ -131,7 +131,7 @@ def test_a_batch_that_failed_its_checks_trains_nothing(stored):
 KERNELS = """
 extends: capped_alanine_kernels
 name: own_kernels
-title: Labels of a flow that is trained anew for each batch
+title: Labels of a flow that is trained again for each batch
 """
 
 
@@ -207,7 +207,7 @@ def executed_tick(instance, system, folder):
 
 @pytest.mark.parametrize("ticks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_scheduled_refreshes(home, instance, ticks):
-    """Each adds its batch and trains anew; the champion moves or stays, and why is on record."""
+    """Each adds its batch and trains again; the champion moves or stays, and the reason is recorded."""
     (home / "systems" / "tiny_wells.yaml").write_text(TINY)
     system, store, tracking = load_system("tiny_wells"), ParquetStore(home), ModelTracking(None, home)
     register_first_batches(instance, {system.name: system})
@@ -258,7 +258,7 @@ def test_stages_follow_changed_data_where_the_sensor_is_on(home, instance):
     report("trajectories", "b", FIRST_BATCH)
     found, cursor = requested(cursor)
     assert found == {"mapped_forces"}
-    report("mapped_forces", "a", FIRST_BATCH)  # made anew, with equal content
+    report("mapped_forces", "a", FIRST_BATCH)  # made again, with equal content
     found, cursor = requested(cursor)
     assert found == set()
     report("mapped_forces", "b", FIRST_BATCH)
@@ -280,7 +280,7 @@ def test_a_schedule_waits_for_a_run_of_its_system(home, instance):
     )
     request, message = executed_tick(instance, system, home)
     assert request is None
-    assert message == f"small_wells is being run already (run {run.run_id})"
+    assert message == f"small_wells is already running (run {run.run_id})"
 
 
 _REGISTER = """

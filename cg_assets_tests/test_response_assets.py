@@ -1,4 +1,4 @@
-"""Potentials of water as assets: registered with their dependence on temperature, and what a file may not say."""
+"""Potentials of water as assets: registered with their dependence on temperature, and wrong files."""
 
 import os
 import subprocess
@@ -81,7 +81,7 @@ def test_potentials_are_fitted_judged_and_registered(made):
     _, _, store, _, result = made
     assert result.success
     failed = {name for name, passed in verdicts_of(result).items() if not passed}
-    assert failed <= {("cg_simulation_splines", "kinetic_temperature")}, failed  # a few picoseconds tell little of it
+    assert failed <= {("cg_simulation_splines", "kinetic_temperature")}, failed  # too short to determine it
     for name in ("splines", "network"):
         metadata = metadata_of(result)[f"potential_{name}"]
         assert metadata["frames"].value == 48

@@ -1,4 +1,4 @@
-"""The network from response labels: it learns, goes on from checkpoints, and refuses what it cannot train on."""
+"""The network from response labels: it learns, resumes from checkpoints, and refuses what it cannot train on."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The installation: what the environment says of it, what is refused, and that nothing else reads the environment."""
+"""The installation: its variables, what is refused, and that nothing else reads the environment."""
 
 import ast
 from pathlib import Path

@@ -150,7 +150,7 @@ def test_native_structures_are_checked(chignolin, tmp_path):
     [
         ({"slow_coordinates": {"lag": 0.3}}, "not a multiple of cg_simulation.frame_interval"),
         ({"slow_coordinates": {"lag": 400}}, "is not shorter than cg_simulation.duration 250"),
-        ({"slow_coordinates": None}, "native needs slow_coordinates"),
+        ({"slow_coordinates": None}, "native requires slow_coordinates"),
         ({"native": {"file": "nowhere.pdb"}}, "no file"),
     ],
 )

@@ -1,7 +1,7 @@
 """A system run by a real Slurm cluster on this machine: the same data, GPU steps where GPUs are, cancelled jobs.
 
 Needs root and Debian's packages slurmctld, slurmd and slurm-client, which the tests do not install; five minutes on two
-free cores, as each step is a process that imports everything anew.
+free cores, as each step is a process that imports everything again.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def cluster(tmp_path_factory):
 
 
 def jobs(cluster: dict[str, str]) -> list[list[str]]:
-    """Name, state and GPUs of all jobs that Slurm knows."""
+    """Name, state and GPUs of all of Slurm's jobs."""
     command = ["squeue", "--noheader", "--states=all", "--format=%j|%T|%b"]
     told = subprocess.run(command, env=os.environ | cluster, capture_output=True, text=True, check=True).stdout
     return [line.split("|") for line in told.splitlines()]

@@ -1,4 +1,4 @@
-"""A molecule in water: the box, which atoms frames keep, and force labels that know the water."""
+"""A molecule in water: the box, which atoms frames keep, and force labels that include the water."""
 
 import numpy as np
 import openmm
@@ -50,7 +50,7 @@ def sampled():
     state = None
     blocks = []
     for number in range(sampler.n_chunks):
-        if number == sampler.n_chunks // 2:  # go on as after a kill
+        if number == sampler.n_chunks // 2:  # resume as after a kill
             state = {name: value.copy() for name, value in sampler.state().items()}
             sampler.close()
             sampler = MoleculeSampler(

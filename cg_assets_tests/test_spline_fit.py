@@ -77,7 +77,7 @@ def test_deviation_of_known_numbers():
 
 
 def test_noisy_labels_count_less(known):
-    """Half of the labels are nonsense with errors that say so: the fit hardly notices."""
+    """Half of the labels are nonsense with errors to match: the fit hardly changes."""
     targets = labels(known, 16, [ORIGIN])
     spoilt = np.arange(16) % 2 == 0
     forces, error = targets.forces.copy(), targets.forces_error.copy()
@@ -99,7 +99,7 @@ def test_anchored_form_is_fitted_too(known):
 
 
 def test_comparators_on_the_same_data(known, fitted):
-    """At the ends of the range forces of T_0 alone are the worst; energy matching knows the first order.
+    """At the ends of the range forces of T_0 alone are the worst; energy matching has the first order.
 
     Close contacts, which few frames have, make up most of the squared errors, so that a factor of two means nothing.
     """

@@ -78,7 +78,7 @@ def pieces_in(home, plan="plan", seed=5, code="1") -> PieceStore:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Content hash and summary of a run that nobody disturbed."""
+    """Content hash and summary of an undisturbed run."""
     pieces = pieces_in(tmp_path_factory.mktemp("whole"))
     summary = run_sampler(RandomWalk(), pieces)
     return parquet.content_hash(pieces.finish(METADATA)), summary
@@ -281,7 +281,7 @@ def test_killed_at_any_moment(tmp_path, whole, moment, count):
 
 
 def test_killed_from_outside(tmp_path, whole):
-    """SIGKILL after ever longer times: the run always goes on, and the data are those of an undisturbed run."""
+    """SIGKILL after ever longer times: the run always resumes, and the data are those of an undisturbed run."""
     code = WORKER.format(tests=os.path.dirname(__file__), moment="never", count=0, home=str(tmp_path))
     code = code.replace("class Walk", "import time\nprint('ready', flush=True)\nclass Walk")
     code = code.replace('die("inside a piece")', "time.sleep(0.03)")

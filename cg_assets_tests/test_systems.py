@@ -249,7 +249,7 @@ def test_unknown_system_and_name_taken_twice(tmp_path, monkeypatch):
         load_system("nothing")
     (tmp_path / "systems").mkdir()
     (tmp_path / "systems" / "muller_brown.yaml").write_text("name: muller_brown\n")
-    with pytest.raises(SystemSpecError, match="exists already"):
+    with pytest.raises(SystemSpecError, match="already exists"):
         load_system("muller_brown")
 
 

@@ -116,7 +116,7 @@ def test_the_series_is_an_energy_of_the_torsions():
     assert torch.allclose(forces, gradient, rtol=1e-9, atol=1e-9)
     assert forces.sum(dim=1).abs().max() < 1e-9
     turns = module.energy_and_forces(turned(positions, 2, 3, [4, 5], 1.0))[0]
-    assert torch.allclose(turns, value, rtol=0.0, atol=1e-9), "a torsion that it does not know"
+    assert torch.allclose(turns, value, rtol=0.0, atol=1e-9), "an unknown torsion"
     assert len(module["series"].modes) == 14, "half of the waves with |m| up to 3"
 
 

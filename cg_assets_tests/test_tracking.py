@@ -317,7 +317,7 @@ def test_champion_moves_only_for_the_better(local, tmp_path):
     assert "judge it there" in other.reason
     assert not decide("3", 0.1, reference="other", champion_metrics={"pmf_error": 0.05}).promoted
     assert decide("3", 0.1, reference="other", champion_metrics={"pmf_error": 0.3}).promoted
-    assert decide("3", 0.1, reference="other").reason == "it is the champion already"
+    assert decide("3", 0.1, reference="other").reason == "it is already the champion"
     with pytest.raises(TrackingError, match="no metric 'rmse'; there are jsd, pmf_error"):
         decide("4", 0.1, criteria={"rmse": 0.0})
     champion = local.lookup(f"{name}@champion")

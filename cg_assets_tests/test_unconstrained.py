@@ -47,7 +47,7 @@ def test_frames_are_evenly_spread_and_their_noise_is_that_at_their_temperature(k
 
 
 def test_many_noisy_frames_teach_what_few_labels_do_not(known):
-    """With the noise of single samples, 400 frames beside 2 labelled ones; the errors are those that the fit states.
+    """With the noise of single samples, 400 frames and 2 labelled ones; the errors are those that the fit states.
 
     No frame has beads closer than those on which the splines of the known potential begin: the grids are the same.
     """

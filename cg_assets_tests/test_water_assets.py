@@ -1,4 +1,4 @@
-"""Water from free molecules to thermal response targets, as assets of a small box; and what its file may not say."""
+"""Water from free molecules to thermal response targets, as assets of a small box; and wrong files."""
 
 import dagster as dg
 import numpy as np

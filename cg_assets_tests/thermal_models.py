@@ -85,7 +85,7 @@ def dynamics(module, positions, temperatures, seed=0, sd=30.0):
     """Atoms as ordinary dynamics sees them, one sample for each configuration and temperature, as `Frames`.
 
     Energy and forces are jointly normal at given beads, with the exact means, C_W and dF/dT of the potential; `sd` is
-    the standard deviation of a force component beside what goes with the energy.
+    the standard deviation of a force component, apart from what follows the energy.
     """
     generator = np.random.default_rng(seed)
     count, levels = len(positions), len(temperatures)

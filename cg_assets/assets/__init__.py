@@ -1,4 +1,4 @@
-"""The stages of every system: what each reads, makes and is judged by. Plain Python, without Dagster.
+"""The stages of every system: what each reads and makes, and the checks on it. Plain Python, without Dagster.
 
 A module for each stage. `stages_of` is the whole graph of a system.
 """
@@ -24,7 +24,7 @@ from cg_assets.systems import AnySystem, SystemSpec, ThermalSystem
 
 
 def stages_of(system: AnySystem) -> list[Stage]:
-    """Every stage of a system, as its specification asks for it."""
+    """Every stage that a system's specification asks for."""
     return _liquid_stages(system) if isinstance(system, ThermalSystem) else _stages(system)
 
 

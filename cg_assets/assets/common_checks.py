@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TEMPERATURE_Z = 5.0
 """Standard errors by which a kinetic temperature may miss its target, beyond the integrator's own 1 %."""
 
-SCHEMA = Check("schema", "The file can be read back and holds as many frames as the plan asks for.")
+SCHEMA = Check("schema", "The file can be read back and holds the planned number of frames.")
 FINITE = Check("finite", "Every position, force and energy is a finite number.")
 FINITE_BEADS = Check("finite", "Every bead position and force is a finite number.")
 

@@ -1,4 +1,4 @@
-"""What several stages read alike: samples of a batch, pooled labels, the frames that a potential learned from."""
+"""What several stages read: samples of a batch, pooled labels, the frames that a potential learned from."""
 
 from __future__ import annotations
 
@@ -76,6 +76,6 @@ def frozen_bias(inputs: Inputs, settings: CGSimulation) -> Mapping[str, Any] | N
 
 
 def with_map(system: SystemSpec) -> tuple[list[str], str, dict[str, Any]]:
-    """What the metadata of beads say of the CG map that made them: bead names, hash of the map, facts."""
+    """The CG map in the metadata of beads: bead names, hash of the map, facts."""
     cg_map = system.beads().cg_map
     return list(cg_map.bead_names), cg_map.hash, {"cg_map": cg_map.to_json()}

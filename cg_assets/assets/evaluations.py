@@ -1,4 +1,4 @@
-"""`reference` and `evaluation_<name>`: what a potential is judged against, and the judgement."""
+"""`reference` and `evaluation_<name>`: the reference of a system, and potentials compared with it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def reference_stage(system: SystemSpec) -> Stage:
     made_by = [] if source else ["scipy" if system.units == "reduced" else "openmm"]
     return Stage(
         name="reference",
-        description="The free energy that potentials are judged against, with its standard error.",
+        description="The reference free energy, with its standard error.",
         make=make,
         reads=(Read(source, Batches.ALL),) if source else (),
         kinds=frozenset({"parquet", *made_by}),
@@ -70,7 +70,7 @@ def judge(
     data: Frames,
     truth: Frames | None = None,
 ) -> Evaluation:
-    """Judge a potential by its CG simulation.
+    """Evaluate a potential by its CG simulation.
 
     Args:
         system: the system.
@@ -121,20 +121,20 @@ def decide(
         model: registered name.
         version: the version.
         result: its evaluation.
-        judged_by: hash of what it was judged against.
+        judged_by: hash of the reference.
         again: figures of merit of an earlier version by the same; what they lack is infinitely bad.
     """
     client, metrics, criteria = work.open_tracking(), result.metrics(), result.tolerances
     decision = client.decide_champion(model, version, metrics, result.passed, judged_by, criteria)
     if decision.rejudge is None:
         return decision
-    work.log.info(f"champion {decision.rejudge} was judged by another reference; judging it by this one")
+    work.log.info(f"champion {decision.rejudge} was compared with another reference; comparing it with this one")
     earlier = dict.fromkeys(criteria, math.inf) | again(*client.load(model, decision.rejudge))
     return client.decide_champion(model, version, metrics, result.passed, judged_by, criteria, earlier)
 
 
 def evaluation_stage(system: AnySystem, name: str) -> Stage:
-    """The stage that judges one potential and decides whether its model becomes champion."""
+    """The stage that evaluates one potential and decides whether its model becomes champion."""
     from cg_assets.evaluation.evaluation import checks_of
 
     stages = dict.fromkeys([system.data_stage(name), system.true_stage(name)])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cg_assets.mapping.force_maps import ForceMap
 
 FORCE_MAP = Check("force_map", "The force map has the mean force as its conditional mean under the constraints.")
-NOISE_FLOOR = Check("noise_floor", "The noise floor of the labels is known to 10 % and below their mean square.")
+NOISE_FLOOR = Check("noise_floor", "The noise floor of the labels is accurate to 10 % and below their mean square.")
 CHECKS = (FINITE_BEADS, FORCE_MAP, NOISE_FLOOR)
 
 _BINS = 24
@@ -33,7 +33,7 @@ _BIASED = (
 
 
 def judge_forces(system: SystemSpec, frames: Frames, force_map: ForceMap, noise: LabelNoise) -> list[Verdict]:
-    """Verdicts on one batch of force labels, as it stands in its file."""
+    """Verdicts on one batch of force labels, as stored in its file."""
     from cg_assets.mapping.run import force_map_fault
 
     fault = force_map_fault(system.beads(), force_map)

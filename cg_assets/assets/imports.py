@@ -1,4 +1,4 @@
-"""`imported_beads`: beads of trajectories that exist already."""
+"""`imported_beads`: beads of existing trajectories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FINITE_POSITIONS = Check(FINITE.name, "Every position is a finite number.")
 FRAMES_DIFFER = Check(
-    "frames_differ", "No frame is that before it: a trajectory was not written twice, nor stood still."
+    "frames_differ", "No frame repeats the one before it, as when a trajectory was written twice or stood still."
 )
 _DRAWN = 500_000
 """Most frames in the figure, evenly spread over all."""
@@ -71,7 +71,7 @@ def imported_stage(system: SystemSpec) -> Stage:
 
     return Stage(
         name=IMPORTED,
-        description="Beads of trajectories without forces that were made elsewhere; kernels make force labels of them.",
+        description="Beads of existing trajectories without forces; kernels make force labels for them.",
         make=make,
         checks=(FINITE_POSITIONS, FRAMES_DIFFER),
         batched=True,

@@ -1,4 +1,4 @@
-"""`<name>_kernel_forces`, `<name>_labels`: force labels that a source makes of CG frames; `<name>_kernel`: its flow."""
+"""`<name>_kernel_forces`, `<name>_labels`: force labels from a source for CG frames; `<name>_kernel`: its flow."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def flow_kernel_stage(system: SystemSpec, name: str, kernel: FlowKernel, labels:
 
     return Stage(
         name=stage,
-        description=f"The flow that takes noise out of configurations of {labels}, learned from them alone "
+        description=f"The flow that removes noise from configurations of {labels}, learned from them alone "
         f"(arXiv 2506.19628); registered in MLflow as `{system.name}.{stage}` with the alias candidate.",
         make=make,
         reads=(Read(labels, Batches.ALL),),

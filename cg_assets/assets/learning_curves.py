@@ -85,7 +85,7 @@ def learning_curve_stage(system: SystemSpec, name: str) -> Stage:
 
 
 def _points(work: Work, system: SystemSpec, name: str, kept: Path) -> list[LearningPoint]:
-    """Every point of the curve; those that are kept from an interrupted step are not made again."""
+    """Every point of the curve; points kept from an interrupted step are not repeated."""
     from cg_assets.evaluation.learning_curves import LearningPoint, learn_part, parts_of
     from cg_assets.storage.atomic import atomic_file
 

@@ -1,4 +1,4 @@
-"""`next_batch_plan_<plan>`: where the next batch of an adaptive plan should be sampled."""
+"""`next_batch_plan_<plan>`: where to sample the next batch of an adaptive plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _stage_of(section: str) -> str:
 def proposed_centers(inputs: Inputs, section: str) -> list[dict[str, float]] | None:
     """The window centres that were proposed last for a plan; None before the first proposal.
 
-    The samples read it without depending on it in the graph, for it depends on the samples of the batches before.
+    The samples read it but do not depend on it in the graph, since it depends on the samples of earlier batches.
     """
     stage = _stage_of(section)
     return inputs.facts(stage)["centers"] if inputs.has(stage) else None

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 LOSS = Check(
     "loss_and_noise_floor",
-    "The held-out loss is finite and not below the noise floor beyond its error (else frames have leaked).",
+    "The held-out loss is finite and not below the noise floor by more than its error (otherwise frames have leaked).",
 )
 
 
 def judge_potential(result: TrainingResult, floor: Estimate) -> list[Verdict]:
-    """Verdict on a training. The error of the held-out loss counts each frame as one independent number."""
+    """Verdict on a training. For the error of the held-out loss each frame is one independent number."""
     loss = result.held_out_loss
     held_out_error = loss * math.sqrt(2.0 / result.n_held_out)
     allowed = floor.value - 5.0 * math.hypot(floor.standard_error, held_out_error)

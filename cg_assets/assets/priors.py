@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cg_assets.training.priors import PriorFit
 
 PRIOR_ALONE = Check(
-    "prior_alone", "No replica of a simulation with the prior alone explodes, and its bonds are those of the data."
+    "prior_alone", "No replica of the prior alone explodes, and its bonds are distributed as in the data."
 )
 
 

@@ -21,7 +21,7 @@ TEMPERATURE = Check("kinetic_temperature", "The kinetic temperature is that of t
 EQUILIBRATION = Check(
     "conditional_equilibration",
     "Replicas from different starts agree on the mean force in each bin of the collective variables: what the "
-    "bias does not drive has come to equilibrium.",
+    "bias does not drive has reached equilibrium.",
 )
 _EXCHANGE = ("exchange_acceptance", "journeys_up_the_ladder")
 _UNBIASED = "Frames of unbiased dynamics with their forces."

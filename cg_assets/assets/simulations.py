@@ -21,7 +21,7 @@ TEMPERATURE = Check(
 )
 STABILITY = Check("stability", "No replica exploded.", blocking=False)
 CHECKS = (TEMPERATURE, STABILITY)
-"""They do not block, so that a bad potential is still judged and compared."""
+"""They do not block, so that a bad potential is still evaluated and compared."""
 
 
 def runs_of(facts: Mapping[str, Any]) -> tuple[Run, ...]:

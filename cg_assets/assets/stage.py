@@ -1,4 +1,4 @@
-"""What a stage is: what it reads, what it makes, and which checks judge that. Plain Python, without Dagster."""
+"""What a stage is: what it reads, what it makes, and the checks on it. Plain Python, without Dagster."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Batches(Enum):
 
     SAME = "its own batch"
     ALL = "every sound batch; a new one makes it out of date"
-    CHOSEN = "those that something else chose, such as the potential that it judges"
+    CHOSEN = "those chosen elsewhere, for example by the potential that it evaluates"
     NONE = "the other stage has no batches"
 
 
@@ -48,12 +48,12 @@ class Figure:
 
 
 Report = dict[str, Any]
-"""What the page of an asset shows by name: figures, tables (lists of rows), numbers and text."""
+"""Contents of the page of an asset by name: figures, tables (lists of rows), numbers and text."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A file that is written but not visible yet, as it can be read back."""
+    """A file that is written but not visible yet."""
 
     path: Path
 
@@ -77,7 +77,7 @@ class Stored:
 
 
 class Content(Protocol):
-    """What becomes the file of a stage."""
+    """The content of a stage's file."""
 
     def write(self, store: ParquetStore, metadata: FileMetadata, batch: str | None, mark: Mark | None) -> None:
         """Write the file; it becomes visible with its mark."""
@@ -128,7 +128,7 @@ def _no_report(verdicts: Sequence[Verdict]) -> Report:
 
 @dataclass(frozen=True)
 class Product:
-    """What a stage made of its inputs.
+    """What a stage made from its inputs.
 
     Attributes:
         content: of its file.
@@ -158,9 +158,9 @@ class Stage:
     Attributes:
         name: of the stage.
         description: what it holds, in a sentence or two.
-        make: makes it of its inputs.
+        make: makes it from its inputs.
         reads: the stages that it reads.
-        checks: what judges it.
+        checks: the checks on it.
         batched: whether each batch has a file of its own.
         raw: whether its batches are new data, which can become stale with age.
         gpu: whether it asks for a GPU.

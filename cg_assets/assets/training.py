@@ -1,4 +1,4 @@
-"""What stages of trained models do alike: train under a device lease, track in MLflow, register, keep the record."""
+"""Common to all stages of trained models: train under a device lease, track in MLflow, register, keep the record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cg_assets.training.training_run import TrainingResult
 
 REGISTERED = "registered_models"
-"""Stage of the records of what each registered version came from; a batch is one version."""
+"""Stage of the records of the data behind each registered version; a batch is one version."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ModelTraining:
         config: of the network.
         params: settings for MLflow.
         seed: of the training.
-        identity: what decides, with these, whether an unfinished training is this one.
+        identity: together with these, identifies an unfinished training as this one.
         train: fits the network; called with `device`, `checkpoint`, `on_epoch` and `progress`.
         figure: draws a training.
         report: of a result, for the asset's page.
@@ -62,7 +62,7 @@ class ModelTraining:
 def train_and_register(work: Work, training: ModelTraining) -> Product:
     """Train, and register the model as candidate; the history becomes the file of the stage.
 
-    A training that was interrupted continues from its checkpoint when the stage is carried out again. The data version
+    An interrupted training continues from its checkpoint when the stage is carried out again. The data version
     is the hash of the weights.
     """
     from cg_assets.potentials.energies import weights_hash

@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 MAX_DRIFT = 1e-5
 """Largest drift of a fixed bead in a nanosecond [nm]."""
 TELLING_ERROR = 0.25
-"""Standard error of the slope of labels on differences beyond which few samples tell nothing of it."""
+"""Standard error of the slope of labels on differences above which the slope is not determined."""
 SLOPE_TOLERANCE = 0.05
 """Part by which labels may differ from finite differences, which curve between the rungs of a ladder."""
 _FAILED_FRAMES = "failed_frames"
 """Key of a file's metadata: CG frames that failed their check, and why."""
 
 TEMPERATURES = Check("kinetic_temperature", "The kinetic temperatures are those of the plan, within their errors.")
-SAMPLES = Check(SCHEMA.name, "The file can be read back and holds as many samples as the plan asks for.")
+SAMPLES = Check(SCHEMA.name, "The file can be read back and holds the planned number of samples.")
 ROTATIONS = Check("rotational_temperature", "Rotations have the temperature of the thermostat within 1 %.")
 FIXED_BEADS = Check("fixed_beads", "No bead drifts by more than 1e-5 nm in a nanosecond.")
-SOUND_FRAMES = Check("sound_frames", "At least one CG frame passes its checks; what fails reaches no target.")
+SOUND_FRAMES = Check("sound_frames", "At least one CG frame passes its checks; others are left out of the targets.")
 INDEPENDENT_RUNS = Check(
     "independent_runs",
     "Independent runs of every CG frame agree on the mean forces, at every temperature.",
@@ -62,17 +62,17 @@ INDEPENDENT_RUNS = Check(
 )
 HEAT_CAPACITY = Check(
     "heat_capacity",
-    "In every CG frame the variance of the energy is the heat capacity by which its mean grows.",
+    "In every CG frame the variance of the energy agrees with the rise of its mean with temperature.",
     blocking=False,
     warns=True,
 )
-DIFFERENCES = Check("labels_and_differences", "Covariance labels are the differences of mean forces of other runs.")
+DIFFERENCES = Check("labels_and_differences", "Covariance labels agree with mean-force differences of other runs.")
 KNOWN_ERRORS = Check("known_errors", "Every target has a standard error above zero.")
 CONCAVE = Check("concave", "No heat capacity is below zero: the free energy is concave in temperature.")
 
 
 def _beads(system: ThermalSystem) -> tuple[list[str], dict[str, Any]]:
-    """What the metadata say of the beads: their types, and facts."""
+    """The beads in the metadata: their types, and facts."""
     facts = {"water": system.model.model_dump(mode="json"), "beads": system.mapping.beads}
     return ["HHO"] * system.model.molecules, facts
 

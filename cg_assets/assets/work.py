@@ -1,4 +1,4 @@
-"""Carry a stage out: read its inputs, make it, judge it, keep it with its provenance. Plain Python, without Dagster."""
+"""Carry out a stage: read its inputs, make it, check it, keep it with its provenance. Plain Python, without Dagster."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class Inputs:
         self.versions: dict[str, str] = {}
 
     def info(self, stage: str, batch: str | None = None) -> FileInfo:
-        """What a file says of itself; its version becomes part of the provenance."""
+        """The metadata of a file, whose version becomes part of the provenance."""
         info = self.peek(stage, batch)
         key = f"{self.system.name}/{stage}" + ("" if batch is None else f"/{batch}")
         self.versions[key] = info.content_hash
         return info
 
     def peek(self, stage: str, batch: str | None = None) -> FileInfo:
-        """What a file says of itself, of which nothing goes into the product."""
+        """The metadata of a file that is not part of the product's provenance."""
         return self.store.describe(self.system.name, stage, batch)
 
     def facts(self, stage: str, batch: str | None = None) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Work:
         batch: name of the batch; None for a stage without batches.
         run_id: of the run that carries it out.
         log: for messages.
-        progress: told of long work.
+        progress: called during long work.
         open_tracking: opens MLflow.
         lease: holds a compute device until the block ends.
         device: description of the device that was used.
@@ -163,7 +163,7 @@ class Work:
         """Run a sampler, or what is left of it where an earlier run was interrupted.
 
         Args:
-            identity: what the pieces follow from; those of another identity are dropped.
+            identity: what determines the pieces; pieces of another identity are dropped.
             sampler: makes it, once the batch is locked.
             seed: of its random numbers.
 
@@ -235,7 +235,7 @@ class Work:
         return verdicts
 
     def close(self) -> None:
-        """Free what is held."""
+        """Release the locks and the device."""
         self._held.close()
 
 
@@ -247,7 +247,7 @@ class Done:
         verdicts: of its checks.
         report: for its page.
         version: data version.
-        info: what its file says.
+        info: metadata of its file.
     """
 
     verdicts: list[Verdict]
@@ -257,10 +257,10 @@ class Done:
 
 
 def carry_out(work: Work) -> Done:
-    """Make a stage, judge it and keep it; nothing is visible before it is judged.
+    """Make a stage, check it and keep it; nothing is visible before it is checked.
 
     Raises:
-        CgAssetsError: the inputs are missing or unsound, or the work fails; the message says what to do.
+        CgAssetsError: the inputs are missing or unsound, or the work fails; the message names the remedy.
     """
     started = time.monotonic()
     try:

@@ -1,9 +1,9 @@
-"""Umbrella windows that are placed for each batch, where the mean force along the collective variables is known worst.
+"""Umbrella windows placed for each batch where the mean force along the collective variables is least certain.
 
 The error of a free energy is that of the mean force integrated along the way, so frames are best spent where the mean
 force has the largest error. In bin b it is v_b / n_b after n_b frames, v_b being the variance of the force times the
 length of its correlations; a new window adds frames around its centre. Windows are placed one after the other where
-the error that is left is largest. Bins with too few frames have the median variance, and those that nobody has visited
+the remaining error is largest. Bins with too few frames have the median variance, and bins never visited
 count as one frame; candidates are the bins within `highest` kT of the minimum and their neighbours, or all bins as long
 as there are no data.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cg_assets.mapping.beads import Beads
 
 _FEW = 5
-"""Fewer frames in a bin do not determine the variance of the force there."""
+"""With fewer frames in a bin the variance of the force there is not determined."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class AdaptiveBias(Bias):
     candidates: int = Field(default=16, ge=3, le=100)
     """Number of places for a window along each collective variable."""
     highest: PositiveFloat = 10.0
-    """Free energy [kT] above the minimum up to which data are wanted."""
+    """Free energy [kT] above the minimum up to which data are needed."""
     grid_range: dict[Name, tuple[float, float]] = Field(default_factory=dict)
     """Range of collective variables that are not angles."""
 

@@ -1,6 +1,6 @@
-"""What every bias is: settings that a sampling plan names, and the function of collective variables that they give.
+"""The interface of biases: settings in a sampling plan, and the function of collective variables that they give.
 
-A new bias is one file with a member of the family `Bias`, and a `BiasFunction` where none of the others will do.
+A new bias is one file with a member of the family `Bias`, and a `BiasFunction` if no existing one fits.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Bias(Family, family="bias"):
     """A bias of the CG coordinates, as a sampling plan names it.
 
     Attributes:
-        windowed: whether each replica is in one of several windows, so that frames say in which, and their weights
+        windowed: whether each replica is in one of several windows; frames then record theirs, and their weights
             are those of all windows together.
     """
 
@@ -84,7 +84,7 @@ class BiasFormula:
 
 
 class BiasFunction(ABC):
-    """A bias potential of collective variables that stays as it is while frames are taken.
+    """A bias potential of collective variables that is frozen while frames are taken.
 
     Subclass it with `type="..."`, the name in its definition.
 
@@ -99,7 +99,7 @@ class BiasFunction(ABC):
     _types: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls, *, type: str, **kwargs: Any) -> None:
-        """Become known by the name of the type.
+        """Register under the name of the type.
 
         Raises:
             TypeError: another class has this name.
@@ -158,9 +158,9 @@ class BiasFunction(ABC):
         """The bias as a formula, for the compiled dynamics of model potentials.
 
         Raises:
-            SamplingError: it is no such formula.
+            SamplingError: it is not a formula.
         """
-        raise SamplingError(f"a {self.type} bias is no formula that a model potential could be biased with")
+        raise SamplingError(f"a {self.type} bias is not a formula, which the bias of a model potential must be")
 
     def center(self, window: int) -> dict[str, float]:
         """Values of variables to which replicas of a window are led before they start."""
@@ -175,7 +175,7 @@ class BiasFunction(ABC):
         return self.energy_and_slopes(variables, window)[0]
 
     def in_torch(self, device: Any) -> TorchFunction:
-        """The bias for torch tensors, in float64 on a device; by way of the CPU unless a subclass knows better."""
+        """The bias for torch tensors, in float64 on a device; by default computed on the CPU."""
         import torch
 
         def evaluate(variables: dict[str, Tensor], window: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:

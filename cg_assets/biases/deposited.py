@@ -43,7 +43,7 @@ class DepositedBias(Bias):
         if set(self.width) != set(self.collective_variables):
             raise ValueError(f"width gives {sorted(self.width)}; it must give each of {self.collective_variables}")
         if self.deposition < self.pace:
-            raise ValueError(f"deposition {self.deposition} is shorter than pace {self.pace}: nothing would be laid")
+            raise ValueError(f"deposition {self.deposition} is shorter than pace {self.pace}: there would be no bias")
         return self
 
     @property
@@ -103,19 +103,19 @@ class DepositedGrid(ABC):
 
     @abstractmethod
     def deposit(self, points: FloatArray, energies: FloatArray) -> None:
-        """Let walkers add to it.
+        """Deposit a hill or kernel for each walker.
 
         Args:
             points: `(n, n_variables)` where they are [rad, nm or reduced].
-            energies: `(n,)` bias energies that they feel [kJ/mol or reduced].
+            energies: `(n,)` bias energies there [kJ/mol or reduced].
         """
 
     def state(self) -> dict[str, NDArray]:
-        """Arrays from which `restore` goes on."""
+        """Arrays for `restore`."""
         return {"values": self.values.copy()}
 
     def restore(self, state: Mapping[str, NDArray]) -> None:
-        """Take up a stored state."""
+        """Restore a stored state."""
         self.values = state["values"].copy()
 
     def bias(self) -> GridBias:

@@ -1,4 +1,4 @@
-"""A frozen bias on a grid: what walkers have built, as a spline in NumPy, torch and OpenMM."""
+"""A frozen bias on a grid, built by walkers, as a spline in NumPy, torch and OpenMM."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class GridBias(BiasFunction, type="grid"):
 
 
 class GridForce:
-    """A bias on a grid as one OpenMM force whose table can be renewed in a running context.
+    """A bias on a grid as one OpenMM force whose table can be updated in a running context.
 
     One CustomCompoundBondForce with a tabulated function. Energies and forces are those of a CustomCVForce over the
     same table, bit for bit on the Reference platform, without the inner context that such a force drags along.

@@ -1,4 +1,4 @@
-"""Well-tempered metadynamics: hills that walkers lay where they are, the lower the more there are."""
+"""Well-tempered metadynamics: walkers deposit hills, which become lower as the bias grows."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class OpesGrid(DepositedGrid):
         self._update()
 
     def deposit(self, points: FloatArray, energies: FloatArray) -> None:
-        """Add a kernel for each walker and renew the bias."""
+        """Add a kernel for each walker and update the bias."""
         for point, energy in zip(points, energies, strict=True):
             kernel = self._gaussian(point)
             self._density += math.exp(energy / self._thermal_energy) * kernel
@@ -69,11 +69,11 @@ class OpesGrid(DepositedGrid):
         self._update()
 
     def state(self) -> dict[str, NDArray]:
-        """Arrays from which `restore` goes on."""
+        """Arrays for `restore`."""
         return {"density": self._density.copy(), "explored": self._explored.copy()}
 
     def restore(self, state: Mapping[str, NDArray]) -> None:
-        """Take up a stored state."""
+        """Restore a stored state."""
         self._density, self._explored = state["density"].copy(), state["explored"].copy()
         self._update()
 

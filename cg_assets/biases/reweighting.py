@@ -1,4 +1,4 @@
-"""Weights that take biases out of the frames that were sampled under them."""
+"""Weights that remove biases from the frames sampled under them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pooled_batches(
 
     A frozen bias is known up to a constant. It is chosen so that the weights of each batch have the mean 1: a batch
     counts by its number of frames. Umbrella windows are joined over all batches, and `bias_energy` becomes the energy
-    whose weights are theirs. Replicas are numbered anew, for those of two batches are independent.
+    whose weights are theirs. Replicas are renumbered, since those of two batches are independent.
 
     Args:
         batches: frames of each batch, with the same columns.
@@ -55,7 +55,7 @@ def pooled_batches(
 
 
 def bias_weights(bias_energy: ArrayLike, thermal_energy: float) -> FloatArray:
-    """Weights exp(+V/kT) that take the bias V of a frozen-bias run out, the largest being 1.
+    """Weights exp(+V/kT) that remove the frozen bias V of a run; the largest is 1.
 
     Args:
         bias_energy: `(n_frames,)` [energy unit].
@@ -66,7 +66,7 @@ def bias_weights(bias_energy: ArrayLike, thermal_energy: float) -> FloatArray:
 
 
 def umbrella_weights(bias: BiasFunction, variables: Variables, window: ArrayLike, thermal_energy: float) -> FloatArray:
-    """Weights that take umbrella windows out of their frames (MBAR: Shirts and Chodera, J. Chem. Phys. 129, 124105).
+    """Weights that remove umbrella windows from their frames (MBAR: Shirts and Chodera, J. Chem. Phys. 129, 124105).
 
     Args:
         bias: the windows.

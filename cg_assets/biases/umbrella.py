@@ -68,7 +68,7 @@ class Windows(BiasFunction, type="umbrella"):
         """Set up the windows.
 
         Raises:
-            SamplingError: no window, or a variable said to be periodic that no window holds.
+            SamplingError: no window, or a periodic variable that no window holds.
         """
         self.centers = [{name: float(value) for name, value in center.items()} for center in centers]
         self.force_constant = float(force_constant)
@@ -89,7 +89,7 @@ class Windows(BiasFunction, type="umbrella"):
     ) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Energy and derivatives, each frame in its window."""
         if window is None and self.n_windows > 1:
-            raise SamplingError(f"umbrella bias has {self.n_windows} windows; say in which window each frame is")
+            raise SamplingError(f"umbrella bias has {self.n_windows} windows; give the window of each frame")
         index = np.asarray(0 if window is None else window, dtype=np.intp)
         if index.size and (index.min() < 0 or index.max() >= self.n_windows):
             raise SamplingError(f"umbrella window {index.max()} does not exist; there are {self.n_windows}")

@@ -1,1 +1,1 @@
-"""Frames, units, errors, formulas, progress and statistics: what every other package stands on."""
+"""Frames, units, errors, formulas, progress and statistics: the basis of every other package."""

@@ -28,7 +28,7 @@ class Check:
     warns: bool = False
 
     def verdict(self, passed: bool, **facts: Any) -> Verdict:
-        """The outcome, with the numbers that it rests on; those that are None are left out."""
+        """The outcome, with the numbers behind it; those that are None are left out."""
         return Verdict(self, bool(passed), {name: value for name, value in facts.items() if value is not None})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class CgAssetsError(Exception):
-    """Base of every error that a user can mend."""
+    """Base of every error that a user can correct."""
 
 
 class SystemSpecError(CgAssetsError):
@@ -28,7 +28,7 @@ class SamplingError(CgAssetsError):
 
 
 class ExplosionError(SamplingError):
-    """Replicas of a CG simulation did not stay stable, so that too few are left."""
+    """Too few replicas of a CG simulation stayed stable."""
 
 
 class TrainingError(CgAssetsError):
@@ -36,7 +36,7 @@ class TrainingError(CgAssetsError):
 
 
 class DeviceError(CgAssetsError):
-    """The requested compute device is not there."""
+    """The requested compute device is missing."""
 
 
 class TrackingError(CgAssetsError):

@@ -1,7 +1,7 @@
 """Formulas of model potentials and static biases: parsed by a whitelist, never executed as Python.
 
 The text is Python-like arithmetic. It is parsed with `ast`, every node is compared with the short list of what is
-allowed, and size, nesting and exponents are bounded, so that no text can run code or keep the reader busy.
+allowed, and size, nesting and exponents are bounded: no text can run code or take long to read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_LENGTH = 5000
 MAX_DEPTH = 150
 """Deepest nesting of operations (a sum of n terms nests n - 1 deep)."""
 MAX_EXPONENT = 100.0
-"""Largest exponent, and largest product of exponents that stand on top of each other."""
+"""Largest exponent, and largest product of stacked exponents."""
 
 _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"}
 _ALLOWED = f"allowed are numbers, names, + - * / **, parentheses, pi and {', '.join(FUNCTIONS)}"

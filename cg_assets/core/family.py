@@ -49,9 +49,9 @@ class Family(Strict):
                 raise TypeError(f"{cls._family} {name}: {known.__module__} and {cls.__module__} both define it")
 
     def misfit(self, model: str) -> Fault:
-        """That this member does not go with a type of model, and which do."""
+        """The fault of a member that does not fit a type of model, with those that do."""
         fitting = [name for name, member in self._members.items() if model in (member.goes_with or [model])]
-        return Fault("type", f"is {self.type}, which does not go with model.type {model}; choose {', '.join(fitting)}")
+        return Fault("type", f"is {self.type}, which does not fit model.type {model}; choose {', '.join(fitting)}")
 
     @classmethod
     def members(cls) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Family(Strict):
 
 
 def import_settings(package: str, folders: Iterable[str]) -> None:
-    """Import `settings` of each package within a package, so that the members that these define are known."""
+    """Import `settings` of each package within a package, which registers the members they define."""
     for found in pkgutil.iter_modules(folders):
         if found.ispkg and importlib.util.find_spec(f"{package}.{found.name}.settings"):
             importlib.import_module(f"{package}.{found.name}.settings")

@@ -11,7 +11,7 @@ from multiprocessing.util import is_exiting
 
 _WATCH = "end after the run's process"
 _LAST_WORDS = 5.0
-"""Time that a finished step has for its last events [s]."""
+"""Time allowed for the last events of a finished step [s]."""
 
 
 def this_process() -> str:
@@ -20,7 +20,7 @@ def this_process() -> str:
 
 
 def is_gone(process: str) -> bool:
-    """Whether a process `host:number` has ended; False for what cannot be known, as on another host."""
+    """Whether a process `host:number` has ended; False where this cannot be determined, as on another host."""
     host, _, number = process.rpartition(":")
     if host != socket.gethostname() or not number.isdigit():
         return False
@@ -34,9 +34,9 @@ def is_gone(process: str) -> bool:
 
 
 def end_after_worker() -> None:
-    """Let a step's process end when it is done although its run's process was killed; does nothing elsewhere.
+    """Let the process of a finished step end even if its run's process was killed; does nothing elsewhere.
 
-    It would wait for ever for somebody to read its last events, of which figures do not fit into a pipe.
+    It would otherwise wait for ever for a reader of its last events, whose figures do not fit into a pipe.
     """
     worker = multiprocessing.parent_process()
     if worker is None or any(thread.name == _WATCH for thread in threading.enumerate()):

@@ -1,4 +1,4 @@
-"""Progress of long work: science functions report, whoever called them shows."""
+"""Progress of long work: science functions report it, their callers display it."""
 
 from __future__ import annotations
 

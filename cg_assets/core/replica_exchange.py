@@ -18,7 +18,7 @@ from cg_assets.core.units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]
 Heat = tuple[float, float]
-"""Temperature of a replica's thermostat [K], and a factor for its velocities before it goes on."""
+"""Temperature of a replica's thermostat [K], and a factor for its velocities before the next steps."""
 
 _SWEEPS = 8
 """Trials of all neighbours at an exchange, for each rung: diffusion over n rungs takes some n² of them."""
@@ -106,11 +106,11 @@ class ReplicaExchange:
         return source
 
     def state(self) -> dict[str, NDArray]:
-        """Everything needed to go on exactly from here."""
+        """Everything needed to resume exactly from here."""
         return {"exchanges": np.array(self._exchanges), "tried": self._tried.copy(), "accepted": self._accepted.copy()}
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on from a stored state."""
+        """Resume from a stored state."""
         self._exchanges = int(state["exchanges"])
         self._tried, self._accepted = state["tried"].copy(), state["accepted"].copy()
 
@@ -169,12 +169,12 @@ class TemperatureLadders:
         self._last_end[self.rung == size - 1] = 1
 
     def state(self) -> dict[str, NDArray]:
-        """Everything needed to go on exactly from here."""
+        """Everything needed to resume exactly from here."""
         own = {"rung": self.rung, "scale": self._scale, "last_end": self._last_end, "journeys": self.journeys}
         return {f"ladder_{name}": np.array(values) for name, values in (own | self._exchange.state()).items()}
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on from a stored state."""
+        """Resume from a stored state."""
         own = {name.removeprefix("ladder_"): values for name, values in state.items() if name.startswith("ladder_")}
         self.rung, self._scale = own["rung"].copy(), own["scale"].copy()
         self._last_end, self.journeys = own["last_end"].copy(), own["journeys"].copy()

@@ -1,4 +1,4 @@
-"""What the settings of all components are made of: strict fields, names, formulas, whole multiples."""
+"""Building blocks of all settings: strict fields, names, formulas, whole multiples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ StartPoint = dict[Name, float]
 
 @dataclass(frozen=True)
 class Scope:
-    """What a section of a system's file may need of the others.
+    """What a section of a system's file can use from the others.
 
     Attributes:
         model: type of the model.
@@ -55,13 +55,13 @@ class Scope:
             yield Fault(field, f"uses {sorted(wrong)}; known are {sorted(there)}")
 
     def missing(self, field: str, file: Path | None) -> Iterator[Fault]:
-        """A fault of a field whose file is not there."""
+        """A fault of a field whose file is missing."""
         if file is not None and not (self.folder / file).is_file():
             yield Fault(field, f"names no file, {self.folder / file}; give a path relative to the YAML file")
 
 
 class Fault(NamedTuple):
-    """What is wrong with a section: a field of it, dotted (empty for the whole), and what it is or does wrongly."""
+    """A fault of a section: the field, dotted (empty for the whole), and what is wrong with it."""
 
     field: str
     reason: str
@@ -76,11 +76,11 @@ class Strict(BaseModel):
     """Types of model that a section is for; empty for all."""
 
     def misfit(self, model: str) -> Fault:
-        """That this section does not go with a type of model."""
+        """The fault of a section that does not fit a type of model."""
         return Fault("", f"is for model.type {' or '.join(self.goes_with)} alone; leave it out")
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """What is wrong with this section among the others; what is wrong with it alone is found when it is read."""
+        """Faults of this section with respect to the others; faults of its own are found when it is read."""
         return iter(())
 
 

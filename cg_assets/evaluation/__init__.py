@@ -1,1 +1,1 @@
-"""Judge potentials: references, figures of merit with errors, comparisons and learning curves."""
+"""Evaluation of potentials: references, metrics with errors, comparisons and learning curves."""

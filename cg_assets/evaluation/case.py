@@ -34,19 +34,19 @@ BIASED = "bias"
 
 @dataclass(frozen=True)
 class Case(Generic[S_co]):
-    """One potential with all that it is judged by.
+    """One potential with everything needed to evaluate it.
 
     Attributes:
         beads: of the system.
-        settings: how it is judged.
+        settings: of the evaluation.
         energy: the trained potential.
-        simulation: frames of its CG simulation; `window` tells runs without a bias (0) from enhanced ones (1).
+        simulation: frames of its CG simulation; `window` is 0 without a bias and 1 in enhanced runs.
         runs: what each of its CG simulations gave, those without a bias first.
         data: CG frames that it was trained on, of one batch under a frozen bias, or as `pooled_batches` joins them.
         truth: CG frames that those of the simulation should look like: never those of a kernel; of a liquid the
             dynamics of the atoms with their potential energies. None where there are none but `data`.
         committee: energies of the potential's committee, whose scatter is the uncertainty from the data.
-        reference: the free energy that it is judged against; None for liquids.
+        reference: the reference free energy; None for liquids.
         plane: the exact density of a model potential with two CG coordinates.
         domain: range of the one CG coordinate that the potential is defined on.
         thermodynamics: frames at one temperature to the mean energy of the atoms at fixed beads U_W [kJ/mol] and their
@@ -70,7 +70,7 @@ class Case(Generic[S_co]):
     _made: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, function: Callable[[Case[Any]], T]) -> T:
-        """What a function makes of this case, made once however many metrics ask for it."""
+        """The result of a function of this case, computed once for all metrics."""
         if function not in self._made:
             self._made[function] = function(self)
         return self._made[function]
@@ -92,14 +92,14 @@ class Case(Generic[S_co]):
         return enhanced if len(enhanced) else self.free
 
     def weights(self, frames: Frames) -> FloatArray | None:
-        """Weights that take a bias out of frames; None where there was none."""
+        """Weights that remove a bias from frames; None where there was none."""
         if frames.bias_energy is None or not np.any(frames.bias_energy):
             return None
         return bias_weights(frames.bias_energy, self.beads.thermal_energy)
 
 
 def given(value: T | None, what: str) -> T:
-    """A part of a case that a metric cannot do without.
+    """A part of a case that a metric requires.
 
     Raises:
         ValueError: the case lacks it.

@@ -1,4 +1,4 @@
-"""The judgement of one potential: one table of quantities and profiles, for every kind of system."""
+"""The evaluation of one potential: one table of quantities and profiles, for every kind of system."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Evaluation:
         return found
 
     def rows(self) -> list[dict[str, str]]:
-        """The quantities as rows of a table for people; one column for each temperature where there are several."""
+        """The quantities as rows of a table; one column for each temperature where there are several."""
         kelvins = self.temperatures
         rows: dict[tuple[str, str, str], dict[str, str]] = {}
         for item in self.quantities:
@@ -175,7 +175,7 @@ class Evaluation:
 
 
 def evaluate(case: Case[Any], metrics: Sequence[Metric[Any]] | None = None) -> Evaluation:
-    """Judge a potential by all metrics that apply to its system.
+    """Evaluate a potential by all metrics that apply to its system.
 
     Args:
         case: the potential, its simulation, and what both are compared with.

@@ -102,7 +102,7 @@ class SurfacesDrawing(Drawing):
 
 
 def reference_of(case: FreeEnergyCase) -> Reference:
-    """The free energy that a potential is judged against."""
+    """The reference free energy."""
     return given(case.reference, "a reference")
 
 

@@ -1,4 +1,4 @@
-"""How the error of a potential falls with its data: trained anew on parts of each batch, and judged like any other."""
+"""How the error of a potential falls with its data: trained on parts of each batch, and evaluated like any other."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True)
 class LearningPoint:
-    """A potential of a part of a batch, judged.
+    """A potential of a part of a batch, with its evaluation.
 
     Attributes:
         potential: name of the potential.
@@ -144,7 +144,7 @@ def learn_part(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> LearningPoint:
-    """Train a potential on a part of a batch, simulate it and judge it.
+    """Train a potential on a part of a batch, simulate it and evaluate it.
 
     Args:
         system: a system with `learning_curve`.
@@ -155,7 +155,7 @@ def learn_part(
         judge: potential, its CG simulation and the frames that it was trained on to its evaluation.
         bias: frozen bias of the enhanced CG run; None for no such run.
         device: `cpu` or `cuda`.
-        progress: told of training and simulation.
+        progress: called during training and simulation.
 
     Raises:
         TrainingError: the part holds too few frames.

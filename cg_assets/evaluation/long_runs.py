@@ -116,7 +116,7 @@ def reference_hash(system: SystemSpec) -> str:
 
 
 def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Progress | None = None) -> ReferenceDensity:
-    """Run the reference plan of a molecule; go on where an interrupted run of the same plan stopped.
+    """Run the reference plan of a molecule, or resume an interrupted run of the same plan.
 
     Args:
         system: a molecule whose evaluation.reference is `long_runs`.
@@ -212,7 +212,7 @@ def read_reference(system: SystemSpec, path: Path | None = None) -> ReferenceDen
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"{path}: cannot be read as a reference: {error}; run the reference plan again") from None
     if _KEY not in (table.schema.metadata or {}):
-        raise StorageError(f"{path}: is a Parquet file, but no reference; name the file that a reference run wrote")
+        raise StorageError(f"{path}: is a Parquet file, but not a reference; name the file that a reference run wrote")
     metadata = json.loads(table.schema.metadata[_KEY])
     if metadata["reference_hash"] != reference_hash(system):
         raise StorageError(
@@ -278,7 +278,7 @@ def _reference_of(system: SystemSpec) -> LongRunReference:
 
 
 def histogram_edges(system: SystemSpec) -> list[NDArray[np.float64]]:
-    """Edges of the bins of each collective variable that a molecule is judged by [rad or nm]."""
+    """Edges of the bins of each collective variable of the evaluation [rad or nm]."""
     edges = []
     for name in system.evaluation.collective_variables:
         variable = system.collective_variables[name]
@@ -296,7 +296,7 @@ def _store(path: Path, sampler: Any, histogram: _Histogram) -> None:
 
 
 def _restore(path: Path, sampler: Any, histogram: _Histogram) -> bool:
-    """Go on from a checkpoint; False for one of another model, plan or histogram, which is of no use any more."""
+    """Resume from a checkpoint; False for one of another model, plan or histogram, which is useless."""
     with np.load(path, allow_pickle=False) as archive:
         state = {name: archive[name] for name in archive.files}
     if state["histogram"].shape != histogram.values.shape:

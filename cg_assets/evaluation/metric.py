@@ -1,4 +1,4 @@
-"""What every metric of an evaluation answers. A metric is found by being defined: adding one is adding a file."""
+"""The interface of metrics. A metric is found by being defined: adding one is adding a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Measure:
 
     Attributes:
         name: of the quantity.
-        meaning: one sentence for people.
+        meaning: its definition in one sentence.
         unit: unit of the number, or the quantity whose unit it has in the system's units (`energy`, `length`, ...).
         where: what `Quantity.where` names; empty where the number is one for the whole system.
     """
@@ -38,7 +38,7 @@ class Metric(ABC, Generic[S]):
     """Measures some quantities of a potential. Subclass it, and it is part of every evaluation that it applies to.
 
     Attributes:
-        reads: the settings that it needs; it applies to systems that are judged by them.
+        reads: the settings that it needs; it applies to systems whose evaluation has them.
         measures: what it measures.
     """
 
@@ -56,7 +56,7 @@ class Metric(ABC, Generic[S]):
         return True
 
     def checks(self, settings: S) -> Mapping[str, str]:
-        """Name of each of its quantities that has a bound, to what the check of it says."""
+        """Name of each of its quantities with a bound, to the description of its check."""
         return {}
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Metric(ABC, Generic[S]):
 
 
 def metrics_of(settings: EvaluationSettings) -> list[Metric[Any]]:
-    """The metrics that apply to systems judged by these settings."""
+    """The metrics that apply to evaluations with these settings."""
     from cg_assets.evaluation import metrics
 
     for module in pkgutil.iter_modules(metrics.__path__, f"{metrics.__name__}."):

@@ -1,4 +1,4 @@
-"""What an evaluation consists of: quantities, each with its error, and profiles, functions of one coordinate."""
+"""The parts of an evaluation: quantities, each with its error, and profiles, functions of one coordinate."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Profile:
         grid: `(n,)` values of the coordinate.
         values: `(n,)` of the model; not finite where nothing is known.
         unit: unit of the values.
-        where: the collective variable that it runs along; empty where the name says it.
+        where: the collective variable that it runs along; empty where the name includes it.
         coordinate_unit: unit of the coordinate.
         temperature: [K]; None where the system has one temperature.
         standard_error: `(n,)` of `values`; nan where it is not known.

@@ -1,4 +1,4 @@
-"""What potentials are judged against: exact quadrature, or independent long runs that show their own error."""
+"""References of potentials: exact quadrature, or independent long runs whose disagreement is their error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reference:
-    """The free energy that a system's potentials are judged against.
+    """The reference free energy of a system's potentials.
 
     Attributes:
         names: its collective variables.
@@ -86,7 +86,7 @@ class Reference:
         return columns
 
     def metadata(self) -> dict[str, Any]:
-        """What a table of `columns` needs beside it to be read back."""
+        """What is needed, besides a table of `columns`, to read it back."""
         return {
             "names": list(self.names),
             "edges": [edges.tolist() for edges in self.bins.edges],
@@ -115,7 +115,7 @@ class Reference:
         )
 
     def rows(self) -> list[dict[str, str]]:
-        """Its results as rows of a table for people."""
+        """Its results as rows of a table."""
         rows = [{"quantity": f"population {name}", "result": str(value)} for name, value in self.populations.items()]
         rows += [
             {"quantity": f"free energy {name}", "result": str(value)} for name, value in self.free_energies.items()
@@ -133,8 +133,8 @@ def compute_reference(
         system: the system.
         seed: seed of the runs, where runs are made.
         directory: folder for the checkpoints of unfinished runs.
-        progress: told of the runs.
-        data: frames of beads that are the reference, where `evaluation.reference` says so.
+        progress: called during the runs.
+        data: frames of beads, for `evaluation.reference.type: data`.
 
     Raises:
         StorageError: the file that `evaluation.reference.file` names cannot be read or belongs to another plan.

@@ -1,4 +1,4 @@
-"""Settings of references and of how potentials are judged."""
+"""Settings of references and of the evaluation of potentials."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Reference(Family, family="reference"):
-    """What potentials are judged against.
+    """What potentials are compared with.
 
     Attributes:
         exact: whether it has no statistical error.
@@ -37,7 +37,7 @@ class Reference(Family, family="reference"):
     exact: ClassVar[bool] = False
 
     is_data: ClassVar[bool] = False
-    """Whether it is the system's own frames, not something else about it."""
+    """Whether the reference is the system's own frames."""
 
     @property
     def sampled(self) -> SamplingPlan | None:
@@ -90,7 +90,7 @@ class QuadratureReference(Reference):
 
 
 class LongRunReference(Reference):
-    """Independent long runs, each with its own frozen bias or ladders of temperatures; they disagree by the error."""
+    """Independent long runs, each with its own frozen bias or ladders of temperatures; the error is their scatter."""
 
     goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
@@ -120,7 +120,7 @@ class LongRunReference(Reference):
 
 
 class DataReference(Reference):
-    """The imported trajectories, or else the unbiased frames, themselves; their halves disagree by the error."""
+    """The imported trajectories, or else the unbiased frames; the disagreement of their halves is the error."""
 
     goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
@@ -135,7 +135,7 @@ class DataReference(Reference):
         from cg_assets.evaluation.reference import of_data
 
         if data is None:
-            raise ValueError("the reference is the data, and there are none")
+            raise ValueError("the reference is the data, but there are none")
         return of_data(system, data)
 
 
@@ -177,12 +177,12 @@ class NativeStructure(Strict):
     """Root mean square deviation of the beads up to which a configuration counts as folded [nm]."""
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """A file that is not there."""
+        """A file that is missing."""
         yield from scope.missing("file", self.file)
 
 
 class EvaluationSettings(Strict):
-    """How trained potentials are judged. A metric applies to systems whose settings are of the kind that it reads.
+    """How trained potentials are evaluated. A metric applies to systems whose settings are of the kind that it reads.
 
     Attributes:
         all_must_be_stable: whether a potential fails when one replica of its CG simulation explodes.
@@ -192,7 +192,7 @@ class EvaluationSettings(Strict):
 
 
 class FreeEnergySettings(EvaluationSettings):
-    """How a potential is judged by free energies, and when it may become champion."""
+    """How a potential is evaluated by free energies, and when it may become champion."""
 
     reference: Reference
     collective_variables: list[Name] = Field(min_length=1, max_length=2)
@@ -202,16 +202,16 @@ class FreeEnergySettings(EvaluationSettings):
     """Bound of the blocking check: PMF root mean square error [kT] of a model potential, or the
     mass-weighted squared error of ln p for a molecule (docs/evaluation.md)."""
     slow_coordinates: SlowCoordinates | None = None
-    """Also judge a molecule in the slowest coordinates of its data; null not to."""
+    """Also evaluate a molecule in the slowest coordinates of its data; null not to."""
     native: NativeStructure | None = None
-    """Also judge a molecule by its distance from this structure; null not to."""
+    """Also evaluate a molecule by its distance from this structure; null not to."""
 
     @model_validator(mode="after")
     def _has_data(self) -> FreeEnergySettings:
         if self.slow_coordinates is not None and not self.reference.is_data:
-            raise ValueError("slow_coordinates needs reference.type data, whose frames tell what is slow")
+            raise ValueError("slow_coordinates requires reference.type data, whose frames determine what is slow")
         if self.native is not None and self.slow_coordinates is None:
-            raise ValueError("native needs slow_coordinates beside it; give their lag")
+            raise ValueError("native requires slow_coordinates; give their lag")
         return self
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
@@ -225,7 +225,7 @@ class FreeEnergySettings(EvaluationSettings):
 
 
 class LearningCurve(Strict):
-    """Potentials trained anew on parts of each batch, to see how their error falls with the data."""
+    """Potentials trained on parts of each batch, to see how their error falls with the data."""
 
     fractions: list[float] = Field(min_length=2)
     """Parts of the kept time of each replica, from its beginning."""
@@ -238,12 +238,12 @@ class LearningCurve(Strict):
     @classmethod
     def _parts(cls, value: list[float]) -> list[float]:
         if wrong := [fraction for fraction in value if not 0 < fraction <= 1]:
-            raise ValueError(f"{wrong[0]} is no part of a whole; give numbers above 0 and up to 1")
+            raise ValueError(f"{wrong[0]} is not a fraction; give numbers above 0 and up to 1")
         return value
 
 
 class LiquidSettings(EvaluationSettings):
-    """How CG simulations are judged against the dynamics of the atoms, at each temperature of the reference.
+    """How CG simulations are compared with the dynamics of the atoms, at each temperature of the reference.
 
     A replica that explodes is left out and counted; a temperature without a stable one is infinitely wrong.
     """
@@ -253,7 +253,7 @@ class LiquidSettings(EvaluationSettings):
     max_rdf_error: PositiveFloat = 0.03
     """Largest integral of |g(r) - g(r) of the atoms|, less what noise makes of it, that passes [nm]."""
     neighbour_distance: PositiveFloat = 0.35
-    """Beads so near make the angles of the angular distribution function [nm]; about the first minimum of g(r)."""
+    """Distance of neighbours in the angular distribution function [nm]; about the first minimum of g(r)."""
     longest_lag: PositiveFloat = 10.0
     """Longest time of the mean squared displacement [ps]."""
 

@@ -26,7 +26,7 @@ FloatArray = NDArray[np.float64]
 ORDER = 8
 """Highest wave number of the series along each torsion."""
 SPREAD = 3.0
-"""Standard deviation of a coefficient of wave m before the data speak, times |m| [kT]."""
+"""Prior standard deviation of a coefficient of wave m, times |m| [kT]."""
 _POINTS = 3
 """Points along each side of a bin over which its probability is averaged."""
 _BATCH = 8192
@@ -111,7 +111,7 @@ def torque_surface(
         batches: CG frames with force labels; frames under any bias of the torsions may be mixed.
         bins: bins over the whole range of the torsions.
         order: highest wave number along each torsion.
-        spread: standard deviation of a coefficient of wave m before the data speak, times |m| [kT].
+        spread: prior standard deviation of a coefficient of wave m, times |m| [kT].
         n_blocks: number of independent blocks of data at most, for error bars.
 
     Raises:

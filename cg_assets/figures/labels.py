@@ -154,7 +154,7 @@ def label_errors_figure(beads: Beads, errors: LabelErrors) -> Figure:
         "standard deviation of a label [kT]": errors.noise,
         "standard error of the mean force [kT]": errors.error,
     }
-    title = f"{beads.title}: what the labels know (forces times the range of the variable)"
+    title = f"{beads.title}: information in the labels (forces times the range of the variable)"
     figure = new_figure(4.3 * len(quantities), 4.2, title)
     shown = {
         name: np.where(np.nan_to_num(values) > 0, values, np.nan).reshape(errors.bins.shape)

@@ -83,7 +83,7 @@ def sampling_plot(
     n_replicas: int = 6,
     title: str = "",
 ) -> Figure:
-    """Collective variables against time for some replicas, coloured by start, beside the histogram of all frames.
+    """Collective variables against time for some replicas, coloured by start, next to the histogram of all frames.
 
     Args:
         time: `(n_frames,)`.

@@ -1,4 +1,4 @@
-"""One look for all figures: fonts, colours that the colour-blind can tell apart, axes in multiples of π, PNG bytes."""
+"""One look for all figures: fonts, colours safe for the colour-blind, axes in multiples of π, PNG bytes."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def drawn(function: Callable[Parameters, Figure]) -> Callable[Parameters, bytes]
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
-    """An empty figure [inches] that no global state knows of."""
+    """An empty figure [inches] outside matplotlib's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MatplotlibFigure
 

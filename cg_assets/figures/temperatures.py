@@ -32,7 +32,7 @@ _AXES = {
 
 
 def temperature_figures(evaluations: Mapping[str, Evaluation], title: str) -> dict[str, bytes]:
-    """What is to be seen of liquids at several temperatures: name to PNG, one or several potentials in each figure."""
+    """Figures of liquids at several temperatures: name to PNG, one or several potentials in each."""
     diffusion: dict[str, dict[float, Estimate]] = {label: {} for label in ("atoms", *evaluations)}
     for label, evaluation in evaluations.items():
         for kelvin, item in evaluation.at_temperatures("diffusion").items():

@@ -1,1 +1,1 @@
-"""Force labels and what is known of them: mapped forces, mean forces, kernels, thermal response."""
+"""Force labels and their errors: mapped forces, mean forces, kernels, thermal response."""

@@ -1,4 +1,4 @@
-"""How well force labels tell the mean force along the collective variables, bin by bin."""
+"""How well force labels determine the mean force along the collective variables, bin by bin."""
 
 from __future__ import annotations
 

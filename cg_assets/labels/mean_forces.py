@@ -45,7 +45,7 @@ class MeanForceSampler(PiecewiseSampler[MeanForceSummary]):
     """Labels averaged over dynamics of the other atoms with the beads held, a configuration after another.
 
     The labels are those of mean force matching (arXiv 2602.14531): unbiased, as single forces are, with a variance that
-    falls with the length of the average. Each configuration is independent, so a run goes on after any of them.
+    falls with the length of the average. Each configuration is independent, so a run can resume after any of them.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class MeanForceSampler(PiecewiseSampler[MeanForceSummary]):
         """
         if len(whole) < mean_force.configurations:
             raise SamplingError(
-                f"{beads.name}: {mean_force.configurations} configurations are wanted, but {mean_force.of} kept only "
+                f"{beads.name}: {mean_force.configurations} configurations are needed, but {mean_force.of} kept only "
                 f"{len(whole)} frames with all atoms; sample the batch again"
             )
         self._chosen = whole.select(_evenly(whole, mean_force.configurations))
@@ -120,7 +120,7 @@ class MeanForceSampler(PiecewiseSampler[MeanForceSummary]):
         return f"mean forces of system {self._beads.name}, seed {self._seed}, plan {plan}"
 
     def state(self) -> dict[str, NDArray]:
-        """How far it is, and the labels so far."""
+        """The number of finished configurations, and their labels."""
         return super().state() | self._done
 
     def restore(self, state: dict[str, NDArray]) -> None:

@@ -1,4 +1,4 @@
-"""Where to sample next: an adaptive bias puts its windows where labels so far determine the mean force worst."""
+"""Where to sample next: an adaptive bias puts its windows where the mean force is least certain so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judge samples and force labels of any system: conditional equilibration, and the noise that training cannot beat."""
+"""Quality of samples and force labels: conditional equilibration, and the noise that training cannot beat."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class LabelNoise:
     other_maps: dict[str, tuple[ConditionalNoise, str]] = field(default_factory=dict)
 
     def map_rows(self) -> list[dict[str, str]]:
-        """The noise of the labels of each force map, as rows of a table for people; none for model potentials."""
+        """The noise of the labels of each force map, as rows of a table; none for model potentials."""
         if self.beads is None:
             return []
         maps = {self.map_kind: (self.beads, "")} | self.other_maps

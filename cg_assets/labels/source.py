@@ -1,4 +1,4 @@
-"""Sources of force labels: what they make of the CG frames of another stage, and how that is judged."""
+"""Sources of force labels for the CG frames of another stage, and the checks on the labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelInputs:
-    """What labels are made of.
+    """The inputs of a label source.
 
     Attributes:
         frames: CG frames of one batch.
@@ -30,7 +30,7 @@ class LabelInputs:
         bias: definition of the frozen bias that they were sampled under; None for none.
         seed: of random numbers.
         model: the trained model that the source reads; None where it reads none.
-        progress: told of the frames.
+        progress: called during the frames.
     """
 
     frames: Frames
@@ -43,7 +43,7 @@ class LabelInputs:
 
 @dataclass(frozen=True)
 class Labelled:
-    """CG frames with force labels, and what is known of them.
+    """CG frames with force labels, and their quality.
 
     Attributes:
         frames: with the forces that potentials learn from.
@@ -78,7 +78,7 @@ class LabelSource(Family, family="label source"):
     @property
     @abstractmethod
     def checks(self) -> tuple[Check, ...]:
-        """What judges its labels."""
+        """The checks on its labels."""
 
     def stage(self, name: str) -> str:
         """The stage of the labels of the source with this name."""
@@ -89,7 +89,7 @@ class LabelSource(Family, family="label source"):
         return ""
 
     def source_faults(self, plans: Mapping[str, SamplingPlan], imported: bool) -> Iterator[Fault]:
-        """Frames that are not there or cannot be labelled.
+        """Frames that are missing or cannot be labelled.
 
         Args:
             plans: the sampling plans of the system by name.

@@ -46,7 +46,7 @@ class BeadMapping(Mapping):
         return self.force_map == "optimal"
 
     def holds_atom(self, atom: str) -> bool:
-        """Whether a bead sits exactly on this atom, as far as names show."""
+        """Whether a bead sits exactly on this atom, going by names."""
         if self.beads == "alpha_carbons":
             return atom.split(":")[1] == "CA"
         if self.beads == "heavy_atoms":

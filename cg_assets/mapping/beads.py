@@ -1,4 +1,4 @@
-"""The beads of a system and the conditions that they are studied at: what most of the science needs to know of it."""
+"""The beads of a system and their conditions: the part of a system that most of the science needs."""
 
 from __future__ import annotations
 

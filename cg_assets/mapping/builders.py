@@ -48,7 +48,7 @@ class MoleculeSettings(Strict):
     box: PositiveFloat | None = None
     """Edge of the cubic periodic box [nm]; null for an isolated molecule."""
     waters: PositiveInt | None = None
-    """Water molecules to put around the molecule; a force field file must know them. The edge of the box at
+    """Water molecules to put around the molecule; a force field file must include them. The edge of the box at
     atmospheric pressure comes from `cg-assets box`."""
 
     @model_validator(mode="after")
@@ -128,7 +128,7 @@ _built: dict[str, MoleculeModel] = {}
 def build_molecule(
     settings: MoleculeSettings, mapping: BeadMapping, variables: Mapping[str, CollectiveVariable], folder: Path
 ) -> MoleculeModel:
-    """Build a molecule and check all that names its atoms.
+    """Build a molecule and check everything that names its atoms.
 
     A molecule is built once in a process; callers copy its System before they add to it.
 
@@ -277,7 +277,7 @@ def _check_atoms(mapping: BeadMapping, names: list[str], element_of: dict[str, s
 
 
 def _check_variable(name: str, variable: CollectiveVariable, mapping: BeadMapping, element_of: dict[str, str]) -> None:
-    """A collective variable stands on beads."""
+    """A collective variable uses beads only."""
     for atom in variable.atoms:
         _check_exists(f"collective_variables.{name}.atoms", atom, element_of)
         if mapping.beads == "heavy_atoms" and element_of[atom] in {"H", ""}:
@@ -323,7 +323,7 @@ def _create_system(molecule: MoleculeSettings, topology: Any) -> openmm.System:
     except (ValueError, KeyError) as error:
         raise SystemSpecError(
             f"model.force_fields {molecule.force_fields} cannot describe the molecule: {error} Choose force fields "
-            "that know each residue, and give the molecule with all its hydrogens and standard residue names"
+            "with a template for each residue, and give the molecule with all its hydrogens and standard residue names"
         ) from None
     if molecule.implicit_solvent:
         use_native_obc(created)
@@ -333,7 +333,7 @@ def _create_system(molecule: MoleculeSettings, topology: Any) -> openmm.System:
 
 
 def _check_masses(molecule: MoleculeSettings, created: openmm.System, names: list[str], elements: list[str]) -> None:
-    """Refuse hydrogens so heavy that the atoms which carry them have no mass left."""
+    """Refuse hydrogens so heavy that the atoms bonded to them have no mass left."""
     for index, (name, element) in enumerate(zip(names, elements, strict=True)):
         if element and created.getParticleMass(index)._value < 1.0:
             raise SystemSpecError(

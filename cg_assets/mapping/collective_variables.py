@@ -1,4 +1,4 @@
-"""Collective variables: functions of a few atoms that sampling is biased along and that models are judged by."""
+"""Collective variables: functions of a few atoms, used to bias sampling and to evaluate models."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def linear_map(cg_map: CGMap) -> ForceMap:
 
 
 def optimal_map(cg_map: CGMap, constraints: Constraints, forces: NDArray, max_frames: int = 20000) -> ForceMap:
-    """The valid map whose labels have the least mean square on these forces.
+    """The valid map whose labels have the smallest mean square on these forces.
 
     With c the coefficients of rigid groups, minimises <|c F|²> under c A = identity, A the sum of M over each group:
     a quadratic programme per bead that one linear system solves (Karush-Kuhn-Tucker). The mean square of labels is
@@ -145,7 +145,7 @@ def validate_force_map(
         first, second = (cg_map.bead_names[bead] for bead in worst)
         shared = [names[int(atom)] for atom in np.flatnonzero((matrix[worst[0]] != 0) & (cg_map.matrix[worst[1]] != 0))]
         raise ForceMapError(
-            f"{force_map.kind} force map: the force label of bead {first} answers to a shift of bead {second} with "
+            f"{force_map.kind} force map: the force label of bead {first} responds to a shift of bead {second} with "
             f"{error[worst] + float(worst[0] == worst[1]):.4g} instead of {float(worst[0] == worst[1]):g} (through "
             f"atoms {', '.join(shared[:4])}); put atoms that are rigidly bound into the same bead, or set "
             "mapping.force_map to optimal"

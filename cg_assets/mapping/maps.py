@@ -113,7 +113,7 @@ class Mapping(Family, family="mapping"):
         return False
 
     def holds_atom(self, atom: str) -> bool:
-        """Whether a bead sits exactly on this atom, as far as names show."""
+        """Whether a bead sits exactly on this atom, going by names."""
         return False
 
     def variable_names(self, variables: Iterable[str]) -> list[str]:
@@ -171,7 +171,7 @@ class LinearMapping(Mapping):
             len(set(kept)) != 2 or any([*weights.values()] != [1.0] for weights in self.coordinates.values())
         ):
             raise ValueError(
-                f"coordinates are {self.coordinates}; of two CG coordinates, each must be another coordinate of the "
+                f"coordinates are {self.coordinates}; of two CG coordinates, each must be a separate one of the "
                 "model potential with weight 1"
             )
         if empty := [name for name, weights in self.coordinates.items() if not any(weights.values())]:

@@ -19,7 +19,7 @@ def add_water(
     Args:
         topology: OpenMM topology of the molecule.
         positions: `(n_atoms, 3)` [nm].
-        force_fields: files of the force field, which must know water.
+        force_fields: files of the force field, which must include water.
         waters: number of water molecules.
         box: edge of the box [nm].
 
@@ -27,7 +27,7 @@ def add_water(
         Topology and positions [nm] of the molecule, its atoms first, and the water.
 
     Raises:
-        SystemSpecError: the molecule does not fit into the box, or the force field does not know water.
+        SystemSpecError: the molecule does not fit into the box, or the force field has no water model.
     """
     from openmm import app, unit
 

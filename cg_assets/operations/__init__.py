@@ -1,1 +1,1 @@
-"""What a person does with an installation: run, refresh, doctor, prune, lineage, pages, demo."""
+"""What a user does with an installation: run, refresh, doctor, prune, lineage, pages, demo."""

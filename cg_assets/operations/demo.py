@@ -21,7 +21,7 @@ DEMOS = {
 
 
 def run_demo(demo: str) -> int:
-    """Run the systems of one of the `DEMOS` and print what came out.
+    """Run the systems of one of the `DEMOS` and print the results.
 
     Returns:
         Exit status: 0 when every step succeeded.

@@ -29,7 +29,7 @@ from cg_assets.storage.parquet import verify
 from cg_assets.storage.store import ParquetStore
 
 _SHOWN = ("cg-assets", "dagster", "mlflow", "torch", "openmm", "pyarrow", "duckdb", "numpy")
-"""Packages whose versions are told."""
+"""Packages whose versions are reported."""
 _CLOCK_SECONDS = 120.0
 """How far clocks of several machines may differ; schedules tick at most once a minute."""
 
@@ -42,7 +42,7 @@ class Finding:
         subject: what was looked at.
         summary: what there is, in a few words.
         faults: what is wrong, one message each.
-        remedy: what to do about the faults.
+        remedy: how to correct the faults.
         repaired: the faults that a repair has removed.
     """
 
@@ -54,7 +54,7 @@ class Finding:
 
 
 def examine(home: Path, repair: bool = False) -> list[Finding]:
-    """Look at everything; with `repair`, mend what loses nothing: dead runs, their slots, leftovers, the catalogue.
+    """Examine everything; with `repair`, repair what loses nothing: dead runs, their slots, leftovers, the catalogue.
 
     An empty or missing home folder is left as it is.
     """
@@ -113,10 +113,10 @@ def _instance() -> Iterator[dg.DagsterInstance]:
 
 
 def _runs(home: Path, repair: bool) -> Finding:
-    """Runs that the database takes for active and whose process is gone."""
+    """Runs that are active in the database and whose process is gone."""
     with _instance() as instance:
         active = instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
-        dead = [f"run {run.run_id} of {run.job_name} has no process any more" for run in dead_runs(instance)]
+        dead = [f"run {run.run_id} of {run.job_name} has lost its process" for run in dead_runs(instance)]
         summary = f"{len(active) - len(dead)} active, {instance.get_runs_count()} in all"
         if repair and dead:
             end_dead_runs(instance)
@@ -148,7 +148,7 @@ def _slots(home: Path, repair: bool) -> Finding:
 
 
 def _clock(home: Path, repair: bool) -> Finding:
-    """Schedules with times of the future, left by a clock that was ahead: they would not tick again before then."""
+    """Schedules with times in the future, left by a clock that was ahead: they would not tick until then."""
     now, faults = time.time(), []
     with _instance() as instance:
         instigators = instance.all_instigator_state()
@@ -161,8 +161,8 @@ def _clock(home: Path, repair: bool) -> Finding:
             if max(times, default=0.0) <= now + _CLOCK_SECONDS:
                 continue
             faults.append(
-                f"{state.instigator_name} has ticked or was switched on at {_moment(max(times))}, which is yet to "
-                "come: it does not tick before"
+                f"{state.instigator_name} has ticked or was switched on at {_moment(max(times))}, which lies in "
+                "the future: it does not tick until then"
             )
             if repair:
                 for tick in ticks:
@@ -186,7 +186,7 @@ def _leftovers(home: Path, repair: bool) -> Finding:
     found = remove_leftovers(home) if repair else list(leftovers(home))
     messages = [f"{path.relative_to(home)} is the leftover of a killed writer" for path in found]
     unfinished = len(list((home / "data").glob("*/*/.pieces*")))
-    summary = f"{unfinished} unfinished batch(es), which go on when they are run again"
+    summary = f"{unfinished} unfinished batch(es), which resume when they are run again"
     if repair:
         return Finding("temporary files", summary, repaired=messages)
     return Finding("temporary files", summary, messages, "cg-assets doctor --repair removes them")
@@ -201,8 +201,8 @@ def _files(home: Path, repair: bool) -> Finding:
             verify(path)
         except StorageError as error:
             faults.append(str(error).replace(f"{home}{os.sep}", ""))
-    summary = f"{count} file(s), {size / 1e9:.3g} GB, hashes computed anew"
-    remedy = "copy them back from a backup, or remove them: cg-assets refresh SYSTEM makes them anew"
+    summary = f"{count} file(s), {size / 1e9:.3g} GB, hashes recomputed"
+    remedy = "copy them back from a backup, or remove them: cg-assets refresh SYSTEM makes them again"
     return Finding("data", summary, faults, remedy)
 
 
@@ -213,9 +213,9 @@ def _catalogue(home: Path, repair: bool) -> Finding:
         faults = [str(error)]
     if repair and faults:
         rebuild(home)
-        return Finding("catalogue", "made anew from the files", repaired=faults)
+        return Finding("catalogue", "rebuilt from the files", repaired=faults)
     summary = "as the files" if not faults else "differs from the files"
-    return Finding("catalogue", summary, faults, "cg-assets doctor --repair makes it anew from the files")
+    return Finding("catalogue", summary, faults, "cg-assets doctor --repair rebuilds it from the files")
 
 
 def _models(home: Path, repair: bool) -> Finding:
@@ -242,10 +242,10 @@ def _models(home: Path, repair: bool) -> Finding:
 def print_findings(findings: list[Finding]) -> None:
     """One line for each subject, and one below it for each fault or repair."""
     for finding in findings:
-        state = "WRONG" if finding.faults else "mended" if finding.repaired else "ok"
+        state = "WRONG" if finding.faults else "repaired" if finding.repaired else "ok"
         print(f"{finding.subject:<16} {state:<7} {finding.summary}")
         for message in finding.repaired:
-            print(f"{'':<16} mended: {message}")
+            print(f"{'':<16} repaired: {message}")
         for message in finding.faults:
             print(f"{'':<16} {message}")
         if finding.faults and finding.remedy:

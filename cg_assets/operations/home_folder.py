@@ -25,7 +25,7 @@ def prepare_home() -> Path:
         The absolute path of the home folder.
 
     Raises:
-        CgAssetsError: this home's records are in another kind of database than `CG_ASSETS_DATABASE` says, or that
+        CgAssetsError: this home's records are not in the kind of database of `CG_ASSETS_DATABASE`, or that
             cannot be reached.
     """
     own = installation()
@@ -55,7 +55,7 @@ def _choose_database(dagster_home: Path, address: str | None) -> None:
             temporary.write_text(text + _POSTGRES * wanted, encoding="utf-8")
     elif wanted and "storage:" not in known:
         raise CgAssetsError(
-            f"{DATABASE} is set, but the runs of {dagster_home.parent} are in SQLite files; unset it, or begin a new "
+            f"{DATABASE} is set, but the runs of {dagster_home.parent} are in SQLite files; unset it, or start a new "
             "home folder and copy `data` and `systems` into it"
         )
     elif not wanted and DATABASE in known:
@@ -65,7 +65,7 @@ def _choose_database(dagster_home: Path, address: str | None) -> None:
 
 
 def _ask(address: str) -> None:
-    """Find out within seconds whether the database answers; its address may hold a password and is not repeated."""
+    """Test within seconds whether the database answers; its address can hold a password and is not repeated."""
     import psycopg2
 
     try:

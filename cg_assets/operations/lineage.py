@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cg_assets.registry.tracking import ModelTracking
 
 _OF_A_RUN = ("batches", "dagster_run_id", "upstream_data_versions", "process", "asset_key")
-"""Tags that name a run, or that the data and their versions say already."""
+"""Tags that name a run, or repeat the data and their versions."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Descendant:
 
 @dataclass(frozen=True)
 class ModelsOfData:
-    """All registered versions that came from some data, newest first."""
+    """All registered versions made from some data, newest first."""
 
     data: str
     models: list[Descendant]
@@ -87,7 +87,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """All that differs between two versions."""
+    """The differences between two versions."""
 
     changes: list[Change]
 
@@ -123,7 +123,7 @@ def answer(tracking: ModelTracking, subject: str, other: str | None = None) -> M
 
 
 def _data_key(home: Path, subject: str) -> str | None:
-    """The key of the data that are meant; None where a model is."""
+    """The data key of the subject; None for a model."""
     path = Path(subject)
     for place in (path, home / path):
         if place.is_file():
@@ -138,7 +138,7 @@ def _data_key(home: Path, subject: str) -> str | None:
 
 
 def models_from(tracking: ModelTracking, key: str) -> ModelsOfData:
-    """All registered versions that came from some data, and whether these are still the same."""
+    """All registered versions made from some data, and whether the data are still the same."""
     entries = [
         tracking.lookup(f"{model.name}/{version}")
         for model in tracking.models()
@@ -167,7 +167,7 @@ def changes(one: ModelVersion, other: ModelVersion, tracking: ModelTracking) -> 
 
 
 def _facts(found: ModelVersion, tracking: ModelTracking) -> dict[str, dict[str, str]]:
-    """By kind and name, all that two versions may differ in."""
+    """By kind and name, everything in which two versions can differ."""
     specification = yaml.safe_load(tracking.specification(found.run_id)) or {}
     return {
         "data": {item.data: item.content_hash for item in found.lineage},

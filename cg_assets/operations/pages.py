@@ -23,8 +23,8 @@ LOOPBACK = "127.0.0.1"
 def serve(dagster_port: int, mlflow_port: int) -> int:
     """Serve both pages on loopback until interrupted.
 
-    `MLFLOW_TRACKING_URI`, where it is set, says where models are: an MLflow server, of which no second one is started,
-    or a database, of which the page is served. Steps are told the same.
+    `MLFLOW_TRACKING_URI`, if set, is the address of the models: an MLflow server, which is then not started again,
+    or a database, whose page is served. Steps use the same.
 
     Raises:
         CgAssetsError: a port is taken, the home is served already, or a server does not come up; its log is named.
@@ -33,7 +33,7 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
     _require_free("--port", dagster_port)
     if not installation().has_tracking_server:
         _require_free("--mlflow-port", mlflow_port)
-    # The Dagster server keeps the lock, too: it goes on where this process alone is killed.
+    # The Dagster server also holds the lock: it keeps running if this process alone is killed.
     lock = acquire_lock(folder / "locks" / "pages.lock", 0.0, f"{folder}: its daemon, which is in cg-assets ui,")
     try:
         return _serve(folder, dagster_port, mlflow_port, lock)
@@ -90,7 +90,7 @@ def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
 
 
 def _mlflow_store(folder: Path, tracking_uri: str | None) -> dict[str, str]:
-    """The server's database, as a variable: everyone on the machine sees command lines, passwords included."""
+    """The server's database, as a variable: everyone on the machine can see command lines and their passwords."""
     from cg_assets.registry.tracking import ModelTracking
 
     tracking = ModelTracking(tracking_uri, folder)
@@ -144,7 +144,7 @@ def _require_free(option: str, port: int) -> None:
 
 
 def _stop_group(server: subprocess.Popen[bytes]) -> None:
-    """Ask a server and its children to stop, and end those that do not."""
+    """Ask a server and its children to stop, and kill those that do not."""
     for number, patience in ((signal.SIGINT, 15.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
         try:
             os.killpg(server.pid, number)

@@ -1,4 +1,4 @@
-"""`cg-assets prune`: remove what nothing needs any more; never what a registered model or a later stage came from."""
+"""`cg-assets prune`: remove what is no longer needed; never what a registered model or a later stage was made from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Prunable:
 
     Attributes:
         path: a file, or a folder.
-        reason: why nothing needs it.
+        reason: why it is not needed.
         bytes: how much it holds.
     """
 
@@ -36,13 +36,13 @@ class Prunable:
 
 
 def find_prunable(home: Path) -> list[Prunable]:
-    """What nothing needs: failed batches, stages of no system, unfinished pieces of finished batches, leftovers.
+    """What is no longer needed: failed batches, stages of no system, pieces of finished batches, leftovers.
 
     A data file from which a registered model, or a data file that stays, was made is needed, whatever its state.
 
     Raises:
-        SystemSpecError: a system's file is wrong, so that it is not known which stages it has.
-        TrackingError: MLflow does not answer, so that it is not known what models came from.
+        SystemSpecError: a system's file is wrong, so its stages are unknown.
+        TrackingError: MLflow does not answer, so the data of its models are unknown.
     """
     store = ParquetStore(home)
     stages = _stages_by_system()
@@ -87,11 +87,11 @@ def _stages_by_system() -> dict[str, set[str]]:
 
 
 def _reason(store: ParquetStore, path: Path, stages: dict[str, set[str]]) -> str:
-    """Why a data file may not be needed; nothing where it is."""
+    """Why a data file is not needed; None where it is."""
     system, stage = path.relative_to(store.data).parts[:2]
     if system not in stages:
         return f"no system is named {system}"
-    samples = stage.removesuffix("_snapshots")  # frames with all atoms share the fate of the frames that they belong to
+    samples = stage.removesuffix("_snapshots")  # frames with all atoms go with the frames that they belong to
     if samples not in stages[system] and stage != REGISTERED:
         return f"{system} has no stage {stage}"
     if checks := _failed(store.data / system / samples / path.relative_to(store.stage_folder(system, stage))):

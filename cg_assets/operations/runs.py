@@ -60,7 +60,7 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         batch: the batch to sample; the first where None.
         stages: only these stages; all where None.
 
-    What an interrupted or failed run of the same system, batch and stages has finished is not done again.
+    Stages finished by an interrupted or failed run of the same system, batch and stages are not repeated.
 
     Returns:
         Whether every step and every blocking check succeeded.
@@ -77,14 +77,14 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         finished = finished_before(instance, name, batch, command)
         remaining = [key for key in selection if key not in finished]
         if finished and remaining:
-            print(f"going on where the last run stopped: {len(finished)} of {len(selection)} stages are finished")
+            print(f"resuming the last run: {len(finished)} of {len(selection)} stages are finished")
         return _execute(instance, name, batch, remaining or selection, {_COMMAND_TAG: command}).success
 
 
 def refresh_system(name: str, batch: str | None = None) -> bool:
-    """Add a batch of data, and make anew what depends on it; print what is done and which models became champions.
+    """Add a batch of data and rebuild what depends on it; print what is done and which models became champions.
 
-    A refresh that was interrupted is finished instead of another batch being added.
+    An interrupted refresh is finished first, and no other batch is added.
 
     Args:
         name: the system.
@@ -102,7 +102,7 @@ def refresh_system(name: str, batch: str | None = None) -> bool:
     lock = installation().home / "locks" / f"refresh-{name}.lock"
     with _ready(system) as instance, file_lock(lock, 0.0, f"the refresh of {name}"):
         if running := active_runs(instance, name):
-            raise CgAssetsError(f"{name} is being run already (Dagster run {running[0]}); wait for it or end it")
+            raise CgAssetsError(f"{name} is already running (Dagster run {running[0]}); wait for it or end it")
         there = instance.get_dynamic_partitions(_partitions(name))
         plan = plan_refresh(fetched(installation().home), system, there, batch)
         if plan.note:
@@ -143,7 +143,7 @@ def _partitions(name: str) -> str:
 
 @contextmanager
 def _ready(system: AnySystem) -> Iterator[dg.DagsterInstance]:
-    """Check everything that can be wrong before a run, clean up after dead ones, and open the instance."""
+    """Check everything that can be checked before a run, clean up after dead runs, and open the instance."""
     build_executor()
     installation().check()
     system.check()
@@ -159,7 +159,7 @@ def _ready(system: AnySystem) -> Iterator[dg.DagsterInstance]:
 def _execute(
     instance: dg.DagsterInstance, name: str, batch: str | None, selection: list[dg.AssetKey], tags: dict[str, str]
 ) -> dg.ExecuteJobResult:
-    """Run some assets of a system for one batch, and say why steps failed."""
+    """Run some assets of a system for one batch, and print why steps failed."""
     job = dg.build_reconstructable_job("cg_assets.operations.runs", "system_job", reconstructable_kwargs={"name": name})
     partition = {} if batch is None else {"dagster/partition": batch}
     result = dg.execute_job(
@@ -169,7 +169,7 @@ def _execute(
         tags={PROCESS_TAG: this_process(), **partition, **tags},
         asset_selection=selection,
     )
-    # Said once more at the end: what a step prints reaches the terminal through another process, which may be late.
+    # Repeated at the end: the output of a step reaches the terminal through another process, which can be late.
     for event in result.all_events:
         if event.event_type_value == "STEP_FAILURE":
             step = (event.step_key or "").replace("__", "/")
@@ -209,7 +209,7 @@ def dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
 
 def _process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """The process that executes a run, as `host:number`; empty where it is not known.
+    """The process that executes a run, as `host:number`; empty where it is unknown.
 
     A run that the daemon launches here has a process of its own, whose number is in its first events.
     """

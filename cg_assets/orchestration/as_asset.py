@@ -18,12 +18,12 @@ from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
 from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
 from cg_assets.systems import AnySystem
 
-# The pages do not need what is in preview of it: the batch of each verdict is enough.
+# The pages do not need the previewed part of it: the batch of each verdict is enough.
 warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
 
 
 def build_assets(systems: Mapping[str, AnySystem]) -> list[dg.AssetsDefinition]:
-    """The graph of every system, as its specification asks for."""
+    """The graph of every system, as its specification asks."""
     return [as_asset(stage, system) for system in systems.values() for stage in stages_of(system)]
 
 
@@ -39,7 +39,7 @@ def as_asset(stage: Stage, system: AnySystem) -> dg.AssetsDefinition:
         partitions_def=partitions,
         code_version=stage.code_version,
         freshness_policy=freshness_of(system) if stage.raw else None,
-        # What is made of other data can be made again by itself when they change, where the sensor is switched on.
+        # Derived assets are re-materialised automatically when the sensor is on.
         automation_condition=when_data_changed() if stage.reads else None,
         kinds=set(stage.kinds),
         pool=GPU_POOL if stage.gpu else None,

@@ -13,7 +13,7 @@ FIRST_BATCH = "0000"
 
 
 REFRESH_TAG = "cg_assets/refresh"
-"""Tag of the runs of a refresh: what asked for it."""
+"""Tag of the runs of a refresh: what started it."""
 ACTIVE = [
     *(dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING),
     *(dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING),
@@ -44,7 +44,7 @@ def build_jobs(systems: Mapping[str, System]) -> list[dg.UnresolvedAssetJobDefin
 
 
 def active_runs(instance: dg.DagsterInstance, system: str) -> list[str]:
-    """Ids of the runs that have not ended and make data of a system, whether by its job or by a click on its assets."""
+    """Ids of the unfinished runs that make data of a system, started by its job or by a click on its assets."""
     return [
         run.run_id
         for run in instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
@@ -59,7 +59,7 @@ def freshness_of(system: System) -> dg.FreshnessPolicy:
 
 
 def when_data_changed() -> dg.AutomationCondition:
-    """Make anew what was made of data whose content has changed; `eager()` would react to equal content, too."""
+    """Re-materialise what was made from data whose content has changed; `eager()` would also react to equal content."""
     condition = dg.AutomationCondition
     changed = condition.any_deps_match(condition.data_version_changed())
     handled = condition.newly_requested() | condition.newly_updated()
@@ -68,7 +68,7 @@ def when_data_changed() -> dg.AutomationCondition:
 
 
 def build_schedules(systems: Mapping[str, AnySystem]) -> list[dg.ScheduleDefinition]:
-    """One schedule per system, off until it is switched on, that does what `cg-assets refresh` does."""
+    """One schedule per system, off by default, that does what `cg-assets refresh` does."""
     return [_schedule(system) for system in systems.values()]
 
 
@@ -78,7 +78,7 @@ def _schedule(system: AnySystem) -> dg.ScheduleDefinition:
         cron_schedule=system.refresh.schedule,
         job_name=job_name(system.name),
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Add a batch, and make anew what depends on it; finish an unfinished one first.",
+        description="Add a batch and rebuild what depends on it; finish an unfinished batch first.",
     )
     def refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         from cg_assets.orchestration.refresh import plan_refresh
@@ -86,14 +86,14 @@ def _schedule(system: AnySystem) -> dg.ScheduleDefinition:
         from cg_assets.storage.catalogue import fetched
 
         if running := active_runs(context.instance, system.name):
-            return dg.SkipReason(f"{system.name} is being run already (run {running[0]})")
+            return dg.SkipReason(f"{system.name} is already running (run {running[0]})")
         partitions = str(batches_of(system.name).name)
         plan = plan_refresh(fetched(installation().home), system, context.instance.get_dynamic_partitions(partitions))
         if not plan.runs:
             return dg.SkipReason(plan.note or f"{system.name} is up to date")
         if plan.added:
             context.instance.add_dynamic_partitions(partitions, [plan.added])
-        # What needs a further run, as other batches' labels of a kernel that is trained anew, is left to the next tick.
+        # What needs a further run, such as labels of other batches by a retrained kernel, is left to the next tick.
         run = plan.runs[0]
         return dg.RunRequest(
             partition_key=run.batch,
@@ -105,13 +105,13 @@ def _schedule(system: AnySystem) -> dg.ScheduleDefinition:
 
 
 def build_sensors(systems: Mapping[str, System]) -> list[dg.AutomationConditionSensorDefinition]:
-    """One sensor per system, off until it is switched on: what depends on changed data is made, whatever changed it."""
+    """One sensor per system, off by default: re-materialises what depends on changed data, whatever changed them."""
     return [
         dg.AutomationConditionSensorDefinition(
             f"{name}_changed_data",
             target=dg.AssetSelection.groups(name),
             default_status=dg.DefaultSensorStatus.STOPPED,
-            description="Make anew what was made of data that have changed since, one stage after the other.",
+            description="Re-materialise, stage by stage, what was made from data that have since changed.",
             run_tags={REFRESH_TAG: "sensor"},
         )
         for name in systems
@@ -119,9 +119,9 @@ def build_sensors(systems: Mapping[str, System]) -> list[dg.AutomationConditionS
 
 
 def register_first_batches(instance: dg.DagsterInstance, systems: Mapping[str, System]) -> None:
-    """Give every system its first batch, so that a newcomer's click on "materialise" has one to work on.
+    """Give every system its first batch, so that a first click on "materialise" has a batch to work on.
 
-    On a new home folder several processes do this at once.
+    On a new home folder several processes do this at the same time.
     """
     from sqlalchemy.exc import IntegrityError
 

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of a run: one line per step, and the progress of long ones."""
+"""A run as seen at a terminal: one line per step, and the progress of long ones."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class _StepFormatter(logging.Formatter):
 
 
 def step_failure_cause(event: Any) -> str:
-    """The first error of a failed step that tells a user what to do, else the root of the chain with its traceback."""
+    """The first error of a failed step that names a remedy, else the root of the chain with its traceback."""
     error = event.event_specific_data.error
     if error is None:
-        return "the process of the step ended without a word; see its log in the Dagster pages"
+        return "the process of the step ended without a message; see its log in the Dagster pages"
     while True:
         if error.cls_name and hasattr(errors, error.cls_name):
             return error.message.strip().removeprefix("cg_assets.core.errors.")

@@ -45,7 +45,7 @@ _PRELOAD = [
 
 
 def gpu_op_tags() -> dict[str, Any]:
-    """What a GPU step asks of Kubernetes, Ray or Slurm; other executors ignore it.
+    """Resources that a GPU step requests from Kubernetes, Ray or Slurm; other executors ignore them.
 
     With `CG_DEVICE=cpu` it asks for nothing: on a cluster without GPUs it would wait for ever.
     """
@@ -80,7 +80,7 @@ def build_executor() -> dg.ExecutorDefinition:
 
 
 def start_step_server() -> None:
-    """Let the process that steps fork from import its modules while this one still prepares a run.
+    """Let the process that steps fork from import its modules while this one prepares a run.
 
     Its steps see the environment as it is now.
     """

@@ -1,7 +1,7 @@
-"""Keep a system up to date: the next batch of data, and what must be made anew because its data changed.
+"""Keep a system up to date: the next batch of data, and what must be rebuilt because its data changed.
 
-What is out of date is read from the files alone. Each says from which versions of which data it was made, so nothing
-depends on how, when or by whom they were made, and an interrupted refresh goes on where it stopped.
+What is out of date follows from the files alone. Each records the versions of the data it was made from, so nothing
+depends on how, when or by whom they were made, and an interrupted refresh resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class RefreshPlan:
     Attributes:
         added: name of the new batch; None where an unfinished one is finished first, or no new data are there.
         runs: to be done in this order.
-        reasons: why each part is made; those that follow from others are left out.
+        reasons: why each part is made; parts that follow from others are left out.
         note: why no batch is added, where that is not because of an unfinished one.
     """
 
@@ -97,7 +97,7 @@ def _roots(planned: dict[Part, str]) -> dict[Part, str]:
 
 
 class _ReadOnce(ParquetStore):
-    """A store whose files stay as they are while a refresh is planned: each is asked once what it says of itself."""
+    """A store whose files do not change while a refresh is planned: the metadata of each are read once."""
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
@@ -218,5 +218,5 @@ class _Graph:
                     if failed_batches(self.store, self.system, stage, [batch]):
                         failed.add(Part(stage, batch))
                 except StorageError:
-                    continue  # damaged: it is made anew
+                    continue  # damaged: it is made again
         return failed

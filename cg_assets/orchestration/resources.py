@@ -1,4 +1,4 @@
-"""What assets need from outside: the Parquet store, MLflow tracking, a compute device."""
+"""External resources of assets: the Parquet store, MLflow tracking, a compute device."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TrackingResource(dg.ConfigurableResource):
         """The tracking client, after a check that it answers.
 
         Raises:
-            TrackingError: the server is away.
+            TrackingError: the server does not answer.
         """
         from cg_assets.registry.tracking import ModelTracking
 

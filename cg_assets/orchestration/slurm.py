@@ -44,7 +44,7 @@ _COMMAND_SECONDS = 60.0
     name="slurm",
     config_schema={
         "sbatch": dg.Field([str], default_value=[], description="Options of sbatch for every step."),
-        "sbatch_gpu": dg.Field([str], default_value=["--gres=gpu:1"], description="More for steps that use a GPU."),
+        "sbatch_gpu": dg.Field([str], default_value=["--gres=gpu:1"], description="Added for steps that use a GPU."),
         "max_concurrent": dg.Field(int, is_required=False, description="Jobs of one run at a time."),
     },
     requirements=dg.multiple_process_executor_requirements(),
@@ -66,10 +66,10 @@ class SlurmStepHandler(StepHandler):
     """Submits, watches and cancels the jobs of steps."""
 
     def __init__(self, options: Sequence[str], gpu_options: Sequence[str]) -> None:
-        """Take the options of sbatch for all steps, and those for steps that use a GPU beside them.
+        """Store the options of sbatch for all steps, and further ones for steps that use a GPU.
 
         Raises:
-            CgAssetsError: Slurm's commands are not here.
+            CgAssetsError: Slurm's commands are not installed.
         """
         missing = [command for command in _COMMANDS if shutil.which(command) is None]
         if missing:
@@ -112,7 +112,7 @@ class SlurmStepHandler(StepHandler):
         name = _job_name(step_handler_context)
         told = _run(["squeue", "--noheader", "--states=all", "--format=%A %T %r", f"--name={name}"]).splitlines()
         if not told:
-            return CheckStepHealthResult.unhealthy(f"Slurm knows no job {name}")
+            return CheckStepHealthResult.unhealthy(f"Slurm has no job {name}")
         number, state, reason = max((line.split(maxsplit=2) for line in told), key=lambda parts: int(parts[0]))
         if state not in _ENDED_BADLY:
             return CheckStepHealthResult.healthy()
@@ -146,7 +146,7 @@ def _log_folder() -> Path:
 
 
 def _run(command: list[str], given: str | None = None) -> str:
-    """What a command of Slurm prints.
+    """Output of a Slurm command.
 
     Raises:
         CgAssetsError: it failed.

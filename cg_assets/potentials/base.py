@@ -23,7 +23,7 @@ MISSING = {
     "temperature": "this potential depends on temperature; give `temperature`, one or one of each frame [K]",
     "box": "this potential is for beads in a periodic box; give `box`, edges `(3,)` or `(n_frames, 3)` [nm]",
 }
-"""What is said of each condition that is missing."""
+"""The message for each condition that is missing."""
 
 EVALUATION_BATCH = 256
 """Frames evaluated at once without gradients; larger temporaries leave the cache (200 frames ran 1.8 x faster a
@@ -32,7 +32,7 @@ frame than 400)."""
 
 @dataclass(frozen=True)
 class Labels:
-    """What potentials are solved from.
+    """The labels from which potentials are solved.
 
     Attributes:
         positions: `(f, n, d)` [nm or reduced].
@@ -41,14 +41,14 @@ class Labels:
         temperature: `(f,)` [K]; None where all labels are of one temperature.
         frame: `(f,)` number of the frame that a row belongs to; None where each row is a frame of its own.
         held_out: `(f,)` rows that no descent has seen; None for none.
-        values: labels beside forces by name, each `(f, ...)`.
+        values: further labels by name, each `(f, ...)`.
         errors: standard errors of labels by name, of the shapes of these; infinite where a label is missing.
         emphasis: weight of each quantity in the loss.
         bonds: pairs of beads.
         seed: of whatever is drawn at random.
         whole: the potential that these labels are of, where a part of a sum is solved.
         own_frames: given torsions `(k, 4)`, positions `(g, n, 3)` of the ensemble of `whole` at torsions of the data.
-        progress: told of finished parts, their number and what they are.
+        progress: called with finished parts, their number and what they are.
     """
 
     positions: Tensor
@@ -131,7 +131,7 @@ class Potential(torch.nn.Module, ABC):
         return differentiated(self, positions, temperature, box)
 
     def forward(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
-        """`energy` of what has been checked.
+        """`energy` after a check of its inputs.
 
         Raises:
             ValueError: a condition is missing, or positions have the wrong shape.
@@ -167,7 +167,7 @@ class Potential(torch.nn.Module, ABC):
         return torch.cat(energies), torch.cat(forces)
 
     def predictions(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> dict[str, Tensor]:
-        """What a registered model answers: `energy`, `forces` and whatever else a potential has to say."""
+        """What a registered model returns: `energy`, `forces` and any further predictions of a potential."""
         return dict(zip(("energy", "forces"), self.energy_and_forces(positions, temperature, box), strict=True))
 
     def check(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> None:
@@ -187,7 +187,7 @@ class Potential(torch.nn.Module, ABC):
     # ------------------------------------------------------------------------------- training
 
     def fit_statistics(self, positions: Tensor, box: Tensor | None = None, forces: Tensor | None = None) -> None:
-        """Take from training data what weights are measured by: means, ranges, walls around the data.
+        """Take the statistics of training data that weights refer to: means, ranges, walls around the data.
 
         Args:
             positions: `(f, n, d)` [nm or reduced].
@@ -199,7 +199,7 @@ class Potential(torch.nn.Module, ABC):
         """
 
     def solve(self, labels: Labels) -> dict[str, float]:
-        """Set the weights that labels decide on without descent, those that the energy is linear in.
+        """Set the weights in which the energy is linear, without descent.
 
         Returns:
             Facts for the record of the training.

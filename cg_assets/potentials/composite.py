@@ -1,4 +1,4 @@
-"""Potentials made of potentials: sums, and committees; imports `base` alone, with which it travels."""
+"""Potentials made of potentials: sums and committees; imports `base` alone, with which it is shipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walls that keep handed centres as they are: potentials of distances alone cannot tell left from right."""
+"""Walls that keep the hand of chiral centres, since distances alone do not distinguish left from right."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLAT_ENERGY = 50.0
 
 
 class HandednessWalls(Potential):
-    """Closes the way through a flat centre, which no data cover.
+    """Closes the path through a flat centre, where there are no data.
 
     Where the signed volume of four unlike beads of an isolated molecule keeps its sign in all data, by more than five
     standard deviations, and never comes near zero, a wall acts below the smallest |volume| of the data.

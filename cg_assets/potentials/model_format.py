@@ -72,7 +72,7 @@ def load_potential(
 
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():
-            raise StorageError(f"{directory}: {name} is missing; this is no stored potential, or a damaged one")
+            raise StorageError(f"{directory}: {name} is missing; this is not a stored potential, or a damaged one")
     try:
         config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
         if config.get("format_version") != FORMAT_VERSION:

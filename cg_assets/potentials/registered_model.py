@@ -1,7 +1,7 @@
 """The MLflow form of a trained potential (models-from-code): this file is copied into the registered model.
 
 It must run where cg_assets is not installed, so it imports mlflow, numpy and torch only. The potential's class comes
-from the code that lies beside the weights (`cg_assets.registry.shipping`) under a name that holds its hash, so that
+from the code next to the weights (`cg_assets.registry.shipping`), under a name that contains its hash, so that
 models of different versions can be loaded in one process. Weights are read with `weights_only=True`; nothing is
 unpickled.
 """

@@ -1,4 +1,4 @@
-"""The family of potentials: what a system's file may say of one, and which class it builds."""
+"""The family of potentials: the settings of each in a system's file, and the class that it builds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PotentialSettings(Family, family="potential"):
-    """The form of a potential. A member names its class, and says what only it needs or refuses.
+    """The form of a potential. A member names its class, and defines its own needs and limits.
 
     Attributes:
         needs_temperature: whether it is a function of temperature, and learns from response labels.
@@ -56,11 +56,11 @@ class PotentialSettings(Family, family="potential"):
 
     @property
     def own_training(self) -> Training | None:
-        """How it descends, where it says so itself; None where the system does, or where it is solved."""
+        """Its own training settings; None where those of the system apply, or where it is solved."""
         return None
 
     def config(self, beads: Beads) -> dict[str, Any]:
-        """Plain JSON from which `build_potential` makes it, with what users of a registered model need to know.
+        """Plain JSON from which `build_potential` makes it, with facts for users of a registered model.
 
         Args:
             beads: of the system.
@@ -99,7 +99,7 @@ def build_potential(config: dict[str, Any], generator: torch.Generator | None = 
 
     Args:
         config: `type`, a member of `PotentialSettings`, and what its class asks for; `committee` makes it a
-            `Committee` with so many further networks. Further keys are kept by whoever stores the config.
+            `Committee` with this number of further networks. Further keys are ignored.
         generator: of the initial weights; seed 0 where None.
 
     Raises:

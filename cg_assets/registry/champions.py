@@ -13,7 +13,7 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class ChampionDecision:
-    """Whether a version became champion.
+    """Decision on the champion.
 
     Attributes:
         promoted: whether the alias moved to the version.
@@ -52,7 +52,7 @@ def choose_champion(
     key = "champion_decision" if champion != version else "champion_judged_again"
     tag_version(client, name, version, {key: json.dumps({**told, "compared_with": champion})})
     if champion != version:
-        # The column of the model's page that is read first.
+        # The most visible column of the model's page.
         verdict = "became champion" if decision.promoted else "did not become champion"
         client.update_model_version(name, version, f"{verdict}: {decision.reason}")
     if champion is not None and champion != version:
@@ -77,12 +77,12 @@ def _decide(
     if champion is None:
         return ChampionDecision(True, version, "it passed its checks and there was no champion")
     if champion == version:
-        return ChampionDecision(False, version, "it is the champion already")
+        return ChampionDecision(False, version, "it is already the champion")
     tags = client.get_model_version(name, champion).tags
     judged = [key for key in criteria if f"evaluation.{key}" in tags]
     if tags.get("evaluation.reference_hash") != reference_hash or judged != list(criteria):
         reason = (
-            f"champion {champion} was not judged by {', '.join(criteria)} on this reference ({reference_hash}); judge "
+            f"champion {champion} was not tested by {', '.join(criteria)} on this reference ({reference_hash}); judge "
             "it there and decide again with champion_metrics"
         )
         return ChampionDecision(False, champion, reason, rejudge=champion)
@@ -104,6 +104,6 @@ def tag_version(client: Any, name: str, version: str, tags: Mapping[str, str]) -
 
 
 def evaluation_tags(metrics: Mapping[str, float], reference_hash: str) -> dict[str, str]:
-    """Figures of merit as tags of the version that was judged."""
+    """Metrics as tags of the version that was evaluated."""
     tags = {f"evaluation.{key}": repr(float(value)) for key, value in metrics.items()}
     return {**tags, "evaluation.reference_hash": reference_hash}

@@ -1,4 +1,4 @@
-"""Reaching MLflow: settings, the default database under the home folder, and errors that say what to do."""
+"""Connection to MLflow: settings, the default database under the home folder, and errors that name the remedy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-"""Defaults for MLflow; what the environment says already stays."""
+"""Defaults for MLflow; variables that are set stay as they are."""
 _PING_SECONDS = 5.0
 
 
@@ -113,16 +113,16 @@ class MlflowConnection:
             yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(self.folder / ".database.lock", 120.0, "the making of MLflow's tables"):
+        with file_lock(self.folder / ".database.lock", 120.0, "the creation of MLflow's tables"):
             yield
 
     def _ping(self) -> None:
-        """Find out within seconds whether a server answers; MLflow itself would try for minutes."""
+        """Test within seconds whether a server answers; MLflow itself would try for minutes."""
         try:
             with urllib.request.urlopen(self.uri.rstrip("/") + "/health", timeout=_PING_SECONDS):
                 return
         except urllib.error.HTTPError:
-            return  # something answers; the first real question says whether it is MLflow
+            return  # something answers; the first real request shows whether it is MLflow
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise TrackingError(
@@ -134,7 +134,7 @@ class MlflowConnection:
         """Make the tables once, whole, however many processes ask for them at the same time."""
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        with file_lock(self.folder / ".database.lock", 120.0, "the making of MLflow's database"):
+        with file_lock(self.folder / ".database.lock", 120.0, "the creation of MLflow's database"):
             if self.database.is_file():
                 return
             with atomic_file(self.database) as temporary:

@@ -1,4 +1,4 @@
-"""A home folder may be copied or moved: MLflow keeps absolute places of artifacts, which then follow the folder."""
+"""Moving a home folder: MLflow stores absolute paths of artifacts, which then follow the folder."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _PLACES = {
 
 
 def follow_home(database: Path, artifacts: Path) -> bool:
-    """Let MLflow's default database name the folder of artifacts that lies beside it now.
+    """Point MLflow's default database to the artifact folder next to it.
 
-    The default experiment, made with the database, tells which folder it was made for.
+    The default experiment, made with the database, has the folder that it was made for.
 
     Args:
         database: `<home>/mlflow/mlflow.db`, which no server is using.

@@ -1,4 +1,4 @@
-"""How runs, data sets and values are written down in MLflow."""
+"""How runs, data sets and values are recorded in MLflow."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def text(values: Mapping[str, object]) -> dict[str, str]:
     """Values as text, JSON where they are none; those that are None are left out.
 
     Of lists and mappings that are too long for MLflow, as the versions of a thousand batches, their number and the
-    SHA-256 of their JSON are told; the batches themselves are the run's data sets.
+    SHA-256 of their JSON are given; the batches themselves are the run's data sets.
     """
     found = {}
     for key, value in values.items():

@@ -1,4 +1,4 @@
-"""Imported by the process that steps fork from: what MLflow would otherwise find out anew in every step, in seconds."""
+"""Imported by the process that steps fork from: what MLflow would otherwise spend seconds on in every step."""
 
 import mlflow.pyfunc
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401

@@ -39,7 +39,7 @@ def trace(home: Path, model: str, datasets: list[tuple[str, str, str]], check_co
         home: the home folder.
         model: the model's name.
         datasets: key, file and content hash of each training file.
-        check_content: read every row and compute the hashes anew instead of trusting those that the files state.
+        check_content: read every row and recompute the hashes instead of trusting those stored in the files.
     """
     store = ParquetStore(home)
     found: list[Ancestor] = []

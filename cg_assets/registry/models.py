@@ -28,7 +28,7 @@ class RegisteredModel:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """Everything that is known of a version of a registered model.
+    """All information on a version of a registered model.
 
     Attributes:
         name: `<system>.<potential>`.

@@ -25,14 +25,14 @@ _NEEDED = {"temperature": "(n_frames,) or one number [K]", "box": "(n_frames, 3)
 
 @dataclass(frozen=True)
 class Shipment:
-    """What a registered model needs beside its weights.
+    """What a registered model needs besides its weights.
 
     Attributes:
         runner: the file of models-from-code that MLflow runs.
         roots: objects that the runner needs by name, each with the module that defines it.
-        outputs: names of what it answers.
-        inputs: what it takes beside positions, in words.
-        needed: those of them that it cannot do without.
+        outputs: names of its outputs.
+        inputs: its inputs besides positions, in words.
+        needed: those of them that it requires.
     """
 
     runner: Path

@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 CANDIDATE = "candidate"
 _PROCESS = "process"
 REQUIREMENTS = ["torch>=2.4", "numpy>=1.26,<3"]
-"""What a registered model needs beside MLflow, which lists itself."""
+"""Requirements of a registered model besides MLflow, which lists itself."""
 
 
 class ModelTracking:
-    """Everything that the project asks of MLflow.
+    """All uses of MLflow in this project.
 
     Attributes:
         uri: the tracking URI.
@@ -239,10 +239,10 @@ class ModelTracking:
 
         Args:
             name: registered name.
-            version: the version that was judged.
+            version: the version that was evaluated.
             metrics: name to value.
             figures: name to PNG.
-            reference_hash: content hash of the reference that it was judged by.
+            reference_hash: content hash of its reference.
 
         Raises:
             TrackingError: there is no such version, or MLflow does not answer.
@@ -269,14 +269,14 @@ class ModelTracking:
 
         Args:
             name: registered name.
-            version: the version that was judged.
+            version: the version that was evaluated.
             metrics: its figures of merit.
             passed: whether all blocking checks of the evaluation passed.
-            reference_hash: content hash of the reference that it was judged by.
+            reference_hash: content hash of its reference.
             criteria: each metric that decides, smaller being better, to its tolerance: by how much it may exceed the
                 champion's, in its unit, for example its statistical error.
             champion_metrics: figures of merit of the present champion on this same reference, where it had to be
-                judged anew because it was judged by another one.
+                evaluated again because it was evaluated against another one.
 
         Returns:
             The decision, which is also written as tags on the version and on the champion it was compared with.
@@ -326,12 +326,12 @@ class ModelTracking:
         return sorted((str(item.version) for item in found), key=int)
 
     def lookup(self, reference: str, check_content: bool = False) -> ModelVersion:
-        """Everything that is known of a version of a registered model.
+        """All information on a version of a registered model.
 
         Args:
             reference: `<name>`, `<name>@<alias>` or `<name>/<version>`; a bare name means its champion, else its
                 candidate.
-            check_content: read every ancestor file in full and compute its hash anew.
+            check_content: read every ancestor file in full and recompute its hash.
 
         Raises:
             TrackingError: there is no such model, alias or version, or MLflow does not answer.

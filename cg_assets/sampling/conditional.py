@@ -159,7 +159,7 @@ def sample_conditional_forces(
         seed: seed of the choice of frames and of the dynamics.
         n_configurations: number of bead configurations.
         n_samples: labels per configuration, 0.1 ps apart after 2 ps of relaxation.
-        progress: told of each finished configuration.
+        progress: called after each configuration.
 
     Raises:
         SamplingError: the dynamics blew up.

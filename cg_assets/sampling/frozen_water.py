@@ -30,7 +30,7 @@ FloatArray = NDArray[np.float64]
 _PIECE_SECONDS = 30.0
 _MAX_PIECES = 200
 _FORGETTING = 2.0
-"""Time at twice the highest temperature, in which orientations are forgotten that a run began with [ps]."""
+"""Time at twice the highest temperature in which a run forgets its first orientations [ps]."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class FrozenWaterSampler(EngineSampler[FrozenSummary]):
             self._ladders.restore(state)
 
     def summary(self) -> FrozenSummary:
-        """What is known after the last piece."""
+        """Summary after the last piece."""
         ratio = np.array(self._heat_ratio)
         blocks = np.array([part.mean() for part in np.array_split(ratio, min(20, len(ratio)))])
         error = blocks.std(ddof=1) / math.sqrt(len(blocks)) if len(blocks) > 1 else math.nan
@@ -243,7 +243,7 @@ def choose_starts(snapshots: Frames, number: int) -> Frames:
     """
     if len(snapshots) < number:
         raise SamplingError(
-            f"{number} frames are wanted, but the reference kept only {len(snapshots)}; sample it again"
+            f"{number} frames are needed, but the reference kept only {len(snapshots)}; sample it again"
         )
     order = np.lexsort((snapshots.replica, snapshots.time))
     return snapshots.select(order[:number])

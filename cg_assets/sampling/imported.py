@@ -1,4 +1,4 @@
-"""Read trajectories that exist already into frames of beads, in blocks and with their faults explained."""
+"""Read existing trajectories into frames of beads, in blocks, with faults explained."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
     def __init__(
         self, imported: ImportedTrajectories, folder: Path, molecule: MoleculeModel, beads: Beads, batch: str
     ) -> None:
-        """Look at all files of a batch before any is read.
+        """Examine all files of a batch before any is read.
 
         Args:
             imported: what to import.
@@ -175,7 +175,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         try:
             with mdtraj.open(str(path)) as file:
                 return len(file)
-        except (TypeError, NotImplementedError):  # a format that does not tell
+        except (TypeError, NotImplementedError):  # the length of this format is unknown
             return sum(len(block) for block in mdtraj.iterload(str(path), top=self._topologies()[0]))
         except Exception as error:
             raise SamplingError(f"{path}: MDTraj cannot read it: {error}") from error
@@ -194,7 +194,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         stored = self._molecule.stored
         for topology in self._topologies():
             try:
-                # Not by the stride of iterload: with `skip` beside it, it reads rubbish (1.11).
+                # Not by the stride of iterload: combined with `skip` it reads rubbish (1.11).
                 blocks = mdtraj.iterload(str(path), chunk=size * stride, skip=first * stride, top=topology)
                 block = next(blocks, None)
             except Exception as error:

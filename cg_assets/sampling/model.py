@@ -1,4 +1,4 @@
-"""What is simulated: the family of models that a specification may name."""
+"""What is simulated: the family of models of a specification."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Model(Family, family="model"):
 
     @property
     def is_simulated(self) -> bool:
-        """Whether there is all that a simulation of the atoms needs."""
+        """Whether everything that a simulation of the atoms needs is there."""
         return True
 
     @property

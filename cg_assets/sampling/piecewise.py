@@ -1,4 +1,4 @@
-"""Simulations cut into pieces of work, so that an interrupted batch goes on where it stopped, bit for bit."""
+"""Simulations cut into pieces of work, so that an interrupted batch resumes where it stopped, bit for bit."""
 
 from __future__ import annotations
 
@@ -115,11 +115,11 @@ class PiecewiseSampler(ABC, Generic[Summary]):
         """What a stored state belongs to, in words."""
 
     def state(self) -> dict[str, NDArray]:
-        """Everything needed to go on exactly from here."""
+        """Everything needed to resume exactly from here."""
         return {"next": np.array(self._next), "identity": np.frombuffer(self._identity().encode(), np.uint8)}
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on from a stored state.
+        """Resume from a stored state.
 
         Raises:
             SamplingError: the state belongs to another plan, seed or platform.
@@ -140,7 +140,7 @@ class PiecewiseSampler(ABC, Generic[Summary]):
         """What is known after the last piece."""
 
     def close(self) -> None:
-        """Free what it holds; it can go on from its state only."""
+        """Release its resources; afterwards it can only resume from its state."""
 
     def _derived_seed(self, *keys: int) -> int:
         return int(np.random.SeedSequence([self._seed, *keys]).generate_state(1)[0])

@@ -37,7 +37,7 @@ def measure_box(
         temperature: [K].
         dynamics: a plan whose timestep and friction are taken.
         seed: seed of the dynamics and of the barostat.
-        progress: told of each picosecond.
+        progress: called after each picosecond.
         duration: length of the run [ps].
 
     Raises:

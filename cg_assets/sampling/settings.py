@@ -56,7 +56,7 @@ class SamplingPlan(Strict):
             return self
         pace, steps = self.tempering.pace, len(self.tempering.temperatures)
         if self.bias is not None or self.probe is not None:
-            raise ValueError("tempering goes without bias and probe; leave one of them out")
+            raise ValueError("tempering excludes a bias and a probe; leave one of them out")
         if self.replicas % steps:
             raise ValueError(f"replicas {self.replicas} is not a multiple of the {steps} temperatures of tempering")
         for name, whole, part in (
@@ -65,7 +65,7 @@ class SamplingPlan(Strict):
             ("burn_in", self.burn_in, pace),
         ):
             if not is_multiple(whole, part):
-                raise ValueError(f"{name} {whole} is not a multiple of {part}: exchanges come between whole stretches")
+                raise ValueError(f"{name} {whole} is not a multiple of {part}: exchanges fall between whole stretches")
         return self
 
     @model_validator(mode="after")
@@ -104,10 +104,10 @@ class SamplingPlan(Strict):
             yield Fault("bias", "needs one CG coordinate, not two; sample without a bias")
 
     def comparison_faults(self) -> Iterator[Fault]:
-        """Too few replicas for conditional equilibration, which is judged by comparing those from different starts."""
+        """Too few replicas for conditional equilibration, which is tested by comparing those from different starts."""
         if self.bias is None or self.starts == "equilibrium" or self.probe:
             return
-        judged = "but conditional equilibration is judged by comparing replicas from different starts"
+        judged = "but conditional equilibration is tested by comparing replicas from different starts"
         if len(self.starts[: self.replicas]) < 2:
             yield Fault(
                 "starts", f"names one start state for {self.replicas} replicas, {judged}; give at least two, or a probe"
@@ -206,7 +206,7 @@ IMPORTED = "imported_beads"
 
 
 class ImportedTrajectories(Strict):
-    """Trajectories without forces that exist already, with the stage `imported_beads` (docs/operator_forces.md)."""
+    """Existing trajectories without forces, with the stage `imported_beads` (docs/operator_forces.md)."""
 
     goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
@@ -318,7 +318,7 @@ class ReferenceSampling(Strict):
     """In all; as many at each temperature."""
     timestep: PositiveFloat = 0.002
     friction: PositiveFloat = 0.1
-    """[1/ps]; little, so that molecules diffuse as they would without thermostat."""
+    """[1/ps]; low, so that molecules diffuse as without a thermostat."""
     burn_in: PositiveFloat
     duration: PositiveFloat
     frame_interval: PositiveFloat
@@ -346,7 +346,7 @@ class ConditionalSampling(Strict):
     temperatures: list[PositiveFloat] = Field(min_length=2)
     """The ladder, rising [K]. Neighbours exchange well when they differ by a part of about 1/sqrt(2.5 molecules)."""
     runs: int = Field(default=2, ge=2, le=64)
-    """Independent runs of each frame, each a ladder of its own; that they agree is the proof of each label."""
+    """Independent runs of each frame, each a ladder of its own; their agreement validates each label."""
     timestep: PositiveFloat = 0.004
     friction: PositiveFloat = 2.0
     """[1/ps]"""

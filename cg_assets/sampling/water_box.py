@@ -42,7 +42,7 @@ class WaterBox(Model):
         if self.cutoff > self.edge / 2:
             raise ValueError(
                 f"cutoff {self.cutoff} nm is beyond half the box ({self.edge / 2:.4f} nm) of {self.molecules} "
-                "molecules; lower it or take more molecules"
+                "molecules; lower it or use more molecules"
             )
         return self
 

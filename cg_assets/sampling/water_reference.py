@@ -1,4 +1,4 @@
-"""Dynamics of free water molecules at several temperatures: what CG models are judged by, and frames to hold fixed."""
+"""Dynamics of free water molecules at several temperatures: the reference of CG models, and frames to hold fixed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class WaterReferenceSampler(EngineSampler[WaterSummary]):
             water: molecules in a box.
             plan: temperatures and times.
             seed: seed of starts, velocities and noise.
-            snapshots: frames with all atoms that are kept beside, as many of each replica.
+            snapshots: frames with all atoms to keep as well, equally many from each replica.
             platform: OpenMM platform; None for the fastest.
 
         Raises:
@@ -133,7 +133,7 @@ class WaterReferenceSampler(EngineSampler[WaterSummary]):
         )
 
     def summary(self) -> WaterSummary:
-        """What is known after the last piece."""
+        """Summary after the last piece."""
         plan, found = self._plan, []
         for temperature in plan.temperatures:
             series = self._kinetic[self._temperatures == temperature]

@@ -13,7 +13,7 @@ from cg_assets.potentials.base import Engine, Potential
 def engine_of(
     potential: Potential, temperature: float | None, box: ArrayLike | None, device: torch.device | None = None
 ) -> Engine:
-    """Energy `(r,)` and forces `(r, n, d)` of positions `(r, n, d)`, by the fastest way that the potential has.
+    """Energy `(r,)` and forces `(r, n, d)` of positions `(r, n, d)`, by the potential's fastest method.
 
     Args:
         potential: on the device.

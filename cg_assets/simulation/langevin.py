@@ -101,7 +101,7 @@ def simulate(
 
     Configurations sampled by BAOAB are exact for harmonic forces at any stable time step. A replica whose energy or
     kinetic temperature leaves all bounds (`EXPLODED_ENERGY`, `EXPLODED_TEMPERATURE`) or is not a number is taken out
-    and reported; the others do not notice.
+    and reported; the others are not affected.
 
     Under tempering, replicas are dealt out to ladders of temperatures one after another; neighbours on a ladder
     exchange their configurations now and then, frames are of the lowest temperature, and a replica that explodes takes
@@ -116,7 +116,7 @@ def simulate(
             here.
         seed: of the first velocities and the noise; the same seed gives the same trajectory on a CPU.
         bias: bias whose forces are added and whose energy is recorded.
-        progress: told the finished steps.
+        progress: called with the finished steps.
         device: `cpu` or `cuda`.
         temperature: written into the frames, and at which potentials that depend on it are taken [K];
             `thermal_energy` where None (reduced units).

@@ -47,7 +47,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary, descriptor = _new_temporary(path)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error}; check the folder's rights and free space") from error
+        raise StorageError(f"{path}: cannot be written: {error}; check permissions and free space") from error
     try:
         yield temporary
         os.fsync(descriptor)

@@ -2,8 +2,8 @@
 
 The Parquet files are the truth; the catalogue can be thrown away and built again. DuckDB lets one process at a time
 write to a database and shuts readers out meanwhile, so a writer changes a copy and moves it to its name: readers never
-wait and never see half a change. Views name absolute paths; when the home folder was moved they are made anew. The
-view of a dataset reads whatever batches are there: that it were made anew for each would take longer with every batch.
+wait and never see half a change. Views name absolute paths; when the home folder was moved they are rebuilt. The
+view of a dataset reads whatever batches are there: rebuilding it for each would take longer with every batch.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def fetched(home: Path) -> ParquetStore:
 
 
 def rebuild(home: Path) -> list[str]:
-    """Make the catalogue anew from the files alone.
+    """Rebuild the catalogue from the files alone.
 
     Returns:
         What is wrong with files that could not be entered, one message each.
@@ -102,7 +102,7 @@ def rebuild(home: Path) -> list[str]:
 def differences(home: Path) -> list[str]:
     """Where the catalogue and the files disagree, one message each.
 
-    Nothing where there is no catalogue, or that of another folder: the next question makes it anew.
+    Nothing if there is no catalogue, or that of another folder: the next query rebuilds it.
 
     Raises:
         StorageError: the catalogue cannot be read.
@@ -120,10 +120,10 @@ def differences(home: Path) -> list[str]:
     for file in data_files(store):
         with suppress(StorageError):  # a damaged file cannot be entered
             there[str(file.relative_to(store.home))] = describe(file).content_hash
-    gone = [f"{file} is entered, but not there" for file in sorted(entered.keys() - there.keys())]
-    missing = [f"{file} is not entered" for file in sorted(there.keys() - entered.keys())]
+    gone = [f"{file} is in the catalogue, but missing" for file in sorted(entered.keys() - there.keys())]
+    missing = [f"{file} is not in the catalogue" for file in sorted(there.keys() - entered.keys())]
     other = sorted(file for file in entered.keys() & there.keys() if entered[file] != there[file])
-    return gone + missing + [f"{file} is entered as another version" for file in other]
+    return gone + missing + [f"{file} is in the catalogue as another version" for file in other]
 
 
 def data_files(store: ParquetStore) -> Iterator[Path]:
@@ -134,7 +134,7 @@ def data_files(store: ParquetStore) -> Iterator[Path]:
 
 
 def query(home: Path, sql: str) -> pa.Table:
-    """Answer one SQL question from the views and the lineage, without changing anything.
+    """Answer one SQL query from the views and the lineage, without changing anything.
 
     Args:
         home: the home folder; its catalogue is made when missing or when the folder was moved.
@@ -192,7 +192,7 @@ def _home_of(store: ParquetStore) -> str | None:
         with _connect(path, read_only=True) as connection:
             row = connection.execute("SELECT home FROM catalogue").fetchone()
     except duckdb.Error as error:
-        _log.warning("%s cannot be read (%s); it is made anew from the files", path, error)
+        _log.warning("%s cannot be read (%s); it is rebuilt from the files", path, error)
         return None
     return row[0] if row else None
 
@@ -215,7 +215,7 @@ def _changed(store: ParquetStore, empty: bool = False) -> Iterator[duckdb.DuckDB
                 yield connection
         except duckdb.Error as error:
             raise StorageError(
-                f"{target}: could not be changed ({error}); remove it, it is made anew from the files"
+                f"{target}: could not be changed ({error}); remove it, it is rebuilt from the files"
             ) from error
 
 
@@ -244,10 +244,10 @@ def _place(store: ParquetStore, path: Path) -> tuple[str, str, str, str | None]:
     try:
         parts = path.absolute().relative_to(store.data).parts
     except ValueError:
-        raise StorageError(f"{path}: lies outside {store.data}; only files there can be entered") from None
+        raise StorageError(f"{path}: lies outside {store.data}; only files there can be in the catalogue") from None
     batch = parts[2].removeprefix("batch=") if len(parts) == 4 and parts[2].startswith("batch=") else None
     if len(parts) != (3 if batch is None else 4) or path.absolute() != store.path(parts[0], parts[1], batch):
-        raise StorageError(f"{path}: is not where a data file lies (<system>/<stage>/[batch=<batch>/]part-0.parquet)")
+        raise StorageError(f"{path}: is not the path of a data file (<system>/<stage>/[batch=<batch>/]part-0.parquet)")
     return str(path.absolute().relative_to(store.home)), parts[0], parts[1], batch
 
 
@@ -287,7 +287,7 @@ def _relative_file(store: ParquetStore, key: str) -> str | None:
 def _make_view(
     connection: duckdb.DuckDBPyConnection, store: ParquetStore, system: str, stage: str, listed: bool = False
 ) -> None:
-    """The view of a dataset, unless it is there and reads what it should, which its comment tells.
+    """The view of a dataset, unless it is there and reads what it should, according to its comment.
 
     Args:
         connection: to the catalogue.

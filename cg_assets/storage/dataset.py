@@ -31,7 +31,7 @@ class FrameDataset:
 
         Args:
             paths: one file or several with the same columns.
-            columns: columns to read beside those that make frames (positions, time, replica, temperature, start,
+            columns: columns to read besides those of all frames (positions, time, replica, temperature, start,
                 probe); None for all.
 
         Raises:
@@ -109,7 +109,7 @@ class FrameDataset:
             given = np.asarray(rows)
             index = np.flatnonzero(given) if given.dtype == bool else given.astype(np.int64)
             if len(index) and (index.min() < 0 or index.max() >= len(self)):
-                raise StorageError(f"{self.paths[0]}: rows {index.min()} to {index.max()} asked of {len(self)} frames")
+                raise StorageError(f"{self.paths[0]}: rows {index.min()} to {index.max()} of {len(self)} frames")
         groups = np.searchsorted(self._offsets, index, side="right") - 1
         order = np.argsort(groups, kind="stable")
         picked, starts = np.unique(groups[order], return_index=True)
@@ -150,7 +150,7 @@ def read_frames(
 
     Args:
         paths: one file or several with the same columns.
-        columns: columns beside those that make frames; None for all.
+        columns: columns besides those of all frames; None for all.
         rows: indices over all files, or a slice; None for all.
         limit: read at most this many frames, evenly spread over all; None for all.
 

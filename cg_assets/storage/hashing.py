@@ -1,4 +1,4 @@
-"""The content hash of a table: equal data give an equal hash, whoever wrote them, when, and in whatever row groups."""
+"""The content hash of a table: equal data have equal hashes, whenever they were written and in whatever row groups."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _ColumnHash:
         numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
         text = pa.types.is_string(item.type)
         if not (numeric or text):
-            raise StorageError(f"column {item.name} has type {item.type}; numbers, truth values and text can be stored")
+            raise StorageError(f"column {item.name} has type {item.type}; numbers, booleans and text can be stored")
         self._text = text
         self._values, self._valid, self._lengths = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
 
@@ -90,7 +90,7 @@ def _field_text(item: pa.Field) -> str:
 
 
 def metadata_hash(key_values: Mapping[str, str], schema: pa.Schema) -> str:
-    """Hash of the schema and of all metadata of the project but this hash itself; tells a damaged footer."""
+    """Hash of the schema and of all metadata of the project but this hash itself; detects a damaged footer."""
     digest = hashlib.sha256("\n".join(_field_text(item) for item in schema).encode())
     for key in sorted(key_values):
         if key.startswith(PREFIX) and key != PREFIX + "metadata_hash":

@@ -28,7 +28,7 @@ class ObjectStore:
         """The objects under an address, of the files of a folder.
 
         Raises:
-            StorageError: the address is none that Arrow knows.
+            StorageError: Arrow does not support the address.
         """
         shown = without_password(address)
         try:
@@ -120,12 +120,12 @@ class ObjectStore:
             reason = without_password(str(error).splitlines()[0])
             raise StorageError(
                 f"{path}: the object store {self._address} does not answer as it should ({reason}); check "
-                f"{OBJECT_STORE}, the rights and the network, then run again"
+                f"{OBJECT_STORE}, the permissions and the network, then run again"
             ) from error
 
 
 def _note(path: Path) -> Path:
-    """Beside a file: size and time of it and of the object when they were equal."""
+    """Next to a file: size and time of it and of the object when they were equal."""
     return path.with_name(f".{path.name}.object")
 
 

@@ -34,7 +34,7 @@ ROW_GROUP_BYTES = 64 * 2**20
 """Most bytes in a row group; what limits large systems."""
 
 Mark = Callable[[Path], Mapping[str, Any]]
-"""Judges a file that is written but not visible yet: what its metadata must say of it; nothing where it is sound."""
+"""Checks a file that is written but not visible yet; returns further metadata, none for a sound file."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class WrittenFile:
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file says of itself without its rows being read.
+    """Metadata of a file, read without its rows.
 
     Attributes:
         path: the file.
@@ -92,7 +92,7 @@ def write_frames(
         blocks: frames with the same columns and sites, one block in memory at a time.
         metadata: where the frames came from.
         batch: value of the column `batch`; None where a stage has no batches.
-        mark: judges the written file before it appears; what it returns is added to the metadata.
+        mark: checks the written file before it appears; what it returns is added to the metadata.
 
     Raises:
         StorageError: there are no frames, blocks differ in their columns, or the disk is full.
@@ -360,7 +360,7 @@ def _short_type(kind: pa.DataType) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """Version of the file's content as the writer stored it; `verify` computes it anew.
+    """Version of the file's content as the writer stored it; `verify` recomputes it.
 
     It depends on columns, units, values and the metadata system, stage, bead types, map, bias and force map, not on
     run ids, code versions, writing times or row groups. Errors as in `describe`.

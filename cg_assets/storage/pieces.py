@@ -1,4 +1,4 @@
-"""The pieces of a batch that is not finished yet: a killed run goes on where it stopped."""
+"""The pieces of an unfinished batch: a killed run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from cg_assets.storage.schemas import FileMetadata
 
 
 class PieceStore:
-    """The pieces of an unfinished batch, so that a killed run goes on where it stopped.
+    """The pieces of an unfinished batch, so that a killed run resumes where it stopped.
 
-    The folder `.pieces-<batch>` beside the batch holds `piece-00012.parquet` files and `state.npz`, each of which
-    appears whole or not at all. The state is written after its piece and says how many pieces belong to it, so a kill
+    The folder `.pieces-<batch>` next to the batch holds `piece-00012.parquet` files and `state.npz`, each of which
+    appears whole or not at all. The state is written after its piece and records the number of pieces, so a kill
     between the two only loses the last piece. Pieces of another plan, seed or code version are dropped.
     One process at a time works on a batch: it holds a lock that ends with it.
     """
@@ -38,8 +38,8 @@ class PieceStore:
         Args:
             destination: the file that `finish` writes.
             batch: name of the batch, None for a stage without batches.
-            tag: what the pieces follow from (plan, seed, code); pieces with another tag are dropped.
-            publish: told of the finished file, before the pieces are removed.
+            tag: what determines the pieces (plan, seed, code); pieces with another tag are dropped.
+            publish: called with the finished file, before the pieces are removed.
         """
         self.destination = Path(destination)
         self._publish = publish
@@ -71,7 +71,7 @@ class PieceStore:
             self._lock = acquire_lock(self.folder / "lock", 0.0, f"the unfinished batch in {self.folder}")
 
     def resume(self) -> tuple[int, dict[str, NDArray] | None]:
-        """Where to go on: pieces done and the state after the last of them (0 and None to begin).
+        """Where to resume: pieces done and the state after the last of them (0 and None to begin).
 
         Raises:
             StorageError: another process works on this batch.
@@ -95,7 +95,7 @@ class PieceStore:
         except FileNotFoundError:
             return 0, [], None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            header, state = None, {}  # damaged: begin anew
+            header, state = None, {}  # damaged: start again
         if not header or header["tag"] != self._tag or not all(self._is_sound(number) for number in header["kept"]):
             path.unlink()
             return 0, [], None
@@ -116,7 +116,7 @@ class PieceStore:
 
         Args:
             frames: frames of the piece; None where it keeps none.
-            state: what the sampler needs to go on; arrays of numbers, truth values or text.
+            state: what the sampler needs to resume; arrays of numbers, booleans or text.
 
         Raises:
             StorageError: the state holds an array of Python objects, or the disk is full.

@@ -1,7 +1,7 @@
 """The data contract: the columns of a Parquet file of frames, their units, and the metadata of the file.
 
 One row is one frame. Positions and forces are `FixedSizeList<float32>[n_sites * dimension]`; every field names its
-`unit`, list fields also their `n_sites` and `dimension`. The metadata of the file say where it came from.
+`unit`, list fields also their `n_sites` and `dimension`. The metadata of the file record its origin.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REQUIRED = ("replica", "start", "probe", "time", "temperature", "positions")
 
 @dataclass(frozen=True)
 class FileMetadata:
-    """Where a file came from; written into the file's metadata under `cg_assets.<name>`.
+    """Origin of a file; written into the file's metadata under `cg_assets.<name>`.
 
     Attributes:
         system: name of the system.

@@ -20,7 +20,7 @@ from cg_assets.storage.pieces import PieceStore
 from cg_assets.storage.schemas import FileMetadata
 
 PRUNED = "pruned.json"
-"""In the folder of a batch whose file was removed: why, so that it is not made again."""
+"""In the folder of a batch whose file was removed: the reason, so that it is not made again."""
 _FILE = "part-0.parquet"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
@@ -69,7 +69,7 @@ class ParquetStore:
         """Fetch all files of the object store that are newer than those here, and upload those that are missing there.
 
         Returns:
-            The data files that were fetched or made anew here.
+            The data files that were fetched or changed here.
         """
         if not self._objects:
             return []

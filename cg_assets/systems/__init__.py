@@ -1,4 +1,4 @@
-"""What is simulated: one YAML per system, the specification that reads it, and builders."""
+"""What is simulated: one YAML file per system, and the specification that reads it."""
 
 from cg_assets.systems.base import System
 from cg_assets.systems.load import AnySystem, load_all_systems, load_system, system_files

@@ -68,7 +68,7 @@ def _cron_numbers(field: str, low: int, high: int) -> set[int]:
 
 
 class Refresh(Strict):
-    """How data are kept up to date; no part of what the data are, so no part of any hash."""
+    """How data are kept up to date; it does not affect the data, so it is not part of any hash."""
 
     schedule: str = "0 3 * * 1"
     """When the schedule of the system adds a batch, once it is switched on: minute, hour, day, month, weekday (UTC)."""
@@ -107,7 +107,7 @@ def within(place: str, faults: Iterator[Fault]) -> Iterator[Fault]:
 
 
 class System(Strict):
-    """A system, whatever it is made of."""
+    """A system of any kind."""
 
     name: Name
     title: str
@@ -129,7 +129,7 @@ class System(Strict):
 
     @abstractmethod
     def check(self) -> None:
-        """Check what can be checked without running anything: build what is simulated, look at the files it needs.
+        """Check everything that can be checked without a run: build the model, examine the files it needs.
 
         Raises:
             SystemSpecError: a field does not fit the topology or the force field.
@@ -156,7 +156,7 @@ class System(Strict):
         """How many frames a potential learns from (None: all), and the seed that draws them."""
 
     def look_for_files(self, batch: str) -> None:
-        """See that there are files to import for a batch, where it is made of any.
+        """Check that there are files to import for a batch, if it is imported.
 
         Raises:
             SamplingError: there are none.
@@ -217,7 +217,7 @@ class System(Strict):
     def hash_of(self, *sections: str) -> str:
         """Hash of some sections ("model", "sampling.biased", ...), of the files' contents instead of their names.
 
-        Two systems whose sections say the same have the same hash, whatever their names and folders.
+        Two systems with equal sections have the same hash, whatever their names and folders.
         """
         content = self._hashed_content()
         picked = {}
@@ -238,5 +238,5 @@ class System(Strict):
 
     @property
     def content_hash(self) -> str:
-        """Hash of everything that the specification says of the data."""
+        """Hash of everything in the specification that affects the data."""
         return self.hash_of(*(name for name in self._hashed_content() if name != "refresh"))

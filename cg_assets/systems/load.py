@@ -17,7 +17,7 @@ AnySystem = SystemSpec | ThermalSystem
 
 SHIPPED = Path(__file__).parent
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Ten times as fast where PyYAML comes with libyaml."""
+"""Ten times as fast if PyYAML comes with libyaml."""
 _FILES = ("pdb", "file", "files")
 """Fields that name files."""
 
@@ -31,7 +31,7 @@ def system_files() -> dict[str, Path]:
     files = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
     for path in sorted((installation().home / "systems").glob("*.y*ml")):
         if path.stem in files:
-            raise SystemSpecError(f"{path}: a system named {path.stem} exists already ({files[path.stem]}); rename it")
+            raise SystemSpecError(f"{path}: a system named {path.stem} already exists ({files[path.stem]}); rename it")
         files[path.stem] = path
     return files
 

@@ -1,6 +1,6 @@
-"""The specification of a system: what is simulated, mapped, trained and judged, read from one YAML file.
+"""The specification of a system: what is simulated, mapped, trained and evaluated, read from one YAML file.
 
-Every field is validated when the file is loaded, so that a wrong value stops nothing but the loading.
+Every field is validated when the file is loaded, before any work.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class SystemSpec(System):
     learning_curve: LearningCurve | None = None
 
     def scope(self) -> Scope:
-        """What sections may need of each other."""
+        """What sections can use from each other."""
         variables = self.collective_variables
         return Scope(
             model=self.model.type,
@@ -118,7 +118,7 @@ class SystemSpec(System):
         return ImportedReader(self.imported, self.folder, self.structure(), self.beads(), batch)
 
     def check(self) -> None:
-        """Build the molecule, its map and a force map that needs no frames; look at imported files and the reference.
+        """Build the molecule, its map and a force map that needs no frames; examine imported files and the reference.
 
         Errors as in `System.check`.
         """
@@ -160,7 +160,7 @@ class SystemSpec(System):
         return measure_box(self.structure(), self.temperature, self.sampling.dynamics, seed, progress)
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """What is wrong between sections."""
+        """Faults between sections."""
         yield from self._variable_faults()
         yield from self._source_faults()
         yield from self._simulation_faults()
@@ -176,7 +176,7 @@ class SystemSpec(System):
     def _variable_faults(self) -> Iterator[Fault]:
         """A molecule without collective variables, or with some that are not functions of its beads."""
         if not self.variable_names:
-            yield Fault("collective_variables", "is empty; a molecule needs at least one to be judged by")
+            yield Fault("collective_variables", "is empty; a molecule needs at least one for its evaluation")
         for name, variable in self.collective_variables.items():
             if outside := [atom for atom in variable.atoms if not self.mapping.holds_atom(atom)]:
                 yield Fault(
@@ -215,11 +215,11 @@ class SystemSpec(System):
         """CG simulations without the replicas or the bias that they need."""
         run = self.cg_simulation
         if self.imported is not None and self.learning_curve is not None:
-            yield Fault("learning_curve", "counts simulated time, which imported trajectories do not tell; leave it")
+            yield Fault("learning_curve", "needs simulated times, which imported trajectories lack; leave it out")
         if run.kept_replicas < 2:
             yield Fault(
                 "cg_simulation.replicas",
-                f"is {run.replicas}, so that frames of {run.kept_replicas} are kept; give at least 2, whose scatter is "
+                f"is {run.replicas}, so frames of {run.kept_replicas} are kept; give at least 2: their scatter is "
                 "the error of the results",
             )
         curve = self.learning_curve.cg_simulation if self.learning_curve else None
@@ -230,12 +230,12 @@ class SystemSpec(System):
         elif self.sampling.biased.bias is not None and self.sampling.biased.bias.windowed:
             yield Fault(
                 "cg_simulation.enhanced_duration",
-                "runs under one frozen bias, and umbrella windows are many; set it to 0 or sample with metadynamics or "
+                "runs under one frozen bias, not under umbrella windows; set it to 0 or sample with metadynamics or "
                 "a static bias",
             )
 
     def _times(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Times between frames, and durations, of the CG simulation and the data that potentials are judged by [ps]."""
+        """Times between frames, and durations, of the CG simulation and the reference data [ps]."""
         intervals = {"cg_simulation.frame_interval": self.cg_simulation.frame_interval}
         durations = {"cg_simulation.duration": self.cg_simulation.duration}
         if self.imported is not None:
@@ -367,7 +367,7 @@ def seed_of(system: str, stage: str, batch: str) -> int:
 
 
 def validate_batch_name(batch: str) -> str:
-    """A batch name as it may stand in a path: letters, digits, dash and underscore."""
+    """A batch name that can be part of a path: letters, digits, dash and underscore."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", batch):
         raise ValueError(f"batch {batch!r} must be 1 to 40 letters, digits, dashes or underscores")
     return batch

@@ -43,8 +43,8 @@ class ThermalSystem(System):
     sampling: ThermalSampling
     targets: Targets
     potentials: dict[Name, ResponsePotential] = Field(default_factory=dict)
-    """In a file, `network`, `temperature_dependence` and `unconstrained_frames` beside them hold for all that do not
-    say otherwise."""
+    """In a file, `network`, `temperature_dependence` and `unconstrained_frames` next to them are the defaults
+    of all."""
     cg_simulation: CGSimulation
     """At each temperature of `sampling.reference`; `replicas` of them at each."""
     evaluation: LiquidSettings = LiquidSettings()
@@ -52,7 +52,7 @@ class ThermalSystem(System):
     @model_validator(mode="before")
     @classmethod
     def _shared_settings(cls, content: Any) -> Any:
-        """Write what holds for all potentials into each; null takes an inherited one out."""
+        """Copy the defaults of all potentials into each; null removes an inherited potential."""
         given = fields_of(content).get("potentials")
         potentials = fields_of(given)
         if potentials != given:
@@ -95,7 +95,7 @@ class ThermalSystem(System):
         return None, 0
 
     def scope(self) -> Scope:
-        """What sections may need of each other."""
+        """What sections can use from each other."""
         return Scope(self.model.type, self.units, None, self.folder, box=self.model.bead_box)
 
     def check(self) -> None:
@@ -113,7 +113,7 @@ class ThermalSystem(System):
         raise SystemSpecError(f"{self.name}: the box of water follows from model.density; there is nothing to find")
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """What is wrong between sections."""
+        """Faults between sections."""
         run, reference = self.cg_simulation, self.sampling.reference
         for name, potential in self.potentials.items():
             faults = potential.data_faults(self.targets.temperatures, reference.temperatures)

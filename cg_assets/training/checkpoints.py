@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def identity_of(content: Any) -> str:
-    """Hash of everything (plain JSON) that decides on the course of a training."""
+    """Hash of everything (plain JSON) that determines the course of a training."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

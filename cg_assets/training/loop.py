@@ -1,10 +1,10 @@
 """Force matching: fit a potential to force labels.
 
 The loss is the mean squared difference of predicted and labelled force components. Its minimum over all potentials is
-the noise floor of the labels; only loss minus floor says how good a potential is.
+the noise floor of the labels; only loss minus floor measures a potential.
 
 Any positive quadratic form of the residual has the same minimiser, so the one that is minimised weights directions of
-force space by how much noise they carry, as in generalised least squares: a bead that drags hydrogens has four times
+force space by their noise, as in generalised least squares: a bead with hydrogens has four times
 the noise of a carbonyl oxygen, and the torque about a bond, which decides on the populations of conformers, is far less
 noisy than the forces of its beads suggest. The sum is of each bead's squared residual and of each bond's squared
 residual torque, each divided by its own mean of the epoch before, torques with ten times the weight of beads.

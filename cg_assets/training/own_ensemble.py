@@ -1,4 +1,4 @@
-"""The ensemble that a trained potential makes of its own, at the torsions of the data."""
+"""The own ensemble of a trained potential, at the torsions of the data."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def own_ensemble(
         masses: `(n_beads,)` [amu].
         thermal_energy: k_B T [kJ/mol].
         seed: of the choice of frames and of the simulation.
-        progress: told of the steps.
+        progress: called during the steps.
 
     Returns:
         `(f, n_beads, 3)` frames of replicas that stayed stable. Where fewer than half of them did, as with a potential

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cg_assets.training.priors import PriorFit
 
 STEPS = 20_000
-"""Steps of a simulation of the prior alone, at most; the first fifth is not judged."""
+"""Steps of a simulation of the prior alone, at most; the first fifth is left out."""
 REPLICAS = 100
 """Replicas of it: fewer would leave the divergence of a bond to chance."""
 _FRAMES = 50
@@ -59,7 +59,7 @@ def simulate_prior(
         masses: `(n_beads,)` [amu].
         thermal_energy: k_B T [kJ/mol].
         settings: of the CG simulation.
-        progress: told of the steps.
+        progress: called during the steps.
     """
     step = settings.timestep
     kept = max(1, min(STEPS, round(settings.duration / step)) * 4 // 5 // _FRAMES) * _FRAMES

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 LEAST_FRAMES = 100
-"""Fewer configurations say too little of the ends of a distribution."""
+"""Fewer configurations do not determine the ends of a distribution."""
 CONTACT_QUANTILE = 0.001
 """Quantile of a pair's distance at which its repulsion is k_B T."""
 _PULL = 1e-3
@@ -58,7 +58,7 @@ class PriorTerm:
         edges: bin edges of the coordinate [nm, cosine or rad].
         data: probability of each bin in the data.
         model: that of the term alone; empty for a repulsion.
-        note: what was peculiar.
+        note: anything unusual.
     """
 
     kind: str
@@ -92,7 +92,7 @@ class PriorFit:
         return found
 
     def rows(self) -> list[dict[str, str]]:
-        """Each kind of term for people."""
+        """Each kind of term as rows of a table."""
         rows = []
         for kind in dict.fromkeys(term.kind for term in self.terms):
             of_kind = [term for term in self.terms if term.kind == kind]
@@ -147,7 +147,7 @@ def fit_prior(
     points = np.asarray(positions, dtype=np.float64)
     if len(points) < LEAST_FRAMES:
         raise TrainingError(
-            f"network.prior is fitted to {len(points)} frames, which say too little; sample at least {LEAST_FRAMES}, "
+            f"network.prior is fitted to {len(points)} frames, which are too few; sample at least {LEAST_FRAMES}, "
             "or leave prior out"
         )
     if not bonds:

@@ -1,4 +1,4 @@
-"""Methods of fitting temperature-dependent potentials to response labels, and how far these are from the labels.
+"""Methods of fitting temperature-dependent potentials to response labels, and their deviation from the labels.
 
 The loss is described in `cg_assets.potentials.thermal.loss`.
 """
@@ -34,7 +34,7 @@ UNITS = {
     "mean_energy": "(kJ/mol)^2",
 }
 ENERGY_WEIGHT = 1e-3
-"""Weight of energies beside forces at one temperature: forces alone shall decide on W, energies on its derivative by T.
+"""Weight of energies next to forces at one temperature: forces determine W, energies its derivative with T.
 
 Without regularisation any weight gives the same; with it an equal one would draw W to the energy."""
 SAME_TEMPERATURE = 0.5
@@ -160,10 +160,10 @@ def middle_of(dependence: dict[str, Any]) -> float:
 def method(name: str, targets: ThermalTargets, dependence: dict[str, Any]) -> Method:
     """One of `METHODS` on the same data, for comparison.
 
-    `response` uses everything. `force_matching` knows the forces at T_0 alone, so that its potential does not depend on
+    `response` uses everything. `force_matching` uses the forces at T_0 alone, so its potential does not depend on
     temperature; `multi_temperature` the forces at all temperatures, with the form of `response`. `energy_matching`
-    knows forces and mean energies at T_0 alone: W(T) = U - T S with the entropy S = (U - W)/T_0 is linear in T
-    (K. M. Lebold and W. G. Noid, J. Chem. Phys. 150, 234107 (2019)). `product_response` knows forces and F_1 at T_0.
+    uses forces and mean energies at T_0 alone: W(T) = U - T S with the entropy S = (U - W)/T_0 is linear in T
+    (K. M. Lebold and W. G. Noid, J. Chem. Phys. 150, 234107 (2019)). `product_response` uses forces and F_1 at T_0.
 
     Args:
         name: of the method.
@@ -224,7 +224,7 @@ class Deviation:
 
 
 def predicted(potential: ThermalPotential, targets: ThermalTargets) -> dict[str, NDArray[np.float64]]:
-    """What a potential says of each quantity at all rows, and of the heat capacity, in their units."""
+    """Predictions of a potential for each quantity at all rows, and for the heat capacity, in their units."""
     rows = (torch.as_tensor(array) for array in (targets.positions, targets.temperature, targets.box))
     return {name: values.numpy() for name, values in potential.predict(*rows)._asdict().items()}
 
@@ -233,7 +233,7 @@ def deviations(potential: ThermalPotential, targets: ThermalTargets) -> dict[str
     """Deviation from each quantity's labels, mean energies up to their own mean at each temperature.
 
     Args:
-        potential: judged.
+        potential: the potential.
         targets: rows that it was not fitted to.
     """
     found = predicted(potential, targets)

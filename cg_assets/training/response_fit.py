@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cg_assets.training.settings import ResponsePotential
 
 HELD_OUT = 0.2
-"""Part of the CG frames on which splines are judged; the registered ones are then solved from all frames."""
+"""Part of the CG frames on which splines are tested; the registered ones are then solved from all frames."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ def fit_response(
     Args:
         settings: method, form, network, seed.
         config: of the potential (`response_config`).
-        targets: all labels at fixed beads, on some of which the potential is judged.
-        unconstrained: labels of ordinary dynamics, which are learnt as well.
+        targets: all labels at fixed beads, some of which test the potential.
+        unconstrained: labels of ordinary dynamics, learnt as well.
         device: `cpu` or `cuda`; splines are always solved on the CPU.
-        progress: told of epochs, or of CG frames.
+        progress: called with the finished epochs, or CG frames.
         checkpoint: file of an unfinished training; splines need none.
         on_epoch: called with each record of the history.
 
@@ -112,10 +112,10 @@ def fit_response(
 
 
 def with_products(config: dict[str, Any], targets: ThermalTargets, seed: int) -> ThermalTargets:
-    """Give frames of ordinary dynamics labels of F_1: each half by forces and energies that the other half taught.
+    """Give frames of ordinary dynamics labels of F_1: each half from a potential fitted to the other half.
 
     Args:
-        config: of the splines; its dependence on temperature must know mean energies at the temperature of the rows.
+        config: of the splines; its dependence on temperature must give mean energies at the temperature of the rows.
         targets: of `cg_assets.training.unconstrained.unconstrained_targets`.
         seed: of the halves.
 

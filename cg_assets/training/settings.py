@@ -25,7 +25,7 @@ class ResponsePotential(Strict):
     temperature_dependence: TemperatureForm
     network: PotentialSettings
     unconstrained_frames: int = Field(default=0, ge=0)
-    """Frames of `trajectories`, at most, whose forces and energies splines learn beside the targets."""
+    """Largest number of frames of `trajectories` whose forces and energies splines learn with the targets."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

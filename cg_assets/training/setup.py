@@ -1,4 +1,4 @@
-"""From settings and beads to what trains a potential: its config, its prior and its data."""
+"""From settings and beads to a training: the config of a potential, its prior and its data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cg_assets.training.priors import PriorFit, fit_prior
 
 
 def potential_config(settings: PotentialSettings, beads: Beads, committee: int = 0) -> dict[str, Any]:
-    """The config from which `build_potential` makes a potential, with what users of the model need to know.
+    """The config from which `build_potential` makes a potential, with facts for users of the model.
 
     Args:
         settings: the form of the potential.

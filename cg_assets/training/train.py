@@ -37,8 +37,8 @@ def train(
     A potential with weights to descend along does so: the learning rate rises over the first 100 steps and falls by a
     cosine to zero at the last epoch; training stops early after `training.patience` epochs without a better held-out
     loss. Then whatever is linear is solved for (`Potential.solve`); a potential that is linear as a whole is solved
-    from all data at once. On a CPU the same seed gives the same weights, and a training that was interrupted and goes
-    on from its checkpoint gives the weights of an uninterrupted one, bit for bit (for the same number of threads).
+    from all data at once. On a CPU the same seed gives the same weights, and an interrupted training that resumes
+    from its checkpoint gives the weights of an uninterrupted one, bit for bit (for the same number of threads).
 
     Each further network of a committee is trained in the same way, from other initial weights, on a bootstrap sample
     of the data. The result is that of the potential, its module a `Committee`.
@@ -50,8 +50,8 @@ def train(
         data: labels.
         seed: of the split, the initial weights and the order of frames.
         device: `cpu` or `cuda`; what is solved as a whole is solved on the CPU.
-        progress: told the finished epochs, or frames.
-        checkpoint: file that is rewritten after each epoch, and from which training goes on if it exists; each network
+        progress: called with the finished epochs, or frames.
+        checkpoint: file that is rewritten after each epoch, and from which training resumes if it exists; each network
             of a committee has one of its own next to it.
         on_epoch: called with each epoch's record, for tracking; records of epochs finished before an interruption
             are not repeated.

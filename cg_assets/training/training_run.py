@@ -1,4 +1,4 @@
-"""What every training by descent does alike: epochs with a falling learning rate, the best one kept, checkpoints."""
+"""Common to all training by descent: epochs with a falling learning rate, the best one kept, checkpoints."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ class TrainingRun(ABC):
             generator: source of the order of frames, which has drawn the network's weights.
             device: where to train.
             n_frames: number of frames for training, and held out.
-            identity: everything (plain JSON) that decides on the course of the training.
-            facts: what each epoch's record holds beside the losses.
+            identity: everything (plain JSON) that determines the course of the training.
+            facts: further entries of each epoch's record.
         """
         self.module, self.training, self.generator, self.device = module.to(device), training, generator, device
         self.n_training, self.n_held_out = n_frames

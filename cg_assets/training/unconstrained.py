@@ -2,7 +2,7 @@
 
 The force f and the energy u of a frame at temperature T are a draw from p(r | R; T), so that their means at given beads
 are F and <u>_R: noisy labels, but at as many different configurations as there are frames, drawn from the ensemble that
-the potential is to make. With a potential that knows F and <u>_R nearly, the product
+the potential has to reproduce. With a potential that gives F and <u>_R nearly right, the product
 
     y = (u - U(R)) (f - F(R)) / (k T²)
 

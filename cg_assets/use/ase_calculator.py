@@ -64,7 +64,7 @@ def bead_atoms(config: Mapping[str, Any], positions: ArrayLike, box: ArrayLike |
     """Beads as atoms without an element, with the masses of a registered model's config.
 
     Args:
-        config: what `ModelTracking.load` gives besides the potential.
+        config: from `ModelTracking.load`, which returns it with the potential.
         positions: `(n_beads, 3)` [nm].
         box: `(3,)` edges of the periodic box [nm].
     """

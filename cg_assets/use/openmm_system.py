@@ -26,7 +26,7 @@ def bead_system(
 
     Args:
         potential: in nm and kJ/mol, as `ModelTracking.load` gives it.
-        config: what it gives besides the potential.
+        config: returned with the potential.
         box: `(3,)` edges of the periodic box [nm].
         temperature: at which a potential that depends on temperature is taken [K].
 

@@ -1,1 +1,1 @@
-"""Estimators with error bars that know arrays and no systems."""
+"""Estimators with error bars, on plain arrays."""

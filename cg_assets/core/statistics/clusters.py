@@ -213,7 +213,7 @@ def slopes_inside_bins(
         group: `(n_frames,)` groups whose means may differ.
 
     Returns:
-        `(n_components, n_bins, n_variables)`; 0 where a bin holds too few frames to tell.
+        `(n_components, n_bins, n_variables)`; 0 where a bin holds too few frames.
     """
     inside = bin_index >= 0
     groups = np.zeros(len(values), dtype=np.int64) if group is None else group

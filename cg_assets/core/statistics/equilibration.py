@@ -45,7 +45,7 @@ class ConditionalEquilibration:
 
     Attributes:
         verdict: `passed`, `failed` or `cannot be judged`.
-        reason: one sentence that says why.
+        reason: the reason, in one sentence.
         z_rms: root mean square of z over all judged bins; 1 is expected of right data; nan where none was judged.
         z_rms_spread: standard deviation that z_rms has for right data, correlation between bins included.
         limit: z RMS above which the check fails.
@@ -88,7 +88,7 @@ class ConditionalEquilibration:
         return self.verdict == "passed"
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers without the arrays, in plain JSON types; what is not finite becomes null."""
+        """The numbers without the arrays, in plain JSON types; numbers that are not finite become null."""
         names = ["z_rms", "z_rms_spread", "limit", "largest_z", "largest_limit", "effective", "coverage"]
         names += ["difference_rms", "difference_error"]
         numbers = {name: getattr(self, name) for name in names}
@@ -126,7 +126,7 @@ def conditional_equilibration(
         few_replicas: a group of fewer replicas is cut into blocks of time.
 
     Returns:
-        The verdict and all that it rests on.
+        The verdict and the numbers behind it.
     """
     columns, values = as_columns(variables), as_columns(forces)
     if len(columns) != len(values):
@@ -199,7 +199,7 @@ def conditional_equilibration(
 def halves_in_time(replica: ArrayLike, time: ArrayLike | None = None) -> NDArray[np.int64]:
     """Group 0 for the first and 1 for the second half of each replica.
 
-    The grouping for replicas that were drawn from the equilibrium density of a static bias: they need not forget their
+    For replicas drawn from the equilibrium density of a static bias: they need not forget their
     basin, but the mean force at given CG coordinates must not drift.
     """
     return time_blocks(replica, time, 2)

@@ -30,7 +30,7 @@ class LocalGeometry:
         kinds: `bond`, `angle`, `1-3 distance` or `coordinate` of each.
         edges: `(n, n_bins + 1)` edges of the histograms [nm, rad or reduced].
         data: `(n, n_bins)` probabilities in the data; what lies beyond the outer edges is in the outer bins.
-        found: `(n, n_bins)` in the frames that are judged.
+        found: `(n, n_bins)` in the frames that are tested.
         divergence: `(n,)` Jensen-Shannon divergences (natural logarithm).
         own: `(n,)` those of the first half of the data from the second: what sampling alone does.
     """
@@ -44,7 +44,7 @@ class LocalGeometry:
     own: FloatArray
 
     def rows(self) -> list[dict[str, Any]]:
-        """Mean and largest divergence of each kind, for people."""
+        """Mean and largest divergence of each kind, as rows of a table."""
         rows = []
         for kind in dict.fromkeys(self.kinds):
             of_kind = np.array([item == kind for item in self.kinds])

@@ -14,7 +14,7 @@ from cg_assets.core.statistics.surfaces import FreeEnergySurface
 FloatArray = NDArray[np.float64]
 
 EMPTY_BIN = 1e-10
-"""Probability that stands for an empty bin where ln p is needed: 23 kT, beyond what any of our runs can see."""
+"""Probability of an empty bin where ln p is needed: 23 kT, beyond the reach of any run."""
 
 
 def jensen_shannon_divergence(p: ArrayLike, q: ArrayLike) -> float:

@@ -1,7 +1,7 @@
 """The noise floor of force labels, and mean forces and PMFs from binned labels.
 
 A force-matching loss is (error of the model)² + noise floor, the floor being <|f - <f>_R|²> per force component. A
-loss without its floor says nothing; the estimators here give the floor from the labels alone.
+loss without its floor means nothing; the estimators here give the floor from the labels alone.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def conditional_noise(forces: ArrayLike, unit: str = "") -> ConditionalNoise:
     floor is the scatter between configurations, which should be drawn at random from the training frames.
 
     A small slow part of the noise, as that of a solvent, hides under a large fast part when the autocorrelation is
-    summed, and yet decides how well the mean is known; vibrations, on the other hand, cancel. The error of the mean is
+    summed, yet dominates the error of the mean; vibrations, on the other hand, cancel. The error of the mean is
     therefore that by which means of parts of the samples scatter, bead by bead.
 
     Args:
@@ -206,8 +206,8 @@ def _inefficiency(samples: FloatArray, pooled: float) -> FloatArray:
     """Variance of a mean over that of as many independent samples `(n_beads,)`, from the scatter of means of parts.
 
     Parts that are not much longer than the memory scatter too little by an amount that falls as one over their length,
-    so that fifths and tenths together tell of the whole. `pooled`, what the autocorrelation of all beads says, counts
-    as much as one configuration, for the scatter of a few means is itself not well known.
+    so that fifths and tenths together determine the whole. `pooled`, from the autocorrelation of all beads, counts
+    as much as one configuration, since the scatter of a few means is itself poorly determined.
     """
     n_configurations, n_samples = samples.shape[:2]
     if n_samples < 20:

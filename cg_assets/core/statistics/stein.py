@@ -66,7 +66,7 @@ def stein_test(
     along = np.array([generator.choice(len(first), 3, replace=len(first) < 3) for _ in range(n_fields)])
     wave = generator.normal(size=(n_fields, 3)) * generator.choice([0.0, 0.3, 1.0], size=(n_fields, 3))
     phase = generator.uniform(0.0, 2.0 * math.pi, n_fields)
-    # Every second field points along a coordinate of its own phase, where the identity has most to say.
+    # Every second field points along a coordinate of its own phase, where the identity is most sensitive.
     pointing = np.where(np.arange(n_fields) % 2, along[:, 0], generator.integers(len(first), size=n_fields))
 
     number = np.arange(count) if cluster is None else np.unique(cluster, return_inverse=True)[1]

@@ -32,7 +32,7 @@ class AngularDistribution(Metric[LiquidSettings]):
 
     reads = LiquidSettings
     measures = (
-        Measure("adf_error", "integral of |density of angles - that of the atoms|, beside that of noise alone"),
+        Measure("adf_error", "integral of |density of angles - that of the atoms|, compared with that of noise alone"),
     )
 
     def measure(self, case: Case[LiquidSettings]) -> Iterable[Found]:

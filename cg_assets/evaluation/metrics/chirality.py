@@ -81,7 +81,7 @@ def chirality_monitor(
 ) -> ChiralityMonitor:
     """Fraction of simulation frames in which a tetrahedral centre has the hand that the data do not have.
 
-    An energy of distances alone cannot tell the two hands apart, so nothing but the barrier keeps them. A centre has at
+    An energy of distances alone is the same for both hands, so only the barrier keeps them apart. A centre has at
     least three bonded neighbours and, in the data, one sign of their triple product.
 
     Args:

@@ -22,7 +22,7 @@ FloatArray = NDArray[np.float64]
 
 
 class SelfDiffusion(Metric[LiquidSettings]):
-    """How fast beads diffuse, beside the molecules of the atomistic simulation."""
+    """Self-diffusion of the beads, compared with the molecules of the atomistic simulation."""
 
     reads = LiquidSettings
     measures = (Measure("diffusion", "self-diffusion coefficient in the box of the simulation", "nm^2/ps"),)

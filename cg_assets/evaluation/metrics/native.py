@@ -1,4 +1,4 @@
-"""How far beads are from a folded structure: root mean square deviation after superposition."""
+"""Distance of the beads from a folded structure: root mean square deviation after superposition."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BINS = 40
 
 
 class Native(Metric[FreeEnergySettings]):
-    """How much of the CG simulation is folded, beside the data."""
+    """Folded share of the CG simulation, compared with the data."""
 
     reads = FreeEnergySettings
     measures = (

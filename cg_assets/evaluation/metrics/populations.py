@@ -38,7 +38,7 @@ class ExactPopulations(Metric[FreeEnergySettings]):
     measures = (
         Measure("population", "share of the density in a basin", where="basin"),
         Measure(
-            "simulated_population", "share of the CG simulation in a basin, beside that of its density", "", "basin"
+            "simulated_population", "share of the CG simulation in a basin, against that of its density", "", "basin"
         ),
     )
 

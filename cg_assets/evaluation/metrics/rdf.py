@@ -41,7 +41,7 @@ class RadialDistribution(Metric[LiquidSettings]):
 
     reads = LiquidSettings
     measures = (
-        Measure("rdf_error", "integral of |g(r) - g(r) of the atoms|, beside what noise alone makes of it", "nm"),
+        Measure("rdf_error", "integral of |g(r) - g(r) of the atoms|, compared with noise alone", "nm"),
         Measure("rdf_excess", "the same less what noise alone makes of it", "nm"),
     )
 
@@ -144,7 +144,7 @@ def radial_distribution(frames: Frames, reach: float, bins: int) -> Distribution
         ValueError: the frames have no box, or `reach` is beyond half of it.
     """
     if frames.box is None:
-        raise ValueError("g(r) needs a periodic box, whose volume it is relative to")
+        raise ValueError("g(r) needs a periodic box, since it is relative to the density")
     histograms = radial_histograms(frames.positions, frames.box, reach, bins)
     return mean_distribution(histograms, reach, frames.replica, frames.time)
 

@@ -14,7 +14,7 @@ from cg_assets.evaluation.settings import EvaluationSettings
 
 
 class Stability(Metric[EvaluationSettings]):
-    """Replicas that did not explode, counted, never dropped in silence, and the temperature of the others."""
+    """The share of replicas that did not explode, and their temperature."""
 
     reads = EvaluationSettings
     measures = (

@@ -1,1 +1,1 @@
-"""Operator forces: kernels that perturb configurations and give the force of what they make (arXiv 2506.19628)."""
+"""Operator forces: kernels that perturb configurations and label the result with forces (arXiv 2506.19628)."""

@@ -50,7 +50,7 @@ def carry(flow: DistanceFlow | CoordinateFlow, positions: Tensor, scores: Tensor
 
     A score a at z, the gradient of a log density there, becomes F = M a + b at R' = f(z), with M the inverse transpose
     of the Jacobian of f and b the gradient of the log determinant: the adjoint equation
-    da/dt = -(dv/dy)^T a - grad div v, solved beside the configuration. The flow is never inverted. Differences of
+    da/dt = -(dv/dy)^T a - grad div v, integrated with the configuration. The flow is never inverted. Differences of
     scores obey it without the last term.
 
     Args:

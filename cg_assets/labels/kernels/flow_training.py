@@ -1,7 +1,7 @@
 """Flow matching: the velocity field of a flow kernel, learned from configurations alone (arXiv 2506.19628).
 
 The loss is the mean square of v(t, y) + noise ξ at y = R + (1 - t) noise ξ, in units of the noise: its minimum over all
-fields is the mean of the noise at given y, and the part of the noise that cannot be told from y stays in it.
+fields is the mean of the noise at given y, and the part of the noise that y does not determine stays in it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def train_flow(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainingResult:
-    """Fit the velocity field that `config` describes; noise is drawn afresh for each frame in each epoch.
+    """Fit the velocity field that `config` describes; new noise is drawn for each frame in each epoch.
 
     Learning rate, early stopping, seeds and checkpoints are those of `cg_assets.training.loop.train`.
 
@@ -55,8 +55,8 @@ def train_flow(
         group: `(n_frames,)` frames of one group are never split between training and held-out.
         seed: of the split, the initial weights, the order of frames and the noise.
         device: `cpu` or `cuda`.
-        progress: told the finished epochs.
-        checkpoint: file that is rewritten after each epoch, and from which training goes on if it exists.
+        progress: called with the finished epochs.
+        checkpoint: file that is rewritten after each epoch, and from which training resumes if it exists.
         on_epoch: called with each epoch's record.
 
     Returns:

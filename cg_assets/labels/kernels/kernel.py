@@ -81,7 +81,7 @@ def perturb(
         forces: mapped atomistic forces of the same shape [kJ/mol/nm or reduced]; None where unknown.
         flow: velocity field, trained for this noise; None for the labels of a noise kernel without `learned`.
         carried: whether configurations are carried along the flow; False for a noise kernel.
-        progress: told of the frames.
+        progress: called during the frames.
 
     Raises:
         TrainingError: the flow was trained for other noise, or loses more than one frame in a hundred.

@@ -1,7 +1,7 @@
 """The MLflow form of a flow kernel (models-from-code): this file is copied into the registered model.
 
 It must run where cg_assets is not installed, so it imports mlflow, numpy and torch only. The flow comes from the code
-that lies beside the weights (`cg_assets.registry.shipping`) under a name that holds its hash.
+next to the weights (`cg_assets.registry.shipping`), under a name that contains its hash.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kernels: from CG frames to perturbed frames with force labels, and what is known of them."""
+"""Kernels: from CG frames to perturbed frames with force labels and their quality."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DENOISER_STEPS = 1500
 
 @dataclass(frozen=True)
 class KernelReport:
-    """What is known of a batch of perturbed frames.
+    """Quality of a batch of perturbed frames.
 
     Attributes:
         chosen: the kind of label that the frames carry.
@@ -62,7 +62,7 @@ class KernelReport:
         return LabelNoise(self.noise_floor[self.chosen], "deviation from the mean that a velocity field predicts")
 
     def rows(self) -> list[dict[str, str]]:
-        """Noise and Stein's identity of each kind of label, for people."""
+        """Noise and Stein's identity of each kind of label, as rows of a table."""
         least = self.noise_floor[self.chosen].value
         return [
             {
@@ -77,7 +77,7 @@ class KernelReport:
 
 
 def flow_config(beads: Beads, noise: float, hidden: int) -> dict[str, Any]:
-    """The config from which `build_flow` makes a velocity field for these beads, with what its users need."""
+    """The config from which `build_flow` makes a velocity field for these beads, with facts for its users."""
     cg_map = beads.cg_map
     return {
         "type": "distances" if beads.collective_variables else "coordinates",
@@ -94,7 +94,7 @@ def flow_config(beads: Beads, noise: float, hidden: int) -> dict[str, Any]:
 
 
 def denoiser(beads: Beads, kernel: Kernel, frames: Frames, seed: int) -> torch.nn.Module:
-    """A small velocity field for the frames of a noise kernel: it is not carried along, but knows the mean label."""
+    """A small velocity field for the frames of a noise kernel: it carries nothing, but gives the mean label."""
     from cg_assets.labels.kernels.flow_training import train_flow
 
     epochs = max(1, round(_DENOISER_STEPS * 512 / len(frames)))
@@ -112,7 +112,7 @@ def kernel_frames(
     bias: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Frames, KernelReport]:
-    """Perturb each frame as often as the kernel says, and label it.
+    """Perturb each frame `draws` times, and label it.
 
     Frames under a bias have the density of the biased ensemble, and so have the labels. The bias is a function of the
     beads and smooth on the scale of the noise: its force is taken out of the labels at R'.
@@ -124,7 +124,7 @@ def kernel_frames(
         flow: velocity field of the flow kernel, or `denoiser` of the noise kernel.
         seed: of the noise.
         bias: definition of the frozen bias that the frames were sampled under; None for none.
-        progress: told of the frames.
+        progress: called during the frames.
 
     Raises:
         TrainingError: the labels need forces that the frames do not have, or too many frames are lost.

@@ -1,4 +1,4 @@
-"""Kernels as sources of labels: Gaussian noise, which a flow may take out again (docs/operator_forces.md)."""
+"""Kernels as sources of labels: Gaussian noise, which a flow can remove again (docs/operator_forces.md)."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Kernel(LabelSource):
 
     @property
     def restores(self) -> bool:
-        """Whether the noise is taken out of the configurations again, so that bonds stay as they are in the data."""
+        """Whether the noise is removed from the configurations again, so that bonds stay as in the data."""
         return False
 
     @property
     def _geometry(self) -> Check:
-        """Noise alone widens bonds, whatever one does: that is a warning."""
+        """Noise alone necessarily widens bonds: that is a warning."""
         text = "Bonds and 1-3 distances are distributed as in the data."
         return Check("local_geometry", text, blocking=self.restores, warns=not self.restores)
 
@@ -68,7 +68,7 @@ class Kernel(LabelSource):
     def source_faults(self, plans: Mapping[str, SamplingPlan], imported: bool) -> Iterator[Fault]:
         """Frames that are not there or cannot be perturbed."""
         if self.of == "imported" and imported and self.needs_forces:
-            yield Fault("labels", f"is {self.labels}, but imported trajectories have no forces; take clean")
+            yield Fault("labels", f"is {self.labels}, but imported trajectories have no forces; use clean")
             return
         yield from super().source_faults(plans, imported)
         if self.of in plans and plans[self.of].windows > 1:
@@ -85,7 +85,7 @@ class Kernel(LabelSource):
             return
         other = others.get(used)
         if not isinstance(other, Kernel) or other.flow_of(used) != used:
-            yield Fault("flow", f"is {used}, which is no flow kernel with a flow of its own")
+            yield Fault("flow", f"is {used}, which is not a flow kernel with its own flow")
         elif (other.of, other.noise) != (self.of, self.noise):
             yield Fault("flow", f"is {used}, which has another plan or other noise")
 
@@ -96,7 +96,7 @@ class Kernel(LabelSource):
     def description(self, name: str, frames: str) -> str:
         """What the stage holds."""
         return (
-            f"Configurations of {frames}, perturbed by the kernel {name}, each with a force label, the mean of which "
+            f"Configurations of {frames}, perturbed by the kernel {name}, each with a force label whose mean "
             "is their mean force (arXiv 2506.19628)."
         )
 
@@ -143,7 +143,7 @@ class NoiseKernel(Kernel):
 
 
 class FlowKernel(Kernel):
-    """Gaussian noise, and a flow that takes it out again without going back."""
+    """Gaussian noise, and a flow that removes it without returning to the configuration."""
 
     type: Literal["flow"]
     hidden: PositiveInt = 128
@@ -154,7 +154,7 @@ class FlowKernel(Kernel):
 
     @property
     def restores(self) -> bool:
-        """The flow takes the noise out again."""
+        """The flow removes the noise again."""
         return True
 
     def own_flow(self) -> FlowKernel | None:
@@ -174,5 +174,5 @@ class FlowKernel(Kernel):
         if self.training.committee:
             raise ValueError(f"training.committee is {self.training.committee}; a flow has none, set it to 0")
         if self.flow is not None and {"hidden", "training"} & self.model_fields_set:
-            raise ValueError(f"flow is {self.flow}, whose own hidden and training count; leave both out here")
+            raise ValueError(f"flow is {self.flow}, whose hidden and training apply; leave both out here")
         return self

@@ -64,7 +64,7 @@ class TargetTable:
 
 
 def check_frames(samples: Frames, progress: Progress | None = None) -> dict[int, FrameCheck]:
-    """Number of each CG frame among the rows of `FrozenWaterSampler` to what its samples say of themselves."""
+    """Number of each CG frame among the rows of `FrozenWaterSampler` to the checks of its samples."""
     numbers = [int(number) for number in np.unique(samples.start)]
     found = {}
     for done, number in enumerate(numbers):
@@ -94,7 +94,7 @@ def build_targets(
         temperatures: where targets are wanted [K].
         max_disagreement: largest disagreement of independent runs.
         second_order: `local_regression` or `third_moment`.
-        progress: told of each finished frame.
+        progress: called after each frame.
 
     Raises:
         SamplingError: no frame passes at three of the temperatures or more.

@@ -67,7 +67,7 @@ def difference_test(frames: Sequence[ConditionalSamples], temperatures: ArrayLik
     for samples in frames:
         runs = np.unique(samples.run)
         if len(runs) < 2:
-            raise ValueError("one run has no independent partner; sample two at least")
+            raise ValueError("one run has no independent partner; sample at least two")
         worth = dict(zip(samples.ladder.tolist(), samples.statistical_inefficiency(), strict=True))
         responses = [[_run_response(samples, run, at, worth) for at in wanted.tolist()] for run in runs]
         first = np.array([[item.first_order[0] for item in row] for row in responses])

@@ -1,4 +1,4 @@
-"""Proof of conditional sampling, frame by frame: do independent runs agree, and do energies obey thermodynamics?
+"""Checks of conditional sampling, frame by frame: do independent runs agree, and do energies obey thermodynamics?
 
 Orientations of dense water at fixed centres are slow. A frame whose runs have not come to equilibrium shows itself in
 two ways: its runs give different mean forces, and the variance of the energy, which would be k T² C_W, is not that by
@@ -22,24 +22,24 @@ from cg_assets.labels.thermal.samples import ConditionalSamples
 FloatArray = NDArray[np.float64]
 
 MIN_EFFECTIVE = 10.0
-"""Independent samples at each rung with fewer of which neither moments nor their errors mean anything."""
+"""Least number of independent samples at each rung for meaningful moments and errors."""
 MAX_HEAT_Z = 5.0
 """Largest difference of the two heat capacities that passes, in standard errors; it is the largest of a dozen."""
 _FEWEST_RUNGS = 3
 _LONG_BLOCKS = np.arange(2, 6)
-"""Blocks of each run, at least a fifth of it long, that tell how much slow noise shorter ones miss."""
+"""Blocks of each run, at least a fifth of it long, that show how much slow noise shorter ones miss."""
 HEAT_TOLERANCE = 0.03
 """Part of <u>(T + h) - <u>(T) by which the trapezoidal rule may miss it between two rungs of a ladder."""
 
 
 @dataclass(frozen=True)
 class FrameCheck:
-    """What the samples of one CG frame say about themselves.
+    """Checks on the samples of one CG frame.
 
     Attributes:
         temperatures: `(n_rungs,)` the ladder [K].
         disagreement: `(n_rungs,)` root mean square difference of the mean forces of independent runs from their mean,
-            in standard errors; 1 where the runs differ as their errors say.
+            in standard errors; 1 where the runs differ as their errors predict.
         slowness: `(n_rungs,)` factor by which errors from short blocks are too small, because forces stay correlated
             for longer than a block; at least 1. The errors of `disagreement` are those times it.
         energy_steps: `n_rungs - 1` differences of <u> between neighbours, measured [kJ/mol].
@@ -79,7 +79,7 @@ class FrameCheck:
         if rung < len(self.heat_z) and not self.heat_z[rung] <= MAX_HEAT_Z:
             return (
                 f"<u> grows by {self.energy_steps[rung]} from {kelvin:g} to {self.temperatures[rung + 1]:g} K, the "
-                f"variance of u says {self.heat_steps[rung]}"
+                f"variance of u predicts {self.heat_steps[rung]}"
             )
         return ""
 
@@ -114,7 +114,7 @@ def check_frame(samples: ConditionalSamples, n_blocks: int = BLOCKS) -> FrameChe
     """
     runs, ladder = np.unique(samples.run), samples.ladder
     if len(runs) < 2:
-        raise ValueError("one run proves nothing; sample two at least")
+        raise ValueError("one run cannot be compared with another; sample at least two")
     block = samples.blocks(n_blocks)
     n_blocks = int(block.max()) + 1
     shape = (n_blocks, len(ladder))
@@ -161,7 +161,7 @@ def _slow_variance(samples: ConditionalSamples, n_runs: int) -> FloatArray:
 
     Noise of correlation time τ in a run of length t gives k blocks a squared error of s (1 - (k + 1) τ / t), where that
     of the run's mean is s (1 - τ / t), to first order in τ / t: the straight line in k, at k = 0. Slow noise moves all
-    beads together, so their mean tells it.
+    beads together, so it shows in their mean.
     """
     found = [_block_variance(_block_means(samples, int(number) * n_runs)) for number in _LONG_BLOCKS]
     return np.polyfit(_LONG_BLOCKS, np.stack(found), 1)[1]

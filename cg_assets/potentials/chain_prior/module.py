@@ -1,4 +1,4 @@
-"""A classical force field of a chain of beads: what a network need not learn."""
+"""A classical force field of a chain of beads, which a network need not learn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ChainPrior(Potential):
     - `dihedrals`: [i, j, l, m, a_1, b_1, a_2, b_2, ...], Σ a_n cos nφ + b_n sin nφ;
     - `repulsion`: [i, j, σ], (σ/r)⁶.
 
-    The odd part of the dihedrals tells left from right.
+    The odd part of the dihedrals distinguishes left from right.
     """
 
     def __init__(self, terms_by_kind: dict[str, Any], thermal_energy: float) -> None:

@@ -23,7 +23,7 @@ MAX_STATISTICS = 4_000_000
 
 
 class MessagePassing(Potential):
-    """The network; `build` adds what it cannot learn or see.
+    """The network; `build` adds what it cannot represent.
 
     It sees distances only: it is invariant to translation, rotation, reflection and, because all weights
     belong to bead types, to exchanging beads of one type. Each pair type standardises its distance with the mean and
@@ -62,9 +62,9 @@ class MessagePassing(Potential):
 
     @classmethod
     def build(cls, config: dict[str, Any], generator: torch.Generator) -> Potential:
-        """The sum of a network and of what it cannot learn or see.
+        """The sum of a network and of what it cannot represent.
 
-        - `handedness`, of up to `MOST_BEADS` unlike beads: walls, since distances do not tell left from right;
+        - `handedness`, of up to `MOST_BEADS` unlike beads: walls, since distances do not distinguish left from right;
         - `series`, where the config names `torsions` and a `torsion_order`: a Fourier series in them;
         - `prior`, where the config holds one: trained on forces, the network learns what the prior lacks.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from cg_assets.potentials.base import Labels, Potential, thermal_energy_of
 
 LARGEST_BEND = 3.0
-"""Standard deviation of a second difference of spline coefficients where the data say nothing [k_B T]."""
+"""Standard deviation of a second difference of spline coefficients without data [k_B T]."""
 
 RISE = 2.0
 """Energy of a spline coefficient without data, one knot away from the nearest with some [k_B T]."""
@@ -22,7 +22,7 @@ class SplineSurface(Potential):
 
     Least squares therefore solves it exactly. A slight pull of second differences of neighbouring coefficients to zero
     continues the surface where there are no data (P-splines: Eilers and Marx, Stat. Sci. 11, 89 (1996)). Coefficients
-    that no training frame touches rise, besides, with the square of their distance from those that one does
+    that no training frame touches also rise with the square of their distance from those that one does
     (`fit_statistics`), so that simulations stay where the data are. Beyond its range W continues along its tangent plus
     a harmonic wall. W and its first derivatives are continuous.
     """

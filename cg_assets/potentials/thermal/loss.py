@@ -1,10 +1,10 @@
-"""What a potential W(R, T) is asked to fit: which labels count, and how much.
+"""The loss of a potential W(R, T): its labels and their weights.
 
 The loss in units of force is w_0 |dF|² + w_1 T_0² |dF_1|² + w_2 (T_0²/2)² |dF_2|² + w_u |dU|²/(n l²): mean forces,
 their first and second derivative by temperature at fixed beads, and mean energies of the atoms (l = `ENERGY_LENGTH`,
 n beads). Each of these squares is weighted by its inverse variance, from the label's own error and from what no
 potential of the kind can fit (`misfit`, the same for all labels of a quantity), relative to the mean weight of the
-forces. The least possible loss is the noise floor of the labels; only loss minus floor says how good a potential is.
+forces. The least possible loss is the noise floor of the labels; only loss minus floor measures a potential.
 """
 
 from __future__ import annotations

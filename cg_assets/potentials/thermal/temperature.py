@@ -9,7 +9,7 @@ are scaled to energies: at the origin T₀ the first three are W, T₀ dW/dT and
 - `constant_heat_capacity`: C does not depend on T, W = W₀ + (T - T₀) W' + T₀ W'' [T ln(T/T₀) - (T - T₀)]. It is concave
   in T, as it must be, wherever W'' is not positive.
 - `anchored`: cubic Hermite interpolation between anchors T_k, where the energies are W and T₀ dW/dT at each anchor
-  (all W first; T₀ is the mean anchor). Beyond the outermost anchors W goes on linearly in T.
+  (all W first; T₀ is the mean anchor). Beyond the outermost anchors W is linear in T.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from cg_assets.potentials.thermal_splines.module import SplinePotential
 SKIN = 0.08
 """Distance beyond the cutoff up to which neighbours are listed [nm]."""
 PRIOR_REACH = 0.2
-"""Distance beyond the begin of the data from which on the prior is nothing [nm]."""
+"""Distance beyond the beginning of the data from which on the prior is zero [nm]."""
 
 FLAGS = {"contract", "nsz", "arcp", "reassoc"}
-"""All but what would take for granted that nothing is infinite or not a number."""
+"""All fast-math flags except those that assume finite numbers."""
 
 compiled = numba.njit(error_model="numpy", fastmath=FLAGS, cache=True)
 

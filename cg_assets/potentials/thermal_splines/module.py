@@ -5,7 +5,7 @@ Beads of one type. For each bead i with neighbours j and k, unit vectors u and t
     W = n c_0 + sum_{i<j,a} c_a B_a(r_ij) + 1/2 sum_{i,a<=b,l} c_abl sum_{j,k != j} B_a(r_ij) B_b(r_ik) P_l(u_j.u_k)
 
 with cubic B-splines B_a on an even grid that end with value, slope and curvature zero at the cutoff, and Legendre
-polynomials P_l. Below the least distance of the data splines go on along their tangents, and the prior repels.
+polynomials P_l. Below the least distance of the data splines continue along their tangents, and the prior repels.
 
 The triple sum is a square: with moments A_a,m = sum_j B_a(r_ij) x_m(u_j) over monomials x_m of degree p, products
 sum_m multinomial_m A_a,m A_b,m are the sums over pairs of neighbours of B_a B_b (u_j.u_k)^p, in which j = k is
@@ -84,7 +84,7 @@ class SplinePotential(ThermalPotential):
         super().__init__(config, generator)
         if len(set(self.bead_types)) > 1:
             raise ValueError(
-                f"bead_types are {sorted(set(self.bead_types))}: splines know beads of one type only; use the "
+                f"bead_types are {sorted(set(self.bead_types))}: splines support beads of one type only; use the "
                 "message-passing form for mixtures"
             )
         self.pair_cutoff, self.pair_functions = float(config["pair_cutoff"]), int(config["pair_functions"])

@@ -27,7 +27,7 @@ def fourier_modes(n_torsions: int, order: int) -> list[list[int]]:
 
 
 class TorsionSeries(Potential):
-    """A Fourier series in some torsions, which tells left from right.
+    """A Fourier series in some torsions, which distinguishes left from right.
 
     It is zero until training ends: slow motions change the forces so little that descent leaves them unfinished, and
     the series is then solved so that the PMF of the torsions is that of the labels (`solve`).
@@ -97,7 +97,7 @@ class TorsionSeries(Potential):
     def solve(self, labels: Labels) -> dict[str, float]:
         """Make the PMF of the torsions that of the labels, for which the whole potential is simulated.
 
-        Held-out frames have done their work and are used, too; a series that is not fitted to forces cannot flatter
+        Held-out frames are no longer needed and are used, too; a series that is not fitted to forces cannot flatter
         their loss.
         """
         from cg_assets.potentials.torsions.solve import solve_torsions

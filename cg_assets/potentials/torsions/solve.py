@@ -26,8 +26,8 @@ def solve_torsions(
     """Set the series of a trained potential, so that its PMF of the torsions is that of the labels' torques.
 
     The PMF of a potential is that of its torques over its own ensemble, whose stiff coordinates, and with them torques,
-    are distributed a little otherwise than those of the data. As a series in torsions changes nothing at given
-    torsions, it makes up for all of the difference at once. Where the labels say little, the PMF stays as the potential
+    are distributed slightly differently from those of the data. As a series in torsions changes nothing at given
+    torsions, it makes up for all of the difference at once. Where there are few labels, the PMF stays as the potential
     has it over the data.
 
     Frames must be those of an equilibrium at given torsions: under any bias of the torsions, but of nothing else.

@@ -65,7 +65,7 @@ class SlopeEquations:
 
     A rigid turn of one side of a bond changes its torsion alone, so that the mean torque at given torsions is the slope
     of their PMF. Multiples of variates without a mean (`TorsionTorques`), which make torques less noisy, are fitted
-    beside the series, for each torsion its own. Equations of parts of the data add up, which makes a jackknife cheap.
+    with the series, for each torsion its own. Equations of parts of the data add up, which makes a jackknife cheap.
 
     Attributes:
         numbers: `(m, k)` whole numbers of each wave along each torsion.
@@ -118,7 +118,7 @@ class SlopeEquations:
     def solve(self, spread: float = 1.0, mean: Tensor | None = None) -> Tensor:
         """Coefficients `(2, m)` of cosines and sines [k_B T].
 
-        Before the data speak, wave m has coefficients of a standard deviation of `spread` kT / |m| about their mean,
+        A priori, wave m has coefficients of a standard deviation of `spread` kT / |m| about their mean,
         which keeps the series near to it where there are none. Fewer than ten frames for each variate do without them.
 
         Args:

@@ -110,7 +110,7 @@ def exact_plane(model: Landscape, bins: Bins) -> Plane:
 
 
 def conditional_draws(model: Landscape, positions: ArrayLike, seed: int) -> ConditionalForces:
-    """Force labels with the coordinates that are not kept drawn anew, independently, from their exact density.
+    """Force labels with the coordinates that are not kept redrawn, independently, from their exact density.
 
     Args:
         model: a potential with two CG coordinates.

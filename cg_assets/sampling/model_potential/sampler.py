@@ -273,7 +273,7 @@ class ModelPotentialSampler(PiecewiseSampler[DynamicsSummary]):
         if not np.isfinite(forces).all():
             bad = points[np.flatnonzero(~np.isfinite(forces).all(axis=1))[0]]
             raise SamplingError(
-                f"model.expression has no finite force at {bad.tolist()}; mend it or confine the walker"
+                f"model.expression has no finite force at {bad.tolist()}; correct it or confine the walker"
             )
         coordinate = self._landscape.coordinate(points)
         bias = self._bias()

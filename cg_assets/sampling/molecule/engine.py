@@ -106,13 +106,13 @@ class MoleculeEngine:
         self.checkpoints[replica] = self._context.createCheckpoint()
 
     def set_grid(self, values: NDArray[np.float64]) -> None:
-        """Renew the node values of the grid bias [kJ/mol]."""
+        """Update the node values of the grid bias [kJ/mol]."""
         if self._grid is None:
-            raise SamplingError("this engine has no grid bias to renew; start it with a metadynamics plan")
+            raise SamplingError("this engine has no grid bias to update; start it with a metadynamics plan")
         self._grid.update(values, self._context)
 
     def advance(self, replicas: Sequence[int], n_steps: int, heat: Sequence[Heat] | None = None) -> Arrays:
-        """Run replicas and look at where they end.
+        """Run replicas and return where they end.
 
         Args:
             replicas: which.

@@ -37,7 +37,7 @@ class Molecule(MoleculeSettings, Model):
         return [] if self.pdb is None else [folder / self.pdb]
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """A PDB file that is not there."""
+        """A PDB file that is missing."""
         yield from scope.missing("pdb", self.pdb)
 
     @property

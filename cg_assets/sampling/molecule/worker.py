@@ -42,11 +42,11 @@ class EnginePool:
         self._run("create", list(positions), arrays, seed=seed)
 
     def set_grid(self, values: NDArray[np.float64]) -> None:
-        """Renew the bias grid everywhere [kJ/mol]."""
+        """Update the bias grid everywhere [kJ/mol]."""
         self._run("set_grid", range(self._n_replicas), {"values": values})
 
     def advance(self, replicas: Sequence[int], n_steps: int, heat: Sequence[Heat] | None = None) -> Arrays:
-        """`MoleculeEngine.advance` for replicas wherever they live, in the order given."""
+        """`MoleculeEngine.advance` for replicas in any process, in the order given."""
         return self._run("advance", replicas, {}, n_steps=n_steps, heat=heat)
 
     def record(
@@ -57,7 +57,7 @@ class EnginePool:
         snapshots: Sequence[int] = (),
         heat: Sequence[Heat] | None = None,
     ) -> Arrays:
-        """`MoleculeEngine.record` for replicas wherever they live, in the order given."""
+        """`MoleculeEngine.record` for replicas in any process, in the order given."""
         return self._run(
             "record", replicas, {}, n_frames=n_frames, frame_steps=frame_steps, snapshots=list(snapshots), heat=heat
         )
@@ -169,7 +169,7 @@ class _Worker:
     def _lost(self) -> SamplingError:
         code = self._process.wait()
         return SamplingError(
-            f"a sampling process ended with code {code}; its messages are above. Run again to go on from the last "
+            f"a sampling process ended with code {code}; its messages are above. Run again to resume from the last "
             "finished piece, or set CG_ASSETS_THREADS=1 to use one process"
         )
 
