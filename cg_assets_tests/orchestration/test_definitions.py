@@ -19,7 +19,7 @@ from cg_assets.orchestration.device import count_gpus, lease_device
 from cg_assets.orchestration.executors import GPU_POOL, build_executor
 from cg_assets.systems import SystemSpec, load_all_systems
 
-SNAPSHOT = Path(__file__).parent / "snapshots" / "definitions.json"
+SNAPSHOT = Path(__file__).parents[1] / "snapshots" / "definitions.json"
 REGENERATE = "CG_ASSETS_REGENERATE_SNAPSHOTS"
 
 
