@@ -24,7 +24,7 @@ class Scope:
     """What a section of a system's file can use from the others.
 
     Attributes:
-        model: type of the model.
+        model: kind of the model.
         units: `molar`, or `reduced` for model potentials.
         temperature: of the system [K or reduced]; None where there are many.
         folder: of the file, against which relative paths are read.

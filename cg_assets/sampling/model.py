@@ -32,6 +32,11 @@ class Model(Family, family="model"):
     units: ClassVar[UnitSystem] = "molar"
 
     @property
+    def kind(self) -> str:
+        """What other sections go with it: its type, or that of the model that it extends."""
+        return self.type
+
+    @property
     def simulated_box(self) -> float | None:
         """Edge of the periodic box of the atoms [nm]; None without one."""
         return None

@@ -79,7 +79,7 @@ class SystemSpec(System):
         """What sections can use from each other."""
         variables = self.collective_variables
         return Scope(
-            model=self.model.type,
+            model=self.model.kind,
             units=self.units,
             temperature=self.temperature,
             folder=self.folder,

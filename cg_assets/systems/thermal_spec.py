@@ -96,7 +96,7 @@ class ThermalSystem(System):
 
     def scope(self) -> Scope:
         """What sections can use from each other."""
-        return Scope(self.model.type, self.units, None, self.folder, box=self.model.bead_box)
+        return Scope(self.model.kind, self.units, None, self.folder, box=self.model.bead_box)
 
     def check(self) -> None:
         """Build the box. Errors as in `System.check`."""

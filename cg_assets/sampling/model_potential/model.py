@@ -58,6 +58,11 @@ class ModelPotential(Model):
         """The coordinates."""
         return tuple(self.coordinates)
 
+    @property
+    def kind(self) -> str:
+        """`model_potential`, also of models that extend it."""
+        return "model_potential"
+
     def landscape(self, beads: Beads) -> Landscape:
         """The potential with its CG coordinates."""
         from cg_assets.sampling.model_potential.landscape import Landscape
