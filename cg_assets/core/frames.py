@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,47 @@ class Frames:
                 raise ValueError(f"{name} has {len(value)} frames where positions has {n_frames}")
         if self.forces is not None and self.forces.shape != self.positions.shape:
             raise ValueError(f"forces {self.forces.shape} and positions {self.positions.shape} differ in shape")
+
+    @classmethod
+    def of_replicas(
+        cls,
+        times: ArrayLike,
+        replica: ArrayLike,
+        *,
+        temperature: ArrayLike,
+        start: ArrayLike = 0,
+        probe: ArrayLike = False,
+        window: ArrayLike | None = None,
+        box: float | None = None,
+        **columns: Any,
+    ) -> Frames:
+        """Frames of replicas at the same times, replica after replica.
+
+        Args:
+            times: `(n_times,)` of each replica.
+            replica: `(n,)` numbers of the replicas.
+            temperature: of all or `(n,)` of each.
+            start: of all or `(n,)` of each.
+            probe: of all or `(n,)` of each.
+            window: `(n,)` of each; None without windows.
+            box: edge of the periodic box [nm], or None.
+            columns: `(n, n_times, ...)` further columns.
+        """
+        n, n_times = np.size(replica), np.size(times)
+
+        def each(values: ArrayLike, dtype: type) -> NDArray:
+            return np.repeat(np.broadcast_to(np.asarray(values, dtype=dtype), n), n_times)
+
+        return cls(
+            time=np.tile(times, n),
+            replica=each(replica, np.int32),
+            temperature=each(temperature, np.float64),
+            start=each(start, np.int32),
+            probe=each(probe, np.bool_),
+            window=None if window is None else each(window, np.int32),
+            box=None if box is None else np.full((n * n_times, 3), box, dtype=np.float32),
+            **{name: values.reshape(n * n_times, *values.shape[2:]) for name, values in columns.items()},
+        )
 
     def _arrays(self) -> dict[str, NDArray]:
         arrays = {

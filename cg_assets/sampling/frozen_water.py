@@ -174,28 +174,23 @@ class FrozenWaterSampler(EngineSampler[FrozenSummary]):
 
     def _stretch(self, pool: EnginePool, frame: int) -> Frames:
         """Samples between two exchanges, then the exchange."""
-        plan, n_rungs = self._plan, len(self._plan.temperatures)
-        arrays = pool.record(
-            self._replicas, self._per_stretch, round(plan.interval / plan.timestep), heat=self._ladders.heat()
-        )
+        plan, heat = self._plan, self._ladders.heat()
+        arrays = pool.record(self._replicas, self._per_stretch, round(plan.interval / plan.timestep), heat=heat)
         temperature = self._ladders.temperatures[self._ladders.rung]
         thermal = 0.5 * BOLTZMANN * temperature * 3 * self._water.n_molecules
         self._heat_ratio.append(float((arrays["kinetic_energy"] / thermal[:, None]).mean()))
         self._measure_drift(arrays, frame)
         forces = arrays["forces"].reshape(*arrays["forces"].shape[:2], self._water.n_molecules, -1, 3)
-        rows = self._per_stretch * len(self._replicas)
-        times = (self._stretches_done * self._per_stretch + 1 + np.arange(self._per_stretch)) * plan.interval
-        box = self._water.box
-        frames = Frames(
-            positions=np.repeat(self._beads[frame][None].astype(np.float32), rows, axis=0),
-            time=np.tile(times, len(self._replicas)),
-            replica=np.repeat(np.array(self._replicas, dtype=np.int32) // n_rungs, self._per_stretch),
-            temperature=np.repeat(temperature, self._per_stretch),
-            start=np.full(rows, frame, dtype=np.int32),
-            probe=np.zeros(rows, dtype=bool),
-            forces=forces.sum(axis=3, dtype=np.float64).astype(np.float32).reshape(rows, -1, 3),
-            potential_energy=arrays["potential_energy"].reshape(-1),
-            box=None if box is None else np.full((rows, 3), box, dtype=np.float32),
+        shape = (len(self._replicas), self._per_stretch, self._water.n_molecules, 3)
+        frames = Frames.of_replicas(
+            (self._stretches_done * self._per_stretch + 1 + np.arange(self._per_stretch)) * plan.interval,
+            np.array(self._replicas) // len(plan.temperatures),
+            temperature=temperature,
+            start=frame,
+            box=self._water.box,
+            positions=np.broadcast_to(self._beads[frame].astype(np.float32), shape),
+            forces=forces.sum(axis=3, dtype=np.float64).astype(np.float32),
+            potential_energy=arrays["potential_energy"],
         )
         self._stretches_done += 1
         self._ladders.exchange(arrays["potential_energy"][:, -1])

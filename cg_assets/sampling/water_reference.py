@@ -120,17 +120,8 @@ class WaterReferenceSampler(EngineSampler[WaterSummary]):
         n_times = self._snapshots.shape[1]
         if not n_times:
             return None
-        rows = len(self._replicas) * n_times
         times = (self._snapshot_frames[:n_times] + 1) * self._plan.frame_interval
-        return Frames(
-            positions=self._snapshots.reshape(rows, -1, 3),
-            time=np.tile(times, len(self._replicas)),
-            replica=np.repeat(np.array(self._replicas, dtype=np.int32), n_times),
-            temperature=np.repeat(self._temperatures, n_times),
-            start=np.zeros(rows, dtype=np.int32),
-            probe=np.zeros(rows, dtype=bool),
-            box=self._boxes(rows),
-        )
+        return self._frames(times, positions=self._snapshots)
 
     def summary(self) -> WaterSummary:
         """Summary after the last piece."""
@@ -151,22 +142,18 @@ class WaterReferenceSampler(EngineSampler[WaterSummary]):
         kinetic = arrays["kinetic_energy"] / (0.5 * BOLTZMANN * 6 * n)
         self._kinetic = np.concatenate([self._kinetic, kinetic], axis=1)
         self._frames_done += n_frames
-        rows = len(self._replicas) * n_frames
-        forces = arrays["forces"].reshape(rows, n, -1, 3).sum(axis=2, dtype=np.float64)
-        return Frames(
-            positions=self._water.beads(arrays["positions"]).reshape(rows, n, 3).astype(np.float32),
-            time=np.tile((first + 1 + np.arange(n_frames)) * plan.frame_interval, len(self._replicas)),
-            replica=np.repeat(np.array(self._replicas, dtype=np.int32), n_frames),
-            temperature=np.repeat(self._temperatures, n_frames),
-            start=np.zeros(rows, dtype=np.int32),
-            probe=np.zeros(rows, dtype=bool),
+        shape = (len(self._replicas), n_frames, n, -1, 3)
+        forces = arrays["forces"].reshape(shape).sum(axis=3, dtype=np.float64)
+        return self._frames(
+            (first + 1 + np.arange(n_frames)) * plan.frame_interval,
+            positions=self._water.beads(arrays["positions"]).astype(np.float32),
             forces=forces.astype(np.float32),
-            potential_energy=arrays["potential_energy"].reshape(-1),
-            box=self._boxes(rows),
+            potential_energy=arrays["potential_energy"],
         )
 
-    def _boxes(self, rows: int) -> NDArray[np.float32]:
-        return np.full((rows, 3), self._water.box, dtype=np.float32)
+    def _frames(self, times: NDArray, **columns: NDArray) -> Frames:
+        box, temperature = self._water.box, self._temperatures
+        return Frames.of_replicas(times, self._replicas, temperature=temperature, box=box, **columns)
 
     def _heat(self) -> list[Heat]:
         return [(float(temperature), 1.0) for temperature in self._temperatures]

@@ -160,23 +160,15 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
         if not self._snapshots:
             return None
         walkers, whole = self._walkers[: self._plan.kept_replicas], self._all_snapshots()
-        n_times = whole["positions"].shape[1]
-        n_total = len(walkers) * n_times
-
-        def flat(name: str) -> NDArray:
-            return whole[name][walkers].reshape(n_total, *whole[name].shape[2:])
-
-        window = None if self._windows is None else self._windows[walkers]
-        return Frames(
-            positions=flat("positions"),
-            time=np.tile((self._snapshot_frames[:n_times] + 1) * self._plan.frame_interval, len(walkers)),
-            replica=np.repeat(np.array(walkers, dtype=np.int32), n_times),
-            temperature=np.full(n_total, self._beads.temperature),
-            start=np.repeat(np.array(self._start_of, dtype=np.int32)[walkers], n_times),
-            probe=np.zeros(n_total, dtype=bool),
-            window=None if window is None else np.repeat(window, n_times),
-            bias_energy=flat("bias_energy") if "bias_energy" in whole else None,
-            box=np.full((n_total, 3), self.molecule.box, dtype=np.float32) if self.molecule.box else None,
+        taken = self._snapshot_frames[: whole["positions"].shape[1]]
+        return Frames.of_replicas(
+            (taken + 1) * self._plan.frame_interval,
+            walkers,
+            temperature=self._beads.temperature,
+            start=np.array(self._start_of)[walkers],
+            window=None if self._windows is None else self._windows[walkers],
+            box=self.molecule.box,
+            **{name: values[walkers] for name, values in whole.items()},
         )
 
     # ----------------------------------------------------------------------------------- pieces of work
@@ -297,35 +289,19 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
 
     def _frames(self, arrays: Arrays, first: int, n_frames: int) -> Frames:
         """One block of frames, replica after replica."""
-        n_replicas = len(self._kept)
-        n_total = n_replicas * n_frames
-
-        def per_replica(values: list[int] | NDArray, dtype: type) -> NDArray:
-            return np.repeat(np.asarray(values, dtype=dtype), n_frames)
-
-        def flat(name: str) -> NDArray:
-            return arrays[name].reshape(n_total, *arrays[name].shape[2:])
-
-        times = (np.arange(first, first + n_frames) + 1) * self._plan.frame_interval
-        variables = flat("variables")
-        frames = Frames(
-            positions=flat("positions"),
-            time=np.tile(times, n_replicas),
-            replica=per_replica(self._kept, np.int32),
-            temperature=np.full(n_total, self._beads.temperature),
-            start=per_replica(np.array(self._start_of)[self._kept], np.int32),
-            probe=per_replica(np.array(self._kept) >= self._plan.replicas, np.bool_),
-            forces=flat("forces"),
-            potential_energy=flat("potential_energy"),
-            collective_variables={name: variables[:, i].copy() for i, name in enumerate(self._variables.names)},
+        names = ("positions", "forces", "potential_energy", *(["bias_energy"] if "bias_energy" in arrays else []))
+        frames = Frames.of_replicas(
+            (np.arange(first, first + n_frames) + 1) * self._plan.frame_interval,
+            self._kept,
+            temperature=self._beads.temperature,
+            start=np.array(self._start_of)[self._kept],
+            probe=np.array(self._kept) >= self._plan.replicas,
+            window=self._windows,
+            box=self.molecule.box,
+            **{name: arrays[name] for name in names},
         )
-        if "bias_energy" in arrays:
-            frames = replace(frames, bias_energy=flat("bias_energy"))
-        if self._windows is not None:
-            frames = replace(frames, window=per_replica(self._windows, np.int32))
-        if self.molecule.box is not None:
-            frames = replace(frames, box=np.full((n_total, 3), self.molecule.box, dtype=np.float32))
-        return frames
+        columns = arrays["variables"].reshape(len(frames), -1).T
+        return replace(frames, collective_variables=dict(zip(self._variables.names, columns.copy(), strict=True)))
 
     # ----------------------------------------------------------------------------------- helpers
 
