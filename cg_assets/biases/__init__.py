@@ -1,4 +1,7 @@
-"""Biases of collective variables, one file each: settings, numbers, and forces for OpenMM and for beads."""
+"""Biases of collective variables, one file each, found by being there: settings, numbers, OpenMM force, deposition."""
+
+import importlib
+import pkgutil
 
 from cg_assets.biases.adaptive import AdaptiveBias
 from cg_assets.biases.base import Bias, BiasFormula, BiasFunction, bias_from_definition
@@ -22,3 +25,6 @@ __all__ = [
     "Windows",
     "bias_from_definition",
 ]
+
+for _found in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_found.name}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from cg_assets.biases import bias_from_definition
+from cg_assets.biases.base import bias_from_definition
 from cg_assets.core.errors import SamplingError
 from cg_assets.mapping.beads import Beads
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class BeadBias:
@@ -35,7 +35,7 @@ class BeadBias:
         self._windowed = function.windowed
         if unknown := sorted(set(self._names) - set(beads.variable_names)):
             raise SamplingError(f"the bias needs {unknown}; system {beads.name} has {beads.variable_names}")
-        self._function = function.in_torch(torch.device(device))
+        self._function = function.in_torch(device)
 
     def energy_and_forces(self, positions: Tensor, replica: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy `(r,)` and forces `(r, n, d)` of positions `(r, n, d)`.
@@ -44,6 +44,8 @@ class BeadBias:
             positions: of whole molecules, any float type.
             replica: `(r,)` number of each replica, 0, 1, ... where None; matters to windows only.
         """
+        import torch
+
         values: Any
         gradients: Any
         values, gradients = self._beads.variable_gradients(positions, self._names)

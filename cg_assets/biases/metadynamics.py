@@ -48,10 +48,10 @@ class HillGrid(DepositedGrid):
         """Add a hill for each walker."""
         heights = [self._height * math.exp(-energy / self._tempering) for energy in energies]
         if len(points) >= _MANY and self.periodic == [False]:
-            from cg_assets.biases.compiled_hills import add_hills
+            from cg_assets.core.single_precision import add_gaussians
 
             places, heights32 = self._places(points)[0], np.array(heights, dtype=np.float32)
-            add_hills(self.values, places, heights32, self.spacing[0], self.widths[0])
+            add_gaussians(self.values, places, heights32, self.spacing[0], self.widths[0])
             return
         for point, height in zip(points, heights, strict=True):
             self.values += height * self._gaussian(point)

@@ -10,11 +10,13 @@ a counter. The counter is (walker, step), so a number depends on nothing but the
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
 import numpy as np
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 FLAGS = {"contract", "nsz"}
 """Fused multiply-add and unsigned zeros; nothing that would hide a NaN or reorder a sum."""
@@ -196,3 +198,30 @@ def normal_pair(first: Any, second: Any) -> Any:
     z = _f(_i(_u(second << _ONE_BIT))) * _TO_UNIT
     radius = _from_bits(_bits(radius) ^ _i(second & _TOP_BIT))
     return radius * _cosine_polynomial(z), radius * _sine_polynomial(z)
+
+
+@compiled
+def add_gaussians(
+    values: NDArray[np.float64], places: NDArray[np.float64], heights: NDArray[np.float32], spacing: float, width: float
+) -> None:
+    """Add Gaussians along one variable, cut where they fall below 1e-8, to values at nodes.
+
+    Args:
+        values: `(n_nodes,)` float64, changed in place.
+        places: `(n,)` centres in units of the node spacing.
+        heights: `(n,)` float32.
+        spacing: distance of the nodes.
+        width: standard deviation of a Gaussian.
+    """
+    n_nodes = values.size
+    reach = 6.0 * width / spacing
+    scale, minus_half = np.float32(spacing / width), np.float32(-0.5)
+    added = np.zeros(n_nodes, np.float32)
+    for i in range(places.size):
+        u = places[i]
+        first, last = max(0, math.ceil(u - reach)), min(n_nodes - 1, math.floor(u + reach))
+        for node in range(first, last + 1):
+            distance = np.float32(node - u) * scale
+            added[node] += heights[i] * exp32(minus_half * distance * distance)
+    for node in range(n_nodes):
+        values[node] += added[node]

@@ -137,7 +137,7 @@ def test_umbrella_uses_each_frames_window_and_the_nearest_image():
 @pytest.mark.parametrize(
     ("definition", "message"),
     [
-        ({"type": "wall"}, "'wall' is not known; allowed are grid, static, umbrella"),
+        ({"type": "wall"}, "'wall' is not known; allowed are grid, static"),
         ({"type": "static"}, "lacks the field 'expression'"),
         ({"type": "grid", "values": [1, 2, 3], "shape": [4]}, "cannot be used"),
         ({"type": "umbrella", "centers": [], "force_constant": 1}, "no centers"),

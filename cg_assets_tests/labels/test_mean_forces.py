@@ -11,6 +11,7 @@ from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.labels.mean_forces import MeanForceSampler
 from cg_assets.mapping.force_maps import optimal_map, slice_map
 from cg_assets.sampling.conditional import FixedBeads
+from cg_assets.sampling.piecewise import Piece
 from cg_assets.sampling.settings import MeanForcePlan
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -72,7 +73,7 @@ def test_labels_their_variance_and_resumption(flexible):
 
     def sampler():
         new = MeanForceSampler(system.structure(), system.beads(), mean_force, plan, frames, force_map, seed=7)
-        new._per_piece, new.n_chunks = 4, 3
+        new._pieces = [Piece("configurations", 4, first) for first in (0, 4, 8)]
         return new
 
     whole = sampler()
