@@ -124,7 +124,7 @@ class MeanForceSampler(PiecewiseSampler[MeanForceSummary]):
         return super().state() | self._done
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on after the last stored piece; errors as of `PiecewiseSampler`."""
+        """Continue after the last stored piece; errors as of `PiecewiseSampler`."""
         super().restore(state)
         self._done = {name: state[name] for name in self._done}
 

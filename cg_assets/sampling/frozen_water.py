@@ -138,7 +138,7 @@ class FrozenWaterSampler(EngineSampler[FrozenSummary]):
         return arrays | self._ladders.state() if self._under_way() else arrays
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on from a stored state; errors as of `PiecewiseSampler`."""
+        """Continue from a stored state; errors as of `PiecewiseSampler`."""
         super().restore(state)
         self._stretches_done = int(state["stretches_done"])
         self._heat_ratio, self._drift = state["heat_ratio"].tolist(), float(state["drift"])
@@ -227,7 +227,7 @@ class FrozenWaterSampler(EngineSampler[FrozenSummary]):
 
 
 def choose_starts(snapshots: Frames, number: int) -> Frames:
-    """Frames to hold the beads of: as many of each replica, hence of each temperature, as may be.
+    """Frames whose beads are held: about as many of each replica, and so of each temperature.
 
     Args:
         snapshots: frames with all sites; their `temperature` is that of the run that they come from.

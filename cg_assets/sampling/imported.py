@@ -137,7 +137,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         return f"trajectories of system {self._beads.name}, {', '.join(map(str, self._paths))}"
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on after the stored blocks; errors as of `PiecewiseSampler`."""
+        """Continue after the stored blocks; errors as of `PiecewiseSampler`."""
         super().restore(state)
         self._open = None
 

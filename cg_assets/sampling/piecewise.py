@@ -194,7 +194,7 @@ class EngineSampler(PiecewiseSampler[Summary]):
         return arrays
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on from a stored state; errors as of `PiecewiseSampler`."""
+        """Continue from a stored state; errors as of `PiecewiseSampler`."""
         super().restore(state)
         if self._under_way():
             self._engines().load({item: state[f"checkpoint_{item}"].tobytes() for item in self._replicas})

@@ -107,7 +107,7 @@ class WaterReferenceSampler(EngineSampler[WaterSummary]):
         return super().state() | own
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on from a stored state; errors as of `PiecewiseSampler`."""
+        """Continue from a stored state; errors as of `PiecewiseSampler`."""
         super().restore(state)
         self._frames_done = int(state["frames_done"])
         self._snapshots, self._kinetic = state["snapshots"].copy(), state["kinetic"].copy()

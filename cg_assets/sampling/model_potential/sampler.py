@@ -106,7 +106,7 @@ class ModelPotentialSampler(PiecewiseSampler[DynamicsSummary]):
         return {name: value.copy() for name, value in state.items()}
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on from a stored state; errors as of `PiecewiseSampler`."""
+        """Continue from a stored state; errors as of `PiecewiseSampler`."""
         super().restore(state)
         self._steps_taken, self._frames_taken = (int(value) for value in state["counters"])
         self._start = state["start"].astype(np.int32)

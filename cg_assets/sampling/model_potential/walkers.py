@@ -211,20 +211,7 @@ def dynamics_source(
         grid: whether a bias on a grid acts.
     """
     dimension = len(landscape.names)
-    tape = Tape()
-    coordinate = tape.constant(0.0)
-    for name, weight in zip(landscape.names, landscape.weights, strict=True):
-        term = tape.binary("*", tape.constant(weight), tape.variable(name))
-        coordinate = tape.binary("+", coordinate, term)
-    energy = tape.append(parse_expression(landscape.expression))
-    if bias is not None:
-        energy = tape.binary("+", energy, tape.append(parse_expression(bias), {landscape.variable: coordinate}))
-    slopes = tape.gradient(energy, landscape.names)
-    if grid:
-        slope = tape.variable("<grid slope>")
-        for axis, weight in enumerate(landscape.weights):
-            term = tape.binary("*", tape.constant(weight), slope)
-            slopes[axis] = tape.binary("+", slopes[axis], term)
+    tape, coordinate, slopes = _slopes(landscape, bias, grid)
     row = {
         name: f"{i * BLOCK} + i"
         for i, name in enumerate([f"{kind}{axis}" for kind in "qvg" for axis in range(dimension)] + ["speed", "slope"])
@@ -242,21 +229,6 @@ def dynamics_source(
     load = [f"work[{row[f'q{a}']}] = position[{a}, first + i]" for a in axes]
     load += [f"work[{row[f'v{a}']}] = velocity[{a}, first + i]" for a in axes]
     load += [f"work[{row['speed']}] = np.float32(0.0)"]
-    random = []
-    for pair in pairs:
-        random += [
-            f"for i in range({BLOCK}):",
-            f"    index = np.uint64(first_index + first + i) | np.uint64({pair << 30})",
-            "    one, two = philox(index, np.uint64(step), key)",
-            f"    words[{2 * pair * BLOCK} + i] = np.uint32(one)",
-            f"    words[{(2 * pair + 1) * BLOCK} + i] = np.uint32(two)",
-        ]
-    normal = []
-    for pair in pairs:
-        normal += [f"one, two = normal_pair(words[{2 * pair * BLOCK} + i], words[{(2 * pair + 1) * BLOCK} + i])"]
-        normal += [f"work[{row[f'g{2 * pair}']}] = one"]
-        if 2 * pair + 1 < dimension:
-            normal += [f"work[{row[f'g{2 * pair + 1}']}] = two"]
     force = [f"q{a} = work[{row[f'q{a}']}]" for a in axes] + [f"v{a} = work[{row[f'v{a}']}]" for a in axes]
     force += [f"parameter{number} = parameters[{number}, first + i]" for number in range(len(parameters))]
     force += lines
@@ -278,13 +250,59 @@ def dynamics_source(
         pairs=len(pairs),
         block=BLOCK,
         load=indent(load, 3),
-        random=indent(random, 3),
-        normal=indent(normal, 4),
+        random=indent(_random_words(pairs), 3),
+        normal=indent(_normal_numbers(pairs, row), 4),
         grid=indent(look_up, 3),
         force=indent(force, 4),
         store=indent(store, 3),
     )
     return source, numbers
+
+
+def _slopes(landscape: Landscape, bias: str | None, grid: bool) -> tuple[Tape, int, list[int]]:
+    """A tape with the CG coordinate and the derivatives of the potential and its bias by each coordinate."""
+    tape = Tape()
+    coordinate = tape.constant(0.0)
+    for name, weight in zip(landscape.names, landscape.weights, strict=True):
+        term = tape.binary("*", tape.constant(weight), tape.variable(name))
+        coordinate = tape.binary("+", coordinate, term)
+    energy = tape.append(parse_expression(landscape.expression))
+    if bias is not None:
+        energy = tape.binary("+", energy, tape.append(parse_expression(bias), {landscape.variable: coordinate}))
+    slopes = tape.gradient(energy, landscape.names)
+    if grid:
+        slope = tape.variable("<grid slope>")
+        for axis, weight in enumerate(landscape.weights):
+            term = tape.binary("*", tape.constant(weight), slope)
+            slopes[axis] = tape.binary("+", slopes[axis], term)
+    return tape, coordinate, slopes
+
+
+def _random_words(pairs: range) -> list[str]:
+    """Loops that draw two random words for each pair of coordinates."""
+    lines = []
+    for pair in pairs:
+        lines += [
+            f"for i in range({BLOCK}):",
+            f"    index = np.uint64(first_index + first + i) | np.uint64({pair << 30})",
+            "    one, two = philox(index, np.uint64(step), key)",
+            f"    words[{2 * pair * BLOCK} + i] = np.uint32(one)",
+            f"    words[{(2 * pair + 1) * BLOCK} + i] = np.uint32(two)",
+        ]
+    return lines
+
+
+def _normal_numbers(pairs: range, row: Mapping[str, str]) -> list[str]:
+    """Statements that turn the random words into the noise of each coordinate."""
+    lines = []
+    for pair in pairs:
+        lines += [f"one, two = normal_pair(words[{2 * pair * BLOCK} + i], words[{(2 * pair + 1) * BLOCK} + i])"]
+        lines += [
+            f"work[{row[name]}] = {word}"
+            for word, name in (("one", f"g{2 * pair}"), ("two", f"g{2 * pair + 1}"))
+            if name in row
+        ]
+    return lines
 
 
 def _print(tape: Tape, outputs: Sequence[int], variables: Mapping[str, str]) -> tuple[list[str], dict[str, np.float32]]:

@@ -126,7 +126,7 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
         return arrays
 
     def restore(self, state: dict[str, NDArray]) -> None:
-        """Go on from a stored state; errors as of `PiecewiseSampler`."""
+        """Continue from a stored state; errors as of `PiecewiseSampler`."""
         super().restore(state)
         self._frames_done = int(state["frames_done"])
         self._kinetic = state["kinetic"].copy()
