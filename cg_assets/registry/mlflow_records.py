@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from typing import Any
 
 _DATASETS = 500
 """Data sets in a request; MLflow takes 1,000 at most."""
+_TRIES = 6
+"""Attempts to log data sets that other trainings log at the same moment."""
 _LONGEST = 5_000
 """Characters of a value; MLflow cuts longer ones, so that they are no JSON any more, or refuses them."""
 
@@ -48,7 +51,22 @@ def log_datasets(mlflow: Any, inputs: list[tuple[Path, str, str, str]]) -> None:
         tags.append({"file": file})
     for first in range(0, len(datasets), _DATASETS):
         part = slice(first, first + _DATASETS)
-        mlflow.log_inputs(datasets[part], ["training"] * len(datasets[part]), tags[part])
+        _log_inputs(mlflow, datasets[part], tags[part])
+
+
+def _log_inputs(mlflow: Any, datasets: list[Any], tags: list[dict[str, str]]) -> None:
+    """Log once more where another training logged the same data at the same moment, which MLflow's database refuses."""
+    import sqlalchemy
+    from mlflow.exceptions import MlflowException
+
+    for left in reversed(range(_TRIES)):
+        try:
+            mlflow.log_inputs(datasets, ["training"] * len(datasets), tags)
+            return
+        except (MlflowException, sqlalchemy.exc.IntegrityError) as error:
+            if not left or "unique" not in str(error).lower():
+                raise
+            time.sleep(random.uniform(0.05, 0.5))
 
 
 def log_metrics(client: Any, run_id: str, metrics: Mapping[str, object], step: int) -> None:

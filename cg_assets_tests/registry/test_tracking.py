@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -442,3 +444,26 @@ def test_with_a_real_server(server, tmp_path):
     elsewhere.mkdir()
     predict_elsewhere(elsewhere, server, "models:/toy.pair@champion", 3.0)
     assert not (home / "mlflow" / "artifacts").exists()
+
+
+def test_trainings_that_log_the_same_data_at_once_do_not_fail(tmp_path):
+    import mlflow
+
+    from cg_assets.registry.mlflow_records import log_datasets
+
+    tracking, rounds = ModelTracking(None, tmp_path), 8
+    tracking.check()
+    mlflow.set_tracking_uri(tracking.uri)
+    experiment, barrier = mlflow.create_experiment("at once"), threading.Barrier(3)
+
+    def train():
+        for number in range(rounds):
+            with mlflow.start_run(experiment_id=experiment) as run:
+                barrier.wait(timeout=60)
+                log_datasets(mlflow, [(tmp_path, f"toy/forces/{number:04d}", "file", f"hash {number}")])
+                logged = mlflow.MlflowClient().get_run(run.info.run_id).inputs.dataset_inputs
+                yield len(logged)
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        results = [future.result(timeout=300) for future in [pool.submit(list, train()) for _ in range(3)]]
+    assert results == [[1] * rounds] * 3
