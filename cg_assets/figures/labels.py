@@ -26,6 +26,7 @@ from cg_assets.figures.style import (
     heat_map,
     new_figure,
 )
+from cg_assets.labels.kernels.run import KernelReport
 from cg_assets.labels.label_errors import LabelErrors
 from cg_assets.labels.quality import LabelNoise
 from cg_assets.mapping.beads import Beads
@@ -42,6 +43,17 @@ _HIGHEST = 12.0
 def labels_figure(details: Any, title: str) -> bytes | None:
     """The figure of labels with these details; None where there is none for them."""
     return None
+
+
+@labels_figure.register
+def _(details: KernelReport, title: str) -> bytes:
+    return kernel_plot(
+        {str(kind): floor for kind, floor in details.noise_floor.items()},
+        {str(kind): test.z for kind, test in details.stein.items()},
+        details.geometry,
+        used=details.chosen,
+        title=title,
+    )
 
 
 def label_noise_figure(beads: Beads, noise: LabelNoise) -> bytes:

@@ -24,7 +24,7 @@ from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.maps import CGMap
 from cg_assets.simulation.run import Run
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
 ELSEWHERE = {
     "RadialDistribution": "test_liquid_evaluation.py",
     "AngularDistribution": "test_liquid_response.py",

@@ -53,6 +53,6 @@ def test_a_toy_source_makes_a_registered_potential(tmp_path, monkeypatch):
     result = materialize(system, tmp_path, dg.DagsterInstance.ephemeral(), stages=stages)
     assert result.success and verdicts_of(result)["exact_labels", "finite"]
     rows = read_arrays(ParquetStore(tmp_path).file(system.name, "evaluation_exact"))
-    assert len(rows) and verdicts_of(result)["evaluation_exact", "pmf_error"]
+    assert len(rows) and verdicts_of(result)["evaluation_exact", "pmf_rmse"]
     model, _ = ModelTracking(None, tmp_path).load("toy_wells.exact", "1")
     assert model is not None

@@ -60,5 +60,5 @@ def test_it_is_one_of_those_that_a_molecule_is_refused(command):
     command.add_system(TOY_WELLS)
     changed = {"network": {"type": "toy_polynomial", "range": [-3, 3]}}
     molecule = load_system("capped_alanine_quick").model_dump(mode="json") | changed
-    with pytest.raises((SystemSpecError, ValueError), match=r"toy_polynomial, which does not go with model\.type"):
+    with pytest.raises((SystemSpecError, ValueError), match=r"toy_polynomial, which does not fit model\.type"):
         type(load_system("capped_alanine_quick")).model_validate(molecule)
