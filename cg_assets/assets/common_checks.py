@@ -47,11 +47,3 @@ def temperatures_verdict(check: Check, kinetic: Mapping[float, Estimate]) -> Ver
     """Whether kinetic temperatures at several targets [K] are right."""
     right = [is_thermal(item.value, item.standard_error, target) for target, item in kinetic.items()]
     return check.verdict(all(right), **{f"{target:g} K": str(item) for target, item in kinetic.items()})
-
-
-def stability_verdict(check: Check, counts: Mapping[str, int]) -> Verdict:
-    """Whether all replicas of a CG simulation stayed stable."""
-    names = ("stable_replicas", "replicas", "enhanced_stable_replicas", "enhanced_replicas")
-    stable, replicas, enhanced_stable, enhanced = (counts[name] for name in names)
-    passed = stable == replicas and enhanced_stable == enhanced
-    return check.verdict(passed, **{name: counts[name] for name in names})

@@ -36,7 +36,7 @@ def is_gone(process: str) -> bool:
 def end_after_worker() -> None:
     """Let the process of a finished step end even if its run's process was killed; does nothing elsewhere.
 
-    It would otherwise wait for ever for a reader of its last events, whose figures do not fit into a pipe.
+    It would otherwise wait without end for a reader of its last events, whose figures do not fit into a pipe.
     """
     worker = multiprocessing.parent_process()
     if worker is None or any(thread.name == _WATCH for thread in threading.enumerate()):

@@ -125,7 +125,7 @@ def _runs(home: Path, repair: bool) -> Finding:
 
 
 def _slots(home: Path, repair: bool) -> Finding:
-    """Slots of pools that are held by runs which have ended: the next step of the pool would wait for ever."""
+    """Slots of pools that are held by runs which have ended: the next step of the pool would wait without end."""
     leaked: dict[str, str] = {}
     with _instance() as instance:
         storage = instance.event_log_storage

@@ -47,7 +47,7 @@ _PRELOAD = [
 def gpu_op_tags() -> dict[str, Any]:
     """Resources that a GPU step requests from Kubernetes, Ray or Slurm; other executors ignore them.
 
-    With `CG_DEVICE=cpu` it asks for nothing: on a cluster without GPUs it would wait for ever.
+    With `CG_DEVICE=cpu` it asks for nothing: on a cluster without GPUs it would wait without end.
     """
     return {} if installation().device_name == "cpu" else _GPU_OP_TAGS
 
