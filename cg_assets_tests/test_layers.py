@@ -35,7 +35,7 @@ LEVELS = (
 )
 """Packages from the lowest to the highest; each may import those below it, and nothing above, nowhere in its code."""
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-TAKE_THE_SYSTEM = {"evaluation", "figures"}
+TAKE_THE_SYSTEM = {"evaluation"}
 """Packages whose functions still take a whole system, and import its class for that."""
 SCIENCE = [name for name in LEVEL if LEVEL[name] <= LEVEL["assets"] and name != "registry"]
 LARGEST_PACKAGE, LONGEST_MODULE = 20, 500
