@@ -118,7 +118,6 @@ def main() -> None:
     from cg_assets.labels.kernels.flow_training import train_flow
     from cg_assets.labels.kernels.kernel import centred, perturb
     from cg_assets.labels.kernels.run import flow_config
-    from cg_assets.mapping.maps import build_map
     from cg_assets.settings import installation
     from cg_assets.storage.store import ParquetStore
     from cg_assets.systems import load_system
@@ -129,7 +128,7 @@ def main() -> None:
     epochs = parser.parse_args().epochs
     torch.set_num_threads(1)
     system = load_system(SYSTEM)
-    settings, thermal_energy, cg_map = system.labels["flow"], system.thermal_energy, build_map(system)
+    settings, thermal_energy, cg_map = system.labels["flow"], system.thermal_energy, system.beads().cg_map
     frames = ParquetStore(installation().home).read_frames(SYSTEM, STAGE)
     late = frames.time > np.quantile(frames.time, 0.8)
     learnt, judged = frames.select(~late), frames.select(late)

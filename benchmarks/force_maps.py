@@ -14,9 +14,7 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.mapping.builders import build_molecule
 from cg_assets.mapping.force_maps import group_map, optimal_map, slice_map
-from cg_assets.mapping.maps import build_map
 from cg_assets.mapping.run import map_frames
-from cg_assets.sampling.build import build_sampler
 from cg_assets.sampling.conditional import sample_conditional_forces
 from cg_assets.systems import load_system
 from cg_assets.systems.spec import SystemSpec
@@ -39,10 +37,10 @@ def flexible() -> SystemSpec:
 
 def main() -> None:
     system = flexible()
-    sampler = build_sampler(system, system.sampling.biased, 1)
+    sampler = system.sampler(system.sampling.biased, 1)
     blocks = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     frames = Frames.concatenate([block for block in blocks if block is not None])
-    cg_map, rigid = build_map(system), build_molecule(load_system("capped_alanine_implicit"))
+    cg_map, rigid = system.beads().cg_map, build_molecule(load_system("capped_alanine_implicit"))
     maps = {
         "slice": slice_map(cg_map),
         "hydrogens with their atom": group_map(cg_map, rigid.stored_pairs(rigid.constraints)),

@@ -51,14 +51,13 @@ def short_run():
     import mdtraj
 
     from cg_assets.mapping.builders import build_molecule
-    from cg_assets.sampling.build import build_sampler
     from cg_assets.systems import load_system
 
     system = load_system("capped_alanine_quick")
     plan = system.sampling.unbiased.model_copy(
         update={"replicas": 8, "burn_in": 2.0, "duration": 50.0, "frame_interval": 0.1}
     )
-    sampler = build_sampler(system, plan, seed=3)
+    sampler = system.sampler(plan, seed=3)
     chunks = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     positions = np.concatenate([chunk.positions for chunk in chunks if chunk is not None])
     return positions, mdtraj.Topology.from_openmm(build_molecule(system).topology)

@@ -49,8 +49,6 @@ def write(folder: Path | None, system: Any, stage: str, frames: Any, *figures: b
 
 def sample(name: str, plan_name: str, folder: Path | None, batch: str = FIRST) -> tuple[Any, Any]:
     """Frames of a plan, judged, and the frozen bias that they were made under."""
-    from cg_assets.sampling.build import build_sampler
-
     from cg_assets.core.frames import Frames
     from cg_assets.figures.samples import equilibration_figure, sampling_figure
     from cg_assets.labels.quality import check_equilibration, compares_windows
@@ -58,7 +56,7 @@ def sample(name: str, plan_name: str, folder: Path | None, batch: str = FIRST) -
 
     system = load_system(name)
     plan = getattr(system.sampling, plan_name)
-    sampler = build_sampler(system, plan, seed_of(name, STAGES[plan_name], batch))
+    sampler = system.sampler(plan, seed_of(name, STAGES[plan_name], batch))
     chunks = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     frames = Frames.concatenate([chunk for chunk in chunks if chunk is not None])
     drawn = [sampling_figure(system.beads(), frames)] if folder else []

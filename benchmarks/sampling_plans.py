@@ -10,7 +10,6 @@ import math
 import sys
 
 import numpy as np
-from cg_assets.sampling.build import build_sampler
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins
@@ -47,7 +46,7 @@ def plan(**changes) -> SamplingPlan:
 
 def sample(settings: SamplingPlan, seed: int) -> Frames:
     """Labelled CG frames of a plan."""
-    sampler = build_sampler(SYSTEM, settings, seed)
+    sampler = SYSTEM.sampler(settings, seed)
     parts = []
     while True:
         try:

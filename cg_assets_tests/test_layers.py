@@ -108,3 +108,11 @@ def test_every_file_is_part_of_the_installed_package():
         if path.is_file() and path.suffix != ".py" and path.parent.name != "__pycache__":  # numba caches there too
             package = ".".join(path.parent.relative_to(PACKAGE.parent).parts)
             assert any(path.match(pattern) for pattern in settings.get(package, [])), f"{path} is not installed"
+
+
+def test_benchmarks_and_examples_import_what_exists():
+    for path in [*PACKAGE.parent.glob("benchmarks/*.py"), *PACKAGE.parent.glob("examples/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cg_assets."):
+                place = PACKAGE.parent.joinpath(*node.module.split("."))
+                assert place.is_dir() or place.with_suffix(".py").is_file(), f"{path.name} imports {node.module}"
