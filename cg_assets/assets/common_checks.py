@@ -19,7 +19,6 @@ TEMPERATURE_Z = 5.0
 
 SCHEMA = Check("schema", "The file can be read back and holds the planned number of frames.")
 FINITE = Check("finite", "Every position, force and energy is a finite number.")
-FINITE_BEADS = Check("finite", "Every bead position and force is a finite number.")
 
 
 def schema_verdict(frames: Frames, expected: int) -> Verdict:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cg_assets.assets.common_checks import FINITE_BEADS
 from cg_assets.assets.data import read_samples, with_map
 from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Stage, Stored
 from cg_assets.assets.work import Work
-from cg_assets.core.checks import Check, Verdict, finite_verdict
+from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:

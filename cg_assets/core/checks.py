@@ -41,6 +41,9 @@ class Verdict:
     facts: dict[str, Any]
 
 
+FINITE_BEADS = Check("finite", "Every bead position and force is a finite number.")
+
+
 def finite_verdict(check: Check, frames: Frames) -> Verdict:
     """Whether every number of frames is finite; counts those that are not."""
     arrays = {

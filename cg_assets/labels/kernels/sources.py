@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from cg_assets.core.checks import Check, Verdict, finite_verdict
+from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
 from cg_assets.core.settings import Fault, Name, Scope, Training
 from cg_assets.labels.source import LabelInputs, Labelled, LabelSource
 
@@ -20,7 +20,6 @@ MAX_STEIN_Z = 4.5
 """Largest of 60 standard normal numbers that passes: right labels are above it once in 2,500 batches."""
 MAX_LOCAL_DIVERGENCE = 0.02
 """Largest Jensen-Shannon divergence of bonds and 1-3 distances that passes."""
-FINITE = Check("finite", "Every bead position and force is a finite number.")
 STEIN = Check("stein_identity", "The labels have the mean force of the perturbed configurations as their mean.")
 
 
@@ -54,7 +53,7 @@ class Kernel(LabelSource):
     @property
     def checks(self) -> tuple[Check, ...]:
         """Finite numbers, Stein's identity and local geometry."""
-        return (FINITE, STEIN, self._geometry)
+        return (FINITE_BEADS, STEIN, self._geometry)
 
     def flow_of(self, name: str) -> str | None:
         """Name of the kernel, this one or another, whose trained flow this one of a given name uses; None for none."""
@@ -125,7 +124,7 @@ class Kernel(LabelSource):
         test, geometry = report.stein[report.chosen], report.geometry
         widest = geometry.largest("bond", "1-3 distance", "coordinate")
         return [
-            finite_verdict(FINITE, frames),
+            finite_verdict(FINITE_BEADS, frames),
             STEIN.verdict(test.largest <= MAX_STEIN_Z, largest_z=test.largest, limit=MAX_STEIN_Z, fields=len(test.z)),
             self._geometry.verdict(
                 widest <= MAX_LOCAL_DIVERGENCE,
