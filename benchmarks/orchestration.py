@@ -87,7 +87,6 @@ def label(name: str, plan_name: str, samples: Any, folder: Path | None, batch: s
 def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | None) -> None:
     """From samples to the evaluation of their potential."""
     from cg_assets.assets.evaluations import judge
-    from cg_assets.evaluation.reference import compute_reference
     from cg_assets.figures.evaluation import evaluation_figures
     from cg_assets.figures.simulation import cg_simulation_figure
     from cg_assets.figures.training import training_plot
@@ -113,7 +112,7 @@ def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | Non
         write(folder, system, f"cg_simulation_{plan_name}", simulated.frames, picture)
     with tempfile.TemporaryDirectory() as scratch:
         seed = seed_of(name, STAGES[plan_name], FIRST)
-        reference = compute_reference(system, seed, Path(scratch))
+        reference = system.compute_reference(seed, Path(scratch))
     judged = judge(system, result.module, reference, simulated.frames, simulated.runs, frames)
     if folder:
         pictures = evaluation_figures(plan_name, judged, system.title)

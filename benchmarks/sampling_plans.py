@@ -61,7 +61,7 @@ def sample(settings: SamplingPlan, seed: int) -> Frames:
 
 def judged(name: str, seed: int, batches: list[Frames], time: float) -> None:
     """Print the errors of the surface from all batches so far."""
-    reference = read_reference(SYSTEM)
+    reference = read_reference(SYSTEM.reference_case())
     bins = Bins(tuple(reference.edges))
     known = reference.probability.mean(axis=0)
     surface = torque_surface(SYSTEM.beads(), SYSTEM.evaluation.collective_variables, batches, bins)

@@ -212,9 +212,8 @@ def evaluate(
         Every quantity with its error; `rows()` is a table of them.
     """
     from cg_assets.assets.evaluations import judge
-    from cg_assets.evaluation.reference import compute_reference
 
     if reference is None:
         with tempfile.TemporaryDirectory() as scratch:
-            reference = compute_reference(system, 0, Path(scratch), data=labelled.frames)
+            reference = system.compute_reference(0, Path(scratch), data=labelled.frames)
     return judge(system, potential, reference, simulation.frames, simulation.runs, labelled.frames)

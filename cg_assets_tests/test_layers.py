@@ -35,8 +35,6 @@ LEVELS = (
 )
 """Packages from the lowest to the highest; each may import those below it, and nothing above, nowhere in its code."""
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-TAKE_THE_SYSTEM = {"evaluation"}
-"""Packages whose functions still take a whole system, and import its class for that."""
 SCIENCE = [name for name in LEVEL if LEVEL[name] <= LEVEL["assets"] and name != "registry"]
 LARGEST_PACKAGE, LONGEST_MODULE = 20, 500
 LONG_MODULES: set[str] = set()
@@ -62,9 +60,7 @@ def test_imports_run_downwards(package):
         f"{path.relative_to(PACKAGE)} imports {module}"
         for path in ([root.with_suffix(".py")] if not root.is_dir() else root.rglob("*.py"))
         for module in imported(path)
-        if module.startswith("cg_assets.")
-        and LEVEL.get(other := module.split(".")[1], -1) > LEVEL[package]
-        and not (other == "systems" and package in TAKE_THE_SYSTEM)
+        if module.startswith("cg_assets.") and LEVEL.get(module.split(".")[1], -1) > LEVEL[package]
     ]
     assert upward == []
 

@@ -28,7 +28,7 @@ def read_reference(inputs: Inputs, system: AnySystem) -> Reference:
     """The materialised reference of a system."""
     from cg_assets.evaluation.reference import Reference
 
-    return Reference.read(system, inputs.table("reference"), inputs.facts("reference")["reference"])
+    return Reference.read(system.beads(), inputs.table("reference"), inputs.facts("reference")["reference"])
 
 
 def reference_stage(system: SystemSpec) -> Stage:
@@ -36,12 +36,10 @@ def reference_stage(system: SystemSpec) -> Stage:
     source = system.reference_data
 
     def make(work: Work) -> Product:
-        from cg_assets.evaluation.reference import compute_reference
-
         seed = seed_of(system.name, "reference", "0000")
         unfinished = work.store.stage_folder(system.name, "reference") / ".runs"
         data = pooled_frames(work.inputs, system, source, work.inputs.sound(source)) if source else None
-        result = compute_reference(system, seed, unfinished, work.progress, data)
+        result = system.compute_reference(seed, unfinished, work.progress, data)
 
         def report(_: object) -> Report:
             from cg_assets.figures.evaluation import reference_figure

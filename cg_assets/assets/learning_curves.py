@@ -86,12 +86,11 @@ def learning_curve_stage(system: SystemSpec, name: str) -> Stage:
 
 def _points(work: Work, system: SystemSpec, name: str, kept: Path) -> list[LearningPoint]:
     """Every point of the curve; points kept from an interrupted step are not repeated."""
-    from cg_assets.evaluation.learning_curves import LearningPoint, learn_part, parts_of
+    from cg_assets.evaluation.learning_curves import LearningPoint
     from cg_assets.storage.atomic import atomic_file
 
-    inputs, labels, settings = work.inputs, system.potentials[name].labels, system.learning_curve
-    simulation = (settings and settings.cg_simulation) or system.cg_simulation
-    reference, bias = read_reference(inputs, system), frozen_bias(inputs, simulation)
+    inputs, labels, learner = work.inputs, system.potentials[name].labels, system.learner(name)
+    reference, bias = read_reference(inputs, system), frozen_bias(inputs, learner.simulation)
     parts = {batch: inputs.frames(labels, batch) for batch in inputs.sound(labels)}
     kept.mkdir(parents=True, exist_ok=True)
     points = []
@@ -101,7 +100,7 @@ def _points(work: Work, system: SystemSpec, name: str, kept: Path) -> list[Learn
 
     with work.leased() as device:
         for batch, frames in parts.items():
-            for part in parts_of(system, labels):
+            for part in learner.parts():
                 identity = (
                     *(work.stage.code_version, system.content_hash, inputs.versions),
                     *(batch, part.axis, part.amount),
@@ -110,9 +109,7 @@ def _points(work: Work, system: SystemSpec, name: str, kept: Path) -> list[Learn
                 path = kept / f"{digest}.json"
                 if not path.is_file():
                     work.log.info(f"batch {batch}, {part.axis} {part.amount:g}")
-                    point = learn_part(
-                        *(system, name, batch, part, frames, judged, bias), device=device, progress=work.progress
-                    )
+                    point = learner.learn(batch, part, frames, judged, bias, device, work.progress)
                     with atomic_file(path) as temporary:
                         temporary.write_text(json.dumps(point.to_json()))
                 points.append(LearningPoint.from_json(json.loads(path.read_text())))

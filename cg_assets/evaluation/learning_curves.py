@@ -9,16 +9,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cg_assets.core.errors import ExplosionError, TrainingError
+from cg_assets.core.errors import ExplosionError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
+from cg_assets.core.settings import Training
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.comparison import Comparison
 from cg_assets.evaluation.evaluation import Evaluation
 from cg_assets.evaluation.quantity import Quantity
+from cg_assets.evaluation.settings import LearningCurve
+from cg_assets.mapping.beads import Beads
+from cg_assets.potentials.settings import PotentialSettings
 from cg_assets.sampling.molecule.starts import preparation_time
+from cg_assets.sampling.settings import MeanForcePlan, SamplingPlan
 from cg_assets.simulation.run import CGSimulationResult, run_cg_simulation
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.simulation.settings import CGSimulation
 from cg_assets.training.data import drawn_rows
 from cg_assets.training.setup import fitted_prior, potential_config, training_data
 from cg_assets.training.train import train
@@ -101,86 +106,92 @@ class LearningPoint:
         return cls(**{**content, "quantities": Evaluation.from_columns(columns).quantities})
 
 
-def parts_of(system: SystemSpec, labels: str) -> list[Part]:
-    """The parts of each batch that `learning_curve` of a system asks for, from the cheapest to the whole.
+@dataclass(frozen=True)
+class Learner:
+    """A potential whose learning curve is measured.
 
-    Numbers of frames that a batch of these labels does not hold are left out.
+    Attributes:
+        potential: its name.
+        beads: of the system.
+        settings: of the curve.
+        plan: what the samples behind its labels were sampled by.
+        means: what its labels were averaged by, at fixed beads; None for labels of single frames.
+        network: settings of the potential.
+        training: how it is trained.
+        simulation: its CG simulation.
     """
-    settings = system.learning_curve
-    if settings is None:
-        return []
-    plan = system.plan_of(labels)
-    whole = plan.frames_per_replica
-    kept = sorted({max(1, round(fraction * whole)) for fraction in settings.fractions})
-    parts = [Part("time", number * plan.frame_interval) for number in kept]
-    means = system.sampling.by_mean_force_labels()
-    held = means[labels][0].configurations if labels in means else plan.kept_replicas * whole
-    return parts + [Part("frames", number) for number in sorted(settings.frames) if number <= held]
 
+    potential: str
+    beads: Beads
+    settings: LearningCurve
+    plan: SamplingPlan
+    means: MeanForcePlan | None
+    network: PotentialSettings
+    training: Training
+    simulation: CGSimulation
 
-def time_of(system: SystemSpec, labels: str, part: Part, n_frames: int) -> float:
-    """Atomistic time of a part of a batch of labels [ps or reduced].
+    def parts(self) -> list[Part]:
+        """The parts of each batch, from the cheapest to the whole; without numbers of frames that no batch holds."""
+        plan, settings = self.plan, self.settings
+        whole = plan.frames_per_replica
+        kept = sorted({max(1, round(fraction * whole)) for fraction in settings.fractions})
+        held = plan.kept_replicas * whole if self.means is None else self.means.configurations
+        return [Part("time", number * plan.frame_interval) for number in kept] + [
+            Part("frames", number) for number in sorted(settings.frames) if number <= held
+        ]
 
-    It counts every replica of the plan, with burn-in, deposition and the way to its start, and the time at fixed beads
-    of `n_frames` mean forces.
-    """
-    plan = system.plan_of(labels)
-    kept = part.amount if part.axis == "time" else plan.duration
-    prepared = preparation_time(plan) if system.units == "molar" else 0.0
-    sampled = prepared + plan.total_time - plan.replicas * (plan.duration - kept)
-    if labels in (means := system.sampling.by_mean_force_labels()):
-        sampled += n_frames * means[labels][0].time_each
-    return sampled
+    def time_of(self, part: Part, n_frames: int) -> float:
+        """Atomistic time of a part of a batch [ps or reduced].
 
+        It counts every replica of the plan, with burn-in, deposition and the way to its start, and the time at fixed
+        beads of `n_frames` mean forces.
+        """
+        plan = self.plan
+        kept = part.amount if part.axis == "time" else plan.duration
+        prepared = preparation_time(plan) if self.beads.units == "molar" else 0.0
+        sampled = prepared + plan.total_time - plan.replicas * (plan.duration - kept)
+        return sampled if self.means is None else sampled + n_frames * self.means.time_each
 
-def learn_part(
-    system: SystemSpec,
-    potential: str,
-    batch: str,
-    part: Part,
-    frames: Frames,
-    judge: Judge,
-    bias: Mapping[str, Any] | None,
-    device: str = "cpu",
-    progress: Progress | None = None,
-) -> LearningPoint:
-    """Train a potential on a part of a batch, simulate it and evaluate it.
+    def learn(
+        self,
+        batch: str,
+        part: Part,
+        frames: Frames,
+        judge: Judge,
+        bias: Mapping[str, Any] | None,
+        device: str = "cpu",
+        progress: Progress | None = None,
+    ) -> LearningPoint:
+        """Train the potential on a part of a batch, simulate it and evaluate it.
 
-    Args:
-        system: a system with `learning_curve`.
-        potential: name of the potential.
-        batch: name of the batch.
-        part: the part.
-        frames: labelled CG frames of the whole batch; probe replicas are left out.
-        judge: potential, its CG simulation and the frames that it was trained on to its evaluation.
-        bias: frozen bias of the enhanced CG run; None for no such run.
-        device: `cpu` or `cuda`.
-        progress: called during training and simulation.
+        Args:
+            batch: name of the batch.
+            part: the part.
+            frames: labelled CG frames of the whole batch; probe replicas are left out.
+            judge: potential, its CG simulation and the frames that it was trained on to its evaluation.
+            bias: frozen bias of the enhanced CG run; None for no such run.
+            device: `cpu` or `cuda`.
+            progress: called during training and simulation.
 
-    Raises:
-        TrainingError: the part holds too few frames.
-    """
-    settings = system.learning_curve
-    if settings is None:
-        raise TrainingError(f"{system.name}: learning_curve is missing; add it to the system's file")
-    frames = frames.select(~frames.probe)
-    taken = part.of(frames, system.training.seed)
-    # The epochs of the whole: more of them fit the noise of a small part (1,600 to 16,000 frames of capped alanine).
-    training = system.training_of(potential).model_copy(update={"committee": 0})
-    simulation = settings.cg_simulation or system.cg_simulation
-    data, beads = training_data(system.network, [taken], None, training.seed), system.beads()
-    config, prior = potential_config(system.network, beads), fitted_prior(system.network, beads, data.positions)
-    if prior is not None:
-        config["prior"] = prior.config()
-    module = train(config, training, data, seed=training.seed, device=device, progress=progress).module
-    sampled_time = time_of(system, system.potentials[potential].labels, part, len(taken))
-    try:
-        simulated = run_cg_simulation(module, beads, simulation, taken, bias=bias, device=device, progress=progress)
-    except ExplosionError:
-        quantities: tuple[Quantity, ...] = (Quantity("stable_replicas", Estimate(0.0, math.nan)),)
-    else:
-        quantities = judge(module, simulated, taken).quantities
-    return LearningPoint(potential, batch, part.axis, sampled_time, len(taken), quantities)
+        Raises:
+            TrainingError: the part holds too few frames.
+        """
+        # The epochs of the whole: more fit the noise of a small part (1,600 to 16,000 frames of capped alanine).
+        beads, network, training = self.beads, self.network, self.training.model_copy(update={"committee": 0})
+        taken = part.of(frames.select(~frames.probe), training.seed)
+        data = training_data(network, [taken], None, training.seed)
+        config, prior = potential_config(network, beads), fitted_prior(network, beads, data.positions)
+        if prior is not None:
+            config["prior"] = prior.config()
+        module = train(config, training, data, seed=training.seed, device=device, progress=progress).module
+        try:
+            run = run_cg_simulation(module, beads, self.simulation, taken, bias=bias, device=device, progress=progress)
+        except ExplosionError:
+            quantities: tuple[Quantity, ...] = (Quantity("stable_replicas", Estimate(0.0, math.nan)),)
+        else:
+            quantities = judge(module, run, taken).quantities
+        time = self.time_of(part, len(taken))
+        return LearningPoint(self.potential, batch, part.axis, time, len(taken), quantities)
 
 
 def columns_of(points: Sequence[LearningPoint]) -> dict[str, list[Any]]:

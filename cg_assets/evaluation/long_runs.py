@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from cg_assets.core.errors import SamplingError, StorageError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
+from cg_assets.evaluation.reference import ReferenceCase
 from cg_assets.evaluation.settings import LongRunReference
-from cg_assets.mapping.collective_variables import Torsion
-from cg_assets.sampling.molecule.model import Molecule
 from cg_assets.storage.atomic import atomic_file
-from cg_assets.systems.spec import SystemSpec
 
 BLOCKS_PER_WALKER = 5
 """Blocks of time into which each walker is cut for statistical errors."""
@@ -97,29 +95,31 @@ def block_error(blocks: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sqrt(n_blocks / (n_blocks - 1.0) * (deviation**2).sum(axis=0)) / total
 
 
-def reference_hash(system: SystemSpec) -> str:
+def reference_hash(case: ReferenceCase) -> str:
     """Hash of everything that the reference depends on: not the map, the network or the training; null is left out."""
-    reference = _reference_of(system)
-    names = sorted({*system.evaluation.collective_variables, *system.collective_variables})
+    reference = _reference_of(case)
+    variables = case.beads.collective_variables
     content: dict[str, Any] = {
-        "model": system.model.model_dump(mode="json", exclude={"pdb"}, exclude_none=True),
-        "temperature": system.temperature,
-        "collective_variables": {name: system.collective_variables[name].model_dump(mode="json") for name in names},
-        "histogram": [list(system.evaluation.collective_variables), system.evaluation.bins],
+        "model": case.model.model_dump(mode="json", exclude={"pdb"}, exclude_none=True),
+        "temperature": case.beads.temperature,
+        "collective_variables": {name: variables[name].model_dump(mode="json") for name in sorted(variables)},
+        "histogram": [list(case.settings.collective_variables), case.settings.bins],
         "plan": reference.plan.model_dump(mode="json", exclude_none=True),
         "runs": reference.runs,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    if isinstance(system.model, Molecule) and system.model.pdb is not None:
-        digest.update((system.folder / system.model.pdb).read_bytes())
+    for path in case.model.files(case.folder):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Progress | None = None) -> ReferenceDensity:
+def run_reference(
+    case: ReferenceCase, seed: int, directory: Path, progress: Progress | None = None
+) -> ReferenceDensity:
     """Run the reference plan of a molecule, or resume an interrupted run of the same plan.
 
     Args:
-        system: a molecule whose evaluation.reference is `long_runs`.
+        case: of a molecule whose evaluation.reference is `long_runs`.
         seed: seed of all runs.
         directory: folder for the checkpoints, one file per run.
         progress: called after each piece of work.
@@ -127,13 +127,13 @@ def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Prog
     Raises:
         SamplingError: a run blew up.
     """
-    reference = _reference_of(system)
-    edges = histogram_edges(system)
+    reference = _reference_of(case)
+    edges = histogram_edges(case)
     blocks, temperatures, sampled_time = [], [], 0.0
     for run in range(reference.runs):
         run_seed = int(np.random.SeedSequence([seed, run]).generate_state(1)[0]) & 0x7FFFFFFF
-        sampler = system.sampler(reference.plan, run_seed)
-        histogram = _Histogram(system, edges)
+        sampler = case.model.sampler(case.structure, case.beads, reference.plan, run_seed)
+        histogram = _Histogram(case, edges)
         path = Path(directory) / f"run_{run}.npz"
         if path.exists() and not _restore(path, sampler, histogram):
             path.unlink()
@@ -150,13 +150,13 @@ def run_reference(system: SystemSpec, seed: int, directory: Path, progress: Prog
         temperatures.append((summary.kinetic_temperature, summary.kinetic_temperature_error))
         sampled_time += summary.sampled_time
     return ReferenceDensity(
-        names=list(system.evaluation.collective_variables),
+        names=list(case.settings.collective_variables),
         edges=edges,
         blocks=np.stack(blocks),
         seed=seed,
         sampled_time=sampled_time,
         kinetic_temperature=temperatures,
-        reference_hash=reference_hash(system),
+        reference_hash=reference_hash(case),
     )
 
 
@@ -189,11 +189,11 @@ def write_reference(path: Path, density: ReferenceDensity) -> None:
         pq.write_table(table, temporary, compression="zstd", compression_level=12)
 
 
-def read_reference(system: SystemSpec, path: Path | None = None) -> ReferenceDensity:
+def read_reference(case: ReferenceCase, path: Path | None = None) -> ReferenceDensity:
     """Read the finished reference of a system.
 
     Args:
-        system: a molecule whose evaluation.reference is `long_runs`.
+        case: of a molecule whose evaluation.reference is `long_runs`.
         path: the file; `evaluation.reference.file` by default.
 
     Raises:
@@ -203,10 +203,10 @@ def read_reference(system: SystemSpec, path: Path | None = None) -> ReferenceDen
     import pyarrow.parquet as pq
 
     if path is None:
-        named = _reference_of(system).file
+        named = _reference_of(case).file
         if named is None:
-            raise StorageError(f"{system.name}: evaluation.reference.file is null; run the reference plan instead")
-        path = system.folder / named
+            raise StorageError(f"{case.beads.name}: evaluation.reference.file is null; run the reference plan instead")
+        path = case.folder / named
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
@@ -214,10 +214,10 @@ def read_reference(system: SystemSpec, path: Path | None = None) -> ReferenceDen
     if _KEY not in (table.schema.metadata or {}):
         raise StorageError(f"{path}: is a Parquet file, but not a reference; name the file that a reference run wrote")
     metadata = json.loads(table.schema.metadata[_KEY])
-    if metadata["reference_hash"] != reference_hash(system):
+    if metadata["reference_hash"] != reference_hash(case):
         raise StorageError(
-            f"{path}: was made for reference hash {metadata['reference_hash']}, {system.name} has "
-            f"{reference_hash(system)}: its model, plan or histogram changed; run the reference plan again, or set "
+            f"{path}: was made for reference hash {metadata['reference_hash']}, {case.beads.name} has "
+            f"{reference_hash(case)}: its model, plan or histogram changed; run the reference plan again, or set "
             "evaluation.reference.file to null"
         )
     edges = [np.array(values) for values in metadata["edges"]]
@@ -241,11 +241,11 @@ def read_reference(system: SystemSpec, path: Path | None = None) -> ReferenceDen
 class _Histogram:
     """Weighted histogram of each block of each walker; weights are exp(+V/kT), exact under a frozen bias."""
 
-    def __init__(self, system: SystemSpec, edges: list[NDArray[np.float64]]) -> None:
-        plan = _reference_of(system).plan
-        self._names = list(system.evaluation.collective_variables)
+    def __init__(self, case: ReferenceCase, edges: list[NDArray[np.float64]]) -> None:
+        plan = _reference_of(case).plan
+        self._names = list(case.settings.collective_variables)
         self._edges = edges
-        self._thermal_energy = system.thermal_energy
+        self._thermal_energy = case.beads.thermal_energy
         self._block_length = plan.duration / BLOCKS_PER_WALKER
         self._half_interval = 0.5 * plan.frame_interval
         self.values = np.zeros((plan.kept_replicas * BLOCKS_PER_WALKER, *(len(item) - 1 for item in edges)))
@@ -270,20 +270,22 @@ class _Histogram:
         self.values += counts
 
 
-def _reference_of(system: SystemSpec) -> LongRunReference:
-    reference = system.evaluation.reference
+def _reference_of(case: ReferenceCase) -> LongRunReference:
+    reference = case.settings.reference
     if not isinstance(reference, LongRunReference):
-        raise SamplingError(f"{system.name}: evaluation.reference.type is {reference.type}; only long_runs is sampled")
+        raise SamplingError(
+            f"{case.beads.name}: evaluation.reference.type is {reference.type}; only long_runs is sampled"
+        )
     return reference
 
 
-def histogram_edges(system: SystemSpec) -> list[NDArray[np.float64]]:
+def histogram_edges(case: ReferenceCase) -> list[NDArray[np.float64]]:
     """Edges of the bins of each collective variable of the evaluation [rad or nm]."""
     edges = []
-    for name in system.evaluation.collective_variables:
-        variable = system.collective_variables[name]
-        values = np.linspace(*variable.limits, system.evaluation.bins + 1)
-        if isinstance(variable, Torsion):  # float32 angles may lie a rounding error beyond pi
+    for name in case.settings.collective_variables:
+        variable = case.beads.collective_variables[name]
+        values = np.linspace(*variable.limits, case.settings.bins + 1)
+        if variable.periodic:  # float32 angles may lie a rounding error beyond pi
             values[0], values[-1] = np.float64(np.float32(-np.pi)), np.float64(np.float32(np.pi))
         edges.append(values)
     return edges

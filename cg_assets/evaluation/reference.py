@@ -17,13 +17,35 @@ from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.estimates import Estimate, time_blocks
 from cg_assets.core.statistics.metrics import basin_free_energy, basin_population, jsd, pmf_error
 from cg_assets.core.statistics.surfaces import FreeEnergySurface, free_energy_surface
-from cg_assets.core.units import unit
-from cg_assets.evaluation.settings import LongRunReference
-from cg_assets.systems import AnySystem
-from cg_assets.systems.spec import SystemSpec
+from cg_assets.mapping.beads import Beads
 
 if TYPE_CHECKING:
+    from cg_assets.evaluation.settings import FreeEnergySettings, LongRunReference
+    from cg_assets.sampling.model import Model
     from cg_assets.sampling.model_potential.landscape import Landscape
+
+
+@dataclass(frozen=True)
+class ReferenceCase:
+    """What a reference is computed from.
+
+    Attributes:
+        beads: of the system.
+        settings: of the evaluation.
+        model: what is simulated.
+        structure: what `model` built.
+        folder: of the system's file, against which relative paths are read.
+    """
+
+    beads: Beads
+    settings: FreeEnergySettings
+    model: Model
+    structure: Any
+    folder: Path = Path()
+
+    def landscape(self) -> Landscape:
+        """The potential energy of a model potential; errors as in `Model.landscape`."""
+        return self.model.landscape(self.beads)
 
 
 @dataclass(frozen=True)
@@ -97,13 +119,13 @@ class Reference:
         }
 
     @classmethod
-    def read(cls, system: AnySystem, arrays: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Reference:
+    def read(cls, beads: Beads, arrays: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Reference:
         """The reference that `columns` and `metadata` described."""
         bins = Bins(tuple(np.array(edges) for edges in metadata["edges"]))
         runs = []
         for run in np.unique(arrays["run"]):
             blocks = arrays["blocks"][arrays["run"] == run].astype(np.float64)
-            runs.append(_surface(system, bins, blocks.T.reshape(-1, *bins.shape)))
+            runs.append(_surface(beads, bins, blocks.T.reshape(-1, *bins.shape)))
         return cls(
             names=tuple(metadata["names"]),
             runs=tuple(runs),
@@ -124,47 +146,33 @@ class Reference:
         return rows
 
 
-def compute_reference(
-    system: SystemSpec, seed: int, directory: Path, progress: Progress | None = None, data: Frames | None = None
-) -> Reference:
-    """Compute, read or run the reference of a system.
-
-    Args:
-        system: the system.
-        seed: seed of the runs, where runs are made.
-        directory: folder for the checkpoints of unfinished runs.
-        progress: called during the runs.
-        data: frames of beads, for `evaluation.reference.type: data`.
-
-    Raises:
-        StorageError: the file that `evaluation.reference.file` names cannot be read or belongs to another plan.
-    """
-    return system.evaluation.reference.compute(system, seed, directory, progress, data)
+def _surface(beads: Beads, bins: Bins, blocks: NDArray[np.float64]) -> FreeEnergySurface:
+    return FreeEnergySurface(bins, blocks, beads.thermal_energy, beads.energy_unit)
 
 
-def _surface(system: AnySystem, bins: Bins, blocks: NDArray[np.float64]) -> FreeEnergySurface:
-    return FreeEnergySurface(bins, blocks, system.thermal_energy, unit("energy", system.units))
+def _exact(beads: Beads, share: float) -> tuple[Estimate, Estimate]:
+    """Population and free energy of a basin whose population is exact."""
+    energy = float(-beads.thermal_energy * np.log(share / (1.0 - share)))
+    return Estimate(share, 0.0), Estimate(energy, 0.0, beads.energy_unit)
 
 
-def exact_line(system: SystemSpec, interval: tuple[float, float]) -> Reference:
+def exact_line(case: ReferenceCase, interval: tuple[float, float]) -> Reference:
     """The exact PMF along the one CG coordinate of a model potential."""
     from cg_assets.sampling.model_potential.quadrature import exact_pmf
 
-    (name,) = system.variable_names
-    bins = Bins.between([interval], system.evaluation.bins)
-    landscape = system.model.landscape(system.beads())
+    (name,) = case.beads.variable_names
+    bins = Bins.between([interval], case.settings.bins)
+    landscape = case.landscape()
     result = exact_pmf(landscape, bins.centres[0])
     populations, free_energies = {}, {}
-    for basin, region in system.evaluation.basins.items():
+    for basin, region in case.settings.basins.items():
         grid = np.linspace(*_wide_limits(landscape, region.limits[name]), 2001)
         share = exact_pmf(landscape, grid).population(grid[0], grid[-1])
-        populations[basin] = Estimate(share, 0.0)
-        energy = -system.thermal_energy * np.log(share / (1.0 - share))
-        free_energies[basin] = Estimate(float(energy), 0.0, unit("energy", system.units))
+        populations[basin], free_energies[basin] = _exact(case.beads, share)
     probability = result.density * np.diff(bins.edges[0])
     return Reference(
         names=(name,),
-        runs=(_surface(system, bins, probability[None]),),
+        runs=(_surface(case.beads, bins, probability[None]),),
         exact=True,
         source="numerical quadrature of the Boltzmann weight",
         populations=populations,
@@ -173,20 +181,18 @@ def exact_line(system: SystemSpec, interval: tuple[float, float]) -> Reference:
     )
 
 
-def exact_surface(system: SystemSpec, limits: dict[str, tuple[float, float]]) -> Reference:
+def exact_surface(case: ReferenceCase, limits: dict[str, tuple[float, float]]) -> Reference:
     """The exact density of the two CG coordinates of a model potential."""
     from cg_assets.sampling.model_potential.planes import exact_plane
 
-    bins = Bins.between([limits[name] for name in system.variable_names], system.evaluation.bins)
-    plane, energy_unit = exact_plane(system.model.landscape(system.beads()), bins), unit("energy", system.units)
+    bins = Bins.between([limits[name] for name in case.beads.variable_names], case.settings.bins)
+    plane = exact_plane(case.landscape(), bins)
     populations, free_energies = {}, {}
-    for name, basin in system.evaluation.basins.items():
-        share = plane.population(basin.limits)
-        populations[name] = Estimate(share, 0.0)
-        free_energies[name] = Estimate(float(-system.thermal_energy * np.log(share / (1.0 - share))), 0.0, energy_unit)
+    for name, basin in case.settings.basins.items():
+        populations[name], free_energies[name] = _exact(case.beads, plane.population(basin.limits))
     return Reference(
         names=plane.names,
-        runs=(_surface(system, plane.bins, plane.binned[None]),),
+        runs=(_surface(case.beads, plane.bins, plane.binned[None]),),
         exact=True,
         source="numerical quadrature of the Boltzmann weight",
         populations=populations,
@@ -201,30 +207,30 @@ def _wide_limits(landscape: Landscape, limits: tuple[float, float]) -> tuple[flo
 
 
 def of_long_runs(
-    system: SystemSpec, reference: LongRunReference, seed: int, directory: Path, progress: Progress | None
+    case: ReferenceCase, reference: LongRunReference, seed: int, directory: Path, progress: Progress | None
 ) -> Reference:
     """Independent long runs, read from their file where one is named."""
     from cg_assets.evaluation.long_runs import read_reference, run_reference
 
     if reference.file is not None:
-        density = read_reference(system)
+        density = read_reference(case)
         made = f"read from {reference.file.name}"
     else:
         directory.mkdir(parents=True, exist_ok=True)
-        density = run_reference(system, seed, directory, progress)
+        density = run_reference(case, seed, directory, progress)
         made = "run here"
     bins = Bins(tuple(density.edges))
     populations, free_energies = {}, {}
-    for name, basin in system.evaluation.basins.items():
+    for name, basin in case.settings.basins.items():
         values, errors = density.population(basin.limits)
         populations[name] = _over_runs(values, errors)
         with np.errstate(divide="ignore", invalid="ignore"):
-            energies = -system.thermal_energy * np.log(values / (1.0 - values))
-            energy_errors = system.thermal_energy * errors / (values * (1.0 - values))
-        free_energies[name] = _over_runs(energies, energy_errors, unit("energy", system.units))
+            energies = -case.beads.thermal_energy * np.log(values / (1.0 - values))
+            energy_errors = case.beads.thermal_energy * errors / (values * (1.0 - values))
+        free_energies[name] = _over_runs(energies, energy_errors, case.beads.energy_unit)
     return Reference(
         names=tuple(density.names),
-        runs=tuple(_surface(system, bins, blocks) for blocks in density.blocks),
+        runs=tuple(_surface(case.beads, bins, blocks) for blocks in density.blocks),
         exact=False,
         source=f"{density.n_runs} independent runs under frozen biases, {density.sampled_time / 1000:.0f} ns, {made}",
         populations=populations,
@@ -239,23 +245,23 @@ def halves(data: Frames) -> list[Frames]:
     return [data.select(~second), data.select(second)]
 
 
-def of_data(system: SystemSpec, data: Frames) -> Reference:
+def of_data(case: ReferenceCase, data: Frames) -> Reference:
     """Halves of the data as runs."""
     from cg_assets.evaluation.long_runs import histogram_edges
 
-    names, bins = tuple(system.evaluation.collective_variables), Bins(tuple(histogram_edges(system)))
-    parts, energy_unit = halves(data), unit("energy", system.units)
+    names, bins = tuple(case.settings.collective_variables), Bins(tuple(histogram_edges(case)))
+    parts, energy_unit, thermal_energy = halves(data), case.beads.energy_unit, case.beads.thermal_energy
     runs = []
     for half in parts:
         values = np.stack([half.collective_variables[name].astype(np.float64) for name in names], axis=1)
-        runs.append(free_energy_surface(values, bins, system.thermal_energy, half.replica, half.time, unit=energy_unit))
+        runs.append(free_energy_surface(values, bins, thermal_energy, half.replica, half.time, unit=energy_unit))
     populations, free_energies = {}, {}
-    for name, basin in system.evaluation.basins.items():
+    for name, basin in case.settings.basins.items():
         shares, energies = [], []
         for half in parts:
             arguments = (half.collective_variables, basin.limits, half.replica, half.time)
             shares.append(basin_population(*arguments))
-            energies.append(basin_free_energy(*arguments, thermal_energy=system.thermal_energy))
+            energies.append(basin_free_energy(*arguments, thermal_energy=thermal_energy))
         populations[name] = _over_runs(*_values_and_errors(shares))
         with np.errstate(invalid="ignore"):  # a half without a frame in the basin
             free_energies[name] = _over_runs(*_values_and_errors(energies), energy_unit)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.core.progress import Progress
     from cg_assets.evaluation.reference import Reference as FreeEnergies
-    from cg_assets.systems.spec import SystemSpec
+    from cg_assets.evaluation.reference import ReferenceCase
 
 
 class Reference(Family, family="reference"):
@@ -51,9 +51,20 @@ class Reference(Family, family="reference"):
 
     @abstractmethod
     def compute(
-        self, system: SystemSpec, seed: int, directory: Path, progress: Progress | None, data: Frames | None
+        self, case: ReferenceCase, seed: int, directory: Path, progress: Progress | None, data: Frames | None
     ) -> FreeEnergies:
-        """Compute, read or run it; see `cg_assets.evaluation.reference.compute_reference`."""
+        """Compute, read or run it.
+
+        Args:
+            case: what it is computed from.
+            seed: seed of the runs, where runs are made.
+            directory: folder for the checkpoints of unfinished runs.
+            progress: called during the runs.
+            data: frames of beads, of which a reference that `is_data` is made.
+
+        Raises:
+            StorageError: the file that is named cannot be read or belongs to another plan.
+        """
 
 
 class QuadratureReference(Reference):
@@ -81,12 +92,12 @@ class QuadratureReference(Reference):
             yield Fault("range", f"is {self.range}; give {expected}")
 
     def compute(
-        self, system: SystemSpec, seed: int, directory: Path, progress: Progress | None, data: Frames | None
+        self, case: ReferenceCase, seed: int, directory: Path, progress: Progress | None, data: Frames | None
     ) -> FreeEnergies:
         """By quadrature of the Boltzmann weight."""
         from cg_assets.evaluation.reference import exact_line, exact_surface
 
-        return exact_surface(system, self.range) if isinstance(self.range, dict) else exact_line(system, self.range)
+        return exact_surface(case, self.range) if isinstance(self.range, dict) else exact_line(case, self.range)
 
 
 class LongRunReference(Reference):
@@ -111,12 +122,12 @@ class LongRunReference(Reference):
         return self.file is not None
 
     def compute(
-        self, system: SystemSpec, seed: int, directory: Path, progress: Progress | None, data: Frames | None
+        self, case: ReferenceCase, seed: int, directory: Path, progress: Progress | None, data: Frames | None
     ) -> FreeEnergies:
         """From the file, or else by its runs."""
         from cg_assets.evaluation.reference import of_long_runs
 
-        return of_long_runs(system, self, seed, directory, progress)
+        return of_long_runs(case, self, seed, directory, progress)
 
 
 class DataReference(Reference):
@@ -129,14 +140,14 @@ class DataReference(Reference):
     type: Literal["data"]
 
     def compute(
-        self, system: SystemSpec, seed: int, directory: Path, progress: Progress | None, data: Frames | None
+        self, case: ReferenceCase, seed: int, directory: Path, progress: Progress | None, data: Frames | None
     ) -> FreeEnergies:
         """From the halves of the data."""
         from cg_assets.evaluation.reference import of_data
 
         if data is None:
             raise ValueError("the reference is the data, but there are none")
-        return of_data(system, data)
+        return of_data(case, data)
 
 
 class Basin(Strict):

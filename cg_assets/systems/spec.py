@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.core.progress import Progress
     from cg_assets.core.statistics.estimates import Estimate
+    from cg_assets.evaluation.learning_curves import Learner
     from cg_assets.evaluation.long_runs import ReferenceDensity
+    from cg_assets.evaluation.reference import Reference, ReferenceCase
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.sampling.conditional import ConditionalForces
     from cg_assets.sampling.imported import ImportedReader
@@ -136,7 +138,7 @@ class SystemSpec(System):
         if self.evaluation.reference.is_stored:
             from cg_assets.evaluation.long_runs import read_reference
 
-            read_reference(self)
+            read_reference(self.reference_case())
 
     def look_for_files(self, batch: str) -> None:
         """The trajectories that a batch is imported from; errors as in `System.look_for_files`."""
@@ -149,7 +151,42 @@ class SystemSpec(System):
         """The runs of `evaluation.reference`; errors as in `System.run_reference`."""
         from cg_assets.evaluation.long_runs import run_reference
 
-        return run_reference(self, seed, folder, progress)
+        return run_reference(self.reference_case(), seed, folder, progress)
+
+    def reference_case(self) -> ReferenceCase:
+        """What the reference is computed from."""
+        from cg_assets.evaluation.reference import ReferenceCase
+
+        return ReferenceCase(self.beads(), self.evaluation, self.model, self.structure(), self.folder)
+
+    def compute_reference(
+        self, seed: int, directory: Path, progress: Progress | None = None, data: Frames | None = None
+    ) -> Reference:
+        """Compute, read or run the reference; see `Reference.compute` of the settings."""
+        return self.evaluation.reference.compute(self.reference_case(), seed, directory, progress, data)
+
+    def learner(self, potential: str) -> Learner:
+        """The learning curve of a potential.
+
+        Raises:
+            SystemSpecError: the file asks for none.
+        """
+        from cg_assets.evaluation.learning_curves import Learner
+
+        settings, labels = self.learning_curve, self.potentials[potential].labels
+        if settings is None:
+            raise SystemSpecError(f"{self.name}: learning_curve is missing; add it to the system's file")
+        means, _ = self.sampling.by_mean_force_labels().get(labels, (None, ""))
+        return Learner(
+            potential=potential,
+            beads=self.beads(),
+            settings=settings,
+            plan=self.plan_of(labels),
+            means=means,
+            network=self.network,
+            training=self.training_of(potential),
+            simulation=settings.cg_simulation or self.cg_simulation,
+        )
 
     def measure_box(self, seed: int, progress: Progress | None = None) -> Estimate:
         """Of a solvated molecule; errors as in `System.measure_box`."""

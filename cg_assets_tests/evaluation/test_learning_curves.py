@@ -14,15 +14,13 @@ from cg_assets.assets.learning_curves import read_points
 from cg_assets.assets.work import Inputs
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.evaluation import learning_curves
 from cg_assets.evaluation.learning_curves import (
+    Learner,
     LearningPoint,
     Part,
     data_ratio,
     data_ratios,
     mean_curve,
-    parts_of,
-    time_of,
 )
 from cg_assets.evaluation.quantity import Quantity
 from cg_assets.evaluation.settings import LearningCurve
@@ -113,17 +111,21 @@ def test_time_counts_everything_that_was_simulated():
     # four replicas of 20 ps burn-in, 201.6 ps deposition and 100 of 400 ps of frames
     # and 12 ps of restrained dynamics to each of the four starts
     quarter = 4 * (12 + 20 + 201.6 + 100)
-    assert math.isclose(time_of(system, "relabelled_forces", Part("time", 100.0), 20_000), quarter)
-    assert math.isclose(time_of(system, "relabelled_forces", Part("frames", 10), 10), 4 * 12 + plan.total_time)
+    curve = LearningCurve(fractions=[0.5, 1.0], frames=[20, 100])
+    system = system.model_copy(update={"learning_curve": curve})
+    learner = system.learner("biased")
+    assert math.isclose(learner.time_of(Part("time", 100.0), 20_000), quarter)
+    assert math.isclose(learner.time_of(Part("frames", 10), 10), 4 * 12 + plan.total_time)
+    assert [part.amount for part in learner.parts()] == [200.0, 400.0, 20, 100]
     # mean forces cost the samples that their configurations come from, and the time at fixed beads
     means = {"of": "biased", "configurations": 40, "relaxation": 1.0, "duration": 2.0, "interval": 0.1}
     sampling = system.sampling.model_copy(update={"mean_forces": {"fixed": MeanForcePlan.model_validate(means)}})
-    system = system.model_copy(update={"sampling": sampling})
-    assert math.isclose(time_of(system, "fixed_forces", Part("time", 100.0), 10), quarter + 10 * 3)
-    curve = LearningCurve(fractions=[0.5, 1.0], frames=[20, 100])
-    system = system.model_copy(update={"learning_curve": curve})
-    assert [part.amount for part in parts_of(system, "fixed_forces")] == [200.0, 400.0, 20]
-    assert [part.amount for part in parts_of(system, "relabelled_forces")] == [200.0, 400.0, 20, 100]
+    potential = system.potentials["biased"].model_copy(update={"labels": "fixed_forces"})
+    learner = system.model_copy(update={"sampling": sampling, "potentials": {"fixed": potential}}).learner("fixed")
+    assert math.isclose(learner.time_of(Part("time", 100.0), 10), quarter + 10 * 3)
+    assert [part.amount for part in learner.parts()] == [200.0, 400.0, 20]
+    with pytest.raises(SystemSpecError, match="learning_curve is missing"):
+        load_system("capped_alanine_quick").learner("biased")
 
 
 @pytest.fixture
@@ -142,18 +144,18 @@ def test_wrong_fractions_are_refused(small):
 
 def test_the_asset_goes_on_where_it_stopped_and_the_comparison_shows_it(small, monkeypatch):
     system = load_system("small_curves")
-    assert [part.amount for part in parts_of(system, "mapped_forces")] == [2.0, 40.0, 300, 3000]
+    assert [part.amount for part in system.learner("unbiased").parts()] == [2.0, 40.0, 300, 3000]
     instance = dg.DagsterInstance.ephemeral()
-    real, calls = learning_curves.learn_part, []
+    real, calls = Learner.learn, []
 
     def counted(*arguments, **more):
         if len(calls) == 3:
             calls.append(None)
             raise KeyboardInterrupt
-        calls.append(arguments[3])
+        calls.append(arguments[2])
         return real(*arguments, **more)
 
-    monkeypatch.setattr(learning_curves, "learn_part", counted)
+    monkeypatch.setattr(Learner, "learn", counted)
 
     stages = ("trajectories", "mapped_forces", "reference", "learning_curve_unbiased")
     assert not materialize(system, small, instance, stages=stages).success

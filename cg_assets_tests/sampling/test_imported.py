@@ -18,7 +18,6 @@ from test_pipeline import materialize, metadata_of, verdicts_of
 from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.metrics import jensen_shannon_divergence
-from cg_assets.evaluation.reference import compute_reference
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -310,7 +309,7 @@ def test_reference_is_the_data_and_its_halves_the_error(run, folder):
     system = load_system("my_alanine")
     np.savez(folder / "run_0000_1.npz", positions=run[1].positions)
     frames = read(system.imported_reader("0000"))
-    reference = compute_reference(system, 0, folder, data=frames)
+    reference = system.compute_reference(0, folder, data=frames)
     psi = frames.collective_variables["psi"]
     halves = [float(((half >= -2) & (half < 1)).mean()) for half in np.array_split(psi, 2)]
     found = reference.populations["alpha"]

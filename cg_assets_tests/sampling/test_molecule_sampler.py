@@ -348,7 +348,7 @@ def test_reference_runs_resume_and_survive_their_file(system, tmp_path):
     plan = make_plan(METADYNAMICS, duration=4.0, starts=[{}])
     reference = system.evaluation.reference.model_copy(update={"plan": plan})
     short = system.model_copy(update={"evaluation": system.evaluation.model_copy(update={"reference": reference})})
-    density = run_reference(short, 1, tmp_path / "whole")
+    density = run_reference(short.reference_case(), 1, tmp_path / "whole")
 
     class Interrupted(Exception):
         pass
@@ -359,13 +359,13 @@ def test_reference_runs_resume_and_survive_their_file(system, tmp_path):
 
     for _ in range(20):
         try:
-            resumed = run_reference(short, 1, tmp_path / "parts", interrupt)
+            resumed = run_reference(short.reference_case(), 1, tmp_path / "parts", interrupt)
             break
         except Interrupted:
             continue
     assert np.array_equal(density.blocks, resumed.blocks)
     write_reference(tmp_path / "reference.parquet", density)
-    stored = read_reference(short, tmp_path / "reference.parquet")
+    stored = read_reference(short.reference_case(), tmp_path / "reference.parquet")
     assert np.abs(stored.probability - density.probability).max() < 1e-6
     assert np.allclose(stored.probability.sum(axis=(1, 2)), 1.0)
     limit = -np.pi + 0.3 * 2 * np.pi  # a bin edge
@@ -375,7 +375,7 @@ def test_reference_runs_resume_and_survive_their_file(system, tmp_path):
     assert np.all((error > 0) & (error < 0.5))
     changed = system.model_copy(update={"temperature": 310.0})
     with pytest.raises(Exception, match="its model, plan or histogram changed"):
-        read_reference(changed, tmp_path / "reference.parquet")
+        read_reference(changed.reference_case(), tmp_path / "reference.parquet")
 
 
 def test_a_periodic_box_of_water_is_sampled(system, tmp_path):
@@ -411,8 +411,8 @@ def test_a_periodic_box_of_water_is_sampled(system, tmp_path):
 
 
 def test_the_committed_reference_belongs_to_its_systems_and_its_runs_agree(system):
-    density = read_reference(system)
-    assert np.array_equal(density.blocks, read_reference(load_system("capped_alanine_quick")).blocks)
+    density = read_reference(system.reference_case())
+    assert np.array_equal(density.blocks, read_reference(load_system("capped_alanine_quick").reference_case()).blocks)
     population, error = density.population({"phi": (0.0, np.pi)})
     assert np.all(error < 0.002)
     assert abs(population[0] - population[1]) < 4 * np.hypot(*error)
@@ -444,5 +444,5 @@ def test_a_short_batch_reweights_to_the_committed_reference(system):
 
 
 def system_population(system):
-    values, errors = read_reference(system).population({"phi": (0.0, np.pi)})
+    values, errors = read_reference(system.reference_case()).population({"phi": (0.0, np.pi)})
     return values.mean(), np.sqrt((errors**2).sum()) / len(errors)
