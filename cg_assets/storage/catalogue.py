@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -136,13 +137,15 @@ def data_files(store: ParquetStore) -> Iterator[Path]:
 def query(home: Path, sql: str) -> pa.Table:
     """Answer one SQL query from the views and the lineage, without changing anything.
 
+    DuckDB can read the files under `<home>/data` meanwhile and no others, and none of its settings can be changed.
+
     Args:
         home: the home folder; its catalogue is made when missing or when the folder was moved.
         sql: one SELECT (or DESCRIBE, SUMMARIZE, SHOW, EXPLAIN) statement, for example
             `SELECT count(*) FROM muller_brown.trajectories`.
 
     Raises:
-        StorageError: the statement is wrong or would write something.
+        StorageError: the statement is wrong, would write something, or asks for other files.
     """
     import duckdb
 
@@ -151,17 +154,52 @@ def query(home: Path, sql: str) -> pa.Table:
         statements = duckdb.extract_statements(sql)
     except duckdb.Error as error:
         raise StorageError(f"query: {error}") from error
-    reading = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
-    if len(statements) != 1 or statements[0].type not in reading:
-        kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
-        raise StorageError(f"query: got {kinds}; one SELECT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN is answered")
+    kinds = [statement.type.name for statement in statements]
+    if kinds not in (["SELECT"], ["EXPLAIN"]):
+        raise StorageError(f"query: got {', '.join(kinds) or 'nothing'}; {_ANSWERED}")
     if _home_of(store) != str(store.home):
         rebuild(store.home)
     try:
-        with _connect(catalogue_path(store.home), read_only=True) as connection:
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            _connect(catalogue_path(store.home), read_only=True) as connection,
+        ):
+            _confine(connection, store, scratch)
+            _require_reading(connection, sql)
             return connection.sql(sql).to_arrow_table()
+    except duckdb.PermissionException as error:
+        reason = str(error).partition("\n")[0]
+        raise StorageError(f"query: {reason}; only files under {store.data} can be read") from error
     except duckdb.Error as error:
         raise StorageError(f"query: {error}") from error
+
+
+_ANSWERED = "one SELECT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN is answered"
+_READING = {"SELECT", "SET_OPERATION", "RECURSIVE_CTE", "CTE"}
+"""Kinds of nodes in DuckDB's tree of a statement that only reads; others, as COPY, can stand inside a SELECT."""
+
+
+def _confine(connection: duckdb.DuckDBPyConnection, store: ParquetStore, scratch: str) -> None:
+    """Let a connection read a home's data files alone, for good; `scratch` takes what the memory cannot hold."""
+    folders = [f"{store.data}/", f"{_pattern(store.data)}/"]
+    settings = {"temp_directory": scratch, "allow_community_extensions": False, "allowed_directories": folders}
+    for name, value in (settings | {"enable_external_access": False, "lock_configuration": True}).items():
+        connection.execute(f"SET {name} = ?", [value])
+
+
+def _require_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Refuse a statement that writes somewhere inside.
+
+    Raises:
+        StorageError: it does, or it is an EXPLAIN with options.
+    """
+    explained = re.sub(r"^\s*explain\s+(analyze\s+)?", "", sql, flags=re.IGNORECASE)
+    [(tree,)] = connection.execute("SELECT json_serialize_sql(?)", [explained]).fetchall()
+    # A quotation mark inside a text of the statement has a backslash before it.
+    kinds = set(re.findall(r'"type":\s*"(\w+)_NODE"', tree))
+    if not kinds or kinds - _READING:
+        what = ", ".join(sorted(kinds - _READING)).replace("_QUERY", "") or "something else"
+        raise StorageError(f"query: got {what}; {_ANSWERED}")
 
 
 def _connect(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from cg_assets.core.errors import StorageError
-from cg_assets.settings import OBJECT_STORE, without_password
+from cg_assets.settings import OBJECT_STORE, masked
 from cg_assets.storage.atomic import atomic_file
 from cg_assets.storage.schemas import PREFIX
 
@@ -30,11 +30,11 @@ class ObjectStore:
         Raises:
             StorageError: Arrow does not support the address.
         """
-        shown = without_password(address)
+        shown = masked(address)
         try:
             self._objects, self._root = fs.FileSystem.from_uri(address)
         except (pa.ArrowException, OSError, ValueError) as error:
-            reason = without_password(str(error))
+            reason = masked(str(error))
             raise StorageError(f"{OBJECT_STORE} is {shown!r}: {reason}; give s3://BUCKET/FOLDER") from None
         self._address, self._folder = shown, folder
 
@@ -117,11 +117,11 @@ class ObjectStore:
         try:
             yield
         except (pa.ArrowException, OSError) as error:
-            reason = without_password(str(error).splitlines()[0])
+            reason = masked(str(error).splitlines()[0])
             raise StorageError(
                 f"{path}: the object store {self._address} does not answer as it should ({reason}); check "
                 f"{OBJECT_STORE}, the permissions and the network, then run again"
-            ) from error
+            ) from None  # the pages of Dagster keep causes as they are
 
 
 def _note(path: Path) -> Path:

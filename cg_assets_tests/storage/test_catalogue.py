@@ -138,11 +138,82 @@ def test_questions_change_nothing(tmp_path, sql):
         catalogue.query(tmp_path, sql)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY (SELECT 1) TO '{data}/new.csv'",
+        "WITH one AS (COPY (SELECT 1) TO '{data}/new.csv') SELECT * FROM one",
+        "SELECT * FROM (WITH one AS (COPY (SELECT 1) TO '{data}/new.csv') SELECT * FROM one)",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{data}/new.csv'",
+        "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{data}/new.csv'",
+        "EXPORT DATABASE '{data}/new.csv'",
+        "ATTACH '{data}/new.csv'",
+        "CREATE TEMP TABLE new AS SELECT 1",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET threads = 1",
+        "PRAGMA threads = 1",
+        "SET VARIABLE x = 1",
+        "CALL pragma_version()",
+    ],
+)
+def test_a_query_writes_and_changes_nothing(tmp_path, sql):
+    fill(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StorageError, match=r"query: got .*; one SELECT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN"):
+        catalogue.query(tmp_path, sql.format(data=tmp_path / "data"))
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before] == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_csv('{outside}')",
+        "SELECT * FROM '{outside}'",
+        "SELECT * FROM read_text('{home}/data/../../notes.csv')",
+        "SELECT * FROM glob('{outside}*')",
+        "SELECT * FROM read_parquet('{home}/mine.parquet')",
+        "SELECT * FROM read_csv('http://127.0.0.1:9/notes.csv')",
+        "SELECT * FROM toy.elsewhere",
+    ],
+)
+def test_a_query_reads_the_data_of_the_home_alone(tmp_path, sql):
+    """Other files of the home are closed, too, and so are views that a damaged catalogue points elsewhere."""
+    home, outside = tmp_path / "home", tmp_path / "notes.csv"
+    store = fill(home)
+    outside.write_text("note\nharmless\n")
+    shutil.copy(next(catalogue.data_files(store)), home / "mine.parquet")
+    with duckdb.connect(str(home / "catalog.duckdb")) as connection:
+        connection.execute(f"CREATE VIEW toy.elsewhere AS SELECT * FROM read_csv('{outside}')")
+    with pytest.raises(StorageError, match="query: ") as caught:
+        catalogue.query(home, sql.format(home=home, outside=outside))
+    assert "harmless" not in str(caught.value)
+    assert f"only files under {home / 'data'} can be read" in str(caught.value) or "does not exist" in str(caught.value)
+
+
+def test_a_query_of_a_home_with_any_name(tmp_path):
+    """Characters of patterns in the path of the home mean themselves."""
+    fill(tmp_path / "a [b]*")
+    assert catalogue.query(tmp_path / "a [b]*", "FROM toy.trajectories").num_rows == 20
+
+
+def test_a_query_has_no_settings_to_change(tmp_path):
+    fill(tmp_path)
+    asked = "SELECT current_setting('lock_configuration') AS locked, current_setting('enable_external_access') AS open"
+    assert catalogue.query(tmp_path, asked).to_pylist() == [{"locked": True, "open": False}]
+
+
 def test_other_statements_that_only_read(tmp_path):
     fill(tmp_path)
     assert "cv_s" in catalogue.query(tmp_path, "DESCRIBE toy.trajectories")["column_name"].to_pylist()
     assert catalogue.query(tmp_path, "SHOW ALL TABLES").num_rows >= 4
     assert catalogue.query(tmp_path, "EXPLAIN SELECT 1").num_rows >= 1
+    assert catalogue.query(tmp_path, "explain analyze FROM toy.pmf").num_rows >= 1
+    ranked = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT * FROM n UNION SELECT 4"
+    )
+    assert catalogue.query(tmp_path, ranked).num_rows == 4
+    assert catalogue.query(tmp_path, """SELECT '{"type": "COPY_NODE"}' AS text""").num_rows == 1
     assert catalogue.query(tmp_path, "SUMMARIZE toy.pmf").num_rows == 1
 
 
