@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cg_assets import __version__
 from cg_assets.core.errors import CgAssetsError
-from cg_assets.settings import HOME, installation, set_variables
+from cg_assets.settings import HOME, installation, masked, set_variables
 
 if TYPE_CHECKING:
     from cg_assets.registry.tracking import ModelTracking
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
             _fetch()
         return options.action(options)
     except CgAssetsError as error:
-        print(f"cg-assets: {error}", file=sys.stderr)
+        print(f"cg-assets: {masked(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("cg-assets: interrupted; the same command resumes from the last finished piece", file=sys.stderr)

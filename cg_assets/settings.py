@@ -1,6 +1,6 @@
 """The installation: its folder, devices and services. The only reader of the environment.
 
-Addresses may hold passwords: none is printed, and messages show them through `without_password`.
+Addresses may hold passwords and keys: whatever is printed, logged or stored shows them through `masked`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from cg_assets.core.errors import DeviceError
 
@@ -21,9 +22,11 @@ TRACKING = "MLFLOW_TRACKING_URI"
 DATABASE = "CG_ASSETS_DATABASE"
 OBJECT_STORE = "CG_ASSETS_OBJECT_STORE"
 
+ADDRESSES = (TRACKING, DATABASE, OBJECT_STORE, "AWS_ENDPOINT_URL")
+"""Variables that can hold passwords or keys."""
 OF_STEPS = (
-    *(HOME, DEVICE, DAGSTER_HOME, "DAGSTER_DISABLE_TELEMETRY", TRACKING),
-    *("OMP_NUM_THREADS", "PYTHONPATH", DATABASE, OBJECT_STORE, "AWS_ENDPOINT_URL"),
+    *(HOME, DEVICE, DAGSTER_HOME, "DAGSTER_DISABLE_TELEMETRY", "OMP_NUM_THREADS", "PYTHONPATH"),
+    *ADDRESSES,
 )
 """Variables that a step on another node needs."""
 
@@ -111,6 +114,12 @@ class Installation:
         return self.tracking_uri is not None or (self.home / "mlflow" / "mlflow.db").is_file()
 
     @property
+    def secret_addresses(self) -> list[str]:
+        """Variables of addresses that hold a password or key."""
+        given = {TRACKING: self.tracking_uri, DATABASE: self.database, OBJECT_STORE: self.object_store}
+        return [name for name, address in given.items() if address and _without_secrets(address) != address]
+
+    @property
     def has_tracking_server(self) -> bool:
         """Whether models are kept by an MLflow server, not in a database."""
         return (self.tracking_uri or "").startswith(("http://", "https://"))
@@ -138,6 +147,51 @@ def with_driver(address: str) -> str:
     return address.replace("postgresql://", "postgresql+psycopg2://", 1)
 
 
-def without_password(address: str) -> str:
-    """An address to show: what stands between `://user:` and `@` is left out."""
-    return re.sub(r"(://[^/@:\s]*):[^/\s]*@", r"\1:***@", address)
+def masked(text: str) -> str:
+    """A text to show, log or store: passwords and keys are left out.
+
+    These are what stands between `://user:` and `@`, and parameters of an address such as `secret_key=`, wherever they
+    are; and anywhere else what the variables of this process hold of them.
+    """
+    text = _without_secrets(text)
+    for secret in sorted(_secrets(), key=len, reverse=True):
+        text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", "***", text)
+    return text
+
+
+_USER_INFO = re.compile(r"""(\w+)://(?![^/@:\s'"]*:\d+(?:/|$))([^/@:\s'"]*)(:[^\s'"]*)?@""")
+"""Scheme, user and password of an address; a password may hold a slash or an @, which `host:5000/a@b` is not."""
+_PARAMETER = re.compile(
+    r"""([?&;][\w.-]*(?:pass|secret|token|key|sig|credential)[\w.-]*=)([^&;\s'"]+)""", re.IGNORECASE
+)
+_SECRET_VARIABLE = re.compile(r"(PASSWORD|PASSPHRASE|SECRET|TOKEN|ACCESS_KEY|STORAGE_KEY)$")
+_SHORTEST = 4
+"""Characters of what is looked for by itself; shorter parts are in many words."""
+
+
+def _without_secrets(text: str) -> str:
+    return _PARAMETER.sub(r"\1***", _USER_INFO.sub(_without_password, text))
+
+
+def _without_password(found: re.Match[str]) -> str:
+    """Names of users stay where they have a password; what stands alone before the @ of a server can be a token."""
+    scheme, user, password = found.groups()
+    if password is None:
+        return f"{scheme}://{'***' if scheme in ('http', 'https', 's3') else user}@"
+    return f"{scheme}://{'***' if scheme == 's3' else f'{user}:***'}@"
+
+
+def _secrets() -> set[str]:
+    """Passwords and keys in the variables of this process; of an address also the parts that a wrong reading gives."""
+    found = set()
+    for name, value in os.environ.items():
+        if _SECRET_VARIABLE.search(name):
+            found |= {value, *value.splitlines()}
+        if name not in ADDRESSES:
+            continue
+        for _, user, password in _USER_INFO.findall(value):
+            for whole in (password[1:], unquote(password[1:])):
+                found |= {whole, *re.split("[/@?#]", whole)}
+            found |= {user} if value.startswith("s3:") else set()
+        found |= {form for _, text in _PARAMETER.findall(value) for form in (text, unquote(text))}
+    return {secret for secret in found if len(secret) >= _SHORTEST}

@@ -7,10 +7,11 @@ import pytest
 
 import cg_assets
 from cg_assets import settings
-from cg_assets.core.errors import DeviceError, StorageError
+from cg_assets.core.errors import CgAssetsError, DeviceError, StorageError
+from cg_assets.orchestration.executors import build_executor
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.registry.mlflow_connection import MlflowConnection
-from cg_assets.settings import Installation, child_environment, installation, set_variables, without_password
+from cg_assets.settings import Installation, child_environment, installation, masked, set_variables
 from cg_assets.storage.object_store import ObjectStore
 
 PACKAGE = Path(cg_assets.__file__).parent
@@ -108,16 +109,49 @@ def test_variables_reach_this_process_and_its_children(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("address", "shown"),
+    ("text", "shown"),
     [
         (SECRET, "postgresql://somebody:***@host/mlflow"),
         ("http://host:5000/path@here", "http://host:5000/path@here"),
         ("sqlite:////home/mlflow.db", "sqlite:////home/mlflow.db"),
+        ("postgresql://postgres@host/dagster", "postgresql://postgres@host/dagster"),
         ("could not reach https://a:b@host.", "could not reach https://a:***@host."),
+        ("Cannot parse URI: 's3://AKIA:k/e+y@bucket/data'", "Cannot parse URI: 's3://***@bucket/data'"),
+        ("https://token@host/mlflow", "https://***@host/mlflow"),
+        (
+            "postgresql://host/db?user=me&password=p&sslmode=require",
+            "postgresql://host/db?user=me&password=***&sslmode=require",
+        ),
+        ("s3://b/d?secret_key=k%2Fy&scheme=http", "s3://b/d?secret_key=***&scheme=http"),
     ],
 )
-def test_passwords_are_left_out(address, shown):
-    assert without_password(address) == shown
+def test_passwords_are_left_out(text, shown):
+    assert masked(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("MLFLOW_TRACKING_URI", "http://me:se%40cret@host", 'no host "cret"; password is "se@cret"'),
+        ("CG_ASSETS_DATABASE", "postgresql://me:open/sesame@host/db", 'invalid port number: "open", path sesame@host'),
+        ("CG_ASSETS_OBJECT_STORE", "s3://AKIAKEY:sesame@bucket", "The key AKIAKEY is unknown, sesame does not match"),
+        ("AWS_SECRET_ACCESS_KEY", "open/sesame", "signature of open/sesame"),
+    ],
+)
+def test_what_the_variables_hold_is_left_out_wherever_it_stands(monkeypatch, name, value, text):
+    monkeypatch.setenv(name, value)
+    shown = masked(text)
+    assert "***" in shown
+    for part in ("cret", "sesame", "open", "AKIAKEY"):
+        assert part not in shown
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "CG_ASSETS_DATABASE", "CG_ASSETS_OBJECT_STORE"])
+def test_no_password_goes_to_a_dashboard(monkeypatch, name):
+    monkeypatch.setenv("CG_EXECUTOR", "ray")
+    monkeypatch.setenv(name, SECRET)
+    with pytest.raises(CgAssetsError, match=rf"on Ray's dashboard, and {name} holds a password or key; take it out"):
+        build_executor()
 
 
 def test_no_address_with_a_password_is_printed(home, monkeypatch):

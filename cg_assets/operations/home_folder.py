@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from cg_assets.core.errors import CgAssetsError
-from cg_assets.settings import DAGSTER_HOME, DATABASE, HOME, installation, set_variables, with_driver
+from cg_assets.settings import DAGSTER_HOME, DATABASE, HOME, installation, masked, set_variables, with_driver
 from cg_assets.storage.atomic import atomic_file
 
 _POSTGRES = f"""storage:
@@ -65,13 +65,14 @@ def _choose_database(dagster_home: Path, address: str | None) -> None:
 
 
 def _ask(address: str) -> None:
-    """Test within seconds whether the database answers; its address can hold a password and is not repeated."""
+    """Test within seconds whether the database answers."""
     import psycopg2
 
     try:
         psycopg2.connect(address.replace("+psycopg2", "", 1), connect_timeout=5).close()
     except psycopg2.Error as error:
-        reason = " ".join(str(error).split())
+        reason = masked(" ".join(str(error).split()))
         raise CgAssetsError(
-            f"{DATABASE}: the database cannot be reached ({reason}); start it or correct the address"
+            f"{DATABASE}: the database cannot be reached ({reason}); start it or correct the address (special "
+            "characters of a password as in web addresses: @ is %40, / is %2F)"
         ) from None

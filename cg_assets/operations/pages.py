@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cg_assets.core.errors import CgAssetsError
 from cg_assets.operations.home_folder import prepare_home
-from cg_assets.settings import child_environment, installation, without_password
+from cg_assets.settings import child_environment, installation, masked
 from cg_assets.storage.atomic import acquire_lock
 
 LOOPBACK = "127.0.0.1"
@@ -70,7 +70,7 @@ def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
         page = f"http://{LOOPBACK}:{dagster_port}"
         _wait_for("Dagster", servers["Dagster"], f"{page}/server_info", logs / "dagster.log")
         print(
-            f"Dagster  {page}\nMLflow   {without_password(tracking_page)}\nlogs     {logs}\nCtrl-C stops both.",
+            f"Dagster  {page}\nMLflow   {masked(tracking_page)}\nlogs     {logs}\nCtrl-C stops both.",
             flush=True,
         )
         while True:

@@ -12,6 +12,7 @@ import dagster as dg
 
 from cg_assets.core import errors
 from cg_assets.core.progress import Progress
+from cg_assets.settings import masked
 
 
 class _StepFormatter(logging.Formatter):
@@ -34,9 +35,9 @@ def step_failure_cause(event: Any) -> str:
         return "the process of the step ended without a message; see its log in the Dagster pages"
     while True:
         if error.cls_name and hasattr(errors, error.cls_name):
-            return error.message.strip().removeprefix("cg_assets.core.errors.")
+            return masked(error.message.strip().removeprefix("cg_assets.core.errors."))
         if error.cause is None:
-            return "\n".join([error.message.strip(), *error.stack])
+            return masked("\n".join([error.message.strip(), *error.stack]))
         error = error.cause
 
 

@@ -67,6 +67,11 @@ def build_executor() -> dg.ExecutorDefinition:
         default = {"max_concurrent": os.cpu_count() or 1, "start_method": {"forkserver": {"preload_modules": _PRELOAD}}}
         return dg.multiprocess_executor.configured(default | options)
     if name == "ray":
+        if shown := own.secret_addresses:
+            raise CgAssetsError(
+                f"CG_EXECUTOR=ray shows the variables of its jobs on Ray's dashboard, and {', '.join(shown)} holds a "
+                "password or key; take it out, and give it in ~/.pgpass, ~/.mlflow/credentials or ~/.aws/credentials"
+            )
         # Dagster's command is asked for by its name, and found where this Python is, whatever is activated.
         path = os.pathsep.join([str(Path(sys.executable).parent), own.search_path])
         defaults = {"env_vars": [*OF_STEPS, f"PATH={path}"], "num_cpus": 1}

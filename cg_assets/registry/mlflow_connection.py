@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import urllib.error
 import urllib.request
@@ -10,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from cg_assets.core.errors import TrackingError
 from cg_assets.registry.mlflow_move import follow_home
-from cg_assets.settings import set_variables, with_driver, without_password
+from cg_assets.settings import masked, set_variables, with_driver
 from cg_assets.storage.atomic import atomic_file, file_lock
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class MlflowConnection:
         self.home = Path(home).absolute()
         self.local = not tracking_uri
         self.uri = with_driver(tracking_uri or f"sqlite:///{self.database}")
-        self.shown = without_password(self.uri)
+        self.shown = masked(self.uri)
         self._ready = False
 
     @property
@@ -118,17 +120,19 @@ class MlflowConnection:
 
     def _ping(self) -> None:
         """Test within seconds whether a server answers; MLflow itself would try for minutes."""
+        parts = urlsplit(self.uri.rstrip("/"))
+        address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         try:
-            with urllib.request.urlopen(self.uri.rstrip("/") + "/health", timeout=_PING_SECONDS):
+            with urllib.request.urlopen(f"{address}/health", timeout=_PING_SECONDS):
                 return
         except urllib.error.HTTPError:
             return  # something answers; the first real request shows whether it is MLflow
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = masked(str(getattr(error, "reason", error)))
             raise TrackingError(
                 f"MLflow at {self.shown} cannot be reached ({reason}); start the server, correct MLFLOW_TRACKING_URI, "
                 f"or unset it to keep models in {self.folder}"
-            ) from error
+            ) from None
 
     def _make_database(self) -> None:
         """Make the tables once, whole, however many processes ask for them at the same time."""
@@ -151,7 +155,7 @@ class MlflowConnection:
         try:
             yield
         except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-            reason = without_password(str(error).strip().partition("\n")[0]) or type(error).__name__
+            reason = masked(str(error).strip().partition("\n")[0]) or type(error).__name__
             raise TrackingError(
                 f"MLflow at {self.shown}: {reason}; check that it runs and that this user may write to it"
-            ) from error
+            ) from None  # the pages of Dagster keep causes as they are
