@@ -6,21 +6,24 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.data import frozen_bias, pooled_frames, training_frames
 from cg_assets.assets.simulations import runs_of
+from cg_assets.assets.soundness import explained, names_of_failed
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Inputs, Work
 from cg_assets.core.units import unit
 from cg_assets.systems import AnySystem, SystemSpec, seed_of
 
 if TYPE_CHECKING:
+    from cg_assets.core.checks import Verdict
     from cg_assets.core.frames import Frames
     from cg_assets.evaluation.evaluation import Evaluation
     from cg_assets.evaluation.reference import Reference
-    from cg_assets.registry.champions import ChampionDecision
+    from cg_assets.registry.champions import ChampionDecision, Judgement
     from cg_assets.simulation.run import Run
 
 
@@ -105,12 +108,7 @@ def judge(
 
 
 def decide(
-    work: Work,
-    model: str,
-    version: str,
-    result: Evaluation,
-    judged_by: str,
-    again: Callable[[Any, dict[str, Any]], dict[str, float]],
+    work: Work, model: str, version: str, judgement: Judgement, again: Callable[[Any, dict[str, Any]], Judgement]
 ) -> ChampionDecision:
     """Whether a version becomes champion.
 
@@ -118,17 +116,16 @@ def decide(
         work: what the evaluation is carried out with.
         model: registered name.
         version: the version.
-        result: its evaluation.
-        judged_by: hash of the reference.
-        again: figures of merit of an earlier version by the same; what they lack is infinitely bad.
+        judgement: how it did.
+        again: how an earlier version does against the same reference.
     """
-    client, metrics, criteria = work.open_tracking(), result.metrics(), result.tolerances
-    decision = client.decide_champion(model, version, metrics, result.passed, judged_by, criteria)
-    if decision.rejudge is None:
+    client = work.open_tracking()
+    decision = client.decide_champion(model, version, judgement)
+    if not decision.rejudge:
         return decision
-    work.log.info(f"champion {decision.rejudge} was compared with another reference; comparing it with this one")
-    earlier = dict.fromkeys(criteria, math.inf) | again(*client.load(model, decision.rejudge))
-    return client.decide_champion(model, version, metrics, result.passed, judged_by, criteria, earlier)
+    work.log.info(f"{model} version {', '.join(decision.rejudge)}: judged by another reference; judging by this one")
+    earlier = {number: again(*client.load(model, number)) for number in decision.rejudge}
+    return client.decide_champion(model, version, judgement, earlier)
 
 
 def evaluation_stage(system: AnySystem, name: str) -> Stage:
@@ -153,8 +150,8 @@ def evaluation_stage(system: AnySystem, name: str) -> Stage:
 
 
 def _make_evaluation(work: Work, system: AnySystem, name: str) -> Product:
-    from cg_assets.core.errors import ExplosionError
-    from cg_assets.simulation.run import run_cg_simulation
+    from cg_assets.figures.evaluation import evaluation_figures
+    from cg_assets.registry.champions import Judgement
     from cg_assets.training.setup import drawn_frames
 
     inputs, true = work.inputs, system.true_stage(name)
@@ -166,30 +163,19 @@ def _make_evaluation(work: Work, system: AnySystem, name: str) -> Product:
     data = drawn_frames(frames, *system.drawn(name))
     truth = frames if true == system.data_stage(name) else pooled_frames(inputs, system, true, inputs.sound(true))
     beads = inputs.frames(f"cg_simulation_{name}")
-    result = judge(system, module, reference, beads, runs_of(simulated), data, truth)
-    judged_by = _judged_by(inputs, system, name)
 
-    def again(earlier: Any, config: dict[str, Any]) -> dict[str, float]:
-        """Of an earlier version, whose CG simulation is run again, because only that of the newest version is kept.
+    def against(module: Any, simulated: Frames, runs: Sequence[Run]) -> Evaluation:
+        return judge(system, module, reference, simulated, runs, data, truth)
 
-        There are none of a version for other beads, or of one that does not stay stable.
-        """
-        own = system.beads()
-        if config.get("bead_names", own.cg_map.bead_names) != own.cg_map.bead_names:
-            return {}
-        bias, settings = frozen_bias(Inputs(work.store, system), system.cg_simulation), system.cg_simulation
-        try:
-            run = run_cg_simulation(earlier, own, settings, data, system.temperatures, bias)
-        except ExplosionError:
-            return {}
-        return judge(system, earlier, reference, run.frames, run.runs, data, truth).metrics()
+    result, judged_by = against(module, beads, runs_of(simulated)), _judged_by(inputs, system, name)
+    verdicts = result.verdicts(work.stage.checks)
+    # Before the file is visible: an evaluation that is there has been decided on.
+    figures = evaluation_figures(name, result, system.title)
+    work.open_tracking().log_evaluation(model, version, result.metrics(), figures, judged_by)
+    judgement = Judgement(result.metrics(), result.criteria, judged_by, _fault(verdicts, inputs))
+    decision = decide(work, model, version, judgement, partial(_judge_again, work, against, data, judgement))
 
     def report(_: object) -> Report:
-        from cg_assets.figures.evaluation import evaluation_figures
-
-        figures = evaluation_figures(name, result, system.title)
-        work.open_tracking().log_evaluation(model, version, result.metrics(), figures, judged_by)
-        decision = decide(work, model, version, result, judged_by, again)
         return {title: Figure(figure, title) for title, figure in figures.items()} | {
             "results": result.rows(),
             "registered_model": f"{model} version {version}",
@@ -201,7 +187,45 @@ def _make_evaluation(work: Work, system: AnySystem, name: str) -> Product:
     facts = {"registered_model": model, "version": version, "replica_steps_per_second": fmean(speeds)}
     facts["thermal_energy"] = result.thermal_energy
     content = TableContent(result.columns(), {"temperature": unit("temperature", system.units)})
-    return Product(content, facts, lambda _: result.verdicts(work.stage.checks), report)
+    return Product(content, facts, lambda _: verdicts, report)
+
+
+def _judge_again(
+    work: Work,
+    against: Callable[[Any, Frames, Sequence[Run]], Evaluation],
+    data: Frames,
+    new: Judgement,
+    earlier: Any,
+    config: dict[str, Any],
+) -> Judgement:
+    """How an earlier version does, whose CG simulation is run again: only that of the newest version is kept.
+
+    Infinitely bad where it is for other beads or does not stay stable.
+    """
+    from cg_assets.core.errors import ExplosionError
+    from cg_assets.core.statistics.estimates import Estimate
+    from cg_assets.registry.champions import Judgement
+    from cg_assets.simulation.run import run_cg_simulation
+
+    system, own = work.system, work.system.beads()
+    lost = {key: Estimate(math.inf, math.nan) for key in new.decisive}
+    worst = Judgement(dict.fromkeys(lost, math.inf), lost, new.reference_hash)
+    if config.get("bead_names", own.cg_map.bead_names) != own.cg_map.bead_names:
+        return worst
+    bias, settings = frozen_bias(Inputs(work.store, system), system.cg_simulation), system.cg_simulation
+    try:
+        run = run_cg_simulation(earlier, own, settings, data, system.temperatures, bias)
+    except ExplosionError:
+        return worst
+    found = against(earlier, run.frames, run.runs)
+    return Judgement({**worst.metrics, **found.metrics()}, lost | found.criteria, new.reference_hash)
+
+
+def _fault(verdicts: Sequence[Verdict], inputs: Inputs) -> str:
+    """Why a version cannot be champion: checks that its evaluation failed, or something that it was made of."""
+    if failed := names_of_failed(verdicts):
+        return f"its evaluation failed {', '.join(failed)}"
+    return explained(inputs.failures)
 
 
 def _judged_by(inputs: Inputs, system: AnySystem, name: str) -> str:

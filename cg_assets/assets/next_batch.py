@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cg_assets.assets.data import pooled_frames
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Stage, TableContent
-from cg_assets.assets.work import Inputs, Work, failed_batches
+from cg_assets.assets.work import Inputs, Work
 from cg_assets.biases import AdaptiveBias
 from cg_assets.systems import SystemSpec
 
@@ -34,9 +34,7 @@ def next_batch_stage(system: SystemSpec, labels: str, bias: AdaptiveBias) -> Sta
 
         batches = []
         for source in sources:
-            known = work.store.batches(system.name, source)
-            failed = failed_batches(work.store, system, source, known)
-            if sound := [batch for batch in known if batch not in failed]:
+            if sound := work.inputs.soundness.batches(source):
                 batches.append(pooled_frames(work.inputs, system, source, sound))
         beads = system.beads()
         proposal = propose(beads, plan, bias, batches)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.data import Source
-from cg_assets.assets.stage import Figure, Product, Report, Stored, TableContent
+from cg_assets.assets.soundness import names_of_failed
+from cg_assets.assets.stage import Figure, Product, Report, TableContent
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Verdict
 
@@ -95,16 +96,20 @@ def train_and_register(work: Work, training: ModelTraining) -> Product:
             progress=work.progress,
         )
         client.log_epoch({"registered_held_out_loss": result.held_out_loss}, step=result.best_epoch)
-        figure = training.figure(result)
+        verdicts, figure = training.judge(result), training.figure(result)
         client.log_figure(figure, "training")
         folder = Path(scratch) / "potential"
         save_potential(folder, result.module, training.config)
-        version = client.register(folder, model, training.positions[:2], tags, conditions=training.conditions)
+        version = client.register(
+            *(folder, model, training.positions[:2], tags),
+            conditions=training.conditions,
+            failed_checks=names_of_failed(verdicts),
+        )
+    _record_ancestors(work, training, model, version)
     weights = weights_hash(result.module)
 
     def report(_: Sequence[Verdict]) -> Report:
         checkpoint.unlink(missing_ok=True)
-        _record_ancestors(work, training, model, version)
         return {
             "figure": Figure(figure, "training"),
             "registered_model": f"{model} version {version}",
@@ -116,13 +121,10 @@ def train_and_register(work: Work, training: ModelTraining) -> Product:
             "frames_per_second": round(result.frames_per_second),
         }
 
-    def judge(_: Stored) -> list[Verdict]:
-        return training.judge(result)
-
     # Without the seconds: the same training gives the same file.
     columns = {column: [row[column] for row in result.history] for column in result.history[0] if column != "seconds"}
     facts = {"registered_model": model, "version": version, "weights_hash": weights} | dict(training.facts)
-    return Product(TableContent(columns), facts, judge, report, training.seed, version=weights)
+    return Product(TableContent(columns), facts, lambda _: verdicts, report, training.seed, version=weights)
 
 
 def _record_ancestors(work: Work, training: ModelTraining, model: str, version: str) -> None:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cg_assets.assets.soundness import FAILED, Failures, Soundness, explained, key_of, names_of_failed, place_of
 from cg_assets.assets.stage import Content, Product, Report, Stage, Stored
 from cg_assets.core.checks import Verdict
 from cg_assets.core.errors import StorageError
 from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import System, seed_of
+from cg_assets.systems import AnySystem, seed_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,34 +29,6 @@ if TYPE_CHECKING:
     from cg_assets.storage.pieces import PieceStore
 
 Summary = TypeVar("Summary")
-FAILED = "failed_checks"
-"""Key of a file's metadata: the names of its blocking checks that failed."""
-
-
-def failed_checks(metadata: FileMetadata) -> list[str]:
-    """Names of the blocking checks that a file failed."""
-    return list(metadata.extra.get(FAILED, []))
-
-
-def failed_batches(store: ParquetStore, system: System, stage: str, batches: list[str]) -> dict[str, list[str]]:
-    """Those of some batches that failed checks, and which."""
-    found = {batch: failed_checks(store.describe(system.name, stage, batch).metadata) for batch in batches}
-    return {batch: checks for batch, checks in found.items() if checks}
-
-
-def sound_batches(store: ParquetStore, system: System, stage: str, batches: list[str] | None = None) -> list[str]:
-    """Those of some batches (None: all) whose checks passed.
-
-    Raises:
-        StorageError: there is none.
-    """
-    known = store.batches(system.name, stage) if batches is None else batches
-    failed = failed_batches(store, system, stage, known)
-    sound = [batch for batch in known if batch not in failed]
-    if not sound:
-        why = "; ".join(f"batch {batch} failed {', '.join(checks)}" for batch, checks in failed.items()) or "no data"
-        raise StorageError(f"{system.name}/{stage}: no usable batch: {why}; sample with another plan or batch")
-    return sound
 
 
 def snapshot_stage(stage: str) -> str:
@@ -64,23 +37,43 @@ def snapshot_stage(stage: str) -> str:
 
 
 class Inputs:
-    """The data of a system that a stage reads; it remembers the version of each file that it was given."""
+    """The data of a system that a stage reads; it remembers the version of each file that it was given.
 
-    def __init__(self, store: ParquetStore, system: System) -> None:
+    It gives none that failed a blocking check or that were made of such data.
+    """
+
+    def __init__(self, store: ParquetStore, system: AnySystem) -> None:
         """The inputs from a store; nothing is read yet."""
         self.store, self.system = store, system
         self.versions: dict[str, str] = {}
+        self.soundness = Soundness(store, system)
 
     def info(self, stage: str, batch: str | None = None) -> FileInfo:
         """The metadata of a file, whose version becomes part of the provenance."""
         info = self.peek(stage, batch)
-        key = f"{self.system.name}/{stage}" + ("" if batch is None else f"/{batch}")
-        self.versions[key] = info.content_hash
+        self.versions[key_of(self.system, stage, batch)] = info.content_hash
         return info
 
     def peek(self, stage: str, batch: str | None = None) -> FileInfo:
-        """The metadata of a file that is not part of the product's provenance."""
+        """The metadata of a file that is not part of the product's provenance.
+
+        Raises:
+            StorageError: the file is missing or damaged, or it is unsound.
+        """
+        if faults := self.soundness.faults(stage, batch):
+            key = key_of(self.system, stage, batch)
+            raise StorageError(
+                f"{explained(faults)}: {key} must not be used; change its data or settings and make it again"
+            )
         return self.store.describe(self.system.name, stage, batch)
+
+    @property
+    def failures(self) -> Failures:
+        """Checks failed by what was read, or by what that was made of, which do not forbid reading it."""
+        found: Failures = {}
+        for key in self.versions:
+            found |= self.soundness.failures(*place_of(key))
+        return found
 
     def facts(self, stage: str, batch: str | None = None) -> dict[str, Any]:
         """The facts in the metadata of a file."""
@@ -92,7 +85,11 @@ class Inputs:
         Raises:
             StorageError: there is none.
         """
-        return sound_batches(self.store, self.system, stage, batches)
+        known = self.store.batches(self.system.name, stage) if batches is None else batches
+        if sound := self.soundness.batches(stage, known):
+            return sound
+        why = "; ".join(explained(self.soundness.faults(stage, batch)) for batch in known) or "no data"
+        raise StorageError(f"{self.system.name}/{stage}: no usable batch: {why}; sample with another plan or batch")
 
     def frames(self, stage: str, batch: str | None = None) -> Frames:
         """The frames of a stage or of one of its batches."""
@@ -129,7 +126,7 @@ class Work:
     """
 
     stage: Stage
-    system: System
+    system: AnySystem
     store: ParquetStore
     batch: str | None
     run_id: str
@@ -202,7 +199,7 @@ class Work:
             map_hash: hash of the CG map.
             facts: for its metadata.
             upstream: versions of what it was made of; None for all inputs.
-            judge: its verdicts; the file becomes visible together with the names of the blocking checks that it failed.
+            judge: its verdicts; the file becomes visible together with the names of the checks that it failed.
 
         Returns:
             The verdicts.
@@ -213,7 +210,7 @@ class Work:
 
         def mark(path: Path) -> dict[str, Any]:
             verdicts.extend(judge(Stored(path)) if judge is not None else [])
-            failed = [item.check.name for item in verdicts if not item.passed and not item.check.warns]
+            failed = names_of_failed(verdicts)
             return {FAILED: failed} if failed else {}
 
         name = stage or self.stage.name

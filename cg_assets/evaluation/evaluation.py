@@ -70,10 +70,9 @@ class Evaluation:
         return tuple(quantity for quantity in self.quantities if quantity.decides)
 
     @property
-    def tolerances(self) -> dict[str, float]:
-        """Key of each decisive quantity to its standard error, by which a champion may be worse; 0 if unknown."""
-        errors = {quantity.key: quantity.value.standard_error for quantity in self.decisive}
-        return {key: error if math.isfinite(error) else 0.0 for key, error in errors.items()}
+    def criteria(self) -> dict[str, Estimate]:
+        """Key to value of each decisive quantity."""
+        return {quantity.key: quantity.value for quantity in self.decisive}
 
     def metrics(self) -> dict[str, float]:
         """Key to value of all that are finite numbers, and of those that decide or have a bound, whatever they are."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cg_assets.assets import stages_of
+from cg_assets.assets.soundness import failed_checks
 from cg_assets.assets.training import REGISTERED
-from cg_assets.assets.work import failed_checks
 from cg_assets.core.errors import StorageError
 from cg_assets.settings import installation
 from cg_assets.storage.atomic import atomic_file, leftovers

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cg_assets.assets import stages_of
+from cg_assets.assets.soundness import Failures, Soundness, explained
 from cg_assets.assets.stage import Batches
-from cg_assets.assets.work import failed_batches, sound_batches
 from cg_assets.core.errors import SamplingError, StorageError
 from cg_assets.orchestration.automation import FIRST_BATCH
 from cg_assets.storage.parquet import FileInfo
@@ -43,10 +43,10 @@ class RefreshPlan:
     """What a refresh does.
 
     Attributes:
-        added: name of the new batch; None where an unfinished one is finished first, or no new data are there.
+        added: name of the new batch; None where unfinished work is finished first, or none is to be added.
         runs: to be done in this order.
         reasons: why each part is made; parts that follow from others are left out.
-        note: why no batch is added, where that is not because of an unfinished one.
+        note: why no batch is added, where that is not because of unfinished work.
     """
 
     added: str | None
@@ -65,13 +65,15 @@ def next_batch_name(known: Iterable[str]) -> str:
 
 
 def plan_refresh(store: ParquetStore, system: AnySystem, batches: Iterable[str], add: str | None = None) -> RefreshPlan:
-    """Plan a refresh: finish a batch that is not finished, else add one; then everything that follows from it.
+    """Plan a refresh: finish what is not finished, else add a batch; then everything that follows from it.
+
+    None is added after a training that failed its checks: the next one would only add to data that are not learned.
 
     Args:
         store: the data.
         system: the system.
         batches: names of the batches that are known.
-        add: name of the batch to work on; by default an unfinished one, else the next.
+        add: name of the batch to work on, whatever is unfinished; by default the next, when nothing is.
 
     Raises:
         SamplingError: there are no files to import for the batch that was named.
@@ -79,8 +81,11 @@ def plan_refresh(store: ParquetStore, system: AnySystem, batches: Iterable[str],
     graph = _Graph(store, system)
     known = sorted({*batches, *graph.batches_with_data()})
     planned = graph.out_of_date(known)
-    if add is None and any(part.batch is not None for part in planned):
+    if add is None and planned:
         return RefreshPlan(None, graph.runs(planned), _roots(planned))
+    if add is None and (failed := graph.failed_trainings()):
+        note = f"{explained(failed)}; change its data or settings, or name the batch to add (--batch)"
+        return RefreshPlan(None, [], {}, note)
     name = next_batch_name(known) if add is None else add
     try:
         system.look_for_files(name)
@@ -115,6 +120,8 @@ class _Graph:
 
     def __init__(self, store: ParquetStore, system: AnySystem) -> None:
         self.store, self.system = _ReadOnce(store.home), system
+        self.soundness = Soundness(self.store, system)
+        self._unsound: dict[Part, bool] = {}
         self.stages = {stage.name: stage for stage in stages_of(system)}
         self.batched = {name for name, stage in self.stages.items() if stage.batched}
         parents = {name: sorted(read.stage for read in stage.reads) for name, stage in self.stages.items()}
@@ -122,7 +129,7 @@ class _Graph:
 
     def batches_with_data(self) -> set[str]:
         stored = {batch for stage in self.batched for batch in self.store.batches(self.system.name, stage)}
-        return stored | {str(part.batch) for part in self._failed}
+        return stored | self._pruned_batches
 
     def out_of_date(self, batches: list[str]) -> dict[Part, str]:
         """Parts to be made, parents first, and why (empty where they follow from others that are made)."""
@@ -137,9 +144,17 @@ class _Graph:
                 reason = self._fault(part)
                 if reason or any(source in planned for parts in sources.values() for source in parts):
                     planned[part] = reason
-                if part in planned or part not in self._failed:
+                if part in planned or not self.is_unsound(part):
                     usable.add(part)
         return planned
+
+    def failed_trainings(self) -> Failures:
+        """Parts without batches that failed a blocking check."""
+        found: Failures = {}
+        for stage in self.stages.keys() - self.batched:
+            if self.is_unsound(part := Part(stage, None)):
+                found |= self.soundness.faults(*part)
+        return found
 
     def runs(self, planned: dict[Part, str]) -> list[PlannedRun]:
         """As few runs as there can be: one run works on one batch, and nothing before all that it is made of."""
@@ -184,7 +199,8 @@ class _Graph:
             if self._version(key) != version:
                 return f"{key} changed"
         for parent in self._pooled(part.stage) if part.batch is None else []:
-            new = [batch for batch in self._sound(parent) if f"{name}/{parent}/{batch}" not in recorded]
+            sound = [batch for batch in self.store.batches(name, parent) if not self.is_unsound(Part(parent, batch))]
+            new = [batch for batch in sound if f"{name}/{parent}/{batch}" not in recorded]
             if new:
                 return f"{name}/{parent}/{new[0]} is new"
         return ""
@@ -199,24 +215,21 @@ class _Graph:
         except StorageError:
             return None
 
-    def _sound(self, stage: str) -> list[str]:
-        try:
-            return sound_batches(self.store, self.system, stage)
-        except StorageError:
-            return []
+    def is_unsound(self, part: Part) -> bool:
+        """Whether a part, if it is there, must not be read: it failed a blocking check or was removed for it."""
+        if part not in self._unsound:
+            try:
+                self._unsound[part] = bool(self.soundness.faults(*part))
+            except StorageError:  # damaged or not there: it is made, if it was not removed
+                self._unsound[part] = self.store.is_pruned(self.system.name, *part)
+        return self._unsound[part]
 
     @cached_property
-    def _failed(self) -> set[Part]:
-        """Batches whose checks failed, and those that were removed for it."""
-        failed = set()
-        for stage in self.batched:
-            for folder in self.store.stage_folder(self.system.name, stage).glob("batch=*"):
-                if self.store.is_pruned(self.system.name, stage, batch := folder.name.removeprefix("batch=")):
-                    failed.add(Part(stage, batch))
-            for batch in self.store.batches(self.system.name, stage):
-                try:
-                    if failed_batches(self.store, self.system, stage, [batch]):
-                        failed.add(Part(stage, batch))
-                except StorageError:
-                    continue  # damaged: it is made again
-        return failed
+    def _pruned_batches(self) -> set[str]:
+        """Batches of which a file was removed because its checks failed."""
+        folders = {
+            (stage, folder.name.removeprefix("batch="))
+            for stage in self.batched
+            for folder in self.store.stage_folder(self.system.name, stage).glob("batch=*")
+        }
+        return {batch for stage, batch in folders if self.store.is_pruned(self.system.name, stage, batch)}

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import TrackingError
 from cg_assets.core.processes import is_gone, this_process
-from cg_assets.registry.champions import CHAMPION, ChampionDecision, choose_champion, evaluation_tags, tag_version
+from cg_assets.registry.champions import (
+    CHAMPION,
+    ChampionDecision,
+    Judgement,
+    choose_champion,
+    evaluation_tags,
+    tag_version,
+)
 from cg_assets.registry.mlflow_connection import MlflowConnection
 from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log_metrics, output_signature, text
 from cg_assets.registry.model_lineage import file_key, trace
@@ -171,8 +178,11 @@ class ModelTracking:
         tags: Mapping[str, object],
         metadata: Mapping[str, object] | None = None,
         conditions: Mapping[str, NDArray] | None = None,
+        failed_checks: Sequence[str] = (),
     ) -> str:
         """Register a saved potential or flow as a new version with the alias `candidate`; inside a training run.
+
+        A version whose checks failed is registered without the alias.
 
         Args:
             model_directory: folder with `config.json` and `weights.pt`.
@@ -181,6 +191,7 @@ class ModelTracking:
             tags: dagster_run_id, asset_key, batches, upstream_data_versions, code_version; text or JSON-able.
             metadata: facts for users of the model, for example units and bead names.
             conditions: further inputs of the example: those that the potential needs.
+            failed_checks: names of the checks of the training that failed; a tag of the version.
 
         Returns:
             The version.
@@ -212,8 +223,10 @@ class ModelTracking:
                 pip_requirements=REQUIREMENTS,
                 metadata={"positions": f"(n_frames, {n_beads}, {dimension})"} | shipment.inputs | dict(metadata or {}),
             )
-            version = self._add_version(client, registered_name, logged, run_id, text(tags))
-            client.set_registered_model_alias(registered_name, CANDIDATE, version)
+            verdict = {"failed_checks": list(failed_checks)} if failed_checks else {}
+            version = self._add_version(client, registered_name, logged, run_id, text({**tags, **verdict}))
+            if not failed_checks:
+                client.set_registered_model_alias(registered_name, CANDIDATE, version)
         return version
 
     def _add_version(self, client: Any, name: str, logged: Any, run_id: str, tags: dict[str, str]) -> str:
@@ -256,42 +269,27 @@ class ModelTracking:
             self._log_bytes(run_id, png, f"evaluation/version_{version}", f"{file_name(title)}.png")
 
     def decide_champion(
-        self,
-        name: str,
-        version: str,
-        metrics: Mapping[str, float],
-        passed: bool,
-        reference_hash: str,
-        criteria: Mapping[str, float],
-        champion_metrics: Mapping[str, float] | None = None,
+        self, name: str, version: str, judgement: Judgement, earlier: Mapping[str, Judgement] | None = None
     ) -> ChampionDecision:
-        """Move the alias `champion` to a version, if it passed its checks and is not worse than the present champion.
+        """Move the alias `champion` to a version, if nothing forbids it and it is not worse than the best so far.
 
         Args:
             name: registered name.
             version: the version that was evaluated.
-            metrics: its figures of merit.
-            passed: whether all blocking checks of the evaluation passed.
-            reference_hash: content hash of its reference.
-            criteria: each metric that decides, smaller being better, to its tolerance: by how much it may exceed the
-                champion's, in its unit, for example its statistical error.
-            champion_metrics: figures of merit of the present champion on this same reference, where it had to be
-                evaluated again because it was evaluated against another one.
+            judgement: how it did.
+            earlier: how earlier versions do against this same reference, where they had to be evaluated again because
+                they were evaluated against another one.
 
         Returns:
             The decision, which is also written as tags on the version and on the champion it was compared with.
 
         Raises:
-            TrackingError: there is no such version, a criterion is not among the metrics, or MLflow does not answer.
+            TrackingError: there is no such version, or MLflow does not answer.
         """
-        if missing := [key for key in criteria if key not in metrics]:
-            raise TrackingError(f"{name} {version}: no metric {missing[0]!r}; there are {', '.join(sorted(metrics))}")
         _, client = self._connection.open()
         lock = self._connection.folder / ".champion.lock"
         with file_lock(lock, 60.0, "the choice of a champion"), self._connection.explained():
-            return choose_champion(
-                client, name, str(version), metrics, passed, reference_hash, criteria, champion_metrics
-            )
+            return choose_champion(client, name, str(version), judgement, earlier or {})
 
     # ----------------------------------------------------------------------------------- looking up
 

@@ -3,8 +3,9 @@
 import dagster as dg
 import pytest
 
+from cg_assets.assets.soundness import failed_checks
 from cg_assets.assets.stage import Figure, Product, Stage, TableContent
-from cg_assets.assets.work import failed_checks, sound_batches
+from cg_assets.assets.work import Inputs
 from cg_assets.core.checks import Check
 from cg_assets.core.errors import StorageError
 from cg_assets.orchestration.as_asset import as_asset
@@ -69,9 +70,12 @@ def test_the_file_says_what_failed_and_is_not_read(tmp_path):
     said = [store.describe(system.name, "numbers", batch).metadata for batch in NUMBERS]
     assert [failed_checks(metadata) for metadata in said] == [["positive"], []]
     assert said[0].extra["of"] == "numbers" and said[0].seed == 3
-    assert sound_batches(store, system, "numbers") == ["0001"]
-    with pytest.raises(StorageError, match="no usable batch: batch 0000 failed positive"):
-        sound_batches(store, system, "numbers", ["0000"])
+    inputs = Inputs(store, system)
+    assert inputs.sound("numbers") == ["0001"]
+    with pytest.raises(StorageError, match="no usable batch: muller_brown/numbers/0000 failed positive"):
+        inputs.sound("numbers", ["0000"])
+    with pytest.raises(StorageError, match=r"muller_brown/numbers/0000 failed positive: .* must not be used"):
+        inputs.table("numbers", "0000")
 
 
 def test_nothing_is_visible_before_it_is_judged(tmp_path):

@@ -226,7 +226,7 @@ def test_scheduled_refreshes(home, instance, ticks):
         assert unchanged in (None, reference), "the reference depends on no data"
         decision = json.loads(tracking.lookup(f"tiny_wells.unbiased/{number}").tags["champion_decision"])
         assert decision["compared_with"] == champion
-        assert ("tolerance" if champion else "there was no champion") in decision["reason"]
+        assert ("against" if champion else "there was no champion") in decision["reason"]
         champion = str(number) if decision["promoted"] else champion
         assert tracking.lookup("tiny_wells.unbiased@champion").version == champion
     assert tracking.lookup("tiny_wells.unbiased@candidate").version == str(ticks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import hashlib
 import json
+import math
 import os
 import signal
 import socket
@@ -24,6 +25,8 @@ from conftest import free_port
 import cg_assets
 from cg_assets.core.errors import TrackingError
 from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.registry.champions import Judgement
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
@@ -293,40 +296,41 @@ def test_a_failed_training_is_marked_failed(local, tmp_path):
         local.register(tmp_path, "toy.pair", np.zeros((1, 3, 3)), {})
 
 
+def judged(error, noise=0.0, reference="ref", fault=""):
+    """A version whose PMF error is this."""
+    return Judgement({"pmf_error": error, "jsd": 0.1}, {"pmf_error": Estimate(error, noise)}, reference, fault)
+
+
 def test_champion_moves_only_for_the_better(local, tmp_path):
     name = "toy.champion"
     versions = [train(local, tmp_path / str(number), name) for number in range(4)]
     assert versions == ["1", "2", "3", "4"]
     assert local.lookup(name).version == "4"  # the newest candidate while there is no champion
 
-    def decide(version, error, passed=True, reference="ref", **more):
-        criteria = more.pop("criteria", {"pmf_error": 0.0})
-        return local.decide_champion(
-            name, version, {"pmf_error": error, "jsd": 0.1}, passed, reference, criteria, **more
-        )
+    def decide(version, error, fault="", reference="ref", noise=0.0, **more):
+        return local.decide_champion(name, version, judged(error, noise, reference, fault), **more)
 
-    first = decide("1", 0.5, passed=False)
-    assert (first.promoted, first.champion) == (False, None)
-    assert decide("1", 0.5).promoted
-    worse = decide("2", 0.6)
+    first = decide("1", 0.5, fault="its evaluation failed native")
+    assert (first.promoted, first.champion, first.reason) == (False, None, "its evaluation failed native")
+    assert decide("1", 0.5, noise=0.1).promoted
+    worse = decide("2", 0.7, noise=0.1)
     assert (worse.promoted, worse.champion) == (False, "1")
-    assert worse.reason.startswith("worse: pmf_error 0.6 against 0.5 of champion 1")
-    assert decide("2", 0.6, criteria={"pmf_error": 0.2}).promoted
-    assert not decide("3", 0.1, passed=False).promoted
+    assert worse.reason.startswith("worse or too uncertain: pmf_error 0.70 ± 0.10 against 0.50 ± 0.10 of version 1: ")
+    assert decide("2", 0.6, noise=0.1).promoted
+    assert not decide("3", 0.1, fault="its evaluation failed native").promoted
     assert not decide("3", float("nan")).promoted
     other = decide("3", 0.1, reference="other")
-    assert (other.promoted, other.rejudge) == (False, "2")
+    assert (other.promoted, other.rejudge) == (False, ("2", "1"))
     assert "judge it there" in other.reason
-    assert not decide("3", 0.1, reference="other", champion_metrics={"pmf_error": 0.05}).promoted
-    assert decide("3", 0.1, reference="other", champion_metrics={"pmf_error": 0.3}).promoted
+    assert not decide("3", 0.1, reference="other", earlier=dict.fromkeys("12", judged(0.05, 0.0, "other"))).promoted
+    lost = judged(math.inf, math.nan, "other")
+    assert decide("3", 0.1, reference="other", earlier={"1": lost, "2": judged(0.3, 0.0, "other")}).promoted
     assert decide("3", 0.1, reference="other").reason == "it is already the champion"
-    with pytest.raises(TrackingError, match="no metric 'rmse'; there are jsd, pmf_error"):
-        decide("4", 0.1, criteria={"rmse": 0.0})
     champion = local.lookup(f"{name}@champion")
     assert champion.version == "3"
     assert champion.tags["evaluation.reference_hash"] == "other"
     reason = json.loads(champion.tags["champion_decision"])["reason"]
-    assert reason == "not worse: pmf_error 0.1 against 0.3 of champion 2, tolerance 0"
+    assert reason == "not worse: pmf_error 0.1 against 0.3 of version 2"
     _, client = local._connection.open()
     told = [client.get_model_version(name, version).description for version in ("1", "2", "3")]
     assert told[0] == "became champion: it passed its checks and there was no champion"
@@ -435,7 +439,7 @@ def test_with_a_real_server(server, tmp_path):
     tracking.check()
     assert train(tracking, tmp_path / "trained", constant=3.0, datasets=make_data(home)) == "1"
     tracking.log_evaluation("toy.pair", "1", {"pmf_error": 0.2}, {"pmf": PNG}, "ref")
-    assert tracking.decide_champion("toy.pair", "1", {"pmf_error": 0.2}, True, "ref", {"pmf_error": 0.0}).promoted
+    assert tracking.decide_champion("toy.pair", "1", judged(0.2)).promoted
     found = tracking.lookup("toy.pair")
     assert found.aliases == ["candidate", "champion"]
     assert len(found.lineage) == 4
