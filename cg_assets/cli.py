@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cg_assets import __version__
-from cg_assets.core.errors import CgAssetsError
+from cg_assets.core.errors import CgAssetsError, one_line
 from cg_assets.settings import HOME, installation, masked, set_variables
 
 if TYPE_CHECKING:
@@ -97,12 +97,14 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _systems(options: argparse.Namespace) -> int:
-    from cg_assets.systems import load_all_systems
+    from cg_assets.systems import find_systems
 
-    systems = load_all_systems()
-    width = max(map(len, systems))
-    for name, system in systems.items():
-        print(f"{name:<{width}}  {system.title}")
+    found = find_systems()
+    width = max(map(len, found.systems))
+    for name, system in found.systems.items():
+        print(f"{name:<{width}}  {one_line(system.title)}")
+    for reason in found.left_out.values():
+        print(f"cg-assets: left out: {reason}", file=sys.stderr)
     return 0
 
 

@@ -41,3 +41,10 @@ class DeviceError(CgAssetsError):
 
 class TrackingError(CgAssetsError):
     """MLflow cannot be reached, or a model or alias is not registered."""
+
+
+def one_line(value: object, longest: int = 200) -> str:
+    """A value or a library's message as text on one line, cut where it is too long."""
+    text = value if isinstance(value, str) else str(value)
+    flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return flat if len(flat) <= longest else f"{flat[: longest - 1]}…"

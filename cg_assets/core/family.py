@@ -61,7 +61,7 @@ class Family(Strict):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """Of the family: the schema of whichever member `type` names; of a member: its own."""
-        own = handler(source)
+        own = super().__get_pydantic_core_schema__(source, handler)
         if "_members" not in vars(cls):
             return own
         return core_schema.no_info_plain_validator_function(

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
 from cg_assets.core.errors import ExpressionError
 from cg_assets.core.expressions import parse_expression
 from cg_assets.core.units import UnitSystem, thermal_energy
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+_NAME, _ATOM = r"^[a-z][a-z0-9_]*$", r"^[0-9]+:[A-Za-z0-9'*]+$"
+Name = Annotated[str, Field(pattern=_NAME, max_length=60)]
+AtomName = Annotated[str, Field(pattern=_ATOM, max_length=40)]
+"""An atom as `residue number:atom name`, residues counted from 1."""
+PATTERNS = {
+    _NAME: "lower-case letters, digits and underscores, with a letter first",
+    _ATOM: "residue number:atom name, residues counted from 1, as in 2:CA",
+}
+"""Each pattern of text in words, for messages."""
 
 StartPoint = dict[Name, float]
 
@@ -67,13 +86,51 @@ class Fault(NamedTuple):
     reason: str
 
 
+MOST = 1_000_000_000
+"""Largest whole number of a field that has no limit of its own."""
+
+MOST_STEPS, MOST_FRAMES = 1e13, 1e9
+"""Of dynamics."""
+
+
+def _is_number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("number", "must be an integer, not {kind}", {"kind": _kind(value)})
+    return value
+
+
+def _kind(value: bool | str) -> str:
+    return "text" if isinstance(value, str) else "true or false"
+
+
+def _plain_numbers(schema: Any) -> Any:
+    """A schema whose numbers are no text, truth values, or absurdly large, and whose truth values are no numbers."""
+    if isinstance(schema, list):
+        return [_plain_numbers(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {name: _plain_numbers(item) for name, item in schema.items()}
+    match schema.get("type"):
+        case "float" | "bool":
+            return schema | {"strict": True}
+        case "int":
+            limited = schema if {"le", "lt"} & set(schema) else schema | {"le": MOST}
+            return core_schema.no_info_before_validator_function(_is_number, limited)
+    return schema
+
+
 class Strict(BaseModel):
-    """Refuses unknown fields and cannot be changed after loading."""
+    """Refuses unknown fields and text for numbers, and cannot be changed after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     goes_with: ClassVar[tuple[str, ...]] = ()
     """Types of model that a section is for; empty for all."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """The usual schema, with strict numbers."""
+        return _plain_numbers(handler(source))
 
     def misfit(self, model: str) -> Fault:
         """The fault of a section that does not fit a type of model."""
@@ -98,7 +155,8 @@ Formula = Annotated[str, AfterValidator(_parsed)]
 
 def is_multiple(value: float, part: float) -> bool:
     """Whether a time is a whole number of others."""
-    return abs(value / part - round(value / part)) <= 1e-6
+    parts = value / part
+    return math.isfinite(parts) and abs(parts - round(parts)) <= 1e-6
 
 
 def rising_limits(limits: tuple[float, float]) -> tuple[float, float]:
@@ -113,6 +171,23 @@ def rising(value: list[float]) -> list[float]:
     if any(high <= low for low, high in itertools.pairwise(value)):
         raise ValueError(f"{value} does not rise; list the temperatures from the lowest up, each once")
     return value
+
+
+def check_size(runs: int, time: float, timestep: float, frame_interval: float) -> None:
+    """Refuse dynamics that no computer finishes or stores.
+
+    Args:
+        runs: how many are made.
+        time: of each [ps or reduced].
+        timestep: [ps or reduced].
+        frame_interval: time between frames [ps or reduced].
+    """
+    for what, part, most in (("steps", timestep, MOST_STEPS), ("frames", frame_interval, MOST_FRAMES)):
+        if not runs * (time / part) <= most:
+            raise ValueError(
+                f"{runs} times {time:g} in parts of {part:g} are {runs * (time / part):.1e} {what}; at most {most:.0e} "
+                "are possible: check the units, and lower the duration or the replicas"
+            )
 
 
 def check_multiples(plan: Strict, pairs: tuple[tuple[str, str], ...]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import ForceMapError, SystemSpecError
-from cg_assets.mapping.collective_variables import AtomName
+from cg_assets.core.settings import AtomName
 from cg_assets.mapping.force_maps import ForceMap, group_map, optimal_map, slice_map
 from cg_assets.mapping.maps import CGMap, Mapping
 from cg_assets.mapping.water import Centre

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field
 
 from cg_assets.core.family import Family
 from cg_assets.core.geometry import FloatArray, distance, torsion
-
-AtomName = Annotated[str, Field(pattern=r"^[0-9]+:[A-Za-z0-9'*]+$")]
-"""An atom as `residue number:atom name`, residues counted from 1."""
+from cg_assets.core.settings import AtomName
 
 
 class CollectiveVariable(Family, family="collective variable"):

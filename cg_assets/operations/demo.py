@@ -11,7 +11,7 @@ from cg_assets.operations.home_folder import prepare_home
 from cg_assets.operations.runs import run_system
 from cg_assets.operations.tables import table
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import load_all_systems
+from cg_assets.systems import load_all_systems, load_system
 
 DEMOS = {
     "biased": ["muller_brown", "muller_brown_diagonal", "capped_alanine_quick"],
@@ -65,7 +65,7 @@ def print_results(folder: Path, names: list[str], everything: bool = False) -> N
         comparison = Comparison.from_columns(read_arrays(store.file(name, "comparison")))
         rows = comparison.rows(everything)
         header = [name for name in rows[0] if any(row[name] for row in rows)]
-        print(f"\n{systems[name].title}")
+        print(f"\n{load_system(name).title}")
         print(table(header, [[row[name] for name in header] for row in rows], ruled=True))
 
 

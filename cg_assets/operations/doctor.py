@@ -27,6 +27,7 @@ from cg_assets.storage.atomic import leftovers, remove_leftovers
 from cg_assets.storage.catalogue import data_files, differences, rebuild
 from cg_assets.storage.parquet import verify
 from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import find_systems
 
 _SHOWN = ("cg-assets", "dagster", "mlflow", "torch", "openmm", "pyarrow", "duckdb", "numpy")
 """Packages whose versions are reported."""
@@ -58,7 +59,7 @@ def examine(home: Path, repair: bool = False) -> list[Finding]:
 
     An empty or missing home folder is left as it is.
     """
-    examinations: list[Callable[[Path, bool], Finding]] = [_versions, _devices]
+    examinations: list[Callable[[Path, bool], Finding]] = [_versions, _devices, _systems]
     if (home / "dagster" / "dagster.yaml").is_file():
         examinations += [_runs, _slots, _clock]
     if (home / "data").is_dir():
@@ -103,6 +104,13 @@ def _devices(home: Path, repair: bool) -> Finding:
     except DeviceError as error:
         return Finding("devices", "not known", [str(error)], "set CG_DEVICE=auto or install a CUDA build of torch")
     return Finding("devices", f"{os.cpu_count()} cores, {gpus} GPU(s) for torch, large systems in OpenMM on {large}")
+
+
+def _systems(home: Path, repair: bool) -> Finding:
+    """Files of systems that are wrong, or have the name of another one, and are left out."""
+    found = find_systems()
+    summary = f"{len(found.systems)} system(s)"
+    return Finding("systems", summary, list(found.left_out.values()), "correct the file, rename or remove it")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from cg_assets.storage.atomic import atomic_file, leftovers
 from cg_assets.storage.catalogue import data_files, record
 from cg_assets.storage.parquet import describe
 from cg_assets.storage.store import PRUNED, ParquetStore
-from cg_assets.systems import load_all_systems
+from cg_assets.systems import find_systems
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,17 @@ def find_prunable(home: Path) -> list[Prunable]:
 
     A data file from which a registered model, or a data file that stays, was made is needed, whatever its state.
 
+    Data of a system whose file is wrong stay.
+
     Raises:
-        SystemSpecError: a system's file is wrong, so its stages are unknown.
         TrackingError: MLflow does not answer, so the data of its models are unknown.
     """
     store = ParquetStore(home)
-    stages = _stages_by_system()
-    found = {path: reason for path in data_files(store) if (reason := _reason(store, path, stages))}
+    systems = find_systems()
+    stages = {name: {stage.name for stage in stages_of(system)} for name, system in systems.systems.items()}
+    unknown = {file.stem for file in systems.left_out} - set(stages)
+    candidates = [path for path in data_files(store) if path.relative_to(store.data).parts[0] not in unknown]
+    found = {path: reason for path in candidates if (reason := _reason(store, path, stages))}
     needed = _needed(store, [path for path in data_files(store) if path not in found])
     prunable = [Prunable(path, reason, path.stat().st_size) for path, reason in found.items() if path not in needed]
     if store.data.is_dir():
@@ -80,10 +84,6 @@ def remove(home: Path, prunable: Iterable[Prunable]) -> None:
             item.path.parent.rmdir()
     if files:
         record(home, files)
-
-
-def _stages_by_system() -> dict[str, set[str]]:
-    return {name: {stage.name for stage in stages_of(system)} for name, system in load_all_systems().items()}
 
 
 def _reason(store: ParquetStore, path: Path, stages: dict[str, set[str]]) -> str:

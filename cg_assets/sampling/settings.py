@@ -15,7 +15,17 @@ from pydantic import (
 
 from cg_assets.biases import Bias
 from cg_assets.core.replica_exchange import Tempering
-from cg_assets.core.settings import Fault, Name, Scope, StartPoint, Strict, check_multiples, is_multiple, rising
+from cg_assets.core.settings import (
+    Fault,
+    Name,
+    Scope,
+    StartPoint,
+    Strict,
+    check_multiples,
+    check_size,
+    is_multiple,
+    rising,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +80,7 @@ class SamplingPlan(Strict):
 
     @model_validator(mode="after")
     def _whole_steps(self) -> SamplingPlan:
+        check_size(self.replicas, self.burn_in + self.duration, self.timestep, self.frame_interval)
         for name in ("duration", "frame_interval", "burn_in"):
             value = getattr(self, name)
             if not is_multiple(value, self.timestep):
@@ -327,6 +338,7 @@ class ReferenceSampling(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> ReferenceSampling:
+        check_size(self.replicas, self.burn_in + self.duration, self.timestep, self.frame_interval)
         check_multiples(self, (("burn_in", "timestep"), ("frame_interval", "timestep"), ("duration", "frame_interval")))
         if self.replicas % len(self.temperatures):
             raise ValueError(f"replicas {self.replicas} is not a multiple of the {len(self.temperatures)} temperatures")
@@ -363,6 +375,7 @@ class ConditionalSampling(Strict):
 
     @model_validator(mode="after")
     def _whole_stretches(self) -> ConditionalSampling:
+        check_size(self.frames, self.time_each, self.timestep, self.interval)
         check_multiples(
             self, (("interval", "timestep"), ("pace", "interval"), ("relaxation", "pace"), ("duration", "pace"))
         )

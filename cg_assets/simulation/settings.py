@@ -10,7 +10,7 @@ from pydantic import (
 )
 
 from cg_assets.core.replica_exchange import Tempering
-from cg_assets.core.settings import Strict, is_multiple
+from cg_assets.core.settings import Strict, check_size, is_multiple
 
 UNBIASED, ENHANCED = 0, 1
 """Value of `Frames.window` in CG simulations: without a bias, and under the frozen bias of the biased samples."""
@@ -62,6 +62,7 @@ class CGSimulation(Strict):
 
     @model_validator(mode="after")
     def _long_enough(self) -> CGSimulation:
+        check_size(self.replicas, self.burn_in + self.duration, self.timestep, self.frame_interval)
         enhanced = "enhanced_frame_interval" if self.enhanced_frame_interval else "frame_interval"
         for name, interval in (("duration", "frame_interval"), ("enhanced_duration", enhanced)):
             value, least = getattr(self, name), getattr(self, interval)

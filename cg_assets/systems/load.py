@@ -2,91 +2,135 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import JsonValue, ValidationError
 
-from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.errors import SystemSpecError, one_line
+from cg_assets.core.settings import PATTERNS
 from cg_assets.settings import installation
 from cg_assets.systems.base import FAULT, Fields, System, fields_of, merge
+from cg_assets.systems.plain_yaml import read_yaml
 from cg_assets.systems.spec import SystemSpec
 from cg_assets.systems.thermal_spec import ThermalSystem
 
 AnySystem = SystemSpec | ThermalSystem
 
 SHIPPED = Path(__file__).parent
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Ten times as fast if PyYAML comes with libyaml."""
 _FILES = ("pdb", "file", "files")
 """Fields that name files."""
 
 
-def system_files() -> dict[str, Path]:
-    """Name of each system that can be loaded to its YAML file, shipped ones first.
+@dataclass(frozen=True)
+class FoundSystems:
+    """What the folders of systems hold.
 
-    Raises:
-        SystemSpecError: a user's file has the name of another system.
+    Attributes:
+        systems: those that can be run, by name.
+        left_out: file of each system that cannot, to what is wrong with it.
     """
-    files = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
-    for path in sorted((installation().home / "systems").glob("*.y*ml")):
-        if path.stem in files:
-            raise SystemSpecError(f"{path}: a system named {path.stem} already exists ({files[path.stem]}); rename it")
-        files[path.stem] = path
-    return files
+
+    systems: dict[str, AnySystem] = field(default_factory=dict)
+    left_out: dict[Path, str] = field(default_factory=dict)
+
+
+def system_files() -> dict[str, Path]:
+    """Name of each system to its YAML file, shipped ones first; of files with one name, the first."""
+    return _Folders().files
 
 
 def load_system(name: str | Path) -> AnySystem:
     """Read and validate a system by name or by the path of its YAML file.
 
     Raises:
-        SystemSpecError: no such system, or a field is wrong; names the field, the value and what is allowed.
+        SystemSpecError: no such system, two of this name, or a field is wrong; names the field, the value and what is
+            allowed.
     """
+    folders = _Folders()
     if isinstance(name, Path) or str(name).endswith((".yaml", ".yml")):
-        path = Path(name)
-    else:
-        files = system_files()
-        if name not in files:
-            raise SystemSpecError(f"no system named {name!r}; there are: {', '.join(files)}")
-        path = files[name]
-    content = _read(path)
-    if content.get("name") != path.stem:
-        raise SystemSpecError(f"{path}: name is {content.get('name')!r}; it must be the file's name, {path.stem!r}")
-    try:
-        return _kind_of(content).model_validate(content | {"folder": path.parent.absolute()})
-    except ValidationError as error:
-        raise SystemSpecError(_explain(path, error)) from None
+        return folders.load(Path(name))
+    if name not in folders.files:
+        raise SystemSpecError(f"no system named {one_line(name)!r}; there are: {', '.join(folders.files)}")
+    for path, reason in folders.clashes.items():
+        if path.stem == name:
+            raise SystemSpecError(reason)
+    return folders.load(folders.files[name])
+
+
+def find_systems() -> FoundSystems:
+    """Every system; a file that is wrong or has the name of another one is left out, and stops no other."""
+    folders, found = _Folders(), FoundSystems()
+    found.left_out.update(folders.clashes)
+    for name, path in folders.files.items():
+        try:
+            found.systems[name] = folders.load(path)
+        except SystemSpecError as error:
+            found.left_out[path] = str(error)
+    return found
 
 
 def load_all_systems() -> dict[str, AnySystem]:
-    """Every system by name."""
-    return {name: load_system(path) for name, path in system_files().items()}
+    """Every system that can be run, by name."""
+    return find_systems().systems
+
+
+class _Folders:
+    """The files of systems, each read once.
+
+    Attributes:
+        files: name of each system to its file.
+        clashes: file with the name of another one, to what is wrong with it.
+    """
+
+    def __init__(self) -> None:
+        self.files = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+        self.clashes: dict[Path, str] = {}
+        self._contents: dict[Path, Fields] = {}
+        for path in sorted((installation().home / "systems").glob("*.y*ml")):
+            first = self.files.setdefault(path.stem, path)
+            if first != path:
+                self.clashes[path] = f"{path}: a system named {path.stem} already exists ({first}); rename it"
+
+    def load(self, path: Path) -> AnySystem:
+        """The system of a file; errors as of `load_system`."""
+        content = self._whole(path)
+        if content.get("name") != path.stem:
+            given = one_line(repr(content.get("name")), 60)
+            raise SystemSpecError(f"{path}: name is {given}; it must be the file's name, {path.stem!r}")
+        try:
+            return _kind_of(content).model_validate(content | {"folder": path.parent.absolute()})
+        except ValidationError as error:
+            raise SystemSpecError(_explain(path, error)) from None
+
+    def _whole(self, path: Path, chain: tuple[Path, ...] = ()) -> Fields:
+        """Fields of a file, with those of the systems that it extends."""
+        if path in chain:
+            raise SystemSpecError(f"{path}: extends leads back to itself: {' -> '.join(item.stem for item in chain)}")
+        if path in self._contents:
+            return self._contents[path]
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise SystemSpecError(f"{path}: must hold fields and their values, not a {type(content).__name__}")
+        if "extends" in content:
+            parent = content["extends"]
+            if not isinstance(parent, str) or parent not in self.files:
+                given = one_line(repr(parent), 60)
+                raise SystemSpecError(f"{path}: extends names {given}; there are: {', '.join(self.files)}")
+            base = self._whole(self.files[parent], (*chain, path))
+            own = {name: value for name, value in content.items() if name != "extends"}
+            content = fields_of(merge(_with_absolute_files(base, self.files[parent].parent), own))
+        self._contents[path] = content
+        return content
 
 
 def _kind_of(content: Fields) -> type[SystemSpec] | type[ThermalSystem]:
     """Water is specified at many temperatures, everything else at one."""
     return ThermalSystem if fields_of(content.get("model")).get("type") == "water" else SystemSpec
-
-
-def _read(path: Path, chain: tuple[Path, ...] = ()) -> Fields:
-    if path in chain:
-        raise SystemSpecError(f"{path}: extends leads back to itself: {' -> '.join(item.stem for item in chain)}")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SystemSpecError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise SystemSpecError(f"{path}: is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise SystemSpecError(f"{path}: must hold fields and their values, not a {type(content).__name__}")
-    if "extends" not in content:
-        return content
-    parent = str(content.pop("extends"))
-    files = system_files()
-    if parent not in files:
-        raise SystemSpecError(f"{path}: extends names {parent!r}; there are: {', '.join(files)}")
-    base = _read(files[parent], (*chain, path))
-    return fields_of(merge(_with_absolute_files(base, files[parent].parent), content))
 
 
 def _with_absolute_files(value: JsonValue, folder: Path, field: str = "") -> JsonValue:
@@ -98,19 +142,56 @@ def _with_absolute_files(value: JsonValue, folder: Path, field: str = "") -> Jso
     return str(folder / value) if field in _FILES and isinstance(value, str) else value
 
 
+_WORDS = (
+    (r"^Value error, ", ""),
+    (r"^Input is not a valid path.*", "must be the path of a file"),
+    (r"^Input should be", "must be"),
+    (r"a valid dictionary( or (an )?instance of \w+)?|an instance of \w+", "fields and their values"),
+    (r"^Input should have", "must have"),
+    (r"^Field required", "is missing"),
+    (r"^Extra inputs are", "is"),
+    (r"^(List|Dictionary|Tuple|String|Value) should have", "must have"),
+    (r" after validation, not", ", not"),
+    (r"a valid (tuple|list)", "a list"),
+    (r"a valid string", "text"),
+    (r"a valid integer", "an integer"),
+    (r"a valid boolean", "true or false"),
+    (r"a valid ", "a "),
+    (r", unable to parse .*", ""),
+)
+"""The validator's words, and ours."""
+
+
 def _explain(path: Path, error: ValidationError) -> str:
-    lines = [f"{path}: {error.error_count()} wrong field(s)"]
+    """What is wrong with a file: one line for one field, else a line for each."""
+    found = []
     for item in error.errors(include_url=False):
         # Where a field may be one of several kinds of values, pydantic puts the kind, as list[...], into the place.
-        field = ".".join(part for part in map(str, item["loc"]) if "[" not in part) or "system"
+        place = tuple(part for part in map(str, item["loc"]) if "[" not in part and not part.startswith("function-"))
+        short = item["type"] == "missing" and place[-1].isdigit()
+        found.append((place[:-1] if short else place, item, short))
+    reasons: dict[str, list[str]] = {}
+    for place, item, short in found:
+        where = one_line(".".join(filter(None, place))) or "system"
         if item["type"] == FAULT:
-            lines.append(f"  {field} {item['msg']}")
+            reasons.setdefault(where, []).append(one_line(item["msg"], 600))
             continue
-        value = item["input"]
-        shown = "" if isinstance(value, dict) or item["type"] == "missing" else f" (value {value!r})"
-        reason = item["msg"].removeprefix("Value error, ")
-        lines.append(f"  {field}{shown}: {reason}")
-    return "\n".join(lines)
+        if any(len(other) > len(place) and other[: len(place)] == place for other, _, _ in found):
+            continue  # of several kinds of values, the one that fits further
+        value, reason = item["input"], _reason(item["type"], item["msg"], item.get("ctx", {}))
+        shown = "" if isinstance(value, dict) or item["type"] == "missing" else f" (value {one_line(repr(value), 60)})"
+        reasons.setdefault(f"{where}{shown}:", []).append("has too few entries" if short else reason)
+    lines = [f"{where} {' or '.join(dict.fromkeys(texts))}" for where, texts in reasons.items()]
+    return f"{path}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{path}: {len(lines)} faults", *lines])
+
+
+def _reason(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    """Why a value is refused, in plain words."""
+    if kind == "string_pattern_mismatch":
+        return f"must be {PATTERNS.get(context['pattern'], 'text of another form')}"
+    for theirs, ours in _WORDS:
+        message = re.sub(theirs, ours, message)
+    return one_line(message, 600)
 
 
 def specification_text(system: System) -> str:

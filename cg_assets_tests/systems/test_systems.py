@@ -7,10 +7,13 @@ import dagster as dg
 import pytest
 import yaml
 
+from cg_assets.cli import main
 from cg_assets.core.errors import SystemSpecError
-from cg_assets.systems import load_all_systems, load_system, seed_of
+from cg_assets.operations.doctor import examine
+from cg_assets.systems import find_systems, load_all_systems, load_system, seed_of
 from cg_assets.systems.base import Refresh
 from cg_assets.systems.load import SHIPPED
+from cg_assets.systems.plain_yaml import read_yaml
 
 
 @pytest.fixture
@@ -70,6 +73,15 @@ WINDOWS = {
         ("muller_brown", put("temperature", float("inf")), ["temperature", "finite"]),
         ("muller_brown", put("temperature", "warm"), ["temperature", "'warm'", "number"]),
         ("muller_brown", put("sampling.unbiased.replicas", 2.5), ["replicas", "2.5", "integer"]),
+        ("muller_brown", put("temperature", True), ["temperature", "True", "number"]),
+        ("muller_brown", put("temperature", "300"), ["temperature", "'300'", "number"]),
+        ("muller_brown", put("sampling.unbiased.replicas", True), ["replicas", "integer", "not true or false"]),
+        ("muller_brown", put("sampling.unbiased.replicas", "64"), ["replicas", "integer", "not text"]),
+        ("muller_brown", put("network.hidden", ["64"]), ["network.hidden.0", "integer", "not text"]),
+        ("muller_brown", put("refresh.max_age", "30"), ["refresh.max_age", "number"]),
+        ("muller_brown", put("sampling.unbiased.replicas", 10**12), ["replicas", "less than or equal to 1000000000"]),
+        ("muller_brown", put("sampling.unbiased.duration", 1e300), ["sampling.unbiased", "steps", "check the units"]),
+        ("muller_brown", put("cg_simulation.timestep", 1e-300), ["cg_simulation", "steps", "check the units"]),
         ("muller_brown", put("sampling.unbiased.duration", 4000.1), ["duration", "timesteps"]),
         ("muller_brown", put("model.expression", "x**2 + z"), ["expression", "'z'"]),
         ("muller_brown", put("model.expression", "__import__('os')"), ["expression"]),
@@ -174,7 +186,7 @@ TENSORS = {"type": "tensor_network", "cutoff": 0.6, "soft_cutoff": 0.5}
             0,
             "evaluation.reference.plan.replicas (value 0)",
         ),
-        ("capped_alanine_kernels", "labels.noise.training", {}, "labels.noise.training: Extra inputs"),
+        ("capped_alanine_kernels", "labels.noise.training", {}, "labels.noise.training: is not permitted"),
         (
             "water_quick",
             "network",
@@ -186,7 +198,9 @@ TENSORS = {"type": "tensor_network", "cutoff": 0.6, "soft_cutoff": 0.5}
 def test_a_wrong_field_is_named_by_its_place(own_system, base, path, value, field):
     with pytest.raises(SystemSpecError) as caught:
         own_system(base, put(path, value))
-    assert f"\n  {field}" in str(caught.value)
+    lines = str(caught.value).splitlines()
+    assert any(f" {field}" in line for line in lines)
+    assert len(lines) == 1 or lines[0].endswith(f": {len(lines) - 1} faults")
 
 
 def test_extends_merges_and_a_stated_type_replaces(tmp_path, monkeypatch):
@@ -222,7 +236,7 @@ def test_extends_merges_and_a_stated_type_replaces(tmp_path, monkeypatch):
         ("- a\n- b\n", ["fields and their values"]),
         ("name: [\n", ["not valid YAML"]),
         ("name: other\n", ["must be the file's name"]),
-        ("!!python/object/apply:os.system ['true']\n", ["not valid YAML"]),
+        ("!!python/object/apply:os.system ['true']\n", ["line 1", "tag", "not allowed"]),
     ],
 )
 def test_unreadable_files(tmp_path, monkeypatch, text, words):
@@ -251,6 +265,42 @@ def test_unknown_system_and_name_taken_twice(tmp_path, monkeypatch):
     (tmp_path / "systems" / "muller_brown.yaml").write_text("name: muller_brown\n")
     with pytest.raises(SystemSpecError, match="already exists"):
         load_system("muller_brown")
+
+
+def test_a_wrong_or_clashing_file_stops_no_other_system(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    folder = tmp_path / "systems"
+    folder.mkdir()
+    (folder / "good.yaml").write_text("extends: muller_brown\nname: good\ntitle: Good\n")
+    (folder / "wrong.yaml").write_text("extends: muller_brown\nname: wrong\ntemperature: warm\n")
+    (folder / "torn.yaml").write_text("name: [\n")
+    (folder / "muller_brown.yaml").write_text("name: muller_brown\n")
+    (folder / "good.yml").write_text("name: good\n")
+    found = find_systems()
+    assert set(found.systems) == {path.stem for path in SHIPPED.glob("*.yaml")} | {"good"}
+    assert sorted(path.name for path in found.left_out) == ["good.yml", "muller_brown.yaml", "torn.yaml", "wrong.yaml"]
+    assert main(["--home", str(tmp_path), "systems"]) == 0
+    printed = capsys.readouterr()
+    assert "good " in printed.out
+    doctor = "\n".join(fault for finding in examine(tmp_path) for fault in finding.faults)
+    for path in found.left_out:
+        assert f"left out: {path}: " in printed.err
+        assert str(path) in doctor
+    assert "temperature (value 'warm'): must be a number" in doctor
+
+
+def test_a_file_is_read_once_for_all_that_extend_it(tmp_path, monkeypatch):
+    """What keeps loading a home of many systems quick."""
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    (tmp_path / "systems").mkdir()
+    for number in range(20):
+        (tmp_path / "systems" / f"own_{number}.yaml").write_text(
+            f"extends: capped_alanine_quick\nname: own_{number}\ntitle: Own\n"
+        )
+    read = []
+    monkeypatch.setattr("cg_assets.systems.load.read_yaml", lambda path: read.append(path) or read_yaml(path))
+    assert len(load_all_systems()) >= 20
+    assert len(read) == len(set(read))
 
 
 def test_what_is_null_is_no_part_of_a_hash(own_system):

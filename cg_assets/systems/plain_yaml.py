@@ -1,0 +1,151 @@
+"""Read the plain part of YAML: what could mean two things, or grow without bound, is refused with its line.
+
+YAML 1.1, which PyYAML reads, takes 010 for 8, 1:30 for 90 and `no` for false; YAML 1.2 takes them for 10 and text. A
+key that stands twice loses its first value, and anchors that name anchors grow exponentially.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+from pydantic import JsonValue
+
+from cg_assets.core.errors import SystemSpecError, one_line
+
+MOST_BYTES = 1_000_000
+MOST_VALUES = 50_000
+"""Values of a file, those that anchors repeat included."""
+DEEPEST = 30
+"""Sections within sections."""
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Ten times as fast if PyYAML comes with libyaml."""
+
+_WORDS: dict[str, JsonValue] = {"": None, "~": None, "true": True, "false": False}
+_WORDS |= {word: None for word in ("null", "Null", "NULL")} | {"True": True, "TRUE": True}
+_WORDS |= {"False": False, "FALSE": False}
+_WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_DOUBTFUL = re.compile(
+    r"[-+]?(0[0-9_]+|0[xob][0-9a-fA-F_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?|[0-9]+_[0-9_]*(\.[0-9_]*)?)"
+)
+"""Octal, hexadecimal, binary and sexagesimal numbers, and those with underscores."""
+_DOUBTFUL_WORDS = {"yes", "no", "on", "off"}
+_MOST_DIGITS = 18
+
+
+def read_yaml(path: Path) -> JsonValue:
+    """The content of a file.
+
+    Raises:
+        SystemSpecError: the file cannot be read, is no plain YAML, or is too large; names the line.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise SystemSpecError(f"{path}: has {size} bytes; a system's file has at most {MOST_BYTES}")
+        return _Reader(path, path.read_text(encoding="utf-8")).document()
+    except OSError as error:
+        raise SystemSpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SystemSpecError(f"{path}: cannot be read: {error}; save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise SystemSpecError(f"{path}: {line}is not valid YAML: {one_line(error.problem or error.context)}") from None
+    except yaml.YAMLError as error:
+        raise SystemSpecError(f"{path}: is not valid YAML: {one_line(error)}") from None
+
+
+class _Reader:
+    """Values from the events of a parser, whose own nesting is without bound."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._events = yaml.parse(text, Loader=_LOADER)
+        self._anchors: dict[str, tuple[JsonValue, int]] = {}
+        self._values = 0
+
+    def document(self) -> JsonValue:
+        """The one document of a text; None of an empty one."""
+        next(self._events)
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            return None
+        value = self._value(next(self._events), 1)
+        next(self._events)
+        if not isinstance(end := next(self._events), yaml.StreamEndEvent):
+            self._refuse(end, "a second document begins; write one system in a file")
+        return value
+
+    def _value(self, event: yaml.Event, depth: int) -> JsonValue:
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                self._refuse(event, f"*{event.anchor} names no value before it")
+            value, size = self._anchors[event.anchor]
+            self._count(event, size)
+            return value
+        before = self._values
+        self._count(event, 1)
+        if depth > DEEPEST:
+            self._refuse(event, f"nests more than {DEEPEST} sections deep")
+        if event.tag is not None and event.tag != "!":
+            self._refuse(event, f"the tag {one_line(event.tag)} is not allowed; leave it out")
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event) if event.implicit[0] else event.value
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = []
+            while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
+                value.append(self._value(item, depth + 1))
+        else:
+            value = self._fields(depth)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = value, self._values - before
+        return value
+
+    def _fields(self, depth: int) -> JsonValue:
+        fields: dict[str, JsonValue] = {}
+        lines: dict[str, int] = {}
+        merged: list[JsonValue] = []
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            key = self._value(event, depth + 1)
+            if not isinstance(key, str):
+                self._refuse(event, f"{one_line(key)} stands where the name of a field must; quote it")
+            value = self._value(next(self._events), depth + 1)
+            if key == "<<" and event.implicit[0]:
+                merged += value if isinstance(value, list) else [value]
+            elif key in fields:
+                self._refuse(event, f"{one_line(key)} stands twice, first in line {lines[key]}; remove one")
+            else:
+                fields[key], lines[key] = value, event.start_mark.line + 1
+        for section in merged:
+            if not isinstance(section, dict):
+                self._refuse(event, "<< merges no section; give the anchor of one")
+            fields = section | fields
+        return fields
+
+    def _scalar(self, event: yaml.ScalarEvent) -> JsonValue:
+        text = event.value
+        if text in _WORDS:
+            return _WORDS[text]
+        if not text[0].isdigit() and text[0] not in "+-.":
+            if text.lower() in _DOUBTFUL_WORDS:
+                self._refuse(event, f"{text} is read differently by versions of YAML; write true, false or '{text}'")
+            return text
+        if _WHOLE.fullmatch(text):
+            if len(text) > _MOST_DIGITS:
+                self._refuse(event, f"a number of {len(text)} digits is too large")
+            return int(text)
+        if _DOUBTFUL.fullmatch(text):
+            self._refuse(event, f"{one_line(text)} is read differently by versions of YAML; write it as a decimal")
+        if _DECIMAL.fullmatch(text):
+            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        return text
+
+    def _count(self, event: yaml.Event, values: int) -> None:
+        self._values += values
+        if self._values > MOST_VALUES:
+            self._refuse(event, f"there are more than {MOST_VALUES} values, those that anchors repeat included")
+
+    def _refuse(self, event: yaml.Event, reason: str) -> NoReturn:
+        raise SystemSpecError(f"{self._path}: line {event.start_mark.line + 1}: {reason}")
