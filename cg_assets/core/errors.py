@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CgAssetsError(Exception):
     """Base of every error that a user can correct."""
@@ -48,3 +51,27 @@ def one_line(value: object, longest: int = 200) -> str:
     text = value if isinstance(value, str) else str(value)
     flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return flat if len(flat) <= longest else f"{flat[: longest - 1]}…"
+
+
+@contextmanager
+def library_errors(kind: type[CgAssetsError], what: str, remedy: str = "") -> Iterator[None]:
+    """Turn whatever a library raises within into one of our errors, on one line.
+
+    Libraries raise more than they document: OpenMM a bare `Exception` for some force fields, `AssertionError` or
+    `IndexError` for some PDB files.
+
+    Args:
+        kind: of the error that is raised instead.
+        what: was wrong; the library's words follow.
+        remedy: what to do, put after them.
+
+    Raises:
+        CgAssetsError: of that kind, or the one that was raised within.
+    """
+    try:
+        yield
+    except CgAssetsError:
+        raise
+    except Exception as error:
+        words = one_line(error) or type(error).__name__
+        raise kind(f"{what}: {words}{'; ' if remedy else ''}{remedy}") from error

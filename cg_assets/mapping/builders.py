@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.errors import SystemSpecError, library_errors, one_line
 from cg_assets.core.settings import Strict
-from cg_assets.mapping.bead_mapping import WATER, BeadMapping
+from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.chains import connected_groups
 from cg_assets.mapping.collective_variables import CollectiveVariable
+from cg_assets.mapping.pdb import read_pdb
 from cg_assets.mapping.peptides import build_peptide
 from cg_assets.mapping.solvation import add_water
 
@@ -208,7 +210,7 @@ def _structure(molecule: MoleculeSettings, folder: Path) -> tuple[Any, NDArray[n
     if molecule.sequence is not None:
         topology, positions = build_peptide(molecule.sequence)
     else:
-        topology, positions = _read_pdb(molecule, folder / str(molecule.pdb))
+        topology, positions = read_pdb(molecule, folder / str(molecule.pdb))
     n_solute = topology.getNumAtoms()
     if molecule.waters is not None and molecule.box is not None:
         topology, positions = add_water(topology, positions, molecule.force_fields, molecule.waters, molecule.box)
@@ -217,47 +219,6 @@ def _structure(molecule: MoleculeSettings, folder: Path) -> tuple[Any, NDArray[n
     else:
         topology.setPeriodicBoxVectors(None)
     return topology, positions, n_solute
-
-
-def _read_pdb(molecule: MoleculeSettings, path: Path) -> tuple[Any, NDArray[np.float64]]:
-    from openmm import app, unit
-
-    try:
-        pdb = app.PDBFile(str(path))
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise SystemSpecError(f"model.pdb: {path} cannot be read as a PDB file: {error}") from None
-    topology = pdb.topology
-    has_hydrogens = any(atom.element is not None and atom.element.symbol == "H" for atom in topology.atoms())
-    if molecule.force_fields and not has_hydrogens:
-        raise SystemSpecError(
-            f"model.pdb: {path} has no hydrogen atoms; add them, for example with openmm.app.Modeller.addHydrogens "
-            "or PDBFixer, and save the file again"
-        )
-    vectors = topology.getPeriodicBoxVectors()
-    if vectors is not None:
-        edges = np.diag(np.array(vectors.value_in_unit(unit.nanometer)))
-        _check_box(molecule, edges, topology, path)
-    return topology, np.array(pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer), dtype=np.float64)
-
-
-def _check_box(molecule: MoleculeSettings, edges: NDArray, topology: Any, path: Path) -> None:
-    """Refuse a box in the PDB file that contradicts the specification."""
-    shown = " x ".join(f"{edge:.3f}" for edge in edges)
-    if molecule.box is None:
-        waters = sum(residue.name in WATER for residue in topology.residues())
-        if waters:
-            raise SystemSpecError(
-                f"model.box is null, but {path} holds {waters} water molecules in a box of {shown} nm; set model.box "
-                "and model.cutoff"
-            )
-        return
-    if molecule.cutoff is not None and molecule.cutoff > edges.min() / 2:
-        raise SystemSpecError(
-            f"model.cutoff {molecule.cutoff} nm is beyond half the box of {path} ({shown} nm); lower it or use a "
-            "larger box"
-        )
-    if np.abs(edges - molecule.box).max() > 1e-3 * molecule.box:
-        raise SystemSpecError(f"model.box is {molecule.box} nm, but the box of {path} is {shown} nm; make them equal")
 
 
 def _check_atoms(mapping: BeadMapping, names: list[str], element_of: dict[str, str]) -> None:
@@ -304,10 +265,9 @@ def _create_system(molecule: MoleculeSettings, topology: Any) -> openmm.System:
     from openmm import app, unit
 
     files = list(molecule.force_fields) + (["implicit/obc2.xml"] if molecule.implicit_solvent else [])
-    try:
+    named = ", ".join(molecule.force_fields)
+    with library_errors(SystemSpecError, f"model.force_fields: {named} cannot be read"):
         force_field = app.ForceField(*files)
-    except (ValueError, OSError) as error:
-        raise SystemSpecError(f"model.force_fields {molecule.force_fields}: {error}") from None
     isolated = app.NoCutoff if molecule.cutoff is None else app.CutoffNonPeriodic
     method = isolated if molecule.box is None else app.PME
     arguments: dict[str, Any] = {"nonbondedMethod": method, "removeCMMotion": False}
@@ -320,16 +280,45 @@ def _create_system(molecule: MoleculeSettings, topology: Any) -> openmm.System:
         created = force_field.createSystem(
             topology, constraints=app.HBonds if rigid else None, rigidWater=rigid, **arguments
         )
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # a bare one of charmm36.xml
+        fault = _template_fault(error, force_field, topology)
         raise SystemSpecError(
-            f"model.force_fields {molecule.force_fields} cannot describe the molecule: {error} Choose force fields "
-            "with a template for each residue, and give the molecule with all its hydrogens and standard residue names"
-        ) from None
+            f"model.force_fields: {named} cannot describe the molecule: {fault}; choose force fields with one "
+            "template for each residue, and give the molecule with all its hydrogens and standard residue names"
+        ) from error
+    _check_solvent(molecule, created)
     if molecule.implicit_solvent:
         use_native_obc(created)
     for force in created.getForces():
         force.setForceGroup(0)
     return created
+
+
+def _template_fault(error: Exception, force_field: Any, topology: Any) -> str:
+    """OpenMM's words, with residues counted from 1 and those without a template named."""
+    try:
+        unmatched = force_field.getUnmatchedResidues(topology)
+    except Exception:  # it may fail as createSystem did, whose error is the one to show
+        unmatched = []
+    words = re.sub(r"residue -1 \(Merged\)", "neighbouring residues together", one_line(error, 600))
+    words = re.sub(r"residue (\d+)", lambda found: f"residue {int(found[1]) + 1}", words)
+    words = words.partition("  For more")[0].partition(" For more information")[0].rstrip(".")
+    names = list(dict.fromkeys(f"{residue.index + 1} {residue.name}" for residue in unmatched))
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{words} (without a template: residue {', '.join(names[:5])}{more})" if names else words
+
+
+def _check_solvent(molecule: MoleculeSettings, created: openmm.System) -> None:
+    """Refuse implicit solvent twice, which counts its energy twice."""
+    import openmm
+
+    born = sum(isinstance(force, openmm.CustomGBForce | openmm.GBSAOBCForce) for force in created.getForces())
+    if born > 1:
+        raise SystemSpecError(
+            f"model.implicit_solvent is {molecule.implicit_solvent} and model.force_fields are "
+            f"{', '.join(molecule.force_fields)}: they hold {born} implicit solvents, which would be added up; leave "
+            "all but one out"
+        )
 
 
 def _check_masses(molecule: MoleculeSettings, created: openmm.System, names: list[str], elements: list[str]) -> None:

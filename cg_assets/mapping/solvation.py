@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.errors import SystemSpecError, library_errors
 from cg_assets.mapping.peptides import fixed_generator
 
 
@@ -39,13 +39,9 @@ def add_water(
         )
     topology.setPeriodicBoxVectors(None)
     modeller = app.Modeller(topology, unit.Quantity(positions, unit.nanometer))
-    try:
-        with fixed_generator():
-            modeller.addSolvent(app.ForceField(*force_fields), numAdded=waters)
-    except (ValueError, KeyError, OSError) as error:
-        raise SystemSpecError(
-            f"model.waters: {error}; add a water model to model.force_fields, for example amber14/tip3p.xml"
-        ) from None
+    remedy = "add a water model to model.force_fields, for example amber14/tip3p.xml"
+    with library_errors(SystemSpecError, "model.waters", remedy), fixed_generator():
+        modeller.addSolvent(app.ForceField(*force_fields), numAdded=waters)
     made = float(modeller.topology.getPeriodicBoxVectors()[0][0].value_in_unit(unit.nanometer))
     placed = np.array(modeller.positions.value_in_unit(unit.nanometer), dtype=np.float64)
     return modeller.topology, _rescaled(modeller.topology, placed, len(positions), made, box)

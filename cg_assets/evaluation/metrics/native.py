@@ -20,6 +20,7 @@ from cg_assets.evaluation.metrics.slow_coordinates import clipped_surface
 from cg_assets.evaluation.quantity import Quantity
 from cg_assets.evaluation.settings import FreeEnergySettings
 from cg_assets.mapping.maps import CGMap
+from cg_assets.mapping.pdb import open_pdb
 
 _BINS = 40
 
@@ -70,14 +71,8 @@ def native_beads(cg_map: CGMap, path: Path) -> NDArray[np.float64]:
     Raises:
         SystemSpecError: the file cannot be read, or lacks the atom of a bead.
     """
-    from openmm import app, unit
-
-    try:
-        pdb = app.PDBFile(str(path))
-    except (OSError, ValueError, IndexError, KeyError, AssertionError) as error:
-        raise SystemSpecError(f"evaluation.native.file: {path} cannot be read as a PDB file: {error}") from None
-    places = np.array(pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer), dtype=np.float64)
-    index = {f"{atom.residue.index + 1}:{atom.name}": atom.index for atom in pdb.topology.atoms()}
+    topology, places = open_pdb(path, "evaluation.native.file")
+    index = {f"{atom.residue.index + 1}:{atom.name}": atom.index for atom in topology.atoms()}
     rows = []
     for name, weights in zip(cg_map.bead_names, cg_map.matrix, strict=True):
         atoms = [cg_map.atom_names[atom] for atom in np.flatnonzero(weights)]

@@ -1,0 +1,138 @@
+"""Read the structure of a molecule from a PDB file, and refuse what would be misread without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.core.errors import SystemSpecError, library_errors
+from cg_assets.mapping.bead_mapping import WATER
+
+if TYPE_CHECKING:
+    from cg_assets.mapping.builders import MoleculeSettings
+
+_USUAL = {"H", "C", "N", "O", "S", "P", ""}
+"""Elements that are guessed right from the names of atoms; "" of virtual sites."""
+_SAME_PLACE = 0.02
+_SHORT_BOND = 0.04
+"""Distances of atoms that are one, and of bonded atoms whose positions are in nm [nm]."""
+
+
+def open_pdb(path: Path, field: str) -> tuple[Any, NDArray[np.float64]]:
+    """OpenMM topology and positions `(n_atoms, 3)` [nm] of a PDB file.
+
+    Args:
+        path: the file.
+        field: the field that names it.
+
+    Raises:
+        SystemSpecError: it cannot be read, holds no atom, or a position is not finite.
+    """
+    from openmm import app, unit
+
+    with library_errors(SystemSpecError, f"{field}: {path} cannot be read as a PDB file"):
+        pdb = app.PDBFile(str(path))
+        places = np.array(pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer), dtype=np.float64).reshape(-1, 3)
+    if not len(places):
+        raise SystemSpecError(f"{field}: {path} holds no atom; give a PDB file with ATOM or HETATM lines")
+    for atom, place in zip(pdb.topology.atoms(), places, strict=True):
+        if not np.isfinite(place).all():
+            raise SystemSpecError(f"{field}: {path}: atom {_name(atom)} has no finite position; correct its line")
+    return pdb.topology, places
+
+
+def read_pdb(molecule: MoleculeSettings, path: Path) -> tuple[Any, NDArray[np.float64]]:
+    """Topology and positions `(n_atoms, 3)` [nm] of a molecule.
+
+    Raises:
+        SystemSpecError: the file cannot be read, would be misread, lacks hydrogens, or its box does not fit.
+    """
+    from openmm import unit
+
+    topology, places = open_pdb(path, "model.pdb")
+    _check_elements(topology, path)
+    _check_residues(topology, path)
+    has_hydrogens = any(atom.element is not None and atom.element.symbol == "H" for atom in topology.atoms())
+    if molecule.force_fields and not has_hydrogens:
+        raise SystemSpecError(
+            f"model.pdb: {path} has no hydrogen atoms; add them, for example with openmm.app.Modeller.addHydrogens "
+            "or PDBFixer, and save the file again"
+        )
+    _check_places(topology, places, path)
+    vectors = topology.getPeriodicBoxVectors()
+    if vectors is not None:
+        edges = np.diag(np.array(vectors.value_in_unit(unit.nanometer)))
+        _check_box(molecule, edges, topology, path)
+    return topology, places
+
+
+def _name(atom: Any) -> str:
+    return f"{atom.residue.index + 1}:{atom.name}"
+
+
+def _check_elements(topology: Any, path: Path) -> None:
+    """Without an element column OpenMM takes an alpha carbon that is alone for calcium, and BB for boron."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        if not any(line.startswith(("ATOM", "HETATM")) and not line[76:78].strip() for line in lines):
+            return
+    for atom in topology.atoms():
+        symbol = atom.element.symbol if atom.element is not None else ""
+        ion = symbol.upper() == atom.residue.name.upper().strip("+-0123456789")
+        if symbol not in _USUAL and not ion:
+            raise SystemSpecError(
+                f"model.pdb: {path}: atom {_name(atom)} of residue {atom.residue.name} would be read as the element "
+                f"{symbol}, because columns 77 and 78 are blank; fill in the elements"
+            )
+
+
+def _check_residues(topology: Any, path: Path) -> None:
+    """OpenMM joins no atoms of a residue whose name it lacks, and then blames its neighbours."""
+    joined = {one.residue.index for one, other in topology.bonds() if one.residue == other.residue}
+    lone = [res for res in topology.residues() if sum(1 for _ in res.atoms()) > 1 and res.index not in joined]
+    if lone and joined:
+        shown = ", ".join(f"{residue.index + 1} {residue.name}" for residue in lone[:5])
+        raise SystemSpecError(
+            f"model.pdb: {path}: the atoms of residue {shown} have no bonds, because OpenMM has none for this name; "
+            "use its standard name (HIE for HSE, HID for HSD, HIP for HSP), or add CONECT lines"
+        )
+
+
+def _check_places(topology: Any, places: NDArray[np.float64], path: Path) -> None:
+    """Refuse atoms in one place, and positions in nm, where a PDB file holds Å."""
+    from scipy.spatial import cKDTree
+
+    pairs = np.array([(first.index, second.index) for first, second in topology.bonds()]).reshape(-1, 2)
+    lengths = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
+    if len(lengths) and np.median(lengths) < _SHORT_BOND:
+        raise SystemSpecError(
+            f"model.pdb: {path}: bonded atoms are {np.median(lengths):.3g} nm apart where 0.1 nm is usual; positions "
+            "of a PDB file are in Å (multiply nm by 10)"
+        )
+    atoms = [atom for atom in topology.atoms() if atom.element is not None]
+    close = cKDTree(places[[atom.index for atom in atoms]]).query_pairs(_SAME_PLACE)
+    if close:
+        first, second = (_name(atoms[index]) for index in min(close))
+        raise SystemSpecError(f"model.pdb: {path}: atoms {first} and {second} are in one place; correct their lines")
+
+
+def _check_box(molecule: MoleculeSettings, edges: NDArray, topology: Any, path: Path) -> None:
+    """Refuse a box in the PDB file that contradicts the specification."""
+    shown = " x ".join(f"{edge:.3f}" for edge in edges)
+    if molecule.box is None:
+        waters = sum(residue.name in WATER for residue in topology.residues())
+        if waters:
+            raise SystemSpecError(
+                f"model.box is null, but {path} holds {waters} water molecules in a box of {shown} nm; set model.box "
+                "and model.cutoff"
+            )
+        return
+    if molecule.cutoff is not None and molecule.cutoff > edges.min() / 2:
+        raise SystemSpecError(
+            f"model.cutoff {molecule.cutoff} nm is beyond half the box of {path} ({shown} nm); lower it or use a "
+            "larger box"
+        )
+    if np.abs(edges - molecule.box).max() > 1e-3 * molecule.box:
+        raise SystemSpecError(f"model.box is {molecule.box} nm, but the box of {path} is {shown} nm; make them equal")

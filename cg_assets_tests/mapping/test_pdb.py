@@ -1,0 +1,111 @@
+"""Structures and force fields that OpenMM would misread, or refuse with other words than those that help."""
+
+import io
+
+import pytest
+from openmm import app, unit
+
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.mapping.bead_mapping import BeadMapping
+from cg_assets.mapping.builders import MoleculeSettings, build_molecule
+from cg_assets.mapping.peptides import build_peptide
+
+HEAVY = BeadMapping(type="beads", beads="heavy_atoms")
+
+
+def written(sequence):
+    """The lines of a PDB file of a peptide."""
+    topology, positions = build_peptide(sequence)
+    text = io.StringIO()
+    app.PDBFile.writeFile(topology, positions * unit.nanometer, text)
+    return [line for line in text.getvalue().splitlines() if not line.startswith("CONECT")]
+
+
+def moved(line, place):
+    return line[:30] + "".join(f"{value:8.3f}" for value in place) + line[54:]
+
+
+def refusal(tmp_path, lines, beads=HEAVY, **settings):
+    (tmp_path / "own.pdb").write_text("\n".join(lines) + "\n")
+    settings = {"force_fields": ["amber14-all.xml"]} | settings
+    with pytest.raises(SystemSpecError) as caught:
+        build_molecule(MoleculeSettings(pdb="own.pdb", **settings), beads, {}, tmp_path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def peptide():
+    return written(["GLY", "HIS", "GLY"])
+
+
+def renamed(lines, old, new):
+    return [line[:17] + new + line[20:] if line[17:20] == old else line for line in lines]
+
+
+def test_a_residue_without_bonds_is_named_and_not_its_neighbour(tmp_path, peptide):
+    for settings in ({}, {"force_fields": []}):
+        assert "residue 2 HSE have no bonds" in refusal(tmp_path, renamed(peptide, "HIS", "HSE"), **settings)
+
+
+def test_a_residue_without_template_is_named_by_its_number_from_1(tmp_path, peptide):
+    words = refusal(tmp_path, [line for line in peptide if " HB2 HIS" not in line])
+    assert "residue 2 (HIS)" in words
+    assert "without a template: residue 2 HIS" in words
+    assert "http" not in words
+
+
+def test_a_bare_exception_of_a_force_field_is_translated(tmp_path):
+    words = refusal(tmp_path, written(["ACE", "ALA", "NME"]), force_fields=["charmm36.xml"])
+    assert words.startswith("model.force_fields: charmm36.xml cannot describe the molecule")
+    assert "-1" not in words
+
+
+@pytest.mark.parametrize("files", [["nothing.xml"], ["../x"], [""], ["amber99sbildn.xml", "amber99sbildn.xml"]])
+def test_force_fields_that_cannot_be_read(tmp_path, peptide, files):
+    assert "cannot be read" in refusal(tmp_path, peptide, force_fields=files)
+
+
+@pytest.mark.parametrize(
+    ("files", "implicit"),
+    [
+        (["amber14-all.xml", "implicit/obc2.xml"], "OBC2"),
+        (["amber14-all.xml", "implicit/obc2.xml", "implicit/gbn2.xml"], None),
+        (["amber99sbildn.xml", "amber99_obc.xml"], "OBC2"),
+    ],
+)
+def test_implicit_solvent_twice_is_refused(tmp_path, files, implicit):
+    lines = written(["ACE", "ALA", "NME"])
+    assert "2 implicit solvents" in refusal(tmp_path, lines, force_fields=files, implicit_solvent=implicit)
+
+
+def test_implicit_solvent_in_a_box_is_refused(tmp_path):
+    files = ["amber14-all.xml", "implicit/obc2.xml"]
+    words = refusal(tmp_path, written(["ACE", "ALA", "NME"]), force_fields=files, box=3.0, cutoff=1.0)
+    assert "nonbonded method" in words
+
+
+def test_blank_elements_that_are_misread(tmp_path):
+    line = "ATOM  {:5d}  {:<3s} ALA A{:4d}    {:8.3f}   0.000   0.000  1.00  0.00"
+    alone = [line.format(number, "CA", number, 3.8 * number) for number in (1, 2, 3)]
+    words = refusal(tmp_path, alone, BeadMapping(type="beads", beads="alpha_carbons"), force_fields=[])
+    assert "atom 1:CA of residue ALA would be read as the element Ca" in words
+    beads = [line.format(2 * n + k, ("BB", "SC1")[k], n + 1, 3.8 * n + k) for n in range(3) for k in range(2)]
+    assert "element B" in refusal(tmp_path, beads, force_fields=[])
+
+
+def test_atoms_in_one_place_and_positions_in_nm(tmp_path, peptide):
+    atoms = [index for index, line in enumerate(peptide) if line.startswith("ATOM")]
+    place = [float(peptide[atoms[3]][start : start + 8]) for start in (30, 38, 46)]
+    lines = [moved(line, place) if index == atoms[9] else line for index, line in enumerate(peptide)]
+    assert "are in one place" in refusal(tmp_path, lines)
+    small = [
+        moved(line, [0.1 * float(line[start : start + 8]) for start in (30, 38, 46)]) if index in atoms else line
+        for index, line in enumerate(peptide)
+    ]
+    assert "in Å" in refusal(tmp_path, small)
+
+
+@pytest.mark.parametrize("text", ["", "END", "ATOM", "nothing", "ATOM      1  N   GLY A   1       x  y  z", "\x00\x01"])
+def test_what_is_no_pdb_file(tmp_path, text):
+    assert refusal(tmp_path, [text]).startswith(f"model.pdb: {tmp_path / 'own.pdb'}")
