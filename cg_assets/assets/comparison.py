@@ -68,4 +68,5 @@ def comparison_stage(system: AnySystem, curves: Sequence[str] = ()) -> Stage:
         make=make,
         reads=tuple(Read(stage, Batches.NONE) for stage in read),
         kinds=frozenset({"parquet", "matplotlib"}),
+        sections=(),
     )

@@ -59,6 +59,15 @@ def reference_stage(system: SystemSpec) -> Stage:
         make=make,
         reads=(Read(source, Batches.ALL),) if source else (),
         kinds=frozenset({"parquet", *made_by}),
+        sections=(
+            *(
+                "model",
+                "temperature",
+                "collective_variables",
+                *(["mapping"] if system.evaluation.reference.exact else []),
+            ),
+            *(f"evaluation.{part}" for part in ("reference", "collective_variables", "bins", "basins")),
+        ),
     )
 
 
@@ -146,6 +155,7 @@ def evaluation_stage(system: AnySystem, name: str) -> Stage:
         ),
         checks=checks_of(system.evaluation),
         kinds=frozenset({"parquet", "mlflow"}),
+        sections=("evaluation",),
     )
 
 

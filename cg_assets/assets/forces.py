@@ -56,6 +56,7 @@ def judge_forces(system: SystemSpec, frames: Frames, force_map: ForceMap, noise:
 def forces_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of CG frames made from one kind of samples."""
     source, _ = system.sampling.by_labels()[name]
+    dynamics = next(iter(system.sampling.by_section()))
 
     def make(work: Work) -> Product:
         from cg_assets.labels.quality import measure_label_noise
@@ -99,6 +100,7 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         checks=CHECKS,
         batched=True,
         kinds=frozenset({"parquet", "numpy"}),
+        sections=(f"{dynamics}.timestep", f"{dynamics}.friction"),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,11 @@ import numpy as np
 
 from cg_assets.assets.common_checks import FINITE
 from cg_assets.assets.data import with_map
+from cg_assets.assets.soundness import IMPORTED_FILES, STAMPS, stamps
 from cg_assets.assets.stage import Figure, PieceContent, Product, Stage, Stored
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Check, Verdict
+from cg_assets.core.errors import StorageError
 from cg_assets.sampling.settings import IMPORTED
 from cg_assets.systems import SystemSpec
 
@@ -47,9 +48,10 @@ def imported_stage(system: SystemSpec) -> Stage:
 
     def make(work: Work) -> Product:
         reader = system.imported_reader(str(work.batch))
-        content = system.hash_of("model", "mapping", "collective_variables", "imported")
-        identity = hashlib.sha256(f"{content}{reader.files}{reader.n_chunks}".encode()).hexdigest()
-        pieces, _, _ = work.sample(identity, lambda: reader, None)
+        stamped = stamps(system.imported_files(str(work.batch)))
+        pieces, _, _ = work.sample(f"{reader.files}{reader.n_chunks}", lambda: reader, None)
+        if stamps(system.imported_files(str(work.batch))) != stamped:
+            raise StorageError(f"{', '.join(reader.files)}: changed while they were imported; import them again")
         beads, map_hash, facts = with_map(system)
 
         # A block at a time: trajectories of tens of gigabytes have beads of gigabytes.
@@ -66,7 +68,7 @@ def imported_stage(system: SystemSpec) -> Stage:
                 "files": [{"file": name, "SHA-256": digest} for name, digest in reader.files.items()],
             }
 
-        facts |= {"bias": None, "files": reader.files}
+        facts |= {"bias": None, IMPORTED_FILES: reader.files, STAMPS: stamped}
         return Product(PieceContent(pieces), facts, judge, report, bead_types=beads, map_hash=map_hash)
 
     return Stage(
@@ -77,4 +79,5 @@ def imported_stage(system: SystemSpec) -> Stage:
         batched=True,
         raw=True,
         kinds=frozenset({"parquet", "mdtraj"}),
+        sections=("model", "temperature", "mapping", "collective_variables", "imported"),
     )

@@ -65,6 +65,7 @@ def labels_stage(system: SystemSpec, stage: str) -> Stage:
         checks=source.checks,
         batched=True,
         kinds=frozenset({"parquet", "pytorch"}),
+        sections=(f"labels.{name}",),
     )
 
 
@@ -104,4 +105,5 @@ def flow_kernel_stage(system: SystemSpec, name: str, kernel: FlowKernel, labels:
         reads=(Read(labels, Batches.ALL),),
         gpu=True,
         kinds=frozenset({"pytorch", "mlflow"}),
+        sections=(f"labels.{name}",),
     )

@@ -81,6 +81,7 @@ def learning_curve_stage(system: SystemSpec, name: str) -> Stage:
         ),
         gpu=True,
         kinds=frozenset({"pytorch", "parquet"}),
+        sections=("learning_curve", "cg_simulation", "evaluation", "network", "training", f"potentials.{name}"),
     )
 
 

@@ -15,7 +15,7 @@ from cg_assets.systems import SystemSpec
 def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of mean forces in configurations of one kind of samples."""
     mean_force, single = system.sampling.by_mean_force_labels()[name]
-    source, section = system.sampling.by_labels()[single]
+    source, _ = system.sampling.by_labels()[single]
 
     def make(work: Work) -> Product:
         from cg_assets.labels.mean_forces import MeanForceSampler
@@ -23,12 +23,10 @@ def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
         from cg_assets.mapping.run import fit_force_map
 
         samples, whole = read_samples(work.inputs, source, work.batch)
-        sections = ("model", "temperature", "mapping", section, f"sampling.mean_forces.{name.removesuffix('_forces')}")
-        identity = f"{system.hash_of(*sections)}{work.inputs.versions}"
         of_system = system.beads()
         force_map = fit_force_map(system.mapping, of_system, samples)
         pieces, _, summary = work.sample(
-            identity,
+            "",
             lambda: MeanForceSampler(
                 system.structure(), of_system, mean_force, system.plan_of(name), whole, force_map, work.seed
             ),
@@ -82,4 +80,5 @@ def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
         checks=CHECKS,
         batched=True,
         kinds=frozenset({"parquet", "openmm"}),
+        sections=(f"sampling.mean_forces.{name.removesuffix('_forces')}",),
     )

@@ -14,12 +14,12 @@ def _stage_of(section: str) -> str:
 
 
 def proposed_centers(inputs: Inputs, section: str) -> list[dict[str, float]] | None:
-    """The window centres that were proposed last for a plan; None before the first proposal.
+    """The window centres that were proposed last for a plan; None before the first proposal for the present model.
 
     The samples read it but do not depend on it in the graph, since it depends on the samples of earlier batches.
     """
     stage = _stage_of(section)
-    return inputs.facts(stage)["centers"] if inputs.has(stage) else None
+    return inputs.facts(stage)["centers"] if inputs.has(stage) and not inputs.soundness.changed(stage) else None
 
 
 def next_batch_stage(system: SystemSpec, labels: str, bias: AdaptiveBias) -> Stage:
@@ -54,4 +54,5 @@ def next_batch_stage(system: SystemSpec, labels: str, bias: AdaptiveBias) -> Sta
         make=make,
         reads=tuple(Read(source, Batches.ALL) for source in sources),
         kinds=frozenset({"parquet", "numpy"}),
+        sections=(),
     )

@@ -91,4 +91,5 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
         gpu=True,
         kinds=frozenset({"pytorch", "mlflow"}),
         code_version="2",
+        sections=("network", "training", f"potentials.{name}"),
     )

@@ -81,4 +81,5 @@ def prior_stage(system: SystemSpec, name: str) -> Stage:
         checks=(PRIOR_ALONE,),
         kinds=frozenset({"numpy", "parquet"}),
         code_version="2",
+        sections=("network", *(f"cg_simulation.{part}" for part in ("timestep", "friction", "seed"))),
     )

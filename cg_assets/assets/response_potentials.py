@@ -92,4 +92,5 @@ def response_potential_stage(system: ThermalSystem, name: str) -> Stage:
         gpu=True,
         kinds=frozenset({"pytorch", "mlflow"}),
         code_version="2",
+        sections=(f"potentials.{name}",),
     )

@@ -47,10 +47,8 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         beads = system.beads()
         plan = concrete_plan(beads, specified, centers)
         configurations = system.sampling.configurations_of(section)
-        sections = ("model", "temperature", "mapping", "collective_variables", section)
-        identity = f"{system.hash_of(*sections)}{work.inputs.versions}{configurations or ''}"
         pieces, sampler, summary = work.sample(
-            identity, lambda: system.sampler(plan, work.seed, configurations), work.seed
+            str(configurations), lambda: system.sampler(plan, work.seed, configurations), work.seed
         )
         facts = {
             "plan": plan.model_dump(mode="json"),
@@ -101,4 +99,6 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         batched=True,
         raw=True,
         kinds=frozenset({"parquet", "openmm" if system.units == "molar" else "numba"}),
+        sections=("model", "temperature", "mapping", "collective_variables", section),
+        made_again=False,
     )

@@ -82,6 +82,7 @@ def cg_simulation_stage(system: AnySystem, name: str) -> Stage:
         checks=CHECKS,
         gpu=True,
         kinds=frozenset({"pytorch", "parquet"}),
+        sections=("cg_simulation",),
     )
 
 

@@ -1,12 +1,15 @@
-"""Which data may be read: those that passed their blocking checks and were made of such data only."""
+"""Which data may be read: of the present specification, checks passed, and made of such data only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
 
+from cg_assets.assets.stage import Stage
 from cg_assets.core.checks import Verdict
 from cg_assets.core.errors import StorageError
+from cg_assets.storage.hashing import file_sha256
 from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
@@ -14,6 +17,12 @@ from cg_assets.systems import AnySystem
 
 FAILED = "failed_checks"
 """Key of a file's metadata: the names of its checks that failed, without those that only warn."""
+
+RECIPE = "recipe"
+"""Key of a file's metadata: part to its version."""
+IMPORTED_FILES, STAMPS = "files", "file_stamps"
+"""Keys of the metadata of imported beads: path to SHA-256 of each file, and to its size and time of writing."""
+_CODE, _WHOLE = "code of ", "specification"
 
 Failures = dict[str, list[str]]
 """Data key `<system>/<stage>[/<batch>]` to the names of checks that failed."""
@@ -45,6 +54,73 @@ def explained(failures: Failures) -> str:
     return "; ".join(f"{key} failed {', '.join(checks)}" for key, checks in failures.items())
 
 
+def stamps(paths: Iterable[Path]) -> dict[str, list[int]]:
+    """Size and time of writing of files that need not be there: they are hashed only when these differ."""
+    found = {str(path): path.stat() for path in paths if path.is_file()}
+    return {path: [state.st_size, state.st_mtime_ns] for path, state in found.items()}
+
+
+class Recipes:
+    """The recipes that the files of a system have by its present specification and code.
+
+    A file whose recipe is another one is of another model: it is never pooled with others.
+    """
+
+    def __init__(self, system: AnySystem) -> None:
+        """Nothing is hashed yet; versions are those of the moment when they are first asked for."""
+        self._system = system
+        self._versions: dict[str, str | None] = {}
+
+    @cached_property
+    def _stages(self) -> dict[str, Stage]:
+        from cg_assets.assets import stages_of
+
+        return {stage.name: stage for stage in stages_of(self._system)}
+
+    def of(self, stage: Stage) -> dict[str, str]:
+        """The recipe of a stage: its own parts and those of all stages that it reads, however indirectly."""
+        parts: set[str] = set()
+        waiting, seen = [stage], {stage.name}
+        while waiting:
+            item = waiting.pop()
+            parts |= {_CODE + item.name, *item.sections}
+            for read in item.reads:
+                if read.stage in self._stages and read.stage not in seen:
+                    seen.add(read.stage)
+                    waiting.append(self._stages[read.stage])
+        versions = {part: self._version(part) for part in parts} | {_CODE + stage.name: stage.code_version}
+        return {part: version for part, version in versions.items() if version is not None}
+
+    def changes(self, metadata: FileMetadata, batch: str | None) -> list[str]:
+        """The parts that have changed since a file was made; none for one whose metadata name no specification."""
+        recorded = metadata.extra.get(RECIPE)
+        if recorded is None:
+            whole = metadata.extra.get(_WHOLE)
+            recorded = {} if whole is None else {_WHOLE: whole}
+        changed = [part for part, version in sorted(recorded.items()) if self._version(part) not in (None, version)]
+        known = metadata.extra.get(IMPORTED_FILES)
+        if known is not None and self._other_files(known, metadata.extra.get(STAMPS, {}), batch):
+            changed.append("the content of imported.files")
+        return changed
+
+    def _version(self, part: str) -> str | None:
+        """The present version of a part; None for the code of a stage that the graph does not have."""
+        if part not in self._versions:
+            if part.startswith(_CODE):
+                stage = self._stages.get(part.removeprefix(_CODE))
+                self._versions[part] = None if stage is None else stage.code_version
+            else:
+                self._versions[part] = self._system.content_hash if part == _WHOLE else self._system.hash_of(part)
+        return self._versions[part]
+
+    def _other_files(self, known: dict[str, str], stamped: dict[str, list[int]], batch: str | None) -> bool:
+        """Whether the files of an imported batch are others now; files that were moved away after it are no change."""
+        paths = self._system.imported_files(batch or "")
+        if not paths or (stamped and stamps(paths) == stamped):
+            return False
+        return [file_sha256(path) for path in paths] != list(known.values())
+
+
 class Soundness:
     """The verdicts on the data of a system and on everything that they were made of, as their files record it.
 
@@ -53,7 +129,7 @@ class Soundness:
 
     def __init__(self, store: ParquetStore, system: AnySystem) -> None:
         """The verdicts on files of a store; each file is looked at once."""
-        self.store, self.system = store, system
+        self.store, self.system, self.recipes = store, system, Recipes(system)
         self._infos: dict[tuple[str, str | None], FileInfo] = {}
         self._failures: dict[tuple[str, str | None], Failures] = {}
 
@@ -88,10 +164,35 @@ class Soundness:
         }
         return {key: checks for key, checks in found.items() if checks}
 
+    def changed(self, stage: str, batch: str | None = None) -> str:
+        """Why a file is of another model than the present one; empty where it is not. Errors as in `failures`.
+
+        A batch is, too, if one of the same name that it was made of is, or was made again since.
+        """
+        metadata = self._info(stage, batch).metadata
+        if parts := self.recipes.changes(metadata, batch):
+            return f"{' and '.join(parts)} changed since it was made"
+        for key, version in metadata.upstream_data_versions.items() if batch is not None else ():
+            parent, same = place_of(key)
+            if same != batch or not self.store.file(self.system.name, parent, batch).is_file():
+                continue
+            if self._info(parent, batch).content_hash != version:
+                return f"{key} was made again since"
+            if why := self.changed(parent, batch):
+                return f"{key}: {why}"
+        return ""
+
+    def why_not(self, stage: str, batch: str | None = None) -> str:
+        """Why a file must not be read; empty where it may. Errors as in `failures`."""
+        if faults := self.faults(stage, batch):
+            return explained(faults)
+        changed = self.changed(stage, batch)
+        return changed and f"{key_of(self.system, stage, batch)} is out of date: {changed}"
+
     def batches(self, stage: str, batches: list[str] | None = None) -> list[str]:
         """Those of some batches (None: all) that may be read. Errors as in `failures`."""
         known = self.store.batches(self.system.name, stage) if batches is None else batches
-        return [batch for batch in known if not self.faults(stage, batch)]
+        return [batch for batch in known if not self.why_not(stage, batch)]
 
     def _info(self, stage: str, batch: str | None) -> FileInfo:
         place = (stage, batch)

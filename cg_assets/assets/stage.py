@@ -166,6 +166,9 @@ class Stage:
         gpu: whether it asks for a GPU.
         kinds: labels of its tools on its page.
         code_version: changes when the same inputs give another result.
+        sections: parts of the specification that it depends on, besides those of the stages that it reads.
+        made_again: whether a refresh makes its batches of another specification again; else it leaves them out, since
+            the next batch costs as much and overwrites nothing.
     """
 
     name: str
@@ -178,3 +181,5 @@ class Stage:
     gpu: bool = False
     kinds: frozenset[str] = frozenset({"parquet"})
     code_version: str = "1"
+    sections: tuple[str, ...] = ("specification",)
+    made_again: bool = True

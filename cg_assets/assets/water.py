@@ -88,9 +88,8 @@ def water_trajectories_stage(system: ThermalSystem) -> Stage:
         from cg_assets.sampling.water_reference import WaterReferenceSampler
 
         snapshots = system.sampling.conditional.frames
-        identity = f"{system.hash_of('model', 'mapping', 'sampling.reference')}{snapshots}"
         pieces, sampler, summary = work.sample(
-            identity, lambda: WaterReferenceSampler(system.water, plan, work.seed, snapshots), work.seed
+            "", lambda: WaterReferenceSampler(system.water, plan, work.seed, snapshots), work.seed
         )
         beads, facts = _beads(system)
         facts |= {"bias": None, "plan": plan.model_dump(mode="json")}
@@ -125,6 +124,8 @@ def water_trajectories_stage(system: ThermalSystem) -> Stage:
         checks=(SCHEMA, FINITE, TEMPERATURES),
         batched=True,
         kinds=frozenset({"parquet", "openmm"}),
+        sections=("model", "mapping", "sampling.reference", "sampling.conditional.frames"),
+        made_again=False,
     )
 
 
@@ -214,9 +215,8 @@ def conditional_samples_stage(system: ThermalSystem) -> Stage:
 
         (batch,) = work.inputs.sound(TRAJECTORIES, [str(work.batch)])
         starts = choose_starts(work.inputs.frames(snapshot_stage(TRAJECTORIES), batch), plan.frames)
-        identity = f"{system.hash_of('model', 'mapping', 'sampling.conditional')}{work.inputs.versions}"
         pieces, _, summary = work.sample(
-            identity, lambda: FrozenWaterSampler(system.water, plan, starts.positions, work.seed), work.seed
+            "", lambda: FrozenWaterSampler(system.water, plan, starts.positions, work.seed), work.seed
         )
         frames = pieces.frames()
         found = check_frames(frames)
@@ -273,6 +273,7 @@ def conditional_samples_stage(system: ThermalSystem) -> Stage:
         batched=True,
         kinds=frozenset({"parquet", "openmm"}),
         code_version="2",
+        sections=("sampling.conditional", "targets.max_disagreement"),
     )
 
 
@@ -336,4 +337,5 @@ def targets_stage(system: ThermalSystem) -> Stage:
         batched=True,
         kinds=frozenset({"parquet", "numpy"}),
         code_version="4",
+        sections=("targets",),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cg_assets.assets.soundness import FAILED, Failures, Soundness, explained, key_of, names_of_failed, place_of
+from cg_assets.assets.soundness import FAILED, RECIPE, Failures, Recipes, Soundness, key_of, names_of_failed, place_of
 from cg_assets.assets.stage import Content, Product, Report, Stage, Stored
 from cg_assets.core.checks import Verdict
 from cg_assets.core.errors import StorageError
@@ -39,12 +39,12 @@ def snapshot_stage(stage: str) -> str:
 class Inputs:
     """The data of a system that a stage reads; it remembers the version of each file that it was given.
 
-    It gives none that failed a blocking check or that were made of such data.
+    It gives none of another specification, or that failed a blocking check, or that were made of such data.
     """
 
-    def __init__(self, store: ParquetStore, system: AnySystem) -> None:
-        """The inputs from a store; nothing is read yet."""
-        self.store, self.system = store, system
+    def __init__(self, store: ParquetStore, system: AnySystem, log: Callable[[str], None] | None = None) -> None:
+        """The inputs from a store; nothing is read yet. `log` is told of batches that are left out."""
+        self.store, self.system, self._log = store, system, log
         self.versions: dict[str, str] = {}
         self.soundness = Soundness(store, system)
 
@@ -60,11 +60,9 @@ class Inputs:
         Raises:
             StorageError: the file is missing or damaged, or it is unsound.
         """
-        if faults := self.soundness.faults(stage, batch):
+        if why := self.soundness.why_not(stage, batch):
             key = key_of(self.system, stage, batch)
-            raise StorageError(
-                f"{explained(faults)}: {key} must not be used; change its data or settings and make it again"
-            )
+            raise StorageError(f"{why}: {key} must not be used; change its data or settings and make it again")
         return self.store.describe(self.system.name, stage, batch)
 
     @property
@@ -86,9 +84,12 @@ class Inputs:
             StorageError: there is none.
         """
         known = self.store.batches(self.system.name, stage) if batches is None else batches
-        if sound := self.soundness.batches(stage, known):
+        unsound = {batch: why for batch in known if (why := self.soundness.why_not(stage, batch))}
+        if sound := [batch for batch in known if batch not in unsound]:
+            if self._log is not None and unsound:
+                self._log(f"left out: {'; '.join(unsound.values())}")
             return sound
-        why = "; ".join(explained(self.soundness.faults(stage, batch)) for batch in known) or "no data"
+        why = "; ".join(unsound.values()) or "no data"
         raise StorageError(f"{self.system.name}/{stage}: no usable batch: {why}; sample with another plan or batch")
 
     def frames(self, stage: str, batch: str | None = None) -> Frames:
@@ -136,11 +137,13 @@ class Work:
     lease: Callable[[], AbstractContextManager[Any]]
     device: str = "CPU"
     inputs: Inputs = field(init=False)
+    recipe: dict[str, str] = field(init=False)
     _held: ExitStack = field(init=False, default_factory=ExitStack)
 
     def __post_init__(self) -> None:
-        """Nothing is read yet."""
-        self.inputs = Inputs(self.store, self.system)
+        """Nothing is read yet; the recipe is that of now."""
+        self.inputs = Inputs(self.store, self.system, self.log.info)
+        self.recipe = Recipes(self.system).of(self.stage)
 
     @property
     def seed(self) -> int:
@@ -160,7 +163,7 @@ class Work:
         """Run a sampler, or what is left of it where an earlier run was interrupted.
 
         Args:
-            identity: what determines the pieces; pieces of another identity are dropped.
+            identity: what determines the pieces besides recipe and inputs; pieces of another identity are dropped.
             sampler: makes it, once the batch is locked.
             seed: of its random numbers.
 
@@ -169,8 +172,9 @@ class Work:
         """
         from cg_assets.sampling.piecewise import run_sampler
 
+        whole = f"{sorted(self.recipe.items())}{sorted(self.inputs.versions.items())}{identity}"
         pieces = self._held.enter_context(
-            self.store.pieces(self.system.name, self.stage.name, self.batch, identity, seed, self.stage.code_version)
+            self.store.pieces(self.system.name, self.stage.name, self.batch, whole, seed, self.stage.code_version)
         )
         made = sampler()
         return pieces, made, run_sampler(made, pieces, self.progress)
@@ -213,6 +217,11 @@ class Work:
             failed = names_of_failed(verdicts)
             return {FAILED: failed} if failed else {}
 
+        if Recipes(self.system).of(self.stage) != self.recipe:
+            raise StorageError(
+                f"{self.system.name}/{self.stage.name}: a file that the specification names changed meanwhile; "
+                "run it again"
+            )
         name = stage or self.stage.name
         metadata = FileMetadata(
             system=self.system.name,
@@ -225,7 +234,7 @@ class Work:
             upstream_data_versions=dict(self.inputs.versions if upstream is None else upstream),
             dagster_run_id=self.run_id,
             variable_units=self.system.variable_units,
-            extra={"specification": self.system.content_hash} | dict(facts or {}),
+            extra={"specification": self.system.content_hash, RECIPE: self.recipe} | dict(facts or {}),
         )
         content.write(self.store, metadata, batch, mark)
         record(self.store.home, self.store.path(self.system.name, name, batch))

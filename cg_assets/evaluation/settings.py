@@ -45,9 +45,9 @@ class Reference(Family, family="reference"):
         return None
 
     @property
-    def is_stored(self) -> bool:
-        """Whether a file holds it."""
-        return False
+    def files(self) -> list[Path]:
+        """The file that holds it, relative to the folder of the YAML file; none where it is computed."""
+        return []
 
     @abstractmethod
     def compute(
@@ -117,9 +117,9 @@ class LongRunReference(Reference):
         return self.plan
 
     @property
-    def is_stored(self) -> bool:
-        """Where a file is named."""
-        return self.file is not None
+    def files(self) -> list[Path]:
+        """The file that is named."""
+        return [] if self.file is None else [self.file]
 
     def compute(
         self, case: ReferenceCase, seed: int, directory: Path, progress: Progress | None, data: Frames | None

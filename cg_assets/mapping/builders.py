@@ -53,6 +53,11 @@ class MoleculeSettings(Strict):
     """Water molecules to put around the molecule; a force field file must include them. The edge of the box at
     atmospheric pressure comes from `cg-assets box`."""
 
+    def files(self, folder: Path) -> list[Path]:
+        """The PDB file and the force field files that are the user's own, given the folder of the system's file."""
+        own = [path for path in map(Path, self.force_fields) if path.is_file()]  # where OpenMM looks first
+        return ([] if self.pdb is None else [folder / self.pdb]) + own
+
     @model_validator(mode="after")
     def _one_source(self) -> MoleculeSettings:
         if (self.sequence is None) == (self.pdb is None):
@@ -146,8 +151,8 @@ def build_molecule(
     """
     parts = [settings, mapping, *variables.values()]
     content = json.dumps([[part.model_dump(mode="json") for part in parts], list(variables), str(folder)])
-    file = (folder / settings.pdb).read_bytes() if settings.pdb else b""
-    key = hashlib.sha256(content.encode() + file).hexdigest()
+    files = b"".join(path.read_bytes() for path in settings.files(folder))
+    key = hashlib.sha256(content.encode() + files).hexdigest()
     if key not in _built:
         _built[key] = _build(settings, mapping, variables, folder)
     return _built[key]

@@ -15,7 +15,7 @@ import dagster as dg
 from cg_assets import __version__
 from cg_assets.assets import stages_of
 from cg_assets.core.errors import CgAssetsError
-from cg_assets.core.processes import is_gone, this_process
+from cg_assets.core.processes import Process, this_process
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.orchestration.automation import (
     ACTIVE,
@@ -107,6 +107,11 @@ def refresh_system(name: str, batch: str | None = None) -> bool:
         plan = plan_refresh(fetched(installation().home), system, there, batch)
         if plan.note:
             print(f"no batch is added: {plan.note}")
+        for part, change in plan.left_out.items():
+            print(
+                f"{part.stage} of batch {part.batch} is left out: {change}; "
+                f"cg-assets refresh {name} --batch {part.batch} samples it again"
+            )
         for part, reason in plan.reasons.items():
             print(f"{part.stage}{f' of batch {part.batch}' if part.batch else ''}: {reason}")
         if plan.added:
@@ -166,7 +171,7 @@ def _execute(
         job,
         instance=instance,
         run_config={"loggers": {"console": {}}},
-        tags={PROCESS_TAG: this_process(), **partition, **tags},
+        tags={PROCESS_TAG: str(this_process()), **partition, **tags},
         asset_selection=selection,
     )
     # Repeated at the end: the output of a step reaches the terminal through another process, which can be late.
@@ -205,22 +210,23 @@ def finished_before(instance: dg.DagsterInstance, name: str, batch: str, command
 
 def dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """Runs that have not ended and whose process on this machine is gone."""
-    return [run for run in instance.get_runs(dg.RunsFilter(statuses=ACTIVE)) if is_gone(_process_of(instance, run))]
+    active = [(run, _process_of(instance, run)) for run in instance.get_runs(dg.RunsFilter(statuses=ACTIVE))]
+    return [run for run, process in active if process is not None and process.is_gone]
 
 
-def _process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """The process that executes a run, as `host:number`; empty where it is unknown.
+def _process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Process | None:
+    """The process that executes a run; None where it is unknown.
 
     A run that the daemon launches here has a process of its own, whose number is in its first events.
     """
     if PROCESS_TAG in run.tags or not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
-        return run.tags.get(PROCESS_TAG, "")
+        return Process.parse(run.tags.get(PROCESS_TAG, ""))
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
         event = entry.dagster_event
         pid = event.engine_event_data.metadata.get("pid") if event else None
         if pid is not None:
-            return f"{socket.gethostname()}:{pid.value}"
-    return ""
+            return Process(socket.gethostname(), int(str(pid.value)))
+    return None
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> int:

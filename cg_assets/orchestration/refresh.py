@@ -7,7 +7,7 @@ depends on how, when or by whom they were made, and an interrupted refresh resum
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -47,12 +47,14 @@ class RefreshPlan:
         runs: to be done in this order.
         reasons: why each part is made; parts that follow from others are left out.
         note: why no batch is added, where that is not because of unfinished work.
+        left_out: samples of another specification, and what has changed since.
     """
 
     added: str | None
     runs: list[PlannedRun]
     reasons: dict[Part, str]
     note: str = ""
+    left_out: dict[Part, str] = field(default_factory=dict)
 
 
 def next_batch_name(known: Iterable[str]) -> str:
@@ -73,28 +75,29 @@ def plan_refresh(store: ParquetStore, system: AnySystem, batches: Iterable[str],
         store: the data.
         system: the system.
         batches: names of the batches that are known.
-        add: name of the batch to work on, whatever is unfinished; by default the next, when nothing is.
+        add: name of the batch to work on, also again, whatever is unfinished; by default the next, when nothing is.
 
     Raises:
         SamplingError: there are no files to import for the batch that was named.
     """
-    graph = _Graph(store, system)
+    graph = _Graph(store, system, add)
     known = sorted({*batches, *graph.batches_with_data()})
     planned = graph.out_of_date(known)
-    if add is None and planned:
-        return RefreshPlan(None, graph.runs(planned), _roots(planned))
+    left = graph.left_out
+    if add is None and planned and set(known) - {part.batch for part in left}:
+        return RefreshPlan(None, graph.runs(planned), _roots(planned), left_out=left)
     if add is None and (failed := graph.failed_trainings()):
         note = f"{explained(failed)}; change its data or settings, or name the batch to add (--batch)"
-        return RefreshPlan(None, [], {}, note)
+        return RefreshPlan(None, [], {}, note, left)
     name = next_batch_name(known) if add is None else add
     try:
         system.look_for_files(name)
     except SamplingError as error:
         if add is not None:
             raise
-        return RefreshPlan(None, graph.runs(planned), _roots(planned), note=str(error))
+        return RefreshPlan(None, graph.runs(planned), _roots(planned), str(error), left)
     planned = graph.out_of_date(sorted({*known, name}))
-    return RefreshPlan(None if name in known else name, graph.runs(planned), _roots(planned))
+    return RefreshPlan(None if name in known else name, graph.runs(planned), _roots(planned), left_out=left)
 
 
 def _roots(planned: dict[Part, str]) -> dict[Part, str]:
@@ -118,8 +121,8 @@ class _ReadOnce(ParquetStore):
 class _Graph:
     """The stages of a system with the state of their files."""
 
-    def __init__(self, store: ParquetStore, system: AnySystem) -> None:
-        self.store, self.system = _ReadOnce(store.home), system
+    def __init__(self, store: ParquetStore, system: AnySystem, again: str | None = None) -> None:
+        self.store, self.system, self._again = _ReadOnce(store.home), system, again
         self.soundness = Soundness(self.store, system)
         self._unsound: dict[Part, bool] = {}
         self.stages = {stage.name: stage for stage in stages_of(system)}
@@ -139,8 +142,8 @@ class _Graph:
             for batch in batches if stage in self.batched else [None]:
                 part = Part(stage, batch)
                 sources = {parent: self._parts_of(parent, batch, batches) for parent in self.parents[stage]}
-                if not all(usable & set(parts) for parts in sources.values()):
-                    continue  # it would read data whose checks failed
+                if part in self.left_out or not all(usable & set(parts) for parts in sources.values()):
+                    continue  # it is, or would read, data whose checks failed or of another specification
                 reason = self._fault(part)
                 if reason or any(source in planned for parts in sources.values() for source in parts):
                     planned[part] = reason
@@ -152,7 +155,7 @@ class _Graph:
         """Parts without batches that failed a blocking check."""
         found: Failures = {}
         for stage in self.stages.keys() - self.batched:
-            if self.is_unsound(part := Part(stage, None)):
+            if self.is_unsound(part := Part(stage, None)) and not self._changed(part):
                 found |= self.soundness.faults(*part)
         return found
 
@@ -199,11 +202,12 @@ class _Graph:
             if self._version(key) != version:
                 return f"{key} changed"
         for parent in self._pooled(part.stage) if part.batch is None else []:
-            sound = [batch for batch in self.store.batches(name, parent) if not self.is_unsound(Part(parent, batch))]
-            new = [batch for batch in sound if f"{name}/{parent}/{batch}" not in recorded]
-            if new:
-                return f"{name}/{parent}/{new[0]} is new"
-        return ""
+            parts = [Part(parent, batch) for batch in self.store.batches(name, parent)]
+            sound = [part for part in parts if not self.is_unsound(part) and not self._changed(part)]
+            new = [f"{name}/{parent}/{part.batch}" for part in sound]
+            if unknown := [key for key in new if key not in recorded]:
+                return f"{unknown[0]} is new"
+        return self._changed(part)
 
     def _pooled(self, stage: str) -> list[str]:
         """Stages of which a stage without batches reads every sound batch."""
@@ -223,6 +227,21 @@ class _Graph:
             except StorageError:  # damaged or not there: it is made, if it was not removed
                 self._unsound[part] = self.store.is_pruned(self.system.name, *part)
         return self._unsound[part]
+
+    def _changed(self, part: Part) -> str:
+        """Why a part is of another model than the present one; empty where it is not, is damaged, or is not there."""
+        try:
+            return self.soundness.changed(*part)
+        except StorageError:
+            return ""
+
+    @cached_property
+    def left_out(self) -> dict[Part, str]:
+        """Batches of another specification that are not made again, unless one is asked for by name."""
+        kept = sorted(stage for stage in self.batched if not self.stages[stage].made_again)
+        parts = [Part(stage, batch) for stage in kept for batch in self.store.batches(self.system.name, stage)]
+        found = {part: self._changed(part) for part in parts if part.batch != self._again}
+        return {part: changed for part, changed in found.items() if changed}
 
     @cached_property
     def _pruned_batches(self) -> set[str]:

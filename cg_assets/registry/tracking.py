@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import TrackingError
-from cg_assets.core.processes import is_gone, this_process
+from cg_assets.core.processes import Process, this_process
 from cg_assets.registry.champions import (
     CHAMPION,
     ChampionDecision,
@@ -99,7 +99,7 @@ class ModelTracking:
             run = mlflow.start_run(
                 experiment_id=experiment,
                 run_name=f"{system}.{potential}",
-                tags=text({"system": system, "potential": potential, _PROCESS: this_process(), **tags}),
+                tags=text({"system": system, "potential": potential, _PROCESS: str(this_process()), **tags}),
             )
         self._run_id = run.info.run_id
         try:
@@ -122,7 +122,8 @@ class ModelTracking:
     @staticmethod
     def _end_dead_runs(client: Any, experiment: str) -> None:
         for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-            if is_gone(run.data.tags.get(_PROCESS, "")):
+            process = Process.parse(run.data.tags.get(_PROCESS, ""))
+            if process is not None and process.is_gone:
                 client.set_terminated(run.info.run_id, "KILLED")
 
     def _experiment(self, client: Any, system: str) -> str:

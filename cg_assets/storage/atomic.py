@@ -12,10 +12,11 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cg_assets.core.errors import StorageError
+from cg_assets.core.processes import Process, this_process
 
 _MARK = ".writing-"
 
@@ -124,21 +125,24 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def file_lock(path: Path, timeout: float, purpose: str) -> Iterator[None]:
+def file_lock(path: Path, timeout: float, purpose: str, stays: bool = True) -> Iterator[None]:
     """Hold a lock between processes; it is freed at once when its holder ends or is killed.
 
     Args:
-        path: lock file, made when missing; it stays.
+        path: lock file, made when missing; it names its holder.
         timeout: longest wait [s].
         purpose: what is locked, for the message.
+        stays: whether the file is kept afterwards.
 
     Raises:
-        StorageError: another process held it for longer than the timeout.
+        StorageError: another process, which is named, held it for longer than the timeout.
     """
     descriptor = acquire_lock(path, timeout, purpose)
     try:
         yield
     finally:
+        if not stays:
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -152,13 +156,17 @@ def acquire_lock(path: Path, timeout: float, purpose: str) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_same_file(descriptor, path):
+                with suppress(OSError):  # on a full disk the lock names nobody
+                    os.truncate(descriptor, 0)
+                    os.pwrite(descriptor, str(this_process()).encode(), 0)
                 return descriptor
         except BlockingIOError:
             if time.monotonic() >= give_up:
                 os.close(descriptor)
+                holder = lock_holder(path)
                 raise StorageError(
-                    f"{purpose} is in use by another process (lock {path}, waited {timeout:g} s); wait for that "
-                    "process or end it, then run again"
+                    f"{purpose} is in use by {holder.name if holder else 'another process'} (lock {path}, waited "
+                    f"{timeout:g} s); wait for it or end it, then run again"
                 ) from None
             time.sleep(0.02)
         except OSError as error:
@@ -166,4 +174,27 @@ def acquire_lock(path: Path, timeout: float, purpose: str) -> int:
             raise StorageError(
                 f"{path}: this file system has no file locks ({error}); put CG_ASSETS_HOME on one that has"
             ) from error
+        os.close(descriptor)
+
+
+def lock_holder(path: Path) -> Process | None:
+    """The process that holds a lock file, or held it last; None where it names none."""
+    try:
+        return Process.parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process that shares this file system holds a lock file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
         os.close(descriptor)

@@ -162,6 +162,10 @@ class System(Strict):
             SamplingError: there are none.
         """
 
+    def imported_files(self, batch: str) -> list[Path]:
+        """The files that a batch is imported from; none where they are not there."""
+        return []
+
     @abstractmethod
     def run_reference(self, seed: int, folder: Path, progress: Progress | None = None) -> ReferenceDensity:
         """Run the long reference; a run that was interrupted is continued from its folder.
@@ -217,20 +221,26 @@ class System(Strict):
     def hash_of(self, *sections: str) -> str:
         """Hash of some sections ("model", "sampling.biased", ...), of the files' contents instead of their names.
 
-        Two systems with equal sections have the same hash, whatever their names and folders.
+        Two systems with equal sections have the same hash, whatever their names and folders. A section that is missing
+        counts as null.
         """
         content = self._hashed_content()
         picked = {}
         for section in sections:
             value: Any = content
             for part in section.split("."):
-                value = value[part]
+                value = value.get(part) if isinstance(value, dict) else None
             picked[section] = value
         digest = hashlib.sha256(json.dumps(picked, sort_keys=True).encode())
-        if "model" in sections:
-            for path in self.model.files(self.folder):
-                digest.update(path.read_bytes())
+        for place, paths in sorted(self.outside_files().items()):
+            if any(f"{place}.".startswith(f"{section}.") for section in sections):
+                for path in paths:
+                    digest.update(path.read_bytes() if path.is_file() else b"missing")
         return digest.hexdigest()[:16]
+
+    def outside_files(self) -> dict[str, list[Path]]:
+        """Section to the files that it names, whose content belongs to it."""
+        return {"model": self.model.files(self.folder)}
 
     def _hashed_content(self) -> Fields:
         """The specification as JSON, without names of files and what is null, as a field that is added later may be."""

@@ -135,7 +135,7 @@ class SystemSpec(System):
             from cg_assets.evaluation.metrics.native import native_beads
 
             native_beads(self.beads().cg_map, self.folder / self.evaluation.native.file)
-        if self.evaluation.reference.is_stored:
+        if self.evaluation.reference.files:
             from cg_assets.evaluation.long_runs import read_reference
 
             read_reference(self.reference_case())
@@ -146,6 +146,17 @@ class SystemSpec(System):
             from cg_assets.sampling.imported import imported_files
 
             imported_files(self.imported, self.folder, batch)
+
+    def imported_files(self, batch: str) -> list[Path]:
+        """The trajectories that a batch is imported from; none where they are not there."""
+        if self.imported is None:
+            return []
+        from cg_assets.sampling.imported import imported_files
+
+        try:
+            return imported_files(self.imported, self.folder, batch)
+        except SamplingError:
+            return []
 
     def run_reference(self, seed: int, folder: Path, progress: Progress | None = None) -> ReferenceDensity:
         """The runs of `evaluation.reference`; errors as in `System.run_reference`."""
@@ -394,8 +405,18 @@ class SystemSpec(System):
 
     def _hashed_content(self) -> Fields:
         return self.model_dump(
-            mode="json", exclude_none=True, exclude={"model": {"pdb"}, "evaluation": {"reference": {"file"}}}
+            mode="json",
+            exclude_none=True,
+            exclude={"model": {"pdb"}, "evaluation": {"reference": {"file"}, "native": {"file"}}},
         )
+
+    def outside_files(self) -> dict[str, list[Path]]:
+        """Those of the model, of the reference and of the native structure."""
+        native = [] if self.evaluation.native is None else [self.evaluation.native.file]
+        judged = {"evaluation.native": native, "evaluation.reference": self.evaluation.reference.files}
+        return super().outside_files() | {
+            place: [self.folder / file for file in files] for place, files in judged.items()
+        }
 
 
 def seed_of(system: str, stage: str, batch: str) -> int:

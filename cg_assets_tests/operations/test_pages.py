@@ -304,7 +304,7 @@ def test_a_home_has_one_daemon(pages):
     other = ["--port", str(free_port()), "--mlflow-port", str(free_port())]
     done = pages.own("ui", *other)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "its daemon, which is in cg-assets ui, is in use by another process" in done.stderr
+    assert f"its daemon, which is in cg-assets ui, is in use by process {pages.process.pid}" in done.stderr
 
 
 def test_interrupt_stops_both_servers(pages):

@@ -393,7 +393,10 @@ def test_locks_end_with_their_holder(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
-        with pytest.raises(StorageError, match="in use by another process"), atomic.file_lock(lock, 0.1, "the toy"):
+        with (
+            pytest.raises(StorageError, match=f"in use by process {process.pid}"),
+            atomic.file_lock(lock, 0.1, "the toy"),
+        ):
             pass
     finally:
         process.kill()

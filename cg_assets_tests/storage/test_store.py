@@ -183,7 +183,7 @@ def test_damaged_pieces_begin_anew(tmp_path, whole, damage):
 def test_one_process_at_a_time(tmp_path):
     with pieces_in(tmp_path) as pieces:
         pieces.resume()
-        with pytest.raises(StorageError, match="in use by another process"):
+        with pytest.raises(StorageError, match=f"in use by process {os.getpid()}"):
             pieces_in(tmp_path).resume()
     assert pieces_in(tmp_path).resume() == (0, None)
 

@@ -32,10 +32,6 @@ class Molecule(MoleculeSettings, Model):
         """Whether there is a force field."""
         return bool(self.force_fields)
 
-    def files(self, folder: Path) -> list[Path]:
-        """The PDB file, where there is one."""
-        return [] if self.pdb is None else [folder / self.pdb]
-
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """A PDB file that is missing."""
         yield from scope.missing("pdb", self.pdb)

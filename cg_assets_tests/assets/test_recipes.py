@@ -1,0 +1,213 @@
+"""A file records what it was made by; batches of another specification, file or code are named and never pooled."""
+
+import json
+import logging
+import shutil
+
+import dagster as dg
+import numpy as np
+import pytest
+from small_systems import GLYCINE, SMALL_WELLS
+from test_imported import MINE
+from test_pipeline import materialize
+from test_refresh import TINY
+
+from cg_assets.assets import stages_of
+from cg_assets.assets.data import read_source
+from cg_assets.assets.soundness import IMPORTED_FILES, RECIPE, STAMPS, Recipes, Soundness, stamps
+from cg_assets.assets.stage import TableContent
+from cg_assets.assets.work import Inputs, Work
+from cg_assets.core.errors import StorageError
+from cg_assets.orchestration.refresh import Part, plan_refresh
+from cg_assets.storage.hashing import file_sha256
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_system
+
+NOT_DATA = ("title", "name", "refresh")
+SAMPLED_WITH = ("model", "temperature", "mapping", "collective_variables", "sampling.unbiased")
+
+
+def system_named(home, text, name, **files):
+    path = home / "systems" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for file, content in files.items():
+        (path.parent / f"{file}.pdb").write_text(content)
+    path.write_text(text)
+    return load_system(name)
+
+
+def wells(home):
+    return system_named(home, SMALL_WELLS, "small_wells")
+
+
+def glycine(home):
+    return system_named(home, GLYCINE, "own_glycine", own_glycine="END\n")
+
+
+def leaves(value, place=()):
+    """Places of all fields of a specification that are not null."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from leaves(item, (*place, name))
+    elif value is not None:
+        yield place
+
+
+def edited(content, place):
+    """A specification with another value of one field, which need not make sense."""
+    first, *rest = place
+    value = content[first]
+    return content | {first: edited(value, rest) if rest else f"{json.dumps(value)} and more"}
+
+
+def forge(system, store, stage, batch="0000", **facts):
+    """A file of a stage as it would be written now, with other content."""
+    stages = {item.name: item for item in stages_of(system)}
+    parents = [read.stage for read in stages[stage].reads]
+    work = Work(stages[stage], system, store, batch, "run", logging.getLogger(), None, None, None)
+    for parent in parents:
+        if store.file(system.name, parent, batch).is_file():
+            work.inputs.info(parent, batch)
+    work.keep(TableContent({"number": [1.0]}), batch=batch, facts=facts)
+
+
+@pytest.mark.parametrize("make", [wells, glycine])
+def test_no_edit_of_any_field_leads_to_a_mixture(home, monkeypatch, make):
+    """Each field of a specification is edited in turn: a batch from before is used if that changes nothing in it."""
+    system, store = make(home), ParquetStore(home)
+    stages = {stage.name: stage for stage in stages_of(system)}
+    batched = ["trajectories", "mapped_forces"]
+    for stage in batched:
+        forge(system, store, stage)
+    present = {name: Recipes(system).of(stage) for name, stage in stages.items()}
+    content, mixtures = system._hashed_content(), []
+    places = list(leaves(content))
+    assert len(places) > 40
+    for place in places:
+        monkeypatch.setattr(type(system), "_hashed_content", lambda self, place=place: edited(content, place))
+        soundness, field = Soundness(store, system), ".".join(place)
+        differ = {name for name, stage in stages.items() if soundness.recipes.of(stage) != present[name]}
+        if place[0] in NOT_DATA:
+            assert not differ, field
+            continue
+        assert differ, f"{field}: nothing would be made again"
+        mixtures += [(field, name) for name in batched if name in differ and soundness.batches(name)]
+        if field.startswith(SAMPLED_WITH):
+            assert set(batched) <= differ, field
+    assert not mixtures
+
+
+@pytest.mark.parametrize(
+    ("section", "old", "new"),
+    [
+        ("temperature", "temperature: 1.0", "temperature: 2.0"),
+        ("model", "  domain:", "  mass: 3.0\n  domain:"),
+        ("sampling.unbiased", "timestep: 0.02", "timestep: 0.01"),
+        ("mapping", "{x: {x: 1.0}}", "{x: {y: 1.0}}"),
+    ],
+)
+def test_the_reason_names_what_changed(home, section, old, new):
+    system, store = wells(home), ParquetStore(home)
+    forge(system, store, "trajectories")
+    change = system_named(home, SMALL_WELLS.replace(old, new, 1), "small_wells")
+    with pytest.raises(StorageError, match=f"trajectories/0000 is out of date: {section} changed since it was made"):
+        Inputs(store, change).sound("trajectories")
+
+
+def test_a_changed_pdb_file_and_code_are_noticed_through_all_stages(home, monkeypatch):
+    system, store = glycine(home), ParquetStore(home)
+    for stage in ("trajectories", "mapped_forces"):
+        forge(system, store, stage)
+    assert Inputs(store, system).sound("mapped_forces") == ["0000"]
+    (home / "systems" / "own_glycine.pdb").write_text("REMARK another conformer\nEND\n")
+    with pytest.raises(StorageError, match="model changed since it was made"):
+        Inputs(store, load_system("own_glycine")).sound("mapped_forces")
+    (home / "systems" / "own_glycine.pdb").write_text("END\n")
+    assert Inputs(store, system).sound("mapped_forces") == ["0000"]
+    inputs = Inputs(store, system)
+    inputs.soundness.recipes._versions["code of trajectories"] = "2"
+    with pytest.raises(StorageError, match="code of trajectories changed since it was made"):
+        inputs.sound("mapped_forces")
+
+
+def test_a_force_field_of_the_users_own_is_part_of_the_model(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "mine.xml"
+    own.write_text("<ForceField/>")
+    system = system_named(home, GLYCINE.replace("amber99sbildn.xml", "mine.xml"), "own_glycine", own_glycine="END\n")
+    before = system.hash_of("model")
+    own.write_text("<ForceField><Residues/></ForceField>")
+    assert system.hash_of("model") != before
+
+
+def test_imported_files_that_changed_make_their_batch_again(home):
+    """Files that were only touched, or moved away after they were imported, change nothing."""
+    system, store = system_named(home, MINE, "my_alanine", alanine="END\n"), ParquetStore(home)
+    run = home / "systems" / "run_0000_a.npz"
+    run.write_bytes(b"first")
+    facts = {IMPORTED_FILES: {str(run): file_sha256(run)}, STAMPS: stamps([run])}
+    forge(system, store, "imported_beads", **facts)
+    forge(system, store, "flow_kernel_forces")
+    assert Inputs(store, system).sound("flow_kernel_forces") == ["0000"]
+    run.touch()
+    assert Inputs(store, system).sound("flow_kernel_forces") == ["0000"]
+    run.write_bytes(b"second")
+    with pytest.raises(StorageError, match=r"imported_beads/0000: the content of imported\.files changed"):
+        Inputs(store, system).sound("flow_kernel_forces")
+    plan = plan_refresh(store, system, ["0000"])
+    assert plan.reasons[Part("imported_beads", "0000")].startswith("the content of imported.files changed")
+    run.unlink()
+    assert Inputs(store, system).sound("flow_kernel_forces") == ["0000"]
+
+
+def test_labels_of_samples_that_were_made_again_are_not_used(home):
+    system, store = wells(home), ParquetStore(home)
+    for stage in ("trajectories", "mapped_forces"):
+        forge(system, store, stage)
+    metadata = store.describe("small_wells", "trajectories", "0000").metadata
+    store.write_table({"number": [2.0]}, metadata, "0000")
+    with pytest.raises(StorageError, match="small_wells/trajectories/0000 was made again since"):
+        Inputs(store, system).sound("mapped_forces")
+
+
+def test_files_from_before_recipes_count_while_the_whole_specification_is_theirs(home):
+    system, store = wells(home), ParquetStore(home)
+    forge(system, store, "trajectories")
+    metadata = store.describe("small_wells", "trajectories", "0000").metadata
+    del metadata.extra[RECIPE]
+    store.write_table({"number": [2.0]}, metadata, "0000")
+    assert Inputs(store, system).sound("trajectories") == ["0000"]
+    change = system_named(home, SMALL_WELLS.replace("epochs: 20", "epochs: 21"), "small_wells")
+    with pytest.raises(StorageError, match="specification changed since it was made"):
+        Inputs(store, change).sound("trajectories")
+
+
+def test_a_file_that_changes_while_it_is_used_stops_the_stage(home):
+    system, store = glycine(home), ParquetStore(home)
+    (stage,) = [item for item in stages_of(system) if item.name == "trajectories"]
+    work = Work(stage, system, store, "0000", "run", logging.getLogger(), None, None, None)
+    (home / "systems" / "own_glycine.pdb").write_text("REMARK edited while it was sampled\nEND\n")
+    with pytest.raises(StorageError, match="changed meanwhile; run it again"):
+        work.keep(TableContent({"number": [1.0]}), batch="0000")
+    assert not store.batches("own_glycine", "trajectories")
+
+
+def test_a_temperature_edited_between_two_batches(home):
+    """The old batch is named and left out, the new one trains alone, and the old one is made again by its name."""
+    cold, store, instance = system_named(home, TINY, "tiny_wells"), ParquetStore(home), dg.DagsterInstance.ephemeral()
+    stages = ["trajectories", "mapped_forces", "potential_unbiased"]
+    assert materialize(cold, home, instance, "0000", stages).success
+    hot = system_named(home, TINY.replace("temperature: 1.0", "temperature: 2.0"), "tiny_wells")
+    plan = plan_refresh(store, hot, ["0000"])
+    why = "temperature changed since it was made"
+    assert plan.left_out == {Part("trajectories", "0000"): why} and plan.added == "0001"
+    assert plan.reasons[Part("potential_unbiased", None)] == why
+    assert materialize(hot, home, instance, "0001", stages).success
+    upstream = store.describe("tiny_wells", "potential_unbiased").metadata.upstream_data_versions
+    assert list(upstream) == ["tiny_wells/mapped_forces/0001"]
+    (learned,) = read_source(Inputs(store, hot), "mapped_forces").frames
+    assert set(np.unique(learned.temperature)) == {2.0}
+    assert not materialize(hot, home, instance, "0000", ["mapped_forces"]).success, "made of samples at the old one"
+    again = plan_refresh(store, hot, ["0000", "0001"], add="0000")
+    assert not again.left_out and again.reasons[Part("trajectories", "0000")] == why
+    shutil.rmtree(store.path("tiny_wells", "trajectories", "0000").parent)
