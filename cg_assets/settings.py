@@ -21,6 +21,8 @@ EXECUTOR, EXECUTOR_OPTIONS = "CG_EXECUTOR", "CG_EXECUTOR_CONFIG"
 TRACKING = "MLFLOW_TRACKING_URI"
 DATABASE = "CG_ASSETS_DATABASE"
 OBJECT_STORE = "CG_ASSETS_OBJECT_STORE"
+HOSTS = "CG_ASSETS_HOSTS"
+LOOPBACK = "127.0.0.1"
 
 ADDRESSES = (TRACKING, DATABASE, OBJECT_STORE, "AWS_ENDPOINT_URL")
 """Variables that can hold passwords or keys."""
@@ -45,6 +47,7 @@ class Installation:
         tracking_uri: MLflow server or database (`MLFLOW_TRACKING_URI`); None for the one in the home folder.
         database: PostgreSQL database of Dagster's records (`CG_ASSETS_DATABASE`); None for SQLite in the home folder.
         object_store: where the data lie as objects (`CG_ASSETS_OBJECT_STORE`); None for the home folder alone.
+        hosts: names by which the pages are asked for besides those of this machine (`CG_ASSETS_HOSTS`).
         search_path: `PATH`.
     """
 
@@ -57,6 +60,7 @@ class Installation:
     tracking_uri: str | None = field(default=None, repr=False)
     database: str | None = field(default=None, repr=False)
     object_store: str | None = field(default=None, repr=False)
+    hosts: tuple[str, ...] = ()
     search_path: str = field(default=os.defpath, repr=False)
 
     @classmethod
@@ -77,6 +81,7 @@ class Installation:
             tracking_uri=given.get(TRACKING) or None,
             database=given.get(DATABASE) or None,
             object_store=given.get(OBJECT_STORE) or None,
+            hosts=tuple(given.get(HOSTS, "").replace(",", " ").split()),
             search_path=given.get("PATH", os.defpath),
         )
 

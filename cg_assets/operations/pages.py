@@ -13,11 +13,12 @@ import urllib.request
 from pathlib import Path
 
 from cg_assets.core.errors import CgAssetsError
+from cg_assets.operations.guard import LOCAL
 from cg_assets.operations.home_folder import prepare_home
-from cg_assets.settings import child_environment, installation, masked
+from cg_assets.settings import LOOPBACK, child_environment, installation, masked
 from cg_assets.storage.atomic import acquire_lock
 
-LOOPBACK = "127.0.0.1"
+_SCHEMES = ("http", "https")
 
 
 def serve(dagster_port: int, mlflow_port: int) -> int:
@@ -49,6 +50,8 @@ def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
         MLFLOW_TRACKING_URI=given or tracking_page,
         MLFLOW_DISABLE_TELEMETRY="true",
         MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        MLFLOW_SERVER_ALLOWED_HOSTS=_any_port(*LOCAL, *own.hosts),
+        MLFLOW_SERVER_CORS_ALLOWED_ORIGINS=_any_port(*(f"{way}://{name}" for name in own.hosts for way in _SCHEMES)),
     )
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
@@ -89,6 +92,11 @@ def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
         signal.signal(signal.SIGTERM, previous)
 
 
+def _any_port(*names: str) -> str:
+    """Names with and without a port, as MLflow takes them."""
+    return ",".join(name + port for name in names for port in ("", ":*"))
+
+
 def _mlflow_store(folder: Path, tracking_uri: str | None) -> dict[str, str]:
     """The server's database, as a variable: everyone on the machine can see command lines and their passwords."""
     from cg_assets.registry.tracking import ModelTracking
@@ -107,8 +115,7 @@ def _mlflow_command(folder: Path, port: int) -> list[str]:
 
 
 def _dagster_command(port: int) -> list[str]:
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "cg_assets.orchestration.definitions"]
-    return [*command, "--host", LOOPBACK, "--port", str(port)]
+    return [sys.executable, "-m", "cg_assets.operations.dagster_pages", str(port)]
 
 
 def _start(

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from conftest import Command, free_port, group_members, kill_group, wait_for
 from small_systems import SMALL_WELLS
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from cg_assets.registry.tracking import ModelTracking
@@ -157,6 +159,59 @@ def test_only_this_machine_reaches_the_pages(pages):
             if line.split()[3] == "0A" and int(port, 16) in pages.ports:
                 listening.append(address == loopback)
     assert len(listening) >= 2 and all(listening)
+
+
+QUERY = "{__typename}"
+AS_JSON = {"Content_Type": "application/json"}
+HARMLESS = json.dumps({"query": QUERY}).encode()
+
+
+def status_of(url: str, body: bytes | None = None, **headers: str) -> int:
+    """The status of an answer to a request with some headers; names with _ for -."""
+    request = urllib.request.Request(url, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_pages_of_others_can_ask_nothing(pages):
+    """Host, Origin and type of content, as a browser sends them for a page of another site; the query is harmless."""
+    graphql, own = f"{pages.dagster}/graphql", f"localhost:{pages.ports[0]}"
+    assert status_of(graphql, HARMLESS, **AS_JSON) == 200
+    assert status_of(graphql, HARMLESS, **AS_JSON, Host=own, Origin=f"http://{own}") == 200
+    assert status_of(graphql, HARMLESS, **AS_JSON, Host="elsewhere.example") == 403
+    for origin in ("http://elsewhere.example", "null", f"http://127.0.0.1:{pages.ports[1]}", f"http://{own}.example"):
+        assert status_of(graphql, HARMLESS, **AS_JSON, Origin=origin) == 403
+    asked = f"{graphql}?query={QUERY}"
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/graphql"):
+        assert status_of(asked, QUERY.encode(), Content_Type=kind) == 403
+    assert status_of(asked) == 403
+    assert status_of(graphql, Accept="text/html") == 200, "the page for trying queries"
+    assert status_of(asked, Accept="text/html", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate") == 403
+    assert status_of(pages.dagster, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate") == 200, "a link"
+    assert status_of(f"{pages.dagster}/server_info", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors") == 403
+
+
+def test_pages_of_others_reach_no_models(pages):
+    search = f"{pages.mlflow}/api/2.0/mlflow/experiments/search"
+    body = b'{"max_results": 1}'
+    assert status_of(search, body, **AS_JSON) == 200
+    for host in ("elsewhere.example", "10.elsewhere.example"):
+        assert status_of(search, body, **AS_JSON, Host=host) == 403
+    assert status_of(search, body, **AS_JSON, Origin="http://elsewhere.example") == 403
+
+
+def test_the_page_is_told_what_happens(pages):
+    """Its WebSocket is open to itself, and closed to pages of others."""
+    socket_url, own = f"{pages.dagster.replace('http', 'ws')}/graphql", f"http://127.0.0.1:{pages.ports[0]}"
+    for origin in (own, None):
+        with connect(socket_url, origin=origin, subprotocols=["graphql-ws"], open_timeout=20) as opened:
+            opened.send(json.dumps({"type": "connection_init"}))
+            assert json.loads(opened.recv(timeout=20))["type"] == "connection_ack"
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(socket_url, origin="http://elsewhere.example", subprotocols=["graphql-ws"], open_timeout=20)
 
 
 def test_an_asset_is_materialised_from_the_page(pages, launched):
