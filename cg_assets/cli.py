@@ -229,8 +229,11 @@ def _prune(options: argparse.Namespace) -> int:
     if not options.remove:
         print(f"{total} can be removed: cg-assets prune --remove")
         return 0
-    remove(home, found)
-    print(f"{total} removed")
+    removed = remove(home, found)
+    for item in found:
+        if item not in removed:
+            print(f"left, for another process works on it: {item.path.relative_to(home)}")
+    print(f"{sum(item.bytes for item in removed) / 1e6:.3f} MB in {len(removed)} place(s) removed")
     return 0
 
 

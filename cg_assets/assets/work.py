@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from cg_assets.storage.pieces import PieceStore
 
 Summary = TypeVar("Summary")
+Held = TypeVar("Held")
+_WAIT_SECONDS = 30.0
+"""Time for another process to finish the same work: the step of a run that was killed, for example."""
 
 
 def snapshot_stage(stage: str) -> str:
@@ -173,9 +176,8 @@ class Work:
         from cg_assets.sampling.piecewise import run_sampler
 
         whole = f"{sorted(self.recipe.items())}{sorted(self.inputs.versions.items())}{identity}"
-        pieces = self._held.enter_context(
-            self.store.pieces(self.system.name, self.stage.name, self.batch, whole, seed, self.stage.code_version)
-        )
+        place = self.system.name, self.stage.name, self.batch
+        pieces = self.hold(self.store.pieces(*place, whole, seed, self.stage.code_version))
         made = sampler()
         return pieces, made, run_sampler(made, pieces, self.progress)
 
@@ -240,6 +242,10 @@ class Work:
         record(self.store.home, self.store.path(self.system.name, name, batch))
         return verdicts
 
+    def hold(self, held: AbstractContextManager[Held]) -> Held:
+        """Enter a context that lasts until the stage is carried out."""
+        return self._held.enter_context(held)
+
     def close(self) -> None:
         """Release the locks and the device."""
         self._held.close()
@@ -268,8 +274,9 @@ def carry_out(work: Work) -> Done:
     Raises:
         CgAssetsError: the inputs are missing or unsound, or the work fails; the message names the remedy.
     """
-    started = time.monotonic()
+    started, place = time.monotonic(), (work.system.name, work.stage.name, work.batch)
     try:
+        work.hold(work.store.lock(*place, _WAIT_SECONDS))
         product: Product = work.stage.make(work)
         verdicts = work.keep(
             product.content,
@@ -280,10 +287,9 @@ def carry_out(work: Work) -> Done:
             facts=product.facts,
             judge=product.judge,
         )
+        info, seconds = work.store.describe(*place), round(time.monotonic() - started, 2)
+        report = product.report(verdicts)
     finally:
         work.close()
-    seconds = round(time.monotonic() - started, 2)
-    report = product.report(verdicts)
-    info = work.store.describe(work.system.name, work.stage.name, work.batch)
     shown = report | {"seconds": seconds, "device": work.device}
     return Done(verdicts, shown, product.version or info.content_hash, info)

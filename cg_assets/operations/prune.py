@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cg_assets.assets import stages_of
 from cg_assets.assets.soundness import failed_checks
 from cg_assets.assets.training import REGISTERED
-from cg_assets.core.errors import StorageError
-from cg_assets.settings import installation
-from cg_assets.storage.atomic import atomic_file, leftovers
+from cg_assets.core.errors import StorageError, TrackingError
+from cg_assets.settings import TRACKING, installation
+from cg_assets.storage.atomic import atomic_file, is_locked, leftovers
 from cg_assets.storage.catalogue import data_files, record
-from cg_assets.storage.parquet import describe
+from cg_assets.storage.parquet import FileInfo, describe
 from cg_assets.storage.store import PRUNED, ParquetStore
 from cg_assets.systems import find_systems
 
@@ -28,99 +29,126 @@ class Prunable:
         path: a file, or a folder.
         reason: why it is not needed.
         bytes: how much it holds.
+        failed: checks that a batch failed: it is remembered, since the same seed would fail again.
+        written: when it was last changed [ns]; None for whatever is there.
     """
 
     path: Path
     reason: str
     bytes: int
+    failed: tuple[str, ...] = ()
+    written: int | None = None
 
 
 def find_prunable(home: Path) -> list[Prunable]:
     """What is no longer needed: failed batches, stages of no system, pieces of finished batches, leftovers.
 
-    A data file from which a registered model, or a data file that stays, was made is needed, whatever its state.
-
-    Data of a system whose file is wrong stay.
+    A data file from which a registered model, or a data file that stays, was made is needed, whatever its state. So is
+    whatever belongs to a system whose file is wrong.
 
     Raises:
-        TrackingError: MLflow does not answer, so the data of its models are unknown.
+        TrackingError: MLflow does not answer, or has none of the models that the data name.
     """
     store = ParquetStore(home)
-    systems = find_systems()
-    stages = {name: {stage.name for stage in stages_of(system)} for name, system in systems.systems.items()}
-    unknown = {file.stem for file in systems.left_out} - set(stages)
-    candidates = [path for path in data_files(store) if path.relative_to(store.data).parts[0] not in unknown]
-    found = {path: reason for path in candidates if (reason := _reason(store, path, stages))}
-    needed = _needed(store, [path for path in data_files(store) if path not in found])
-    prunable = [Prunable(path, reason, path.stat().st_size) for path, reason in found.items() if path not in needed]
-    if store.data.is_dir():
-        for path in leftovers(store.data):
-            prunable.append(Prunable(path, "leftover of a killed writer", path.stat().st_size))
-        for path in sorted(store.data.glob("*/*/.pieces*")):
-            batch = path.name.removeprefix(".pieces").removeprefix("-") or None
-            if store.path(path.parts[-3], path.parts[-2], batch).is_file():
-                prunable.append(Prunable(path, "pieces of a batch that is finished", _size(path)))
-    return prunable
+    found_systems = find_systems()
+    wrong = {path.stem for path in found_systems.left_out}
+    stages = {name: {stage.name for stage in stages_of(system)} for name, system in found_systems.systems.items()}
+    infos = {path: _info(path) for path in data_files(store) if path.relative_to(store.data).parts[0] not in wrong}
+    found = {path: item for path, info in infos.items() if (item := _unneeded(store, path, info, stages))}
+    needed = _needed(store, {path: info for path, info in infos.items() if path not in found}, infos)
+    return [item for path, item in found.items() if path not in needed] + list(_remains(store))
 
 
-def remove(home: Path, prunable: Iterable[Prunable]) -> None:
-    """Remove these files and folders; batches that failed are remembered, so that they are not sampled again."""
-    files, store = [], ParquetStore(home)
+def _remains(store: ParquetStore) -> Iterator[Prunable]:
+    """What killed writers and interrupted finishing left behind."""
+    if not store.data.is_dir():
+        return
+    for path in leftovers(store.data):
+        yield Prunable(path, "leftover of a killed writer", path.stat().st_size)
+    for path in sorted(store.data.glob("*/*/.pieces*")):
+        finished, state = store.path(*_place(store, path)), path / "state.npz"
+        # Newer pieces are those of a batch that is being made again.
+        newer = state.is_file() and finished.is_file() and state.stat().st_mtime_ns > finished.stat().st_mtime_ns
+        if finished.is_file() and not newer and not is_locked(path / "lock"):
+            yield Prunable(path, "pieces of a batch that is finished", _size(path), written=path.stat().st_mtime_ns)
+
+
+def remove(home: Path, prunable: Iterable[Prunable]) -> list[Prunable]:
+    """Remove these files and folders, but nothing that is in use by another process or has changed since.
+
+    Returns:
+        What was removed.
+    """
+    removed, store = [], ParquetStore(home)
     for item in prunable:
-        if item.path.is_dir():
-            shutil.rmtree(item.path)
-            continue
-        if item.path.name == "part-0.parquet":
-            files.append(item.path)
-            if item.path.parent.name.startswith("batch="):
-                checks = _failed(item.path)
-                with atomic_file(item.path.parent / PRUNED) as temporary:
-                    temporary.write_text(json.dumps({"failed_checks": checks, "reason": item.reason}))
-                store.publish(item.path.parent / PRUNED)
-            store.remove(item.path)
-        else:
-            item.path.unlink(missing_ok=True)
-        if not any(item.path.parent.iterdir()):
-            item.path.parent.rmdir()
-    if files:
+        try:
+            with store.lock(*_place(store, item.path)):
+                if item.written is None or (item.path.exists() and item.path.stat().st_mtime_ns == item.written):
+                    _remove(store, item)
+                    removed.append(item)
+        except StorageError:
+            continue  # it is being made
+    if files := [item.path for item in removed if item.path.name == "part-0.parquet"]:
         record(home, files)
+    return removed
 
 
-def _reason(store: ParquetStore, path: Path, stages: dict[str, set[str]]) -> str:
-    """Why a data file is not needed; None where it is."""
-    system, stage = path.relative_to(store.data).parts[:2]
-    if system not in stages:
-        return f"no system is named {system}"
+def _remove(store: ParquetStore, item: Prunable) -> None:
+    if item.path.is_dir():
+        shutil.rmtree(item.path)
+        return
+    if item.failed:
+        with atomic_file(item.path.parent / PRUNED) as temporary:
+            temporary.write_text(json.dumps({"failed_checks": item.failed, "reason": item.reason}))
+        store.publish(item.path.parent / PRUNED)
+    store.remove(item.path)
+    with suppress(OSError):  # something else is in the folder
+        item.path.parent.rmdir()
+
+
+def _place(store: ParquetStore, path: Path) -> tuple[str, str, str | None]:
+    """System, stage and batch that something in the data folder belongs to."""
+    system, stage, *rest = (*path.relative_to(store.data).parts, "", "")
+    name = rest[0] if rest else ""
+    for prefix in ("batch=", ".pieces-"):
+        if name.startswith(prefix):
+            return system, stage, name.removeprefix(prefix)
+    return system, stage, None
+
+
+def _unneeded(store: ParquetStore, path: Path, info: FileInfo | None, stages: dict[str, set[str]]) -> Prunable | None:
+    """A data file that is not needed, and why; None for others."""
+    system, stage, batch = _place(store, path)
     samples = stage.removesuffix("_snapshots")  # frames with all atoms go with the frames that they belong to
-    if samples not in stages[system] and stage != REGISTERED:
-        return f"{system} has no stage {stage}"
-    if checks := _failed(store.data / system / samples / path.relative_to(store.stage_folder(system, stage))):
-        return f"its checks failed: {', '.join(checks)}"
-    return ""
+    failed: tuple[str, ...] = ()
+    if system not in stages:
+        reason = f"no system is named {system}"
+    elif samples not in stages[system] and stage != REGISTERED:
+        reason = f"{system} has no stage {stage}"
+    else:
+        own = info if samples == stage else _info(store.path(system, samples, batch))
+        # What is made of all batches is made again, not removed; what is damaged is for the doctor.
+        failed = () if batch is None or own is None else tuple(failed_checks(own.metadata))
+        reason = f"its checks failed: {', '.join(failed)}"
+        if not failed:
+            return None
+    state = path.stat()
+    return Prunable(path, reason, state.st_size, failed, state.st_mtime_ns)
 
 
-def _failed(path: Path) -> list[str]:
-    """Checks that a batch failed; what is made of all batches is made again, not removed."""
-    if not path.parent.name.startswith("batch="):
-        return []
+def _info(path: Path) -> FileInfo | None:
     try:
-        return failed_checks(describe(path).metadata)
+        return describe(path)
     except StorageError:
-        return []  # damaged: for the doctor
+        return None
 
 
-def _needed(store: ParquetStore, kept: Iterable[Path]) -> set[Path]:
+def _needed(store: ParquetStore, kept: dict[Path, FileInfo | None], infos: dict[Path, FileInfo | None]) -> set[Path]:
     """The files that others, or registered models, were made from, however many steps lie between."""
-    from cg_assets.registry.tracking import ModelTracking
-
-    needed = set()
-    waiting = [key for path in kept for key in _parents(path)]
-    own = installation()
-    if own.has_models:
-        tracking = ModelTracking(own.tracking_uri, own.home)
-        for model in tracking.models():
-            for version in tracking.versions(model.name):
-                waiting += [item.data for item in tracking.lookup(f"{model.name}/{version}").lineage]
+    needed: set[Path] = set()
+    waiting = [key for info in kept.values() for key in _parents(info)]
+    models = {info.metadata.extra.get("registered_model") for info in infos.values() if info is not None}
+    waiting += _learned_from({model for model in models if model is not None})
     while waiting:
         try:
             path = store.locate(waiting.pop())
@@ -128,15 +156,35 @@ def _needed(store: ParquetStore, kept: Iterable[Path]) -> set[Path]:
             continue
         if path not in needed and path.is_file():
             needed.add(path)
-            waiting += _parents(path)
+            waiting += _parents(infos.get(path) or _info(path))
     return needed
 
 
-def _parents(path: Path) -> list[str]:
-    try:
-        return list(describe(path).metadata.upstream_data_versions)
-    except StorageError:
+def _learned_from(named: set[str]) -> list[str]:
+    """Keys of the data behind all registered models.
+
+    Raises:
+        TrackingError: MLflow has none of the models that the data name: it is another one than they were registered in.
+    """
+    from cg_assets.registry.tracking import ModelTracking
+
+    own = installation()
+    tracking = ModelTracking(own.tracking_uri, own.home) if own.has_models else None
+    models = [] if tracking is None else tracking.models()
+    if named and not named & {model.name for model in models}:
+        where = "the MLflow of this address" if own.tracking_uri else f"{TRACKING} is not set and the home folder"
+        raise TrackingError(
+            f"{where} has none of the models that the data name ({', '.join(sorted(named)[:3])}), so what they were "
+            f"made from is unknown; set {TRACKING} to the server or database where they are registered"
+        )
+    if tracking is None:
         return []
+    versions = [(model.name, version) for model in models for version in tracking.versions(model.name)]
+    return [item.data for name, version in versions for item in tracking.lookup(f"{name}/{version}").lineage]
+
+
+def _parents(info: FileInfo | None) -> list[str]:
+    return [] if info is None else list(info.metadata.upstream_data_versions)
 
 
 def _size(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
 from cg_assets.settings import installation
 from cg_assets.storage import parquet
-from cg_assets.storage.atomic import remove_leftovers
+from cg_assets.storage.atomic import file_lock, remove_leftovers
 from cg_assets.storage.dataset import FrameDataset, read_frames
 from cg_assets.storage.object_store import ObjectStore
 from cg_assets.storage.pieces import PieceStore
@@ -198,6 +199,22 @@ class ParquetStore:
         """The pieces of a batch that is being sampled, tagged with what they follow from."""
         tag = f"{plan_hash}/{seed}/{code_version}"
         return PieceStore(self.path(system, stage, batch), batch, tag, self.publish)
+
+    def lock(self, system: str, stage: str, batch: str | None, timeout: float = 0.0) -> AbstractContextManager[None]:
+        """Hold the right to make or remove the file of a batch, which one process has at a time.
+
+        Args:
+            system: of the file.
+            stage: of the file.
+            batch: of the file.
+            timeout: longest wait for another process [s].
+
+        Raises:
+            StorageError: another process, which is named, has it.
+        """
+        key = f"{system}/{stage}" + ("" if batch is None else f"/{batch}")
+        path = self.home / "locks" / "data" / f"{key.replace('/', '.')}.lock"
+        return file_lock(path, timeout, f"{self.home}: {key}", stays=False)
 
     def remove_leftovers(self) -> list[Path]:
         """Remove the temporary files of killed writers; files being written stay."""

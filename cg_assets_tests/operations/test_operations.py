@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict
 
 import dagster as dg
+import numpy as np
 import pytest
 from conftest import Command
 from dagster._core.definitions.run_request import InstigatorType
@@ -30,7 +31,7 @@ from dagster._core.scheduler.instigation import (
 from small_systems import SMALL_WELLS
 
 from cg_assets.cli import main
-from cg_assets.core.errors import CgAssetsError
+from cg_assets.core.errors import CgAssetsError, TrackingError
 from cg_assets.operations.doctor import examine
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.operations.lineage import answer
@@ -45,6 +46,8 @@ from cg_assets.storage.catalogue import query
 from cg_assets.storage.parquet import content_hash
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
+
+TRAJECTORIES = ("small_wells", "trajectories", "0000")
 
 
 @pytest.fixture
@@ -242,6 +245,68 @@ def test_pruning_removes_what_nothing_needs_and_nothing_else(moved, capsys):
     removable = {item.path.relative_to(home / "data" / "small_wells").parts[0] for item in find_prunable(home)}
     assert "comparison" in removable
     assert not removable & {"trajectories", "mapped_forces", "biased_samples", "relabelled_forces"}
+
+
+def test_what_is_pruned_while_a_system_is_away_has_not_failed(moved):
+    """Its file comes back, and its batches are sampled again."""
+    home, store, path = moved.home, ParquetStore(moved.home), moved.home / "systems" / "small_wells.yaml"
+    metadata = store.describe(*TRAJECTORIES).metadata
+    extra = store.write_frames(store.read_frames("small_wells", "trajectories", ["0000"]), metadata, "0001").path
+    text = path.read_text()
+    path.unlink()
+    assert extra in {item.path for item in remove(home, find_prunable(home))} and not extra.exists()
+    path.write_text(text)
+    assert not store.is_pruned("small_wells", "trajectories", "0001")
+    plan = plan_refresh(store, load_system("small_wells"), ["0000", "0001"])
+    assert plan.reasons[("trajectories", "0001")] == "not made yet"
+
+
+def test_nothing_of_a_system_whose_file_is_wrong_is_pruned(moved):
+    store = ParquetStore(moved.home)
+    metadata = store.describe(*TRAJECTORIES).metadata
+    metadata.extra["failed_checks"] = ["finite"]
+    store.write_table({"number": [1.0]}, metadata, "0001")
+    assert len(find_prunable(moved.home)) == 1
+    (moved.home / "systems" / "small_wells.yaml").write_text("name: small_wells\n")
+    assert find_prunable(moved.home) == []
+
+
+def test_a_batch_that_is_being_made_is_not_pruned(moved, capsys):
+    """Neither its pieces nor its file, even where they were listed before; nor pieces newer than the file."""
+    home, store = moved.home, ParquetStore(moved.home)
+    metadata = store.describe(*TRAJECTORIES).metadata
+    metadata.extra["failed_checks"] = ["finite"]
+    failed = store.write_table({"number": [1.0]}, metadata, "0001").path
+    pieces = store.pieces("small_wells", "trajectories", "0000", "plan", 1, "1")
+    with pieces:
+        pieces.resume()
+        pieces.append(None, {"done": np.array(1)})
+        assert pieces.folder not in {item.path for item in find_prunable(home)}
+    assert pieces.folder not in {item.path for item in find_prunable(home)}, "an interrupted run resumes from them"
+    os.utime(pieces.folder / "state.npz", (0, 0))
+    listed = find_prunable(home)
+    assert {item.path for item in listed} == {failed, pieces.folder}
+    with store.lock(*TRAJECTORIES), store.lock("small_wells", "trajectories", "0001"):
+        assert remove(home, listed) == []
+        assert main(["--home", str(home), "prune", "--remove"]) == 0
+    assert "left, for another process works on it: data/small_wells/trajectories" in capsys.readouterr().out
+    store.write_table({"number": [2.0]}, metadata, "0001")
+    assert [item.path for item in remove(home, listed)] == [pieces.folder], "the file is another one by now"
+
+
+def test_pruning_refuses_an_mlflow_without_the_models(moved, monkeypatch, tmp_path):
+    """Their data would seem to be needed by nothing."""
+    address = f"sqlite:///{moved.home}/elsewhere.db"
+    (moved.home / "mlflow" / "mlflow.db").rename(moved.home / "elsewhere.db")
+    with pytest.raises(
+        TrackingError, match=r"MLFLOW_TRACKING_URI is not set .* none of the models .*small_wells\.biased"
+    ):
+        find_prunable(moved.home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/another.db")
+    with pytest.raises(TrackingError, match="the MLflow of this address has none of the models"):
+        find_prunable(moved.home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    assert find_prunable(moved.home) == []
 
 
 # --------------------------------------------------------------------------------------- lineage

@@ -99,7 +99,7 @@ def test_questions_are_about_all_files(homes):
 def test_what_is_pruned_is_gone_everywhere(homes):
     one, other = homes
     one.write_frames(frames(1.0), METADATA, "0000")
-    remove(one.home, [Prunable(one.path(*PLACE), "its checks failed", 1)])
+    remove(one.home, [Prunable(one.path(*PLACE), "its checks failed", 1, ("finite",))])
     assert other.batches(*PLACE[:2]) == []
     assert one.is_pruned(*PLACE) and other.is_pruned(*PLACE)
     assert [path.name for path in one.path(*PLACE).parent.iterdir() if not path.name.startswith(".pruned")] == [
