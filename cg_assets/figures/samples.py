@@ -250,7 +250,7 @@ def _largest(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _z_histogram(axes: Axes, result: ConditionalEquilibration, mark: str) -> None:
-    z, limit = result.z[np.isfinite(result.z)], 6.0
+    z, limit = result.values, 6.0
     if len(z):
         edges = np.linspace(-limit, limit, 31 if len(z) > 100 else 19).tolist()
         inside = np.clip(z, -0.999 * limit, 0.999 * limit)

@@ -179,7 +179,18 @@ def check_equilibration(beads: Beads, mapping: Mapping, plan: SamplingPlan, fram
         _, cell = np.unique(frames.window.astype(np.int64) * fine.size + inside, return_inverse=True)
         number = int(cell.max()) + 1
         variables, bins = cell[:, None].astype(np.float64), Bins.between([(-0.5, number - 0.5)], number)
-    return conditional_equilibration(variables[:, :2], forces, group, frames.replica, frames.time, bins=bins)
+        names = []
+    return conditional_equilibration(
+        variables[:, :2],
+        forces,
+        group,
+        frames.replica,
+        frames.time,
+        bins=bins,
+        labelled=~frames.probe,
+        names=names[:2],
+        groups_are="half" if exact_starts else "start",
+    )
 
 
 def compares_windows(plan: SamplingPlan) -> bool:

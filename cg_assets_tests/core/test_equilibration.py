@@ -100,7 +100,7 @@ class TestManyReplicas:
         bins = Bins.between([(-np.pi, np.pi)] * 2, 8)
         result = conditional_equilibration(variables, forces, replica % 2, replica, bins=bins)
         assert result.passed and result.z.shape == (1, 2, 8, 8) and result.judged == 128
-        assert result.coverage == pytest.approx(1.0)
+        assert result.coverage.compared == pytest.approx(1.0)
         forces[:, 1] += 0.4 * (replica % 2) * (variables[:, 0] > 0)
         assert not conditional_equilibration(variables, forces, replica % 2, replica, bins=bins).passed
 
@@ -157,3 +157,63 @@ class TestHalvesInTime:
         assert np.array_equal(
             halves_in_time(replica[shuffled], time[shuffled]), halves_in_time(replica, time)[shuffled]
         )
+
+
+def basins(seed, visits, fault=0.0, sparse=False):
+    """Two groups of 40 replicas: group 1 is left of 0, group 0 to the right of it but for a fraction of visits there.
+
+    The mean force is cos(x) and the same for both, but for a fault of group 0 on the left.
+    """
+    rng = np.random.default_rng(seed)
+    replica = np.repeat(np.arange(80), 25 if sparse else 100)
+    group = replica % 2
+    left = np.where(group == 1, True, rng.random(len(replica)) < visits)
+    x = np.where(left, rng.uniform(-2.5, 0.0, len(replica)), rng.uniform(0.0, 2.5, len(replica)))
+    right_too = (group == 1) & (rng.random(len(replica)) < visits)
+    x = np.where(right_too, rng.uniform(0.0, 2.5, len(replica)), x)
+    force = np.cos(x) + rng.normal(size=len(x)) + fault * (group == 0) * (x < 0)
+    return x, force, group, replica
+
+
+class TestCoverage:
+    """What was not compared does not pass."""
+
+    def test_basins_that_one_group_holds_alone_cannot_be_judged(self):
+        """4 % of the frames lie where both groups are, and agree: once that was enough."""
+        x, force, group, replica = basins(0, 0.0)
+        x = np.where(np.arange(len(x)) % 25 == 0, np.random.default_rng(1).uniform(-0.1, 0.1, len(x)), x)
+        result = conditional_equilibration(x, np.cos(x) + force - force.mean(), group, replica, bins=BINS, names=["x"])
+        assert result.verdict == "cannot be judged" and result.judged > 0 and result.z_rms < result.limit
+        assert result.coverage.compared < 0.2
+        assert "frames were compared" in result.reason and "of start 0" in result.reason and "near x" in result.reason
+
+    def test_one_of_ten_groups_alone_in_a_small_basin_cannot_be_judged(self):
+        """It is 9 % of the frames, so the whole is covered but for it."""
+        rng = np.random.default_rng(2)
+        replica = np.repeat(np.arange(220), 100)
+        group = replica // 20
+        x = np.where(group == 10, rng.uniform(1.5, 2.5, len(group)), rng.uniform(-2.5, 1.5, len(group)))
+        force = np.cos(x) + rng.normal(size=len(x))
+        result = conditional_equilibration(x, force, group, replica, bins=BINS)
+        assert result.coverage.compared > 0.9 and result.coverage.groups[10] < 0.1
+        assert result.verdict == "cannot be judged" and "0% of those of start 10" in result.reason
+
+    def test_rare_visits_are_compared_in_regions_at_the_nominal_rate(self):
+        """Bins hold visits of too few replicas, regions enough; a fault in them is found all the same."""
+        results = [conditional_equilibration(*basins(seed, 0.03, sparse=True), bins=BINS) for seed in range(60)]
+        assert np.mean([result.coverage.bin_by_bin for result in results]) < 0.1
+        assert np.mean([result.coverage.compared for result in results]) > 0.5
+        z = np.concatenate([result.values for result in results])
+        assert len(z) > 100 and np.mean(z**2) == pytest.approx(1.0, abs=4 * np.sqrt(2 / len(z)))
+        assert not any(result.verdict == "failed" for result in results)
+        wrong = [conditional_equilibration(*basins(seed, 0.03, 4.0, sparse=True), bins=BINS) for seed in range(10)]
+        assert all(result.verdict == "failed" for result in wrong)
+
+    def test_only_frames_that_become_labels_need_to_be_covered(self):
+        x, force, group, replica = basins(3, 0.2)
+        probe = (group == 0) & (x > 0)
+        far = np.where(probe, x + 10.0, x)
+        bins = Bins.between([(-2.5, 12.5)], 75)
+        assert conditional_equilibration(far, force, group, replica, bins=bins).verdict == "cannot be judged"
+        kept = far < 0
+        assert conditional_equilibration(far, force, group, replica, bins=bins, labelled=kept).passed

@@ -303,7 +303,9 @@ def test_a_bias_that_leaves_a_hidden_barrier_is_stopped(home):
     assert "batch 0000 failed conditional_equilibration" in step_failure_cause(failure)
 
 
-@pytest.mark.parametrize("name", ["muller_brown", "muller_brown_diagonal"])
+@pytest.mark.parametrize(
+    "name", ["muller_brown", "muller_brown_diagonal", pytest.param("capped_alanine_quick", marks=pytest.mark.slow)]
+)
 def test_shipped_biased_plans_are_in_conditional_equilibrium(name):
     from cg_assets.core.frames import Frames
 

@@ -3,7 +3,9 @@
 Force matching on biased data is right only when the atoms are in equilibrium at each value of the CG coordinates
 (arXiv 2510.11148). A slow mode that the CG coordinates do not show breaks this silently: error bars of replicas that
 share a start agree with each other on a wrong answer. Here replicas are grouped by their start, and the mean forces of
-the groups are compared in each bin of the collective variables, in units of their statistical error.
+the groups are compared in each bin of the collective variables, in units of their statistical error. Bins that hold too
+little for that are compared in larger regions; what no two groups visited cannot be compared, and data of which too
+little was compared do not pass.
 
 The comparison is sharp for collective variables that are all CG coordinates (model potentials). For molecules it uses
 the forces projected on the collective variables, whose bin means also need the beads themselves to be in equilibrium
@@ -13,7 +15,8 @@ at given collective variables: a stricter condition than training needs.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +24,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 
 from cg_assets.core.statistics.clusters import (
-    BinnedMeans,
     Bins,
     as_columns,
     binned_means,
@@ -29,58 +31,144 @@ from cg_assets.core.statistics.clusters import (
     slopes_inside_bins,
     squared_norms,
 )
+from cg_assets.core.statistics.contrasts import BinnedFrames, Contrast, contrast
 from cg_assets.core.statistics.estimates import FEW_REPLICAS, time_blocks
 
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 Verdict = Literal["passed", "failed", "cannot be judged"]
 
 TOLERATED_Z_RMS = 1.5
 """A z RMS up to this is tolerated even where more bins would make it significant."""
 CONFIDENCE = 0.999
 """Right data exceed the limit with probability 1 - CONFIDENCE at most."""
+LEAST_COVERAGE = 0.9
+"""Fraction of the labelled frames that must be compared; the rest is the rim of what was visited."""
+LEAST_GROUP_COVERAGE = 0.5
+"""Fraction of those of each group that must be compared: a basin in which one group stays alone is not covered."""
 
 
 @dataclass(frozen=True)
-class ConditionalEquilibration:
-    """Outcome of the check.
+class Coverage:
+    """The part of the labelled frames that was compared.
 
     Attributes:
-        verdict: `passed`, `failed` or `cannot be judged`.
-        reason: the reason, in one sentence.
-        z_rms: root mean square of z over all judged bins; 1 is expected of right data; nan where none was judged.
+        compared: fraction of all, bin by bin or in regions.
+        bin_by_bin: fraction of all in bins compared by themselves.
+        groups: `(n_groups,)` fraction of each group's; nan where it has none.
+        left: `(n_bins,)` frames of each bin that were not compared.
+    """
+
+    compared: float
+    bin_by_bin: float
+    groups: FloatArray
+    left: IntArray
+
+    @property
+    def enough(self) -> bool:
+        """Whether the verdict stands for all of the labels."""
+        return self.compared >= LEAST_COVERAGE and not np.any(self.groups < LEAST_GROUP_COVERAGE)
+
+    @classmethod
+    def of(
+        cls, contrasts: Sequence[Contrast], index: IntArray, member: IntArray, n_bins: int, labelled: BoolArray
+    ) -> Coverage:
+        """Of frames in bins `index`, -1 outside, and in groups `member`, both `(n_frames,)`."""
+        alone, compared = np.zeros((2, n_bins + 1), dtype=bool)  # the last is outside
+        for item in contrasts:
+            alone[:-1] |= item.alone
+            compared[:-1] |= np.isfinite(item.z).any(axis=0)
+        groups, total = member[labelled], max(1, int(labelled.sum()))
+        found, by_bin = compared[index[labelled]], alone[index[labelled]]
+        with np.errstate(invalid="ignore"):
+            of_groups = np.bincount(groups, found, int(member.max(initial=-1)) + 1) / np.bincount(
+                groups, minlength=int(member.max(initial=-1)) + 1
+            )
+        left = np.bincount(index[labelled & (index >= 0) & ~compared[index]], minlength=n_bins)
+        return cls(float(found.sum() / total), float(by_bin.sum() / total), of_groups, left)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The differences of all comparisons together; nan where there is none.
+
+    Attributes:
+        z_rms: root mean square of z; 1 is expected of right data.
         z_rms_spread: standard deviation that z_rms has for right data, correlation between bins included.
         limit: z RMS above which the check fails.
         largest_z: largest |z|, which shows a fault in a few bins that z_rms dilutes.
         largest_limit: largest |z| above which the check fails.
-        judged: number of z values that entered.
+        judged: number of z values.
         effective: how many independent z values they are worth.
-        coverage: fraction of all frames in judged bins.
-        difference_rms: root mean square difference of the groups' mean forces over judged bins [force unit].
+        difference_rms: root mean square difference of the groups' mean forces [force unit].
         difference_error: root mean square of the standard errors of those differences [force unit].
+    """
+
+    z_rms: float = math.nan
+    z_rms_spread: float = math.nan
+    limit: float = math.nan
+    largest_z: float = math.nan
+    largest_limit: float = math.nan
+    judged: int = 0
+    effective: float = math.nan
+    difference_rms: float = math.nan
+    difference_error: float = math.nan
+
+    @property
+    def agree(self) -> bool:
+        """Whether errors explain all differences."""
+        return self.z_rms <= self.limit and self.largest_z <= self.largest_limit
+
+    @classmethod
+    def of(cls, contrasts: Sequence[Contrast]) -> Differences:
+        """Those of some contrasts."""
+        z, difference, error = (
+            np.concatenate([np.zeros(0), *(getattr(item, name) for item in contrasts)])
+            for name in ("values", "difference", "error")
+        )
+        if not len(z):
+            return cls()
+        effective = _effective_number(sparse.hstack([item.influence for item in contrasts], format="csr"))
+        return cls(
+            z_rms=float(np.sqrt(np.mean(z**2))),
+            z_rms_spread=math.sqrt(0.5 / effective),
+            limit=max(TOLERATED_Z_RMS, math.sqrt(float(stats.chi2.ppf(CONFIDENCE, effective)) / effective)),
+            largest_z=float(np.abs(z).max()),
+            largest_limit=float(stats.norm.isf(0.5 * (1.0 - CONFIDENCE) / len(z))),
+            judged=len(z),
+            effective=effective,
+            difference_rms=float(np.sqrt(np.mean(difference**2))),
+            difference_error=float(np.sqrt(np.mean(error**2))),
+        )
+
+
+@dataclass(frozen=True)
+class ConditionalEquilibration(Differences):
+    """Outcome of the check, beyond its `Differences`.
+
+    Attributes:
+        verdict: `passed`, `failed` or `cannot be judged`.
+        reason: the reason, in one sentence.
+        coverage: the part that was compared.
         groups: label of each group.
         bins: the bins.
-        z: `(n_contrasts, n_components, *bins.shape)`; nan where not judged. Two groups make one contrast, more make
-            one each, against all others.
+        values: `(judged,)` z of each comparison.
+        z: `(n_contrasts, n_components, *bins.shape)`; nan where nothing was compared; bins of a region share theirs.
+            Two groups make one contrast, more make one each, against all others.
         mean: `(n_groups, n_components, *bins.shape)` mean force of each group at the centre of each bin.
         standard_error: same shape.
     """
 
-    verdict: Verdict
-    reason: str
-    z_rms: float
-    z_rms_spread: float
-    limit: float
-    largest_z: float
-    largest_limit: float
-    judged: int
-    effective: float
-    coverage: float
-    difference_rms: float
-    difference_error: float
-    groups: tuple[int, ...]
-    bins: Bins
-    z: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    standard_error: NDArray[np.float64]
+    verdict: Verdict = field(kw_only=True)
+    reason: str = field(kw_only=True)
+    coverage: Coverage = field(kw_only=True)
+    groups: tuple[int, ...] = field(kw_only=True)
+    bins: Bins = field(kw_only=True)
+    values: FloatArray = field(kw_only=True)
+    z: FloatArray = field(kw_only=True)
+    mean: FloatArray = field(kw_only=True)
+    standard_error: FloatArray = field(kw_only=True)
 
     @property
     def passed(self) -> bool:
@@ -89,11 +177,11 @@ class ConditionalEquilibration:
 
     def to_json(self) -> dict[str, Any]:
         """The numbers without the arrays, in plain JSON types; numbers that are not finite become null."""
-        names = ["z_rms", "z_rms_spread", "limit", "largest_z", "largest_limit", "effective", "coverage"]
-        names += ["difference_rms", "difference_error"]
-        numbers = {name: getattr(self, name) for name in names}
+        numbers = {item.name: getattr(self, item.name) for item in fields(Differences)}
+        numbers |= {"coverage": self.coverage.compared, "coverage_bin_by_bin": self.coverage.bin_by_bin}
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        return {"verdict": self.verdict, "reason": self.reason, "judged": self.judged, **finite}
+        of_groups = {str(group): value for group, value in zip(self.groups, self.coverage.groups.tolist(), strict=True)}
+        return {"verdict": self.verdict, "reason": self.reason, "coverage_of_groups": of_groups, **finite}
 
 
 def conditional_equilibration(
@@ -104,16 +192,21 @@ def conditional_equilibration(
     time: ArrayLike | None = None,
     *,
     bins: Bins | None = None,
+    labelled: ArrayLike | None = None,
+    names: Sequence[str] = (),
+    groups_are: str = "start",
     min_clusters: float = 10.0,
     few_replicas: int = FEW_REPLICAS,
 ) -> ConditionalEquilibration:
     """Compare the mean force per bin of groups of replicas.
 
-    Errors come from independent clusters (replicas; blocks of time where a group has few replicas). A slope of the
-    force inside the bin, common to all groups, is taken out first, so that groups that fill a bin unevenly agree. z is
-    Student's statistic with Welch's degrees of freedom turned into a normal deviate. The limit of z RMS is the larger
-    of `TOLERATED_Z_RMS` and the `CONFIDENCE` point of χ²/n for the effective number of independent z values; that of
-    the largest |z| is the normal deviate that right data exceed anywhere with probability 1 - CONFIDENCE (Bonferroni).
+    Errors come from independent clusters (replicas; blocks of time where a group has few replicas). Each bin has a
+    slope of the force, common to all groups, so that groups that fill it unevenly agree. Bins that hold too little for
+    a comparison of their own are compared in regions (`contrast`). The limit of z RMS is the
+    larger of `TOLERATED_Z_RMS` and the `CONFIDENCE` point of χ²/n for the effective number of independent z values;
+    that of the largest |z| is the normal deviate that right data exceed anywhere with probability 1 - CONFIDENCE
+    (Bonferroni). Data of which less than `LEAST_COVERAGE`, or less than `LEAST_GROUP_COVERAGE` of one group, was
+    compared cannot be judged.
 
     Args:
         variables: `(n_frames,)` or `(n_frames, k)` collective variables, k of 1 or 2.
@@ -122,11 +215,17 @@ def conditional_equilibration(
         replica: `(n_frames,)`; a replica may be in several groups (halves in time), which its errors then share.
         time: `(n_frames,)`; None takes the frames of a replica to be in order.
         bins: the bins; None for 40 (one variable) or 12 x 12 (two) over the range of the data.
-        min_clusters: effective clusters that each side of a comparison needs in a bin.
+        labelled: `(n_frames,)` bool, frames whose forces become labels, which the coverage is of; None for all.
+        names: of the variables, for the place where frames are not compared.
+        groups_are: what the groups are, in a word.
+        min_clusters: effective clusters that each side of a comparison needs.
         few_replicas: a group of fewer replicas is cut into blocks of time.
 
     Returns:
         The verdict and the numbers behind it.
+
+    Raises:
+        ValueError: variables and forces differ in their frames.
     """
     columns, values = as_columns(variables), as_columns(forces)
     if len(columns) != len(values):
@@ -134,66 +233,66 @@ def conditional_equilibration(
     grid = bins or _default_bins(columns)
     labels, member = np.unique(np.asarray(group), return_inverse=True)
     index, offset = grid.locate(columns)
+    frames = BinnedFrames(grid, index, offset)
+    residual = frames.left_over(values)
+    cluster = cluster_frames(replica, time, residual, few_replicas, member)
+    sides = [member == number for number in range(len(labels))]
+    contrasts = [
+        contrast(frames, residual, cluster, side, min_clusters)
+        for side in (sides if len(sides) > 2 else sides[: len(sides) - 1])
+    ]
+    carries = np.ones(len(index), dtype=bool) if labelled is None else np.asarray(labelled, dtype=bool)
+    found, coverage = Differences.of(contrasts), Coverage.of(contrasts, index, member, grid.size, carries)
+    groups = tuple(int(label) for label in labels)
+    verdict, reason = _judge(found, coverage, groups_are, groups, min_clusters)
+    if names and coverage.left.any():
+        place = np.unravel_index(int(coverage.left.argmax()), grid.shape)
+        near = [f"{name} {centres[at]:.3g}" for name, centres, at in zip(names, grid.centres, place, strict=True)]
+        reason += f"; of the rest most are near {', '.join(near)}"
     slopes = slopes_inside_bins(values, offset, index, grid.size, member)
     level = values - np.einsum("cfk,fk->fc", slopes[:, np.maximum(index, 0)], offset)
-    pooled = binned_means(level, index, grid.size, np.zeros(len(level), dtype=np.int64))
-    residual = np.where(index[:, None] >= 0, level - np.nan_to_num(pooled.mean).T[np.maximum(index, 0)], 0.0)
-    cluster = cluster_frames(replica, time, residual, few_replicas, member)
-    n_clusters = int(cluster.max(initial=0)) + 1
-
-    def side(mask: NDArray[np.bool_]) -> BinnedMeans:
-        return binned_means(level[mask], index[mask], grid.size, cluster[mask], n_clusters=n_clusters)
-
-    sides = [side(member == i) for i in range(len(labels))]
+    means = [binned_means(level[side], index[side], grid.size, cluster[side]) for side in sides]
     shape = (values.shape[1], *grid.shape)
-    mean = np.stack([part.mean.reshape(shape) for part in sides]) if sides else np.zeros((0, *shape))
-    error = np.stack([np.sqrt(part.variance).reshape(shape) for part in sides]) if sides else np.zeros((0, *shape))
-    pairs = [(sides[0], sides[1])] if len(sides) == 2 else []
-    if len(sides) > 2:
-        pairs = [(part, side(member != i)) for i, part in enumerate(sides)]
-    z, influence, difference, spread, used = _compare(pairs, min_clusters, values.shape[1], grid.size)
-    judged = int(np.isfinite(z).sum())
-    if judged:
-        effective = _effective_number(influence)
-        z_rms = float(np.sqrt(np.nanmean(z**2)))
-        limit = max(TOLERATED_Z_RMS, math.sqrt(float(stats.chi2.ppf(CONFIDENCE, effective)) / effective))
-        largest_z = float(np.nanmax(np.abs(z)))
-        largest_limit = float(stats.norm.isf(0.5 * (1.0 - CONFIDENCE) / judged))
-        verdict: Verdict = "passed" if z_rms <= limit and largest_z <= largest_limit else "failed"
-        reason = (
-            f"z RMS {z_rms:.2f} (limit {limit:.2f}) and largest |z| {largest_z:.1f} (limit {largest_limit:.1f}) over "
-            f"{judged} comparisons of {len(labels)} groups"
-        )
-        if verdict == "failed":
-            reason += ": the mean force depends on where replicas started"
-    else:
-        effective = z_rms = limit = largest_z = largest_limit = math.nan
-        verdict = "cannot be judged"
-        reason = (
-            f"all frames are of one group ({len(labels)}); add probe replicas from another start"
-            if len(labels) < 2
-            else f"no bin holds {min_clusters:g} independent samples of two groups; sample longer, use more replicas, "
-            "or bias the collective variables"
-        )
     return ConditionalEquilibration(
+        **asdict(found),
         verdict=verdict,
         reason=reason,
-        z_rms=z_rms,
-        z_rms_spread=math.sqrt(0.5 / effective),
-        limit=limit,
-        largest_z=largest_z,
-        largest_limit=largest_limit,
-        judged=judged,
-        effective=effective,
-        coverage=float(pooled.count[used].sum() / max(1, len(level))),
-        difference_rms=float(np.sqrt(np.mean(difference**2))) if judged else math.nan,
-        difference_error=float(np.sqrt(np.mean(spread**2))) if judged else math.nan,
-        groups=tuple(int(label) for label in labels),
+        coverage=coverage,
+        groups=groups,
         bins=grid,
-        z=z.reshape(-1, *shape),
-        mean=mean,
-        standard_error=error,
+        values=np.concatenate([np.zeros(0), *(item.values for item in contrasts)]),
+        z=np.array([item.z for item in contrasts]).reshape(-1, *shape),
+        mean=np.array([part.mean for part in means]).reshape(-1, *shape),
+        standard_error=np.sqrt([part.variance for part in means]).reshape(-1, *shape),
     )
+
+
+def _judge(
+    found: Differences, coverage: Coverage, groups_are: str, groups: tuple[int, ...], min_clusters: float
+) -> tuple[Verdict, str]:
+    """The verdict and its reason."""
+    remedy = "sample longer, use more replicas, or start further ones there"
+    if len(groups) < 2:
+        return "cannot be judged", f"all frames are of one group ({len(groups)}); add probe replicas from another start"
+    if not found.judged:
+        why = f"no bin, nor all together, holds {min_clusters:g} independent samples of two groups"
+        return "cannot be judged", f"{why}; {remedy}, or bias the collective variables"
+    numbers = (
+        f"z RMS {found.z_rms:.2f} (limit {found.limit:.2f}) and largest |z| {found.largest_z:.1f} (limit "
+        f"{found.largest_limit:.1f}) over {found.judged} comparisons of {len(groups)} groups"
+    )
+    if not found.agree:
+        return "failed", f"{numbers}: the mean force depends on where replicas started"
+    part = f"{coverage.compared:.1%} of the frames were compared"
+    if coverage.enough:
+        return "passed", f"{numbers}; {part}"
+    lacking = [
+        f"{share:.0%} of those of {groups_are} {group}"
+        for group, share in zip(groups, coverage.groups, strict=True)
+        if share < LEAST_GROUP_COVERAGE
+    ]
+    needed = f"at least {LEAST_COVERAGE:.0%}, and {LEAST_GROUP_COVERAGE:.0%} of each {groups_are}, are needed"
+    return "cannot be judged", f"only {', '.join([part, *lacking])}, where {needed}; {remedy}"
 
 
 def halves_in_time(replica: ArrayLike, time: ArrayLike | None = None) -> NDArray[np.int64]:
@@ -209,33 +308,6 @@ def _default_bins(columns: NDArray[np.float64]) -> Bins:
     limits = np.stack([columns.min(axis=0), columns.max(axis=0)], axis=1)
     limits[:, 1] = np.maximum(limits[:, 1], limits[:, 0] + 1e-9)
     return Bins.between(limits, 40 if columns.shape[1] == 1 else 12)
-
-
-def _compare(
-    pairs: list[tuple[BinnedMeans, BinnedMeans]], min_clusters: float, n_components: int, n_bins: int
-) -> tuple[NDArray[np.float64], ...]:
-    """Z `(n_pairs, n_components, n_bins)`, and of the judged ones: influences, differences, errors; bins in use."""
-    z = np.full((len(pairs), n_components, n_bins), np.nan)
-    used = np.zeros(n_bins, dtype=bool)
-    influences, differences, errors = [sparse.csr_array((0, 0))], [np.zeros(0)], [np.zeros(0)]
-    for number, (one, other) in enumerate(pairs):
-        influence = one.influence - other.influence
-        difference = one.mean - other.mean
-        error = np.sqrt(squared_norms(influence)).reshape(difference.shape)
-        fine = (one.clusters >= min_clusters) & (other.clusters >= min_clusters) & (error > 0) & np.isfinite(difference)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            freedom = (one.variance + other.variance) ** 2 / (
-                one.variance**2 / (one.clusters - 1.0) + other.variance**2 / (other.clusters - 1.0)
-            )
-            tail = stats.t.sf(np.abs(difference / error), freedom)
-            deviate = np.sign(difference) * stats.norm.isf(np.maximum(tail, 1e-300))
-        z[number] = np.where(fine, deviate, np.nan)
-        used |= fine.any(axis=0)
-        influences.append(influence[:, np.flatnonzero(fine)])
-        differences.append(difference[fine])
-        errors.append(error[fine])
-    stacked = sparse.hstack(influences[1:], format="csr") if pairs else influences[0]
-    return z, stacked, np.concatenate(differences), np.concatenate(errors), used
 
 
 def _effective_number(influence: sparse.csr_array) -> float:
