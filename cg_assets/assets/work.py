@@ -238,6 +238,8 @@ class Work:
             variable_units=self.system.variable_units,
             extra={"specification": self.system.content_hash, RECIPE: self.recipe} | dict(facts or {}),
         )
+        if stage:
+            self.store.file(self.system.name, name, batch)  # what it replaces, also on an object store
         content.write(self.store, metadata, batch, mark)
         record(self.store.home, self.store.path(self.system.name, name, batch))
         return verdicts
@@ -277,6 +279,7 @@ def carry_out(work: Work) -> Done:
     started, place = time.monotonic(), (work.system.name, work.stage.name, work.batch)
     try:
         work.hold(work.store.lock(*place, _WAIT_SECONDS))
+        work.store.file(*place)  # what it replaces, also on an object store
         product: Product = work.stage.make(work)
         verdicts = work.keep(
             product.content,

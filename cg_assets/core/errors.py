@@ -26,6 +26,10 @@ class StorageError(CgAssetsError):
     """A Parquet file is missing, truncated, or does not follow its schema."""
 
 
+class VersionError(StorageError):
+    """A file and its object on the object store cannot be made equal; others can."""
+
+
 class SamplingError(CgAssetsError):
     """A simulation could not be started or its checkpoint does not fit the plan."""
 

@@ -64,6 +64,8 @@ def examine(home: Path, repair: bool = False) -> list[Finding]:
         examinations += [_runs, _slots, _clock]
     if (home / "data").is_dir():
         examinations += [_leftovers, _files, _catalogue]
+        if installation().object_store:
+            examinations.append(_objects)
     if installation().has_models:
         examinations.append(_models)
     return [examination(home, repair) for examination in examinations]
@@ -212,6 +214,13 @@ def _files(home: Path, repair: bool) -> Finding:
     summary = f"{count} file(s), {size / 1e9:.3g} GB, hashes recomputed"
     remedy = "copy them back from a backup, or remove them: cg-assets refresh SYSTEM makes them again"
     return Finding("data", summary, faults, remedy)
+
+
+def _objects(home: Path, repair: bool) -> Finding:
+    """Files that differ from their objects, where neither is the newer one."""
+    _, faults = ParquetStore(home).fetch()
+    summary = "as the files" if not faults else "differs from the files"
+    return Finding("object store", summary, faults, "until then the steps that need these files fail")
 
 
 def _catalogue(home: Path, repair: bool) -> Finding:

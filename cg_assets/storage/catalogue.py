@@ -77,11 +77,16 @@ def record(home: Path, files: Path | Iterable[Path]) -> None:
 def fetched(home: Path) -> ParquetStore:
     """The store of a home folder, with all that an object store has and this folder lacks, entered into the catalogue.
 
+    A file that differs there, and of which neither is the newer one, is named in a warning and left as it is.
+
     Raises:
         StorageError: the object store cannot be reached; or as `record`.
     """
     store = ParquetStore(home)
-    if paths := store.fetch():
+    paths, faults = store.fetch()
+    for fault in faults:
+        _log.warning("%s", fault)
+    if paths:
         record(home, paths)
     return store
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 from numpy.typing import ArrayLike
 
-from cg_assets.core.errors import StorageError
+from cg_assets.core.errors import StorageError, VersionError
 from cg_assets.core.frames import Frames
 from cg_assets.settings import installation
 from cg_assets.storage import parquet
@@ -66,19 +66,27 @@ class ParquetStore:
             self._objects.pull(path)
         return path
 
-    def fetch(self) -> list[Path]:
+    def fetch(self) -> tuple[list[Path], list[str]]:
         """Fetch all files of the object store that are newer than those here, and upload those that are missing there.
 
         Returns:
-            The data files that were fetched or changed here.
+            The data files that were fetched or changed here; and what is wrong with files that were left as they are.
+
+        Raises:
+            StorageError: the store cannot be reached.
         """
         if not self._objects:
-            return []
+            return [], []
         here = {path: path.stat().st_mtime_ns for path in self.data.glob(f"*/*/**/{_FILE}")}
+        faults = []
         for path in sorted(here.keys() | set(self._objects.paths(self.data))):
             if not any(part.startswith(".") for part in path.relative_to(self.data).parts):
-                self._objects.pull(path)
-        return [path for path in self.data.glob(f"*/*/**/{_FILE}") if here.get(path) != path.stat().st_mtime_ns]
+                try:
+                    self._objects.pull(path)
+                except VersionError as error:
+                    faults.append(str(error))
+        changed = [path for path in self.data.glob(f"*/*/**/{_FILE}") if here.get(path) != path.stat().st_mtime_ns]
+        return changed, faults
 
     def remove(self, path: Path) -> None:
         """Remove a file, here and on the object store."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import time
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
 from conftest import Command
 from test_crashes import results
 
-from cg_assets.core.errors import StorageError
+from cg_assets.core.errors import StorageError, VersionError
 from cg_assets.core.frames import Frames
+from cg_assets.operations.doctor import examine
 from cg_assets.operations.prune import Prunable, remove
 from cg_assets.settings import OBJECT_STORE
 from cg_assets.storage import parquet
 from cg_assets.storage.catalogue import fetched, query
+from cg_assets.storage.dataset import read_frames
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 
@@ -66,22 +69,152 @@ def test_a_file_that_is_equal_is_not_fetched_again(homes):
     assert other.file(*PLACE).stat().st_mtime_ns == when
 
 
-def test_the_newer_one_wins(homes):
+def write_unpublished(store, number):
+    """As a step whose upload fails."""
+    parquet.write_frames(store.path(*PLACE), [frames(number)], METADATA, "0000")
+
+
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+def test_the_newer_one_wins_whatever_the_clocks(homes, monkeypatch, hours):
     """A home whose upload failed has the newer file, and uploads it when it is asked for again."""
     one, other = homes
     one.write_frames(frames(1.0), METADATA, "0000")
     assert value(other) == 1.0
-    time.sleep(1.1)  # times stand in the files to the second
-    parquet.write_frames(other.path(*PLACE), [frames(3.0)], METADATA, "0000")
+    with monkeypatch.context() as clock:
+        clock.setattr(parquet, "datetime", Clock(hours))
+        write_unpublished(other, 3.0)
     assert value(other) == 3.0
     assert value(one) == 3.0
+    one.write_frames(frames(4.0), METADATA, "0000")
+    assert value(other) == 4.0
+
+
+class Clock:
+    """A clock that is some hours ahead."""
+
+    def __init__(self, hours):
+        self.ahead = timedelta(hours=hours)
+
+    def now(self, zone):
+        return datetime.now(zone) + self.ahead
+
+
+def disagree(one, other, published):
+    """Both make another version of the file that both had."""
+    one.write_frames(frames(1.0), METADATA, "0000")
+    assert value(other) == 1.0
+    one.write_frames(frames(2.0), replace(METADATA, dagster_run_id="theirs"), "0000")
+    mine = replace(METADATA, dagster_run_id="mine")
+    if published:
+        with pytest.raises(VersionError, match=r"a/|b/"):
+            other.write_frames(frames(3.0), mine, "0000")
+    else:
+        parquet.write_frames(other.path(*PLACE), [frames(3.0)], mine, "0000")
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_conflict_is_refused_and_both_are_named(homes, published):
+    one, other = homes
+    disagree(one, other, published)
+    for ask in (value, lambda store: store.data_version(*PLACE)):
+        with pytest.raises(VersionError) as caught:
+            ask(other)
+        told = str(caught.value)
+        assert str(other.path(*PLACE)) in told and "bucket/data/toy/trajectories/batch=0000/part-0.parquet" in told
+        assert "by run mine)" in told and "by run theirs)" in told
+        assert "remove the one that you do not want" in told
+    assert value(one) == 2.0, "what is on the object store stays"
+    assert float(read_frames(other.path(*PLACE)).positions[0, 0, 0]) == 3.0, "and so does the other one"
+    other.path(*PLACE).unlink()
+    assert value(other) == 2.0
+
+
+def test_the_object_of_a_conflict_is_removed(homes, tmp_path):
+    one, other = homes
+    disagree(one, other, published=True)
+    (tmp_path / "bucket/data/toy/trajectories/batch=0000/part-0.parquet").unlink()
+    assert value(other) == 3.0
+    assert value(one) == 3.0
+
+
+def test_a_conflict_stops_nothing_else(homes, caplog):
+    one, other = homes
+    disagree(one, other, published=False)
+    one.write_table({"x": [1.0]}, replace(METADATA, stage="comparison"))
+    fetched(other.home)
+    assert "were both changed since they were last equal" in caplog.text
+    assert query(other.home, "SELECT x FROM toy.comparison")["x"].to_pylist() == [1.0]
+    (finding,) = [item for item in examine(other.home) if item.subject == "object store"]
+    assert len(finding.faults) == 1 and "by run mine)" in finding.faults[0]
+
+
+def test_homes_that_never_met(homes):
+    """The same batch made twice is the same data; other data of the same name are refused."""
+    one, other = homes
+    for store in homes:
+        write_unpublished(store, 1.0)
+    assert value(one) == value(other) == 1.0
+    assert one.fetch() == other.fetch() == ([], [])
+    place = replace(METADATA, stage="other")
+    parquet.write_frames(one.path("toy", "other"), [frames(1.0)], place, None)
+    assert one.fetch() == ([], [])
+    with pytest.raises(VersionError, match="were both changed"):
+        other.write_frames(frames(2.0), place)
+
+
+def test_a_copied_home_with_other_times_is_no_newer(homes, tmp_path):
+    one, other = homes
+    one.write_frames(frames(1.0), METADATA, "0000")
+    assert value(other) == 1.0
+    for path in (other.path(*PLACE), next(other.path(*PLACE).parent.glob(".*.object"))):
+        os.utime(path, (1.0, 1.0))
+    assert value(other) == 1.0
+    one.write_frames(frames(2.0), METADATA, "0000")
+    os.utime(other.path(*PLACE), (2.0, 2.0))
+    assert value(other) == 2.0
+    assert value(one) == 2.0
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-9], lambda content: b"x" * 4000])
+def test_a_damaged_file_is_fetched_again(homes, damage):
+    one, other = homes
+    one.write_frames(frames(1.0), METADATA, "0000")
+    assert value(other) == 1.0
+    path = other.path(*PLACE)
+    path.write_bytes(damage(path.read_bytes()))
+    fetched(other.home)
+    assert value(other) == 1.0
+
+
+def test_a_damaged_file_without_an_object_is_named_where_it_is_read(homes):
+    one, other = homes
+    one.write_table({"x": [1.0]}, replace(METADATA, stage="comparison"))
+    write_unpublished(other, 1.0)
+    other.path(*PLACE).write_bytes(b"PAR1 and no more")
+    fetched(other.home)
+    assert query(other.home, "SELECT x FROM toy.comparison")["x"].to_pylist() == [1.0]
+    with pytest.raises(StorageError, match=r"part-0\.parquet: is truncated"):
+        value(other)
+    assert one.batches(*PLACE[:2]) == [], "it is not uploaded"
+
+
+@pytest.mark.parametrize("content", [b"PAR1 and no more", b"PAR1" + b"x" * 100 + b"\x50\0\0\0PAR1"])
+def test_a_damaged_object_is_named_and_replaces_nothing(homes, tmp_path, content):
+    one, other = homes
+    one.write_frames(frames(1.0), METADATA, "0000")
+    assert value(other) == 1.0
+    (tmp_path / "bucket/data/toy/trajectories/batch=0000/part-0.parquet").write_bytes(content)
+    with pytest.raises(VersionError, match=r"bucket/data/toy/.*: this object is damaged; remove it"):
+        value(other)
+    assert len(other.fetch()[1]) == 1
+    assert read_frames(other.path(*PLACE)).positions[0, 0, 0] == 1.0
 
 
 def test_a_file_from_before_is_uploaded(homes):
     one, other = homes
     parquet.write_frames(one.path(*PLACE), [frames(4.0)], METADATA, "0000")
     assert other.batches(*PLACE[:2]) == []
-    assert one.fetch() == []
+    assert one.fetch() == ([], [])
     assert value(other) == 4.0
 
 
