@@ -1,32 +1,43 @@
-"""Carry out stages in this process, without Dagster, and a system of many kinds of stages that takes seconds."""
+"""Carry out stages in this process, without Dagster: what nothing but the stages themselves can keep right."""
 
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import toys.exact_wells  # noqa: F401  (a source that is found by being defined)
-from small_systems import SMALL_WELLS
-
 from cg_assets.assets import stages_of
+from cg_assets.assets.stage import Stage
 from cg_assets.assets.work import Done, Work, carry_out
 from cg_assets.orchestration.device import Device
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import AnySystem
+from cg_assets.systems import AnySystem, load_system
 
-MANY_STAGES = (
-    SMALL_WELLS.replace("small_wells", "many_stages")
-    .replace("replicas: 256", "replicas: 128")
-    .replace("epochs: 20", "epochs: 3")
-    .replace("replicas: 200", "replicas: 100")
-    .replace(
-        "potentials:", "labels: {exact: {type: exact_wells, height: 3.0}}\npotentials:\n  exact: {labels: exact_labels}"
-    )
-    .replace("max_pmf_error: 0.5", "max_pmf_error: 5.0")
-)
+
+def system_of(text: str) -> AnySystem:
+    """The system of a text, for parameters of tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        (name,) = [line.split(":")[1].strip() for line in text.splitlines() if line.startswith("name:")]
+        path = Path(folder) / f"{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_system(path)
+
+
+def stage_of(system: AnySystem, name: str) -> Stage:
+    """A stage of a system."""
+    return {stage.name: stage for stage in stages_of(system)}[name]
+
+
+def made_of(system: AnySystem, name: str) -> list[str]:
+    """The stages that are made of a stage, however many steps lie between, parents first."""
+    found = [name]
+    for stage in stages_of(system):
+        if any(read.stage in found for read in stage.reads):
+            found.append(stage.name)
+    return found[1:]
 
 
 @contextmanager
@@ -34,16 +45,15 @@ def _lease() -> Iterator[Device]:
     yield Device("cpu", "CPU")
 
 
-def make(home: Path, system: AnySystem, stage: str, batch: str | None = None) -> Done:
+def make(home: Path, system: AnySystem, name: str, batch: str = "0000") -> Done:
     """Carry out a stage as a step of a run does."""
-    stages = {item.name: item for item in stages_of(system)}
-    chosen = stages[stage]
+    stage = stage_of(system, name)
     return carry_out(
         Work(
-            stage=chosen,
+            stage=stage,
             system=system,
             store=ParquetStore(home),
-            batch=batch if chosen.batched else None,
+            batch=batch if stage.batched else None,
             run_id="test",
             log=logging.getLogger("test"),
             progress=lambda *_: None,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cg_assets.assets import stages_of
-from cg_assets.assets.soundness import Failures, Soundness, explained
+from cg_assets.assets.soundness import Failures, Soundness, explained, key_of, place_of
 from cg_assets.assets.stage import Batches
 from cg_assets.core.errors import SamplingError, StorageError
 from cg_assets.orchestration.automation import FIRST_BATCH
@@ -152,11 +152,12 @@ class _Graph:
         return planned
 
     def failed_trainings(self) -> Failures:
-        """Parts without batches that failed a blocking check."""
+        """Parts without batches that failed a blocking check of their own."""
         found: Failures = {}
-        for stage in self.stages.keys() - self.batched:
+        for stage in sorted(self.stages.keys() - self.batched):
             if self.is_unsound(part := Part(stage, None)) and not self._changed(part):
-                found |= self.soundness.faults(*part)
+                key = key_of(self.system, stage, None)
+                found |= {name: checks for name, checks in self.soundness.faults(stage).items() if name == key}
         return found
 
     def runs(self, planned: dict[Part, str]) -> list[PlannedRun]:
@@ -201,6 +202,8 @@ class _Graph:
         for key, version in ours.items():
             if self._version(key) != version:
                 return f"{key} changed"
+            if self.is_unsound(Part(*place_of(key))):
+                return f"{key} failed its checks"
         for parent in self._pooled(part.stage) if part.batch is None else []:
             parts = [Part(parent, batch) for batch in self.store.batches(name, parent)]
             sound = [part for part in parts if not self.is_unsound(part) and not self._changed(part)]

@@ -128,6 +128,24 @@ def test_a_batch_that_failed_its_checks_trains_nothing(stored):
     assert runs == [("0001", {"trajectories", "mapped_forces"} | unbiased)]
 
 
+def test_what_was_made_of_a_batch_that_failed_later_is_made_without_it(stored):
+    """A check failed when a batch was made again, with the same content: a model of it and others is trained again."""
+    store, system = stored
+    table, metadata = store.read_table("small_wells", "mapped_forces", "0000"), {}
+    for stage, batch in (("mapped_forces", "0000"), ("potential_unbiased", None)):
+        metadata[stage] = store.describe("small_wells", stage, batch).metadata
+    store.write_table(table, metadata["mapped_forces"], "0001")
+    metadata["mapped_forces"].extra["failed_checks"] = ["finite"]
+    store.write_table(table, metadata["mapped_forces"], "0000")
+    version = store.data_version("small_wells", "mapped_forces", "0000")
+    both = {f"small_wells/mapped_forces/{batch}": version for batch in ("0000", "0001")}
+    metadata["potential_unbiased"].upstream_data_versions.update(both)
+    history = store.read_table("small_wells", "potential_unbiased")
+    store.write_table(history, metadata["potential_unbiased"])
+    plan = plan_refresh(store, system, ["0000", "0001"])
+    assert plan.reasons[Part("potential_unbiased", None)] == "small_wells/mapped_forces/0000 failed its checks"
+
+
 KERNELS = """
 extends: capped_alanine_kernels
 name: own_kernels
