@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from cg_assets.biases.base import Bias, FloatArray, range_faults
 from cg_assets.biases.umbrella import UmbrellaBias, Windows
 from cg_assets.core.errors import SamplingError
-from cg_assets.core.settings import Fault, Name, Scope
+from cg_assets.core.settings import Fault, Name, Scope, distinct
 from cg_assets.core.statistics.clusters import Bins
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class AdaptiveBias(Bias):
     """Free energy [kT] above the minimum up to which data are needed."""
     grid_range: dict[Name, tuple[float, float]] = Field(default_factory=dict)
     """Range of collective variables that are not angles."""
+
+    _distinct = field_validator("collective_variables")(distinct)
 
     @property
     def n_windows(self) -> int:

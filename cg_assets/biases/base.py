@@ -208,8 +208,12 @@ def range_faults(scope: Scope, names: Sequence[str], ranges: Mapping[str, tuple[
     """Unknown collective variables, and those that are no angles and have no `grid_range`."""
     yield from scope.unknown("collective_variables", names)
     for name in names:
-        if name not in scope.angles and name not in ranges:
+        if name in scope.angles:
+            continue
+        if name not in ranges:
             yield Fault("grid_range", f"lacks {name}; give its lower and upper limit")
+        elif not ranges[name][0] < ranges[name][1]:
+            yield Fault("grid_range", f"of {name} is {list(ranges[name])}; give the lower limit first")
 
 
 def column(variables: Variables, name: str) -> FloatArray:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from cg_assets.biases.base import Bias, FloatArray, range_faults
 from cg_assets.biases.grid import GridBias
-from cg_assets.core.settings import Fault, Name, Scope
+from cg_assets.core.settings import Fault, Name, Scope, distinct
 from cg_assets.core.splines import GridSpline
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class DepositedBias(Bias):
     grid_range: dict[Name, tuple[float, float]] = Field(default_factory=dict)
     """Range of the bias grid for collective variables that are not angles."""
 
+    _distinct = field_validator("collective_variables")(distinct)
+
     @model_validator(mode="after")
     def _widths_given(self) -> DepositedBias:
         if set(self.width) != set(self.collective_variables):
@@ -57,8 +59,16 @@ class DepositedBias(Bias):
         return round(self.deposition / self.pace)
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """Unknown variables, and those without limits."""
-        return range_faults(scope, self.collective_variables, self.grid_range)
+        """Unknown variables, those without limits, and widths of more than half their range."""
+        yield from range_faults(scope, self.collective_variables, self.grid_range)
+        for name, width in self.width.items():
+            low, high = self.grid_range.get(name) or scope.limits.get(name, (-math.inf, math.inf))
+            if low < high and width > (high - low) / 2:
+                yield Fault(
+                    f"width.{name}",
+                    f"is {width:g}, more than half the range of {name}, {low:.4g} to {high:.4g}; angles are in "
+                    "radians, lengths in nm",
+                )
 
     @abstractmethod
     def grid(self, beads: Beads) -> DepositedGrid:

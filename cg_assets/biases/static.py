@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from cg_assets.biases.base import Bias, BiasFormula, BiasFunction, FloatArray, Variables, column
@@ -38,6 +40,25 @@ class StaticBias(Bias):
             )
         else:
             yield from scope.unknown("expression", used)
+            if not used - known:
+                yield from self._jumps(scope)
+
+    def _jumps(self, scope: Scope) -> Iterator[Fault]:
+        """Angles at whose -π and π the formula differs, which would be an infinite force."""
+        formula = expressions.parse_expression(self.expression)
+        points = {name: np.linspace(*scope.limits.get(name, (-math.pi, math.pi)), 9)[1:-1] for name in formula.names}
+        for name in sorted(formula.names & scope.angles):
+            ends = [
+                formula.evaluate(dict(zip(points, np.meshgrid(*(points | {name: end}).values()), strict=True)))
+                for end in (-math.pi, math.pi)
+            ]
+            jump = float(np.abs(ends[1] - ends[0]).max())
+            if not jump <= 1e-3 * max(1.0, float(np.abs(ends[0]).max())):
+                yield Fault(
+                    "expression",
+                    f"jumps by {jump:.3g} where {name} passes from π to -π; use functions of a whole turn, such as "
+                    f"cos({name}) and sin(2*{name}), with {name} in radians",
+                )
 
     def function(self, beads: Beads) -> FormulaBias:
         """The formula."""

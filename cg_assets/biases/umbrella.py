@@ -40,9 +40,18 @@ class UmbrellaBias(Bias):
         return len(self.centers)
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """Unknown variables."""
+        """Unknown variables, centres that cannot be, and windows that are one."""
+        places: list[StartPoint] = []
         for center in self.centers:
             yield from scope.unknown("centers", center)
+            yield from scope.place_faults("centers", {} if scope.coordinates else center)
+            place = {
+                name: round((value + math.pi) % _TURN if name in scope.angles else value, 6)
+                for name, value in center.items()
+            }
+            if place in places:
+                yield Fault("centers", f"holds {center} twice; the replicas of a window are dealt out to it in turn")
+            places.append(place)
 
     def function(self, beads: Beads) -> Windows:
         """The windows; angles among their variables are periodic."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -37,6 +37,9 @@ PATTERNS = {
 
 StartPoint = dict[Name, float]
 
+KELVIN, NANOMETRES, PICOSECONDS = "K (0 °C is 273.15 K)", "nm (1 Å is 0.1 nm)", "ps (1 fs is 0.001 ps)"
+"""Units of fields of molecules, with their usual slips."""
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -51,6 +54,8 @@ class Scope:
         angles: those of them that are angles.
         coordinates: names of a model potential's coordinates; none for molecules.
         box: edge of the periodic box of the beads [nm]; None where they are one molecule.
+        limits: range of each collective variable, or of each coordinate of a model potential.
+        longest_timestep: that the fastest motion of the atoms allows [ps]; None where it is not known.
     """
 
     model: str
@@ -61,6 +66,8 @@ class Scope:
     angles: frozenset[str] = frozenset()
     coordinates: tuple[str, ...] = ()
     box: float | None = None
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    longest_timestep: float | None = None
 
     @property
     def thermal_energy(self) -> float:
@@ -72,6 +79,49 @@ class Scope:
         there = set(self.variables if known is None else known)
         if wrong := set(names) - there:
             yield Fault(field, f"uses {sorted(wrong)}; known are {sorted(there)}")
+
+    def unlikely(self, field: str, value: float | None, low: float, high: float, units: str) -> Iterator[Fault]:
+        """The fault of a number of a molecule that only a slip of units explains.
+
+        Args:
+            field: whose value it is.
+            value: None where there is none.
+            low: smallest value that makes sense.
+            high: largest.
+            units: in words, with an example of the usual slip.
+        """
+        if self.units == "molar" and value is not None and not low <= value <= high:
+            yield Fault(field, f"is {value:g}, outside {low:g} to {high:g}; it is in {units}")
+
+    def angle_faults(self, field: str, point: Mapping[str, float], most: float = 2 * math.pi) -> Iterator[Fault]:
+        """Faults of values of collective variables: angles beyond a turn, which are degrees."""
+        for name, value in point.items():
+            if name in self.angles and abs(value) > most:
+                yield Fault(
+                    field,
+                    f"gives {name} = {value:g}, but angles are in radians: {value:g} degrees are "
+                    f"{math.radians(value):.4g}",
+                )
+
+    def place_faults(self, field: str, point: Mapping[str, float]) -> Iterator[Fault]:
+        """Faults of values that replicas are to take: angles in degrees, and values outside their range."""
+        yield from self.angle_faults(field, point)
+        for name, value in point.items():
+            low, high = self.limits.get(name, (-math.inf, math.inf))
+            if name not in self.angles and not low <= value <= high:
+                yield Fault(
+                    field, f"gives {name} = {value:g}, outside its range, {low:g} to {high:g}; correct one of them"
+                )
+
+    def step_faults(self, field: str, timestep: float) -> Iterator[Fault]:
+        """The fault of a step that is too long for the fastest motion that constraints and masses leave."""
+        longest = self.longest_timestep
+        if longest is not None and timestep > longest * (1 + 1e-6):
+            yield Fault(
+                field,
+                f"is {timestep:g} ps, but the constraints and hydrogen masses of the model allow at most {longest:.2g} "
+                "ps; lower it (1 fs is 0.001 ps), or set model.constraints to h_bonds and model.hydrogen_mass to 4",
+            )
 
     def missing(self, field: str, file: Path | None) -> Iterator[Fault]:
         """A fault of a field whose file is missing."""
@@ -157,6 +207,19 @@ def is_multiple(value: float, part: float) -> bool:
     """Whether a time is a whole number of others."""
     parts = value / part
     return math.isfinite(parts) and abs(parts - round(parts)) <= 1e-6
+
+
+_Items = TypeVar("_Items", bound=Sequence[Any])
+
+
+def distinct(value: _Items) -> _Items:
+    """A list, no entry of which stands twice; a word that stands for a list as it is."""
+    seen: list[Any] = []
+    for item in () if isinstance(value, str) else value:
+        if item in seen:
+            raise ValueError(f"{item} stands twice; list each once")
+        seen.append(item)
+    return value
 
 
 def rising_limits(limits: tuple[float, float]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from cg_assets.core.family import Family
-from cg_assets.core.settings import Fault, Name, Scope, Strict, is_multiple, rising_limits
+from cg_assets.core.settings import NANOMETRES, Fault, Name, Scope, Strict, distinct, is_multiple, rising_limits
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.simulation.settings import CGSimulation
 
@@ -188,8 +188,9 @@ class NativeStructure(Strict):
     """Root mean square deviation of the beads up to which a configuration counts as folded [nm]."""
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """A file that is missing."""
+        """A file that is missing, and a deviation in Å."""
         yield from scope.missing("file", self.file)
+        yield from scope.unlikely("folded_rmsd", self.folded_rmsd, 0.01, 1, NANOMETRES)
 
 
 class EvaluationSettings(Strict):
@@ -217,6 +218,8 @@ class FreeEnergySettings(EvaluationSettings):
     native: NativeStructure | None = None
     """Also evaluate a molecule by its distance from this structure; null not to."""
 
+    _distinct = field_validator("collective_variables")(distinct)
+
     @model_validator(mode="after")
     def _has_data(self) -> FreeEnergySettings:
         if self.slow_coordinates is not None and not self.reference.is_data:
@@ -230,6 +233,9 @@ class FreeEnergySettings(EvaluationSettings):
         yield from scope.unknown("collective_variables", self.collective_variables)
         for name, basin in self.basins.items():
             yield from scope.unknown(f"basins.{name}", basin.limits)
+            for side in (0, 1):
+                ends = {variable: limits[side] for variable, limits in basin.limits.items()}
+                yield from scope.angle_faults(f"basins.{name}", ends)
         names = list(scope.variables)
         if scope.coordinates and len(names) == 2 and self.collective_variables != names:
             yield Fault("collective_variables", f"must be {names}, the CG coordinates")
@@ -244,6 +250,8 @@ class LearningCurve(Strict):
     """Numbers of frames drawn at random from a whole batch."""
     cg_simulation: CGSimulation | None = None
     """CG simulation of these potentials; null for that of the others."""
+
+    _distinct = field_validator("fractions", "frames")(distinct)
 
     @field_validator("fractions")
     @classmethod

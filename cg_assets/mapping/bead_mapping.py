@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Dictionary
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import ForceMapError, SystemSpecError
-from cg_assets.core.settings import AtomName
+from cg_assets.core.settings import AtomName, Fault, Scope
 from cg_assets.mapping.force_maps import ForceMap, group_map, optimal_map, slice_map
 from cg_assets.mapping.maps import CGMap, Mapping
 from cg_assets.mapping.water import Centre
@@ -39,6 +39,14 @@ class BeadMapping(Mapping):
     """How atomistic forces become bead forces: docs/force_maps.md."""
     bead_types: Literal["element", "unique"] = "unique"
     """Which beads share parameters: those of one element, or none."""
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Beads that are one."""
+        named: dict[frozenset[str], str] = {}
+        for bead, atoms in {} if isinstance(self.beads, str) else self.beads.items():
+            first = named.setdefault(frozenset(atoms), bead)
+            if first != bead:
+                yield Fault(f"beads.{bead}", f"holds the same atoms as {first}, {', '.join(atoms)}; leave one out")
 
     @property
     def needs_frames(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from cg_assets.core.errors import SystemSpecError, library_errors, one_line
-from cg_assets.core.settings import Strict
+from cg_assets.core.settings import Strict, distinct
 from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.chains import connected_groups
 from cg_assets.mapping.collective_variables import CollectiveVariable
@@ -28,6 +29,8 @@ from cg_assets.mapping.solvation import add_water
 if TYPE_CHECKING:
     import openmm
 
+_HYDROGEN = 1.008
+"""Mass of a hydrogen [amu]."""
 _GB_OFFSET = 0.009
 """Offset of the Born radii of the OBC model [nm]."""
 
@@ -35,7 +38,7 @@ _GB_OFFSET = 0.009
 class MoleculeSettings(Strict):
     """A molecule built from its sequence or read from a PDB file, with an OpenMM force field where it is simulated."""
 
-    sequence: list[str] | None = None
+    sequence: list[str] | None = Field(default=None, max_length=500)
     """Residues of a peptide, capped as [ACE, ALA, NME] or with free ends as [TYR, ASP, GLY]; built extended."""
     pdb: Path | None = None
     """A PDB file relative to the folder of the YAML file, with all hydrogens where there is a force field."""
@@ -57,6 +60,14 @@ class MoleculeSettings(Strict):
         """The PDB file and the force field files that are the user's own, given the folder of the system's file."""
         own = [path for path in map(Path, self.force_fields) if path.is_file()]  # where OpenMM looks first
         return ([] if self.pdb is None else [folder / self.pdb]) + own
+
+    _distinct = field_validator("force_fields")(distinct)
+
+    @property
+    def longest_timestep(self) -> float:
+        """That vibrations of hydrogens, or where these are rigid those of the other atoms, allow [ps]."""
+        bonds = 0.001 if self.constraints == "none" else 0.0025
+        return bonds * math.sqrt((self.hydrogen_mass or _HYDROGEN) / _HYDROGEN)
 
     @model_validator(mode="after")
     def _one_source(self) -> MoleculeSettings:

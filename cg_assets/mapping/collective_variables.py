@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import field_validator
 
 from cg_assets.core.family import Family
 from cg_assets.core.geometry import FloatArray, distance, torsion
-from cg_assets.core.settings import AtomName
+from cg_assets.core.settings import NANOMETRES, AtomName, Fault, Scope, rising_limits
 
 
 class CollectiveVariable(Family, family="collective variable"):
@@ -104,6 +105,13 @@ class Distance(CollectiveVariable):
     atoms: tuple[AtomName, AtomName]
     range: tuple[float, float]
     """Limits of histograms and bias grids [nm]."""
+
+    _rises = field_validator("range")(rising_limits)
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """A range in other units."""
+        for limit in self.range:
+            yield from scope.unlikely("range", limit, 0, 20, NANOMETRES)
 
     @property
     def limits(self) -> tuple[float, float]:

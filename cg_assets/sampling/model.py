@@ -42,6 +42,16 @@ class Model(Family, family="model"):
         return None
 
     @property
+    def longest_timestep(self) -> float | None:
+        """Longest time step that the fastest motion of the atoms allows [ps]; None where it is not known."""
+        return None
+
+    @property
+    def coordinate_limits(self) -> dict[str, tuple[float, float]]:
+        """Range of each of a model potential's coordinates."""
+        return {}
+
+    @property
     def bead_box(self) -> float | None:
         """Edge of the periodic box of the beads [nm]; None where they are one molecule, isolated or solvated."""
         return None

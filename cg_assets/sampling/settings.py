@@ -16,6 +16,8 @@ from pydantic import (
 from cg_assets.biases import Bias
 from cg_assets.core.replica_exchange import Tempering
 from cg_assets.core.settings import (
+    KELVIN,
+    PICOSECONDS,
     Fault,
     Name,
     Scope,
@@ -23,6 +25,7 @@ from cg_assets.core.settings import (
     Strict,
     check_multiples,
     check_size,
+    distinct,
     is_multiple,
     rising,
 )
@@ -39,6 +42,8 @@ class Probe(Strict):
 
     replicas: PositiveInt
     starts: list[StartPoint] = Field(min_length=1)
+
+    _distinct = field_validator("starts")(distinct)
 
 
 class SamplingPlan(Strict):
@@ -59,6 +64,8 @@ class SamplingPlan(Strict):
     probe: Probe | None = None
     tempering: Tempering | None = None
     """Replica exchange of a molecule without bias; each ladder of replicas keeps one replica's frames."""
+
+    _distinct = field_validator("starts")(distinct)
 
     @model_validator(mode="after")
     def _whole_ladders(self) -> SamplingPlan:
@@ -81,6 +88,11 @@ class SamplingPlan(Strict):
     @model_validator(mode="after")
     def _whole_steps(self) -> SamplingPlan:
         check_size(self.replicas, self.burn_in + self.duration, self.timestep, self.frame_interval)
+        if self.timestep > self.frame_interval:
+            raise ValueError(
+                f"timestep {self.timestep} is longer than frame_interval {self.frame_interval}; times of molecules "
+                f"are in {PICOSECONDS}"
+            )
         for name in ("duration", "frame_interval", "burn_in"):
             value = getattr(self, name)
             if not is_multiple(value, self.timestep):
@@ -104,11 +116,13 @@ class SamplingPlan(Strict):
         points = list(self.starts) if isinstance(self.starts, list) else []
         points += self.probe.starts if self.probe else []
         known = scope.coordinates or scope.variables
+        yield from scope.step_faults("timestep", self.timestep)
         for point in points:
             if scope.coordinates and set(point) != set(known):
                 yield Fault("starts", f"names {point}; it must give each of {sorted(known)}")
             else:
                 yield from scope.unknown("starts", point, known)
+                yield from scope.place_faults("starts", point)
         if self.replicas % self.windows:
             yield Fault("replicas", f"{self.replicas} is not a multiple of the {self.windows} windows of its bias")
         if self.bias is not None and scope.coordinates and len(scope.variables) > 1:
@@ -229,6 +243,8 @@ class ImportedTrajectories(Strict):
     stride: PositiveInt = 1
     """Every how many frames one is taken."""
 
+    _distinct = field_validator("files")(distinct)
+
 
 class Sampling(Strict):
     """The sampling plans of a system."""
@@ -344,6 +360,11 @@ class ReferenceSampling(Strict):
             raise ValueError(f"replicas {self.replicas} is not a multiple of the {len(self.temperatures)} temperatures")
         return self
 
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """A step that is too long, and temperatures that are not in K."""
+        yield from scope.step_faults("timestep", self.timestep)
+        yield from scope.unlikely("temperatures", self.temperatures[0], 100, 2000, KELVIN)
+
     @property
     def frames_per_replica(self) -> int:
         """Frames kept of each replica."""
@@ -380,6 +401,11 @@ class ConditionalSampling(Strict):
             self, (("interval", "timestep"), ("pace", "interval"), ("relaxation", "pace"), ("duration", "pace"))
         )
         return self
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """A step that is too long, and temperatures that are not in K."""
+        yield from scope.step_faults("timestep", self.timestep)
+        yield from scope.unlikely("temperatures", self.temperatures[0], 100, 2000, KELVIN)
 
     @property
     def time_each(self) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from cg_assets.core.settings import Fault, Scope
 from cg_assets.mapping.bead_mapping import MoleculeBeads
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
@@ -45,6 +46,15 @@ class WaterBox(Model):
                 "molecules; lower it or use more molecules"
             )
         return self
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """A density in other units."""
+        yield from scope.unlikely("density", self.density, 300, 1500, "kg/m³ (1 g/cm³ is 1000 kg/m³)")
+
+    @property
+    def longest_timestep(self) -> float:
+        """That of rigid molecules [ps]."""
+        return 0.005
 
     @property
     def simulated_box(self) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import (
     Field,
     PositiveFloat,
@@ -10,7 +12,7 @@ from pydantic import (
 )
 
 from cg_assets.core.replica_exchange import Tempering
-from cg_assets.core.settings import Strict, check_size, is_multiple
+from cg_assets.core.settings import NANOMETRES, PICOSECONDS, Fault, Scope, Strict, check_size, is_multiple
 
 UNBIASED, ENHANCED = 0, 1
 """Value of `Frames.window` in CG simulations: without a bias, and under the frozen bias of the biased samples."""
@@ -48,6 +50,11 @@ class CGSimulation(Strict):
     def kept_replicas(self) -> int:
         """Replicas that frames are kept of: one of each ladder of temperatures, else all."""
         return self.replicas // len(self.tempering.temperatures) if self.tempering else self.replicas
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Times and lengths in other units."""
+        yield from scope.unlikely("timestep", self.timestep, 1e-6, 0.05, PICOSECONDS)
+        yield from scope.unlikely("displacement", self.displacement, 0, 0.5, NANOMETRES)
 
     @model_validator(mode="after")
     def _whole_ladders(self) -> CGSimulation:

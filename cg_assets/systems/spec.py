@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from cg_assets.core.errors import SamplingError, SystemSpecError
-from cg_assets.core.settings import Fault, Name, Scope, Strict, Training
+from cg_assets.core.settings import KELVIN, Fault, Name, Scope, Strict, Training
 from cg_assets.core.units import thermal_energy
 from cg_assets.evaluation.settings import (
     FreeEnergySettings,
@@ -89,6 +89,8 @@ class SystemSpec(System):
             angles=frozenset(name for name, variable in variables.items() if variable.quantity == "angle"),
             coordinates=self.model.coordinate_names,
             box=self.model.bead_box,
+            limits=self.model.coordinate_limits | {name: variable.limits for name, variable in variables.items()},
+            longest_timestep=self.model.longest_timestep,
         )
 
     def sampler(self, plan: SamplingPlan, seed: int, snapshots: int = 0) -> PiecewiseSampler[DynamicsSummary]:
@@ -209,6 +211,7 @@ class SystemSpec(System):
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """Faults between sections."""
+        yield from scope.unlikely("temperature", self.temperature, 100, 2000, KELVIN)
         yield from self._variable_faults()
         yield from self._source_faults()
         yield from self._simulation_faults()

@@ -96,7 +96,8 @@ class ThermalSystem(System):
 
     def scope(self) -> Scope:
         """What sections can use from each other."""
-        return Scope(self.model.kind, self.units, None, self.folder, box=self.model.bead_box)
+        longest = self.model.longest_timestep
+        return Scope(self.model.kind, self.units, None, self.folder, box=self.model.bead_box, longest_timestep=longest)
 
     def check(self) -> None:
         """Build the box. Errors as in `System.check`."""

@@ -1,6 +1,7 @@
 """System files: what is refused, with which words, and what a user's own file may do."""
 
 import copy
+import math
 import textwrap
 
 import dagster as dg
@@ -11,7 +12,7 @@ from cg_assets.cli import main
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.operations.doctor import examine
 from cg_assets.systems import find_systems, load_all_systems, load_system, seed_of
-from cg_assets.systems.base import Refresh
+from cg_assets.systems.base import Refresh, merge
 from cg_assets.systems.load import SHIPPED
 from cg_assets.systems.plain_yaml import read_yaml
 
@@ -145,6 +146,115 @@ def test_wrong_fields_are_named(own_system, base, change, words):
         own_system(base, change)
     for word in words:
         assert word in str(caught.value)
+
+
+STATIC = {"type": "static", "expression": ""}
+END_TO_END = "collective_variables.end_to_end.range"
+
+
+def grouped(**beads):
+    """Beads by name, with those that phi and psi need."""
+    named = {"c1": ["1:C"], "n2": ["2:N"], "ca": ["2:CA"], "c2": ["2:C"], "n3": ["3:N"]}
+    return put("mapping.beads", named | beads)
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "words"),
+    [
+        # degrees for radians
+        (
+            "capped_alanine_implicit",
+            put("sampling.unbiased.starts", [{"phi": -60}, {"phi": 1.0}]),
+            ["phi = -60", "radians", "-1.047"],
+        ),
+        (
+            "capped_alanine_quick",
+            put("sampling.further", {"wells": WINDOWS | {"bias": UMBRELLA | {"centers": [{"phi": -60}, {"phi": 60}]}}}),
+            ["centers", "phi = 60", "radians"],
+        ),
+        (
+            "capped_alanine_implicit",
+            put("sampling.biased.bias.width.phi", 20),
+            ["width.phi", "half the range", "radians"],
+        ),
+        ("capped_alanine_implicit", put("evaluation.basins.phi_positive.limits.phi", [0, 180]), ["basins", "3.142"]),
+        # a static bias that jumps at ±π
+        (
+            "capped_alanine_implicit",
+            put("sampling.biased.bias", STATIC | {"expression": "2*(phi - 1)**2"}),
+            ["jumps by", "phi passes from π to -π"],
+        ),
+        (
+            "capped_alanine_implicit",
+            put("sampling.biased.bias", STATIC | {"expression": "3*cos(0.0174*psi)*sin(0.5*phi)"}),
+            ["jumps by", "phi passes"],
+        ),
+        ("capped_alanine_implicit", put("sampling.biased.bias", STATIC | {"expression": "phi"}), ["jumps by 6.28"]),
+        # windows that are one, duplicate entries
+        (
+            "capped_alanine_quick",
+            put(
+                "sampling.further",
+                {"wells": WINDOWS | {"bias": UMBRELLA | {"centers": [{"phi": 1.0}, {"phi": 1.0 - 2 * math.pi}]}}},
+            ),
+            ["centers", "twice"],
+        ),
+        (
+            "capped_alanine_implicit",
+            put("sampling.biased.starts", [{"phi": 1.0}, {"phi": 1.0}]),
+            ["starts", "stands twice"],
+        ),
+        (
+            "capped_alanine_implicit",
+            put("model.force_fields", ["amber14-all.xml"] * 2),
+            ["force_fields", "stands twice"],
+        ),
+        ("capped_alanine_implicit", put("evaluation.collective_variables", ["phi", "phi"]), ["phi stands twice"]),
+        ("capped_alanine_implicit", put("sampling.biased.bias.collective_variables", ["phi", "phi"]), ["stands twice"]),
+        ("muller_brown", put("model.coordinates", ["x", "y", "x"]), ["x stands twice"]),
+        # beads on one atom
+        ("capped_alanine_implicit", grouped(other=["2:CA"]), ["beads.other", "same atoms as ca"]),
+        ("capped_alanine_implicit", grouped(a=["1:O", "1:CH3"], b=["1:CH3", "1:O"]), ["beads.b", "same atoms as a"]),
+        # starts that cannot be
+        ("muller_brown", put("sampling.unbiased.starts", [{"x": 500, "y": 20}]), ["starts", "x = 500", "0 to 60"]),
+        ("chignolin", put("sampling.unbiased.starts", [{"end_to_end": 9.0}]), ["end_to_end = 9", "0.3 to 3.5"]),
+        # steps that are too long for constraints and masses
+        ("capped_alanine_implicit", put("model.constraints", "none"), ["timestep", "0.004 ps", "at most 0.002 ps"]),
+        ("capped_alanine_implicit", put("model.hydrogen_mass", None), ["timestep", "at most 0.0025 ps"]),
+        (
+            "capped_alanine_implicit",
+            put("sampling.unbiased.timestep", 4),
+            ["timestep 4.0 is longer than frame_interval", "1 fs is 0.001 ps"],
+        ),
+        ("water_quick", put("sampling", {"reference": {"timestep": 0.02}}), ["sampling.reference.timestep", "0.02 ps"]),
+        # other slips of units
+        ("capped_alanine_implicit", put("cg_simulation", {"timestep": 2}), ["cg_simulation.timestep", "ps (1 fs"]),
+        ("capped_alanine_implicit", put("temperature", 27), ["temperature is 27", "K (0 °C"]),
+        ("capped_alanine_implicit", put("model.cutoff", 9.0), ["model.cutoff is 9", "nm (1 Å"]),
+        ("capped_alanine_water", put("model", {"box": 210.6}), ["model.box is 210.6", "nm (1 Å"]),
+        ("chignolin", put(END_TO_END, [3, 35]), ["range is 35", "nm (1 Å"]),
+        ("chignolin", put(END_TO_END, [3.5, 0.3]), ["range", "does not rise"]),
+        ("water", put("model.density", 0.997), ["density is 0.997", "kg/m³"]),
+        ("chignolin", put("evaluation.native.folded_rmsd", 2.0), ["folded_rmsd is 2", "nm (1 Å"]),
+    ],
+)
+def test_slips_are_found_before_any_work(own_system, base, change, words):
+    def changed(content):
+        change(content)
+        for section, fields in content.items():
+            if isinstance(shipped.get(section), dict) and isinstance(fields, dict):
+                content[section] = merge(shipped[section], fields)
+
+    shipped = dict(read_yaml(SHIPPED / f"{base}.yaml"))
+    with pytest.raises(SystemSpecError) as caught:
+        own_system(base, changed)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_functions_of_a_whole_turn_do_not_jump(own_system):
+    for expression in ("cos(phi) + sin(2*psi)", "2*cos(phi - psi)", "phi**2"):
+        own_system("capped_alanine_implicit", put("sampling.biased.bias", STATIC | {"expression": expression}))
 
 
 KERNELS = {"flow": {"type": "flow", "noise": 0.01, "flow": "data"}, "data": {"type": "flow", "noise": 0.01}}
@@ -310,7 +420,7 @@ def test_what_is_null_is_no_part_of_a_hash(own_system):
     assert content["sampling"]["biased"]["tempering"] is None
     other = own_system("capped_alanine_implicit", put("sampling.biased.tempering", None), name="other")
     assert other.hash_of("sampling.biased") == system.hash_of("sampling.biased")
-    heavier = own_system("capped_alanine_implicit", put("model.hydrogen_mass", None), name="heavier")
+    heavier = own_system("capped_alanine_implicit", put("model.hydrogen_mass", 3.0), name="heavier")
     assert heavier.hash_of("model") != system.hash_of("model")
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from cg_assets.core.expressions import parse_expression
-from cg_assets.core.settings import Formula, Name
+from cg_assets.core.settings import Formula, Name, distinct
 from cg_assets.core.units import UnitSystem
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
@@ -41,6 +41,8 @@ class ModelPotential(Model):
     """Range of each coordinate that holds the Boltzmann weight; used for quadrature and plots."""
     mass: PositiveFloat = 1.0
 
+    _distinct = field_validator("coordinates")(distinct)
+
     @model_validator(mode="after")
     def _names_agree(self) -> ModelPotential:
         unknown = parse_expression(self.expression).names - set(self.coordinates)
@@ -57,6 +59,11 @@ class ModelPotential(Model):
     def coordinate_names(self) -> tuple[str, ...]:
         """The coordinates."""
         return tuple(self.coordinates)
+
+    @property
+    def coordinate_limits(self) -> dict[str, tuple[float, float]]:
+        """The domain."""
+        return self.domain
 
     @property
     def kind(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cg_assets.core.settings import Fault, Scope
+from cg_assets.core.settings import NANOMETRES, Fault, Scope
 from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel, MoleculeSettings, build_molecule
@@ -33,8 +33,10 @@ class Molecule(MoleculeSettings, Model):
         return bool(self.force_fields)
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """A PDB file that is missing."""
+        """A PDB file that is missing, and lengths in Å."""
         yield from scope.missing("pdb", self.pdb)
+        yield from scope.unlikely("cutoff", self.cutoff, 0.3, 5, NANOMETRES)
+        yield from scope.unlikely("box", self.box, 0.5, 100, NANOMETRES)
 
     @property
     def simulated_box(self) -> float | None:
