@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "biased: forces of biased samples (default); water: thermal response forces"
     demo.add_argument("--system", choices=["biased", "water"], default="biased", help=text)
     command("systems", _systems, "list the systems that can be run")
-    check = command("check", _check, "check a system's file without running anything")
+    check = command("check", _check, "check a system's file without running it, and print what was understood")
     check.add_argument("system", help="name of a system, or path of its YAML file")
     box = command("box", _box, "find the box of a solvated molecule at atmospheric pressure")
     box.add_argument("system", help="name of a system, or path of its YAML file")
@@ -112,7 +112,10 @@ def _check(options: argparse.Namespace) -> int:
     from cg_assets.systems import load_system
 
     system = load_system(options.system)
-    system.check()
+    rows = system.understood(system.check())
+    width = max(len(about) for about, _ in rows)
+    for about, text in [("title", system.title), *rows]:
+        print(f"{about:<{width}}  {one_line(text, 400)}")
     print(f"{system.name}: ready to run")
     return 0
 

@@ -62,11 +62,47 @@ def test_systems_are_listed(command):
     assert listed["small_wells"].endswith("Two wells, small")
 
 
-@pytest.mark.parametrize("name", ["muller_brown", "capped_alanine_quick"])
-def test_a_good_system_is_ready(command, name):
+UNDERSTOOD = {
+    "muller_brown": [
+        r"temperature +1 reduced temperature",
+        r"coordinates +x from 0 to 60, y from -10 to 60",
+        r"beads +1: x",
+        r"sampling.biased +204800 frames from 1.54e\+08 steps; estimated: .* of one core or GPU, 4.9 MB",
+    ],
+    "capped_alanine_quick": [
+        r"temperature +300 K",
+        r"molecules +1, of 3 residue\(s\), 22 atoms: 1 ACE, 1 ALA, 1 NME",
+        r"conformer +extended, built from the sequence",
+        r"box +none, isolated",
+        r"forces +HarmonicBondForce, .*GBSAOBCForce",
+        r"beads +10: 1:CH3, 1:C, .*3:C",
+        r"bonds of beads +9: 1:CH3-1:C, .*2:C-3:N, 3:N-3:C",
+        r"collective variable phi +-1.4 rad in the start structure",
+        r"collective variable psi +2.6 rad in the start structure",
+        r"sampling.unbiased +20000 frames from 2.2e\+05 steps; estimated: .*, 15 MB",
+        r"reference +.*_reference.parquet: its plan is not run",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", list(UNDERSTOOD))
+def test_a_good_system_is_printed_back(command, name):
     done = command("check", name)
-    assert (done.returncode, done.stdout) == (0, f"{name}: ready to run\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"\n{name}: ready to run\n")
+    for line in UNDERSTOOD[name]:
+        assert re.search(f"^{line}$", done.stdout, re.MULTILINE), line
     assert everything_below(command.home) == {}
+
+
+@pytest.mark.parametrize("command_name", ["check", "run"])
+def test_what_cannot_be_built_is_refused_before_any_work(command, command_name):
+    command.add_system("extends: muller_brown\nname: cut\ntitle: Cut\nmodel: {domain: {x: [20, 30]}}\n")
+    done = command(command_name, "cut")
+    assert done.returncode == 1
+    assert done.stderr.startswith("cg-assets: model.domain.x: at x = 20.0 the Boltzmann factor is still")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (command.home / "data").exists()
 
 
 def test_a_run_prints_one_line_a_step(finished):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -55,6 +55,12 @@ def one_line(value: object, longest: int = 200) -> str:
     text = value if isinstance(value, str) else str(value)
     flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return flat if len(flat) <= longest else f"{flat[: longest - 1]}…"
+
+
+def shortened(names: Sequence[str], most: int = 12) -> str:
+    """Names in a row, and how many are left out."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 @contextmanager

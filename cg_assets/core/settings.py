@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
@@ -129,6 +130,32 @@ class Scope:
             yield Fault(field, f"names no file, {self.folder / file}; give a path relative to the YAML file")
 
 
+Fact = tuple[str, str]
+"""What something is about, and what was understood."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a system's file asks for, as it has been built.
+
+    Attributes:
+        scope: what its sections share.
+        model: what is simulated.
+        structure: what `model` built.
+        beads: made of it.
+    """
+
+    scope: Scope
+    model: Any
+    structure: Any
+    beads: Any
+
+    @cached_property
+    def step_seconds(self) -> float:
+        """Time of a step of one replica here, on one core or GPU [s]."""
+        return self.model.step_seconds(self.structure, self.beads)
+
+
 class Fault(NamedTuple):
     """A fault of a section: the field, dotted (empty for the whole), and what is wrong with it."""
 
@@ -188,6 +215,18 @@ class Strict(BaseModel):
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """Faults of this section with respect to the others; faults of its own are found when it is read."""
+        return iter(())
+
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """Faults that show only when everything has been built and files are read; see `System.check`.
+
+        Raises:
+            CgAssetsError: instead of a fault.
+        """
+        return iter(())
+
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """What was understood of this section, for `cg-assets check`; an empty first part is that of its place."""
         return iter(())
 
 

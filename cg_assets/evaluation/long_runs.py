@@ -207,6 +207,8 @@ def read_reference(case: ReferenceCase, path: Path | None = None) -> ReferenceDe
         if named is None:
             raise StorageError(f"{case.beads.name}: evaluation.reference.file is null; run the reference plan instead")
         path = case.folder / named
+    if not path.is_file():
+        raise StorageError(f"{path}: there is no such file; run the reference plan again, or correct its name")
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:

@@ -16,7 +16,18 @@ from pydantic import (
 )
 
 from cg_assets.core.family import Family
-from cg_assets.core.settings import NANOMETRES, Fault, Name, Scope, Strict, distinct, is_multiple, rising_limits
+from cg_assets.core.settings import (
+    NANOMETRES,
+    Built,
+    Fact,
+    Fault,
+    Name,
+    Scope,
+    Strict,
+    distinct,
+    is_multiple,
+    rising_limits,
+)
 from cg_assets.sampling.settings import SamplingPlan
 from cg_assets.simulation.settings import CGSimulation
 
@@ -116,6 +127,10 @@ class LongRunReference(Reference):
         """The plan."""
         return self.plan
 
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """Where it comes from."""
+        yield "reference", f"{self.runs} runs of its plan" if self.file is None else f"{self.file}: its plan is not run"
+
     @property
     def files(self) -> list[Path]:
         """The file that is named."""
@@ -192,6 +207,17 @@ class NativeStructure(Strict):
         yield from scope.missing("file", self.file)
         yield from scope.unlikely("folded_rmsd", self.folded_rmsd, 0.01, 1, NANOMETRES)
 
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """None, where the file has the atoms of all beads.
+
+        Raises:
+            SystemSpecError: it has not.
+        """
+        from cg_assets.evaluation.metrics.native import native_beads
+
+        native_beads(built.beads.cg_map, built.scope.folder / self.file)
+        return iter(())
+
 
 class EvaluationSettings(Strict):
     """How trained potentials are evaluated. A metric applies to systems whose settings are of the kind that it reads.
@@ -239,6 +265,19 @@ class FreeEnergySettings(EvaluationSettings):
         names = list(scope.variables)
         if scope.coordinates and len(names) == 2 and self.collective_variables != names:
             yield Fault("collective_variables", f"must be {names}, the CG coordinates")
+
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """None, where a stored reference can be read.
+
+        Raises:
+            StorageError: it cannot, or belongs to another model or plan.
+        """
+        if self.reference.files:
+            from cg_assets.evaluation.long_runs import read_reference
+            from cg_assets.evaluation.reference import ReferenceCase
+
+            read_reference(ReferenceCase(built.beads, self, built.model, built.structure, built.scope.folder))
+        return iter(())
 
 
 class LearningCurve(Strict):

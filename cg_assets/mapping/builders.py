@@ -25,6 +25,7 @@ from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.pdb import read_pdb
 from cg_assets.mapping.peptides import build_peptide
 from cg_assets.mapping.solvation import add_water
+from cg_assets.mapping.water import DALTON_PER_NM3
 
 if TYPE_CHECKING:
     import openmm
@@ -128,6 +129,11 @@ class MoleculeModel:
     def stored_constraints(self) -> list[tuple[int, int]]:
         """The constraints among the atoms that frames keep, numbered as in frames."""
         return self.stored_pairs(self.constraints)
+
+    @property
+    def density(self) -> float | None:
+        """Of all molecules in the box [kg/m³]; None without one."""
+        return None if self.box is None else float(self.masses.sum()) * DALTON_PER_NM3 / self.box**3
 
     @property
     def n_atoms(self) -> int:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.errors import SystemSpecError, shortened
 from cg_assets.core.family import Family
-from cg_assets.core.settings import Fault, Name, Scope
+from cg_assets.core.settings import Built, Fact, Fault, Name, Scope
 
 if TYPE_CHECKING:
     from cg_assets.mapping.force_maps import ForceMap
@@ -111,6 +111,27 @@ class Mapping(Family, family="mapping"):
     def needs_frames(self) -> bool:
         """Whether the force map is fitted to frames."""
         return False
+
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """None, where a force map that needs no frames is valid.
+
+        Raises:
+            ForceMapError: it is not valid under the constraints.
+        """
+        from cg_assets.mapping.run import fit_force_map
+
+        if not self.needs_frames:
+            fit_force_map(self, built.beads, None)
+        return iter(())
+
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """The beads and their bonds."""
+        cg_map = built.beads.cg_map
+        names = cg_map.bead_names
+        yield "beads", f"{cg_map.n_beads}: {shortened(names)}"
+        if cg_map.bead_elements:
+            bonds = [f"{names[first]}-{names[second]}" for first, second in cg_map.bonds]
+            yield "bonds of beads", f"{len(bonds)}: {shortened(bonds)}" if bonds else "none"
 
     def holds_atom(self, atom: str) -> bool:
         """Whether a bead sits exactly on this atom, going by names."""

@@ -30,7 +30,7 @@ _FROZEN_HYDROGEN_MASS = 4.0
 """Mass of a hydrogen that turns about a fixed centre [amu]; the distribution of orientations does not depend on it."""
 _SWITCH = 0.85
 """Part of the cutoff from which Lennard-Jones energies are switched to zero, so that they have no step there."""
-_DALTON_PER_NM3 = 1.66053906660
+DALTON_PER_NM3 = 1.66053906660
 """kg/m³ in 1 amu/nm³."""
 
 
@@ -297,7 +297,7 @@ class Water:
 
 def box_edge(parameters: WaterParameters, n_molecules: int, density: float) -> float:
     """Edge of the cubic box [nm] of some molecules at a density [kg/m³]."""
-    return (n_molecules * parameters.mass * _DALTON_PER_NM3 / density) ** (1 / 3)
+    return (n_molecules * parameters.mass * DALTON_PER_NM3 / density) ** (1 / 3)
 
 
 def _make_rigid(system: openmm.System, particles: list[int], places: FloatArray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,18 @@ class Model(Family, family="model"):
     def longest_timestep(self) -> float | None:
         """Longest time step that the fastest motion of the atoms allows [ps]; None where it is not known."""
         return None
+
+    def step_seconds(self, structure: Any, beads: Beads) -> float:
+        """Time of a step of one replica here, on one core or GPU, measured or known from experience [s].
+
+        Raises:
+            SystemSpecError: no simulation can be set up.
+        """
+        return math.nan
+
+    def start_values(self, structure: Any, beads: Beads) -> dict[str, float]:
+        """Value of each collective variable in the structure that dynamics start from, where there is one."""
+        return {}
 
     @property
     def coordinate_limits(self) -> dict[str, tuple[float, float]]:

@@ -18,6 +18,8 @@ from cg_assets.core.replica_exchange import Tempering
 from cg_assets.core.settings import (
     KELVIN,
     PICOSECONDS,
+    Built,
+    Fact,
     Fault,
     Name,
     Scope,
@@ -35,6 +37,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _Numbers = TypeVar("_Numbers", int, "NDArray[np.int64]")
+
+
+_TIMES = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def plan_facts(built: Built, frames: int, steps: float) -> Iterator[Fact]:
+    """Frames and steps of a plan, and what they cost by estimate; training and evaluation come on top."""
+    cg_map = built.beads.cg_map
+    dimension = 3 if cg_map.bead_elements else 1
+    megabytes = frames * 2 * 4e-6 * dimension * (cg_map.n_atoms + cg_map.n_beads)
+    seconds = steps * built.step_seconds
+    size, length = next((size, name) for size, name in _TIMES if seconds >= size or size == 1)
+    cost = f"{seconds / size:.2g} {length} of one core or GPU, {megabytes:.2g} MB"
+    yield "", f"{frames} frames from {steps:.3g} steps; estimated: {cost}"
 
 
 class Probe(Strict):
@@ -127,6 +143,10 @@ class SamplingPlan(Strict):
             yield Fault("replicas", f"{self.replicas} is not a multiple of the {self.windows} windows of its bias")
         if self.bias is not None and scope.coordinates and len(scope.variables) > 1:
             yield Fault("bias", "needs one CG coordinate, not two; sample without a bias")
+
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """Frames, and estimates of time and disk."""
+        yield from plan_facts(built, self.kept_replicas * self.frames_per_replica, self.total_time / self.timestep)
 
     def comparison_faults(self) -> Iterator[Fault]:
         """Too few replicas for conditional equilibration, which is tested by comparing those from different starts."""
@@ -242,6 +262,17 @@ class ImportedTrajectories(Strict):
     """Time between two frames of the files [ps]."""
     stride: PositiveInt = 1
     """Every how many frames one is taken."""
+
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """None, where the files of the first batch fit the molecule.
+
+        Raises:
+            SamplingError: a file is missing or does not fit.
+        """
+        from cg_assets.sampling.imported import ImportedReader
+
+        ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000")
+        return iter(())
 
     _distinct = field_validator("files")(distinct)
 
@@ -365,6 +396,11 @@ class ReferenceSampling(Strict):
         yield from scope.step_faults("timestep", self.timestep)
         yield from scope.unlikely("temperatures", self.temperatures[0], 100, 2000, KELVIN)
 
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """Frames, and estimates of time and disk."""
+        steps = self.replicas * (self.burn_in + self.duration) / self.timestep
+        yield from plan_facts(built, self.replicas * self.frames_per_replica, steps)
+
     @property
     def frames_per_replica(self) -> int:
         """Frames kept of each replica."""
@@ -406,6 +442,10 @@ class ConditionalSampling(Strict):
         """A step that is too long, and temperatures that are not in K."""
         yield from scope.step_faults("timestep", self.timestep)
         yield from scope.unlikely("temperatures", self.temperatures[0], 100, 2000, KELVIN)
+
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """Frames, and estimates of time and disk."""
+        yield from plan_facts(built, self.frames, self.frames * self.time_each / self.timestep)
 
     @property
     def time_each(self) -> float:

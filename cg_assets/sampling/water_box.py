@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from cg_assets.core.settings import Fault, Scope
+from cg_assets.core.settings import Built, Fact, Fault, Scope
 from cg_assets.mapping.bead_mapping import MoleculeBeads
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.water import WATER_MODELS, Electrostatics, Water, box_edge
 from cg_assets.sampling.model import Model
+from cg_assets.sampling.molecule.platforms import measured_step
 
 if TYPE_CHECKING:
     from cg_assets.sampling.settings import ReferenceSampling
@@ -50,6 +51,15 @@ class WaterBox(Model):
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """A density in other units."""
         yield from scope.unlikely("density", self.density, 300, 1500, "kg/m³ (1 g/cm³ is 1000 kg/m³)")
+
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """Molecules and box."""
+        yield "molecules", f"{self.molecules} of {self.water_model}, rigid, {built.structure.n_sites} sites"
+        yield "box", f"{self.edge:.4f} nm, {self.density:g} kg/m³"
+
+    def step_seconds(self, structure: Water, beads: Beads) -> float:
+        """Measured for half a second [s]."""
+        return measured_step(structure.free_system(), structure.lattice(0), True)
 
     @property
     def longest_timestep(self) -> float:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, JsonValue, PositiveFloat, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from cg_assets.core.settings import Fault, Name, Scope, Strict
+from cg_assets.core.errors import CgAssetsError, SystemSpecError
+from cg_assets.core.settings import Built, Fact, Fault, Name, Scope, Strict
 from cg_assets.core.units import UnitSystem, unit
 from cg_assets.sampling.model import Model
 from cg_assets.sampling.model_potential.model import ModelPotential  # noqa: F401 - models are found where they are imported
@@ -128,15 +129,43 @@ class System(Strict):
         """What sections may need of each other."""
 
     @abstractmethod
-    def check(self) -> None:
-        """Check everything that can be checked without a run: build the model, examine the files it needs.
+    def built(self) -> Built:
+        """What is simulated and its beads, built.
 
         Raises:
             SystemSpecError: a field does not fit the topology or the force field.
+        """
+
+    def check(self) -> Built:
+        """Check everything that can be checked without a run: build the model, examine the files it needs.
+
+        Raises:
+            SystemSpecError: a field does not fit the topology or the force field, or there are several faults.
             ForceMapError: the force map is not valid under the constraints.
             SamplingError: an imported file is missing or does not fit the molecule.
             StorageError: the reference cannot be read, or belongs to another model or plan.
         """
+        built = self.built()
+        errors: list[CgAssetsError] = []
+        for place, section in _sections(self):
+            try:
+                for field, reason in section.built_faults(built):
+                    errors.append(SystemSpecError(f"{'.'.join(filter(None, (*place, field)))} {reason}"))
+            except CgAssetsError as error:
+                errors.append(error)
+        if len(errors) > 1:
+            raise SystemSpecError("\n  ".join([f"{self.name}: {len(errors)} faults", *map(str, errors)]))
+        if errors:
+            raise errors[0]
+        return built
+
+    def understood(self, built: Built) -> list[Fact]:
+        """What its sections were understood to ask for, with what is built of them."""
+        return [
+            (about or ".".join(place), text)
+            for place, section in _sections(self)
+            for about, text in section.facts(built)
+        ]
 
     @property
     def temperatures(self) -> tuple[float, ...]:

@@ -18,8 +18,8 @@ from pydantic import (
 )
 
 from cg_assets.core.errors import SamplingError, SystemSpecError
-from cg_assets.core.settings import KELVIN, Fault, Name, Scope, Strict, Training
-from cg_assets.core.units import thermal_energy
+from cg_assets.core.settings import KELVIN, Built, Fact, Fault, Name, Scope, Strict, Training
+from cg_assets.core.units import thermal_energy, unit
 from cg_assets.evaluation.settings import (
     FreeEnergySettings,
     LearningCurve,
@@ -121,26 +121,16 @@ class SystemSpec(System):
             raise SamplingError(f"{self.name}: nothing is imported; give imported.files")
         return ImportedReader(self.imported, self.folder, self.structure(), self.beads(), batch)
 
-    def check(self) -> None:
-        """Build the molecule, its map and a force map that needs no frames; examine imported files and the reference.
+    def built(self) -> Built:
+        """The molecule or model potential and its beads; errors as in `System.built`."""
+        return Built(self.scope(), self.model, self.structure(), self.beads())
 
-        Errors as in `System.check`.
-        """
-        beads = self.beads()
-        if self.imported is not None:
-            self.imported_reader("0000")
-        if not self.mapping.needs_frames:
-            from cg_assets.mapping.run import fit_force_map
-
-            fit_force_map(self.mapping, beads, None)
-        if self.evaluation.native is not None:
-            from cg_assets.evaluation.metrics.native import native_beads
-
-            native_beads(self.beads().cg_map, self.folder / self.evaluation.native.file)
-        if self.evaluation.reference.files:
-            from cg_assets.evaluation.long_runs import read_reference
-
-            read_reference(self.reference_case())
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """The temperature, and the collective variables in the structure that dynamics start from."""
+        yield "temperature", f"{self.temperature:g} {unit('temperature', self.units)}"
+        values = self.model.start_values(built.structure, built.beads)
+        for name, value in values.items():
+            yield f"collective variable {name}", f"{value:.4g} {self.variable_units[name]} in the start structure"
 
     def look_for_files(self, batch: str) -> None:
         """The trajectories that a batch is imported from; errors as in `System.look_for_files`."""

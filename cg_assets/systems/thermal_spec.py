@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from cg_assets.core.errors import SystemSpecError
-from cg_assets.core.settings import Fault, Name, Scope
+from cg_assets.core.settings import Built, Fault, Name, Scope
 from cg_assets.core.units import thermal_energy
 from cg_assets.evaluation.settings import LiquidSettings
 from cg_assets.labels.thermal.settings import Targets
@@ -99,9 +99,14 @@ class ThermalSystem(System):
         longest = self.model.longest_timestep
         return Scope(self.model.kind, self.units, None, self.folder, box=self.model.bead_box, longest_timestep=longest)
 
-    def check(self) -> None:
-        """Build the box. Errors as in `System.check`."""
+    def built(self) -> Built:
+        """The molecules and their beads; errors as in `System.built`."""
+        return Built(self.scope(), self.model, self.water, self.beads())
+
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """None, where molecules about fixed beads can be built; errors as in `System.built`."""
         self.water.frozen_system()
+        return iter(())
 
     def run_reference(self, seed: int, folder: Path, progress: Progress | None = None) -> ReferenceDensity:
         """There is none; errors as in `System.run_reference`."""

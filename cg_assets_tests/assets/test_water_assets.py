@@ -116,7 +116,7 @@ def test_shipped_water_is_ready_to_run(name):
     ("change", "message"),
     [
         ("model: {cutoff: 0.7}", r"cutoff 0.7 nm is beyond half the box \(0.6215 nm\) of 64 molecules"),
-        ("model: {water_model: spc}", "model.water_model .value 'spc'.: Input should be 'spce' or 'tip4p2005'"),
+        ("model: {water_model: spc}", "model.water_model .value 'spc'.: must be 'spce' or 'tip4p2005'"),
         ("targets: {temperatures: [200, 300, 400]}", "targets.temperatures has 200.0 K, outside the ladder"),
         ("sampling: {reference: {replicas: 5}}", "replicas 5 is not a multiple of the 6 temperatures"),
         ("sampling: {conditional: {frames: 100000}}", "frames is 100000, but sampling.reference keeps only 9000"),

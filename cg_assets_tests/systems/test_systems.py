@@ -257,6 +257,35 @@ def test_functions_of_a_whole_turn_do_not_jump(own_system):
         own_system("capped_alanine_implicit", put("sampling.biased.bias", STATIC | {"expression": expression}))
 
 
+def test_faults_of_what_was_built_come_all_at_once(own_system, tmp_path):
+    def two(content):
+        content["evaluation"]["native"]["file"] = "native.pdb"
+        content["model"]["force_fields"] = []
+        content["sampling"], content["labels"] = None, {}
+        content["imported"] = {"files": ["nothing_*.xtc"], "frame_interval": 1.0}
+        content["potentials"] = {"flow": {"labels": "flow_kernel_forces"}}
+        content["labels"] = {"flow": {"type": "flow", "of": "imported", "noise": 0.007, "labels": "clean"}}
+        del content["sampling"]
+
+    (tmp_path / "systems" / "native.pdb").write_text("END\n")
+    system = own_system("chignolin", two)
+    with pytest.raises(SystemSpecError) as caught:
+        system.check()
+    first, *faults = str(caught.value).splitlines()
+    assert first == "own: 2 faults"
+    assert "imported.files: no file" in faults[0]
+    assert "evaluation.native.file" in faults[1]
+
+
+@pytest.mark.parametrize(("box", "words"), [(3.4, "density of 2"), (1.85, "density of 145")])
+def test_water_of_another_density_is_refused(own_system, box, words):
+    content = read_yaml(SHIPPED / "capped_alanine_water.yaml")
+    model, reference = content["model"] | {"box": box}, {"reference": {"file": None}}
+    system = own_system("capped_alanine_water", lambda content: content.update(model=model, evaluation=reference))
+    with pytest.raises(SystemSpecError, match=f"model.box {box} nm gives a {words}"):
+        system.check()
+
+
 KERNELS = {"flow": {"type": "flow", "noise": 0.01, "flow": "data"}, "data": {"type": "flow", "noise": 0.01}}
 TENSORS = {"type": "tensor_network", "cutoff": 0.6, "soft_cutoff": 0.5}
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Dictionary
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from cg_assets.core.expressions import parse_expression
-from cg_assets.core.settings import Formula, Name, distinct
+from cg_assets.core.settings import Built, Fact, Fault, Formula, Name, distinct
 from cg_assets.core.units import UnitSystem
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
@@ -59,6 +59,23 @@ class ModelPotential(Model):
     def coordinate_names(self) -> tuple[str, ...]:
         """The coordinates."""
         return tuple(self.coordinates)
+
+    def step_seconds(self, structure: ModelPotential, beads: Beads) -> float:
+        """As of the shipped potentials; nothing is compiled to measure it [s]."""
+        return 1.5e-8
+
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """None, where the domain holds the Boltzmann weight.
+
+        Raises:
+            SystemSpecError: the domain cuts weight off.
+        """
+        self.landscape(built.beads).verified()
+        return iter(())
+
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """The coordinates and their domain."""
+        yield "coordinates", ", ".join(f"{name} from {low:g} to {high:g}" for name, (low, high) in self.domain.items())
 
     @property
     def coordinate_limits(self) -> dict[str, tuple[float, float]]:

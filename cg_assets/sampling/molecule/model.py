@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cg_assets.core.settings import NANOMETRES, Fault, Scope
-from cg_assets.mapping.bead_mapping import BeadMapping
+from cg_assets.core.settings import NANOMETRES, Built, Fact, Fault, Scope
+from cg_assets.mapping.bead_mapping import WATER, BeadMapping
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel, MoleculeSettings, build_molecule
 from cg_assets.mapping.collective_variables import CollectiveVariable
+from cg_assets.mapping.description import molecule_facts
 from cg_assets.sampling.model import Model
+from cg_assets.sampling.molecule.platforms import measured_step
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
@@ -37,6 +40,32 @@ class Molecule(MoleculeSettings, Model):
         yield from scope.missing("pdb", self.pdb)
         yield from scope.unlikely("cutoff", self.cutoff, 0.3, 5, NANOMETRES)
         yield from scope.unlikely("box", self.box, 0.5, 100, NANOMETRES)
+
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """Water of another density than that of a liquid."""
+        names = {residue.name for residue in built.structure.topology.residues()}
+        density = built.structure.density
+        if density is not None and names & WATER and not 700 < density < 1400:
+            yield Fault(
+                "box",
+                f"{self.box} nm gives a density of {density:.0f} kg/m³ where water has 997; correct box or waters "
+                f"(cg-assets box finds the edge at atmospheric pressure)",
+            )
+
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """Molecules, conformer, box and forces."""
+        yield from molecule_facts(self, built.structure, built.scope.folder)
+
+    def step_seconds(self, structure: MoleculeModel, beads: Beads) -> float:
+        """Measured for half a second; NaN where nothing is simulated [s]."""
+        if structure.system is None:
+            return math.nan
+        return measured_step(structure.system, structure.positions, structure.box is not None)
+
+    def start_values(self, structure: MoleculeModel, beads: Beads) -> dict[str, float]:
+        """In the built or read structure [rad or nm]."""
+        frame = beads.cg_map.apply(structure.positions[structure.stored])[None]
+        return {name: float(values[0]) for name, values in beads.variables(frame).items()}
 
     @property
     def simulated_box(self) -> float | None:

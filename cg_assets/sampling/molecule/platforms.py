@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from cg_assets.core.errors import DeviceError
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.core.errors import DeviceError, SystemSpecError, library_errors
 from cg_assets.settings import installation
 
+if TYPE_CHECKING:
+    import openmm
+
+_MEASURED_SECONDS = 0.3
 SMALL_MOLECULE = 100
 """Up to this many particles without periodic box the Reference platform is the fastest."""
 _SOFTWARE = ("portable computing", "pocl", "llvm", "swiftshader", "cpu", "oclgrind")
@@ -59,6 +69,37 @@ def process_count(name: str, n_replicas: int, seconds: float) -> int:
 def seconds_per_step(n_atoms: int, periodic: bool) -> float:
     """Rough cost of a step on one core; sets only the size of the pieces of work."""
     return 1.0e-6 * n_atoms if periodic or n_atoms > SMALL_MOLECULE else 5e-6 + 5e-8 * n_atoms**2
+
+
+def measured_step(system: openmm.System, positions: NDArray[np.float64], periodic: bool) -> float:
+    """Time of a step on the platform that a simulation would choose, from half a second of steps [s].
+
+    Args:
+        system: an OpenMM System.
+        positions: `(n_atoms, 3)` [nm].
+        periodic: whether it has a periodic box.
+
+    Raises:
+        SystemSpecError: OpenMM cannot simulate it.
+    """
+    import openmm
+
+    name, properties = choose_platform(system.getNumParticles(), periodic)
+    clock = (
+        time.process_time if name in {"Reference", "CPU"} else time.perf_counter
+    )  # of a core, though others share it
+    with library_errors(SystemSpecError, "model: OpenMM cannot simulate it"):
+        integrator = openmm.LangevinMiddleIntegrator(1.0, 1.0, 1e-5)  # nothing is relaxed yet
+        context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(name), properties)
+        context.setPositions(positions)
+        context.applyConstraints(1e-6)
+        steps, seconds = 1, 0.0
+        while seconds < _MEASURED_SECONDS:
+            steps, begin = 2 * steps, clock()
+            integrator.step(steps)
+            context.getState(energy=True)
+            seconds = clock() - begin
+    return seconds / steps
 
 
 def _properties(name: str, device: str) -> dict[str, str]:

@@ -1,0 +1,61 @@
+"""What a molecule was understood to be, in words: molecules, conformer, box, forces."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cg_assets.core.errors import shortened
+from cg_assets.core.settings import Fact
+from cg_assets.mapping.builders import MoleculeModel, MoleculeSettings
+from cg_assets.mapping.chains import connected_groups
+
+
+def molecule_facts(settings: MoleculeSettings, molecule: MoleculeModel, folder: Path) -> Iterator[Fact]:
+    """Molecules, conformer, handedness, box and forces.
+
+    Args:
+        settings: what was asked for.
+        molecule: what was built.
+        folder: of the PDB file.
+    """
+    residues = list(molecule.topology.residues())
+    inside = [(atom.index, next(residue.atoms()).index) for residue in residues for atom in residue.atoms()]
+    number = len(set(connected_groups(molecule.n_atoms, [*molecule.bonds, *inside]).tolist()))
+    names = [f"{count} {name}" for name, count in Counter(residue.name for residue in residues).items()]
+    yield "molecules", f"{number}, of {len(residues)} residue(s), {molecule.n_atoms} atoms: {shortened(names)}"
+    yield "conformer", _conformer(settings, folder)
+    if mirrored := [f"{residue.index + 1} {residue.name}" for residue in residues if _is_mirrored(residue, molecule)]:
+        yield "D-residues", f"{shortened(mirrored)}; force fields describe them as L-residues"
+    if molecule.box is None:
+        yield "box", "none, isolated"
+    else:
+        yield "box", f"{molecule.box:g} nm, {molecule.density:.0f} kg/m³, cutoff {settings.cutoff:g} nm"
+    if molecule.system is None:
+        yield "forces", "none: frames are imported"
+    else:
+        yield "forces", ", ".join(type(force).__name__ for force in molecule.system.getForces())
+        yield "constraints", f"{len(molecule.constraints)}; steps of up to {1000 * settings.longest_timestep:.2g} fs"
+
+
+def _conformer(settings: MoleculeSettings, folder: Path) -> str:
+    if settings.pdb is None:
+        return "extended, built from the sequence"
+    lines = (folder / settings.pdb).read_text(encoding="utf-8", errors="replace").splitlines()
+    models = sum(line.startswith("MODEL") for line in lines)
+    atoms = [line for line in lines if line.startswith(("ATOM", "HETATM"))]
+    places = {line[16] for line in atoms if len(line) > 16} - {" "}
+    text = f"model 1 of {models} in {settings.pdb}" if models > 1 else f"that of {settings.pdb}"
+    return text + (f"; alternate locations {', '.join(sorted(places))}: the first of each atom" if places else "")
+
+
+def _is_mirrored(residue: object, molecule: MoleculeModel) -> bool:
+    """Whether nitrogen, carbonyl and side chain go round the alpha carbon as in a D-residue."""
+    numbers = [f"{residue.index + 1}:{name}" for name in ("CA", "N", "C", "CB")]  # type: ignore[attr-defined]
+    if not set(numbers) <= set(molecule.atom_names):
+        return False
+    alpha, nitrogen, carbonyl, beta = (molecule.positions[molecule.atom_index(name)] for name in numbers)
+    return float(np.dot(np.cross(nitrogen - alpha, carbonyl - alpha), beta - alpha)) < 0.0
