@@ -432,7 +432,7 @@ class ConditionalSampling(Strict):
 
     @model_validator(mode="after")
     def _whole_stretches(self) -> ConditionalSampling:
-        check_size(self.frames, self.time_each, self.timestep, self.interval)
+        check_size(1, self.time_each, self.timestep, self.interval)
         check_multiples(
             self, (("interval", "timestep"), ("pace", "interval"), ("relaxation", "pace"), ("duration", "pace"))
         )
