@@ -57,9 +57,9 @@ def main() -> None:
     for number in FRAMES:
         for name, force_map in maps.items():
             mapped = [map_frames(system, frames, force_map)]
-            data = training_data(system.network, mapped, number, system.training.seed)
+            data = training_data(system.network, mapped, number, system.fit.seed)
             config = potential_config(system.network, system.beads())
-            module = train(config, system.training, data, seed=0).module
+            module = train(config, system.fit, data, seed=0).module
             with torch.no_grad():
                 forces = module.energy_and_forces(places)[1].numpy()
             squares = ((forces - known.mean_force) ** 2).mean(axis=(1, 2))

@@ -98,10 +98,10 @@ def learn(name: str, plan_name: str, samples: Any, bias: Any, folder: Path | Non
 
     system = load_system(name)
     frames, noise = label(name, plan_name, samples, folder)
-    seed, number = system.training.seed, system.potentials[plan_name].frames
+    seed, number = system.fit.seed, system.potentials[plan_name].frames
     data = training_data(system.network, [frames], number, seed, noise.floor.value)
     config = potential_config(system.network, system.beads())
-    result = train(config, system.training, data, seed)
+    result = train(config, system.fit, data, seed)
     if folder:
         write(folder, system, plan_name, None, training_plot(result.history, noise.floor))
         save_potential(folder / system.name / FIRST / f"potential_{plan_name}", result.module, config)

@@ -203,6 +203,7 @@ def ladder(water: Water, sites: np.ndarray) -> str:
 
     os.environ["CG_ASSETS_THREADS"] = "1"
     shipped = load_system("water").sampling.conditional
+    assert shipped is not None
     plan = shipped.model_copy(update={"frames": 1, "relaxation": 20.0, "duration": 60.0})
     sampler = FrozenWaterSampler(water, plan, sites.reshape(1, -1, 3), 1, "CPU")
     started = time.process_time()

@@ -23,7 +23,6 @@ from cg_assets.settings import installation
 from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.systems.thermal_spec import TARGETS, TRAJECTORIES, ThermalSystem
 from cg_assets.training.response import (
     ENERGY_WEIGHT,
     SAME_TEMPERATURE,
@@ -33,6 +32,7 @@ from cg_assets.training.response import (
     predicted,
 )
 from cg_assets.training.response_fit import response_config, with_products
+from cg_assets.training.settings import TARGETS, TRAJECTORIES
 from cg_assets.training.thermal_targets import ThermalTargets
 from cg_assets.training.train import train
 from cg_assets.training.unconstrained import unconstrained_targets
@@ -55,13 +55,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     system, store = load_system(options.system), ParquetStore(installation().home)
-    assert isinstance(system, ThermalSystem)
     batches = store.batches(system.name, TARGETS)
     tables = [read_arrays(store.path(system.name, TARGETS, batch)) for batch in batches]
     targets = ThermalTargets.concatenate([ThermalTargets.from_columns(table) for table in tables])
     noise = np.concatenate([table["force_variance"] for table in tables])
     atoms = store.read_frames(system.name, TRAJECTORIES, batches)
-    settings = system.potentials["splines"]
+    settings = system.potentials["splines"].response
+    assert settings is not None
     origin = settings.temperature_dependence.origin
     assert origin is not None
     temperatures = np.unique(targets.temperature)

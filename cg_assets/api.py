@@ -147,7 +147,7 @@ def train(
     from cg_assets.training import train as training
     from cg_assets.training.setup import fitted_prior, potential_config, training_data
 
-    beads, fit = system.beads(), system.training
+    beads, fit = system.beads(), system.fit
     seed = fit.seed if seed is None else seed
     data = training_data(system.network, [labelled.frames], None, seed)
     config = potential_config(system.network, beads, fit.committee)

@@ -14,10 +14,10 @@ from cg_assets.assets.work import Done, Work, carry_out
 from cg_assets.orchestration.device import Device
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import AnySystem, load_system
+from cg_assets.systems import SystemSpec, load_system
 
 
-def system_of(text: str) -> AnySystem:
+def system_of(text: str) -> SystemSpec:
     """The system of a text, for parameters of tests."""
     with tempfile.TemporaryDirectory() as folder:
         (name,) = [line.split(":")[1].strip() for line in text.splitlines() if line.startswith("name:")]
@@ -26,12 +26,12 @@ def system_of(text: str) -> AnySystem:
         return load_system(path)
 
 
-def stage_of(system: AnySystem, name: str) -> Stage:
+def stage_of(system: SystemSpec, name: str) -> Stage:
     """A stage of a system."""
     return {stage.name: stage for stage in stages_of(system)}[name]
 
 
-def made_of(system: AnySystem, name: str) -> list[str]:
+def made_of(system: SystemSpec, name: str) -> list[str]:
     """The stages that are made of a stage, however many steps lie between, parents first."""
     found = [name]
     for stage in stages_of(system):
@@ -45,7 +45,7 @@ def _lease() -> Iterator[Device]:
     yield Device("cpu", "CPU")
 
 
-def make(home: Path, system: AnySystem, name: str, batch: str = "0000") -> Done:
+def make(home: Path, system: SystemSpec, name: str, batch: str = "0000") -> Done:
     """Carry out a stage as a step of a run does."""
     stage = stage_of(system, name)
     return carry_out(

@@ -5,6 +5,8 @@ A module for each stage. `stages_of` is the whole graph of a system.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cg_assets.assets.comparison import comparison_stage
 from cg_assets.assets.evaluations import evaluation_stage, reference_stage
 from cg_assets.assets.forces import forces_stage
@@ -19,45 +21,47 @@ from cg_assets.assets.response_potentials import response_potential_stage
 from cg_assets.assets.samples import samples_stage
 from cg_assets.assets.simulations import cg_simulation_stage
 from cg_assets.assets.stage import Stage
-from cg_assets.assets.water import conditional_samples_stage, targets_stage, water_trajectories_stage
-from cg_assets.systems import AnySystem, SystemSpec, ThermalSystem
+from cg_assets.assets.thermal_response import conditional_samples_stage, targets_stage
+from cg_assets.systems import SystemSpec
 
 
-def stages_of(system: AnySystem) -> list[Stage]:
+def stages_of(system: SystemSpec) -> list[Stage]:
     """Every stage that a system's specification asks for."""
-    return _liquid_stages(system) if isinstance(system, ThermalSystem) else _stages(system)
-
-
-def _liquid_stages(system: ThermalSystem) -> list[Stage]:
-    stages = [water_trajectories_stage(system), conditional_samples_stage(system), targets_stage(system)]
-    for name in system.potentials:
-        stages.append(response_potential_stage(system, name))
-        stages.append(cg_simulation_stage(system, name))
-        stages.append(evaluation_stage(system, name))
-    return [*stages, comparison_stage(system)] if system.potentials else stages
-
-
-def _stages(system: SystemSpec) -> list[Stage]:
     stages = []
     for labels in system.sampling.by_labels():
-        stages += [samples_stage(system, labels), forces_stage(system, labels)]
+        stages.append(samples_stage(system, labels))
+        if not system.model.is_liquid:  # whose samples hold beads already
+            stages.append(forces_stage(system, labels))
         bias = system.plan_of(labels).bias
         if bias is not None and bias.adaptive is not None:
             stages.append(next_batch_stage(system, labels, bias.adaptive))
     if system.imported is not None:
         stages.append(imported_stage(system))
     stages += [mean_forces_stage(system, labels) for labels in system.sampling.by_mean_force_labels()]
+    if system.sampling.conditional is not None and system.targets is not None:
+        stages.append(conditional_samples_stage(system, system.sampling.conditional, system.targets.max_disagreement))
+        stages.append(targets_stage(system, system.targets))
     for labels, (name, source, frames) in system.by_source_labels().items():
         if (flow := source.own_flow()) is not None:
             stages.append(flow_kernel_stage(system, name, flow, frames))
         stages.append(labels_stage(system, labels))
-    stages.append(reference_stage(system))
-    for potential in system.potentials:
+    if system.reference_stage is not None:
+        stages.append(reference_stage(system))
+    stages += [stage for name in system.potentials for stage in _potential_stages(system, name)]
+    curves = list(system.potentials) if system.learning_curve else []
+    return [*stages, comparison_stage(system, curves)] if system.potentials else stages
+
+
+def _potential_stages(system: SystemSpec, name: str) -> Iterator[Stage]:
+    """Those of one potential, from its training to its evaluation."""
+    response = system.potentials[name].response
+    if response is not None:
+        yield response_potential_stage(system, name, response)
+    else:
         if system.network.chain_prior is not None:
-            stages.append(prior_stage(system, potential))
-        stages.append(potential_stage(system, potential))
-        stages.append(cg_simulation_stage(system, potential))
-        stages.append(evaluation_stage(system, potential))
-        if system.learning_curve is not None:
-            stages.append(learning_curve_stage(system, potential))
-    return [*stages, comparison_stage(system, list(system.potentials) if system.learning_curve else [])]
+            yield prior_stage(system, name)
+        yield potential_stage(system, name)
+    yield cg_simulation_stage(system, name)
+    yield evaluation_stage(system, name)
+    if system.learning_curve is not None:
+        yield learning_curve_stage(system, name)

@@ -12,7 +12,7 @@ from cg_assets.core.units import unit
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.core.statistics.estimates import Estimate
-    from cg_assets.systems import System
+    from cg_assets.core.units import UnitSystem
 
 TEMPERATURE_Z = 5.0
 """Standard errors by which a kinetic temperature may miss its target, beyond the integrator's own 1 %."""
@@ -31,18 +31,16 @@ def is_thermal(value: float, error: float, target: float) -> bool:
     return math.isfinite(value) and abs(value - target) <= TEMPERATURE_Z * error + 0.01 * target
 
 
-def temperature_verdict(check: Check, system: System, temperature: float, value: float, error: float) -> Verdict:
-    """Whether one kinetic temperature is that of the system [K or reduced]."""
+def temperature_verdict(check: Check, kinetic: Mapping[float, Estimate], units: UnitSystem) -> Verdict:
+    """Whether each kinetic temperature is its target, the key [K or reduced]."""
+    right = all(is_thermal(item.value, item.standard_error, target) for target, item in kinetic.items())
+    if len(kinetic) > 1:
+        return check.verdict(right, **{f"{target:g} K": str(item) for target, item in kinetic.items()})
+    ((target, measured),) = kinetic.items()
     return check.verdict(
-        is_thermal(value, error, temperature),
-        kinetic_temperature=value,
-        standard_error=error,
-        target=temperature,
-        unit=unit("temperature", system.units),
+        right,
+        kinetic_temperature=measured.value,
+        standard_error=measured.standard_error,
+        target=target,
+        unit=unit("temperature", units),
     )
-
-
-def temperatures_verdict(check: Check, kinetic: Mapping[float, Estimate]) -> Verdict:
-    """Whether kinetic temperatures at several targets [K] are right."""
-    right = [is_thermal(item.value, item.standard_error, target) for target, item in kinetic.items()]
-    return check.verdict(all(right), **{f"{target:g} K": str(item) for target, item in kinetic.items()})

@@ -10,7 +10,7 @@ from cg_assets.assets.learning_curves import read_points
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Inputs, Work
 from cg_assets.core.units import unit
-from cg_assets.systems import AnySystem
+from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
     from cg_assets.evaluation.comparison import Comparison
@@ -34,7 +34,7 @@ def read_comparison(inputs: Inputs, potentials: Iterable[str]) -> Comparison:
     )
 
 
-def comparison_stage(system: AnySystem, curves: Sequence[str] = ()) -> Stage:
+def comparison_stage(system: SystemSpec, curves: Sequence[str] = ()) -> Stage:
     """The stage that puts the evaluations of all potentials side by side.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.work import Inputs, snapshot_stage
 from cg_assets.simulation.settings import CGSimulation
-from cg_assets.systems import AnySystem, SystemSpec
+from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
@@ -48,7 +48,7 @@ def read_samples(inputs: Inputs, source: str, batch: str | None) -> tuple[Frames
     return samples, inputs.frames(stored, sound) if inputs.has(stored, sound) else samples
 
 
-def pooled_frames(inputs: Inputs, system: AnySystem, stage: str, batches: Sequence[str]) -> Frames:
+def pooled_frames(inputs: Inputs, system: SystemSpec, stage: str, batches: Sequence[str]) -> Frames:
     """The label frames of these batches as one data set."""
     from cg_assets.biases import bias_from_definition
     from cg_assets.biases.reweighting import pooled_batches
@@ -59,7 +59,7 @@ def pooled_frames(inputs: Inputs, system: AnySystem, stage: str, batches: Sequen
     return pooled_batches(frames, system.thermal_energy, biases)
 
 
-def training_frames(inputs: Inputs, system: AnySystem, name: str) -> Frames:
+def training_frames(inputs: Inputs, system: SystemSpec, name: str) -> Frames:
     """CG frames of the batches that a potential learned from; of all sound ones where it learned from others."""
     stage = system.data_stage(name)
     learned_from = inputs.peek(f"potential_{name}").metadata.upstream_data_versions

@@ -16,7 +16,7 @@ from cg_assets.assets.soundness import explained, names_of_failed
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Inputs, Work
 from cg_assets.core.units import unit
-from cg_assets.systems import AnySystem, SystemSpec, seed_of
+from cg_assets.systems import SystemSpec, seed_of
 
 if TYPE_CHECKING:
     from cg_assets.core.checks import Verdict
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cg_assets.simulation.run import Run
 
 
-def read_reference(inputs: Inputs, system: AnySystem) -> Reference:
+def read_reference(inputs: Inputs, system: SystemSpec) -> Reference:
     """The materialised reference of a system."""
     from cg_assets.evaluation.reference import Reference
 
@@ -60,19 +60,15 @@ def reference_stage(system: SystemSpec) -> Stage:
         reads=(Read(source, Batches.ALL),) if source else (),
         kinds=frozenset({"parquet", *made_by}),
         sections=(
-            *(
-                "model",
-                "temperature",
-                "collective_variables",
-                *(["mapping"] if system.evaluation.reference.exact else []),
-            ),
+            *("model", "temperature", "collective_variables"),
+            *(["mapping"] if system.free_energies.reference.exact else []),
             *(f"evaluation.{part}" for part in ("reference", "collective_variables", "bins", "basins")),
         ),
     )
 
 
 def judge(
-    system: AnySystem,
+    system: SystemSpec,
     module: Any,
     reference: Reference | None,
     simulated: Frames,
@@ -137,7 +133,7 @@ def decide(
     return client.decide_champion(model, version, judgement, earlier)
 
 
-def evaluation_stage(system: AnySystem, name: str) -> Stage:
+def evaluation_stage(system: SystemSpec, name: str) -> Stage:
     """The stage that evaluates one potential and decides whether its model becomes champion."""
     from cg_assets.evaluation.evaluation import checks_of
 
@@ -159,7 +155,7 @@ def evaluation_stage(system: AnySystem, name: str) -> Stage:
     )
 
 
-def _make_evaluation(work: Work, system: AnySystem, name: str) -> Product:
+def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
     from cg_assets.figures.evaluation import evaluation_figures
     from cg_assets.registry.champions import Judgement
     from cg_assets.training.setup import drawn_frames
@@ -238,7 +234,7 @@ def _fault(verdicts: Sequence[Verdict], inputs: Inputs) -> str:
     return explained(inputs.failures)
 
 
-def _judged_by(inputs: Inputs, system: AnySystem, name: str) -> str:
+def _judged_by(inputs: Inputs, system: SystemSpec, name: str) -> str:
     """Hash of what a potential is judged against: the reference, or the frames that it should look like."""
     if system.reference_stage:
         return inputs.versions[f"{system.name}/{system.reference_stage}"]

@@ -109,7 +109,8 @@ def _report(system: SystemSpec, frames: Frames, noise: LabelNoise) -> dict[str, 
     from cg_assets.figures.labels import label_errors_figure, label_noise_figure, torque_surface_figure
     from cg_assets.labels.label_errors import label_errors, variable_bins
 
-    names, beads = system.evaluation.collective_variables, system.beads()
+    judged, beads = system.free_energies, system.beads()
+    names = judged.collective_variables
     shown: dict[str, Any] = {"figure": Figure(label_noise_figure(beads, noise), "noise of the force labels")}
     if rows := noise.map_rows():
         shown["force_maps"] = rows
@@ -118,8 +119,8 @@ def _report(system: SystemSpec, frames: Frames, noise: LabelNoise) -> dict[str, 
         shown["label_errors"] = Figure(label_errors_figure(beads, errors), "errors of the mean force")
         shown["weight_share"] = f"{errors.weight_share:.3g} of the frames count after reweighting"
     if has_torque_surface(beads, names):
-        surface = torque_surface(beads, names, [frames], variable_bins(beads, names, system.evaluation.bins))
+        surface = torque_surface(beads, names, [frames], variable_bins(beads, names, judged.bins))
         shown["free_energy"] = Figure(torque_surface_figure(beads, surface), "free energy from the forces")
-        for name, basin in system.evaluation.basins.items():
+        for name, basin in judged.basins.items():
             shown[f"free_energy_{name}"] = str(surface.basin_free_energy(basin.limits))
     return shown

@@ -67,7 +67,7 @@ def learning_curve_stage(system: SystemSpec, name: str) -> Stage:
 
         facts = {"points": [point.to_json() for point in points]}
         content = TableContent(columns_of(points), {"sampled_time": time_unit})
-        return Product(content, facts, report=report, seed=system.training.seed)
+        return Product(content, facts, report=report, seed=system.training_of(name).seed)
 
     return Stage(
         name=stage,

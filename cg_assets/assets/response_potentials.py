@@ -1,4 +1,4 @@
-"""`potential_<name>` of water: a potential W(R, T) fitted to thermal response targets, registered in MLflow."""
+"""`potential_<name>` of a liquid: a potential W(R, T) fitted to thermal response targets, registered in MLflow."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from cg_assets.assets.stage import Batches, Product, Read, Report, Stage
 from cg_assets.assets.training import ModelTraining, train_and_register
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Verdict
-from cg_assets.systems import ThermalSystem
-from cg_assets.systems.thermal_spec import TARGETS, TRAJECTORIES
-from cg_assets.training.settings import AT_ONE_TEMPERATURE
+from cg_assets.systems import SystemSpec
+from cg_assets.training.settings import AT_ONE_TEMPERATURE, TARGETS, TRAJECTORIES, ResponsePotential
 
 
 def _report(result: Any) -> Report:
@@ -37,9 +36,8 @@ def _judge(result: Any) -> list[Verdict]:
     return judge_potential(result, Estimate(value, value * (2.0 / result.n_held_out) ** 0.5, "(kJ/mol/nm)^2"))
 
 
-def response_potential_stage(system: ThermalSystem, name: str) -> Stage:
+def response_potential_stage(system: SystemSpec, name: str, settings: ResponsePotential) -> Stage:
     """The stage of one potential; it learns from all batches of targets."""
-    settings = system.potentials[name]
     number = settings.unconstrained_frames
 
     def make(work: Work) -> Product:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.common_checks import (
     FINITE,
@@ -11,11 +11,16 @@ from cg_assets.assets.common_checks import (
     temperature_verdict,
 )
 from cg_assets.assets.next_batch import proposed_centers
-from cg_assets.assets.stage import Figure, FrameContent, PieceContent, Product, Stage, Stored
+from cg_assets.assets.stage import Figure, FrameContent, PieceContent, Product, Report, Stage, Stored
 from cg_assets.assets.work import Work, snapshot_stage
 from cg_assets.core.checks import Check, Verdict, finite_verdict
 from cg_assets.core.units import unit
 from cg_assets.systems import SystemSpec
+
+if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
+    from cg_assets.evaluation.settings import LiquidSettings
+    from cg_assets.sampling.piecewise import DynamicsSummary
 
 TEMPERATURE = Check("kinetic_temperature", "The kinetic temperature is that of the system, within its error.")
 EQUILIBRATION = Check(
@@ -25,6 +30,10 @@ EQUILIBRATION = Check(
 )
 _EXCHANGE = ("exchange_acceptance", "journeys_up_the_ladder")
 _UNBIASED = "Frames of unbiased dynamics with their forces."
+_LIQUID = (
+    "Beads of free molecules at several temperatures, with the forces on them and the energy of the atoms; some frames "
+    "with all atoms in a file of their own, from each temperature."
+)
 _BIASED = (
     "Frames of dynamics under a bias of the CG coordinates, with the *unbiased* forces and the energy of the bias "
     "(arXiv 2510.11148)."
@@ -36,15 +45,17 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
     name, section = system.sampling.by_labels()[labels]
     specified = system.plan_of(labels)
     biased = specified.bias is not None
+    held = ["sampling.conditional.frames"] if system.sampling.conditional is not None else []
 
     def make(work: Work) -> Product:
-        from cg_assets.figures.samples import equilibration_figure, sampling_figure
+        from cg_assets.figures.samples import equilibration_figure
         from cg_assets.labels.next_batch import concrete_plan
         from cg_assets.labels.quality import check_equilibration, compares_windows
 
         adaptive = specified.bias is not None and specified.bias.adaptive
         centers = proposed_centers(work.inputs, section) if adaptive else None
         beads = system.beads()
+        molecules = beads.cg_map.bead_elements if system.model.is_liquid else None
         plan = concrete_plan(beads, specified, centers)
         configurations = system.sampling.configurations_of(section)
         pieces, sampler, summary = work.sample(
@@ -53,7 +64,7 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         facts = {
             "plan": plan.model_dump(mode="json"),
             "bias": summary.bias,
-            "kinetic_temperature": [summary.kinetic_temperature, summary.kinetic_temperature_error],
+            "kinetic_temperature": [[item.value, item.standard_error] for item in summary.kinetic.values()],
         }
         if (snapshots := sampler.snapshots()) is not None:
             content = FrameContent(snapshots)
@@ -63,11 +74,10 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         def judge(stored: Stored) -> list[Verdict]:
             frames = found["frames"] = stored.frames()
             expected = (plan.kept_replicas + (plan.probe.replicas if plan.probe else 0)) * plan.frames_per_replica
-            value, error = summary.kinetic_temperature, summary.kinetic_temperature_error
             verdicts = [
                 schema_verdict(frames, expected),
                 finite_verdict(FINITE, frames),
-                temperature_verdict(TEMPERATURE, system, system.temperature, value, error),
+                temperature_verdict(TEMPERATURE, summary.kinetic, system.units),
             ]
             if biased:
                 found["equilibration"] = check_equilibration(system.beads(), system.mapping, plan, frames)
@@ -75,30 +85,62 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
                 verdicts.append(EQUILIBRATION.verdict(passed, **numbers))
             return verdicts
 
-        def report(_: object) -> dict[str, Any]:
-            value, error = summary.kinetic_temperature, summary.kinetic_temperature_error
-            shown = {"figure": Figure(sampling_figure(beads, found["frames"]), "sampled collective variables")}
+        def report(_: object) -> Report:
+            shown = _report(system, found["frames"], summary)
             if biased:
                 png = equilibration_figure(beads, found["equilibration"], compares_windows(plan))
                 shown["conditional_equilibration"] = Figure(png, "mean forces of replicas from different starts")
             exchange = {name: str(getattr(summary, name)) for name in _EXCHANGE} if plan.tempering else {}
-            return shown | {
-                "seed": work.seed,
-                "sampled_time": f"{summary.sampled_time:g} {unit('time', system.units)}",
-                **exchange,
-                "kinetic_temperature": f"{value:.5g} ± {error:.2g} {unit('temperature', system.units)}",
-            }
+            time = f"{summary.sampled_time:g} {unit('time', system.units)}"
+            return shown | {"seed": work.seed, "sampled_time": time, **exchange}
 
-        return Product(PieceContent(pieces), facts, judge, report, seed=work.seed)
+        return Product(PieceContent(pieces), facts, judge, report, work.seed, molecules)
 
     return Stage(
         name=name,
-        description=_BIASED if biased else _UNBIASED,
+        description=_BIASED if biased else _LIQUID if system.model.is_liquid else _UNBIASED,
         make=make,
         checks=(SCHEMA, FINITE, TEMPERATURE, *([EQUILIBRATION] if biased else [])),
         batched=True,
         raw=True,
         kinds=frozenset({"parquet", "openmm" if system.units == "molar" else "numba"}),
-        sections=("model", "temperature", "mapping", "collective_variables", section),
+        sections=("model", "temperature", "temperatures", "mapping", "collective_variables", section, *held),
         made_again=False,
     )
+
+
+def _report(system: SystemSpec, frames: Frames, summary: DynamicsSummary) -> Report:
+    """What was sampled: collective variables, or the structure and the energies of a liquid."""
+    from cg_assets.figures.samples import sampling_figure
+
+    if system.evaluation.liquid is not None:
+        return _liquid_report(system.title, system.evaluation.liquid, frames, summary)
+    return {
+        "figure": Figure(sampling_figure(system.beads(), frames), "sampled collective variables"),
+        "kinetic_temperature": str(summary.kinetic_temperature),
+    }
+
+
+def _liquid_report(title: str, settings: LiquidSettings, frames: Frames, summary: DynamicsSummary) -> Report:
+    from cg_assets.evaluation.distributions import by_temperature
+    from cg_assets.evaluation.metrics.angles import angular_distribution
+    from cg_assets.evaluation.metrics.diffusion import diffusion
+    from cg_assets.evaluation.metrics.energies import heat_capacity
+    from cg_assets.evaluation.metrics.rdf import structure_and_energy
+    from cg_assets.figures.simulation import water_plot
+
+    structure, energy = structure_and_energy(frames)
+    parts = by_temperature(frames)
+    angles = {kelvin: angular_distribution(part, settings.neighbour_distance) for kelvin, part in parts.items()}
+    rows = [
+        {
+            "temperature [K]": temperature,
+            "kinetic temperature": str(measured),
+            "energy per molecule": str(energy[temperature]),
+            "heat capacity per molecule": str(heat_capacity(parts[temperature])),
+            "diffusion": str(diffusion(parts[temperature], settings.longest_lag).coefficient),
+        }
+        for temperature, measured in summary.kinetic.items()
+    ]
+    png = water_plot(structure, energy, angles, title=title)
+    return {"figure": Figure(png, "structure and energy"), "temperatures": rows}

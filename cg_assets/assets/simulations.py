@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cg_assets.assets.common_checks import temperature_verdict, temperatures_verdict
+from cg_assets.assets.common_checks import temperature_verdict
 from cg_assets.assets.data import frozen_bias, training_frames
 from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Check, Verdict
-from cg_assets.systems import AnySystem
+from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
     from cg_assets.mapping.beads import Beads
@@ -31,24 +31,21 @@ def runs_of(facts: Mapping[str, Any]) -> tuple[Run, ...]:
     return tuple(Run.from_json(content) for content in facts["runs"])
 
 
-def judge_simulation(system: AnySystem, runs: Sequence[Run]) -> list[Verdict]:
+def judge_simulation(system: SystemSpec, runs: Sequence[Run]) -> list[Verdict]:
     """Verdicts on the runs of a CG simulation: their temperatures without a bias, and the stability of all."""
     free = [run for run in runs if not run.biased]
     names = ("stable_replicas", "replicas")
+    kinetic = {run.temperature: run.kinetic_temperature for run in free}
+    thermal = temperature_verdict(TEMPERATURE, kinetic, system.units)
     if len(free) == 1:
-        kinetic = free[0].kinetic_temperature
-        value, error = kinetic.value, kinetic.standard_error
-        thermal = temperature_verdict(TEMPERATURE, system, free[0].temperature, value, error)
         counts = {f"{'enhanced_' if run.biased else ''}{name}": getattr(run, name) for run in runs for name in names}
     else:
-        kinetics = {run.temperature: run.kinetic_temperature for run in free}
-        thermal = temperatures_verdict(TEMPERATURE, kinetics)
         counts = {f"stable_at_{run.temperature:g}_K": run.stable_replicas for run in free}
         counts["replicas"] = free[0].replicas
     return [thermal, STABILITY.verdict(all(run.is_stable for run in runs), **counts)]
 
 
-def cg_simulation_stage(system: AnySystem, name: str) -> Stage:
+def cg_simulation_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of the simulations with one potential."""
     data, settings = system.data_stage(name), system.cg_simulation
     read = sorted({data, "relabelled_forces"} if settings.enhanced_duration else {data})

@@ -13,7 +13,7 @@ from cg_assets.storage.hashing import file_sha256
 from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import AnySystem
+from cg_assets.systems import SystemSpec
 
 FAILED = "failed_checks"
 """Key of a file's metadata: the names of its checks that failed, without those that only warn."""
@@ -38,7 +38,7 @@ def names_of_failed(verdicts: Iterable[Verdict]) -> list[str]:
     return [item.check.name for item in verdicts if not item.passed and not item.check.warns]
 
 
-def key_of(system: AnySystem, stage: str, batch: str | None) -> str:
+def key_of(system: SystemSpec, stage: str, batch: str | None) -> str:
     """The data key of a file."""
     return f"{system.name}/{stage}" + ("" if batch is None else f"/{batch}")
 
@@ -66,7 +66,7 @@ class Recipes:
     A file whose recipe is another one is of another model: it is never pooled with others.
     """
 
-    def __init__(self, system: AnySystem) -> None:
+    def __init__(self, system: SystemSpec) -> None:
         """Nothing is hashed yet; versions are those of the moment when they are first asked for."""
         self._system = system
         self._versions: dict[str, str | None] = {}
@@ -127,7 +127,7 @@ class Soundness:
     Files that were replaced since count no more: what was made of their earlier content was judged with that.
     """
 
-    def __init__(self, store: ParquetStore, system: AnySystem) -> None:
+    def __init__(self, store: ParquetStore, system: SystemSpec) -> None:
         """The verdicts on files of a store; each file is looked at once."""
         self.store, self.system, self.recipes = store, system, Recipes(system)
         self._infos: dict[tuple[str, str | None], FileInfo] = {}

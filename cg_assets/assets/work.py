@@ -17,7 +17,7 @@ from cg_assets.core.errors import StorageError
 from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import AnySystem, seed_of
+from cg_assets.systems import SystemSpec, seed_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class Inputs:
     It gives none of another specification, or that failed a blocking check, or that were made of such data.
     """
 
-    def __init__(self, store: ParquetStore, system: AnySystem, log: Callable[[str], None] | None = None) -> None:
+    def __init__(self, store: ParquetStore, system: SystemSpec, log: Callable[[str], None] | None = None) -> None:
         """The inputs from a store; nothing is read yet. `log` is told of batches that are left out."""
         self.store, self.system, self._log = store, system, log
         self.versions: dict[str, str] = {}
@@ -130,7 +130,7 @@ class Work:
     """
 
     stage: Stage
-    system: AnySystem
+    system: SystemSpec
     store: ParquetStore
     batch: str | None
     run_id: str

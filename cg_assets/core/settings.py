@@ -49,7 +49,7 @@ class Scope:
     Attributes:
         model: kind of the model.
         units: `molar`, or `reduced` for model potentials.
-        temperature: of the system [K or reduced]; None where there are many.
+        temperature: of the system [K or reduced]; the lowest where there are several.
         folder: of the file, against which relative paths are read.
         variables: names of the collective variables; of a model potential, of its CG coordinates, in order.
         angles: those of them that are angles.
@@ -57,11 +57,13 @@ class Scope:
         box: edge of the periodic box of the beads [nm]; None where they are one molecule.
         limits: range of each collective variable, or of each coordinate of a model potential.
         longest_timestep: that the fastest motion of the atoms allows [ps]; None where it is not known.
+        temperatures: all of them, where there are several [K].
+        draws_starts: whether the model finds start states by itself.
     """
 
     model: str
     units: UnitSystem
-    temperature: float | None
+    temperature: float
     folder: Path
     variables: tuple[str, ...] = ()
     angles: frozenset[str] = frozenset()
@@ -69,11 +71,13 @@ class Scope:
     box: float | None = None
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     longest_timestep: float | None = None
+    temperatures: tuple[float, ...] = ()
+    draws_starts: bool = False
 
     @property
     def thermal_energy(self) -> float:
-        """k_B T [kJ/mol or reduced], where there is one temperature."""
-        return thermal_energy(self.temperature or 0.0, self.units)
+        """k_B T [kJ/mol or reduced]."""
+        return thermal_energy(self.temperature, self.units)
 
     def unknown(self, field: str, names: Iterable[str], known: Iterable[str] | None = None) -> Iterator[Fault]:
         """The fault of a field that uses names that are not among those known, by default the collective variables."""

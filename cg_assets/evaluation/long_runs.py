@@ -147,7 +147,7 @@ def run_reference(
                 progress(run * sampler.n_chunks + piece + 1, total, "pieces of the reference runs")
         summary = sampler.summary()
         blocks.append(histogram.values / histogram.values.sum())
-        temperatures.append((summary.kinetic_temperature, summary.kinetic_temperature_error))
+        temperatures.append((summary.kinetic_temperature.value, summary.kinetic_temperature.standard_error))
         sampled_time += summary.sampled_time
     return ReferenceDensity(
         names=list(case.settings.collective_variables),

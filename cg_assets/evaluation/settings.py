@@ -219,8 +219,10 @@ class NativeStructure(Strict):
         return iter(())
 
 
-class EvaluationSettings(Strict):
+class EvaluationSettings(Family, family="evaluation"):
     """How trained potentials are evaluated. A metric applies to systems whose settings are of the kind that it reads.
+
+    Its `type` follows from the model.
 
     Attributes:
         all_must_be_stable: whether a potential fails when one replica of its CG simulation explodes.
@@ -228,10 +230,22 @@ class EvaluationSettings(Strict):
 
     all_must_be_stable: ClassVar[bool] = True
 
+    @property
+    def free_energies(self) -> FreeEnergySettings | None:
+        """Its settings, where potentials are judged by free energies."""
+        return None
+
+    @property
+    def liquid(self) -> LiquidSettings | None:
+        """Its settings, where potentials are judged by the structure of a liquid."""
+        return None
+
 
 class FreeEnergySettings(EvaluationSettings):
     """How a potential is evaluated by free energies, and when it may become champion."""
 
+    goes_with: ClassVar[tuple[str, ...]] = ("model_potential", "molecule")
+    type: Literal["free_energies"] = "free_energies"
     reference: Reference
     collective_variables: list[Name] = Field(min_length=1, max_length=2)
     bins: int = Field(default=60, ge=10, le=400)
@@ -245,6 +259,11 @@ class FreeEnergySettings(EvaluationSettings):
     """Also evaluate a molecule by its distance from this structure; null not to."""
 
     _distinct = field_validator("collective_variables")(distinct)
+
+    @property
+    def free_energies(self) -> FreeEnergySettings:
+        """It."""
+        return self
 
     @model_validator(mode="after")
     def _has_data(self) -> FreeEnergySettings:
@@ -306,7 +325,9 @@ class LiquidSettings(EvaluationSettings):
     A replica that explodes is left out and counted; a temperature without a stable one is infinitely wrong.
     """
 
+    goes_with: ClassVar[tuple[str, ...]] = ("water",)
     all_must_be_stable: ClassVar[bool] = False
+    type: Literal["liquid"] = "liquid"
 
     max_rdf_error: PositiveFloat = 0.03
     """Largest integral of |g(r) - g(r) of the atoms|, less what noise makes of it, that passes [nm]."""
@@ -314,6 +335,11 @@ class LiquidSettings(EvaluationSettings):
     """Distance of neighbours in the angular distribution function [nm]; about the first minimum of g(r)."""
     longest_lag: PositiveFloat = 10.0
     """Longest time of the mean squared displacement [ps]."""
+
+    @property
+    def liquid(self) -> LiquidSettings:
+        """It."""
+        return self
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """Neighbours beyond half the box."""

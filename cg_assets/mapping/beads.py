@@ -22,11 +22,12 @@ class Beads:
         name: of the system, for messages.
         title: of the system, for figures.
         units: `molar` for molecules, `reduced` for model potentials.
-        temperature: [K or reduced].
+        temperature: [K or reduced]; the lowest where there are several.
         cg_map: which combination of atoms each bead is.
         collective_variables: of the beads; empty where these are the CG coordinates themselves (model potentials).
         constraints: pairs of atoms of the map whose distance is fixed.
         box: edge of the periodic box of the beads [nm]; None where they are one molecule.
+        temperatures: all of them, where there are several [K].
     """
 
     name: str
@@ -37,6 +38,7 @@ class Beads:
     collective_variables: Mapping[str, CollectiveVariable] = field(default_factory=dict)
     constraints: list[tuple[int, int]] = field(default_factory=list)
     box: float | None = None
+    temperatures: tuple[float, ...] = ()
     _sites: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property

@@ -34,8 +34,8 @@ from cg_assets.settings import installation
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.catalogue import fetched
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import AnySystem, load_system, seed_of
-from cg_assets.systems.spec import validate_batch_name
+from cg_assets.systems import SystemSpec, load_system, seed_of
+from cg_assets.systems.base import validate_batch_name
 
 if TYPE_CHECKING:
     from cg_assets.core.progress import Progress
@@ -147,7 +147,7 @@ def _partitions(name: str) -> str:
 
 
 @contextmanager
-def _ready(system: AnySystem) -> Iterator[dg.DagsterInstance]:
+def _ready(system: SystemSpec) -> Iterator[dg.DagsterInstance]:
     """Check everything that can be checked before a run, clean up after dead runs, and open the instance."""
     build_executor()
     installation().check()
@@ -182,7 +182,7 @@ def _execute(
     return result
 
 
-def _selection(system: AnySystem, stages: list[str] | None) -> list[dg.AssetKey]:
+def _selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey]:
     known = sorted(stage.name for stage in stages_of(system))
     if unknown := sorted(set(stages or []) - set(known)):
         raise CgAssetsError(f"--select names {', '.join(unknown)}; the stages of {system.name} are {', '.join(known)}")

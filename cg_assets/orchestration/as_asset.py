@@ -16,18 +16,18 @@ from cg_assets.orchestration.automation import batches_of, freshness_of, when_da
 from cg_assets.orchestration.console import log_progress
 from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
 from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
-from cg_assets.systems import AnySystem
+from cg_assets.systems import SystemSpec
 
 # The pages do not need the previewed part of it: the batch of each verdict is enough.
 warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
 
 
-def build_assets(systems: Mapping[str, AnySystem]) -> list[dg.AssetsDefinition]:
+def build_assets(systems: Mapping[str, SystemSpec]) -> list[dg.AssetsDefinition]:
     """The graph of every system, as its specification asks."""
     return [as_asset(stage, system) for system in systems.values() for stage in stages_of(system)]
 
 
-def as_asset(stage: Stage, system: AnySystem) -> dg.AssetsDefinition:
+def as_asset(stage: Stage, system: SystemSpec) -> dg.AssetsDefinition:
     """The asset `[system, stage]`, which carries the stage out for one batch."""
     key = dg.AssetKey([system.name, stage.name])
     partitions = batches_of(system.name) if stage.batched else None

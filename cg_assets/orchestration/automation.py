@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from cg_assets.systems import AnySystem, System
+from cg_assets.systems import System, SystemSpec
 
 FIRST_BATCH = "0000"
 
@@ -67,12 +67,12 @@ def when_data_changed() -> dg.AutomationCondition:
     return changed.since(handled) & ~waiting
 
 
-def build_schedules(systems: Mapping[str, AnySystem]) -> list[dg.ScheduleDefinition]:
+def build_schedules(systems: Mapping[str, SystemSpec]) -> list[dg.ScheduleDefinition]:
     """One schedule per system, off by default, that does what `cg-assets refresh` does."""
     return [_schedule(system) for system in systems.values()]
 
 
-def _schedule(system: AnySystem) -> dg.ScheduleDefinition:
+def _schedule(system: SystemSpec) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"{system.name}_refresh",
         cron_schedule=system.refresh.schedule,

@@ -13,11 +13,11 @@ from cg_assets.orchestration.console import progress_logger
 from cg_assets.orchestration.executors import build_executor
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.settings import installation
-from cg_assets.systems import AnySystem, load_all_systems
+from cg_assets.systems import SystemSpec, load_all_systems
 
 
 def build_definitions(
-    systems: Mapping[str, AnySystem] | None = None,
+    systems: Mapping[str, SystemSpec] | None = None,
     resources: dict[str, Any] | None = None,
     executor: dg.ExecutorDefinition | None = None,
 ) -> dg.Definitions:

@@ -20,7 +20,7 @@ from cg_assets.core.errors import SamplingError, StorageError
 from cg_assets.orchestration.automation import FIRST_BATCH
 from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import AnySystem
+from cg_assets.systems import SystemSpec
 
 
 class Part(NamedTuple):
@@ -66,7 +66,9 @@ def next_batch_name(known: Iterable[str]) -> str:
     return str(int(last) + 1).zfill(len(last))
 
 
-def plan_refresh(store: ParquetStore, system: AnySystem, batches: Iterable[str], add: str | None = None) -> RefreshPlan:
+def plan_refresh(
+    store: ParquetStore, system: SystemSpec, batches: Iterable[str], add: str | None = None
+) -> RefreshPlan:
     """Plan a refresh: finish what is not finished, else add a batch; then everything that follows from it.
 
     None is added after a training that failed its checks: the next one would only add to data that are not learned.
@@ -121,7 +123,7 @@ class _ReadOnce(ParquetStore):
 class _Graph:
     """The stages of a system with the state of their files."""
 
-    def __init__(self, store: ParquetStore, system: AnySystem, again: str | None = None) -> None:
+    def __init__(self, store: ParquetStore, system: SystemSpec, again: str | None = None) -> None:
         self.store, self.system, self._again = _ReadOnce(store.home), system, again
         self.soundness = Soundness(self.store, system)
         self._unsound: dict[Part, bool] = {}

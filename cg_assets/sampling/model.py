@@ -17,6 +17,7 @@ from cg_assets.mapping.collective_variables import CollectiveVariable
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.core.progress import Progress
+    from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.sampling.conditional import ConditionalForces
     from cg_assets.sampling.model_potential.landscape import Landscape
@@ -28,9 +29,14 @@ class Model(Family, family="model"):
 
     Attributes:
         units: `molar` or `reduced`.
+        draws_starts: whether it finds start states by itself.
+        is_liquid: whether each of many like molecules is a bead. Samples then hold beads, at several temperatures;
+            potentials learn how their energy depends on temperature, and are judged by the structure of the liquid.
     """
 
     units: ClassVar[UnitSystem] = "molar"
+    draws_starts: ClassVar[bool] = False
+    is_liquid: ClassVar[bool] = False
 
     @property
     def kind(self) -> str:
@@ -118,6 +124,23 @@ class Model(Family, family="model"):
             The labels; None where labels along the one CG coordinate can be binned instead.
         """
         return None
+
+    def measured_box(
+        self, structure: Any, temperature: float, dynamics: Any, seed: int, progress: Progress | None = None
+    ) -> Estimate:
+        """Edge of the box at atmospheric pressure [nm].
+
+        Args:
+            structure: what `structure` gave.
+            temperature: [K].
+            dynamics: a plan whose timestep and friction are taken.
+            seed: of the dynamics and of the barostat.
+            progress: called during the run.
+
+        Raises:
+            SystemSpecError: it is in no periodic box, or its box is not free.
+        """
+        raise SystemSpecError("the model is in no periodic box; only in one there is a pressure")
 
     @abstractmethod
     def sampler(self, structure: Any, beads: Beads, plan: Any, seed: int, snapshots: int = 0) -> PiecewiseSampler[Any]:

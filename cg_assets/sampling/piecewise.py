@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
+from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.sampling.molecule.platforms import process_count
 from cg_assets.sampling.molecule.worker import EnginePool
 
@@ -48,11 +49,10 @@ def cut(kind: str, amount: int, n_pieces: float, unit: int = 1, part: int = 0) -
 
 @dataclass(frozen=True)
 class DynamicsSummary:
-    """What is known of finished dynamics at one temperature.
+    """What is known of finished dynamics.
 
     Attributes:
-        kinetic_temperature: mean [K or reduced].
-        kinetic_temperature_error: its standard error.
+        kinetic: temperature of the thermostat to the kinetic temperature [K or reduced].
         bias: definition of the bias under which frames were taken; None without one.
         sampled_time: of all replicas [ps or reduced].
         steps: of all replicas.
@@ -61,14 +61,18 @@ class DynamicsSummary:
         journeys_up_the_ladder: of all replicas, under replica exchange.
     """
 
-    kinetic_temperature: float
-    kinetic_temperature_error: float
+    kinetic: dict[float, Estimate]
     bias: dict[str, Any] | None
     sampled_time: float
     steps: int
     platform: str = ""
     exchange_acceptance: list[float] = field(default_factory=list)
     journeys_up_the_ladder: int = 0
+
+    @property
+    def kinetic_temperature(self) -> Estimate:
+        """The kinetic temperature; at the lowest temperature where there are several [K or reduced]."""
+        return next(iter(self.kinetic.values()))
 
 
 class PiecewiseSampler(ABC, Generic[Summary]):

@@ -68,7 +68,7 @@ class SamplingPlan(Strict):
     replicas: PositiveInt
     starts: Literal["equilibrium"] | list[StartPoint] = "equilibrium"
     """Start states; replica i takes entry i modulo their number. `equilibrium` draws from the exact (biased)
-    density of a model potential; a molecule names collective variables or coordinates to start from."""
+    density of a model potential, or melts a lattice of water; a molecule names collective variables to start from."""
     timestep: PositiveFloat
     friction: PositiveFloat
     burn_in: float = Field(ge=0.0)
@@ -127,8 +127,10 @@ class SamplingPlan(Strict):
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """Start states that do not fit, windows without replicas, a bias of two CG coordinates."""
-        if self.starts == "equilibrium" and not scope.coordinates:
+        if self.starts == "equilibrium" and not scope.draws_starts:
             yield Fault("starts", "is equilibrium, which needs a model potential; list start states for a molecule")
+        if scope.temperatures:
+            yield from self._temperature_faults(len(scope.temperatures))
         points = list(self.starts) if isinstance(self.starts, list) else []
         points += self.probe.starts if self.probe else []
         known = scope.coordinates or scope.variables
@@ -147,6 +149,14 @@ class SamplingPlan(Strict):
     def facts(self, built: Built) -> Iterator[Fact]:
         """Frames, and estimates of time and disk."""
         yield from plan_facts(built, self.kept_replicas * self.frames_per_replica, self.total_time / self.timestep)
+
+    def _temperature_faults(self, number: int) -> Iterator[Fault]:
+        """What does not fit replicas at several temperatures, as many at each."""
+        if self.replicas % number:
+            yield Fault("replicas", f"{self.replicas} is not a multiple of the {number} temperatures")
+        for name in ("bias", "probe"):
+            if getattr(self, name) is not None:
+                yield Fault(name, "is for systems at one temperature; leave it out")
 
     def comparison_faults(self) -> Iterator[Fault]:
         """Too few replicas for conditional equilibration, which is tested by comparing those from different starts."""
@@ -277,6 +287,59 @@ class ImportedTrajectories(Strict):
     _distinct = field_validator("files")(distinct)
 
 
+class ConditionalSampling(Strict):
+    """Orientations at fixed beads, by replica exchange in temperature: `conditional_samples`. All times [ps]."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("water",)
+
+    frames: PositiveInt
+    """CG frames of a batch, as many from each temperature of `unbiased`."""
+    temperatures: list[PositiveFloat] = Field(min_length=2)
+    """The ladder, rising [K]. Neighbours exchange well when they differ by a part of about 1/sqrt(2.5 molecules)."""
+    runs: int = Field(default=2, ge=2, le=64)
+    """Independent runs of each frame, each a ladder of its own; their agreement validates each label."""
+    timestep: PositiveFloat = 0.004
+    friction: PositiveFloat = 2.0
+    """[1/ps]"""
+    pace: PositiveFloat = 0.4
+    """Time between two attempts to exchange."""
+    interval: PositiveFloat = 0.1
+    """Time between two samples of a replica."""
+    relaxation: PositiveFloat
+    """Time of each ladder before the first sample."""
+    duration: PositiveFloat
+    """Time of each ladder over which samples are kept."""
+
+    _rises = field_validator("temperatures")(rising)
+
+    @model_validator(mode="after")
+    def _whole_stretches(self) -> ConditionalSampling:
+        check_size(1, self.time_each, self.timestep, self.interval)
+        check_multiples(
+            self, (("interval", "timestep"), ("pace", "interval"), ("relaxation", "pace"), ("duration", "pace"))
+        )
+        return self
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """A step that is too long, and temperatures that are not in K."""
+        yield from scope.step_faults("timestep", self.timestep)
+        yield from scope.unlikely("temperatures", self.temperatures[0], 100, 2000, KELVIN)
+
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """None, where molecules about fixed beads can be built; errors as in `System.built`."""
+        built.structure.frozen_system()
+        return iter(())
+
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """Frames, and estimates of time and disk."""
+        yield from plan_facts(built, self.frames, self.frames * self.time_each / self.timestep)
+
+    @property
+    def time_each(self) -> float:
+        """Simulated time of a frame, of all its replicas [ps]."""
+        return self.runs * len(self.temperatures) * (self.relaxation + self.duration)
+
+
 class Sampling(Strict):
     """The sampling plans of a system."""
 
@@ -288,6 +351,8 @@ class Sampling(Strict):
     """Further biased plans by name, with the stages `<name>_samples` and `<name>_forces`."""
     mean_forces: dict[Name, MeanForcePlan] = Field(default_factory=dict)
     """Mean forces at fixed beads by name, with the stage `<name>_forces`."""
+    conditional: ConditionalSampling | None = None
+    """Samples at fixed beads, in frames of `unbiased`, at all temperatures of a ladder: `conditional_samples`."""
 
     @model_validator(mode="after")
     def _biases(self) -> Sampling:
@@ -302,6 +367,12 @@ class Sampling(Strict):
                 raise ValueError(f"{field}.{clashes[0]}: {clashes[0]} is taken; choose another name")
         for name, mean_force in self.mean_forces.items():
             self._check_mean_force(f"mean_forces.{name}", mean_force)
+        if self.conditional is not None:
+            kept = self.unbiased.kept_replicas * self.unbiased.frames_per_replica if self.unbiased else 0
+            if self.conditional.frames > kept:
+                raise ValueError(
+                    f"conditional.frames is {self.conditional.frames}, but unbiased keeps only {kept} frames"
+                )
         return self
 
     def _check_mean_force(self, where: str, mean_force: MeanForcePlan) -> None:
@@ -362,108 +433,9 @@ class Sampling(Strict):
         return {f"{name}_forces": (mean_force, of[mean_force.of]) for name, mean_force in self.mean_forces.items()}
 
     def configurations_of(self, section: str) -> int:
-        """Frames with all atoms of a plan that mean forces are made from; 0 where there are none."""
+        """Frames with all atoms of a plan whose beads are held fixed later; 0 where there are none."""
         name = section.rpartition(".")[2]
-        return max((item.configurations for item in self.mean_forces.values() if item.of == name), default=0)
-
-
-class ReferenceSampling(Strict):
-    """Dynamics of the atoms at several temperatures, with the stage `trajectories`. All times [ps]."""
-
-    temperatures: list[PositiveFloat] = Field(min_length=2)
-    """[K]; replica i is at temperature i modulo their number."""
-    replicas: PositiveInt
-    """In all; as many at each temperature."""
-    timestep: PositiveFloat = 0.002
-    friction: PositiveFloat = 0.1
-    """[1/ps]; low, so that molecules diffuse as without a thermostat."""
-    burn_in: PositiveFloat
-    duration: PositiveFloat
-    frame_interval: PositiveFloat
-
-    _rises = field_validator("temperatures")(rising)
-
-    @model_validator(mode="after")
-    def _whole(self) -> ReferenceSampling:
-        check_size(self.replicas, self.burn_in + self.duration, self.timestep, self.frame_interval)
-        check_multiples(self, (("burn_in", "timestep"), ("frame_interval", "timestep"), ("duration", "frame_interval")))
-        if self.replicas % len(self.temperatures):
-            raise ValueError(f"replicas {self.replicas} is not a multiple of the {len(self.temperatures)} temperatures")
-        return self
-
-    def faults(self, scope: Scope) -> Iterator[Fault]:
-        """A step that is too long, and temperatures that are not in K."""
-        yield from scope.step_faults("timestep", self.timestep)
-        yield from scope.unlikely("temperatures", self.temperatures[0], 100, 2000, KELVIN)
-
-    def facts(self, built: Built) -> Iterator[Fact]:
-        """Frames, and estimates of time and disk."""
-        steps = self.replicas * (self.burn_in + self.duration) / self.timestep
-        yield from plan_facts(built, self.replicas * self.frames_per_replica, steps)
-
-    @property
-    def frames_per_replica(self) -> int:
-        """Frames kept of each replica."""
-        return round(self.duration / self.frame_interval)
-
-
-class ConditionalSampling(Strict):
-    """Orientations at fixed beads, by replica exchange in temperature: `conditional_samples`. All times [ps]."""
-
-    frames: PositiveInt
-    """CG frames of a batch, as many from each temperature of the reference."""
-    temperatures: list[PositiveFloat] = Field(min_length=2)
-    """The ladder, rising [K]. Neighbours exchange well when they differ by a part of about 1/sqrt(2.5 molecules)."""
-    runs: int = Field(default=2, ge=2, le=64)
-    """Independent runs of each frame, each a ladder of its own; their agreement validates each label."""
-    timestep: PositiveFloat = 0.004
-    friction: PositiveFloat = 2.0
-    """[1/ps]"""
-    pace: PositiveFloat = 0.4
-    """Time between two attempts to exchange."""
-    interval: PositiveFloat = 0.1
-    """Time between two samples of a replica."""
-    relaxation: PositiveFloat
-    """Time of each ladder before the first sample."""
-    duration: PositiveFloat
-    """Time of each ladder over which samples are kept."""
-
-    _rises = field_validator("temperatures")(rising)
-
-    @model_validator(mode="after")
-    def _whole_stretches(self) -> ConditionalSampling:
-        check_size(1, self.time_each, self.timestep, self.interval)
-        check_multiples(
-            self, (("interval", "timestep"), ("pace", "interval"), ("relaxation", "pace"), ("duration", "pace"))
-        )
-        return self
-
-    def faults(self, scope: Scope) -> Iterator[Fault]:
-        """A step that is too long, and temperatures that are not in K."""
-        yield from scope.step_faults("timestep", self.timestep)
-        yield from scope.unlikely("temperatures", self.temperatures[0], 100, 2000, KELVIN)
-
-    def facts(self, built: Built) -> Iterator[Fact]:
-        """Frames, and estimates of time and disk."""
-        yield from plan_facts(built, self.frames, self.frames * self.time_each / self.timestep)
-
-    @property
-    def time_each(self) -> float:
-        """Simulated time of a frame, of all its replicas [ps]."""
-        return self.runs * len(self.temperatures) * (self.relaxation + self.duration)
-
-
-class ThermalSampling(Strict):
-    """The sampling plans of a water system."""
-
-    reference: ReferenceSampling
-    conditional: ConditionalSampling
-
-    @model_validator(mode="after")
-    def _enough_frames(self) -> ThermalSampling:
-        kept = self.reference.replicas * self.reference.frames_per_replica
-        if self.conditional.frames > kept:
-            raise ValueError(
-                f"conditional.frames is {self.conditional.frames}, but sampling.reference keeps only {kept} frames"
-            )
-        return self
+        wanted = [item.configurations for item in self.mean_forces.values() if item.of == name]
+        if self.conditional is not None and name == "unbiased":
+            wanted.append(self.conditional.frames)
+        return max(wanted, default=0)

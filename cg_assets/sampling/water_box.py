@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.settings import Built, Fact, Fault, Scope
 from cg_assets.mapping.bead_mapping import MoleculeBeads
 from cg_assets.mapping.beads import Beads
@@ -17,13 +18,17 @@ from cg_assets.sampling.model import Model
 from cg_assets.sampling.molecule.platforms import measured_step
 
 if TYPE_CHECKING:
-    from cg_assets.sampling.settings import ReferenceSampling
+    from cg_assets.core.progress import Progress
+    from cg_assets.core.statistics.estimates import Estimate
+    from cg_assets.sampling.settings import SamplingPlan
     from cg_assets.sampling.water_reference import WaterReferenceSampler
 
 
 class WaterBox(Model):
     """Rigid water in a cubic periodic box of fixed volume."""
 
+    draws_starts: ClassVar[bool] = True
+    is_liquid: ClassVar[bool] = True
     type: Literal["water"]
     water_model: Literal["spce", "tip4p2005"] = "spce"
     molecules: int = Field(ge=8, le=100_000)
@@ -77,12 +82,18 @@ class WaterBox(Model):
         return self.edge
 
     def sampler(
-        self, structure: Water, beads: Beads, plan: ReferenceSampling, seed: int, snapshots: int = 0
+        self, structure: Water, beads: Beads, plan: SamplingPlan, seed: int, snapshots: int = 0
     ) -> WaterReferenceSampler:
         """Dynamics at several temperatures with OpenMM."""
         from cg_assets.sampling.water_reference import WaterReferenceSampler
 
-        return WaterReferenceSampler(structure, plan, seed, snapshots)
+        return WaterReferenceSampler(structure, beads.temperatures, plan, seed, snapshots)
+
+    def measured_box(
+        self, structure: Water, temperature: float, dynamics: Any, seed: int, progress: Progress | None = None
+    ) -> Estimate:
+        """It is known; errors as in `Model.measured_box`."""
+        raise SystemSpecError("the box of water follows from model.density; there is nothing to find")
 
     def structure(self, mapping: MoleculeBeads, variables: Mapping[str, CollectiveVariable], folder: Path) -> Water:
         """The molecules."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,8 @@ from cg_assets.mapping.water import Water
 from cg_assets.sampling.molecule.engine import EngineSettings
 from cg_assets.sampling.molecule.platforms import choose_platform, seconds_per_step
 from cg_assets.sampling.molecule.worker import EnginePool
-from cg_assets.sampling.piecewise import EngineSampler, Piece, cut
-from cg_assets.sampling.settings import ReferenceSampling
+from cg_assets.sampling.piecewise import DynamicsSummary, EngineSampler, Piece, cut
+from cg_assets.sampling.settings import SamplingPlan
 
 _PIECE_SECONDS = 15.0
 _MAX_PIECES = 90
@@ -29,22 +29,7 @@ _BURN_IN_FRICTION = 2.0
 """[1/ps]; a plan's own friction may be too weak to cool what has been melted."""
 
 
-@dataclass(frozen=True)
-class WaterSummary:
-    """What is known of finished dynamics.
-
-    Attributes:
-        kinetic_temperature: at each temperature of the plan [K], errors from blocks of time.
-        sampled_time: of all replicas [ps].
-        platform: of OpenMM.
-    """
-
-    kinetic_temperature: list[Estimate]
-    sampled_time: float
-    platform: str
-
-
-class WaterReferenceSampler(EngineSampler[WaterSummary]):
+class WaterReferenceSampler(EngineSampler[DynamicsSummary]):
     """Replicas at several temperatures.
 
     Frames hold beads: their positions, not wrapped into the box, the forces on the molecules, and the potential energy
@@ -52,13 +37,20 @@ class WaterReferenceSampler(EngineSampler[WaterSummary]):
     """
 
     def __init__(
-        self, water: Water, plan: ReferenceSampling, seed: int, snapshots: int = 0, platform: str | None = None
+        self,
+        water: Water,
+        temperatures: Sequence[float],
+        plan: SamplingPlan,
+        seed: int,
+        snapshots: int = 0,
+        platform: str | None = None,
     ) -> None:
         """Prepare the replicas; nothing is simulated yet.
 
         Args:
             water: molecules in a box.
-            plan: temperatures and times.
+            temperatures: of the replicas, in turn [K].
+            plan: replicas and times.
             seed: seed of starts, velocities and noise.
             snapshots: frames with all atoms to keep as well, equally many from each replica.
             platform: OpenMM platform; None for the fastest.
@@ -68,7 +60,7 @@ class WaterReferenceSampler(EngineSampler[WaterSummary]):
         """
         self._water, self._plan = water, plan
         self._system = water.free_system()
-        self._temperatures = np.array(plan.temperatures)[np.arange(plan.replicas) % len(plan.temperatures)]
+        self._temperatures = np.array(temperatures)[np.arange(plan.replicas) % len(temperatures)]
         total = plan.frames_per_replica
         each = min(total, math.ceil(snapshots / plan.replicas))
         self._snapshot_frames = (np.arange(1, each + 1) * total) // max(1, each) - 1
@@ -123,15 +115,16 @@ class WaterReferenceSampler(EngineSampler[WaterSummary]):
         times = (self._snapshot_frames[:n_times] + 1) * self._plan.frame_interval
         return self._frames(times, positions=self._snapshots)
 
-    def summary(self) -> WaterSummary:
+    def summary(self) -> DynamicsSummary:
         """Summary after the last piece."""
-        plan, found = self._plan, []
-        for temperature in plan.temperatures:
+        plan, found = self._plan, {}
+        for temperature in np.unique(self._temperatures).tolist():
             series = self._kinetic[self._temperatures == temperature]
             blocks = np.concatenate([part.mean(axis=1) for part in np.array_split(series, min(10, series.shape[1]), 1)])
             error = blocks.std(ddof=1) / math.sqrt(len(blocks)) if len(blocks) > 1 else math.nan
-            found.append(Estimate(float(blocks.mean()), float(error), "K"))
-        return WaterSummary(found, plan.replicas * (_MELTING + plan.burn_in + plan.duration), self.platform)
+            found[temperature] = Estimate(float(blocks.mean()), float(error), "K")
+        time = plan.replicas * (_MELTING + plan.burn_in + plan.duration)
+        return DynamicsSummary(found, None, time, round(time / plan.timestep), self.platform)
 
     def _sample(self, pool: EnginePool, n_frames: int) -> Frames:
         plan, first, n = self._plan, self._frames_done, self._water.n_molecules

@@ -8,7 +8,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, JsonValue, PositiveFloat, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -19,11 +19,7 @@ from cg_assets.core.units import UnitSystem, unit
 from cg_assets.sampling.model import Model
 from cg_assets.sampling.model_potential.model import ModelPotential  # noqa: F401 - models are found where they are imported
 from cg_assets.sampling.molecule.model import Molecule  # noqa: F401
-
-if TYPE_CHECKING:
-    from cg_assets.core.progress import Progress
-    from cg_assets.core.statistics.estimates import Estimate
-    from cg_assets.evaluation.long_runs import ReferenceDensity
+from cg_assets.sampling.water_box import WaterBox  # noqa: F401
 
 FAULT = "fault"
 """Type of the errors of sections that do not agree."""
@@ -108,7 +104,7 @@ def within(place: str, faults: Iterator[Fault]) -> Iterator[Fault]:
 
 
 class System(Strict):
-    """A system of any kind."""
+    """A system, without its sections."""
 
     name: Name
     title: str
@@ -166,50 +162,6 @@ class System(Strict):
             for place, section in _sections(self)
             for about, text in section.facts(built)
         ]
-
-    @property
-    def temperatures(self) -> tuple[float, ...]:
-        """Temperatures of its CG simulations, where they are not just its own [K]."""
-        return ()
-
-    @abstractmethod
-    def data_stage(self, potential: str) -> str:
-        """Stage of the CG frames that simulations with a potential start from."""
-
-    @abstractmethod
-    def true_stage(self, potential: str) -> str:
-        """Stage of the CG frames that those of a potential should look like."""
-
-    @abstractmethod
-    def drawn(self, potential: str) -> tuple[int | None, int]:
-        """How many frames a potential learns from (None: all), and the seed that draws them."""
-
-    def look_for_files(self, batch: str) -> None:
-        """Check that there are files to import for a batch, if it is imported.
-
-        Raises:
-            SamplingError: there are none.
-        """
-
-    def imported_files(self, batch: str) -> list[Path]:
-        """The files that a batch is imported from; none where they are not there."""
-        return []
-
-    @abstractmethod
-    def run_reference(self, seed: int, folder: Path, progress: Progress | None = None) -> ReferenceDensity:
-        """Run the long reference; a run that was interrupted is continued from its folder.
-
-        Raises:
-            CgAssetsError: the reference is not made of long runs.
-        """
-
-    @abstractmethod
-    def measure_box(self, seed: int, progress: Progress | None = None) -> Estimate:
-        """Edge of the box at atmospheric pressure [nm].
-
-        Raises:
-            SystemSpecError: the system is no molecule in a periodic box.
-        """
 
     @model_validator(mode="after")
     def _sections_agree(self) -> System:
@@ -279,3 +231,15 @@ class System(Strict):
     def content_hash(self) -> str:
         """Hash of everything in the specification that affects the data."""
         return self.hash_of(*(name for name in self._hashed_content() if name != "refresh"))
+
+
+def seed_of(system: str, stage: str, batch: str) -> int:
+    """The seed of a batch: the same (system, stage, batch) always gives the same number below 2**31."""
+    return int(hashlib.sha256(f"{system}/{stage}/{batch}".encode()).hexdigest()[:8], 16) & 0x7FFFFFFF
+
+
+def validate_batch_name(batch: str) -> str:
+    """A batch name that can be part of a path: letters, digits, dash and underscore."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", batch):
+        raise ValueError(f"batch {batch!r} must be 1 to 40 letters, digits, dashes or underscores")
+    return batch

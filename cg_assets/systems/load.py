@@ -17,9 +17,6 @@ from cg_assets.settings import installation
 from cg_assets.systems.base import FAULT, Fields, System, fields_of, merge
 from cg_assets.systems.plain_yaml import read_yaml
 from cg_assets.systems.spec import SystemSpec
-from cg_assets.systems.thermal_spec import ThermalSystem
-
-AnySystem = SystemSpec | ThermalSystem
 
 SHIPPED = Path(__file__).parent
 _FILES = ("pdb", "file", "files")
@@ -35,7 +32,7 @@ class FoundSystems:
         left_out: file of each system that cannot, to what is wrong with it.
     """
 
-    systems: dict[str, AnySystem] = field(default_factory=dict)
+    systems: dict[str, SystemSpec] = field(default_factory=dict)
     left_out: dict[Path, str] = field(default_factory=dict)
 
 
@@ -44,7 +41,7 @@ def system_files() -> dict[str, Path]:
     return _Folders().files
 
 
-def load_system(name: str | Path) -> AnySystem:
+def load_system(name: str | Path) -> SystemSpec:
     """Read and validate a system by name or by the path of its YAML file.
 
     Raises:
@@ -74,7 +71,7 @@ def find_systems() -> FoundSystems:
     return found
 
 
-def load_all_systems() -> dict[str, AnySystem]:
+def load_all_systems() -> dict[str, SystemSpec]:
     """Every system that can be run, by name."""
     return find_systems().systems
 
@@ -96,14 +93,14 @@ class _Folders:
             if first != path:
                 self.clashes[path] = f"{path}: a system named {path.stem} already exists ({first}); rename it"
 
-    def load(self, path: Path) -> AnySystem:
+    def load(self, path: Path) -> SystemSpec:
         """The system of a file; errors as of `load_system`."""
         content = self._whole(path)
         if content.get("name") != path.stem:
             given = one_line(repr(content.get("name")), 60)
             raise SystemSpecError(f"{path}: name is {given}; it must be the file's name, {path.stem!r}")
         try:
-            return _kind_of(content).model_validate(content | {"folder": path.parent.absolute()})
+            return SystemSpec.model_validate(content | {"folder": path.parent.absolute()})
         except ValidationError as error:
             raise SystemSpecError(_explain(path, error)) from None
 
@@ -126,11 +123,6 @@ class _Folders:
             content = fields_of(merge(_with_absolute_files(base, self.files[parent].parent), own))
         self._contents[path] = content
         return content
-
-
-def _kind_of(content: Fields) -> type[SystemSpec] | type[ThermalSystem]:
-    """Water is specified at many temperatures, everything else at one."""
-    return ThermalSystem if fields_of(content.get("model")).get("type") == "water" else SystemSpec
 
 
 def _with_absolute_files(value: JsonValue, folder: Path, field: str = "") -> JsonValue:

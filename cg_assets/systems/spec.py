@@ -5,34 +5,29 @@ Every field is validated when the file is loaded, before any work.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
-)
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from cg_assets.core.errors import SamplingError, SystemSpecError
-from cg_assets.core.settings import KELVIN, Built, Fact, Fault, Name, Scope, Strict, Training
+from cg_assets.core.settings import Built, Fact, Fault, Name, Scope, Training, rising
 from cg_assets.core.units import thermal_energy, unit
-from cg_assets.evaluation.settings import (
-    FreeEnergySettings,
-    LearningCurve,
-)
+from cg_assets.evaluation.settings import EvaluationSettings, FreeEnergySettings, LearningCurve
 from cg_assets.labels.kernels import sources as _kernels  # noqa: F401  (members of the family)
 from cg_assets.labels.source import LabelSource
+from cg_assets.labels.thermal.settings import Targets
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.maps import Mapping
 from cg_assets.potentials.settings import PotentialSettings
+from cg_assets.sampling.model import Model
 from cg_assets.sampling.settings import IMPORTED, ImportedTrajectories, Sampling, SamplingPlan
 from cg_assets.simulation.settings import CGSimulation
-from cg_assets.systems.base import Fields, System, within
+from cg_assets.systems.base import Fields, System, fields_of, merge
+from cg_assets.systems.faults import faults_of
+from cg_assets.training.settings import LearntPotential
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
@@ -47,22 +42,17 @@ if TYPE_CHECKING:
     from cg_assets.sampling.piecewise import DynamicsSummary, PiecewiseSampler
 
 
-class Potential(Strict):
-    """One potential to train: on which labels, and on how many of their frames."""
-
-    labels: Name
-    """Stage of force labels: mapped_forces, relabelled_forces, or that of a further plan, mean forces or a kernel."""
-    frames: PositiveInt | None = None
-    """Number of frames drawn at random from the labels; null for all."""
-    epochs: PositiveInt | None = None
-    """Epochs of this potential, where its labels have many more frames than others; null for training.epochs."""
+_OF_RESPONSES = ("network", "temperature_dependence", "unconstrained_frames")
+"""Fields of a file of a liquid that are the defaults of all its potentials."""
 
 
 class SystemSpec(System):
-    """A whole system at one temperature."""
+    """A whole system: a model potential, or atoms."""
 
     temperature: PositiveFloat
-    """[K], or reduced."""
+    """[K], or reduced; where there are several, the lowest."""
+    temperatures: list[PositiveFloat] = Field(default_factory=list)
+    """Of a liquid, instead of `temperature`: those of its dynamics, its CG simulations and their evaluation [K]."""
     mapping: Mapping
     collective_variables: dict[Name, CollectiveVariable] = Field(default_factory=dict)
     sampling: Sampling = Sampling()
@@ -71,11 +61,40 @@ class SystemSpec(System):
     """Further sources of force labels by name; of a kernel with the stage `<name>_kernel_forces` and, for a flow, its
     model `<name>_kernel`."""
     network: PotentialSettings
-    training: Training
+    training: Training | None = None
+    """How potentials are fitted to force labels."""
+    targets: Targets | None = None
     cg_simulation: CGSimulation
-    potentials: dict[Name, Potential] = Field(min_length=1)
-    evaluation: FreeEnergySettings
+    """At each of several temperatures."""
+    potentials: dict[Name, LearntPotential] = Field(default_factory=dict)
+    """In a file of a liquid, `network`, `temperature_dependence` and `unconstrained_frames` are the defaults of all."""
+    evaluation: EvaluationSettings
     learning_curve: LearningCurve | None = None
+
+    _rises = field_validator("temperatures")(rising)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _types_that_follow(cls, content: Any) -> Any:
+        """Fill in what follows from the model: the lowest temperature, how potentials learn and are judged.
+
+        null removes an inherited potential.
+        """
+        content = fields_of(content)
+        model = Model.members().get(str(fields_of(content.get("model")).get("type")))
+        liquid = model is not None and model.is_liquid
+        shared = {name: content[name] for name in _OF_RESPONSES if liquid and name in content}
+        kind: Fields = {"type": "response" if liquid else "forces"}
+        content = {name: value for name, value in content.items() if name not in shared or name == "network"}
+        if isinstance(temperatures := content.get("temperatures"), list) and temperatures:
+            content = {"temperature": temperatures[0]} | content
+        judged, potentials = content.get("evaluation", {} if liquid else None), content.get("potentials")
+        if isinstance(judged, dict):
+            content["evaluation"] = {"type": "liquid" if liquid else "free_energies"} | judged
+        if isinstance(potentials, dict):
+            wanted = {name: merge(shared, own) for name, own in potentials.items() if own is not None}
+            content["potentials"] = {name: kind | own if isinstance(own, dict) else own for name, own in wanted.items()}
+        return content
 
     def scope(self) -> Scope:
         """What sections can use from each other."""
@@ -84,6 +103,7 @@ class SystemSpec(System):
             model=self.model.kind,
             units=self.units,
             temperature=self.temperature,
+            temperatures=tuple(self.temperatures),
             folder=self.folder,
             variables=tuple(self.variable_names),
             angles=frozenset(name for name, variable in variables.items() if variable.quantity == "angle"),
@@ -91,6 +111,7 @@ class SystemSpec(System):
             box=self.model.bead_box,
             limits=self.model.coordinate_limits | {name: variable.limits for name, variable in variables.items()},
             longest_timestep=self.model.longest_timestep,
+            draws_starts=self.model.draws_starts,
         )
 
     def sampler(self, plan: SamplingPlan, seed: int, snapshots: int = 0) -> PiecewiseSampler[DynamicsSummary]:
@@ -127,13 +148,18 @@ class SystemSpec(System):
 
     def facts(self, built: Built) -> Iterator[Fact]:
         """The temperature, and the collective variables in the structure that dynamics start from."""
-        yield "temperature", f"{self.temperature:g} {unit('temperature', self.units)}"
+        kelvins = ", ".join(f"{item:g}" for item in self.temperatures or [self.temperature])
+        yield "temperature", f"{kelvins} {unit('temperature', self.units)}"
         values = self.model.start_values(built.structure, built.beads)
         for name, value in values.items():
             yield f"collective variable {name}", f"{value:.4g} {self.variable_units[name]} in the start structure"
 
     def look_for_files(self, batch: str) -> None:
-        """The trajectories that a batch is imported from; errors as in `System.look_for_files`."""
+        """Look for the trajectories that a batch is imported from, if it is imported.
+
+        Raises:
+            SamplingError: there are none.
+        """
         if self.imported is not None:
             from cg_assets.sampling.imported import imported_files
 
@@ -151,22 +177,26 @@ class SystemSpec(System):
             return []
 
     def run_reference(self, seed: int, folder: Path, progress: Progress | None = None) -> ReferenceDensity:
-        """The runs of `evaluation.reference`; errors as in `System.run_reference`."""
+        """Run the long reference; a run that was interrupted is continued from its folder.
+
+        Raises:
+            CgAssetsError: the reference is not made of long runs.
+        """
         from cg_assets.evaluation.long_runs import run_reference
 
         return run_reference(self.reference_case(), seed, folder, progress)
 
     def reference_case(self) -> ReferenceCase:
-        """What the reference is computed from."""
+        """What the reference is computed from; errors as in `free_energies`."""
         from cg_assets.evaluation.reference import ReferenceCase
 
-        return ReferenceCase(self.beads(), self.evaluation, self.model, self.structure(), self.folder)
+        return ReferenceCase(self.beads(), self.free_energies, self.model, self.structure(), self.folder)
 
     def compute_reference(
         self, seed: int, directory: Path, progress: Progress | None = None, data: Frames | None = None
     ) -> Reference:
         """Compute, read or run the reference; see `Reference.compute` of the settings."""
-        return self.evaluation.reference.compute(self.reference_case(), seed, directory, progress, data)
+        return self.free_energies.reference.compute(self.reference_case(), seed, directory, progress, data)
 
     def learner(self, potential: str) -> Learner:
         """The learning curve of a potential.
@@ -192,99 +222,15 @@ class SystemSpec(System):
         )
 
     def measure_box(self, seed: int, progress: Progress | None = None) -> Estimate:
-        """Of a solvated molecule; errors as in `System.measure_box`."""
-        from cg_assets.sampling.pressure import measure_box
-
-        if self.model.simulated_box is None:
-            raise SystemSpecError(f"{self.name}: the model is in no periodic box; only in one there is a pressure")
-        return measure_box(self.structure(), self.temperature, self.sampling.dynamics, seed, progress)
+        """Edge of the box at atmospheric pressure [nm]; errors as in `Model.measured_box`."""
+        try:
+            return self.model.measured_box(self.structure(), self.temperature, self.sampling.dynamics, seed, progress)
+        except SystemSpecError as error:
+            raise SystemSpecError(f"{self.name}: {error}") from None
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """Faults between sections."""
-        yield from scope.unlikely("temperature", self.temperature, 100, 2000, KELVIN)
-        yield from self._variable_faults()
-        yield from self._source_faults()
-        yield from self._simulation_faults()
-        for section, plan in self._plans().items():
-            if plan.bias is not None and plan.bias.adaptive and not section.startswith("sampling.further."):
-                yield Fault(f"{section}.bias", "is adaptive; only a plan under sampling.further can be")
-        for name, source in self.labels.items():
-            yield from within(f"labels.{name}", source.source_faults(self.sampling.by_name(), bool(self.imported)))
-            yield from within(f"labels.{name}", source.other_faults(name, self.labels))
-        if settings := self.evaluation.slow_coordinates:
-            yield from within("evaluation.slow_coordinates", settings.time_faults(*self._times()))
-
-    def _variable_faults(self) -> Iterator[Fault]:
-        """A molecule without collective variables, or with some that are not functions of its beads."""
-        if not self.variable_names:
-            yield Fault("collective_variables", "is empty; a molecule needs at least one for its evaluation")
-        for name, variable in self.collective_variables.items():
-            if outside := [atom for atom in variable.atoms if not self.mapping.holds_atom(atom)]:
-                yield Fault(
-                    f"collective_variables.{name}",
-                    f"uses {outside}, on which no bead sits: it is not a function of the CG coordinates, so biasing it "
-                    "would change the mean force; choose atoms that are beads",
-                )
-
-    def _source_faults(self) -> Iterator[Fault]:
-        """Plans, imported data, labels and a reference that are named and missing."""
-        if self.imported is None and not self.sampling.by_section():
-            yield Fault("sampling", "names no plan and nothing is imported; give sampling.unbiased or imported")
-        if not self.model.is_simulated and (simulated := list(self._plans())):
-            yield Fault(
-                "model.force_fields", f"is empty, but {simulated[0]} simulates the molecule; name its force field"
-            )
-        if self.evaluation.reference.is_data and self.reference_data is None:
-            yield Fault(
-                "evaluation.reference.type",
-                "is data, but there are neither imported trajectories nor sampling.unbiased",
-            )
-        for name, source in self.labels.items():
-            if source.stage(name) in {*self.sampling.by_labels(), *self.sampling.by_mean_force_labels()}:
-                yield Fault(f"labels.{name}", "has the name of a plan of sampling; choose another name")
-        known = [*self.sampling.by_labels(), *self.sampling.by_mean_force_labels()]
-        known += [source.stage(name) for name, source in self.labels.items()]
-        for name, potential in self.potentials.items():
-            if potential.labels not in known:
-                yield Fault(
-                    f"potentials.{name}.labels",
-                    f"is {potential.labels}, but sampling and labels give only {', '.join(known)}; choose one of "
-                    "these or add what is missing",
-                )
-
-    def _simulation_faults(self) -> Iterator[Fault]:
-        """CG simulations without the replicas or the bias that they need."""
-        run = self.cg_simulation
-        if self.imported is not None and self.learning_curve is not None:
-            yield Fault("learning_curve", "needs simulated times, which imported trajectories lack; leave it out")
-        if run.kept_replicas < 2:
-            yield Fault(
-                "cg_simulation.replicas",
-                f"is {run.replicas}, so frames of {run.kept_replicas} are kept; give at least 2: their scatter is "
-                "the error of the results",
-            )
-        curve = self.learning_curve.cg_simulation if self.learning_curve else None
-        if not run.enhanced_duration and (curve is None or not curve.enhanced_duration):
-            return
-        if self.sampling.biased is None:
-            yield Fault("cg_simulation.enhanced_duration", "needs the bias of sampling.biased, which is missing")
-        elif self.sampling.biased.bias is not None and self.sampling.biased.bias.windowed:
-            yield Fault(
-                "cg_simulation.enhanced_duration",
-                "runs under one frozen bias, not under umbrella windows; set it to 0 or sample with metadynamics or "
-                "a static bias",
-            )
-
-    def _times(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Times between frames, and durations, of the CG simulation and the reference data [ps]."""
-        intervals = {"cg_simulation.frame_interval": self.cg_simulation.frame_interval}
-        durations = {"cg_simulation.duration": self.cg_simulation.duration}
-        if self.imported is not None:
-            intervals["imported.frame_interval"] = self.imported.frame_interval * self.imported.stride
-        elif self.sampling.unbiased is not None:
-            intervals["sampling.unbiased.frame_interval"] = self.sampling.unbiased.frame_interval
-            durations["sampling.unbiased.duration"] = self.sampling.unbiased.duration
-        return intervals, durations
+        return faults_of(self, scope)
 
     def by_source_labels(self) -> dict[str, tuple[str, LabelSource, str]]:
         """Stage of a source's labels to its name, the source, and the stage of the frames that it labels."""
@@ -300,8 +246,10 @@ class SystemSpec(System):
             _, labels = means[labels]
         return self.sampling.by_section()[self.sampling.by_labels()[labels][1]]
 
-    def _plans(self) -> dict[str, SamplingPlan]:
-        reference = self.evaluation.reference.sampled
+    def plans(self) -> dict[str, SamplingPlan]:
+        """Every plan of molecular dynamics by its place in the specification, that of the reference too."""
+        judged = self.evaluation.free_energies
+        reference = judged.reference.sampled if judged else None
         return self.sampling.by_section() | ({"evaluation.reference.plan": reference} if reference else {})
 
     # ----------------------------------------------------------------------------------- derived values
@@ -340,17 +288,48 @@ class SystemSpec(System):
             collective_variables=self.collective_variables,
             constraints=structure.stored_constraints,
             box=self.cg_box,
+            temperatures=tuple(self.temperatures),
         )
 
     def training_of(self, potential: str) -> Training:
-        """How one of the potentials is trained."""
+        """How one of the potentials is trained.
+
+        Raises:
+            SystemSpecError: the file does not say so.
+        """
         epochs = self.potentials[potential].epochs
-        return self.training if epochs is None else self.training.model_copy(update={"epochs": epochs})
+        return self.fit if epochs is None else self.fit.model_copy(update={"epochs": epochs})
+
+    @property
+    def fit(self) -> Training:
+        """How potentials are fitted to force labels.
+
+        Raises:
+            SystemSpecError: the file does not say so.
+        """
+        if self.training is None:
+            raise SystemSpecError(f"{self.name}: training is missing; give its epochs, batch_size and learning_rate")
+        return self.training
+
+    @property
+    def free_energies(self) -> FreeEnergySettings:
+        """How potentials are judged by free energies.
+
+        Raises:
+            SystemSpecError: they are judged as those of a liquid.
+        """
+        judged = self.evaluation.free_energies
+        if judged is None:
+            raise SystemSpecError(
+                f"{self.name}: a liquid is judged by its own dynamics, the stage trajectories; it has no reference"
+            )
+        return judged
 
     @property
     def reference_data(self) -> str | None:
         """Stage of the CG frames that are the reference; None where it is something else."""
-        if not self.evaluation.reference.is_data:
+        judged = self.evaluation.free_energies
+        if judged is None or not judged.reference.is_data:
             return None
         if self.imported is not None:
             return IMPORTED
@@ -362,17 +341,17 @@ class SystemSpec(System):
         return self.network.domain
 
     @property
-    def reference_stage(self) -> str:
-        """The stage of the free energy that potentials are judged against."""
-        return "reference"
+    def reference_stage(self) -> str | None:
+        """The stage of the free energy that potentials are judged against; None of a liquid."""
+        return "reference" if self.evaluation.free_energies else None
 
     def data_stage(self, potential: str) -> str:
-        """The labels that it learns from."""
-        return self.potentials[potential].labels
+        """Stage of the CG frames that simulations with a potential start from."""
+        return self.potentials[potential].data_stage
 
     def true_stage(self, potential: str) -> str:
-        """That of the labels that it learns from."""
-        return self.true_frames(self.potentials[potential].labels)
+        """Stage of the CG frames that those of a potential should look like."""
+        return self.true_frames(self.data_stage(potential))
 
     def true_frames(self, labels: str) -> str:
         """Stage of the CG frames that models of these labels should look like: never those of a kernel."""
@@ -382,8 +361,8 @@ class SystemSpec(System):
         return sources[labels][2] if labels in sources else labels
 
     def drawn(self, potential: str) -> tuple[int | None, int]:
-        """As many as the potential says."""
-        return self.potentials[potential].frames, self.training.seed
+        """How many frames a potential learns from (None: all), and the seed that draws them."""
+        return self.potentials[potential].frames, self.training.seed if self.training else 0
 
     @property
     def variable_names(self) -> list[str]:
@@ -405,20 +384,11 @@ class SystemSpec(System):
 
     def outside_files(self) -> dict[str, list[Path]]:
         """Those of the model, of the reference and of the native structure."""
-        native = [] if self.evaluation.native is None else [self.evaluation.native.file]
-        judged = {"evaluation.native": native, "evaluation.reference": self.evaluation.reference.files}
+        judged = self.evaluation.free_energies
+        if judged is None:
+            return super().outside_files()
+        native = [] if judged.native is None else [judged.native.file]
+        found = {"evaluation.native": native, "evaluation.reference": judged.reference.files}
         return super().outside_files() | {
-            place: [self.folder / file for file in files] for place, files in judged.items()
+            place: [self.folder / file for file in files] for place, files in found.items()
         }
-
-
-def seed_of(system: str, stage: str, batch: str) -> int:
-    """The seed of a batch: the same (system, stage, batch) always gives the same number below 2**31."""
-    return int(hashlib.sha256(f"{system}/{stage}/{batch}".encode()).hexdigest()[:8], 16) & 0x7FFFFFFF
-
-
-def validate_batch_name(batch: str) -> str:
-    """A batch name that can be part of a path: letters, digits, dash and underscore."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", batch):
-        raise ValueError(f"batch {batch!r} must be 1 to 40 letters, digits, dashes or underscores")
-    return batch

@@ -1,13 +1,14 @@
-"""Settings of potentials that are fitted to thermal response labels."""
+"""What the potentials of a system learn from: force labels, or thermal response targets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from cg_assets.core.settings import Fault, Strict
+from cg_assets.core.family import Family
+from cg_assets.core.settings import Fault, Name
 from cg_assets.potentials.settings import PotentialSettings
 from cg_assets.potentials.thermal.settings import TemperatureForm
 
@@ -15,9 +16,47 @@ AT_ONE_TEMPERATURE = ("force_matching", "energy_matching", "product_response")
 """Methods that see data of T_0 alone."""
 
 
-class ResponsePotential(Strict):
-    """One temperature-dependent potential: `potential_<name>`."""
+TRAJECTORIES: Final = "trajectories"
+TARGETS: Final = "thermal_response_targets"
+"""Stages that response potentials learn from."""
 
+
+class LearntPotential(Family, family="learnt potential"):
+    """One potential to train, with the stage `potential_<name>`. Its `type` follows from the model."""
+
+    labels: Name
+    """Stage of what it learns from."""
+    frames: PositiveInt | None = None
+    """Number of frames drawn at random from the labels; null for all."""
+    epochs: PositiveInt | None = None
+    """Epochs of this potential, where its labels have many more frames than others; null for training.epochs."""
+
+    @property
+    def response(self) -> ResponsePotential | None:
+        """Its settings, where it learns from thermal response targets."""
+        return None
+
+    @property
+    def data_stage(self) -> str:
+        """Stage of the CG frames that simulations with it start from."""
+        return self.labels
+
+
+class Potential(LearntPotential):
+    """A potential at one temperature, from force labels: mapped_forces, relabelled_forces, mean forces, a kernel..."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("model_potential", "molecule")
+    type: Literal["forces"]
+
+
+class ResponsePotential(LearntPotential):
+    """A potential that depends on temperature, from thermal response targets."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("water",)
+    type: Literal["response"]
+    labels: Literal["thermal_response_targets"] = TARGETS
+    frames: None = None
+    epochs: None = None
     method: Literal["response", "force_matching", "multi_temperature", "energy_matching", "product_response"] = (
         "response"
     )
@@ -27,6 +66,16 @@ class ResponsePotential(Strict):
     unconstrained_frames: int = Field(default=0, ge=0)
     """Largest number of frames of `trajectories` whose forces and energies splines learn with the targets."""
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def response(self) -> ResponsePotential:
+        """It."""
+        return self
+
+    @property
+    def data_stage(self) -> str:
+        """The dynamics of the atoms."""
+        return TRAJECTORIES
 
     @model_validator(mode="after")
     def _learns_from_them(self) -> ResponsePotential:
@@ -38,10 +87,10 @@ class ResponsePotential(Strict):
             raise ValueError("method product_response needs unconstrained_frames; set their number")
         return self
 
-    def data_faults(self, targets: list[float], sampled: list[float]) -> Iterator[Fault]:
+    def data_faults(self, targets: Sequence[float], sampled: Sequence[float]) -> Iterator[Fault]:
         """A T_0 without data: neither among the temperatures of the targets nor among those of the trajectories [K]."""
         middle = self.temperature_dependence.middle
         if self.method in {"force_matching", "energy_matching"} and middle not in targets:
-            yield Fault("method", f"{self.method} needs targets at T_0 = {middle} K; take one of {targets}")
+            yield Fault("method", f"{self.method} needs targets at T_0 = {middle} K; take one of {list(targets)}")
         if self.method in AT_ONE_TEMPERATURE and self.unconstrained_frames and middle not in sampled:
-            yield Fault("unconstrained_frames", f"needs sampling.reference at T_0 = {middle} K; take one of {sampled}")
+            yield Fault("unconstrained_frames", f"needs trajectories at T_0 = {middle} K; take one of {list(sampled)}")

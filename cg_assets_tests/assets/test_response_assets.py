@@ -29,7 +29,8 @@ name: known_water
 title: Labels of a known potential
 model: {{molecules: 27, density: 467.4, cutoff: 0.58}}
 targets: {{temperatures: [300, {ORIGIN}, 600]}}
-sampling: {{reference: {{temperatures: [350, 500], replicas: 2, frame_interval: 0.05}}, conditional: {{frames: 2}}}}
+temperatures: [350, 500]
+sampling: {{unbiased: {{replicas: 2, frame_interval: 0.05}}, conditional: {{frames: 2}}}}
 temperature_dependence: {{origin: {ORIGIN}}}
 unconstrained_frames: 0
 network: {{pair_cutoff: 0.58, pair_functions: 10, triple_cutoff: 0.5, triple_functions: 3, triple_degree: 2}}
@@ -167,7 +168,7 @@ def test_registered_model_is_the_one_that_was_solved_for(made):
         ("products: {unconstrained_frames: 0}", "method product_response needs unconstrained_frames; set their number"),
         (
             "products: {temperature_dependence: {origin: 450}}",
-            r"unconstrained_frames needs sampling.reference at T_0 = 450.0 K; take one of \[250.0, 300.0",
+            r"unconstrained_frames needs trajectories at T_0 = 450.0 K; take one of \[250.0, 300.0",
         ),
         ("splines: {temperature_dependence: {form: anchored}}", "needs at least two anchors"),
         ("splines: {temperature_dependence: {anchors: [300, 400]}}", "needs an origin, and no anchors"),

@@ -11,7 +11,7 @@ from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import load_system
+from cg_assets.systems import SystemSpec, load_system
 from cg_assets.systems.load import SHIPPED
 from cg_assets.training.thermal_targets import ThermalTargets
 
@@ -20,8 +20,9 @@ extends: water
 name: small_water
 title: Twelve molecules of hot water
 model: {molecules: 12, cutoff: 0.35}
+temperatures: [500, 700]
 sampling:
-  reference: {temperatures: [500, 700], replicas: 2, burn_in: 3, duration: 5, frame_interval: 0.2}
+  unbiased: {replicas: 2, burn_in: 3, duration: 5, frame_interval: 0.2}
   conditional: {frames: 2, temperatures: [500, 590, 700], interval: 0.1, relaxation: 2.4, duration: 16}
 targets: {temperatures: [500, 600, 700], max_disagreement: 4.0}
 temperature_dependence: {origin: 500}
@@ -85,21 +86,20 @@ def test_samples_say_where_they_come_from(made):
     metadata = store.describe("small_water", "conditional_samples", "0000").metadata
     assert set(metadata.upstream_data_versions) == {"small_water/trajectories_snapshots/0000"}
     assert metadata.extra["origin_temperature"] == [500.0, 700.0]
-    assert metadata.extra["water"]["water_model"] == "spce"
+    assert metadata.bead_types == ["HHO"] * 12
     samples = store.read_frames("small_water", "conditional_samples", ["0000"])
     assert len(samples) == 2 * 2 * 3 * 160
     assert (np.ptp(samples.positions[samples.start == 1], axis=0) == 0).all()  # beads are fixed
-    beads = system.water.beads(store.read_frames("small_water", "trajectories_snapshots", ["0000"]).positions)
+    beads = system.structure().beads(store.read_frames("small_water", "trajectories_snapshots", ["0000"]).positions)
     np.testing.assert_allclose(samples.positions[samples.start == 0][0], beads[0], atol=1e-5)
 
 
 def test_another_plan_for_labels_leaves_the_reference_as_it_is():
     content = yaml.safe_load((SHIPPED / "water.yaml").read_text())
-    kind = type(load_system("water"))
-    one = kind.model_validate(content)
+    one = SystemSpec.model_validate(content)
     content["sampling"]["conditional"]["duration"] = 400
-    two = kind.model_validate(content)
-    assert one.hash_of("sampling.reference") == two.hash_of("sampling.reference")
+    two = SystemSpec.model_validate(content)
+    assert one.hash_of("sampling.unbiased") == two.hash_of("sampling.unbiased")
     assert one.content_hash != two.content_hash
 
 
@@ -118,10 +118,18 @@ def test_shipped_water_is_ready_to_run(name):
         ("model: {cutoff: 0.7}", r"cutoff 0.7 nm is beyond half the box \(0.6215 nm\) of 64 molecules"),
         ("model: {water_model: spc}", "model.water_model .value 'spc'.: must be 'spce' or 'tip4p2005'"),
         ("targets: {temperatures: [200, 300, 400]}", "targets.temperatures has 200.0 K, outside the ladder"),
-        ("sampling: {reference: {replicas: 5}}", "replicas 5 is not a multiple of the 6 temperatures"),
-        ("sampling: {conditional: {frames: 100000}}", "frames is 100000, but sampling.reference keeps only 9000"),
+        ("sampling: {unbiased: {replicas: 5}}", "unbiased.replicas 5 is not a multiple of the 6 temperatures"),
+        ("sampling: {conditional: {frames: 100000}}", "frames is 100000, but unbiased keeps only 9000"),
         ("sampling: {conditional: {temperatures: [300, 250]}}", "does not rise"),
         ("targets: {max_disagreement: 0.5}", "greater than 1"),
+        ("temperatures: [300]", "temperatures lists fewer than two"),
+        ("temperatures: [400, 300]", "does not rise"),
+        ("targets: null", "targets is missing, but potentials.splines learns from them"),
+        ("sampling: {conditional: null}", "targets.temperatures .*give the ladder"),
+        (
+            "sampling: {unbiased: {tempering: {temperatures: [300, 310], pace: 2}}}",
+            "tempering is for model.type molecule",
+        ),
         ("cg_simulation: {enhanced_duration: 5}", "cg_simulation.enhanced_duration is for molecules, not for water"),
         ("evaluation: {longest_lag: 400}", "longest_lag 400.0 ps is not between 4 frame_intervals"),
         ("evaluation: {neighbour_distance: 0.7}", r"neighbour_distance 0.7 nm is beyond half the box \(0.6215 nm\)"),

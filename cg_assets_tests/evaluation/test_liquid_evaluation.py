@@ -19,7 +19,7 @@ from cg_assets.evaluation.evaluation import Evaluation, checks_of
 from cg_assets.figures.comparison import comparison_figures
 from cg_assets.potentials.base import Potential
 from cg_assets.simulation.run import run_cg_simulation
-from cg_assets.systems import ThermalSystem
+from cg_assets.systems import SystemSpec
 from cg_assets.systems.load import SHIPPED
 
 KELVIN = [380.0, 500.0]
@@ -30,10 +30,11 @@ def system():
     content = yaml.safe_load((SHIPPED / "water.yaml").read_text())
     own = yaml.safe_load(WATER)
     content |= {"model": content["model"] | own["model"], "potentials": {}, "targets": own["targets"]}
-    content["sampling"]["reference"] |= {"temperatures": KELVIN, "replicas": 2, "frame_interval": 0.2}
+    content |= {"temperatures": KELVIN, "network": content["network"] | own["network"]}
+    content["sampling"]["unbiased"] |= {"replicas": 2, "frame_interval": 0.2}
     content["sampling"]["conditional"] |= {"frames": 3}
     run = {"replicas": 2, "timestep": 0.004, "friction": 2.0, "burn_in": 2, "duration": 12, "frame_interval": 0.1}
-    return ThermalSystem.model_validate(content | {"cg_simulation": run, "evaluation": {"longest_lag": 1.0}})
+    return SystemSpec.model_validate(content | {"cg_simulation": run, "evaluation": {"longest_lag": 1.0}})
 
 
 def weak_potential(hard=0.25):
@@ -69,7 +70,7 @@ def with_energies(module, frames):
 
 def simulated(system, potential, frames, progress=None):
     """The beads of a system at each temperature of its reference."""
-    kelvins = system.sampling.reference.temperatures
+    kelvins = system.temperatures
     return run_cg_simulation(potential, system.beads(), system.cg_simulation, frames, kelvins, progress=progress)
 
 

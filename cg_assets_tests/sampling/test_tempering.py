@@ -45,7 +45,7 @@ def test_frames_are_those_of_the_lowest_temperature(run):
     sampler, frames = run
     summary = sampler.summary()
     assert len(frames) == 2 * 2000 and set(frames.replica) == {0, 1}
-    assert abs(summary.kinetic_temperature - 300.0) < 4 * summary.kinetic_temperature_error + 3.0
+    assert abs(summary.kinetic_temperature.value - 300.0) < 4 * summary.kinetic_temperature.standard_error + 3.0
     assert all(0.1 < item < 0.8 for item in summary.exchange_acceptance)
     assert summary.journeys_up_the_ladder > 4
     assert summary.sampled_time >= 10 * 410.0

@@ -226,7 +226,7 @@ def grouped(**beads):
             put("sampling.unbiased.timestep", 4),
             ["timestep 4.0 is longer than frame_interval", "1 fs is 0.001 ps"],
         ),
-        ("water_quick", put("sampling", {"reference": {"timestep": 0.02}}), ["sampling.reference.timestep", "0.02 ps"]),
+        ("water_quick", put("sampling", {"unbiased": {"timestep": 0.02}}), ["sampling.unbiased.timestep", "0.02 ps"]),
         # other slips of units
         ("capped_alanine_implicit", put("cg_simulation", {"timestep": 2}), ["cg_simulation.timestep", "ps (1 fs"]),
         ("capped_alanine_implicit", put("temperature", 27), ["temperature is 27", "K (0 °C"]),

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import PositiveFloat, model_validator
 
 from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.sampling.model_potential.model import ModelPotential
 from cg_assets.sampling.piecewise import DynamicsSummary, PiecewiseSampler, cut
 
@@ -48,4 +49,4 @@ class Draws(PiecewiseSampler):
         return replace(frames, bias_energy=0.0 * x, potential_energy=energy, collective_variables=variables)
 
     def summary(self):
-        return DynamicsSummary(self.temperature, 0.0, None, 0.0, 0)
+        return DynamicsSummary({self.temperature: Estimate(self.temperature, 0.0)}, None, 0.0, 0)

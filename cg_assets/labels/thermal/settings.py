@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, field_validator
 
@@ -13,6 +13,8 @@ from cg_assets.core.settings import Fault, Strict, rising
 class Targets(Strict):
     """Thermal response targets: where, and how the second order is made."""
 
+    goes_with: ClassVar[tuple[str, ...]] = ("water",)
+
     temperatures: list[PositiveFloat] = Field(min_length=3)
     """[K], within the ladder of `sampling.conditional`."""
     second_order: Literal["local_regression", "third_moment"] = "local_regression"
@@ -21,8 +23,11 @@ class Targets(Strict):
     """Root mean square difference of a frame's independent runs, in standard errors: where it is larger at a
     temperature, the frame is used above that only."""
 
-    def ladder_faults(self, ladder: list[float]) -> Iterator[Fault]:
+    def ladder_faults(self, ladder: Sequence[float]) -> Iterator[Fault]:
         """Temperatures outside the ladder of the samples [K]."""
+        if not ladder:
+            yield Fault("temperatures", "needs sampling.conditional, which is missing; give the ladder of the samples")
+            return
         outside = [item for item in self.temperatures if not ladder[0] <= item <= ladder[-1]]
         if outside:
             yield Fault(

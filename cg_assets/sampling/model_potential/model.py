@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 class ModelPotential(Model):
     """An analytic potential energy of a few coordinates, in reduced units (k_B = 1)."""
 
+    draws_starts: ClassVar[bool] = True
     units: ClassVar[UnitSystem] = "reduced"
     stored_constraints: ClassVar[list[tuple[int, int]]] = []
 

@@ -12,6 +12,8 @@ from cg_assets.biases import BiasFunction
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.expressions import parse_expression
 from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.units import unit
 from cg_assets.mapping.beads import Beads
 from cg_assets.sampling.model_potential.model import ModelPotential
 from cg_assets.sampling.model_potential.walkers import GridTable, Walkers
@@ -135,8 +137,7 @@ class ModelPotentialSampler(PiecewiseSampler[DynamicsSummary]):
             error = float(samples.std(ddof=1)) / math.sqrt(samples.size)
         bias = self._bias()
         return DynamicsSummary(
-            kinetic_temperature=float(samples.mean()),
-            kinetic_temperature_error=error,
+            kinetic={self._beads.temperature: Estimate(float(samples.mean()), error, unit("temperature", "reduced"))},
             bias=bias.definition() if bias else None,
             sampled_time=self._plan.total_time,
             steps=round(self._plan.total_time / self._plan.timestep),

@@ -19,6 +19,7 @@ from cg_assets.sampling.molecule.platforms import measured_step
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.core.progress import Progress
+    from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.sampling.conditional import ConditionalForces
     from cg_assets.sampling.molecule.sampler import MoleculeSampler
@@ -100,6 +101,19 @@ class Molecule(MoleculeSettings, Model):
         from cg_assets.sampling.molecule.sampler import MoleculeSampler
 
         return MoleculeSampler(structure, beads, plan, seed, snapshots=snapshots)
+
+    def measured_box(
+        self,
+        structure: MoleculeModel,
+        temperature: float,
+        dynamics: SamplingPlan,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Estimate:
+        """By dynamics with a barostat."""
+        from cg_assets.sampling.pressure import measure_box
+
+        return measure_box(structure, temperature, dynamics, seed, progress)
 
     def structure(
         self, mapping: BeadMapping, variables: Mapping[str, CollectiveVariable], folder: Path

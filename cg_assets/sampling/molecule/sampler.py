@@ -13,6 +13,7 @@ from cg_assets.biases import BiasFunction
 from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.replica_exchange import TemperatureLadders
+from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.atom_variables import AtomVariables
 from cg_assets.mapping.beads import Beads
@@ -142,11 +143,9 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
 
     def summary(self) -> DynamicsSummary:
         """What is known after the last piece."""
-        temperature, error = self._kinetic_temperature()
         bias, ladders = self._bias(), self._ladders
         return DynamicsSummary(
-            kinetic_temperature=temperature,
-            kinetic_temperature_error=error,
+            kinetic={self._beads.temperature: Estimate(*self._kinetic_temperature(), "K")},
             bias=bias.definition() if bias else None,
             sampled_time=self._plan.total_time + preparation_time(self._plan),
             steps=round(self._plan.total_time / self._plan.timestep),

@@ -1,10 +1,10 @@
-"""Water at many temperatures: `trajectories`, `conditional_samples` and `thermal_response_targets`."""
+"""Thermal response of a liquid: `conditional_samples`, and `thermal_response_targets` made of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,13 +12,10 @@ from cg_assets.assets.common_checks import (
     FINITE,
     SCHEMA,
     TEMPERATURE_Z,
-    schema_verdict,
-    temperatures_verdict,
 )
 from cg_assets.assets.stage import (
     Batches,
     Figure,
-    FrameContent,
     PieceContent,
     Product,
     Read,
@@ -29,17 +26,20 @@ from cg_assets.assets.stage import (
 )
 from cg_assets.assets.work import Work, snapshot_stage
 from cg_assets.core.checks import Check, Verdict, finite_verdict
-from cg_assets.systems import ThermalSystem
-from cg_assets.systems.thermal_spec import CONDITIONAL_SAMPLES, TARGETS, TRAJECTORIES
+from cg_assets.systems import SystemSpec
+from cg_assets.training.settings import TARGETS, TRAJECTORIES
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
-    from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.labels.thermal.differences import DifferenceTest
     from cg_assets.labels.thermal.frame_checks import FrameCheck
+    from cg_assets.labels.thermal.settings import Targets
     from cg_assets.sampling.frozen_water import FrozenSummary
+    from cg_assets.sampling.settings import ConditionalSampling
     from cg_assets.training.thermal_targets import ThermalTargets
 
+CONDITIONAL_SAMPLES = "conditional_samples"
+"""Stage of samples at fixed beads."""
 MAX_DRIFT = 1e-5
 """Largest drift of a fixed bead in a nanosecond [nm]."""
 TELLING_ERROR = 0.25
@@ -49,7 +49,6 @@ SLOPE_TOLERANCE = 0.05
 _FAILED_FRAMES = "failed_frames"
 """Key of a file's metadata: CG frames that failed their check, and why."""
 
-TEMPERATURES = Check("kinetic_temperature", "The kinetic temperatures are those of the plan, within their errors.")
 SAMPLES = Check(SCHEMA.name, "The file can be read back and holds the planned number of samples.")
 ROTATIONS = Check("rotational_temperature", "Rotations have the temperature of the thermostat within 1 %.")
 FIXED_BEADS = Check("fixed_beads", "No bead drifts by more than 1e-5 nm in a nanosecond.")
@@ -71,103 +70,20 @@ KNOWN_ERRORS = Check("known_errors", "Every target has a standard error above ze
 CONCAVE = Check("concave", "No heat capacity is below zero: the free energy is concave in temperature.")
 
 
-def _beads(system: ThermalSystem) -> tuple[list[str], dict[str, Any]]:
-    """The beads in the metadata: their types, and facts."""
-    facts = {"water": system.model.model_dump(mode="json"), "beads": system.mapping.beads}
-    return ["HHO"] * system.model.molecules, facts
-
-
-# --------------------------------------------------------------------------------------- dynamics
-
-
-def water_trajectories_stage(system: ThermalSystem) -> Stage:
-    """The stage of dynamics at several temperatures."""
-    plan = system.sampling.reference
-
-    def make(work: Work) -> Product:
-        from cg_assets.sampling.water_reference import WaterReferenceSampler
-
-        snapshots = system.sampling.conditional.frames
-        pieces, sampler, summary = work.sample(
-            "", lambda: WaterReferenceSampler(system.water, plan, work.seed, snapshots), work.seed
-        )
-        beads, facts = _beads(system)
-        facts |= {"bias": None, "plan": plan.model_dump(mode="json")}
-        if (whole := sampler.snapshots()) is not None:
-            name = snapshot_stage(TRAJECTORIES)
-            work.keep(FrameContent(whole), stage=name, batch=work.batch, seed=work.seed, facts=facts)
-        kinetic = dict(zip(plan.temperatures, summary.kinetic_temperature, strict=True))
-        found: dict[str, Frames] = {}
-
-        def judge(stored: Stored) -> list[Verdict]:
-            frames = found["frames"] = stored.frames()
-            return [
-                schema_verdict(frames, plan.replicas * plan.frames_per_replica),
-                finite_verdict(FINITE, frames),
-                temperatures_verdict(TEMPERATURES, kinetic),
-            ]
-
-        def report(_: object) -> Report:
-            return _dynamics_report(system, found["frames"], kinetic) | {
-                "seed": work.seed,
-                "sampled_time": f"{summary.sampled_time:g} ps",
-            }
-
-        work.device = summary.platform
-        return Product(PieceContent(pieces), facts, judge, report, work.seed, beads)
-
-    return Stage(
-        name=TRAJECTORIES,
-        description="Beads of free molecules at several temperatures, with the forces on them and the energy of the "
-        "atoms; some frames with all atoms in a file of their own, from each temperature.",
-        make=make,
-        checks=(SCHEMA, FINITE, TEMPERATURES),
-        batched=True,
-        kinds=frozenset({"parquet", "openmm"}),
-        sections=("model", "mapping", "sampling.reference", "sampling.conditional.frames"),
-        made_again=False,
-    )
-
-
-def _dynamics_report(system: ThermalSystem, frames: Frames, kinetic: Mapping[float, Estimate]) -> Report:
-    from cg_assets.evaluation.distributions import by_temperature
-    from cg_assets.evaluation.metrics.angles import angular_distribution
-    from cg_assets.evaluation.metrics.diffusion import diffusion
-    from cg_assets.evaluation.metrics.energies import heat_capacity
-    from cg_assets.evaluation.metrics.rdf import structure_and_energy
-    from cg_assets.figures.simulation import water_plot
-
-    structure, energy = structure_and_energy(frames)
-    parts, judged = by_temperature(frames), system.evaluation
-    angles = {kelvin: angular_distribution(part, judged.neighbour_distance) for kelvin, part in parts.items()}
-    rows = [
-        {
-            "temperature [K]": temperature,
-            "kinetic temperature": str(measured),
-            "energy per molecule": str(energy[temperature]),
-            "heat capacity per molecule": str(heat_capacity(parts[temperature])),
-            "diffusion": str(diffusion(parts[temperature], judged.longest_lag).coefficient),
-        }
-        for temperature, measured in kinetic.items()
-    ]
-    png = water_plot(structure, energy, angles, title=system.title)
-    return {"figure": Figure(png, "structure and energy"), "temperatures": rows}
-
-
 # --------------------------------------------------------------------------------------- samples at fixed beads
 
 
 def judge_conditional(
-    system: ThermalSystem,
+    plan: ConditionalSampling,
+    limit: float,
     frames: Frames,
     summary: FrozenSummary,
     found: Mapping[int, FrameCheck],
     test: DifferenceTest,
 ) -> list[Verdict]:
-    """Verdicts on one batch of samples at fixed beads."""
+    """Verdicts on one batch of samples at fixed beads; independent runs may differ by `limit` standard errors."""
     from cg_assets.labels.thermal.frame_checks import MAX_HEAT_Z
 
-    plan, limit = system.sampling.conditional, system.targets.max_disagreement
     expected = plan.frames * plan.runs * len(plan.temperatures) * round(plan.duration / plan.interval)
     ratio, slope = summary.rotational_temperature_ratio, test.slope
     drift_limit = MAX_DRIFT * max(1.0, (plan.relaxation + plan.duration) / 1000.0)
@@ -204,9 +120,8 @@ def judge_conditional(
     ]
 
 
-def conditional_samples_stage(system: ThermalSystem) -> Stage:
-    """The stage of samples at fixed beads."""
-    plan, limit = system.sampling.conditional, system.targets.max_disagreement
+def conditional_samples_stage(system: SystemSpec, plan: ConditionalSampling, limit: float) -> Stage:
+    """The stage of samples at fixed beads, whose independent runs may differ by `limit` standard errors."""
 
     def make(work: Work) -> Product:
         from cg_assets.labels.thermal.build_targets import check_frames
@@ -216,15 +131,14 @@ def conditional_samples_stage(system: ThermalSystem) -> Stage:
         (batch,) = work.inputs.sound(TRAJECTORIES, [str(work.batch)])
         starts = choose_starts(work.inputs.frames(snapshot_stage(TRAJECTORIES), batch), plan.frames)
         pieces, _, summary = work.sample(
-            "", lambda: FrozenWaterSampler(system.water, plan, starts.positions, work.seed), work.seed
+            "", lambda: FrozenWaterSampler(system.structure(), plan, starts.positions, work.seed), work.seed
         )
         frames = pieces.frames()
         found = check_frames(frames)
         faults = {number: check.fault(limit) for number, check in found.items()}
         lowest = {number: check.sound_from(limit) for number, check in found.items()}
         test = difference_test_of_sound(frames, lowest)
-        beads, facts = _beads(system)
-        facts |= {
+        facts = {
             "bias": None,
             "plan": plan.model_dump(mode="json"),
             "origin_temperature": starts.temperature.tolist(),
@@ -256,10 +170,10 @@ def conditional_samples_stage(system: ThermalSystem) -> Stage:
             }
 
         def judge(stored: Stored) -> list[Verdict]:
-            return judge_conditional(system, stored.frames(), summary, found, test)
+            return judge_conditional(plan, limit, stored.frames(), summary, found, test)
 
         work.device = summary.platform
-        return Product(PieceContent(pieces), facts, judge, report, work.seed, beads)
+        return Product(PieceContent(pieces), facts, judge, report, work.seed, system.beads().cg_map.bead_elements)
 
     return Stage(
         name=CONDITIONAL_SAMPLES,
@@ -291,9 +205,8 @@ def judge_targets(targets: ThermalTargets) -> list[Verdict]:
     ]
 
 
-def targets_stage(system: ThermalSystem) -> Stage:
+def targets_stage(system: SystemSpec, wanted: Targets) -> Stage:
     """The stage of mean forces and their temperature derivatives."""
-    wanted = system.targets
 
     def make(work: Work) -> Product:
         from cg_assets.labels.thermal.build_targets import TABLE_UNITS, build_targets, check_frames
@@ -310,8 +223,7 @@ def targets_stage(system: ThermalSystem) -> Stage:
             work.progress,
         )
         left_out = sampled[_FAILED_FRAMES]
-        beads, facts = _beads(system)
-        facts |= {"targets": wanted.model_dump(mode="json"), "left_out": left_out}
+        facts = {"targets": wanted.model_dump(mode="json"), "left_out": left_out}
 
         def report(_: object) -> Report:
             from cg_assets.figures.thermal import targets_plot
@@ -325,7 +237,8 @@ def targets_stage(system: ThermalSystem) -> Stage:
             }
 
         content = TableContent(found.columns(), TABLE_UNITS)
-        return Product(content, facts, lambda _: judge_targets(found.targets), report, bead_types=beads)
+        molecules = system.beads().cg_map.bead_elements
+        return Product(content, facts, lambda _: judge_targets(found.targets), report, bead_types=molecules)
 
     return Stage(
         name=TARGETS,

@@ -1,0 +1,135 @@
+"""Faults between the sections of a system's file; those of each section stand with its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cg_assets.core.settings import KELVIN, Fault, Scope
+from cg_assets.systems.base import within
+from cg_assets.training.settings import TARGETS
+
+if TYPE_CHECKING:
+    from cg_assets.systems.spec import SystemSpec
+
+
+def faults_of(system: SystemSpec, scope: Scope) -> Iterator[Fault]:
+    """Faults between sections."""
+    yield from scope.unlikely("temperature", system.temperature, 100, 2000, KELVIN)
+    yield from _liquid_faults(system) if system.model.is_liquid else _variable_faults(system)
+    yield from _source_faults(system)
+    yield from _simulation_faults(system)
+    for section, plan in system.plans().items():
+        if plan.bias is not None and plan.bias.adaptive and not section.startswith("sampling.further."):
+            yield Fault(f"{section}.bias", "is adaptive; only a plan under sampling.further can be")
+    for name, source in system.labels.items():
+        yield from within(f"labels.{name}", source.source_faults(system.sampling.by_name(), bool(system.imported)))
+        yield from within(f"labels.{name}", source.other_faults(name, system.labels))
+    judged = system.evaluation.free_energies
+    if judged is not None and (settings := judged.slow_coordinates):
+        yield from within("evaluation.slow_coordinates", settings.time_faults(*_times(system)))
+
+
+def _liquid_faults(system: SystemSpec) -> Iterator[Fault]:
+    """Samples, targets, potentials and times of a liquid that do not fit each other."""
+    conditional, run = system.sampling.conditional, system.cg_simulation
+    if len(system.temperatures) < 2:
+        yield Fault("temperatures", "lists fewer than two; a liquid is sampled at several, from the lowest up")
+    if system.targets is not None:
+        ladder = conditional.temperatures if conditional else []
+        yield from within("targets", system.targets.ladder_faults(ladder))
+    for name, potential in system.potentials.items():
+        if system.targets is None:
+            yield Fault("targets", f"is missing, but potentials.{name} learns from them")
+        elif potential.response is not None:
+            faults = potential.response.data_faults(system.targets.temperatures, system.temperatures)
+            yield from within(f"potentials.{name}", faults)
+    for name in ("enhanced_duration", "displacement"):
+        if getattr(run, name):
+            yield Fault(f"cg_simulation.{name}", "is for molecules, not for water; remove it")
+    for section, timed in {"cg_simulation": run, "sampling.unbiased": system.sampling.unbiased}.items():
+        if system.evaluation.liquid is not None and timed is not None:
+            faults = system.evaluation.liquid.time_faults(section, timed.duration, timed.frame_interval)
+            yield from within("evaluation", faults)
+
+
+def _variable_faults(system: SystemSpec) -> Iterator[Fault]:
+    """No variables, training or potentials, several temperatures, variables that beads do not determine."""
+    if system.temperatures:
+        yield Fault("temperatures", "is for liquids; give one temperature")
+    if system.training is None:
+        yield Fault("training", "is missing; give its epochs, batch_size and learning_rate")
+    if not system.potentials:
+        yield Fault("potentials", "is empty; name at least one potential and its labels")
+    if not system.variable_names:
+        yield Fault("collective_variables", "is empty; a molecule needs at least one for its evaluation")
+    for name, variable in system.collective_variables.items():
+        if outside := [atom for atom in variable.atoms if not system.mapping.holds_atom(atom)]:
+            yield Fault(
+                f"collective_variables.{name}",
+                f"uses {outside}, on which no bead sits: it is not a function of the CG coordinates, so biasing it "
+                "would change the mean force; choose atoms that are beads",
+            )
+
+
+def _source_faults(system: SystemSpec) -> Iterator[Fault]:
+    """Plans, imported data, labels and a reference that are named and missing."""
+    if system.imported is None and not system.sampling.by_section():
+        yield Fault("sampling", "names no plan and nothing is imported; give sampling.unbiased or imported")
+    if not system.model.is_simulated and (simulated := list(system.plans())):
+        yield Fault("model.force_fields", f"is empty, but {simulated[0]} simulates the molecule; name its force field")
+    judged = system.evaluation.free_energies
+    if judged is not None and judged.reference.is_data and system.reference_data is None:
+        yield Fault(
+            "evaluation.reference.type",
+            "is data, but there are neither imported trajectories nor sampling.unbiased",
+        )
+    for name, source in system.labels.items():
+        if source.stage(name) in {*system.sampling.by_labels(), *system.sampling.by_mean_force_labels()}:
+            yield Fault(f"labels.{name}", "has the name of a plan of sampling; choose another name")
+    known = [*system.sampling.by_labels(), *system.sampling.by_mean_force_labels()]
+    known += [source.stage(name) for name, source in system.labels.items()]
+    known += [] if system.targets is None else [TARGETS]
+    for name, potential in system.potentials.items():
+        if potential.labels not in known and potential.response is None:
+            yield Fault(
+                f"potentials.{name}.labels",
+                f"is {potential.labels}, but sampling and labels give only {', '.join(known)}; choose one of "
+                "these or add what is missing",
+            )
+
+
+def _simulation_faults(system: SystemSpec) -> Iterator[Fault]:
+    """CG simulations without the replicas or the bias that they need."""
+    run = system.cg_simulation
+    if system.imported is not None and system.learning_curve is not None:
+        yield Fault("learning_curve", "needs simulated times, which imported trajectories lack; leave it out")
+    if run.kept_replicas < 2 and not system.model.is_liquid:
+        yield Fault(
+            "cg_simulation.replicas",
+            f"is {run.replicas}, so frames of {run.kept_replicas} are kept; give at least 2: their scatter is "
+            "the error of the results",
+        )
+    curve = system.learning_curve.cg_simulation if system.learning_curve else None
+    if not run.enhanced_duration and (curve is None or not curve.enhanced_duration):
+        return
+    if system.sampling.biased is None:
+        yield Fault("cg_simulation.enhanced_duration", "needs the bias of sampling.biased, which is missing")
+    elif system.sampling.biased.bias is not None and system.sampling.biased.bias.windowed:
+        yield Fault(
+            "cg_simulation.enhanced_duration",
+            "runs under one frozen bias, not under umbrella windows; set it to 0 or sample with metadynamics or "
+            "a static bias",
+        )
+
+
+def _times(system: SystemSpec) -> tuple[dict[str, float], dict[str, float]]:
+    """Times between frames, and durations, of the CG simulation and the reference data [ps]."""
+    intervals = {"cg_simulation.frame_interval": system.cg_simulation.frame_interval}
+    durations = {"cg_simulation.duration": system.cg_simulation.duration}
+    if system.imported is not None:
+        intervals["imported.frame_interval"] = system.imported.frame_interval * system.imported.stride
+    elif system.sampling.unbiased is not None:
+        intervals["sampling.unbiased.frame_interval"] = system.sampling.unbiased.frame_interval
+        durations["sampling.unbiased.duration"] = system.sampling.unbiased.duration
+    return intervals, durations
