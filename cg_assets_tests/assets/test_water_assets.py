@@ -119,7 +119,7 @@ def test_shipped_water_is_ready_to_run(name):
         ("model: {water_model: spc}", "model.water_model .value 'spc'.: must be 'spce' or 'tip4p2005'"),
         ("targets: {temperatures: [200, 300, 400]}", "targets.temperatures has 200.0 K, outside the ladder"),
         ("sampling: {unbiased: {replicas: 5}}", "unbiased.replicas 5 is not a multiple of the 6 temperatures"),
-        ("sampling: {conditional: {frames: 100000}}", "frames is 100000, but unbiased keeps only 9000"),
+        ("sampling: {conditional: {frames: 9001}}", "frames is 9001, but unbiased keeps only 9000"),
         ("sampling: {conditional: {temperatures: [300, 250]}}", "does not rise"),
         ("targets: {max_disagreement: 0.5}", "greater than 1"),
         ("temperatures: [300]", "temperatures lists fewer than two"),
