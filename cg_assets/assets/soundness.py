@@ -141,7 +141,7 @@ class Soundness:
         """
         place = (stage, batch)
         if place not in self._failures:
-            metadata = self._info(*place).metadata
+            metadata = self.info(*place).metadata
             own = failed_checks(metadata)
             found = {key_of(self.system, stage, batch): own} if own else {}
             for key, version in metadata.upstream_data_versions.items():
@@ -152,7 +152,7 @@ class Soundness:
     def _failures_of(self, key: str, version: str) -> Failures:
         place = place_of(key)
         try:
-            return self.failures(*place) if self._info(*place).content_hash == version else {}
+            return self.failures(*place) if self.info(*place).content_hash == version else {}
         except StorageError:
             return {}  # a file that is no longer there
 
@@ -169,14 +169,14 @@ class Soundness:
 
         A batch is, too, if one of the same name that it was made of is, or was made again since.
         """
-        metadata = self._info(stage, batch).metadata
+        metadata = self.info(stage, batch).metadata
         if parts := self.recipes.changes(metadata, batch):
             return f"{' and '.join(parts)} changed since it was made"
         for key, version in metadata.upstream_data_versions.items() if batch is not None else ():
             parent, same = place_of(key)
             if same != batch or not self.store.file(self.system.name, parent, batch).is_file():
                 continue
-            if self._info(parent, batch).content_hash != version:
+            if self.info(parent, batch).content_hash != version:
                 return f"{key} was made again since"
             if why := self.changed(parent, batch):
                 return f"{key}: {why}"
@@ -194,7 +194,8 @@ class Soundness:
         known = self.store.batches(self.system.name, stage) if batches is None else batches
         return [batch for batch in known if not self.why_not(stage, batch)]
 
-    def _info(self, stage: str, batch: str | None) -> FileInfo:
+    def info(self, stage: str, batch: str | None = None) -> FileInfo:
+        """The metadata of a file as they were when it was first looked at. Errors as in `failures`."""
         place = (stage, batch)
         if place not in self._infos:
             self._infos[place] = self.store.describe(self.system.name, stage, batch)

@@ -82,10 +82,9 @@ def train_and_register(work: Work, training: ModelTraining) -> Product:
     identity = (training.config, training.params, stage.code_version, *training.identity)
     checkpoint = checkpoint_path(work.store.stage_folder(system.name, stage.name), *identity)
     model = f"{system.name}.{training.name}"
-    datasets = [info.path for info in training.source.infos]
     with (
         work.leased() as device,
-        client.start_training_run(system.name, training.name, tags, training.params, datasets),
+        client.start_training_run(system.name, training.name, tags, training.params, training.source.infos),
         tempfile.TemporaryDirectory() as scratch,
     ):
         client.log_spec(specification_text(system))
@@ -132,7 +131,7 @@ def _record_ancestors(work: Work, training: ModelTraining, model: str, version: 
     from cg_assets.registry.model_lineage import file_key, trace
 
     home = work.store.home
-    datasets = [(*file_key(home, info.path), info.content_hash) for info in training.source.infos]
+    datasets = [(*file_key(home, info), info.content_hash) for info in training.source.infos]
     ancestors = trace(home, model, datasets)
     columns: dict[str, list[Any]] = {
         "model": [model] * len(ancestors),

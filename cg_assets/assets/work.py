@@ -53,8 +53,18 @@ class Inputs:
 
     def info(self, stage: str, batch: str | None = None) -> FileInfo:
         """The metadata of a file, whose version becomes part of the provenance."""
-        info = self.peek(stage, batch)
-        self.versions[key_of(self.system, stage, batch)] = info.content_hash
+        return self._noted(stage, batch, self.peek(stage, batch))
+
+    def _noted(self, stage: str, batch: str | None, info: FileInfo) -> FileInfo:
+        """The metadata of a file that was opened, if it is still the one that was opened before.
+
+        Raises:
+            StorageError: another process made it again meanwhile.
+        """
+        key = key_of(self.system, stage, batch)
+        if info.content_hash != self.peek(stage, batch).content_hash:
+            raise StorageError(f"{key}: was made again by another process meanwhile; run this stage again")
+        self.versions[key] = info.content_hash
         return info
 
     def peek(self, stage: str, batch: str | None = None) -> FileInfo:
@@ -66,7 +76,7 @@ class Inputs:
         if why := self.soundness.why_not(stage, batch):
             key = key_of(self.system, stage, batch)
             raise StorageError(f"{why}: {key} must not be used; change its data or settings and make it again")
-        return self.store.describe(self.system.name, stage, batch)
+        return self.soundness.info(stage, batch)
 
     @property
     def failures(self) -> Failures:
@@ -97,15 +107,19 @@ class Inputs:
 
     def frames(self, stage: str, batch: str | None = None) -> Frames:
         """The frames of a stage or of one of its batches."""
-        self.info(stage, batch)
-        return self.store.read_frames(self.system.name, stage, None if batch is None else [batch])
+        from cg_assets.storage.dataset import FrameDataset
+
+        dataset = FrameDataset(self.store.file(self.system.name, stage, batch))
+        self._noted(stage, batch, dataset.infos[0])
+        return dataset.read()
 
     def table(self, stage: str, batch: str | None = None) -> dict[str, NDArray]:
         """The columns of a table."""
-        from cg_assets.storage.parquet import read_arrays
+        from cg_assets.storage.parquet import read_described, table_arrays
 
-        self.info(stage, batch)
-        return read_arrays(self.store.file(self.system.name, stage, batch))
+        table, info = read_described(self.store.file(self.system.name, stage, batch))
+        self._noted(stage, batch, info)
+        return table_arrays(table)
 
     def has(self, stage: str, batch: str | None = None) -> bool:
         """Whether a file is there."""

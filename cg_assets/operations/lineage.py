@@ -12,6 +12,7 @@ import yaml
 from cg_assets.core.errors import CgAssetsError
 from cg_assets.registry.mlflow_records import flat, text
 from cg_assets.registry.model_lineage import Ancestor, Status, file_key
+from cg_assets.storage.parquet import describe
 from cg_assets.storage.store import ParquetStore
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _data_key(home: Path, subject: str) -> str | None:
     path = Path(subject)
     for place in (path, home / path):
         if place.is_file():
-            return file_key(home, place)[0]
+            return file_key(home, describe(place))[0]
     if path.suffix == ".parquet":
         raise CgAssetsError(f"no file {subject}; give a path, also one relative to the home folder, or a data key")
     first = subject.split("/")[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from cg_assets.core.errors import StorageError
-from cg_assets.storage.parquet import describe, verify
+from cg_assets.storage.parquet import FileInfo, describe, verify
 from cg_assets.storage.store import ParquetStore
 
 Status = Literal["same", "changed", "missing", "damaged"]
@@ -76,9 +76,9 @@ def _look(path: Path, version: str, check_content: bool) -> tuple[Status, dict[s
     return "same", info.metadata.upstream_data_versions
 
 
-def file_key(home: Path, path: Path) -> tuple[str, str]:
+def file_key(home: Path, info: FileInfo) -> tuple[str, str]:
     """Data key of a file, and its path relative to the home folder (absolute where it lies elsewhere)."""
-    info = describe(path)
+    path = info.path
     key = f"{info.metadata.system}/{info.metadata.stage}"
     if path.parent.name.startswith("batch="):
         key += "/" + path.parent.name.removeprefix("batch=")

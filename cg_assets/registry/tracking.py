@@ -27,7 +27,7 @@ from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log
 from cg_assets.registry.model_lineage import file_key, trace
 from cg_assets.registry.models import ModelVersion, RegisteredModel, parts_of
 from cg_assets.storage.atomic import file_lock
-from cg_assets.storage.parquet import content_hash
+from cg_assets.storage.parquet import FileInfo
 
 if TYPE_CHECKING:
     from cg_assets.registry.shipping import Shipment
@@ -71,7 +71,7 @@ class ModelTracking:
         potential: str,
         tags: Mapping[str, object],
         params: Mapping[str, object],
-        datasets: Sequence[Path],
+        datasets: Sequence[FileInfo],
     ) -> Iterator[str]:
         """One MLflow run for one training; it is marked failed when the block raises.
 
@@ -91,7 +91,7 @@ class ModelTracking:
             TrackingError: MLflow cannot be reached or refuses.
             StorageError: a data file is missing or damaged.
         """
-        inputs = [(path, *file_key(self.home, path), content_hash(path)) for path in map(Path, datasets)]
+        inputs = [(info.path, *file_key(self.home, info), info.content_hash) for info in datasets]
         mlflow, client = self._connection.open()
         with self._connection.explained():
             experiment = self._experiment(client, system)

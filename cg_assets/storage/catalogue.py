@@ -120,16 +120,25 @@ def differences(home: Path) -> list[str]:
     made_for = _home_of(store)
     if made_for != str(store.home):
         return [] if made_for else [f"{path.name} is damaged"]
-    with _connect(path, read_only=True) as connection:
-        entered = dict(connection.execute("SELECT file, content_hash FROM lineage").fetchall())
+    entered = _entered(store)
     there = {}
     for file in data_files(store):
         with suppress(StorageError):  # a damaged file cannot be entered
-            there[str(file.relative_to(store.home))] = describe(file).content_hash
+            there[_name(store, file)] = describe(file).content_hash
     gone = [f"{file} is in the catalogue, but missing" for file in sorted(entered.keys() - there.keys())]
     missing = [f"{file} is not in the catalogue" for file in sorted(there.keys() - entered.keys())]
     other = sorted(file for file in entered.keys() & there.keys() if entered[file] != there[file])
     return gone + missing + [f"{file} is in the catalogue as another version" for file in other]
+
+
+def _entered(store: ParquetStore) -> dict[str, str]:
+    """File of each entry to its content hash."""
+    with _connect(catalogue_path(store.home), read_only=True) as connection:
+        return dict(connection.execute("SELECT file, content_hash FROM lineage").fetchall())
+
+
+def _name(store: ParquetStore, file: Path) -> str:
+    return str(file.relative_to(store.home))
 
 
 def data_files(store: ParquetStore) -> Iterator[Path]:
@@ -162,8 +171,10 @@ def query(home: Path, sql: str) -> pa.Table:
     kinds = [statement.type.name for statement in statements]
     if kinds not in (["SELECT"], ["EXPLAIN"]):
         raise StorageError(f"query: got {', '.join(kinds) or 'nothing'}; {_ANSWERED}")
-    if _home_of(store) != str(store.home):
-        rebuild(store.home)
+    there = {_name(store, file) for file in data_files(store)}
+    if _home_of(store) != str(store.home) or _entered(store).keys() != there:
+        for problem in rebuild(store.home):
+            _log.warning("left out of every answer: %s", problem)
     try:
         with (
             tempfile.TemporaryDirectory() as scratch,

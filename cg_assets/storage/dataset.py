@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
-from cg_assets.storage.parquet import explain_damage, open_file
-from cg_assets.storage.schemas import FileMetadata, frame_columns, list_shape, to_arrays, to_frames
+from cg_assets.storage.parquet import FileInfo, explain_damage, file_state, info_of, open_file
+from cg_assets.storage.schemas import frame_columns, list_shape, to_arrays, to_frames
 
 
 class FrameDataset:
@@ -21,7 +21,7 @@ class FrameDataset:
     Attributes:
         paths: the files, in order.
         columns: the columns that are read.
-        metadata: where each file came from.
+        infos: what `describe` gives of each file, as it was opened.
         row_group_sizes: `(n_row_groups,)` frames in each row group, over all files.
         file_sizes: `(n_files,)` frames in each file.
     """
@@ -41,11 +41,12 @@ class FrameDataset:
         self.paths = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
         if not self.paths:
             raise StorageError("no files to read; materialize at least one batch first")
-        self.metadata: list[FileMetadata] = []
-        self._footers = []
+        self.infos: list[FileInfo] = []
+        self._footers, self._states = [], []
         self._groups: list[tuple[int, int]] = []
         sizes = []
         for number, path in enumerate(self.paths):
+            self._states.append(file_state(path))
             with open_file(path) as file:
                 if number == 0:
                     self.columns = frame_columns(file.schema_arrow.names, columns, str(path))
@@ -55,8 +56,7 @@ class FrameDataset:
                         f"{path} and {self.paths[0]} differ in columns, units or sites, so they cannot be read as one; "
                         "materialize the older one again with the present system file"
                     )
-                values = {key.decode(): value.decode() for key, value in file.metadata.metadata.items()}
-                self.metadata.append(FileMetadata.from_key_values(values, str(path)))
+                self.infos.append(info_of(path, file))
                 self._footers.append(file.metadata)
                 for group in range(file.num_row_groups):
                     self._groups.append((number, group))
@@ -78,7 +78,10 @@ class FrameDataset:
         number, index = self._groups[group]
         path = self.paths[number]
         with open_file(path, self._footers[number]) as file, explain_damage(path):
-            return to_arrays(file.read_row_group(index, columns=self.columns).select(self.columns))
+            arrays = to_arrays(file.read_row_group(index, columns=self.columns).select(self.columns))
+        if file_state(path) != self._states[number]:
+            raise StorageError(f"{path}: was made again while it was read; run this again")
+        return arrays
 
     def row_group(self, group: int) -> Frames:
         """The frames of one row group, lists without a copy (read-only arrays).

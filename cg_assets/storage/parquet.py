@@ -28,6 +28,8 @@ from cg_assets.storage.atomic import atomic_file
 from cg_assets.storage.hashing import ContentHash, metadata_hash
 from cg_assets.storage.schemas import PREFIX, FileMetadata, frame_schema, list_shape, to_arrays, to_record_batch
 
+DATA_FILE = "part-0.parquet"
+"""Name of every data file, in `<home>/data/<system>/<stage>/` or its folder `batch=<batch>`."""
 ROW_GROUP_FRAMES = 8_000
 """Most frames in a row group: one is decoded in a few milliseconds."""
 ROW_GROUP_BYTES = 64 * 2**20
@@ -291,9 +293,37 @@ def _check_metadata(path: Path, file: pq.ParquetFile) -> None:
         rows = key_values.get(PREFIX + "rows")
         with explain_damage(path):
             found = metadata_hash(key_values, file.schema_arrow)
-        if stored != found or rows != str(file.metadata.num_rows):
+        if stored != found or rows != str(file.metadata.num_rows) or not _columns_in_order(file.metadata):
             raise StorageError(f"{path}: its metadata are damaged; remove it and materialize its asset again")
-    FileMetadata.from_key_values(key_values, str(path))
+    _check_place(path, FileMetadata.from_key_values(key_values, str(path)))
+
+
+def _columns_in_order(footer: pq.FileMetaData) -> bool:
+    """Whether columns are compressed and lie one behind the other, as they were written; no hash covers that."""
+    end = 4
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        for column in map(group.column, range(footer.num_columns)):
+            if not column.num_values:
+                continue
+            if column.compression != "ZSTD" or column.data_page_offset != end:
+                return False
+            end += column.total_compressed_size
+    return True
+
+
+def _check_place(path: Path, metadata: FileMetadata) -> None:
+    """Refuse a data file at the place of another one: it was copied or moved by hand."""
+    *folders, name = path.absolute().parts
+    batch = folders.pop().removeprefix("batch=") if folders and folders[-1].startswith("batch=") else None
+    if name != DATA_FILE or folders[-3:-2] != ["data"]:
+        return
+    own = [metadata.system, metadata.stage, *([metadata.batch] if metadata.batch else [])]
+    there = [*folders[-2:], *([batch] if batch and len(own) == 3 else [])]  # older files do not name their batch
+    if own != there:
+        raise StorageError(
+            f"{path}: holds {'/'.join(own)}: it was copied or moved there; move it back, or remove it and materialize "
+            "the asset again"
+        )
 
 
 def _key_values(path: Path, file: pq.ParquetFile) -> dict[str, str]:
@@ -303,7 +333,12 @@ def _key_values(path: Path, file: pq.ParquetFile) -> dict[str, str]:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A whole file as an Arrow table; the schema's fields carry the units.
+    """A whole file as an Arrow table; the schema's fields carry the units. Errors as in `read_described`."""
+    return read_described(path, columns)[0]
+
+
+def read_described(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, FileInfo]:
+    """A whole file as an Arrow table, and what `describe` gives, both from the one file that was opened.
 
     Raises:
         StorageError: the file is missing or damaged, or a column is not in it.
@@ -313,12 +348,16 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         if unknown := [name for name in columns or [] if name not in names]:
             raise StorageError(f"{path}: has no column {', '.join(unknown)}; its columns are {', '.join(names)}")
         with explain_damage(path):
-            return file.read(columns=columns)
+            return file.read(columns=columns), info_of(path, file)
 
 
 def read_arrays(path: Path, columns: list[str] | None = None) -> dict[str, NDArray]:
     """A whole file as arrays `(n_rows, ...)`; what `write_table` was given. Errors as in `read_table`."""
-    table = read_table(path, columns)
+    return table_arrays(read_table(path, columns))
+
+
+def table_arrays(table: pa.Table) -> dict[str, NDArray]:
+    """The columns of a table as arrays `(n_rows, ...)`."""
     text = [item.name for item in table.schema if pa.types.is_string(item.type)]
     arrays = to_arrays(table.drop_columns(text)) if text else to_arrays(table)
     return {
@@ -332,25 +371,40 @@ def describe(path: Path) -> FileInfo:
     Raises:
         StorageError: the file is missing, damaged or foreign.
     """
-    path = Path(path)
     with open_file(path) as file:
-        key_values = _key_values(path, file)
-        columns = []
-        for item in file.schema_arrow:
-            facts = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
-            column: dict[str, Any] = {"name": item.name, "type": _short_type(item.type), "unit": facts.get("unit", "")}
-            if pa.types.is_fixed_size_list(item.type):
-                column["shape"] = list_shape(item)
-            columns.append(column)
-        return FileInfo(
-            path=path,
-            rows=file.metadata.num_rows,
-            bytes=path.stat().st_size,
-            columns=columns,
-            metadata=FileMetadata.from_key_values(key_values, str(path)),
-            content_hash=key_values[PREFIX + "content_hash"],
-            written_at=key_values[PREFIX + "written_at"],
-        )
+        return info_of(path, file)
+
+
+def info_of(path: Path, file: pq.ParquetFile) -> FileInfo:
+    """What `describe` gives, of a file that is open."""
+    key_values = _key_values(path, file)
+    columns = []
+    for item in file.schema_arrow:
+        facts = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
+        column: dict[str, Any] = {"name": item.name, "type": _short_type(item.type), "unit": facts.get("unit", "")}
+        if pa.types.is_fixed_size_list(item.type):
+            column["shape"] = list_shape(item)
+        columns.append(column)
+    return FileInfo(
+        path=Path(path),
+        rows=file.metadata.num_rows,
+        bytes=Path(path).stat().st_size,
+        columns=columns,
+        metadata=FileMetadata.from_key_values(key_values, str(path)),
+        content_hash=key_values[PREFIX + "content_hash"],
+        written_at=key_values[PREFIX + "written_at"],
+    )
+
+
+def file_state(path: Path) -> tuple[int, int, int, int]:
+    """What tells a file from another one that replaces it: device, number, size and time of its content.
+
+    Raises:
+        StorageError: there is none.
+    """
+    with explain_damage(path):
+        found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _short_type(kind: pa.DataType) -> str:

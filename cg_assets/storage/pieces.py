@@ -8,6 +8,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,7 @@ class PieceStore:
             for path in paths:
                 yield from FrameDataset(path)
 
+        metadata = replace(metadata, batch=self.batch)
         parquet.write_frames(self.destination, blocks(), metadata, self.batch, mark)
         if self._publish is not None:
             self._publish(self.destination)

@@ -54,6 +54,7 @@ class FileMetadata:
         code_version: version of the code that made the data.
         upstream_data_versions: `<system>/<stage>` or `<system>/<stage>/<batch>` of each parent to its content hash.
         dagster_run_id: run that wrote the file.
+        batch: name of the batch; None for a stage without batches, and in files from before it was recorded.
         variable_units: unit of each collective variable; in reduced units those missing are lengths.
         extra: further JSON-able facts, for example `bias`, `force_map`, `plan`; `bias` and `force_map` count as
             content, all others do not change the content hash.
@@ -68,6 +69,7 @@ class FileMetadata:
     code_version: str | None = None
     upstream_data_versions: dict[str, str] = field(default_factory=dict)
     dagster_run_id: str | None = None
+    batch: str | None = None
     variable_units: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -89,6 +91,7 @@ class FileMetadata:
             "code_version": _to_json("code_version", self.code_version),
             "upstream_data_versions": _to_json("upstream_data_versions", self.upstream_data_versions),
             "dagster_run_id": _to_json("dagster_run_id", self.dagster_run_id),
+            "batch": _to_json("batch", self.batch),
             "variable_units": _to_json("variable_units", self.variable_units),
         }
         for name, value in self.extra.items():
@@ -119,7 +122,7 @@ class FileMetadata:
         try:
             plain = {name: own.pop(name) for name in ("system", "stage", "units")}
             decoded = {name: json.loads(value) for name, value in own.items() if name not in RESERVED}
-            named = {name: decoded.pop(name) for name in _JSON_FIELDS}
+            named = {name: decoded.pop(name) for name in _JSON_FIELDS} | {"batch": decoded.pop("batch", None)}
         except (KeyError, json.JSONDecodeError) as error:
             raise StorageError(f"{source}: its metadata are damaged ({error}); materialize the asset again") from error
         return cls(**plain, **named, extra=decoded)  # type: ignore[arg-type]

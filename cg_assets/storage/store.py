@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from cg_assets.storage.schemas import FileMetadata
 
 PRUNED = "pruned.json"
 """In the folder of a batch whose file was removed: the reason, so that it is not made again."""
-_FILE = "part-0.parquet"
+_FILE = parquet.DATA_FILE
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
@@ -153,7 +154,7 @@ class ParquetStore:
         mark: parquet.Mark | None = None,
     ) -> parquet.WrittenFile:
         """Write frames to the file of the metadata's system and stage; see `parquet.write_frames`."""
-        blocks = [frames] if isinstance(frames, Frames) else frames
+        blocks, metadata = [frames] if isinstance(frames, Frames) else frames, replace(metadata, batch=batch)
         path = self.path(metadata.system, metadata.stage, batch)
         written = parquet.write_frames(path, blocks, metadata, batch, mark)
         self.publish(written.path)
@@ -169,7 +170,7 @@ class ParquetStore:
     ) -> parquet.WrittenFile:
         """Write a small table to the file of the metadata's system and stage; see `parquet.write_table`."""
         path = self.path(metadata.system, metadata.stage, batch)
-        written = parquet.write_table(path, columns, metadata, units, mark)
+        written = parquet.write_table(path, columns, replace(metadata, batch=batch), units, mark)
         self.publish(written.path)
         return written
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 
 import dagster as dg
@@ -16,10 +17,14 @@ from cg_assets.assets import stages_of
 from cg_assets.assets.data import read_source
 from cg_assets.assets.soundness import IMPORTED_FILES, RECIPE, STAMPS, Recipes, Soundness, stamps
 from cg_assets.assets.stage import TableContent
-from cg_assets.assets.work import Inputs, Work
+from cg_assets.assets.work import Inputs, Work, carry_out
 from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
 from cg_assets.orchestration.refresh import Part, plan_refresh
+from cg_assets.storage.catalogue import query, rebuild, record
 from cg_assets.storage.hashing import file_sha256
+from cg_assets.storage.parquet import verify, write_table
+from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
@@ -211,3 +216,96 @@ def test_a_temperature_edited_between_two_batches(home):
     again = plan_refresh(store, hot, ["0000", "0001"], add="0000")
     assert not again.left_out and again.reasons[Part("trajectories", "0000")] == why
     shutil.rmtree(store.path("tiny_wells", "trajectories", "0000").parent)
+
+
+# --------------------------------------------------------------------------------------- versions of what was opened
+
+
+def test_a_file_that_another_run_makes_again_is_not_taken_for_the_first(home):
+    system, store = wells(home), ParquetStore(home)
+    forge(system, store, "trajectories")
+    forge(system, store, "reference", None)
+    for stage, batch in (("trajectories", "0000"), ("reference", None)):
+        inputs = Inputs(store, system)
+        first = inputs.info(stage, batch)
+        assert inputs.table(stage, batch)["number"] == [1.0]
+        store.write_table({"number": [2.0]}, first.metadata, batch)
+        with pytest.raises(StorageError, match="was made again by another process meanwhile; run this stage again"):
+            inputs.table(stage, batch)
+        assert list(inputs.versions.values()) == [first.content_hash], "that of what was read"
+
+
+def test_frames_are_those_of_the_file_that_was_opened(tmp_path):
+    store = ParquetStore(tmp_path)
+    written = store.write_frames(drawn(5, 1.0), FileMetadata("toy", "trajectories", "reduced"), "0000")
+    dataset = store.open_frames("toy", "trajectories")
+    store.write_frames(drawn(5, 2.0), FileMetadata("toy", "trajectories", "reduced"), "0000")
+    assert dataset.infos[0].content_hash == written.content_hash
+    with pytest.raises(StorageError, match="was made again while it was read; run this again"):
+        dataset.read()
+
+
+def drawn(count, value):
+    number = np.arange(count, dtype=np.int32)
+    positions = np.full((count, 1, 1), value, np.float32)
+    return Frames(positions, number.astype(float), 0 * number, np.ones(count), 0 * number, number < 0)
+
+
+def test_two_runs_do_not_make_one_stage_at_once(home, monkeypatch):
+    system, store = wells(home), ParquetStore(home)
+    (stage,) = [item for item in stages_of(system) if item.name == "trajectories"]
+    monkeypatch.setattr("cg_assets.assets.work._WAIT_SECONDS", 0.1)
+    work = Work(stage, system, store, "0000", "run", logging.getLogger(), None, None, None)
+    named = (
+        f"small_wells/trajectories/0000 is in use by process {os.getpid()} on .*wait for it or end it, then run again"
+    )
+    with store.lock("small_wells", "trajectories", "0000"), pytest.raises(StorageError, match=named):
+        carry_out(work)
+    assert not list((home / "locks").rglob("*.lock")), "nothing is left of a lock that is free"
+
+
+# --------------------------------------------------------------------------------------- files at the place of others
+
+
+@pytest.mark.parametrize(
+    "place", [("toy", "trajectories", "0001"), ("toy", "forces", "0000"), ("other", "trajectories", "0000")]
+)
+def test_a_file_at_the_place_of_another_is_refused_everywhere(tmp_path, place):
+    store = ParquetStore(tmp_path)
+    written = store.write_frames(drawn(5, 1.0), FileMetadata("toy", "trajectories", "reduced"), "0000")
+    record(tmp_path, written.path)
+    copy = store.path(*place)
+    copy.parent.mkdir(parents=True)
+    shutil.copyfile(written.path, copy)
+    message = "holds toy/trajectories/0000: it was copied or moved there; move it back, or remove it"
+    readers = (
+        lambda: store.read_frames(*place[:2], [place[2]]),
+        lambda: store.describe(*place),
+        lambda: verify(copy),
+        lambda: record(tmp_path, copy),
+        lambda: store.open_frames(*place[:2]),
+    )
+    for read in readers:
+        with pytest.raises(StorageError, match=message):
+            read()
+    assert query(tmp_path, "select count(*) as n from toy.trajectories").to_pylist() == [{"n": 5}]
+    assert [message in problem for problem in rebuild(tmp_path)] == [True]
+    assert query(tmp_path, "select file from lineage").num_rows == 1
+
+
+def test_a_table_at_the_place_of_another_and_files_from_before(tmp_path):
+    """A file that does not name its batch is known by its system and stage alone."""
+    store = ParquetStore(tmp_path)
+    metadata = FileMetadata("toy", "targets", "reduced")
+    first = store.write_table({"number": [1.0]}, metadata, "0000").path
+    copy = store.path("toy", "targets", "0001")
+    copy.parent.mkdir()
+    shutil.copyfile(first, copy)
+    with pytest.raises(StorageError, match="holds toy/targets/0000"):
+        store.read_table("toy", "targets", "0001")
+    write_table(copy, {"number": [1.0]}, metadata)
+    assert store.read_table("toy", "targets", "0001")["number"].to_pylist() == [1.0]
+    alone = store.path("toy", "targets")
+    shutil.copyfile(first, alone)
+    with pytest.raises(StorageError, match="holds toy/targets/0000"):
+        store.describe("toy", "targets")

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import dagster as dg
 import numpy as np
@@ -217,9 +217,8 @@ def test_pruning_removes_what_nothing_needs_and_nothing_else(moved, capsys):
     failed = store.write_frames(frames, metadata, "0001").path
     used = store.path("small_wells", "biased_samples", "0000")
     store.write_frames(frames, metadata, "0000")  # marked as failed, and yet a model came from it
-    other = store.path("small_wells", "old_stage")
-    other.parent.mkdir()
-    shutil.copyfile(store.path("small_wells", "reference"), other)
+    reference = store.describe("small_wells", "reference").metadata
+    other = store.write_table({"number": [1.0]}, replace(reference, stage="old_stage")).path
     pieces = store.stage_folder("small_wells", "trajectories") / ".pieces-0000"
     pieces.mkdir()
     (pieces / "lock").touch()

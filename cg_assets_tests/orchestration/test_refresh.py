@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -88,9 +87,8 @@ def test_a_new_batch_and_what_depends_on_it(stored):
 def test_an_unfinished_batch_is_finished_first(stored):
     store, _ = stored
     for stage in ("trajectories", "biased_samples"):
-        shutil.copytree(
-            store.path("small_wells", stage, "0000").parent, store.path("small_wells", stage, "0001").parent
-        )
+        metadata = store.describe("small_wells", stage, "0000").metadata
+        store.write_frames(store.read_frames("small_wells", stage), metadata, "0001")
     rest = BATCHED - {"trajectories", "biased_samples"}
     assert planned(stored, "0000", "0001") == (None, [("0001", rest | UNBATCHED | {"comparison"})])
 

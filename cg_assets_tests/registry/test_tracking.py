@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.registry.champions import Judgement
 from cg_assets.registry.tracking import ModelTracking
+from cg_assets.storage.parquet import describe
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 
@@ -72,7 +74,7 @@ def train(tracking: ModelTracking, folder: Path, name="toy.pair", constant=2.0, 
     folder.mkdir(parents=True, exist_ok=True)
     tags = {"dagster_run_id": "run-1", "asset_key": "toy/potential_pair", "batches": ["0000", "0001"]}
     params = {"epochs": 2, "network": {"features": 8}, "nothing": None}
-    with tracking.start_training_run("toy", "pair", tags, params, datasets):
+    with tracking.start_training_run("toy", "pair", tags, params, list(map(describe, datasets))):
         for epoch in range(2):
             tracking.log_epoch({"training_loss": 1.0 / (epoch + 1), "noise_floor": np.float32(0.25)}, epoch)
         tracking.log_figure(PNG, "loss curve")
@@ -216,7 +218,8 @@ def test_more_batches_than_mlflow_takes_at_once(tmp_path):
     files = store.files("toy", "mapped_forces")
     versions = {f"toy/mapped_forces/{number:04}": "0" * 32 for number in range(1100)}
     tags = {"batches": store.batches("toy", "mapped_forces"), "upstream_data_versions": versions}
-    with tracking.start_training_run("toy", "pair", tags, {}, files) as run_id:
+    infos = [replace(describe(first), path=path) for path in files]
+    with tracking.start_training_run("toy", "pair", tags, {}, infos) as run_id:
         pass
     _, client = tracking._connection.open()
     run = client.get_run(run_id)
@@ -260,8 +263,10 @@ def test_lookup_notices_changed_missing_and_damaged_files(local):
     try:
         paths[1].unlink()
         assert statuses()["toy/trajectories/0000"] == "missing"
-        paths[1].write_bytes(contents[0])
+        store.write_table({"number": [1.0]}, FileMetadata("toy", "trajectories", "reduced"), "0000")
         assert statuses()["toy/trajectories/0000"] == "changed"
+        paths[1].write_bytes(contents[0])
+        assert statuses()["toy/trajectories/0000"] == "damaged", "another file lies at its place"
         paths[0].write_bytes(contents[0][:-5])
         assert statuses()["toy/mapped_forces/0000"] == "damaged"
         assert statuses()["toy/trajectories/0001"] == "same"
