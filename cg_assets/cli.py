@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cg_assets import __version__
 from cg_assets.core.errors import CgAssetsError, one_line
 from cg_assets.settings import HOME, installation, masked, set_variables
+from cg_assets.storage.sharing import follow, open_to_group
 
 if TYPE_CHECKING:
     from cg_assets.registry.tracking import ModelTracking
@@ -26,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.home:
         set_variables({HOME: str(Path(options.home).absolute())})
+    home = installation().home
     try:
+        follow(home)
         if options.of_files:
             _fetch()
         return options.action(options)
@@ -36,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cg-assets: interrupted; the same command resumes from the last finished piece", file=sys.stderr)
         return 130
+    finally:
+        open_to_group(home)
 
 
 def _parser() -> argparse.ArgumentParser:

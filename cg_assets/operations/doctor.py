@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import pwd
+import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +29,7 @@ from cg_assets.settings import installation
 from cg_assets.storage.atomic import leftovers, remove_leftovers
 from cg_assets.storage.catalogue import data_files, differences, rebuild
 from cg_assets.storage.parquet import verify
+from cg_assets.storage.sharing import closed_to_group, is_shared
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import find_systems
 
@@ -68,6 +72,8 @@ def examine(home: Path, repair: bool = False) -> list[Finding]:
             examinations.append(_objects)
     if installation().has_models:
         examinations.append(_models)
+    if is_shared(home):
+        examinations.append(_sharing)
     return [examination(home, repair) for examination in examinations]
 
 
@@ -214,6 +220,30 @@ def _files(home: Path, repair: bool) -> Finding:
     summary = f"{count} file(s), {size / 1e9:.3g} GB, hashes recomputed"
     remedy = "copy them back from a backup, or remove them: cg-assets refresh SYSTEM makes them again"
     return Finding("data", summary, faults, remedy)
+
+
+def _sharing(home: Path, repair: bool) -> Finding:
+    """Files of a shared home that its group cannot change."""
+    group = home.stat().st_gid
+    faults = (
+        [] if home.stat().st_mode & stat.S_ISGID else ["new files in this home get the group of whoever makes them"]
+    )
+    closed = closed_to_group(home)
+    by_owner = Counter(path.lstat().st_uid for path in closed)
+    for owner, count in sorted(by_owner.items()):
+        first = next(path for path in closed if path.lstat().st_uid == owner)
+        faults.append(f"{count} file(s) of user {_user(owner)} are closed to it, such as {first.relative_to(home)}")
+    remedy = (
+        f"as their owner: chgrp -R {group} {home}; chmod -R g+rwX {home}; find {home} -type d -exec chmod g+s {{}} +"
+    )
+    return Finding("sharing", f"home of group {group}", faults, remedy)
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _objects(home: Path, repair: bool) -> Finding:

@@ -11,6 +11,7 @@ import dagster as dg
 
 from cg_assets.core.processes import end_after_worker
 from cg_assets.settings import TRACKING, installation
+from cg_assets.storage.sharing import follow, open_to_group
 
 if TYPE_CHECKING:
     from cg_assets.orchestration.device import Device
@@ -26,6 +27,11 @@ class StoreResource(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Called in the process of each step before it begins."""
         end_after_worker()
+        follow(Path(self.home))
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Called in the process of each step when it has ended."""
+        open_to_group(Path(self.home))
 
     def open(self) -> ParquetStore:
         """The store itself."""

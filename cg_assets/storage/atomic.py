@@ -67,7 +67,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def _new_temporary(path: Path) -> tuple[Path, int]:
     while True:
         temporary = path.parent / f".{path.name}{_MARK}{os.getpid()}-{secrets.token_hex(6)}"
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -100,7 +100,7 @@ def leftovers(folder: Path) -> Iterator[Path]:
     for path in sorted(Path(folder).rglob(f".*{_MARK}*")):
         try:
             descriptor = os.open(path, os.O_RDWR)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # removed, or another user's
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,7 +152,13 @@ def acquire_lock(path: Path, timeout: float, purpose: str) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     give_up = time.monotonic() + timeout
     while True:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        except PermissionError as error:
+            raise StorageError(
+                f"{path}: this lock is closed to this user ({error.strerror}); `cg-assets doctor` shows how a home is "
+                "shared"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_same_file(descriptor, path):
@@ -186,9 +192,11 @@ def lock_holder(path: Path) -> Process | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process that shares this file system holds a lock file."""
+    """Whether a process that shares this file system holds a lock file; True where this user may not ask."""
     try:
         descriptor = os.open(path, os.O_RDWR)
+    except PermissionError:
+        return True
     except OSError:
         return False
     try:

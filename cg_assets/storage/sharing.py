@@ -1,0 +1,59 @@
+"""A home folder that a group shares: the mode of the folder decides, and all that is made in it follows.
+
+A home that its group can write to (`chmod 2770`) is shared: whatever a member makes, the others can read and change.
+Any other home belongs to its user alone, and files have the modes that the user's umask gives them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+_OF_LIBRARIES = ("dagster", "mlflow")
+"""Folders of a home in which SQLite and MLflow make files that are closed to the group, whatever the umask."""
+
+
+def is_shared(home: Path) -> bool:
+    """Whether the group of a home folder can write to it."""
+    return home.is_dir() and bool(home.stat().st_mode & stat.S_IWGRP)
+
+
+def follow(home: Path) -> None:
+    """Let what this process and its children make in a shared home be as open as that is."""
+    if is_shared(home):
+        os.umask(0o777 & ~(home.stat().st_mode | stat.S_IRWXU))
+
+
+def open_to_group(home: Path) -> None:
+    """Open the user's own files in a shared home that libraries have closed to its group."""
+    if is_shared(home):
+        for folder in _OF_LIBRARIES:
+            for path in _closed(home, home / folder):
+                if path.stat().st_uid == os.geteuid():
+                    path.chmod(_open_mode(path))
+
+
+def closed_to_group(home: Path) -> list[Path]:
+    """Files and folders of a shared home that members of its group cannot change."""
+    return list(_closed(home, home)) if is_shared(home) else []
+
+
+def _closed(home: Path, folder: Path) -> Iterator[Path]:
+    group = home.stat().st_gid
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path = Path(place) / name
+            try:
+                found = path.lstat()
+            except FileNotFoundError:
+                continue  # removed in this instant
+            if not stat.S_ISLNK(found.st_mode) and (found.st_gid != group or _open_mode(path) != found.st_mode):
+                yield path
+
+
+def _open_mode(path: Path) -> int:
+    """The mode of a file or folder with the rights of its user for its group, and with the group for what it holds."""
+    mode = path.lstat().st_mode
+    return mode | (mode & stat.S_IRWXU) >> 3 | (stat.S_ISGID if stat.S_ISDIR(mode) else 0)
