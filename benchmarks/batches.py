@@ -136,6 +136,7 @@ def run(options, home: Path) -> None:
     """The benchmark in a home folder."""
     os.environ["CG_ASSETS_HOME"] = str(home)
     from cg_assets.storage.catalogue import query
+    from cg_assets.storage.dataset import FrameDataset
     from cg_assets.storage.store import ParquetStore
     from cg_assets.systems import load_system
 
@@ -178,7 +179,7 @@ def run(options, home: Path) -> None:
     begun = time.process_time()
     count = sum(
         float(frames.positions.sum(dtype=np.float64) * 0 + len(frames))
-        for frames in store.open_frames("many_batches", "mapped_forces")
+        for frames in FrameDataset(store.files("many_batches", "mapped_forces"))
     )
     print(f"\nall {count:.0f} frames read in blocks: {time.process_time() - begun:.1f} s, memory {memory():.0f} MB")
     if options.figure:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from cg_assets.evaluation.case import Case
 from cg_assets.evaluation.quantity import Drawing, Profile, Quantity
-from cg_assets.evaluation.settings import EvaluationSettings
+from cg_assets.evaluation.settings import EvaluationSettings, FreeEnergySettings
 
 S = TypeVar("S", bound=EvaluationSettings)
 Found = Quantity | Profile | Drawing
@@ -62,6 +62,16 @@ class Metric(ABC, Generic[S]):
     @abstractmethod
     def measure(self, case: Case[S]) -> Iterable[Found]:
         """Its quantities, and the profiles and drawings that show them."""
+
+
+class OfMolecules:
+    """Metrics of molecules, whose reference is never exact; stands before `Metric` among the parents."""
+
+    reads = FreeEnergySettings
+
+    def applies(self, settings: FreeEnergySettings) -> bool:
+        """To molecules."""
+        return not settings.reference.exact
 
 
 def metrics_of(settings: EvaluationSettings) -> list[Metric[Any]]:

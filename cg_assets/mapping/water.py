@@ -18,8 +18,6 @@ from cg_assets.core.errors import SystemSpecError
 if TYPE_CHECKING:
     import openmm
 
-    from cg_assets.mapping.maps import CGMap
-
 FloatArray = NDArray[np.float64]
 Centre = Literal["centre_of_mass", "oxygen"]
 Electrostatics = Literal["reaction_field", "pme"]
@@ -172,22 +170,6 @@ class Water:
         """Beads `(..., n_molecules, 3)` of sites `(..., n_sites, 3)`: centres of mass, or oxygens."""
         molecules = np.reshape(positions, (*positions.shape[:-2], self.n_molecules, -1, 3))
         return np.einsum("s,...msd->...md", self.parameters.centre(self.centre), molecules.astype(np.float64))
-
-    def map(self) -> CGMap:
-        """The map from sites to beads: one bead for each molecule, all of one type."""
-        from cg_assets.mapping.maps import CGMap
-
-        parameters, sites = self.parameters, ("O", "H1", "H2", "M")
-        numbers = range(1, self.n_molecules + 1)
-        return CGMap(
-            matrix=np.kron(np.eye(self.n_molecules), parameters.centre(self.centre)).astype(np.float64),
-            bead_names=[f"{number}:water" for number in numbers],
-            bead_types=[0] * self.n_molecules,
-            bead_masses=np.full(self.n_molecules, parameters.mass),
-            atom_names=[f"{number}:{site}" for number in numbers for site in sites[: parameters.n_sites]],
-            bead_elements=["OHH"] * self.n_molecules,
-            bonds=[],
-        )
 
     def free_system(self) -> openmm.System:
         """Molecules that move and rotate; sites in the order of the molecules: oxygen, hydrogens, charge."""

@@ -219,10 +219,6 @@ class Potential(torch.nn.Module, ABC):
         """Whether the energy is zero everywhere, so that a sum need not evaluate it."""
         return False
 
-    def covered(self) -> dict[str, tuple[float, float]]:
-        """Name of each coordinate to the range of it that the training data covered; empty where that is not known."""
-        return {}
-
     # ------------------------------------------------------------------------------- simulation
 
     def engine(self, temperature: float | None = None, box: Any = None, device: torch.device | None = None) -> Engine:

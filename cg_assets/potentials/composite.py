@@ -69,10 +69,6 @@ class Sum(Potential):
             facts |= part.solve(replace(labels, whole=labels.whole or self))
         return facts
 
-    def covered(self) -> dict[str, tuple[float, float]]:
-        """Of all parts."""
-        return {name: limits for part in self._parts() for name, limits in part.covered().items()}
-
     def _parts(self) -> list[Potential]:
         return [part for part in self.parts.values() if isinstance(part, Potential)]
 
@@ -119,10 +115,6 @@ class Committee(Potential):
         """Standard deviation `(f, n, d)` of the members' forces."""
         forces = [member.energy_and_forces(positions, temperature, box)[1] for member in self.members]
         return torch.stack(forces).std(dim=0)
-
-    def covered(self) -> dict[str, tuple[float, float]]:
-        """By the data of the potential."""
-        return self.potential.covered()
 
     def engine(self, temperature: float | None = None, box: Any = None, device: torch.device | None = None) -> Engine:
         """Of the potential."""

@@ -16,7 +16,7 @@ from cg_assets.core.frames import Frames
 from cg_assets.settings import installation
 from cg_assets.storage import parquet
 from cg_assets.storage.atomic import file_lock, remove_leftovers
-from cg_assets.storage.dataset import FrameDataset, read_frames
+from cg_assets.storage.dataset import read_frames
 from cg_assets.storage.object_store import ObjectStore
 from cg_assets.storage.pieces import PieceStore
 from cg_assets.storage.schemas import FileMetadata
@@ -173,12 +173,6 @@ class ParquetStore:
         written = parquet.write_table(path, columns, replace(metadata, batch=batch), units, mark)
         self.publish(written.path)
         return written
-
-    def open_frames(
-        self, system: str, stage: str, batches: Iterable[str] | None = None, columns: list[str] | None = None
-    ) -> FrameDataset:
-        """The frames of some batches, read lazily (None: all)."""
-        return FrameDataset(self.files(system, stage, batches), columns)
 
     def read_frames(
         self, system: str, stage: str, batches: Iterable[str] | None = None, columns: list[str] | None = None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cg_assets.evaluation.metrics.bonds import bond_monitor, infer_bonds
+from cg_assets.evaluation.metrics.bonds import bond_monitor
 from cg_assets.evaluation.metrics.chirality import chirality_monitor, triple_product
 
 BONDS = [(0, 1), (1, 2), (1, 3), (3, 4), (4, 5), (4, 6), (6, 7), (6, 8), (8, 9)]
@@ -47,20 +47,8 @@ def alanine(seed, n=400, hand=1.0, softness=0.003):
     return np.stack(atoms, axis=1)
 
 
-def test_bonds_of_capped_alanine_are_found():
-    assert infer_bonds(alanine(0)) == BONDS
-
-
-def test_bonds_of_a_chain_of_one_bead_per_residue():
-    rng = np.random.default_rng(1)
-    steps = rng.normal(size=(300, 9, 3))
-    steps *= (0.38 + 0.005 * rng.normal(size=(300, 9, 1))) / np.linalg.norm(steps, axis=2, keepdims=True)
-    positions = np.concatenate([np.zeros((300, 1, 3)), np.cumsum(steps, axis=1)], axis=1)
-    assert infer_bonds(positions) == [(i, i + 1) for i in range(9)]
-
-
 def test_the_same_bonds_have_no_divergence():
-    result = bond_monitor(alanine(1, 4000), alanine(2, 4000))
+    result = bond_monitor(alanine(1, 4000), alanine(2, 4000), BONDS)
     assert list(result.pairs) == BONDS
     assert result.divergence.max() < 0.02
     assert result.data_mean == pytest.approx(result.simulation_mean, abs=0.0003)
@@ -83,30 +71,31 @@ def test_stretched_and_broken_bonds_show():
 
 def test_frames_of_other_beads_are_refused():
     with pytest.raises(ValueError, match="same beads"):
-        bond_monitor(alanine(0)[:, :5], alanine(0))
+        bond_monitor(alanine(0)[:, :5], alanine(0), BONDS)
 
 
 class TestChirality:
     def test_the_alpha_carbon_is_the_only_centre(self):
         data = alanine(0, 1000)
-        result = chirality_monitor(alanine(1, 1000), data)
+        result = chirality_monitor(alanine(1, 1000), data, BONDS)
         assert result.centres == ((4, 3, 5, 6),)
-        assert result.flipped[0].value == 0.0 and result.largest_flipped == 0.0
+        assert result.flipped[0].value == 0.0
         assert result.data_sign[0] == np.sign(triple_product(data, 4, (3, 5, 6)).mean())
 
     def test_mirror_images_are_counted(self):
         simulation = np.concatenate([alanine(1, 300), alanine(2, 100) * [1.0, 1.0, -1.0]])
         replica = np.repeat(np.arange(8), 50)
-        (flipped,) = chirality_monitor(simulation, alanine(0), replica, BONDS).flipped
+        (flipped,) = chirality_monitor(simulation, alanine(0), BONDS, replica).flipped
         assert flipped.value == 0.25
         assert flipped.standard_error == pytest.approx(np.sqrt(0.25 * 0.75 / 7), rel=1e-6)
 
     def test_the_other_hand(self):
-        assert chirality_monitor(alanine(1, hand=-1.0), alanine(0)).largest_flipped == 1.0
+        (flipped,) = chirality_monitor(alanine(1, hand=-1.0), alanine(0), BONDS).flipped
+        assert flipped.value == 1.0
 
     def test_racemic_data_have_no_chiral_centre(self):
         data = np.concatenate([alanine(0), alanine(1, hand=-1.0)])
-        assert chirality_monitor(alanine(2), data, pairs=BONDS).centres == ()
+        assert chirality_monitor(alanine(2), data, BONDS).centres == ()
 
 
 def test_triple_product_of_a_corner():

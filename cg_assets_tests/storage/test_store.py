@@ -99,7 +99,7 @@ def test_paths_batches_and_keys(tmp_path):
     store.write_table({"x": [1.0, 2.0]}, FileMetadata("toy", "pmf", "reduced"), units={"x": "kT"})
     assert store.batches("toy", "trajectories") == ["0000", "0001"]
     assert len(store.read_frames("toy", "trajectories")) == 20
-    assert len(store.open_frames("toy", "trajectories", ["0001"])) == 10
+    assert len(store.read_frames("toy", "trajectories", ["0001"])) == 10
     assert store.read_table("toy", "pmf")["x"].to_pylist() == [1.0, 2.0]
     assert store.describe("toy", "pmf").columns[0]["unit"] == "kT"
     version = store.data_version("toy", "trajectories", "0000")

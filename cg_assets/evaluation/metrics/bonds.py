@@ -13,7 +13,7 @@ from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.local_geometry import local_geometry
 from cg_assets.core.statistics.metrics import histograms, jensen_shannon_divergences
 from cg_assets.evaluation.case import Case
-from cg_assets.evaluation.metric import Found, Measure, Metric
+from cg_assets.evaluation.metric import Found, Measure, Metric, OfMolecules
 from cg_assets.evaluation.quantity import Drawing, Quantity
 from cg_assets.evaluation.settings import FreeEnergySettings
 
@@ -21,23 +21,16 @@ FloatArray = NDArray[np.float64]
 
 MAX_BOND_DIVERGENCE = 0.05
 """Largest Jensen-Shannon divergence of a bond-length distribution that passes."""
-BOND_SOFTNESS = 0.1
-"""A bond's length varies by less than this fraction of its mean."""
 
 
-class Bonds(Metric[FreeEnergySettings]):
+class Bonds(OfMolecules, Metric[FreeEnergySettings]):
     """Whether bonds and 1-3 distances are distributed as in the data."""
 
-    reads = FreeEnergySettings
     measures = (
         Measure("bond_jsd", "Jensen-Shannon divergence of the length of a bond from that in the data", where="bond"),
         Measure("largest_bond_jsd", "largest of all bonds"),
         Measure("largest_1_3_jsd", "largest divergence of a distance over one bead"),
     )
-
-    def applies(self, settings: FreeEnergySettings) -> bool:
-        """To molecules, whose reference is never exact."""
-        return not settings.reference.exact
 
     def checks(self, settings: FreeEnergySettings) -> Mapping[str, str]:
         """The worst bond has a bound."""
@@ -94,33 +87,10 @@ class BondMonitor:
     simulation_deviation: FloatArray
 
 
-def infer_bonds(positions: ArrayLike) -> list[tuple[int, int]]:
-    """Pairs of beads that are bonded, from data frames.
-
-    A pair is bonded when no third bead is nearer to both than they are to each other (relative neighbourhood graph of
-    the mean distances) and its length varies by less than a tenth. Use the map's own bonds where it has them.
-
-    Args:
-        positions: `(n_frames, n_beads, 3)` of whole molecules [nm].
-    """
-    points = np.asarray(positions, dtype=np.float64)
-    n_beads = points.shape[1]
-    mean, deviation = np.zeros((n_beads, n_beads)), np.zeros((n_beads, n_beads))
-    for i in range(n_beads):
-        lengths = np.linalg.norm(points - points[:, i : i + 1], axis=2)
-        mean[i], deviation[i] = lengths.mean(axis=0), lengths.std(axis=0)
-    farther = np.maximum(mean[:, None, :], mean[None, :, :])  # of the two distances i-k and j-k
-    for i in range(n_beads):
-        farther[i, :, i] = farther[:, i, i] = np.inf
-    nearest = farther.min(axis=2)
-    bonded = (mean <= nearest) & (deviation < BOND_SOFTNESS * np.maximum(mean, 1e-12))
-    return [(i, j) for i in range(n_beads) for j in range(i + 1, n_beads) if bonded[i, j]]
-
-
 def bond_monitor(
     simulation: ArrayLike,
     data: ArrayLike,
-    pairs: Sequence[tuple[int, int]] | None = None,
+    pairs: Sequence[tuple[int, int]],
     n_bins: int = 60,
 ) -> BondMonitor:
     """Compare bond-length distributions of a CG simulation with those of the data.
@@ -128,7 +98,7 @@ def bond_monitor(
     Args:
         simulation: `(n_frames, n_beads, 3)` [nm].
         data: `(n_data_frames, n_beads, 3)` [nm].
-        pairs: bonds; None to infer them from the data.
+        pairs: bonds.
         n_bins: bins over the mean ± 6 standard deviations of the data.
 
     Raises:
@@ -137,7 +107,7 @@ def bond_monitor(
     simulated, reference = (np.asarray(item, dtype=np.float64) for item in (simulation, data))
     if simulated.shape[1:] != reference.shape[1:] or not len(simulated):
         raise ValueError(f"simulation {simulated.shape} and data {reference.shape} must hold frames of the same beads")
-    bonds = tuple((int(i), int(j)) for i, j in (infer_bonds(reference) if pairs is None else pairs))
+    bonds = tuple((int(i), int(j)) for i, j in pairs)
     true, mine = (_lengths(frames, bonds) for frames in (reference, simulated))
     width = np.maximum(true.std(axis=1), 1e-6)
     edges = true.mean(axis=1)[:, None] + width[:, None] * np.linspace(-6.0, 6.0, n_bins + 1)

@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.case import Case
-from cg_assets.evaluation.metric import Found, Measure, Metric
-from cg_assets.evaluation.metrics.bonds import infer_bonds
+from cg_assets.evaluation.metric import Found, Measure, Metric, OfMolecules
 from cg_assets.evaluation.quantity import Quantity
 from cg_assets.evaluation.settings import FreeEnergySettings
 
@@ -26,18 +25,13 @@ PLANAR = 0.25
 """Mean size of the triple product of unit vectors below which a centre is flat (0.77 for a tetrahedron)."""
 
 
-class Chirality(Metric[FreeEnergySettings]):
+class Chirality(OfMolecules, Metric[FreeEnergySettings]):
     """Whether chiral centres keep the hand that they have in the data."""
 
-    reads = FreeEnergySettings
     measures = (
         Measure("flipped_share", "share of frames in which a chiral centre has the wrong hand", where="bead"),
         Measure("largest_flipped_share", "largest of all centres"),
     )
-
-    def applies(self, settings: FreeEnergySettings) -> bool:
-        """To molecules, whose reference is never exact."""
-        return not settings.reference.exact
 
     def checks(self, settings: FreeEnergySettings) -> Mapping[str, str]:
         """The worst centre has a bound."""
@@ -46,7 +40,7 @@ class Chirality(Metric[FreeEnergySettings]):
     def measure(self, case: Case[FreeEnergySettings]) -> Iterable[Found]:
         """Of the CG simulation without a bias."""
         cg_map, free = case.beads.cg_map, case.free
-        found = chirality_monitor(free.positions, case.true_frames.positions, free.replica, cg_map.bonds)
+        found = chirality_monitor(free.positions, case.true_frames.positions, cg_map.bonds, free.replica)
         for centre, flipped in zip(found.centres, found.flipped, strict=True):
             yield Quantity("flipped_share", flipped, where=cg_map.bead_names[centre[0]])
         worst = max(found.flipped, key=lambda item: item.value, default=Estimate(0.0, 0.0))
@@ -67,17 +61,12 @@ class ChiralityMonitor:
     data_sign: NDArray[np.int64]
     flipped: tuple[Estimate, ...]
 
-    @property
-    def largest_flipped(self) -> float:
-        """Largest flipped fraction; 0 where there is no chiral centre."""
-        return max((estimate.value for estimate in self.flipped), default=0.0)
-
 
 def chirality_monitor(
     simulation: ArrayLike,
     data: ArrayLike,
+    pairs: Sequence[tuple[int, int]],
     replica: ArrayLike | None = None,
-    pairs: Sequence[tuple[int, int]] | None = None,
 ) -> ChiralityMonitor:
     """Fraction of simulation frames in which a tetrahedral centre has the hand that the data do not have.
 
@@ -87,13 +76,12 @@ def chirality_monitor(
     Args:
         simulation: `(n_frames, n_beads, 3)` [nm].
         data: `(n_data_frames, n_beads, 3)` [nm].
+        pairs: bonds.
         replica: `(n_frames,)` replica of each simulation frame, for the error; None takes frames as independent.
-        pairs: bonds; None to infer them from the data.
     """
     simulated, reference = (np.asarray(item, dtype=np.float64) for item in (simulation, data))
-    bonds = infer_bonds(reference) if pairs is None else pairs
     neighbours: dict[int, list[int]] = {}
-    for i, j in bonds:
+    for i, j in pairs:
         neighbours.setdefault(int(i), []).append(int(j))
         neighbours.setdefault(int(j), []).append(int(i))
     centres, signs, flipped = [], [], []

@@ -28,7 +28,7 @@ from cg_assets.evaluation.free_energies import (
     variable_unit,
     weighted_surface,
 )
-from cg_assets.evaluation.metric import Found, Measure, Metric
+from cg_assets.evaluation.metric import Found, Measure, Metric, OfMolecules
 from cg_assets.evaluation.quantity import Profile, Quantity
 from cg_assets.evaluation.settings import FreeEnergySettings
 
@@ -125,22 +125,17 @@ class PlanePMF(Metric[FreeEnergySettings]):
         yield from surface_figures(case)
 
 
-class SampledPMF(Metric[FreeEnergySettings]):
+class SampledPMF(OfMolecules, Metric[FreeEnergySettings]):
     """The free energy of a CG simulation over collective variables, against that of independent runs or of data.
 
     The PMF error is Σ m (ln p - ln q)², m = (p + q)/2, over the bins (`squared_log_error`).
     """
 
-    reads = FreeEnergySettings
     measures = (
         Measure("pmf_error", "mass-weighted squared error of ln p over the bins of the reference"),
         Measure("jsd", "Jensen-Shannon divergence of the sampled density from that of the reference"),
         Measure("effective_share", "smallest share of the frames that counts after reweighting to a member"),
     )
-
-    def applies(self, settings: FreeEnergySettings) -> bool:
-        """Where the reference is not exact."""
-        return not settings.reference.exact
 
     def checks(self, settings: FreeEnergySettings) -> Mapping[str, str]:
         """The error of the potential has a bound."""

@@ -23,7 +23,7 @@ from cg_assets.evaluation.free_energies import (
     standard_deviation,
     variables_of,
 )
-from cg_assets.evaluation.metric import Found, Measure, Metric
+from cg_assets.evaluation.metric import Found, Measure, Metric, OfMolecules
 from cg_assets.evaluation.quantity import Of, Quantity
 from cg_assets.evaluation.settings import FreeEnergySettings
 
@@ -82,18 +82,13 @@ def _shares(case: FreeEnergyCase) -> Iterator[tuple[str, Estimate]]:
         yield name, Estimate(float(weight[inside].sum() / weight.sum()), error)
 
 
-class SampledPopulations(Metric[FreeEnergySettings]):
+class SampledPopulations(OfMolecules, Metric[FreeEnergySettings]):
     """Populations and free energies of basins in the CG simulation of a molecule, in its data and in its labels."""
 
-    reads = FreeEnergySettings
     measures = (
         Measure("free_energy", "-kT ln(P / (1 - P)) of a basin of population P", "energy", "basin"),
         Measure("population", "share of the density in a basin", where="basin"),
     )
-
-    def applies(self, settings: FreeEnergySettings) -> bool:
-        """Where the reference is not exact."""
-        return not settings.reference.exact
 
     def measure(self, case: FreeEnergyCase) -> Iterable[Found]:
         """For each basin: of the simulation, of the training data, of their forces, and the committee's scatter."""

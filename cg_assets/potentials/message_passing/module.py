@@ -226,11 +226,6 @@ class MessagePassing(Potential):
         self.centers[kind] = low + (high - low) * place
         self.widths[kind] = 1.3 * (high - low) / max(count - 1, 1)
 
-    def covered(self) -> dict[str, tuple[float, float]]:
-        """The range of distances of each pair type."""
-        limits = zip(self.low.tolist(), self.high.tolist(), strict=True)
-        return {f"distance of pair type {kind}": edges for kind, edges in enumerate(limits)}
-
     # ------------------------------------------------------------------------------- energy
 
     def energy(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:

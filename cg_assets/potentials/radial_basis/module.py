@@ -94,10 +94,6 @@ class RadialBasis(Potential):
         energy, slope = self._energy_and_slope(positions[:, 0, 0])
         return energy, -slope[:, None, None]
 
-    def covered(self) -> dict[str, tuple[float, float]]:
-        """The interval of the coordinate."""
-        return {"coordinate": (float(self.low), float(self.high))}
-
     @torch.no_grad()
     def equilibrium(self, count: int, uniform: Callable[[int], Any]) -> Tensor:
         """Configurations `(count, 1, 1)` within the range of the basis, drawn from exp(-W/kT)."""

@@ -114,11 +114,6 @@ class SplineSurface(Potential):
         self.coefficients.copy_((solution - solution.mean()).reshape(self.coefficients.shape))
         return {}
 
-    def covered(self) -> dict[str, tuple[float, float]]:
-        """The range of each coordinate."""
-        limits = zip(self.low.tolist(), self.high.tolist(), strict=True)
-        return dict(zip(self.names, limits, strict=True))
-
     def energy(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
         """Energy `(f,)` of positions `(f, 2, 1)`."""
         return self._energy_and_slopes(positions[:, :, 0])[0]

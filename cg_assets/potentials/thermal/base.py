@@ -218,7 +218,3 @@ class ThermalPotential(Potential):
         design = self.n_beads * (coefficients[0] - kelvin[:, None] * coefficients[1])
         self.add_constants(torch.as_tensor(np.linalg.lstsq(design, missing, rcond=1e-8)[0]))
         return {}
-
-    def covered(self) -> dict[str, tuple[float, float]]:
-        """Distances from the least of the data to the cutoff."""
-        return {"distance": (float(self.low), self.cutoff)}
