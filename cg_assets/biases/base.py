@@ -208,7 +208,7 @@ def range_faults(scope: Scope, names: Sequence[str], ranges: Mapping[str, tuple[
     """Unknown collective variables, and those that are no angles and have no `grid_range`."""
     yield from scope.unknown("collective_variables", names)
     for name in names:
-        if name in scope.angles:
+        if name in scope.angles or name not in scope.variables:
             continue
         if name not in ranges:
             yield Fault("grid_range", f"lacks {name}; give its lower and upper limit")

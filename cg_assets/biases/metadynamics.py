@@ -24,7 +24,7 @@ class MetadynamicsBias(DepositedBias):
     type: Literal["metadynamics"]
     height: PositiveFloat
     """First height of a hill [kJ/mol or reduced]."""
-    bias_factor: float = Field(gt=1.0)
+    bias_factor: float = Field(gt=1.0, le=10_000.0)
 
     def grid(self, beads: Beads) -> HillGrid:
         """No hill yet."""

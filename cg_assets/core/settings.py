@@ -80,9 +80,12 @@ class Scope:
         return thermal_energy(self.temperature, self.units)
 
     def unknown(self, field: str, names: Iterable[str], known: Iterable[str] | None = None) -> Iterator[Fault]:
-        """The fault of a field that uses names that are not among those known, by default the collective variables."""
+        """The fault of a field that uses names that are not among those known, by default the collective variables.
+
+        Where there are none at all, that is the fault to be named.
+        """
         there = set(self.variables if known is None else known)
-        if wrong := set(names) - there:
+        if there and (wrong := set(names) - there):
             yield Fault(field, f"uses {sorted(wrong)}; known are {sorted(there)}")
 
     def unlikely(self, field: str, value: float | None, low: float, high: float, units: str) -> Iterator[Fault]:

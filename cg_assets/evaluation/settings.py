@@ -102,6 +102,15 @@ class QuadratureReference(Reference):
             expected = f"the limits of {' and '.join(names)} by name" if names else "two numbers"
             yield Fault("range", f"is {self.range}; give {expected}")
 
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """An interval beyond the domain."""
+        domain = built.model.landscape(built.beads).variable_ranges()
+        asked = self.range if isinstance(self.range, dict) else dict.fromkeys(domain, self.range)
+        for name, (low, high) in asked.items():
+            if not domain[name][0] <= low < high <= domain[name][1]:
+                shown = " to ".join(f"{end:g}" for end in domain[name])
+                yield Fault("range", f"of {name} is {low:g} to {high:g}, beyond the domain, {shown}; narrow it")
+
     def compute(
         self, case: ReferenceCase, seed: int, directory: Path, progress: Progress | None, data: Frames | None
     ) -> FreeEnergies:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Dictionary
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from cg_assets.core.errors import ForceMapError, SystemSpecError
 from cg_assets.core.settings import AtomName, Fault, Scope
@@ -32,7 +33,7 @@ class BeadMapping(Mapping):
     goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
     type: Literal["beads"]
-    beads: Literal["heavy_atoms", "alpha_carbons"] | dict[str, list[AtomName]]
+    beads: Literal["heavy_atoms", "alpha_carbons"] | Annotated[dict[str, list[AtomName]], Field(min_length=1)]
     """`heavy_atoms` (not those of water), `alpha_carbons`, or bead name to its atoms (one atom: placed on it; several:
     at their centre of mass)."""
     force_map: Literal["slice", "group", "optimal"] = "optimal"

@@ -104,7 +104,7 @@ def _check_places(topology: Any, places: NDArray[np.float64], path: Path) -> Non
     """Refuse atoms in one place, and positions in nm, where a PDB file holds Å."""
     from scipy.spatial import cKDTree
 
-    pairs = np.array([(first.index, second.index) for first, second in topology.bonds()]).reshape(-1, 2)
+    pairs = np.array([(first.index, second.index) for first, second in topology.bonds()], dtype=int).reshape(-1, 2)
     lengths = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
     if len(lengths) and np.median(lengths) < _SHORT_BOND:
         raise SystemSpecError(

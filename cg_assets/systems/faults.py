@@ -63,13 +63,16 @@ def _variable_faults(system: SystemSpec) -> Iterator[Fault]:
         yield Fault("potentials", "is empty; name at least one potential and its labels")
     if not system.variable_names:
         yield Fault("collective_variables", "is empty; a molecule needs at least one for its evaluation")
-    for name, variable in system.collective_variables.items():
-        if outside := [atom for atom in variable.atoms if not system.mapping.holds_atom(atom)]:
-            yield Fault(
-                f"collective_variables.{name}",
-                f"uses {outside}, on which no bead sits: it is not a function of the CG coordinates, so biasing it "
-                "would change the mean force; choose atoms that are beads",
-            )
+    outside = {
+        name: [atom for atom in variable.atoms if not system.mapping.holds_atom(atom)]
+        for name, variable in system.collective_variables.items()
+    }
+    if used := [f"{name} uses {', '.join(atoms)}" for name, atoms in outside.items() if atoms]:
+        yield Fault(
+            "collective_variables",
+            f"{'; '.join(used)}: no bead sits there, so it is not a function of the CG coordinates, and biasing it would "
+            "change the mean force; choose atoms that are beads",
+        )
 
 
 def _source_faults(system: SystemSpec) -> Iterator[Fault]:

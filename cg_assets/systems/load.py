@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 
-from cg_assets.core.errors import SystemSpecError, one_line
+from cg_assets.core.errors import SystemSpecError, one_line, shortened
 from cg_assets.core.settings import PATTERNS
 from cg_assets.settings import installation
-from cg_assets.systems.base import FAULT, Fields, System, fields_of, merge
+from cg_assets.systems.base import FAULT, Fields, Place, System, fields_of, merge
 from cg_assets.systems.plain_yaml import read_yaml
 from cg_assets.systems.spec import SystemSpec
 
@@ -156,31 +155,49 @@ _WORDS = (
 
 def _explain(path: Path, error: ValidationError) -> str:
     """What is wrong with a file: one line for one field, else a line for each."""
-    found = []
-    for item in error.errors(include_url=False):
-        # Where a field may be one of several kinds of values, pydantic puts the kind, as list[...], into the place.
-        place = tuple(part for part in map(str, item["loc"]) if "[" not in part and not part.startswith("function-"))
-        short = item["type"] == "missing" and place[-1].isdigit()
-        found.append((place[:-1] if short else place, item, short))
-    reasons: dict[str, list[str]] = {}
-    for place, item, short in found:
-        where = one_line(".".join(filter(None, place))) or "system"
+    found = [(_place(item), item) for item in error.errors(include_url=False)]
+    found = [(place, item) for place, item in found if place == ("model",)] or found  # it decides what the others mean
+    keys = {place for place, item in found if item["loc"][-1:] == ("[key]",)}
+    reasons: dict[tuple[Place, str], list[str]] = {}
+    for place, item in found:
         if item["type"] == FAULT:
-            reasons.setdefault(where, []).append(one_line(item["msg"], 600))
+            reasons[place, f" {one_line(item['msg'], 600)}"] = []
             continue
-        if any(len(other) > len(place) and other[: len(place)] == place for other, _, _ in found):
-            continue  # of several kinds of values, the one that fits further
-        value, reason = item["input"], _reason(item["type"], item["msg"], item.get("ctx", {}))
-        shown = "" if isinstance(value, dict) or item["type"] == "missing" else f" (value {one_line(repr(value), 60)})"
-        reasons.setdefault(f"{where}{shown}:", []).append("has too few entries" if short else reason)
-    lines = [f"{where} {' or '.join(dict.fromkeys(texts))}" for where, texts in reasons.items()]
+        # Of several kinds of values, the one that fits further; of a wrong name, not the value.
+        further = any(len(other) > len(place) and other[: len(place)] == place for other, _ in found)
+        is_key = item["loc"][-1:] == ("[key]",)
+        misnamed = any(place[: len(key)] == key for key in keys)
+        if is_key or not (further or misnamed):
+            reasons.setdefault((place, _value(item, is_key)), []).append(_reason(item))
+    same: dict[str, list[str]] = {}
+    for (place, before), texts in reasons.items():
+        where = one_line(".".join(filter(None, place)), 120) or "system"
+        same.setdefault(before + " or ".join(dict.fromkeys(texts)), []).append(where)
+    lines = [shortened(places) + text for text, places in same.items()]
     return f"{path}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{path}: {len(lines)} faults", *lines])
 
 
-def _reason(kind: str, message: str, context: Mapping[str, Any]) -> str:
+def _place(item: ErrorDetails) -> Place:
+    """Names of fields alone, where a field may be one of several kinds of values, and of a short list its own."""
+    names = [part for part in map(str, item["loc"]) if "[" not in part and not part.startswith("function-")]
+    return tuple(names[:-1] if item["type"] == "missing" and names[-1].isdigit() else names)
+
+
+def _value(item: ErrorDetails, is_key: bool) -> str:
+    """What stands between a place and the reason."""
+    if is_key:
+        return ": its name "
+    hidden = item["type"] == "missing" or isinstance(item["input"], dict)
+    return ": " if hidden else f" (value {one_line(repr(item['input']), 60)}): "
+
+
+def _reason(item: ErrorDetails) -> str:
     """Why a value is refused, in plain words."""
-    if kind == "string_pattern_mismatch":
-        return f"must be {PATTERNS.get(context['pattern'], 'text of another form')}"
+    if item["type"] == "missing" and str(item["loc"][-1]).isdigit():
+        return "has too few entries"
+    if item["type"] == "string_pattern_mismatch":
+        return f"must be {PATTERNS.get(item['ctx']['pattern'], 'text of another form')}"
+    message = item["msg"]
     for theirs, ours in _WORDS:
         message = re.sub(theirs, ours, message)
     return one_line(message, 600)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from malformed import malformed, undamaged
 from small_systems import GLYCINE, SMALL_WELLS
 
 from cg_assets.cli import main
@@ -187,6 +188,63 @@ def test_malformed_files(finished, tmp_path):
     path = tmp_path / "part-0.parquet"
     path.write_bytes((finished.home / "data" / "small_wells" / "reference" / "part-0.parquet").read_bytes())
     check_files(path, FEW)
+
+
+INTERNALS = ("Traceback", "pydantic", "Input should", "valid dictionary", "Extra inputs", "Field required", "type=")
+SEED = 1
+
+
+def refused_in_one_line(folder, number, system):
+    """Check a malformed system's file: one line that begins with the cause, without the words of any library."""
+    place = folder / str(number)
+    place.mkdir()
+    for name, content in {f"{system.name}.yaml": system.text, **system.others}.items():
+        (place / name).write_bytes(content)
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        status = main(["--home", str(folder / "home"), "check", str(place / f"{system.name}.yaml")])
+    lines = errors.getvalue().splitlines()
+    assert (status, output.getvalue(), len(lines)) == (1, "", 1), (system.kind, lines)
+    assert lines[0].startswith("cg-assets: ")
+    assert len(lines[0]) < 1500
+    assert not [word for word in INTERNALS if word in lines[0]], lines
+
+
+def test_a_malformed_system_gives_one_line(tmp_path):
+    for number, system in enumerate(malformed(SEED, parts=6)):
+        refused_in_one_line(tmp_path, number, system)
+
+
+@pytest.mark.slow
+def test_three_hundred_malformed_systems_give_three_hundred_lines(tmp_path):
+    systems = malformed(SEED)
+    assert len(systems) == 300
+    for number, system in enumerate(systems):
+        refused_in_one_line(tmp_path, number, system)
+
+
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_the_command_refuses_malformed_systems_in_one_line(command, verb):
+    for system in malformed(SEED, parts=140):
+        path = command.home / "systems" / f"own_{system.name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(system.text.replace(f"name: {system.name}".encode(), f"name: own_{system.name}".encode()))
+        for name, content in system.others.items():
+            (path.parent / name).write_bytes(content)
+        done = command(verb, path.stem)
+        path.unlink()
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), (system.kind, done.stderr)
+        assert not (command.home / "data").exists()
+
+
+def test_the_systems_that_are_damaged_are_sound(tmp_path):
+    for number, system in enumerate(undamaged()):
+        (tmp_path / str(number)).mkdir()
+        for name, content in {f"{system.name}.yaml": system.text, **system.others}.items():
+            (tmp_path / str(number) / name).write_bytes(content)
+        path = tmp_path / str(number) / f"{system.name}.yaml"
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert main(["--home", str(tmp_path / "home"), "check", str(path)]) == 0
 
 
 @pytest.mark.slow

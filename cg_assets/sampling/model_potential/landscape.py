@@ -105,6 +105,12 @@ class Landscape:
         ends = np.stack([self.lower, self.upper]) * self.weights
         return float(ends.min(axis=0).sum()), float(ends.max(axis=0).sum())
 
+    def variable_ranges(self) -> dict[str, tuple[float, float]]:
+        """Smallest and largest value of each CG coordinate in the domain."""
+        ends = np.stack([self.lower, self.upper])[:, None] * np.array(self.vectors)
+        low, high = ends.min(axis=0).sum(axis=1), ends.max(axis=0).sum(axis=1)
+        return {name: (float(low[i]), float(high[i])) for i, name in enumerate(self.variables)}
+
     def verified(self) -> Landscape:
         """Itself, if its domain holds its Boltzmann weight.
 
