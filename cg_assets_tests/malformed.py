@@ -179,7 +179,7 @@ MEANINGS: tuple[tuple[str, tuple[Any, ...], tuple[Any, ...]], ...] = (
     ("chignolin", ("collective_variables", "turn", "range"), ([2, 1], [3, 21], [1], [-1, 1])),
     ("muller_brown", ("model", "expression"), ("x +", "z", "open('x')", "1/0", "x**x", "x" * 6000, "exp(" * 60, "")),
     ("muller_brown", ("model", "domain"), ({"x": [0, 60]}, {"x": [60, 0], "y": [0, 9]}, {"x": [0, 60], "y": [10, 60]})),
-    ("muller_brown", ("mapping", "coordinates"), ({}, {"s": {}}, {"s": {"q": 1}}, {"s": {"x": 0}})),
+    ("muller_brown", ("mapping", "coordinates"), ({}, {"s": {}}, {"x": {"q": 1}}, {"s": {"x": 0}})),
     ("muller_brown", ("sampling", "biased", "bias", "expression"), ("y", "x +", "import os", "phi")),
     ("muller_brown", ("network", "range"), ([60, 0], [1], [0, 0])),
     (
@@ -190,7 +190,7 @@ MEANINGS: tuple[tuple[str, tuple[Any, ...], tuple[Any, ...]], ...] = (
     ("water", ("model", "molecules"), (1, 10**6, 7.5)),
     ("water", ("model", "density"), (0.997, -1, 1e5)),
     ("water", ("model", "cutoff"), (0, 9.0, 6.2)),
-    ("water", ("sampling", "reference", "temperatures"), ([], [300], [400, 300], [300, 300], [-1, 300])),
+    ("water", ("temperatures",), ([], [400, 300], [300, 300], [-1, 300])),
     ("water", ("targets", "temperatures"), ([1, 2], [], [300, 200])),
 )
 

@@ -70,8 +70,8 @@ def _variable_faults(system: SystemSpec) -> Iterator[Fault]:
     if used := [f"{name} uses {', '.join(atoms)}" for name, atoms in outside.items() if atoms]:
         yield Fault(
             "collective_variables",
-            f"{'; '.join(used)}: no bead sits there, so it is not a function of the CG coordinates, and biasing it would "
-            "change the mean force; choose atoms that are beads",
+            f"{'; '.join(used)}: no bead sits there, so it is not a function of the CG coordinates, and biasing it "
+            "would change the mean force; choose atoms that are beads",
         )
 
 
