@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("sql")
     doctor = command("doctor", _doctor, "find faults in the installation and the home folder")
     doctor.add_argument("--repair", action="store_true", help="repair what can be repaired without losing anything")
+    doctor.add_argument("--run", metavar="ID", help="with --repair: end this run, whose process is known to have ended")
     prune = command("prune", _prune, "list what is no longer needed, and remove it")
     prune.add_argument("--remove", action="store_true", help="remove what is listed")
     reference = command("reference", _reference, "run the long reference of a molecule and write its file")
@@ -219,8 +220,13 @@ def _query(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from cg_assets.operations.doctor import examine, print_findings
+    from cg_assets.operations.doctor import end, examine, print_findings
 
+    if options.run is not None:
+        if not options.repair:
+            raise CgAssetsError(f"--run {options.run}: ends the run, which is a repair; add --repair")
+        end(options.run)
+        print(f"run {options.run} is ended")
     findings = examine(installation().home, options.repair)
     print_findings(findings)
     return 1 if any(finding.faults for finding in findings) else 0

@@ -22,9 +22,9 @@ from packaging.requirements import Requirement
 from cg_assets import __version__
 from cg_assets.core.errors import CgAssetsError, DeviceError, StorageError, TrackingError
 from cg_assets.operations.home_folder import prepare_home
-from cg_assets.operations.runs import dead_runs, end_dead_runs
 from cg_assets.orchestration.automation import ACTIVE
 from cg_assets.orchestration.device import count_gpus
+from cg_assets.orchestration.run_locks import dead_runs, end_dead_runs, end_run, place_of
 from cg_assets.settings import installation
 from cg_assets.storage.atomic import leftovers, remove_leftovers
 from cg_assets.storage.catalogue import data_files, differences, rebuild
@@ -128,12 +128,20 @@ def _instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+def end(run_id: str) -> None:
+    """End one run whose process has ended where that cannot be seen from here. Errors as in `end_run`."""
+    with _instance() as instance:
+        end_run(instance, run_id)
+
+
 def _runs(home: Path, repair: bool) -> Finding:
     """Runs that are active in the database and whose process is gone."""
     with _instance() as instance:
         active = instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
-        dead = [f"run {run.run_id} of {run.job_name} has lost its process" for run in dead_runs(instance)]
-        summary = f"{len(active) - len(dead)} active, {instance.get_runs_count()} in all"
+        gone = {run.run_id for run in dead_runs(instance)}
+        dead = [f"run {run.run_id} of {run.job_name} has lost its process" for run in active if run.run_id in gone]
+        alive = [f"{run.run_id} in {place_of(run)}" for run in active if run.run_id not in gone]
+        summary = f"{len(alive)} active, {instance.get_runs_count()} in all" + "".join(f"; {text}" for text in alive)
         if repair and dead:
             end_dead_runs(instance)
             return Finding("runs", summary, repaired=dead)

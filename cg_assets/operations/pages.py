@@ -10,11 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
+
+import dagster as dg
 
 from cg_assets.core.errors import CgAssetsError
 from cg_assets.operations.guard import LOCAL
 from cg_assets.operations.home_folder import prepare_home
+from cg_assets.orchestration.run_locks import end_dead_runs
 from cg_assets.settings import LOOPBACK, child_environment, installation, masked
 from cg_assets.storage.atomic import acquire_lock
 
@@ -37,6 +41,8 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
     # The Dagster server also holds the lock: it keeps running if this process alone is killed.
     lock = acquire_lock(folder / "locks" / "pages.lock", 0.0, f"{folder}: its daemon, which is in cg-assets ui,")
     try:
+        with dg.DagsterInstance.get() as instance:
+            end_dead_runs(instance)  # they would keep schedules from ticking, and slots of pools
         return _serve(folder, dagster_port, mlflow_port, lock)
     finally:
         os.close(lock)
@@ -60,7 +66,9 @@ def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    # SIGHUP: the terminal was closed; nohup has it ignored.
+    ends = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, stop) for number in ends}
     # A shell that starts this in the background makes it ignore SIGINT; the servers would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -82,14 +90,17 @@ def _serve(folder: Path, dagster_port: int, mlflow_port: int, lock: int) -> int:
                     raise CgAssetsError(f"the {name} server has stopped; see {logs}")
             time.sleep(0.5)
     except KeyboardInterrupt:
-        print("stopping", flush=True)
+        with suppress(OSError):  # the terminal is gone
+            print("stopping", flush=True)
         return 0
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, *previous):
+            signal.signal(number, signal.SIG_IGN)
         for server in reversed(list(servers.values())):
             _stop_group(server)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _any_port(*names: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,10 +14,9 @@ import dagster as dg
 from cg_assets import __version__
 from cg_assets.assets import stages_of
 from cg_assets.core.errors import CgAssetsError
-from cg_assets.core.processes import Process, this_process
+from cg_assets.core.processes import this_process
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.orchestration.automation import (
-    ACTIVE,
     FIRST_BATCH,
     REFRESH_TAG,
     active_runs,
@@ -30,6 +28,7 @@ from cg_assets.orchestration.console import step_failure_cause
 from cg_assets.orchestration.device import count_gpus
 from cg_assets.orchestration.executors import GPU_POOL, build_executor, start_step_server
 from cg_assets.orchestration.refresh import plan_refresh
+from cg_assets.orchestration.run_locks import PROCESS_TAG, end_dead_runs, place_of
 from cg_assets.settings import installation
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.catalogue import fetched
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from cg_assets.core.progress import Progress
     from cg_assets.core.statistics.estimates import Estimate
 
-PROCESS_TAG = "cg_assets/process"
 _COMMAND_TAG = "cg_assets/command"
 
 
@@ -102,7 +100,12 @@ def refresh_system(name: str, batch: str | None = None) -> bool:
     lock = installation().home / "locks" / f"refresh-{name}.lock"
     with _ready(system) as instance, file_lock(lock, 0.0, f"the refresh of {name}"):
         if running := active_runs(instance, name):
-            raise CgAssetsError(f"{name} is already running (Dagster run {running[0]}); wait for it or end it")
+            active = instance.get_run_by_id(running[0])
+            where = "" if active is None else f" in {place_of(active)}"
+            raise CgAssetsError(
+                f"{name} is already running (Dagster run {running[0]}{where}); wait for it or end it; if that process "
+                f"has ended: cg-assets doctor --repair --run {running[0]}"
+            )
         there = instance.get_dynamic_partitions(_partitions(name))
         plan = plan_refresh(fetched(installation().home), system, there, batch)
         if plan.note:
@@ -206,40 +209,6 @@ def finished_before(instance: dg.DagsterInstance, name: str, batch: str, command
         made = {event.asset_key for event in events if event.event_type_value == "ASSET_MATERIALIZATION"}
         finished |= {key for key in made - failed if key is not None}
     return {key for key in finished if any(store.file(name, key.path[-1], part).is_file() for part in (batch, None))}
-
-
-def dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """Runs that have not ended and whose process on this machine is gone."""
-    active = [(run, _process_of(instance, run)) for run in instance.get_runs(dg.RunsFilter(statuses=ACTIVE))]
-    return [run for run, process in active if process is not None and process.is_gone]
-
-
-def _process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Process | None:
-    """The process that executes a run; None where it is unknown.
-
-    A run that the daemon launches here has a process of its own, whose number is in its first events.
-    """
-    if PROCESS_TAG in run.tags or not isinstance(instance.run_launcher, dg.DefaultRunLauncher):
-        return Process.parse(run.tags.get(PROCESS_TAG, ""))
-    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
-        event = entry.dagster_event
-        pid = event.engine_event_data.metadata.get("pid") if event else None
-        if pid is not None:
-            return Process(socket.gethostname(), int(str(pid.value)))
-    return None
-
-
-def end_dead_runs(instance: dg.DagsterInstance) -> int:
-    """Mark runs of this machine whose process is gone as failed and free the pool slots they held.
-
-    Returns:
-        Number of runs that were ended.
-    """
-    dead = dead_runs(instance)
-    for run in dead:
-        instance.report_run_failed(run, "the process that executed this run is gone")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-    return len(dead)
 
 
 def set_gpu_slots(instance: dg.DagsterInstance) -> None:

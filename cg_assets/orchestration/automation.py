@@ -82,9 +82,11 @@ def _schedule(system: SystemSpec) -> dg.ScheduleDefinition:
     )
     def refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         from cg_assets.orchestration.refresh import plan_refresh
+        from cg_assets.orchestration.run_locks import end_dead_runs
         from cg_assets.settings import installation
         from cg_assets.storage.catalogue import fetched
 
+        end_dead_runs(context.instance)
         if running := active_runs(context.instance, system.name):
             return dg.SkipReason(f"{system.name} is already running (run {running[0]})")
         partitions = str(batches_of(system.name).name)

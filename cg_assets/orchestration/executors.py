@@ -13,6 +13,7 @@ import dagster as dg
 import yaml
 
 from cg_assets.core.errors import CgAssetsError
+from cg_assets.orchestration.run_locks import holding
 from cg_assets.settings import OF_STEPS, Installation, installation
 
 GPU_POOL = "gpu"
@@ -61,11 +62,12 @@ def build_executor() -> dg.ExecutorDefinition:
     own = installation()
     name, options = own.executor, _options(own)
     if name == "in_process":
-        return dg.in_process_executor.configured(options) if options else dg.in_process_executor
+        executor = holding(dg.in_process_executor)
+        return executor.configured(options) if options else executor
     if name == "multiprocess":
         # Steps fork from one server that has the heavy imports behind it: 0.3 s a step where a fresh process takes 4 s.
         default = {"max_concurrent": os.cpu_count() or 1, "start_method": {"forkserver": {"preload_modules": _PRELOAD}}}
-        return dg.multiprocess_executor.configured(default | options)
+        return holding(dg.multiprocess_executor).configured(default | options)
     if name == "ray":
         if shown := own.secret_addresses:
             raise CgAssetsError(
@@ -112,7 +114,7 @@ def _configured(module: str, attribute: str, extra: str, options: dict[str, Any]
     import importlib
 
     try:
-        executor = getattr(importlib.import_module(module), attribute)
+        executor = holding(getattr(importlib.import_module(module), attribute))
     except ModuleNotFoundError as error:
         if error.name != module:
             raise

@@ -171,8 +171,8 @@ def acquire_lock(path: Path, timeout: float, purpose: str) -> int:
                 os.close(descriptor)
                 holder = lock_holder(path)
                 raise StorageError(
-                    f"{purpose} is in use by {holder.name if holder else 'another process'} (lock {path}, waited "
-                    f"{timeout:g} s); wait for it or end it, then run again"
+                    f"{purpose} is in use by {_named(holder)} (lock {path}, waited {timeout:g} s); wait for it or end "
+                    "it, then run again"
                 ) from None
             time.sleep(0.02)
         except OSError as error:
@@ -181,6 +181,12 @@ def acquire_lock(path: Path, timeout: float, purpose: str) -> int:
                 f"{path}: this file system has no file locks ({error}); put CG_ASSETS_HOME on one that has"
             ) from error
         os.close(descriptor)
+
+
+def _named(holder: Process | None) -> str:
+    if holder is None:
+        return "another process"
+    return f"a process that {holder.name} started before it ended" if holder.is_gone else holder.name
 
 
 def lock_holder(path: Path) -> Process | None:

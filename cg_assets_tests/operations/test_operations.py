@@ -36,10 +36,10 @@ from cg_assets.operations.doctor import examine
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.operations.lineage import answer
 from cg_assets.operations.prune import find_prunable, remove
-from cg_assets.operations.runs import PROCESS_TAG, end_dead_runs
 from cg_assets.orchestration.automation import job_name
 from cg_assets.orchestration.executors import GPU_POOL
 from cg_assets.orchestration.refresh import plan_refresh
+from cg_assets.orchestration.run_locks import PROCESS_TAG, end_dead_runs
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.atomic import atomic_file
 from cg_assets.storage.catalogue import query

@@ -362,6 +362,21 @@ def test_a_home_has_one_daemon(pages):
     assert f"its daemon, which is in cg-assets ui, is in use by process {pages.process.pid}" in done.stderr
 
 
+def test_closing_the_terminal_stops_everything(tmp_path):
+    """Nobody reads what the command prints by then."""
+    own = Pages(Command(tmp_path / "home"))
+    try:
+        own.wait()
+        own.process.stdout.close()
+        own.process.stderr.close()
+        own.process.send_signal(signal.SIGHUP)
+        own.process.wait(timeout=90)
+        assert [process for group in own.groups for process in group_members(group)] == []
+    finally:
+        for group in own.groups:
+            kill_group(group)
+
+
 def test_interrupt_stops_both_servers(pages):
     assert len(pages.groups) == 3
     pages.process.send_signal(signal.SIGINT)
