@@ -86,9 +86,23 @@ def fetched(home: Path) -> ParquetStore:
     paths, faults = store.fetch()
     for fault in faults:
         _log.warning("%s", fault)
-    if paths:
-        record(home, paths)
+    if unknown := {*paths, *_not_entered(store)}:
+        record(home, sorted(unknown))
     return store
+
+
+def _not_entered(store: ParquetStore) -> list[Path]:
+    """Files that are complete but not in the catalogue, as after a kill between the two: by name and size."""
+    if _home_of(store) != str(store.home):
+        return []
+    with _connect(catalogue_path(store.home), read_only=True) as connection:
+        entered = dict(connection.execute("SELECT file, bytes FROM lineage").fetchall())
+    found = []
+    for path in data_files(store):
+        if entered.get(str(path.relative_to(store.home))) != path.stat().st_size:
+            with suppress(StorageError):  # a damaged file cannot be entered
+                found.append(describe(path).path)
+    return found
 
 
 def rebuild(home: Path) -> list[str]:
