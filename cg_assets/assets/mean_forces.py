@@ -6,8 +6,9 @@ from typing import Any
 
 from cg_assets.assets.data import read_samples, with_map
 from cg_assets.assets.forces import CHECKS, judge_forces
-from cg_assets.assets.stage import Batches, Figure, PieceContent, Product, Read, Stage
+from cg_assets.assets.stage import Batches, Figure, PieceContent, Product, Read, Stage, Stored
 from cg_assets.assets.work import Work
+from cg_assets.core.checks import Verdict
 from cg_assets.core.units import unit
 from cg_assets.systems import SystemSpec
 
@@ -25,23 +26,15 @@ def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
         samples, whole = read_samples(work.inputs, source, work.batch)
         of_system = system.beads()
         force_map = fit_force_map(system.mapping, of_system, samples)
-        pieces, _, summary = work.sample(
-            "",
-            lambda: MeanForceSampler(
-                system.structure(), of_system, mean_force, system.plan_of(name), whole, force_map, work.seed
-            ),
-            work.seed,
-        )
+        arguments = system.structure(), of_system, mean_force, system.plan_of(name), whole, force_map, work.seed
+        pieces, _, summary = work.sample("", lambda: MeanForceSampler(*arguments), work.seed)
         measured = summary.noise
         beads, map_hash, facts = with_map(system)
-        noise = LabelNoise(
-            measured.noise_floor,
+        how = (
             f"scatter of {mean_force.samples} forces at fixed beads, {measured.effective_samples:.1f} of them "
-            "independent, in each mean",
-            beads=measured,
-            bead_names=tuple(beads),
-            map_kind=force_map.kind,
+            "independent, in each mean"
         )
+        noise = LabelNoise(measured.noise_floor, how, beads=measured, bead_names=tuple(beads), map_kind=force_map.kind)
         facts |= {
             "plan": mean_force.model_dump(mode="json"),
             "bias": work.inputs.facts(source, work.batch)["bias"],
@@ -61,15 +54,10 @@ def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
                 "independent_forces_in_a_mean": round(measured.effective_samples, 2),
             }
 
-        return Product(
-            PieceContent(pieces),
-            facts,
-            lambda stored: judge_forces(system, stored.frames(), force_map, noise),
-            report,
-            work.seed,
-            beads,
-            map_hash,
-        )
+        def judge(stored: Stored) -> list[Verdict]:
+            return judge_forces(system, stored.frames(), force_map, noise)
+
+        return Product(PieceContent(pieces), facts, judge, report, work.seed, beads, map_hash)
 
     return Stage(
         name=name,

@@ -19,8 +19,11 @@ from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
+    from cg_assets.core.statistics.equilibration import ConditionalEquilibration
     from cg_assets.evaluation.settings import LiquidSettings
+    from cg_assets.mapping.beads import Beads
     from cg_assets.sampling.piecewise import DynamicsSummary
+    from cg_assets.sampling.settings import SamplingPlan
 
 TEMPERATURE = Check("kinetic_temperature", "The kinetic temperature is that of the system, within its error.")
 EQUILIBRATION = Check(
@@ -48,12 +51,10 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
     held = ["sampling.conditional.frames"] if system.sampling.conditional is not None else []
 
     def make(work: Work) -> Product:
-        from cg_assets.figures.samples import equilibration_figure
         from cg_assets.labels.next_batch import concrete_plan
-        from cg_assets.labels.quality import check_equilibration, compares_windows
+        from cg_assets.labels.quality import check_equilibration
 
-        adaptive = specified.bias is not None and specified.bias.adaptive
-        centers = proposed_centers(work.inputs, section) if adaptive else None
+        centers = proposed_centers(work.inputs, section) if specified.bias and specified.bias.adaptive else None
         beads = system.beads()
         molecules = beads.cg_map.bead_elements if system.model.is_liquid else None
         plan = concrete_plan(beads, specified, centers)
@@ -66,19 +67,15 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
             "bias": summary.bias,
             "kinetic_temperature": [[item.value, item.standard_error] for item in summary.kinetic.values()],
         }
-        if (snapshots := sampler.snapshots()) is not None:
-            content = FrameContent(snapshots)
-            work.keep(content, stage=snapshot_stage(name), batch=work.batch, seed=work.seed, facts=facts)
+        work.device = summary.platform or work.device
+        if (whole := sampler.snapshots()) is not None:
+            work.keep(FrameContent(whole), stage=snapshot_stage(name), batch=work.batch, seed=work.seed, facts=facts)
         found: dict[str, Any] = {}
 
         def judge(stored: Stored) -> list[Verdict]:
             frames = found["frames"] = stored.frames()
-            expected = (plan.kept_replicas + (plan.probe.replicas if plan.probe else 0)) * plan.frames_per_replica
-            verdicts = [
-                schema_verdict(frames, expected),
-                finite_verdict(FINITE, frames),
-                temperature_verdict(TEMPERATURE, summary.kinetic, system.units),
-            ]
+            thermal = temperature_verdict(TEMPERATURE, summary.kinetic, system.units)
+            verdicts = [schema_verdict(frames, plan.frames), finite_verdict(FINITE, frames), thermal]
             if biased:
                 found["equilibration"] = check_equilibration(system.beads(), system.mapping, plan, frames)
                 passed, numbers = found["equilibration"].passed, found["equilibration"].to_json()
@@ -88,11 +85,10 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         def report(_: object) -> Report:
             shown = _report(system, found["frames"], summary)
             if biased:
-                png = equilibration_figure(beads, found["equilibration"], compares_windows(plan))
-                shown["conditional_equilibration"] = Figure(png, "mean forces of replicas from different starts")
-            exchange = {name: str(getattr(summary, name)) for name in _EXCHANGE} if plan.tempering else {}
-            time = f"{summary.sampled_time:g} {unit('time', system.units)}"
-            return shown | {"seed": work.seed, "sampled_time": time, **exchange}
+                shown["conditional_equilibration"] = _equilibration_figure(beads, found["equilibration"], plan)
+            if plan.tempering:
+                shown |= {name: str(getattr(summary, name)) for name in _EXCHANGE}
+            return shown | {"seed": work.seed, "sampled_time": f"{summary.sampled_time:g} {unit('time', system.units)}"}
 
         return Product(PieceContent(pieces), facts, judge, report, work.seed, molecules)
 
@@ -107,6 +103,14 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         sections=("model", "temperature", "temperatures", "mapping", "collective_variables", section, *held),
         made_again=False,
     )
+
+
+def _equilibration_figure(beads: Beads, found: ConditionalEquilibration, plan: SamplingPlan) -> Figure:
+    from cg_assets.figures.samples import equilibration_figure
+    from cg_assets.labels.quality import compares_windows
+
+    png = equilibration_figure(beads, found, compares_windows(plan))
+    return Figure(png, "mean forces of replicas from different starts")
 
 
 def _report(system: SystemSpec, frames: Frames, summary: DynamicsSummary) -> Report:

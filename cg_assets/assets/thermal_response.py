@@ -30,6 +30,8 @@ from cg_assets.systems import SystemSpec
 from cg_assets.training.settings import TARGETS, TRAJECTORIES
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from cg_assets.core.frames import Frames
     from cg_assets.labels.thermal.differences import DifferenceTest
     from cg_assets.labels.thermal.frame_checks import FrameCheck
@@ -66,6 +68,8 @@ HEAT_CAPACITY = Check(
     warns=True,
 )
 DIFFERENCES = Check("labels_and_differences", "Covariance labels agree with mean-force differences of other runs.")
+CONDITIONAL = (SAMPLES, FINITE, ROTATIONS, FIXED_BEADS, SOUND_FRAMES, INDEPENDENT_RUNS, HEAT_CAPACITY, DIFFERENCES)
+"""Of samples at fixed beads."""
 KNOWN_ERRORS = Check("known_errors", "Every target has a standard error above zero.")
 CONCAVE = Check("concave", "No heat capacity is below zero: the free energy is concave in temperature.")
 
@@ -120,6 +124,16 @@ def judge_conditional(
     ]
 
 
+def _rows(found: Mapping[int, FrameCheck], origins: NDArray[np.float64], limit: float) -> list[dict[str, object]]:
+    """A row for each CG frame: where it comes from, from where up it is used, and how far its runs disagree."""
+    return [
+        {"frame": number, "of [K]": origins[number], "used from [K]": check.sound_from(limit)}
+        | {"fault below": check.fault(limit) or "none"}
+        | {f"{at:g} K": f"{value:.2f}" for at, value in zip(check.temperatures, check.disagreement, strict=True)}
+        for number, check in found.items()
+    ]
+
+
 def conditional_samples_stage(system: SystemSpec, plan: ConditionalSampling, limit: float) -> Stage:
     """The stage of samples at fixed beads, whose independent runs may differ by `limit` standard errors."""
 
@@ -150,16 +164,9 @@ def conditional_samples_stage(system: SystemSpec, plan: ConditionalSampling, lim
             from cg_assets.figures.thermal import conditional_plot
 
             png = conditional_plot(found, test, limit, title=f"{system.title}: samples at fixed beads")
-            ladder = next(iter(found.values())).temperatures
-            rows = [
-                {"frame": number, "of [K]": starts.temperature[number], "used from [K]": lowest[number]}
-                | {"fault below": faults[number] or "none"}
-                | {f"{at:g} K": f"{value:.2f}" for at, value in zip(ladder, check.disagreement, strict=True)}
-                for number, check in found.items()
-            ]
             return {
                 "figure": Figure(png, "independent runs, energies, labels against differences"),
-                "difference_of_independent_runs": rows,
+                "difference_of_independent_runs": _rows(found, starts.temperature, limit),
                 "slope_of_labels_on_differences": str(test.slope),
                 "exchange_acceptance": str(summary.exchange_acceptance),
                 "journeys_up_the_ladder": summary.journeys_up_the_ladder,
@@ -181,9 +188,7 @@ def conditional_samples_stage(system: SystemSpec, plan: ConditionalSampling, lim
         "frame, each a ladder of temperatures with replica exchange (arXiv 2602.23198).",
         make=make,
         reads=(Read(TRAJECTORIES, Batches.SAME),),
-        checks=(
-            *(SAMPLES, FINITE, ROTATIONS, FIXED_BEADS, SOUND_FRAMES, INDEPENDENT_RUNS, HEAT_CAPACITY, DIFFERENCES),
-        ),
+        checks=CONDITIONAL,
         batched=True,
         kinds=frozenset({"parquet", "openmm"}),
         code_version="2",

@@ -60,6 +60,17 @@ class ModelTraining:
     conditions: Mapping[str, NDArray] = field(default_factory=dict)
 
 
+def _tags(work: Work, training: ModelTraining) -> dict[str, object]:
+    """Provenance of a model, for MLflow."""
+    return {
+        "dagster_run_id": work.run_id,
+        "asset_key": f"{work.system.name}/{work.stage.name}",
+        "batches": training.source.batches,
+        "upstream_data_versions": dict(work.inputs.versions),
+        "code_version": work.stage.code_version,
+    }
+
+
 def train_and_register(work: Work, training: ModelTraining) -> Product:
     """Train, and register the model as candidate; the history becomes the file of the stage.
 
@@ -71,14 +82,7 @@ def train_and_register(work: Work, training: ModelTraining) -> Product:
     from cg_assets.systems.load import specification_text
 
     client, system, stage = work.open_tracking(), work.system, work.stage
-    upstream = dict(work.inputs.versions)
-    tags = {
-        "dagster_run_id": work.run_id,
-        "asset_key": f"{system.name}/{stage.name}",
-        "batches": training.source.batches,
-        "upstream_data_versions": upstream,
-        "code_version": stage.code_version,
-    }
+    tags = _tags(work, training)
     identity = (training.config, training.params, stage.code_version, *training.identity)
     checkpoint = checkpoint_path(work.store.stage_folder(system.name, stage.name), *identity)
     model = f"{system.name}.{training.name}"

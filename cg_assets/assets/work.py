@@ -233,11 +233,7 @@ class Work:
             failed = names_of_failed(verdicts)
             return {FAILED: failed} if failed else {}
 
-        if Recipes(self.system).of(self.stage) != self.recipe:
-            raise StorageError(
-                f"{self.system.name}/{self.stage.name}: a file that the specification names changed meanwhile; "
-                "run it again"
-            )
+        self._check_recipe()
         name = stage or self.stage.name
         metadata = FileMetadata(
             system=self.system.name,
@@ -261,6 +257,13 @@ class Work:
     def hold(self, held: AbstractContextManager[Held]) -> Held:
         """Enter a context that lasts until the stage is carried out."""
         return self._held.enter_context(held)
+
+    def _check_recipe(self) -> None:
+        if Recipes(self.system).of(self.stage) != self.recipe:
+            raise StorageError(
+                f"{self.system.name}/{self.stage.name}: a file that the specification names changed meanwhile; "
+                "run it again"
+            )
 
     def close(self) -> None:
         """Release the locks and the device."""

@@ -30,6 +30,7 @@ from cg_assets.figures.style import (
 from cg_assets.figures.temperatures import temperature_figures
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MOST_BARS = 4
@@ -129,6 +130,62 @@ def learning_curves_figure(points: Sequence[LearningPoint], time_unit: str, titl
     )
 
 
+def _draw_curves(
+    axes: Axes,
+    label: str,
+    lines: Sequence[Curve],
+    known: Curve | None,
+    colours: Mapping[str, str],
+    interval: tuple[float, float] | None,
+) -> None:
+    """Free energies of all label sources along one axis, and the reference."""
+    if known is not None:
+        known = Curve(known.label, known.grid, above_lowest(known.values), known.standard_error)
+        band(axes, known, REFERENCE, zorder=2.5, linewidth=2.6, alpha=0.85)
+    for line in lines:
+        moved = Curve(line.label, line.grid, above_lowest(line.values), line.standard_error)
+        if known is not None and interval is not None:
+            moved = aligned(line, known, interval)
+        band(axes, moved, colours[line.label], linewidth=1.6)
+    axes.set_xlabel(label)
+    limits = (float(lines[0].grid[0]), float(lines[0].grid[-1])) if interval is None else interval
+    axes.set_xlim(*limits)
+    step = float(lines[0].grid[1] - lines[0].grid[0])
+    angular_ticks(axes.xaxis, (limits[0] - 0.5 * step, limits[1] + 0.5 * step))
+
+
+def _draw_bars(
+    axes: Axes, name: str, values: Mapping[str, Estimate], target: Estimate | None, colours: Mapping[str, str]
+) -> None:
+    """A figure of merit of each label source, with its error, and that of the reference."""
+    place = np.arange(len(values))
+    height = np.array([estimate.value for estimate in values.values()])
+    error = np.array([estimate.standard_error for estimate in values.values()])
+    axes.bar(place, np.nan_to_num(height, posinf=0.0), 0.62, color=[colours[source] for source in values], zorder=2)
+    known = np.isfinite(error)  # an unknown error has no bar, not one of length zero
+    axes.errorbar(place[known], height[known], error[known], fmt="none", ecolor="#1a1a1a", capsize=5, elinewidth=1.4)
+    if target is not None:
+        axes.axhline(target.value, color=REFERENCE, linewidth=1.3, linestyle=(0, (4, 2)), zorder=3)
+        if np.isfinite(target.standard_error):
+            low, high = target.value - 2 * target.standard_error, target.value + 2 * target.standard_error
+            axes.axhspan(low, high, color=REFERENCE, alpha=0.12, linewidth=0, zorder=1)
+    for x, estimate in zip(place, values.values(), strict=True):
+        axes.annotate(
+            f"{estimate.value:.3g}",
+            (x, max(0.0, np.nan_to_num(estimate.value)) + np.nan_to_num(estimate.standard_error)),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+        )
+    unit = next(iter(values.values())).unit
+    axes.set_xticks(place, [source.replace("_", " ") for source in values])
+    axes.set_title(textwrap.fill(f"{name} [{unit}]" if unit else name, 22))
+    axes.set_xlim(-0.6, len(values) - 0.4)
+    axes.margins(y=0.18)
+    axes.grid(axis="x", visible=False)
+
+
 @drawn
 def comparison_plot(
     figures_of_merit: Mapping[str, Mapping[str, Estimate]],
@@ -162,55 +219,14 @@ def comparison_plot(
     if curves:
         panels = np.atleast_1d(rows[0].subplots(1, len(curves), sharey=True))
         for axes, (label, lines) in zip(panels, curves.items(), strict=True):
-            known = reference_curves.get(label)
-            if known is not None:
-                known = Curve(known.label, known.grid, above_lowest(known.values), known.standard_error)
-                band(axes, known, REFERENCE, zorder=2.5, linewidth=2.6, alpha=0.85)
-            for line in lines:
-                moved = Curve(line.label, line.grid, above_lowest(line.values), line.standard_error)
-                if known is not None and interval is not None:
-                    moved = aligned(line, known, interval)
-                band(axes, moved, colours[line.label], linewidth=1.6)
-            axes.set_xlabel(label)
-            limits = (float(lines[0].grid[0]), float(lines[0].grid[-1])) if interval is None else interval
-            axes.set_xlim(*limits)
-            step = float(lines[0].grid[1] - lines[0].grid[0])
-            angular_ticks(axes.xaxis, (limits[0] - 0.5 * step, limits[1] + 0.5 * step))
+            _draw_curves(axes, label, lines, reference_curves.get(label), colours, interval)
         panels[0].set_ylabel(f"free energy [{energy_unit}]" if energy_unit else "free energy")
         if highest is not None:
             panels[0].set_ylim(-0.03 * highest, highest)
         panels[-1].legend(loc="best")
     bars = np.atleast_1d(rows[-1].subplots(1, max(1, len(figures_of_merit))))
     for axes, (name, values) in zip(bars, figures_of_merit.items(), strict=False):
-        place = np.arange(len(values))
-        height = np.array([estimate.value for estimate in values.values()])
-        error = np.array([estimate.standard_error for estimate in values.values()])
-        axes.bar(place, np.nan_to_num(height, posinf=0.0), 0.62, color=[colours[source] for source in values], zorder=2)
-        known = np.isfinite(error)  # an unknown error has no bar, not one of length zero
-        axes.errorbar(
-            place[known], height[known], error[known], fmt="none", ecolor="#1a1a1a", capsize=5, elinewidth=1.4
-        )
-        if name in references:
-            target = references[name]
-            axes.axhline(target.value, color=REFERENCE, linewidth=1.3, linestyle=(0, (4, 2)), zorder=3)
-            if np.isfinite(target.standard_error):
-                low, high = target.value - 2 * target.standard_error, target.value + 2 * target.standard_error
-                axes.axhspan(low, high, color=REFERENCE, alpha=0.12, linewidth=0, zorder=1)
-        for x, estimate in zip(place, values.values(), strict=True):
-            axes.annotate(
-                f"{estimate.value:.3g}",
-                (x, max(0.0, np.nan_to_num(estimate.value)) + np.nan_to_num(estimate.standard_error)),
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="center",
-                fontsize=9,
-            )
-        unit = next(iter(values.values())).unit
-        axes.set_xticks(place, [source.replace("_", " ") for source in values])
-        axes.set_title(textwrap.fill(f"{name} [{unit}]" if unit else name, 22))
-        axes.set_xlim(-0.6, len(values) - 0.4)
-        axes.margins(y=0.18)
-        axes.grid(axis="x", visible=False)
+        _draw_bars(axes, name, values, references.get(name), colours)
     return figure
 
 

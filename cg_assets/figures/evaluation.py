@@ -40,6 +40,7 @@ from cg_assets.figures.temperatures import temperature_figures
 from cg_assets.mapping.beads import Beads
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -134,6 +135,18 @@ def reference_figure(beads: Beads, reference: Reference) -> bytes:
     )
 
 
+def _draw_samples(
+    axes: Axes, samples: Mapping[str, ArrayLike], edges: Sequence[float], colours: Mapping[str, str]
+) -> None:
+    """Where the training frames lie, as histograms."""
+    every = {**colours, **{label: DATA for label in samples if label not in colours}}
+    for label, values in samples.items():
+        axes.hist(np.asarray(values), edges, histtype="stepfilled", color=every[label], alpha=0.25, linewidth=0)
+        axes.hist(np.asarray(values), edges, histtype="step", color=every[label], linewidth=1.3, label=label)
+    axes.set(yscale="log", ylabel="training\nframes")
+    axes.legend(loc="upper right", ncols=len(samples))
+
+
 @drawn
 def pmf_plot(
     reference: Curve,
@@ -186,14 +199,7 @@ def pmf_plot(
     panels[1].set(ylim=(-limit, limit), ylabel=f"model − reference\n[{energy_unit}]")
     if samples:
         edges = np.linspace(interval[0] - margin, interval[1] + margin, 121)
-        every = {**colours, **{label: DATA for label in samples if label not in colours}}
-        for label, values in samples.items():
-            panels[2].hist(
-                np.asarray(values), edges, histtype="stepfilled", color=every[label], alpha=0.25, linewidth=0
-            )
-            panels[2].hist(np.asarray(values), edges, histtype="step", color=every[label], linewidth=1.3, label=label)
-        panels[2].set(yscale="log", ylabel="training\nframes")
-        panels[2].legend(loc="upper right", ncols=len(samples))
+        _draw_samples(panels[2], samples, edges.tolist(), colours)
     for axes in panels:
         axes.axvspan(interval[0] - 2 * margin, interval[0], color="#f1f1f1", zorder=0, linewidth=0)
         axes.axvspan(interval[1], interval[1] + 2 * margin, color="#f1f1f1", zorder=0, linewidth=0)

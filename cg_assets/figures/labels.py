@@ -62,7 +62,7 @@ def label_noise_figure(beads: Beads, noise: LabelNoise) -> bytes:
     title = f"{beads.title}: noise of the force labels"
     if noise.bins is not None:
         ((name, of_variable),) = beads.variable_units.items()
-        return label_noise_plot(
+        return binned_noise_plot(
             noise.bins,
             noise.floor,
             variable=name,
@@ -81,58 +81,67 @@ def label_noise_figure(beads: Beads, noise: LabelNoise) -> bytes:
         }
         for label, one in maps.items()
     }
-    return label_noise_plot(floors, noise.floor, force_unit=force, title=title)
+    return bead_noise_plot(floors, noise.floor, title=title)
 
 
 @drawn
-def label_noise_plot(
-    noise: BinnedLabels | Mapping[str, Mapping[str, Estimate]],
+def binned_noise_plot(
+    noise: BinnedLabels,
     noise_floor: Estimate,
     *,
-    variable: str = "",
-    variable_unit: str = "",
+    variable: str,
+    variable_unit: str,
     force_unit: str,
     title: str = "",
 ) -> Figure:
-    """Noise of the force labels: by bin of a CG coordinate, or by bead, with the noise floor that training sees.
+    """Noise of the force labels by bin of a CG coordinate, with the noise floor that training sees.
 
     Args:
-        noise: binned labels, or for each force map the noise floor of each bead [force unit squared]; the first map
-            is the one in use.
-        noise_floor: the floor over all beads of the map in use.
-        variable: name of the CG coordinate of binned labels.
+        noise: binned labels.
+        noise_floor: the floor over all bins.
+        variable: name of the CG coordinate.
         variable_unit: its unit.
         force_unit: unit of the force.
         title: title of the figure.
     """
-    if isinstance(noise, BinnedLabels):
-        figure = new_figure(10.0, 6.0, title)
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 1.0])
-        fine = np.isfinite(noise.mean_force) & (noise.count >= 10)
-        x, mean, error = noise.centres[fine], noise.mean_force[fine], noise.standard_error[fine]
-        deviation = np.sqrt(np.nan_to_num(noise.variance[fine]))
-        top.fill_between(
-            x,
-            mean - deviation,
-            mean + deviation,
-            color=COLOURS[5],
-            alpha=0.3,
-            linewidth=0,
-            label="label ± 1 deviation",
-        )
-        top.fill_between(x, mean - 2 * error, mean + 2 * error, color=COLOURS[0], alpha=0.35, linewidth=0)
-        top.plot(x, mean, color=COLOURS[0], label="mean force, ± 2 standard errors")
-        top.axhline(0.0, color=DATA, linewidth=0.9)
-        top.set_ylabel(f"force [{force_unit}]")
-        top.legend(loc="best")
-        bottom.plot(x, noise.variance[fine], color=COLOURS[0], label="variance of the label in a bin")
-        bottom.axhline(
-            noise_floor.value, color=REFERENCE, linestyle=(0, (4, 2)), linewidth=1.4, label=f"noise floor {noise_floor}"
-        )
-        bottom.set(xlabel=axis_label(variable, variable_unit), ylabel=f"variance [{noise_floor.unit}]")
-        bottom.set_ylim(0.0, 1.35 * max(float(np.nanquantile(noise.variance[fine], 0.98)), noise_floor.value))
-        bottom.legend(loc="upper right", ncols=2)
-        return figure
+    figure = new_figure(10.0, 6.0, title)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 1.0])
+    fine = np.isfinite(noise.mean_force) & (noise.count >= 10)
+    x, mean, error = noise.centres[fine], noise.mean_force[fine], noise.standard_error[fine]
+    deviation = np.sqrt(np.nan_to_num(noise.variance[fine]))
+    top.fill_between(
+        x,
+        mean - deviation,
+        mean + deviation,
+        color=COLOURS[5],
+        alpha=0.3,
+        linewidth=0,
+        label="label ± 1 deviation",
+    )
+    top.fill_between(x, mean - 2 * error, mean + 2 * error, color=COLOURS[0], alpha=0.35, linewidth=0)
+    top.plot(x, mean, color=COLOURS[0], label="mean force, ± 2 standard errors")
+    top.axhline(0.0, color=DATA, linewidth=0.9)
+    top.set_ylabel(f"force [{force_unit}]")
+    top.legend(loc="best")
+    bottom.plot(x, noise.variance[fine], color=COLOURS[0], label="variance of the label in a bin")
+    bottom.axhline(
+        noise_floor.value, color=REFERENCE, linestyle=(0, (4, 2)), linewidth=1.4, label=f"noise floor {noise_floor}"
+    )
+    bottom.set(xlabel=axis_label(variable, variable_unit), ylabel=f"variance [{noise_floor.unit}]")
+    bottom.set_ylim(0.0, 1.35 * max(float(np.nanquantile(noise.variance[fine], 0.98)), noise_floor.value))
+    bottom.legend(loc="upper right", ncols=2)
+    return figure
+
+
+@drawn
+def bead_noise_plot(noise: Mapping[str, Mapping[str, Estimate]], noise_floor: Estimate, *, title: str = "") -> Figure:
+    """Noise of the force labels by bead, with the noise floor that training sees.
+
+    Args:
+        noise: for each force map the noise floor of each bead [force unit squared]; the first map is the one in use.
+        noise_floor: the floor over all beads of the map in use.
+        title: title of the figure.
+    """
     figure = new_figure(9.0, 4.2, title)
     axes = figure.subplots()
     names = list(next(iter(noise.values())))

@@ -70,6 +70,22 @@ def equilibration_figure(beads: Beads, result: ConditionalEquilibration, in_wind
     )
 
 
+def _draw_series(axes: Axes, time: NDArray, values: NDArray, colour: str, label: str | None, turns: bool) -> None:
+    """A collective variable of one replica against time; of an angle, which turns over, as dots."""
+    axes.plot(
+        time,
+        values,
+        "." if turns else "-",
+        markersize=3.0,
+        markeredgewidth=0,
+        linewidth=0.9,
+        color=colour,
+        alpha=0.7,
+        rasterized=True,
+        label=label,
+    )
+
+
 @drawn
 def sampling_plot(
     time: ArrayLike,
@@ -112,19 +128,7 @@ def sampling_plot(
             group = colour[mine[0]]
             label = None if group in named or start is None else f"start {group}"
             named.add(group)
-            turns = in_radians(low, high)
-            row[0].plot(
-                moments[mine],
-                values[mine],
-                "." if turns else "-",
-                markersize=3.0,
-                markeredgewidth=0,
-                linewidth=0.9,
-                color=shades[group],
-                alpha=0.7,
-                rasterized=True,
-                label=label,
-            )
+            _draw_series(row[0], moments[mine], values[mine], shades[group], label, in_radians(low, high))
         edges = np.linspace(low, high, 91)
         row[1].hist(values, edges, orientation="horizontal", histtype="stepfilled", color=DATA, alpha=0.35)
         if start is not None and 1 < len(shades) <= len(COLOURS):

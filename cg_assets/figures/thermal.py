@@ -17,6 +17,7 @@ from cg_assets.figures.style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from cg_assets.labels.thermal.differences import DifferenceTest
@@ -29,6 +30,39 @@ _ORDERS: Sequence[tuple[str, str, int]] = (
     ("first_order", "T dF/dT", 1),
     ("second_order", "T²/2 d²F/dT²", 2),
 )
+
+
+def _draw_check(left: Axes, middle: Axes, check: FrameCheck, max_disagreement: float) -> None:
+    """Disagreement of the runs of one CG frame, and its heat capacity by two ways."""
+    used = check.temperatures >= check.sound_from(max_disagreement)
+    left.plot(check.temperatures, check.disagreement, "-", color=DATA, alpha=0.7, zorder=1)
+    measured, expected = (np.array([item.value for item in steps]) for steps in (check.energy_steps, check.heat_steps))
+    error = [
+        np.hypot(a.standard_error, b.standard_error) for a, b in zip(check.energy_steps, check.heat_steps, strict=True)
+    ]
+    width = np.diff(check.temperatures)
+    for part, colour, label in ((used, COLOURS[0], "used"), (~used, COLOURS[1], "not used")):
+        if not part.any():
+            continue
+        known = left.get_legend_handles_labels()[1]
+        left.plot(
+            check.temperatures[part],
+            check.disagreement[part],
+            "o",
+            color=colour,
+            alpha=0.7,
+            label=None if label in known else label,
+        )
+        steps = part[:-1]
+        middle.errorbar(
+            (expected / width)[steps],
+            (measured / width)[steps],
+            (error / width)[steps],
+            fmt="o",
+            color=colour,
+            alpha=0.7,
+            capsize=2,
+        )
 
 
 @drawn
@@ -46,38 +80,7 @@ def conditional_plot(
     figure = new_figure(13.5, 4.4, title)
     left, middle, right = figure.subplots(1, 3)
     for check in checks.values():
-        used = check.temperatures >= check.sound_from(max_disagreement)
-        left.plot(check.temperatures, check.disagreement, "-", color=DATA, alpha=0.7, zorder=1)
-        measured, expected = (
-            np.array([item.value for item in steps]) for steps in (check.energy_steps, check.heat_steps)
-        )
-        error = [
-            np.hypot(a.standard_error, b.standard_error)
-            for a, b in zip(check.energy_steps, check.heat_steps, strict=True)
-        ]
-        width = np.diff(check.temperatures)
-        for part, colour, label in ((used, COLOURS[0], "used"), (~used, COLOURS[1], "not used")):
-            if not part.any():
-                continue
-            known = left.get_legend_handles_labels()[1]
-            left.plot(
-                check.temperatures[part],
-                check.disagreement[part],
-                "o",
-                color=colour,
-                alpha=0.7,
-                label=None if label in known else label,
-            )
-            steps = part[:-1]
-            middle.errorbar(
-                (expected / width)[steps],
-                (measured / width)[steps],
-                (error / width)[steps],
-                fmt="o",
-                color=colour,
-                alpha=0.7,
-                capsize=2,
-            )
+        _draw_check(left, middle, check, max_disagreement)
     left.axhline(1.0, color=REFERENCE, linewidth=1.0)
     left.axhline(max_disagreement, color=REFERENCE, linewidth=1.0, linestyle="--")
     left.set(xlabel="temperature [K]", ylabel="difference of independent runs\n[standard errors]", ylim=(0, None))

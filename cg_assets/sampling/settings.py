@@ -221,6 +221,11 @@ class SamplingPlan(Strict):
         return round(self.duration / self.frame_interval)
 
     @property
+    def frames(self) -> int:
+        """Frames kept of all replicas, probes included."""
+        return (self.kept_replicas + (self.probe.replicas if self.probe else 0)) * self.frames_per_replica
+
+    @property
     def total_time(self) -> float:
         """Simulated time of all replicas, deposition and probes included [ps or reduced]."""
         deposition = self.bias.deposited.deposition if self.bias is not None and self.bias.deposited else 0.0

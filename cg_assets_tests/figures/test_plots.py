@@ -14,7 +14,7 @@ from cg_assets.core.statistics.surfaces import free_energy_surface
 from cg_assets.evaluation.metrics.bonds import bond_monitor
 from cg_assets.figures.comparison import comparison_plot
 from cg_assets.figures.evaluation import bond_length_plot, free_energy_maps, marginals_plot, pmf_plot
-from cg_assets.figures.labels import label_noise_plot
+from cg_assets.figures.labels import bead_noise_plot, binned_noise_plot
 from cg_assets.figures.samples import equilibration_plot, sampling_plot
 from cg_assets.figures.simulation import cg_simulation_plot
 from cg_assets.figures.style import Curve, above_lowest, axis_label, in_radians, nice_ceiling
@@ -113,13 +113,13 @@ def equilibration_figure(groups, two_dimensional):
 
 def noise_by_bin():
     labels = bin_labels(ANGLES[:, 0], RNG.normal(size=3000), REPLICA, bins=Bins.between([(-3, 3)], 30), unit="kT²")
-    return label_noise_plot(labels, labels.noise_floor, variable="s", variable_unit="nm", force_unit="kT/nm")
+    return binned_noise_plot(labels, labels.noise_floor, variable="s", variable_unit="nm", force_unit="kT/nm")
 
 
 def noise_by_bead():
     beads = {"1:CA": Estimate(3e5, 1e4, "u"), "2:CA": Estimate(2e5, np.nan, "u")}
     maps = {"optimal (used)": beads, "slice (not valid)": beads}
-    return label_noise_plot(maps, Estimate(2.5e5, 1e4, "u"), force_unit="kJ/mol/nm")
+    return bead_noise_plot(maps, Estimate(2.5e5, 1e4, "u"))
 
 
 def bonds():

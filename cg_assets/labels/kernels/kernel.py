@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from cg_assets.core.errors import TrainingError
 from cg_assets.core.progress import Progress
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from cg_assets.labels.kernels.flow_network import CoordinateFlow, DistanceFlow
 
 LabelKind = Literal["clean", "noised", "atomistic", "mixed", "learned"]
@@ -56,6 +59,39 @@ class Perturbed:
     index: NDArray[np.int64]
     dropped: int
     steps: int
+
+
+def _noised(
+    clean: Tensor, noise: float, generator: torch.Generator, forces: Tensor | None, flow: Any
+) -> tuple[Tensor, Tensor]:
+    """Configurations with noise `(n, n_beads, dimension)`, and their labels over kT, stacked by kind.
+
+    The noise is the sum of two draws: what one leaves open of the other makes the label of the second kind.
+    """
+    import torch
+
+    one, two = (torch.randn(clean.shape, generator=generator) for _ in range(2))
+    place = clean + noise / math.sqrt(2.0) * (one + two)
+    scores = [-(one + two) / (math.sqrt(2.0) * noise), -two * math.sqrt(2.0) / noise]
+    if forces is not None:
+        scores.append(forces)
+    if flow is not None:
+        scores.append(flow(0.0, place).detach() / noise**2)
+    return place, torch.stack(scores)
+
+
+def _few_lost(good: NDArray[np.bool_]) -> int:
+    """The number of frames that are not good.
+
+    Raises:
+        TrainingError: more than one in a hundred.
+    """
+    lost = int((~good).sum())
+    if lost > 0.01 * len(good):
+        raise TrainingError(
+            f"{lost} of {len(good)} frames were lost on their way along the flow; train it longer or on more frames"
+        )
+    return lost
 
 
 def perturb(
@@ -92,25 +128,16 @@ def perturb(
 
     if flow is not None and not math.isclose(flow.noise, noise):
         raise TrainingError(f"the flow was trained for noise {flow.noise:g} and is used with {noise:g}; train it again")
-    in_space = positions.shape[2] == 3
     generator = torch.Generator().manual_seed(seed)
-    kinds: list[LabelKind] = ["clean", "noised"]
-    if forces is not None:
-        kinds.append("atomistic")
-    if flow is not None:
-        kinds.append("learned")
+    given: dict[LabelKind, object] = {"clean": noise, "noised": noise, "atomistic": forces, "learned": flow}
+    kinds = [kind for kind, source in given.items() if source is not None]
     steps = 0 if flow is None or not carried else _steps(flow, positions, noise, seed)
     places, labels, moved = [], [], []
     for first in range(0, len(positions), _BATCH):
-        clean = torch.as_tensor(centred(positions[first : first + _BATCH])).float()
-        one, two = (torch.randn(clean.shape, generator=generator) for _ in range(2))
-        place = clean + noise / math.sqrt(2.0) * (one + two)
-        scores = [-(one + two) / (math.sqrt(2.0) * noise), -two * math.sqrt(2.0) / noise]
-        if forces is not None:
-            scores.append(torch.as_tensor(forces[first : first + _BATCH] / thermal_energy).float())
-        if flow is not None:
-            scores.append(flow(0.0, place).detach() / noise**2)
-        stacked = torch.stack(scores)
+        part = slice(first, first + _BATCH)
+        clean = torch.as_tensor(centred(positions[part])).float()
+        known = None if forces is None else torch.as_tensor(forces[part] / thermal_energy).float()
+        place, stacked = _noised(clean, noise, generator, known, flow)
         if flow is not None and steps:
             place, stacked = carry(flow, place, stacked, steps)
         moved.append((place - clean).abs().amax(dim=(1, 2)).numpy())
@@ -120,21 +147,12 @@ def perturb(
             progress(min(first + _BATCH, len(positions)), len(positions), "perturbed frames")
     found, label = np.concatenate(places), np.concatenate(labels, axis=1)
     good = np.isfinite(label).all(axis=(0, 2, 3)) & (np.concatenate(moved) < LARGEST_STEP * noise)
-    dropped = int((~good).sum())
-    if dropped > 0.01 * len(good):
-        raise TrainingError(
-            f"{dropped} of {len(good)} frames were lost on their way along the flow; train it longer or on more frames"
-        )
+    dropped = _few_lost(good)
     label = label[:, good] * thermal_energy
-    if in_space:
+    if positions.shape[2] == 3:
         label -= label.mean(axis=2, keepdims=True)
-    return Perturbed(
-        positions=found[good].astype(np.float32),
-        labels={kind: values.astype(np.float32) for kind, values in zip(kinds, label, strict=True)},
-        index=np.flatnonzero(good),
-        dropped=dropped,
-        steps=steps,
-    )
+    by_kind = {kind: values.astype(np.float32) for kind, values in zip(kinds, label, strict=True)}
+    return Perturbed(found[good].astype(np.float32), by_kind, np.flatnonzero(good), dropped, steps)
 
 
 def centred(positions: NDArray) -> FloatArray:

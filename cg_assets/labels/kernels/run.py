@@ -103,6 +103,39 @@ def denoiser(beads: Beads, kernel: Kernel, frames: Frames, seed: int) -> torch.n
     return train_flow(config, settings, frames.positions, correlated_groups([frames]), seed).module
 
 
+_OF_THE_KERNEL = {"clean", "noised"}
+"""Labels whose noise is that of the kernel alone, and so independent in each frame."""
+
+
+def _noise_floor(deviation: NDArray, block: NDArray[np.int64], beads: Beads) -> Estimate:
+    """Mean square of deviations `(n_frames, n_beads, dimension)` [force unit²], with its error between blocks."""
+    noise = (deviation**2).mean(axis=(1, 2))
+    mean = binned_means(noise[:, None], np.zeros(len(noise), dtype=np.int64), 1, block)
+    return Estimate(float(mean.mean[0, 0]), float(np.sqrt(mean.variance[0, 0])), squared_force_unit(beads.units))
+
+
+def _labelled(
+    beads: Beads, frames: Frames, positions: NDArray, labels: NDArray, bias: Mapping[str, Any] | None
+) -> Frames:
+    """Frames moved to new positions with these labels, less the force of the bias there."""
+    energy, pull = _bias_forces(beads, bias, positions)
+    return replace(
+        frames,
+        positions=positions,
+        forces=(labels - pull).astype(np.float32),
+        bias_energy=None if frames.bias_energy is None else energy,
+        potential_energy=None,
+        collective_variables={name: item.astype(np.float32) for name, item in beads.variables(positions).items()},
+    )
+
+
+def _stein(
+    kind: str, label: NDArray, positions: NDArray, thermal_energy: float, seed: int, block: NDArray[np.int64]
+) -> SteinTest:
+    cluster = None if kind in _OF_THE_KERNEL else block
+    return stein_test(positions, label, thermal_energy, seed, STEIN_FIELDS, cluster=cluster)
+
+
 def kernel_frames(
     beads: Beads,
     kernel: Kernel,
@@ -133,14 +166,10 @@ def kernel_frames(
         raise TrainingError(
             f"labels are {kernel.labels}, but the frames carry no forces; set labels of this kernel to clean"
         )
-    if kernel.draws > 1:
-        frames = frames.select(np.repeat(np.arange(len(frames)), kernel.draws))
+    frames = frames.select(np.repeat(np.arange(len(frames)), kernel.draws))
     pull = _bias_forces(beads, bias, frames.positions)[1]
     perturbed = perturb(
-        frames.positions,
-        kernel.noise,
-        beads.thermal_energy,
-        seed,
+        *(frames.positions, kernel.noise, beads.thermal_energy, seed),
         forces=None if frames.forces is None else frames.forces + pull,
         flow=flow,
         carried=kernel.restores,
@@ -153,46 +182,20 @@ def kernel_frames(
         labels["mixed"] = mixed(labels["clean"], labels["atomistic"], coefficients)
     kept = frames.select(perturbed.index)
     block = independent_blocks(kept.replica, kept.time)
-    alone = {"clean", "noised"}
-    floors, squares, stein = {}, {}, {}
-    for kind, label in labels.items():
-        noise = ((label - learned) ** 2).mean(axis=(1, 2))
-        mean = binned_means(noise[:, None], np.zeros(len(noise), dtype=np.int64), 1, block)
-        floors[kind] = Estimate(
-            float(mean.mean[0, 0]), float(np.sqrt(mean.variance[0, 0])), squared_force_unit(beads.units)
-        )
-        squares[kind] = float((label.astype(np.float64) ** 2).mean())
-        stein[kind] = stein_test(
-            perturbed.positions,
-            label,
-            beads.thermal_energy,
-            seed,
-            STEIN_FIELDS,
-            cluster=None if kind in alone else block,
-        )
-    energy, pull = _bias_forces(beads, bias, perturbed.positions)
+    tested = perturbed.positions, beads.thermal_energy, seed, block
     chosen = labels[kernel.labels]
-    variables = beads.variables(perturbed.positions)
-    result = replace(
-        kept,
-        positions=perturbed.positions,
-        forces=(chosen - pull).astype(np.float32),
-        bias_energy=None if kept.bias_energy is None else energy,
-        potential_energy=None,
-        collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
-    )
     report = KernelReport(
         chosen=kernel.labels,
-        noise_floor=floors,
-        mean_square=squares,
+        noise_floor={kind: _noise_floor(label - learned, block, beads) for kind, label in labels.items()},
+        mean_square={kind: float((label.astype(np.float64) ** 2).mean()) for kind, label in labels.items()},
         bead_noise=((chosen - learned) ** 2).mean(axis=(0, 2)),
-        stein=stein,
+        stein={kind: _stein(kind, label, *tested) for kind, label in labels.items()},
         geometry=local_geometry(perturbed.positions, kept.positions, beads.cg_map.bonds, beads.cg_map.bead_names),
         steps=perturbed.steps,
         dropped=perturbed.dropped,
         coefficients=coefficients if kernel.labels == "mixed" else None,
     )
-    return result, report
+    return _labelled(beads, kept, perturbed.positions, chosen, bias), report
 
 
 def _bias_forces(

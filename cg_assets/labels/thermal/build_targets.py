@@ -127,6 +127,10 @@ def build_targets(
         )
         if progress:
             progress(done + 1, len(sound), "frames")
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[TargetTable]) -> TargetTable:
     arrays = [part.targets.columns() for part in parts]
     return TargetTable(
         ThermalTargets(**{name: np.concatenate([item[name] for item in arrays]) for name in arrays[0]}),

@@ -191,6 +191,8 @@ def _evaluate(
 ) -> Any:
     """Energy of one configuration; forces are added to `forces`.
 
+    One long function: its loops share the moments of a bead, which as arguments would be arrays made anew for each.
+
     Args:
         positions: `(n, 3)`.
         box: edges, 0 where there are none.
