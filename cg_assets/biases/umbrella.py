@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat
 
 from cg_assets.biases.base import Bias, BiasFormula, BiasFunction, FloatArray, Variables, column
 from cg_assets.core.errors import SamplingError
-from cg_assets.core.settings import Fault, Scope, StartPoint
+from cg_assets.core.settings import Built, Fault, Scope, StartPoint
 
 if TYPE_CHECKING:
     import openmm
@@ -52,6 +52,11 @@ class UmbrellaBias(Bias):
             if place in places:
                 yield Fault("centers", f"holds {center} twice; the replicas of a window are dealt out to it in turn")
             places.append(place)
+
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """Centres that the molecule cannot reach."""
+        for center in self.centers:
+            yield from built.reach_faults("centers", center)
 
     def function(self, beads: Beads) -> Windows:
         """The windows; angles among their variables are periodic."""

@@ -162,6 +162,19 @@ class Built:
         """Time of a step of one replica here, on one core or GPU [s]."""
         return self.model.step_seconds(self.structure, self.beads)
 
+    @cached_property
+    def largest_values(self) -> dict[str, float]:
+        """Value of collective variables that bonds do not let them exceed [nm]."""
+        return self.model.largest_values(self.structure, self.beads)
+
+    def reach_faults(self, field: str, point: Mapping[str, float]) -> Iterator[Fault]:
+        """Faults of values that the molecule cannot take, however it is stretched."""
+        for name, value in point.items():
+            if value > (most := self.largest_values.get(name, math.inf)):
+                yield Fault(
+                    field, f"gives {name} = {value:g}, but the bonds between its atoms reach {most:.3g} nm; lower it"
+                )
+
 
 class Fault(NamedTuple):
     """A fault of a section: the field, dotted (empty for the whole), and what is wrong with it."""

@@ -140,6 +140,16 @@ class MoleculeModel:
         """Number of atoms, virtual sites included."""
         return len(self.atom_names)
 
+    def way(self, first: int, last: int) -> float:
+        """Length of the shortest way from an atom to another along bonds [nm]; infinite without one."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import dijkstra
+
+        pairs = np.array(self.bonds, dtype=int).reshape(-1, 2).T
+        lengths = np.linalg.norm(self.positions[pairs[0]] - self.positions[pairs[1]], axis=1)
+        graph = coo_array((lengths, (pairs[0], pairs[1])), shape=(self.n_atoms, self.n_atoms)).tocsr()
+        return float(dijkstra(graph, directed=False, indices=first)[last])
+
     def atom_index(self, name: str) -> int:
         """Index of the atom `residue number:atom name`."""
         return self.atom_names.index(name)

@@ -61,6 +61,10 @@ class Model(Family, family="model"):
         """
         return math.nan
 
+    def largest_values(self, structure: Any, beads: Beads) -> dict[str, float]:
+        """Value of collective variables that bonds do not let them exceed [nm]."""
+        return {}
+
     def start_values(self, structure: Any, beads: Beads) -> dict[str, float]:
         """Value of each collective variable in the structure that dynamics start from, where there is one."""
         return {}

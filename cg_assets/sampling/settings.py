@@ -158,6 +158,12 @@ class SamplingPlan(Strict):
             if getattr(self, name) is not None:
                 yield Fault(name, "is for systems at one temperature; leave it out")
 
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """Starts that the molecule cannot reach."""
+        starts = self.starts if isinstance(self.starts, list) else []
+        for point in [*starts, *(self.probe.starts if self.probe else [])]:
+            yield from built.reach_faults("starts", point)
+
     def comparison_faults(self) -> Iterator[Fault]:
         """Too few replicas for conditional equilibration, which is tested by comparing those from different starts."""
         if self.bias is None or self.starts == "equilibrium" or self.probe:

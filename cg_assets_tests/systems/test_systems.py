@@ -277,6 +277,16 @@ def test_faults_of_what_was_built_come_all_at_once(own_system, tmp_path):
     assert "evaluation.native.file" in faults[1]
 
 
+def test_starts_that_bonds_do_not_reach_are_refused(own_system):
+    def far(content):
+        del content["evaluation"]["native"]
+        content["collective_variables"]["turn"]["range"] = [0.3, 4.0]
+        content["sampling"]["unbiased"]["starts"] = [{"turn": 1.0}, {"turn": 3.5}]
+
+    with pytest.raises(SystemSpecError, match=r"sampling.unbiased.starts gives turn = 3.5, .* reach 2\.\d+ nm"):
+        own_system("chignolin", far).check()
+
+
 @pytest.mark.parametrize(("box", "words"), [(3.4, "density of 2"), (1.85, "density of 145")])
 def test_water_of_another_density_is_refused(own_system, box, words):
     content = read_yaml(SHIPPED / "capped_alanine_water.yaml")

@@ -63,6 +63,14 @@ class Molecule(MoleculeSettings, Model):
             return math.nan
         return measured_step(structure.system, structure.positions, structure.box is not None)
 
+    def largest_values(self, structure: MoleculeModel, beads: Beads) -> dict[str, float]:
+        """Of lengths: the way along the bonds from the first of its atoms to the last, a tenth longer [nm]."""
+        return {
+            name: 1.1 * structure.way(structure.atom_index(variable.atoms[0]), structure.atom_index(variable.atoms[-1]))
+            for name, variable in beads.collective_variables.items()
+            if variable.quantity == "length"
+        }
+
     def start_values(self, structure: MoleculeModel, beads: Beads) -> dict[str, float]:
         """In the built or read structure [rad or nm]."""
         frame = beads.cg_map.apply(structure.positions[structure.stored])[None]
