@@ -11,6 +11,8 @@ import yaml
 from cg_assets.cli import main
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.operations.doctor import examine
+from cg_assets.operations.prune import find_prunable
+from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import find_systems, load_all_systems, load_system, seed_of
 from cg_assets.systems.base import Refresh, merge
 from cg_assets.systems.load import SHIPPED
@@ -437,6 +439,17 @@ def test_a_wrong_or_clashing_file_stops_no_other_system(tmp_path, monkeypatch, c
         assert f"left out: {path}: " in printed.err
         assert str(path) in doctor
     assert "temperature (value 'warm'): must be a number" in doctor
+
+
+def test_data_of_a_system_whose_file_is_wrong_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    (tmp_path / "systems").mkdir()
+    (tmp_path / "systems" / "wrong.yaml").write_text("name: wrong\nname: wrong\n")
+    for name in ("wrong", "gone"):
+        path = ParquetStore(tmp_path).file(name, "trajectories", "0000")
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert [item.path.parts[-4] for item in find_prunable(tmp_path)] == ["gone"]
 
 
 def test_a_file_is_read_once_for_all_that_extend_it(tmp_path, monkeypatch):
