@@ -128,21 +128,21 @@ def run_reference(
         SamplingError: a run blew up.
     """
     reference = _reference_of(case)
-    edges = histogram_edges(case)
+    edges, of = histogram_edges(case), reference_hash(case)
     blocks, temperatures, sampled_time = [], [], 0.0
     for run in range(reference.runs):
         run_seed = int(np.random.SeedSequence([seed, run]).generate_state(1)[0]) & 0x7FFFFFFF
         sampler = case.model.sampler(case.structure, case.beads, reference.plan, run_seed)
         histogram = _Histogram(case, edges)
         path = Path(directory) / f"run_{run}.npz"
-        if path.exists() and not _restore(path, sampler, histogram):
+        if path.exists() and not _restore(path, sampler, histogram, of):
             path.unlink()
         total = sampler.n_chunks * reference.runs
         for piece in range(int(sampler.state()["next"]), sampler.n_chunks):
             frames = sampler.next_chunk()
             if frames is not None:
                 histogram.add(frames)
-            _store(path, sampler, histogram)
+            _store(path, sampler, histogram, of)
             if progress is not None:
                 progress(run * sampler.n_chunks + piece + 1, total, "pieces of the reference runs")
         summary = sampler.summary()
@@ -156,7 +156,7 @@ def run_reference(
         seed=seed,
         sampled_time=sampled_time,
         kinetic_temperature=temperatures,
-        reference_hash=reference_hash(case),
+        reference_hash=of,
     )
 
 
@@ -293,17 +293,17 @@ def histogram_edges(case: ReferenceCase) -> list[NDArray[np.float64]]:
     return edges
 
 
-def _store(path: Path, sampler: Any, histogram: _Histogram) -> None:
+def _store(path: Path, sampler: Any, histogram: _Histogram, of: str) -> None:
     with atomic_file(path) as temporary, open(temporary, "wb") as stream:
-        own = {"histogram": histogram.values, "offset": np.array(histogram.offset)}
+        own = {"reference_hash": np.array(of), "histogram": histogram.values, "offset": np.array(histogram.offset)}
         np.savez(stream, allow_pickle=False, **own, **sampler.state())
 
 
-def _restore(path: Path, sampler: Any, histogram: _Histogram) -> bool:
+def _restore(path: Path, sampler: Any, histogram: _Histogram, of: str) -> bool:
     """Resume from a checkpoint; False for one of another model, plan or histogram, which is useless."""
     with np.load(path, allow_pickle=False) as archive:
         state = {name: archive[name] for name in archive.files}
-    if state["histogram"].shape != histogram.values.shape:
+    if str(state.pop("reference_hash", "")) != of:  # the sampler does not compare force fields and files
         return False
     try:
         sampler.restore(state)

@@ -13,7 +13,8 @@ import dagster as dg
 
 from cg_assets import __version__
 from cg_assets.assets import stages_of
-from cg_assets.core.errors import CgAssetsError
+from cg_assets.assets.soundness import Soundness
+from cg_assets.core.errors import CgAssetsError, StorageError
 from cg_assets.core.processes import this_process
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.orchestration.automation import (
@@ -72,7 +73,7 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
     with _ready(system) as instance:
         instance.add_dynamic_partitions(_partitions(name), [batch])
         command = f"{__version__}/{system.content_hash}/{','.join(sorted(stages or []))}"
-        finished = finished_before(instance, name, batch, command)
+        finished = finished_before(instance, system, batch, command)
         remaining = [key for key in selection if key not in finished]
         if finished and remaining:
             print(f"resuming the last run: {len(finished)} of {len(selection)} stages are finished")
@@ -192,11 +193,11 @@ def _selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey
     return [dg.AssetKey([system.name, stage]) for stage in stages or known]
 
 
-def finished_before(instance: dg.DagsterInstance, name: str, batch: str, command: str) -> set[dg.AssetKey]:
-    """Assets, with all checks passed, of the runs of the same command since it last succeeded."""
-    store = ParquetStore(installation().home)
+def finished_before(instance: dg.DagsterInstance, system: SystemSpec, batch: str, command: str) -> set[dg.AssetKey]:
+    """Assets, with all checks passed and inputs unchanged, of the runs of the same command since it last succeeded."""
+    soundness = Soundness(ParquetStore(installation().home), system)
     finished: set[dg.AssetKey] = set()
-    filters = dg.RunsFilter(job_name=job_name(name), tags={"dagster/partition": batch, _COMMAND_TAG: command})
+    filters = dg.RunsFilter(job_name=job_name(system.name), tags={"dagster/partition": batch, _COMMAND_TAG: command})
     for run in instance.get_runs(filters):
         if run.status == dg.DagsterRunStatus.SUCCESS:
             break
@@ -208,7 +209,15 @@ def finished_before(instance: dg.DagsterInstance, name: str, batch: str, command
         }
         made = {event.asset_key for event in events if event.event_type_value == "ASSET_MATERIALIZATION"}
         finished |= {key for key in made - failed if key is not None}
-    return {key for key in finished if any(store.file(name, key.path[-1], part).is_file() for part in (batch, None))}
+    return {key for key in finished if any(_is_current(soundness, key.path[-1], part) for part in (batch, None))}
+
+
+def _is_current(soundness: Soundness, stage: str, batch: str | None) -> bool:
+    """Whether a file is there, and is of the present specification, files and code."""
+    try:
+        return not soundness.changed(stage, batch)
+    except StorageError:
+        return False
 
 
 def set_gpu_slots(instance: dg.DagsterInstance) -> None:

@@ -108,7 +108,7 @@ def test_the_doctor_of_an_empty_home_leaves_it_empty(tmp_path, monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "DAGSTER_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CG_DEVICE", "cpu")
-    assert list(found_by(tmp_path / "home")) == ["versions", "devices"]
+    assert list(found_by(tmp_path / "home")) == ["versions", "devices", "systems"]
     assert not (tmp_path / "home").exists()
     monkeypatch.setenv("CG_DEVICE", "tpu")
     assert "CG_DEVICE is 'tpu'" in faults(tmp_path / "home")["devices"][0]

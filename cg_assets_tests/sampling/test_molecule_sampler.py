@@ -379,6 +379,20 @@ def test_reference_runs_resume_and_survive_their_file(system, tmp_path):
         read_reference(changed.reference_case(), tmp_path / "reference.parquet")
 
 
+def test_reference_runs_of_another_model_are_not_resumed(system, tmp_path):
+    """Checkpoints stay after the runs; of another mass of hydrogen they would be a reference of the wrong model."""
+    plan = make_plan(METADYNAMICS, duration=4.0, starts=[{}])
+    reference = system.evaluation.reference.model_copy(update={"plan": plan})
+    short = system.model_copy(update={"evaluation": system.evaluation.model_copy(update={"reference": reference})})
+    light = short.model_copy(update={"model": short.model.model_copy(update={"hydrogen_mass": 2.0})})
+    pieces = []
+    for one, made in ((short, True), (short, False), (light, True)):
+        pieces.clear()
+        density = run_reference(one.reference_case(), 1, tmp_path, lambda *done: pieces.append(done))
+        assert bool(pieces) == made
+    assert density.reference_hash != run_reference(short.reference_case(), 1, tmp_path / "own").reference_hash
+
+
 def test_a_periodic_box_of_water_is_sampled(system, tmp_path):
     topology, positions = build_peptide(["ACE", "ALA", "NME"])
     modeller = app.Modeller(topology, unit.Quantity(positions, unit.nanometer))
