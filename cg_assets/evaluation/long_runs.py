@@ -7,17 +7,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SamplingError, StorageError
+from cg_assets.core.errors import SamplingError, StorageError, library_errors
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
 from cg_assets.evaluation.reference import ReferenceCase
 from cg_assets.evaluation.settings import LongRunReference
 from cg_assets.storage.atomic import atomic_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BLOCKS_PER_WALKER = 5
 """Blocks of time into which each walker is cut for statistical errors."""
@@ -199,7 +202,6 @@ def read_reference(case: ReferenceCase, path: Path | None = None) -> ReferenceDe
     Raises:
         StorageError: there is no file, or it was made for another model, plan or histogram.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if path is None:
@@ -209,10 +211,12 @@ def read_reference(case: ReferenceCase, path: Path | None = None) -> ReferenceDe
         path = case.folder / named
     if not path.is_file():
         raise StorageError(f"{path}: there is no such file; run the reference plan again, or correct its name")
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"{path}: cannot be read as a reference: {error}; run the reference plan again") from None
+    with library_errors(StorageError, f"{path}: cannot be read as a reference", "run the reference plan again"):
+        return _density(pq.read_table(path), path, case)
+
+
+def _density(table: pa.Table, path: Path, case: ReferenceCase) -> ReferenceDensity:
+    """The density in a table; raises as `read_reference`, and whatever comes of damage."""
     if _KEY not in (table.schema.metadata or {}):
         raise StorageError(f"{path}: is a Parquet file, but not a reference; name the file that a reference run wrote")
     metadata = json.loads(table.schema.metadata[_KEY])
@@ -226,8 +230,12 @@ def read_reference(case: ReferenceCase, path: Path | None = None) -> ReferenceDe
     shape = [len(values) - 1 for values in edges]
     column = table.column("blocks").combine_chunks()
     n_blocks = column.type.list_size
-    flat = column.flatten().to_numpy().astype(np.float64)
-    blocks = flat.reshape(-1, int(np.prod(shape)), n_blocks).swapaxes(1, 2).reshape(-1, n_blocks, *shape)
+    flat = column.flatten().to_numpy()
+    if not (np.isfinite(flat) & (flat >= 0.0)).all():
+        raise StorageError(f"{path}: holds a weight that is negative or not finite; run the reference plan again")
+    blocks = (
+        flat.astype(np.float64).reshape(-1, int(np.prod(shape)), n_blocks).swapaxes(1, 2).reshape(-1, n_blocks, *shape)
+    )
     blocks /= blocks.sum(axis=tuple(range(1, blocks.ndim)), keepdims=True)
     return ReferenceDensity(
         names=metadata["names"],

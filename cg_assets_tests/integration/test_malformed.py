@@ -6,16 +6,18 @@ import contextlib
 import copy
 import io
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from malformed import malformed, undamaged
+from malformed import Malformed, malformed, undamaged
 from small_systems import GLYCINE, SMALL_WELLS
 
 from cg_assets.cli import main
 from cg_assets.core.errors import CgAssetsError
 from cg_assets.storage.parquet import describe, read_arrays, verify
+from cg_assets.systems.load import SHIPPED
 
 FEW, MANY = 60, 200
 """Inputs of each kind in the fast and in the slow test."""
@@ -213,6 +215,17 @@ def refused_in_one_line(folder, number, system):
 def test_a_malformed_system_gives_one_line(tmp_path):
     for number, system in enumerate(malformed(SEED, parts=6)):
         refused_in_one_line(tmp_path, number, system)
+
+
+@pytest.mark.parametrize("text", [b"\x9d", b"", b"[]", b'{"names": []}', b'{"reference_hash": '])
+def test_a_damaged_reference_is_refused_in_one_line(tmp_path, text):
+    """No checksum guards the metadata of a Parquet file."""
+    table = pq.read_table(SHIPPED / "capped_alanine_implicit_reference.parquet")
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({b"cg_assets.reference": text}), buffer)
+    name = "capped_alanine_implicit"
+    others = {f"{name}_reference.parquet": buffer.getvalue()}
+    refused_in_one_line(tmp_path, 0, Malformed("reference", name, (SHIPPED / f"{name}.yaml").read_bytes(), others))
 
 
 @pytest.mark.slow
