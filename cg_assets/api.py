@@ -45,9 +45,9 @@ def run(name: str, batch: str | None = None, stages: list[str] | None = None) ->
     Raises:
         CgAssetsError: the system, a stage or the batch name is wrong; nothing has been run.
     """
-    from cg_assets.operations.runs import run_system
+    from cg_assets.operations.runs import Outcome, run_system
 
-    return run_system(name, batch, stages)
+    return run_system(name, batch, stages) is not Outcome.FAILED
 
 
 def sample(system: SystemSpec, plan: str = "unbiased", seed: int = 0, progress: Progress | None = None) -> Samples:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import dataclasses
+import io
 import json
+import os
 import sys
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cg_assets import __version__
 from cg_assets.core.errors import CgAssetsError, one_line
+from cg_assets.core.machine import machine_failure
 from cg_assets.settings import HOME, installation, masked, set_variables
 from cg_assets.storage.sharing import follow, open_to_group
 
@@ -18,8 +23,12 @@ if TYPE_CHECKING:
     from cg_assets.registry.tracking import ModelTracking
 
 
-OF_FILES = ("results", "lookup", "lineage", "query", "doctor", "prune")
-"""Commands about all data files, wherever they were made."""
+OF_FILES = ("results", "models", "lookup", "lineage", "query", "doctor", "prune")
+"""Commands that look things up in the home folder, wherever its files were made."""
+_PLAIN = "cg_assets.plain"
+"""Name of the way in which letters are printed that the terminal cannot show."""
+_CHANGES = ("repair", "remove")
+"""Their options that change it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,20 +36,62 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.home:
         set_variables({HOME: str(Path(options.home).absolute())})
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN)
     home = installation().home
     try:
         follow(home)
-        if options.of_files:
-            _fetch()
-        return options.action(options)
+        status = _look_up(options) if options.of_files else options.action(options)
+        sys.stdout.flush()
+        return status
     except CgAssetsError as error:
-        print(f"cg-assets: {masked(str(error))}", file=sys.stderr)
-        return 1
+        return _failed(str(error), 1)
     except KeyboardInterrupt:
-        print("cg-assets: interrupted; the same command resumes from the last finished piece", file=sys.stderr)
-        return 130
+        return _failed("interrupted; the same command resumes from the last finished piece", 130)
+    except BrokenPipeError:
+        return _failed("the output was closed before its end", 141)
+    except Exception as error:
+        reason = machine_failure(error)
+        if reason is None:
+            raise
+        return _failed(reason, 1)
     finally:
         open_to_group(home)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Plain letters for those that a terminal cannot show; a question mark where there is none."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    for letter, plain in {"±": "+/-", "≥": ">=", "≤": "<=", "√": "sqrt"}.items():
+        text = text.replace(letter, plain)
+    letters = [letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter)]
+    return "".join(letters).encode("ascii", "replace").decode(), error.end
+
+
+codecs.register_error(_PLAIN, _plain)
+
+
+def _failed(reason: str, status: int) -> int:
+    """Print why a command failed, in a line; its exit status."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print goes nowhere
+    print(f"cg-assets: {masked(reason)}", file=sys.stderr)
+    return status
+
+
+def _look_up(options: argparse.Namespace) -> int:
+    """Carry out a command about the home folder, with the files of the object store, if there is one."""
+    from cg_assets.operations.home_folder import readable_home
+    from cg_assets.storage.catalogue import fetched
+
+    with readable_home(any(getattr(options, name, False) for name in _CHANGES)) as home:
+        fetched(home)
+        return options.action(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,14 +188,13 @@ def _box(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from cg_assets.operations.runs import run_system
 
-    succeeded = run_system(options.system, batch=options.batch, stages=options.select)
-    return 0 if succeeded else 1
+    return run_system(options.system, batch=options.batch, stages=options.select)
 
 
 def _refresh(options: argparse.Namespace) -> int:
     from cg_assets.operations.runs import refresh_system
 
-    return 0 if refresh_system(options.system, batch=options.batch) else 1
+    return refresh_system(options.system, batch=options.batch)
 
 
 def _results(options: argparse.Namespace) -> int:
@@ -256,13 +306,6 @@ def _reference(options: argparse.Namespace) -> int:
 
     make_reference(options.system, Path(options.file))
     return 0
-
-
-def _fetch() -> None:
-    """Fetch the files of the object store, if there is one."""
-    from cg_assets.storage.catalogue import fetched
-
-    fetched(installation().home)
 
 
 def _tracking() -> ModelTracking:

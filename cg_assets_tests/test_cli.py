@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -163,6 +165,28 @@ def test_home_as_an_option(command, tmp_path):
 
 
 # --------------------------------------------------------------------------------------- wrong input
+
+
+def test_a_terminal_that_shows_ascii_alone(command):
+    done = command("systems", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Muller-Brown potential, CG coordinate s = (x - y)/sqrt2" in done.stdout
+
+
+@pytest.mark.parametrize(("output", "status", "words"), [("pipe", 141, "closed"), ("/dev/full", 1, "no space left")])
+def test_output_that_goes_nowhere_has_one_line(command, output, status, words):
+    if output == "pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open(output, os.O_WRONLY)
+    line, environment = command.line("systems"), command.environment()
+    done = subprocess.run(line, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == status
+    (error,) = done.stderr.splitlines()
+    assert error.startswith("cg-assets: ")
+    assert words in error
 
 
 @pytest.fixture

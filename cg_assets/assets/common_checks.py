@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 TEMPERATURE_Z = 5.0
 """Standard errors by which a kinetic temperature may miss its target, beyond the integrator's own 1 %."""
 
-SCHEMA = Check("schema", "The file can be read back and holds the planned number of frames.")
-FINITE = Check("finite", "Every position, force and energy is a finite number.")
+SCHEMA = Check(
+    "schema",
+    "The file can be read back and holds the planned number of frames.",
+    remedy="remove the file and run the stage again",
+)
+FINITE = Check(
+    "finite",
+    "Every position, force and energy is a finite number.",
+    remedy="the dynamics is unstable: use a shorter step, or look for overlapping atoms in the start structure",
+)
 
 
 def schema_verdict(frames: Frames, expected: int) -> Verdict:

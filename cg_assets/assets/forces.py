@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from cg_assets.labels.quality import LabelNoise
     from cg_assets.mapping.force_maps import ForceMap
 
-FORCE_MAP = Check("force_map", "The force map has the mean force as its conditional mean under the constraints.")
-NOISE_FLOOR = Check("noise_floor", "The noise floor of the labels is accurate to 10 % and below their mean square.")
+FORCE_MAP = Check(
+    "force_map",
+    "The force map has the mean force as its conditional mean under the constraints.",
+    remedy="choose another force map, such as `force_map: optimal`",
+)
+NOISE_FLOOR = Check(
+    "noise_floor",
+    "The noise floor of the labels is accurate to 10 % and below their mean square.",
+    remedy="sample more frames",
+)
 CHECKS = (FINITE_BEADS, FORCE_MAP, NOISE_FLOOR)
 
 _BINS = 24

@@ -20,9 +20,15 @@ from cg_assets.systems import SystemSpec
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
 
-FINITE_POSITIONS = Check(FINITE.name, "Every position is a finite number.")
+FINITE_POSITIONS = Check(
+    FINITE.name,
+    "Every position is a finite number.",
+    remedy="write the trajectory again; some of its frames are damaged",
+)
 FRAMES_DIFFER = Check(
-    "frames_differ", "No frame repeats the one before it, as when a trajectory was written twice or stood still."
+    "frames_differ",
+    "No frame repeats the one before it, as when a trajectory was written twice or stood still.",
+    remedy="join the parts of the trajectory without overlap, or set a stride",
 )
 _DRAWN = 500_000
 """Most frames in the figure, evenly spread over all."""

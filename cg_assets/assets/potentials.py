@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LOSS = Check(
     "loss_and_noise_floor",
     "The held-out loss is finite and not below the noise floor by more than its error (otherwise frames have leaked).",
+    remedy="a loss that is not finite: lower the learning rate; one below the floor: look for frames that repeat",
 )
 
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from cg_assets.training.priors import PriorFit
 
 PRIOR_ALONE = Check(
-    "prior_alone", "No replica of the prior alone explodes, and its bonds are distributed as in the data."
+    "prior_alone",
+    "No replica of the prior alone explodes, and its bonds are distributed as in the data.",
+    remedy="sample more frames, or simulate the prior with a shorter step",
 )
 
 

@@ -25,11 +25,16 @@ if TYPE_CHECKING:
     from cg_assets.sampling.piecewise import DynamicsSummary
     from cg_assets.sampling.settings import SamplingPlan
 
-TEMPERATURE = Check("kinetic_temperature", "The kinetic temperature is that of the system, within its error.")
+TEMPERATURE = Check(
+    "kinetic_temperature",
+    "The kinetic temperature is that of the system, within its error.",
+    remedy="use a shorter step, or more friction",
+)
 EQUILIBRATION = Check(
     "conditional_equilibration",
     "Replicas from different starts agree on the mean force in each bin of the collective variables: what the "
     "bias does not drive has reached equilibrium.",
+    remedy="sample for longer, from more starts, or bias the slow coordinate, too",
 )
 _EXCHANGE = ("exchange_acceptance", "journeys_up_the_ladder")
 _UNBIASED = "Frames of unbiased dynamics with their forces."

@@ -17,9 +17,17 @@ if TYPE_CHECKING:
     from cg_assets.simulation.run import CGSimulationResult, Run
 
 TEMPERATURE = Check(
-    "kinetic_temperature", "The beads have the temperature of the system, within its error.", blocking=False
+    "kinetic_temperature",
+    "The beads have the temperature of the system, within its error.",
+    blocking=False,
+    remedy="use a shorter step in `cg_simulation`",
 )
-STABILITY = Check("stability", "No replica exploded.", blocking=False)
+STABILITY = Check(
+    "stability",
+    "No replica exploded.",
+    blocking=False,
+    remedy="use a shorter step in `cg_simulation`, a prior, or data that cover where the replicas went",
+)
 CHECKS = (TEMPERATURE, STABILITY)
 """They do not block, so that a bad potential is still evaluated and compared."""
 

@@ -51,27 +51,43 @@ SLOPE_TOLERANCE = 0.05
 _FAILED_FRAMES = "failed_frames"
 """Key of a file's metadata: CG frames that failed their check, and why."""
 
-SAMPLES = Check(SCHEMA.name, "The file can be read back and holds the planned number of samples.")
-ROTATIONS = Check("rotational_temperature", "Rotations have the temperature of the thermostat within 1 %.")
-FIXED_BEADS = Check("fixed_beads", "No bead drifts by more than 1e-5 nm in a nanosecond.")
-SOUND_FRAMES = Check("sound_frames", "At least one CG frame passes its checks; others are left out of the targets.")
+_SHORTER_STEP = "use a shorter step"
+_LONGER_RUNS = "make the runs with frozen beads longer"
+SAMPLES = Check(SCHEMA.name, "The file can be read back and holds the planned number of samples.", remedy=SCHEMA.remedy)
+ROTATIONS = Check(
+    "rotational_temperature", "Rotations have the temperature of the thermostat within 1 %.", remedy=_SHORTER_STEP
+)
+FIXED_BEADS = Check("fixed_beads", "No bead drifts by more than 1e-5 nm in a nanosecond.", remedy=_SHORTER_STEP)
+SOUND_FRAMES = Check(
+    "sound_frames",
+    "At least one CG frame passes its checks; others are left out of the targets.",
+    remedy=_LONGER_RUNS,
+)
 INDEPENDENT_RUNS = Check(
     "independent_runs",
     "Independent runs of every CG frame agree on the mean forces, at every temperature.",
     blocking=False,
     warns=True,
+    remedy=_LONGER_RUNS,
 )
 HEAT_CAPACITY = Check(
     "heat_capacity",
     "In every CG frame the variance of the energy agrees with the rise of its mean with temperature.",
     blocking=False,
     warns=True,
+    remedy=_LONGER_RUNS,
 )
-DIFFERENCES = Check("labels_and_differences", "Covariance labels agree with mean-force differences of other runs.")
+DIFFERENCES = Check(
+    "labels_and_differences",
+    "Covariance labels agree with mean-force differences of other runs.",
+    remedy=_LONGER_RUNS,
+)
 CONDITIONAL = (SAMPLES, FINITE, ROTATIONS, FIXED_BEADS, SOUND_FRAMES, INDEPENDENT_RUNS, HEAT_CAPACITY, DIFFERENCES)
 """Of samples at fixed beads."""
-KNOWN_ERRORS = Check("known_errors", "Every target has a standard error above zero.")
-CONCAVE = Check("concave", "No heat capacity is below zero: the free energy is concave in temperature.")
+KNOWN_ERRORS = Check("known_errors", "Every target has a standard error above zero.", remedy=_LONGER_RUNS)
+CONCAVE = Check(
+    "concave", "No heat capacity is below zero: the free energy is concave in temperature.", remedy=_LONGER_RUNS
+)
 
 
 # --------------------------------------------------------------------------------------- samples at fixed beads

@@ -20,12 +20,14 @@ class Check:
         description: what it asks, in a sentence.
         blocking: whether nothing downstream uses what fails it.
         warns: whether failing it is a warning, not an error.
+        remedy: what to do when it fails.
     """
 
     name: str
     description: str
     blocking: bool = True
     warns: bool = False
+    remedy: str = "see the figures on the page of the stage"
 
     def verdict(self, passed: bool, **facts: Any) -> Verdict:
         """The outcome, with the numbers behind it; those that are None are left out."""
@@ -40,8 +42,25 @@ class Verdict:
     passed: bool
     facts: dict[str, Any]
 
+    @property
+    def message(self) -> str:
+        """The outcome in a line: the check, the numbers behind it, and the remedy where it failed."""
+        numbers = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in self.facts.items())
+        found = self.facts.get("reason") or numbers
+        if self.passed:
+            return f"{self.check.name} passed: {found}"
+        return f"{self.check.name} failed: {found}; {self.check.remedy}"
 
-FINITE_BEADS = Check("finite", "Every bead position and force is a finite number.")
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+FINITE_BEADS = Check(
+    "finite",
+    "Every bead position and force is a finite number.",
+    remedy="look for overlapping atoms in the frames that they were made from, and sample those again",
+)
 
 
 def finite_verdict(check: Check, frames: Frames) -> Verdict:

@@ -201,7 +201,8 @@ def checks_of(settings: EvaluationSettings) -> tuple[Check, ...]:
     They do not block, so that it is compared with the others all the same.
     """
     texts = {name: text for metric in metrics_of(settings) for name, text in metric.checks(settings).items()}
-    return tuple(Check(name, text, blocking=False) for name, text in texts.items())
+    remedy = "see where it differs in the figures of the evaluation; more data, a bias or a longer training can help"
+    return tuple(Check(name, text, blocking=False, remedy=remedy) for name, text in texts.items())
 
 
 def _quantity(row: Mapping[str, Any]) -> Quantity:

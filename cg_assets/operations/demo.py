@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cg_assets.core.errors import StorageError
 from cg_assets.operations.home_folder import prepare_home
-from cg_assets.operations.runs import run_system
+from cg_assets.operations.runs import Outcome, run_system
 from cg_assets.operations.tables import table
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_all_systems, load_system
@@ -30,7 +30,7 @@ def run_demo(demo: str) -> int:
     folder = prepare_home()
     names = DEMOS[demo]
     print(f"cg-assets demo: {', '.join(names)} on {os.cpu_count()} cores; state goes to {folder}\n")
-    failed = [name for name in names if not run_system(name)]
+    failed = [name for name in names if run_system(name) is Outcome.FAILED]
     print_results(folder, names)
     print(f"\nwall time {time.monotonic() - started:.0f} s")
     figures = write_figures(folder, names)

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cg_assets.core.errors import CgAssetsError
@@ -25,14 +32,19 @@ def prepare_home() -> Path:
         The absolute path of the home folder.
 
     Raises:
-        CgAssetsError: this home's records are not in the kind of database of `CG_ASSETS_DATABASE`, or that
-            cannot be reached.
+        CgAssetsError: its path cannot be part of a database address; or its records are not in the kind of database
+            of `CG_ASSETS_DATABASE`, or that cannot be reached.
     """
     own = installation()
-    folder = own.home
+    folder = _usable(own.home)
     dagster_home = folder / "dagster"
     for needed in (dagster_home, folder / "systems", folder / "data", folder / "mlflow"):
         needed.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise CgAssetsError(
+            f"home folder {folder}: this user cannot write to it; correct its permissions, or choose another folder "
+            "with --home"
+        )
     address = with_driver(own.database) if own.database else None
     _choose_database(dagster_home, address)
     # Steps run side by side, one per core; threads of several steps on the same cores are many times slower.
@@ -41,6 +53,58 @@ def prepare_home() -> Path:
         {"DAGSTER_DISABLE_TELEMETRY": "yes", "OMP_NUM_THREADS": "1"},
     )
     return folder
+
+
+def _usable(folder: Path) -> Path:
+    """A home folder whose path the addresses of SQLite databases can hold."""
+    if found := re.search(r"[?\\]|%[0-9A-Fa-f]{2}", str(folder)):
+        raise CgAssetsError(
+            f"home folder {folder}: its path contains {found[0]!r}, which addresses of databases cannot hold; choose "
+            "another folder with --home or CG_ASSETS_HOME, or rename it"
+        )
+    return folder
+
+
+@contextmanager
+def readable_home(writes: bool = False) -> Iterator[Path]:
+    """The home folder to look things up in, also where this user cannot write to it, as in a backup.
+
+    Databases are locked, and brought up to date, when they are opened. Where the folder is read-only that happens in a
+    temporary folder with copies of the databases and links to all else.
+
+    Args:
+        writes: refuse a folder that is read-only.
+
+    Yields:
+        The folder.
+
+    Raises:
+        CgAssetsError: the folder is read-only and the caller writes to it, or its path cannot be used.
+    """
+    home = _usable(installation().home)
+    if not home.is_dir() or os.access(home, os.W_OK):
+        yield home
+        return
+    if writes:
+        raise CgAssetsError(f"home folder {home}: this user cannot write to it; nothing is repaired or removed")
+    print(f"cg-assets: {home} is read-only; its databases are read from a temporary copy", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="cg_assets_") as temporary:
+        copy = Path(temporary)
+        for folder, databases in (("", "catalog.duckdb"), ("mlflow", "mlflow.db*"), ("dagster", "*")):
+            (copy / folder).mkdir(exist_ok=True)
+            for path in (home / folder).glob(databases):
+                if path.is_file():
+                    shutil.copyfile(path, copy / folder / path.name)
+                else:
+                    shutil.copytree(path, copy / folder / path.name, copy_function=shutil.copyfile)
+        for linked in ("data", "systems", "mlflow/artifacts"):
+            if (home / linked).is_dir():
+                (copy / linked).symlink_to(home / linked, target_is_directory=True)
+        set_variables({HOME: str(copy)})
+        try:
+            yield copy
+        finally:
+            set_variables({HOME: str(home)})
 
 
 def _choose_database(dagster_home: Path, address: str | None) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from cg_assets.orchestration.automation import (
     job_name,
     register_first_batches,
 )
-from cg_assets.orchestration.console import step_failure_cause
+from cg_assets.orchestration.console import failure_of
 from cg_assets.orchestration.device import count_gpus
 from cg_assets.orchestration.executors import GPU_POOL, build_executor, start_step_server
 from cg_assets.orchestration.refresh import plan_refresh
@@ -41,6 +42,30 @@ if TYPE_CHECKING:
     from cg_assets.core.progress import Progress
     from cg_assets.core.statistics.estimates import Estimate
 
+
+class Outcome(IntEnum):
+    """How runs ended; the value is the exit status of the command."""
+
+    SOUND = 0
+    """Every step succeeded and every check passed, warnings aside."""
+    FAILED = 1
+    """A step or a blocking check failed."""
+    DOUBTFUL = 3
+    """Every step succeeded, but a check that blocks nothing failed."""
+
+    @classmethod
+    def of(cls, result: dg.JobExecutionResult) -> Outcome:
+        """How a run ended."""
+        if not result.success:
+            return cls.FAILED
+        checks = [
+            event for event in result.all_events if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        ]
+        verdicts = [event.asset_check_evaluation_data for event in checks]
+        failed = [item for item in verdicts if not item.passed and item.severity is dg.AssetCheckSeverity.ERROR]
+        return cls.DOUBTFUL if failed else cls.SOUND
+
+
 _COMMAND_TAG = "cg_assets/command"
 
 
@@ -51,7 +76,7 @@ def system_job(name: str) -> dg.JobDefinition:
     return defs.resolve_job_def(job_name(name))
 
 
-def run_system(name: str, batch: str | None = None, stages: list[str] | None = None) -> bool:
+def run_system(name: str, batch: str | None = None, stages: list[str] | None = None) -> Outcome:
     """Run a system's job for one batch in this process and those of its executor.
 
     Args:
@@ -60,9 +85,6 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         stages: only these stages; all where None.
 
     Stages finished by an interrupted or failed run of the same system, batch and stages are not repeated.
-
-    Returns:
-        Whether every step and every blocking check succeeded.
 
     Raises:
         CgAssetsError: the system, a stage or the batch name is wrong; nothing has been run.
@@ -77,10 +99,10 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         remaining = [key for key in selection if key not in finished]
         if finished and remaining:
             print(f"resuming the last run: {len(finished)} of {len(selection)} stages are finished")
-        return _execute(instance, name, batch, remaining or selection, {_COMMAND_TAG: command}).success
+        return Outcome.of(_execute(instance, name, batch, remaining or selection, {_COMMAND_TAG: command}))
 
 
-def refresh_system(name: str, batch: str | None = None) -> bool:
+def refresh_system(name: str, batch: str | None = None) -> Outcome:
     """Add a batch of data and rebuild what depends on it; print what is done and which models became champions.
 
     An interrupted refresh is finished first, and no other batch is added.
@@ -88,9 +110,6 @@ def refresh_system(name: str, batch: str | None = None) -> bool:
     Args:
         name: the system.
         batch: name of the batch; by default the one after the last.
-
-    Returns:
-        Whether every step and every blocking check succeeded.
 
     Raises:
         CgAssetsError: the system or the batch name is wrong, or the system is being run or refreshed already.
@@ -122,16 +141,18 @@ def refresh_system(name: str, batch: str | None = None) -> bool:
             instance.add_dynamic_partitions(_partitions(name), [plan.added])
         if not plan.runs:
             print(f"{name} is up to date")
+        outcome = Outcome.SOUND
         for run in plan.runs:
             keys = [dg.AssetKey([name, stage]) for stage in run.stages]
             result = _execute(instance, name, run.batch, keys, {REFRESH_TAG: "command"})
             _print_champions(result)
+            outcome = max(outcome, Outcome.of(result))
             if not result.success:
-                return False
-        return True
+                return Outcome.FAILED
+        return outcome
 
 
-def _print_champions(result: dg.ExecuteJobResult) -> None:
+def _print_champions(result: dg.JobExecutionResult) -> None:
     for event in result.get_asset_materialization_events():
         facts = event.materialization.metadata
         if "decision" in facts:
@@ -167,7 +188,7 @@ def _ready(system: SystemSpec) -> Iterator[dg.DagsterInstance]:
 
 def _execute(
     instance: dg.DagsterInstance, name: str, batch: str | None, selection: list[dg.AssetKey], tags: dict[str, str]
-) -> dg.ExecuteJobResult:
+) -> dg.JobExecutionResult:
     """Run some assets of a system for one batch, and print why steps failed."""
     job = dg.build_reconstructable_job("cg_assets.operations.runs", "system_job", reconstructable_kwargs={"name": name})
     partition = {} if batch is None else {"dagster/partition": batch}
@@ -178,11 +199,10 @@ def _execute(
         tags={PROCESS_TAG: str(this_process()), **partition, **tags},
         asset_selection=selection,
     )
-    # Repeated at the end: the output of a step reaches the terminal through another process, which can be late.
+    # At the end: the output of a step reaches the terminal through another process, which can be late.
     for event in result.all_events:
-        if event.event_type_value == "STEP_FAILURE":
-            step = (event.step_key or "").replace("__", "/")
-            print(f"cg-assets: {step} failed: {step_failure_cause(event)}", file=sys.stderr)
+        if failure := failure_of(event):
+            print(f"cg-assets: {failure}", file=sys.stderr)
     return result
 
 

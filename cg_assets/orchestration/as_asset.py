@@ -81,7 +81,11 @@ def _check_spec(key: dg.AssetKey, check: Check, partitions: dg.PartitionsDefinit
 def _check_result(verdict: Verdict) -> dg.AssetCheckResult:
     severity = dg.AssetCheckSeverity.WARN if verdict.check.warns else dg.AssetCheckSeverity.ERROR
     return dg.AssetCheckResult(
-        check_name=verdict.check.name, passed=verdict.passed, severity=severity, metadata=verdict.facts
+        check_name=verdict.check.name,
+        passed=verdict.passed,
+        severity=severity,
+        metadata=verdict.facts,
+        description=verdict.message,
     )
 
 

@@ -25,7 +25,28 @@ class _StepFormatter(logging.Formatter):
         event = meta.get("dagster_event")
         if event is not None and event.event_type_value == "STEP_FAILURE":
             message = f"failed: {step_failure_cause(event)}"
+        elif event is not None and event.event_type_value == "ASSET_CHECK_EVALUATION":
+            message = f"check {event.event_specific_data.check_name} failed"
         return f"{time.strftime('%H:%M:%S')}  {step:<48} {message}"
+
+
+def failure_of(event: dg.DagsterEvent) -> str:
+    """What went wrong where an event is a failed step or check, with the remedy; empty for other events.
+
+    A step that only a check has stopped has no line of its own.
+    """
+    data: Any = event.event_specific_data
+    if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION and not data.passed:
+        severity = "warning: " if data.severity is dg.AssetCheckSeverity.WARN else ""
+        return f"{severity}{data.asset_key.to_user_string()}: check {data.description}"
+    if event.event_type is not dg.DagsterEventType.STEP_FAILURE or _is_of_check(data.error):
+        return ""
+    return f"{(event.step_key or '').replace('__', '/')} failed: {step_failure_cause(event)}"
+
+
+def _is_of_check(error: Any) -> bool:
+    """Whether a blocking check has stopped a step."""
+    return error is not None and error.cls_name == "DagsterAssetCheckFailedError"
 
 
 def step_failure_cause(event: Any) -> str:
@@ -33,6 +54,8 @@ def step_failure_cause(event: Any) -> str:
     error = event.event_specific_data.error
     if error is None:
         return "the process of the step ended without a message; see its log in the Dagster pages"
+    if _is_of_check(error):
+        return "a check that must pass has failed"
     while True:
         if error.cls_name and hasattr(errors, error.cls_name):
             return masked(error.message.strip().removeprefix("cg_assets.core.errors."))

@@ -28,6 +28,7 @@ _GPU_OP_TAGS: dict[str, Any] = {
     GPUS_TAG: "1",
 }
 _PRELOAD = [
+    "cg_assets.orchestration.step_server",
     "cg_assets.orchestration.definitions",
     "cg_assets.figures.evaluation",
     "cg_assets.figures.labels",

@@ -99,7 +99,7 @@ def leftovers(folder: Path) -> Iterator[Path]:
     """
     for path in sorted(Path(folder).rglob(f".*{_MARK}*")):
         try:
-            descriptor = os.open(path, os.O_RDWR)
+            descriptor = os.open(path, os.O_RDONLY)
         except (FileNotFoundError, PermissionError):  # removed, or another user's
             continue
         try:

@@ -120,9 +120,9 @@ def rebuild(home: Path) -> list[str]:
 
 
 def differences(home: Path) -> list[str]:
-    """Where the catalogue and the files disagree, one message each.
+    """Where the catalogue and the files disagree, one message each; nothing if there is no catalogue.
 
-    Nothing if there is no catalogue, or that of another folder: the next query rebuilds it.
+    In a home folder that was moved, the files are compared with what was in the old place.
 
     Raises:
         StorageError: the catalogue cannot be read.
@@ -131,9 +131,8 @@ def differences(home: Path) -> list[str]:
     path = catalogue_path(store.home)
     if not path.is_file():
         return []
-    made_for = _home_of(store)
-    if made_for != str(store.home):
-        return [] if made_for else [f"{path.name} is damaged"]
+    if _home_of(store) is None:
+        return [f"{path.name} is damaged"]
     entered = _entered(store)
     there = {}
     for file in data_files(store):

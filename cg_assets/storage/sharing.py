@@ -28,7 +28,7 @@ def follow(home: Path) -> None:
 
 def open_to_group(home: Path) -> None:
     """Open the user's own files in a shared home that libraries have closed to its group."""
-    if is_shared(home):
+    if is_shared(home) and os.access(home, os.W_OK):
         for folder in _OF_LIBRARIES:
             for path in _closed(home, home / folder):
                 if path.stat().st_uid == os.geteuid():

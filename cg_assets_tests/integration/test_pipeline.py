@@ -16,12 +16,14 @@ import pytest
 from small_systems import LEFT_ONLY, SMALL_WELLS
 
 from cg_assets.assets.data import training_frames
+from cg_assets.assets.samples import EQUILIBRATION
 from cg_assets.assets.work import Inputs
 from cg_assets.biases.reweighting import bias_weights
 from cg_assets.evaluation.evaluation import Evaluation
 from cg_assets.labels.quality import check_equilibration
+from cg_assets.operations.runs import Outcome
 from cg_assets.orchestration.as_asset import build_assets
-from cg_assets.orchestration.console import step_failure_cause
+from cg_assets.orchestration.console import failure_of, step_failure_cause
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.parquet import content_hash, read_arrays, verify
@@ -300,7 +302,17 @@ def test_a_bias_that_leaves_a_hidden_barrier_is_stopped(home):
     later = materialize(system, home, instance, stages=["relabelled_forces", "potential_biased"])
     assert not later.success
     (failure,) = [event for event in later.all_events if event.event_type_value == "STEP_FAILURE"]
-    assert "batch 0000 failed conditional_equilibration" in step_failure_cause(failure)
+    assert "biased_samples/0000 failed conditional_equilibration" in step_failure_cause(failure)
+
+
+def test_a_failed_check_is_printed_once_with_numbers_and_remedy(home):
+    (home / "systems" / "left_only.yaml").write_text(LEFT_ONLY)
+    result = materialize(load_system("left_only"), home, dg.DagsterInstance.ephemeral(), stages=["biased_samples"])
+    (line,) = filter(None, map(failure_of, result.all_events))
+    assert line.startswith("left_only/biased_samples: check conditional_equilibration failed: z RMS")
+    assert "(limit " in line
+    assert line.endswith(EQUILIBRATION.remedy)
+    assert Outcome.of(result) is Outcome.FAILED
 
 
 @pytest.mark.parametrize(

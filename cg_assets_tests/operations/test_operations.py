@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,58 @@ def test_a_home_folder_that_was_moved_works(moved, finished, monkeypatch):
     assert (done.returncode, done.stdout) == (0, "(2, 1, 1)\n"), done.stderr
     own = ModelTracking(None, finished.home).lookup("small_wells.biased")
     assert own.lineage == entry.lineage
+
+
+def test_what_was_lost_on_the_way_is_named(moved):
+    """Though the catalogue names absolute paths of the old place."""
+    file = ParquetStore(moved.home).path("small_wells", "relabelled_forces", "0000")
+    file.unlink()
+    (fault,) = faults(moved.home)["catalogue"]
+    assert fault == f"{file.relative_to(moved.home)} is in the catalogue, but missing"
+
+
+def test_a_read_only_home_can_be_looked_at(moved):
+    """As a backup is: nothing is written to it, and no copy stays behind."""
+    mount = "mount --bind {0} {0} && mount -o remount,ro,bind {0} && exec {1}"
+    if os.getuid() == 0:
+        if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+            pytest.skip("root writes everywhere, and here it may not mount a folder read-only")
+    else:
+        moved.home.chmod(0o555)
+
+    def run(*arguments):
+        line = moved.line(*arguments)
+        if os.getuid() == 0:
+            line = ["unshare", "-m", "sh", "-c", mount.format(shlex.quote(str(moved.home)), shlex.join(line))]
+        return subprocess.run(line, env=moved.environment(TMPDIR=str(temporary)), capture_output=True, text=True)
+
+    temporary = moved.home.with_name("temporary")
+    temporary.mkdir()
+    before = {path: path.stat().st_mtime_ns for path in moved.home.rglob("*")}
+    for words in ("doctor", "models", "lookup small_wells.biased", "lineage small_wells.biased", "prune"):
+        arguments = words.split()
+        done = run(*arguments)
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        assert done.stderr == f"cg-assets: {moved.home} is read-only; its databases are read from a temporary copy\n"
+    for words in ("doctor --repair", "prune --remove", "run small_wells", "refresh small_wells"):
+        arguments = words.split()
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (1, ""), (arguments, done.stdout, done.stderr)
+        assert f"home folder {moved.home}: this user cannot write to it" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    moved.home.chmod(0o755)
+    assert before == {path: path.stat().st_mtime_ns for path in moved.home.rglob("*")}
+    assert list(temporary.glob("cg_assets_*")) == []
+
+
+@pytest.mark.parametrize("name", ["what?", "100%25", "back\\slash"])
+def test_a_home_whose_path_no_address_can_hold_is_refused(name, tmp_path, capsys):
+    assert main(["--home", str(tmp_path / name), "models"]) == 1
+    assert main(["--home", str(tmp_path / name), "run", "muller_brown"]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert all("its path contains" in error and "choose another folder with --home" in error for error in errors)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --------------------------------------------------------------------------------------- the doctor

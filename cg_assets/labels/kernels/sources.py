@@ -20,7 +20,11 @@ MAX_STEIN_Z = 4.5
 """Largest of 60 standard normal numbers that passes: right labels are above it once in 2,500 batches."""
 MAX_LOCAL_DIVERGENCE = 0.02
 """Largest Jensen-Shannon divergence of bonds and 1-3 distances that passes."""
-STEIN = Check("stein_identity", "The labels have the mean force of the perturbed configurations as their mean.")
+STEIN = Check(
+    "stein_identity",
+    "The labels have the mean force of the perturbed configurations as their mean.",
+    remedy="train the flow for longer, or use less noise",
+)
 
 
 class Kernel(LabelSource):
@@ -48,7 +52,8 @@ class Kernel(LabelSource):
     def _geometry(self) -> Check:
         """Noise alone necessarily widens bonds: that is a warning."""
         text = "Bonds and 1-3 distances are distributed as in the data."
-        return Check("local_geometry", text, blocking=self.restores, warns=not self.restores)
+        remedy = "use less noise"
+        return Check("local_geometry", text, blocking=self.restores, warns=not self.restores, remedy=remedy)
 
     @property
     def checks(self) -> tuple[Check, ...]:
