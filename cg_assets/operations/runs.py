@@ -139,9 +139,9 @@ def refresh_system(name: str, batch: str | None = None) -> Outcome:
             print(f"{part.stage}{f' of batch {part.batch}' if part.batch else ''}: {reason}")
         if plan.added:
             instance.add_dynamic_partitions(_partitions(name), [plan.added])
-        if not plan.runs:
+        if not plan.runs and not plan.failed:
             print(f"{name} is up to date")
-        outcome = Outcome.SOUND
+        outcome = Outcome.FAILED if plan.failed else Outcome.SOUND
         for run in plan.runs:
             keys = [dg.AssetKey([name, stage]) for stage in run.stages]
             result = _execute(instance, name, run.batch, keys, {REFRESH_TAG: "command"})

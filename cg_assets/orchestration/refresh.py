@@ -48,6 +48,7 @@ class RefreshPlan:
         reasons: why each part is made; parts that follow from others are left out.
         note: why no batch is added, where that is not because of unfinished work.
         left_out: samples of another specification, and what has changed since.
+        failed: whether that is because a training failed its checks.
     """
 
     added: str | None
@@ -55,6 +56,7 @@ class RefreshPlan:
     reasons: dict[Part, str]
     note: str = ""
     left_out: dict[Part, str] = field(default_factory=dict)
+    failed: bool = False
 
 
 def next_batch_name(known: Iterable[str]) -> str:
@@ -90,7 +92,7 @@ def plan_refresh(
         return RefreshPlan(None, graph.runs(planned), _roots(planned), left_out=left)
     if add is None and (failed := graph.failed_trainings()):
         note = f"{explained(failed)}; change its data or settings, or name the batch to add (--batch)"
-        return RefreshPlan(None, [], {}, note, left)
+        return RefreshPlan(None, [], {}, note, left, failed=True)
     name = next_batch_name(known) if add is None else add
     try:
         system.look_for_files(name)

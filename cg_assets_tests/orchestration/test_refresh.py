@@ -93,6 +93,15 @@ def test_an_unfinished_batch_is_finished_first(stored):
     assert planned(stored, "0000", "0001") == (None, [("0001", rest | UNBATCHED | {"comparison"})])
 
 
+@pytest.mark.parametrize("lost", ["potential_biased", "cg_simulation_biased", "evaluation_biased", "comparison"])
+def test_what_is_unfinished_is_finished_before_a_batch_is_added(stored, lost):
+    """Otherwise a training that fails would get one more batch at each tick."""
+    store, _ = stored
+    store.path("small_wells", lost).unlink()
+    added, [(_, stages)] = planned(stored)
+    assert added is None and lost in stages and not stages & BATCHED
+
+
 def test_an_empty_home_begins_with_the_first_batch(home):
     (home / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
     stored = ParquetStore(home), load_system("small_wells")
