@@ -163,7 +163,7 @@ def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
     inputs, true = work.inputs, system.true_stage(name)
     simulated = inputs.facts(f"cg_simulation_{name}")
     model, version = simulated["registered_model"], simulated["version"]
-    module, _ = work.open_tracking().load(model, version)
+    module, _ = work.open_tracking().load(model, version, simulated.get("weights_hash"))
     reference = read_reference(inputs, system) if system.reference_stage else None
     frames = training_frames(inputs, system, name)
     data = drawn_frames(frames, *system.drawn(name))
@@ -191,7 +191,7 @@ def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
 
     speeds = [run["replica_steps_per_second"] for run in simulated["runs"] if not run["biased"]]
     facts = {"registered_model": model, "version": version, "replica_steps_per_second": fmean(speeds)}
-    facts["thermal_energy"] = result.thermal_energy
+    facts |= {"thermal_energy": result.thermal_energy, "judged_by": judged_by}
     content = TableContent(result.columns(), {"temperature": unit("temperature", system.units)})
     return Product(content, facts, lambda _: verdicts, report)
 

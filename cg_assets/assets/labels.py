@@ -14,6 +14,8 @@ from cg_assets.assets.work import Work
 from cg_assets.labels.kernels.sources import FlowKernel
 from cg_assets.systems import SystemSpec
 
+_OF_MODEL = ("registered_model", "version", "weights_hash")
+
 
 def labels_stage(system: SystemSpec, stage: str) -> Stage:
     """The stage of the labelled frames of one source."""
@@ -29,8 +31,8 @@ def labels_stage(system: SystemSpec, stage: str) -> Stage:
         model = None
         if model_stage:
             trained = work.inputs.facts(model_stage)
-            facts |= {item: trained[item] for item in ("registered_model", "version")}
-            model, _ = work.open_tracking().load(trained["registered_model"], trained["version"])
+            facts |= {item: trained[item] for item in _OF_MODEL[:2]}
+            model, _ = work.open_tracking().load(*(trained[item] for item in _OF_MODEL))
         labelled = source.label(LabelInputs(frames, system.beads(), bias, work.seed, model, work.progress))
         facts |= {
             "label_source": source.model_dump(mode="json"),

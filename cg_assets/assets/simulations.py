@@ -62,8 +62,8 @@ def cg_simulation_stage(system: SystemSpec, name: str) -> Stage:
         from cg_assets.simulation.run import run_cg_simulation
 
         trained = work.inputs.facts(f"potential_{name}")
-        model = {item: trained[item] for item in ("registered_model", "version")}
-        potential, _ = work.open_tracking().load(model["registered_model"], model["version"])
+        model = {item: trained[item] for item in ("registered_model", "version", "weights_hash")}
+        potential, _ = work.open_tracking().load(*model.values())
         frames, bias = training_frames(work.inputs, system, name), frozen_bias(work.inputs, settings)
         with work.leased() as device:
             result = run_cg_simulation(

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from cg_assets.training.training_run import TrainingResult
 
-REGISTERED = "registered_models"
-"""Stage of the records of the data behind each registered version; a batch is one version."""
-
 
 @dataclass(frozen=True)
 class ModelTraining:
@@ -79,6 +76,7 @@ def train_and_register(work: Work, training: ModelTraining) -> Product:
     """
     from cg_assets.potentials.energies import weights_hash
     from cg_assets.potentials.model_format import save_potential
+    from cg_assets.registry.reconciliation import last_version
     from cg_assets.systems.load import specification_text
 
     client, system, stage = work.open_tracking(), work.system, work.stage
@@ -103,13 +101,14 @@ def train_and_register(work: Work, training: ModelTraining) -> Product:
         client.log_figure(figure, "training")
         folder = Path(scratch) / "potential"
         save_potential(folder, result.module, training.config)
+        weights = weights_hash(result.module)
         version = client.register(
-            *(folder, model, training.positions[:2], tags),
+            *(folder, model, training.positions[:2], tags | {"weights_hash": weights}),
             conditions=training.conditions,
             failed_checks=names_of_failed(verdicts),
+            after=last_version(work.store, system.name, training.name),
         )
     _record_ancestors(work, training, model, version)
-    weights = weights_hash(result.module)
 
     def report(_: Sequence[Verdict]) -> Report:
         checkpoint.unlink(missing_ok=True)
@@ -132,20 +131,12 @@ def train_and_register(work: Work, training: ModelTraining) -> Product:
 
 def _record_ancestors(work: Work, training: ModelTraining, model: str, version: str) -> None:
     """One row for each data file that a registered version came from, for SQL; MLflow keeps the training data, too."""
-    from cg_assets.registry.model_lineage import file_key, trace
+    from cg_assets.registry.model_lineage import ancestor_columns, file_key, trace
+    from cg_assets.registry.reconciliation import REGISTERED
 
     home = work.store.home
     datasets = [(*file_key(home, info), info.content_hash) for info in training.source.infos]
-    ancestors = trace(home, model, datasets)
-    columns: dict[str, list[Any]] = {
-        "model": [model] * len(ancestors),
-        "version": [int(version)] * len(ancestors),
-        "data": [item.data for item in ancestors],
-        "file": [item.file for item in ancestors],
-        "content_hash": [item.content_hash for item in ancestors],
-        "made_into": [item.child for item in ancestors],
-        "trained_on": [item.child == model for item in ancestors],
-    }
+    columns = ancestor_columns(model, version, trace(home, model, datasets))
     work.keep(TableContent(columns), stage=REGISTERED, batch=f"{training.name}-{version}")
 
 

@@ -25,6 +25,7 @@ from cg_assets.operations.home_folder import prepare_home
 from cg_assets.orchestration.automation import ACTIVE
 from cg_assets.orchestration.device import count_gpus
 from cg_assets.orchestration.run_locks import dead_runs, end_dead_runs, end_run, place_of
+from cg_assets.registry.reconciliation import REGISTERED, disagreements, record_versions
 from cg_assets.settings import installation
 from cg_assets.storage.atomic import leftovers, remove_leftovers
 from cg_assets.storage.catalogue import data_files, differences, rebuild
@@ -70,7 +71,7 @@ def examine(home: Path, repair: bool = False) -> list[Finding]:
         examinations += [_leftovers, _files, _catalogue]
         if installation().object_store:
             examinations.append(_objects)
-    if installation().has_models:
+    if installation().has_models or any((home / "data").glob(f"*/{REGISTERED}")):
         examinations.append(_models)
     if is_shared(home):
         examinations.append(_sharing)
@@ -274,15 +275,17 @@ def _catalogue(home: Path, repair: bool) -> Finding:
 
 
 def _models(home: Path, repair: bool) -> Finding:
-    """Every registered version is loaded from its files."""
+    """Every registered version is loaded from its files, and compared with the files that name it."""
     from cg_assets.registry.tracking import ModelTracking
 
     faults, count = [], 0
     try:
         tracking = ModelTracking(installation().tracking_uri, home)
         models = tracking.models()
+        repaired = record_versions(ParquetStore(home), models) if repair else []
+        faults += disagreements(home, models)
         for model in models:
-            for version in tracking.versions(model.name):
+            for version in model.versions:
                 count += 1
                 try:
                     tracking.load(model.name, version)
@@ -291,7 +294,8 @@ def _models(home: Path, repair: bool) -> Finding:
     except TrackingError as error:
         return Finding("models", "not known", [str(error)], "start the MLflow server or correct MLFLOW_TRACKING_URI")
     summary = f"{len(models)} model(s), {count} version(s)"
-    return Finding("models", summary, faults, "copy mlflow/artifacts back from a backup, or train again")
+    remedy = "cg-assets refresh SYSTEM makes what is missing; or copy mlflow back from a backup"
+    return Finding("models", summary, faults, remedy, repaired)
 
 
 def print_findings(findings: list[Finding]) -> None:

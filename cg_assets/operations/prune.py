@@ -11,9 +11,10 @@ from pathlib import Path
 
 from cg_assets.assets import stages_of
 from cg_assets.assets.soundness import failed_checks
-from cg_assets.assets.training import REGISTERED
-from cg_assets.core.errors import StorageError, TrackingError
-from cg_assets.settings import TRACKING, installation
+from cg_assets.core.errors import StorageError
+from cg_assets.registry.reconciliation import REGISTERED, models_named
+from cg_assets.registry.tracking import ModelTracking
+from cg_assets.settings import installation
 from cg_assets.storage.atomic import atomic_file, is_locked, leftovers
 from cg_assets.storage.catalogue import data_files, record
 from cg_assets.storage.parquet import FileInfo, describe
@@ -161,25 +162,11 @@ def _needed(store: ParquetStore, kept: dict[Path, FileInfo | None], infos: dict[
 
 
 def _learned_from(named: set[str]) -> list[str]:
-    """Keys of the data behind all registered models.
-
-    Raises:
-        TrackingError: MLflow has none of the models that the data name: it is another one than they were registered in.
-    """
-    from cg_assets.registry.tracking import ModelTracking
-
+    """Keys of the data behind all registered models. Errors as in `models_named`."""
+    models = models_named(named)
     own = installation()
-    tracking = ModelTracking(own.tracking_uri, own.home) if own.has_models else None
-    models = [] if tracking is None else tracking.models()
-    if named and not named & {model.name for model in models}:
-        where = "the MLflow of this address" if own.tracking_uri else f"{TRACKING} is not set and the home folder"
-        raise TrackingError(
-            f"{where} has none of the models that the data name ({', '.join(sorted(named)[:3])}), so what they were "
-            f"made from is unknown; set {TRACKING} to the server or database where they are registered"
-        )
-    if tracking is None:
-        return []
-    versions = [(model.name, version) for model in models for version in tracking.versions(model.name)]
+    tracking = ModelTracking(own.tracking_uri, own.home)
+    versions = [(model.name, version) for model in models.values() for version in model.versions]
     return [item.data for name, version in versions for item in tracking.lookup(f"{name}/{version}").lineage]
 
 

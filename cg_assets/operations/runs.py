@@ -25,12 +25,14 @@ from cg_assets.orchestration.automation import (
     batches_of,
     job_name,
     register_first_batches,
+    used_batches,
 )
 from cg_assets.orchestration.console import failure_of
 from cg_assets.orchestration.device import count_gpus
 from cg_assets.orchestration.executors import GPU_POOL, build_executor, start_step_server
-from cg_assets.orchestration.refresh import plan_refresh
+from cg_assets.orchestration.refresh import known_models, plan_refresh
 from cg_assets.orchestration.run_locks import PROCESS_TAG, end_dead_runs, place_of
+from cg_assets.registry.reconciliation import record_versions
 from cg_assets.settings import installation
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.catalogue import fetched
@@ -126,8 +128,10 @@ def refresh_system(name: str, batch: str | None = None) -> Outcome:
                 f"{name} is already running (Dagster run {running[0]}{where}); wait for it or end it; if that process "
                 f"has ended: cg-assets doctor --repair --run {running[0]}"
             )
-        there = instance.get_dynamic_partitions(_partitions(name))
-        plan = plan_refresh(fetched(installation().home), system, there, batch)
+        there, store = instance.get_dynamic_partitions(_partitions(name)), fetched(installation().home)
+        models = known_models(store, system)
+        record_versions(store, models.values())
+        plan = plan_refresh(store, system, there, batch, models, used_batches(instance, system))
         if plan.note:
             print(f"no batch is added: {plan.note}")
         for part, change in plan.left_out.items():

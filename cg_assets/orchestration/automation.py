@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from cg_assets.assets import stages_of
 from cg_assets.systems import System, SystemSpec
 
 FIRST_BATCH = "0000"
@@ -52,6 +53,16 @@ def active_runs(instance: dg.DagsterInstance, system: str) -> list[str]:
     ]
 
 
+def used_batches(instance: dg.DagsterInstance, system: SystemSpec) -> set[str]:
+    """Batches that were ever made: Dagster takes one that was deleted and is added again for made."""
+    return {
+        batch
+        for stage in stages_of(system)
+        if stage.batched and not stage.reads
+        for batch in instance.get_materialized_partitions(dg.AssetKey([system.name, stage.name]))
+    }
+
+
 def freshness_of(system: System) -> dg.FreshnessPolicy:
     """When the pages show data as stale: the newest batch is older than the system allows."""
     age = timedelta(days=system.refresh.max_age)
@@ -81,7 +92,7 @@ def _schedule(system: SystemSpec) -> dg.ScheduleDefinition:
         description="Add a batch and rebuild what depends on it; finish an unfinished batch first.",
     )
     def refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        from cg_assets.orchestration.refresh import plan_refresh
+        from cg_assets.orchestration.refresh import known_models, plan_refresh
         from cg_assets.orchestration.run_locks import end_dead_runs
         from cg_assets.settings import installation
         from cg_assets.storage.catalogue import fetched
@@ -90,7 +101,9 @@ def _schedule(system: SystemSpec) -> dg.ScheduleDefinition:
         if running := active_runs(context.instance, system.name):
             return dg.SkipReason(f"{system.name} is already running (run {running[0]})")
         partitions = str(batches_of(system.name).name)
-        plan = plan_refresh(fetched(installation().home), system, context.instance.get_dynamic_partitions(partitions))
+        store, there = fetched(installation().home), context.instance.get_dynamic_partitions(partitions)
+        used = used_batches(context.instance, system)
+        plan = plan_refresh(store, system, there, models=known_models(store, system), used=used)
         if not plan.runs:
             return dg.SkipReason(plan.note or f"{system.name} is up to date")
         if plan.added:

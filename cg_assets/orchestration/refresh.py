@@ -6,7 +6,8 @@ depends on how, when or by whom they were made, and an interrupted refresh resum
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import TopologicalSorter
@@ -18,6 +19,8 @@ from cg_assets.assets.soundness import Failures, Soundness, explained, key_of, p
 from cg_assets.assets.stage import Batches
 from cg_assets.core.errors import SamplingError, StorageError
 from cg_assets.orchestration.automation import FIRST_BATCH
+from cg_assets.registry.models import RegisteredModel
+from cg_assets.registry.reconciliation import fault_of, models_named
 from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import SystemSpec
@@ -68,8 +71,27 @@ def next_batch_name(known: Iterable[str]) -> str:
     return str(int(last) + 1).zfill(len(last))
 
 
+def known_models(store: ParquetStore, system: SystemSpec) -> dict[str, RegisteredModel]:
+    """What MLflow has of the models of a system and others; nothing where no file of the system names one.
+
+    Raises:
+        TrackingError: MLflow has none of the models that the files name, or does not answer.
+    """
+    named = set()
+    for stage in stages_of(system):
+        with suppress(StorageError):  # not there yet, or damaged: it is made
+            facts = {} if stage.batched else store.describe(system.name, stage.name).metadata.extra
+            named |= {facts["registered_model"]} if "registered_model" in facts else set()
+    return models_named(named) if named else {}
+
+
 def plan_refresh(
-    store: ParquetStore, system: SystemSpec, batches: Iterable[str], add: str | None = None
+    store: ParquetStore,
+    system: SystemSpec,
+    batches: Iterable[str],
+    add: str | None = None,
+    models: Mapping[str, RegisteredModel] | None = None,
+    used: Iterable[str] = (),
 ) -> RefreshPlan:
     """Plan a refresh: finish what is not finished, else add a batch; then everything that follows from it.
 
@@ -80,11 +102,13 @@ def plan_refresh(
         system: the system.
         batches: names of the batches that are known.
         add: name of the batch to work on, also again, whatever is unfinished; by default the next, when nothing is.
+        models: what MLflow has (`known_models`): whatever it lacks is made again; None where that is not asked for.
+        used: names of batches that were there once, which no new one gets.
 
     Raises:
         SamplingError: there are no files to import for the batch that was named.
     """
-    graph = _Graph(store, system, add)
+    graph = _Graph(store, system, add, models)
     known = sorted({*batches, *graph.batches_with_data()})
     planned = graph.out_of_date(known)
     left = graph.left_out
@@ -93,7 +117,7 @@ def plan_refresh(
     if add is None and (failed := graph.failed_trainings()):
         note = f"{explained(failed)}; change its data or settings, or name the batch to add (--batch)"
         return RefreshPlan(None, [], {}, note, left, failed=True)
-    name = next_batch_name(known) if add is None else add
+    name = next_batch_name({*known, *used, *graph.named_batches()}) if add is None else add
     try:
         system.look_for_files(name)
     except SamplingError as error:
@@ -125,8 +149,14 @@ class _ReadOnce(ParquetStore):
 class _Graph:
     """The stages of a system with the state of their files."""
 
-    def __init__(self, store: ParquetStore, system: SystemSpec, again: str | None = None) -> None:
-        self.store, self.system, self._again = _ReadOnce(store.home), system, again
+    def __init__(
+        self,
+        store: ParquetStore,
+        system: SystemSpec,
+        again: str | None = None,
+        models: Mapping[str, RegisteredModel] | None = None,
+    ) -> None:
+        self.store, self.system, self._again, self._models = _ReadOnce(store.home), system, again, models
         self.soundness = Soundness(self.store, system)
         self._unsound: dict[Part, bool] = {}
         self.stages = {stage.name: stage for stage in stages_of(system)}
@@ -137,6 +167,15 @@ class _Graph:
     def batches_with_data(self) -> set[str]:
         stored = {batch for stage in self.batched for batch in self.store.batches(self.system.name, stage)}
         return stored | self._pruned_batches
+
+    def named_batches(self) -> set[str]:
+        """Batches from which something was made, be they there or not."""
+        found = set()
+        for stage in self.stages.keys() - self.batched:
+            with suppress(StorageError):
+                keys = self.store.describe(self.system.name, stage).metadata.upstream_data_versions
+                found |= {key.split("/")[2] for key in keys if key.count("/") == 2}
+        return found
 
     def out_of_date(self, batches: list[str]) -> dict[Part, str]:
         """Parts to be made, parents first, and why (empty where they follow from others that are made)."""
@@ -198,9 +237,12 @@ class _Graph:
         if not self.store.file(name, *part).is_file():
             return "not made yet"
         try:
-            recorded = self.store.describe(name, *part).metadata.upstream_data_versions
+            metadata = self.store.describe(name, *part).metadata
         except StorageError:
             return "damaged"
+        if self._models is not None and part.batch is None and (lacking := fault_of(metadata.extra, self._models)):
+            return lacking
+        recorded = metadata.upstream_data_versions
         # Some files name data that are no parents in the graph: an adaptive plan reads the proposal of its last batch.
         ours = {key: version for key, version in recorded.items() if key.split("/")[1] in self.parents[part.stage]}
         for key, version in ours.items():

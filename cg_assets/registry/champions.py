@@ -59,7 +59,8 @@ def choose_champion(
 ) -> ChampionDecision:
     """Decide, move the alias and record the reasons; see `ModelTracking.decide_champion`."""
     champion = client.get_registered_model(name).aliases.get(CHAMPION)
-    champion = None if champion is None else str(champion)
+    # The alias can name a version that is not there any more.
+    champion = None if champion is None or _tags_of(client, name, str(champion)) is None else str(champion)
     for judged, found in {**earlier, version: judgement}.items():
         tag_version(client, name, judged, found.tags())
     rivals = {} if champion is None else _rivals(client, name, champion)
@@ -81,16 +82,22 @@ def choose_champion(
 
 def _rivals(client: Any, name: str, champion: str) -> dict[str, dict[str, str]]:
     """Tags of the champion and of the best versions until it became champion, as far as they are still there."""
+    tags = _tags_of(client, name, champion) or {}
+    versions = [champion, *json.loads(tags.get(BEST, "[]"))]
+    found = {version: _tags_of(client, name, version) for version in versions}
+    return {version: tags for version, tags in found.items() if tags is not None}
+
+
+def _tags_of(client: Any, name: str, version: str) -> dict[str, str] | None:
+    """Tags of a version; None where it is not there."""
     from mlflow.exceptions import MlflowException
 
-    found = {champion: dict(client.get_model_version(name, champion).tags)}
-    for version in json.loads(found[champion].get(BEST, "[]")):
-        try:
-            found.setdefault(version, dict(client.get_model_version(name, version).tags))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-    return found
+    try:
+        return dict(client.get_model_version(name, version).tags)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    return None
 
 
 def _result(tags: Mapping[str, str], key: str, reference_hash: str) -> Estimate | None:

@@ -62,6 +62,21 @@ def trace(home: Path, model: str, datasets: list[tuple[str, str, str]], check_co
     return found
 
 
+def ancestor_columns(
+    model: str, version: str, ancestors: list[Ancestor]
+) -> dict[str, list[str] | list[int] | list[bool]]:
+    """The record of the data behind a registered version, for SQL: a row for each file."""
+    return {
+        "model": [model] * len(ancestors),
+        "version": [int(version)] * len(ancestors),
+        "data": [item.data for item in ancestors],
+        "file": [item.file for item in ancestors],
+        "content_hash": [item.content_hash for item in ancestors],
+        "made_into": [item.child for item in ancestors],
+        "trained_on": [item.child == model for item in ancestors],
+    }
+
+
 def _look(path: Path, version: str, check_content: bool) -> tuple[Status, dict[str, str]]:
     if not path.is_file():
         return "missing", {}

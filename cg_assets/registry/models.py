@@ -15,15 +15,20 @@ class RegisteredModel:
 
     Attributes:
         name: `<system>.<potential>`.
-        latest_version: its newest version.
+        versions: tags of each version.
         aliases: alias to version.
         updated: when it last changed [ms since 1970].
     """
 
     name: str
-    latest_version: str
+    versions: dict[str, dict[str, str]]
     aliases: dict[str, str]
     updated: int | None
+
+    @property
+    def latest_version(self) -> str:
+        """The newest version; 0 where there is none."""
+        return str(max(map(int, self.versions), default=0))
 
 
 @dataclass(frozen=True)

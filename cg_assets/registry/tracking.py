@@ -180,6 +180,7 @@ class ModelTracking:
         metadata: Mapping[str, object] | None = None,
         conditions: Mapping[str, NDArray] | None = None,
         failed_checks: Sequence[str] = (),
+        after: int = 0,
     ) -> str:
         """Register a saved potential or flow as a new version with the alias `candidate`; inside a training run.
 
@@ -193,6 +194,7 @@ class ModelTracking:
             metadata: facts for users of the model, for example units and bead names.
             conditions: further inputs of the example: those that the potential needs.
             failed_checks: names of the checks of the training that failed; a tag of the version.
+            after: highest number that was ever given to a version; MLflow's database can have been restored since.
 
         Returns:
             The version.
@@ -225,12 +227,12 @@ class ModelTracking:
                 metadata={"positions": f"(n_frames, {n_beads}, {dimension})"} | shipment.inputs | dict(metadata or {}),
             )
             verdict = {"failed_checks": list(failed_checks)} if failed_checks else {}
-            version = self._add_version(client, registered_name, logged, run_id, text({**tags, **verdict}))
+            version = self._add_version(client, registered_name, logged, run_id, text({**tags, **verdict}), after)
             if not failed_checks:
                 client.set_registered_model_alias(registered_name, CANDIDATE, version)
         return version
 
-    def _add_version(self, client: Any, name: str, logged: Any, run_id: str, tags: dict[str, str]) -> str:
+    def _add_version(self, client: Any, name: str, logged: Any, run_id: str, tags: dict[str, str], after: int) -> str:
         from mlflow.exceptions import MlflowException
 
         try:
@@ -238,8 +240,12 @@ class ModelTracking:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        created = client.create_model_version(name, logged.model_uri, run_id, tags, None, None, 60, logged.model_id)
-        return str(created.version)
+        while True:
+            created = client.create_model_version(name, logged.model_uri, run_id, tags, None, None, 60, logged.model_id)
+            if int(created.version) > after:
+                return str(created.version)
+            # The number was given to another model before MLflow's database was restored, or its model deleted.
+            client.delete_model_version(name, created.version)
 
     def log_evaluation(
         self,
@@ -308,7 +314,7 @@ class ModelTracking:
                     found.append(
                         RegisteredModel(
                             name=model.name,
-                            latest_version=str(max((int(item.version) for item in versions), default=0)),
+                            versions={str(item.version): dict(item.tags) for item in versions},
                             aliases={alias: str(number) for alias, number in model.aliases.items()},
                             updated=model.last_updated_timestamp,
                         )
@@ -373,14 +379,20 @@ class ModelTracking:
                 return ""
             return Path(client.download_artifacts(run_id, "system.yaml", scratch)).read_text(encoding="utf-8")
 
-    def load(self, name: str, version: str) -> tuple[Any, dict[str, Any]]:
+    def load(self, name: str, version: str, weights: str | None = None) -> tuple[Any, dict[str, Any]]:
         """The network of a registered version, ready to evaluate, and its config.
 
+        Args:
+            name: registered name.
+            version: its number.
+            weights: hash that its weights have; None where it is not known.
+
         Raises:
-            TrackingError: there is no such version, or MLflow does not answer.
+            TrackingError: there is no such version, its weights are others, or MLflow does not answer.
             StorageError: its files are damaged.
         """
         from cg_assets.labels.kernels.flow_network import FLOWS, build_flow
+        from cg_assets.potentials.energies import weights_hash
         from cg_assets.potentials.model_format import load_potential
 
         mlflow, client = self._connection.open()
@@ -388,7 +400,13 @@ class ModelTracking:
         with tempfile.TemporaryDirectory() as scratch:
             with self._connection.explained():
                 folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch)
-            return load_potential(Path(folder) / "artifacts" / "potential", dict.fromkeys(FLOWS, build_flow))
+            module, config = load_potential(Path(folder) / "artifacts" / "potential", dict.fromkeys(FLOWS, build_flow))
+        if weights not in (None, weights_hash(module)):
+            raise TrackingError(
+                f"{name} version {version} has other weights in MLflow than the file that names it: the number was "
+                f"given again; cg-assets refresh {name.partition('.')[0]} trains it again"
+            )
+        return module, config
 
     def _find(self, client: Any, reference: str) -> Any:
         from mlflow.exceptions import MlflowException
@@ -403,14 +421,16 @@ class ModelTracking:
             ) from error
         if version is None:
             wanted = [alias] if alias else [CHAMPION, CANDIDATE]
-            version = next((aliases[item] for item in wanted if item in aliases), None)
+            alias = next((item for item in wanted if item in aliases), None)
+            version = aliases.get(alias)
             if version is None:
                 known = ", ".join(sorted(aliases)) or "none"
                 raise TrackingError(f"model {name}: no alias {' or '.join(wanted)}; its aliases are: {known}")
         try:
             return client.get_model_version(name, str(version))
         except MlflowException as error:
-            raise TrackingError(f"model {name}: no version {version}; see `models()`") from error
+            named = f", which alias {alias} names; cg-assets refresh {name.partition('.')[0]}" if alias else ""
+            raise TrackingError(f"model {name}: no version {version}{named}; see cg-assets models") from error
 
 
 def _shipment(registered_name: str, folder: Path) -> Shipment:

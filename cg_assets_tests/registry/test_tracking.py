@@ -70,7 +70,7 @@ def make_data(home: Path) -> list[Path]:
     return paths
 
 
-def train(tracking: ModelTracking, folder: Path, name="toy.pair", constant=2.0, datasets=(), n_beads=3) -> str:
+def train(tracking: ModelTracking, folder: Path, name="toy.pair", constant=2.0, datasets=(), n_beads=3, after=0) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     tags = {"dagster_run_id": "run-1", "asset_key": "toy/potential_pair", "batches": ["0000", "0001"]}
     params = {"epochs": 2, "network": {"features": 8}, "nothing": None}
@@ -85,6 +85,7 @@ def train(tracking: ModelTracking, folder: Path, name="toy.pair", constant=2.0, 
             np.zeros((1, n_beads, 3), np.float32),
             {**tags, "code_version": "1"},
             {"units": "reduced"},
+            after=after,
         )
 
 

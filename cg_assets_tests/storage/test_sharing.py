@@ -26,7 +26,13 @@ from cg_assets.storage.store import ParquetStore
 
 GROUP = 54321
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be several users")
-AS_MEMBER = ("--groups", str(GROUP), "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search")
+AS_MEMBER = (
+    "--securebits=+no_setuid_fixup",
+    "--groups",
+    str(GROUP),
+    "--inh-caps=-all,+dac_read_search",
+    "--ambient-caps=-all,+dac_read_search",
+)
 """Another user, who can read everything (also this Python), and change what the group can."""
 
 
@@ -110,7 +116,9 @@ def test_a_lock_that_is_closed_is_named(umask):
 def test_two_users_take_turns(tmp_path):
     """One runs a system, the other adds a batch, the first adds one more; nothing is closed to either."""
     own = Command(tmp_path / "home")
-    own.add_system(SMALL_WELLS)
+    file = own.add_system(SMALL_WELLS)
+    os.chown(file, 12345, GROUP)
+    file.chmod(0o660)
     for folder in (own.home, own.home / "systems"):
         os.chown(folder, 12345, GROUP)
         folder.chmod(0o2770)
