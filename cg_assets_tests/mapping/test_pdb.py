@@ -8,6 +8,7 @@ from openmm import app, unit
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.builders import MoleculeSettings, build_molecule
+from cg_assets.mapping.description import molecule_facts
 from cg_assets.mapping.peptides import build_peptide
 
 HEAVY = BeadMapping(type="beads", beads="heavy_atoms")
@@ -104,6 +105,37 @@ def test_atoms_in_one_place_and_positions_in_nm(tmp_path, peptide):
         for index, line in enumerate(peptide)
     ]
     assert "in Å" in refusal(tmp_path, small)
+
+
+def test_conformer_and_handedness_are_printed_back(tmp_path):
+    """OpenMM takes the first model, the first of alternate locations, and D-residues as L-residues without a word."""
+    lines = [line for line in written(["ACE", "ALA", "NME"]) if line.startswith(("ATOM", "HETATM"))]
+    mirrored = [moved(line, [-float(line[30:38]), float(line[38:46]), float(line[46:54])]) for line in lines]
+    other = next(line for line in mirrored if line[12:16].strip() == "HB1")
+    twice = []
+    for line in mirrored:
+        if line is other:
+            twice.append(line[:16] + "A" + line[17:54] + "  0.40" + line[60:])
+            twice.append(moved(line[:16] + "B" + line[17:54] + "  0.60" + line[60:], [9.0, 9.0, 9.0]))
+        else:
+            twice.append(line)
+    text = "\n".join(["MODEL        1", *twice, "ENDMDL", "MODEL        2", *lines, "ENDMDL", "END", ""])
+    (tmp_path / "own.pdb").write_text(text)
+    settings = MoleculeSettings(pdb="own.pdb", force_fields=["amber14-all.xml"])
+    molecule = build_molecule(settings, HEAVY, {}, tmp_path)
+    assert abs(molecule.positions).max() < 0.85, "the first of the two locations"
+    facts = dict(molecule_facts(settings, molecule, tmp_path))
+    assert facts["conformer"] == "model 1 of 2 in own.pdb; alternate locations A, B: the first of each atom"
+    assert facts["D-residues"].startswith("2 ALA;")
+    assert "D-residues" not in dict(
+        molecule_facts(
+            settings,
+            build_molecule(
+                MoleculeSettings(sequence=["ACE", "ALA", "NME"], force_fields=["amber14-all.xml"]), HEAVY, {}, tmp_path
+            ),
+            tmp_path,
+        )
+    )
 
 
 @pytest.mark.parametrize("text", ["", "END", "ATOM", "nothing", "ATOM      1  N   GLY A   1       x  y  z", "\x00\x01"])
