@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.work import Inputs, snapshot_stage
+from cg_assets.core.errors import SamplingError
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems import SystemSpec
 
@@ -48,24 +49,40 @@ def read_samples(inputs: Inputs, source: str, batch: str | None) -> tuple[Frames
     return samples, inputs.frames(stored, sound) if inputs.has(stored, sound) else samples
 
 
-def pooled_frames(inputs: Inputs, system: SystemSpec, stage: str, batches: Sequence[str]) -> Frames:
-    """The label frames of these batches as one data set."""
+def pooled_frames(
+    inputs: Inputs, system: SystemSpec, stage: str, batches: Sequence[str], apart: bool = False
+) -> Frames:
+    """The label frames of these batches as one data set.
+
+    Args:
+        inputs: of the stage.
+        system: the system.
+        stage: of the labels.
+        batches: their batches.
+        apart: gives groups of umbrella windows that do not touch weights of their own.
+
+    Raises:
+        SamplingError: umbrella windows do not touch.
+    """
     from cg_assets.biases import bias_from_definition
     from cg_assets.biases.reweighting import pooled_batches
 
     definitions = [inputs.facts(stage, batch).get("bias") for batch in batches]
     biases = [bias_from_definition(definition) if definition else None for definition in definitions]
     frames = [inputs.frames(stage, batch) for batch in batches]
-    return pooled_batches(frames, system.thermal_energy, biases)
+    try:
+        return pooled_batches(frames, system.thermal_energy, biases, apart)
+    except SamplingError as error:
+        raise SamplingError(f"{system.name}/{stage}, batches {', '.join(batches)}: {error}") from None
 
 
-def training_frames(inputs: Inputs, system: SystemSpec, name: str) -> Frames:
+def training_frames(inputs: Inputs, system: SystemSpec, name: str, apart: bool = False) -> Frames:
     """CG frames of the batches that a potential learned from; of all sound ones where it learned from others."""
     stage = system.data_stage(name)
     learned_from = inputs.peek(f"potential_{name}").metadata.upstream_data_versions
     mine = f"{system.name}/{stage}/"
     batches = [key.removeprefix(mine) for key in learned_from if key.startswith(mine)]
-    return pooled_frames(inputs, system, stage, batches or inputs.sound(stage))
+    return pooled_frames(inputs, system, stage, batches or inputs.sound(stage), apart)
 
 
 def frozen_bias(inputs: Inputs, settings: CGSimulation) -> Mapping[str, Any] | None:

@@ -35,7 +35,7 @@ def next_batch_stage(system: SystemSpec, labels: str, bias: AdaptiveBias) -> Sta
         batches = []
         for source in sources:
             if sound := work.inputs.soundness.batches(source):
-                batches.append(pooled_frames(work.inputs, system, source, sound))
+                batches.append(pooled_frames(work.inputs, system, source, sound, apart=True))
         beads = system.beads()
         proposal = propose(beads, plan, bias, batches)
         rows = [{name: f"{value:.3f}" for name, value in point.items()} for point in proposal.points()]
@@ -45,6 +45,7 @@ def next_batch_stage(system: SystemSpec, labels: str, bias: AdaptiveBias) -> Sta
             report=lambda _: {
                 "figure": Figure(next_batch_figure(beads, proposal), "next batch"),
                 "windows": rows,
+                "outside_grid_range": f"{proposal.outside:.1%} of the frames so far",
             },
         )
 

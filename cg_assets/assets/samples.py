@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.common_checks import (
@@ -36,6 +37,11 @@ EQUILIBRATION = Check(
     "bias does not drive has reached equilibrium.",
     remedy="sample for longer, from more starts, or bias the slow coordinate, too",
 )
+WINDOWS = Check(
+    "umbrella_windows",
+    "Frames of neighbouring umbrella windows have enough in common to determine the free energies of all windows.",
+    remedy="put windows between them, lower force_constant, or sample for longer",
+)
 _EXCHANGE = ("exchange_acceptance", "journeys_up_the_ladder")
 _UNBIASED = "Frames of unbiased dynamics with their forces."
 _LIQUID = (
@@ -54,6 +60,8 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
     specified = system.plan_of(labels)
     biased = specified.bias is not None
     held = ["sampling.conditional.frames"] if system.sampling.conditional is not None else []
+    # Windows of an adaptive plan need to touch in all batches together, not in each.
+    windowed = specified.bias is not None and specified.bias.windowed and not specified.bias.adaptive
 
     def make(work: Work) -> Product:
         from cg_assets.labels.next_batch import concrete_plan
@@ -85,12 +93,15 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
                 found["equilibration"] = check_equilibration(system.beads(), system.mapping, plan, frames)
                 passed, numbers = found["equilibration"].passed, found["equilibration"].to_json()
                 verdicts.append(EQUILIBRATION.verdict(passed, **numbers))
+            if windowed:
+                verdicts.append(_windows_verdict(system, summary.bias, frames))
             return verdicts
 
         def report(_: object) -> Report:
             shown = _report(system, found["frames"], summary)
             if biased:
                 shown["conditional_equilibration"] = _equilibration_figure(beads, found["equilibration"], plan)
+            shown |= _beyond_the_grid(summary.bias, found["frames"])
             if plan.tempering:
                 shown |= {name: str(getattr(summary, name)) for name in _EXCHANGE}
             return shown | {"seed": work.seed, "sampled_time": f"{summary.sampled_time:g} {unit('time', system.units)}"}
@@ -101,7 +112,7 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         name=name,
         description=_BIASED if biased else _LIQUID if system.model.is_liquid else _UNBIASED,
         make=make,
-        checks=(SCHEMA, FINITE, TEMPERATURE, *([EQUILIBRATION] if biased else [])),
+        checks=(SCHEMA, FINITE, TEMPERATURE, *([EQUILIBRATION] if biased else []), *([WINDOWS] if windowed else [])),
         batched=True,
         raw=True,
         kinds=frozenset({"parquet", "openmm" if system.units == "molar" else "numba"}),
@@ -153,3 +164,19 @@ def _liquid_report(title: str, settings: LiquidSettings, frames: Frames, summary
     ]
     png = water_plot(structure, energy, angles, title=title)
     return {"figure": Figure(png, "structure and energy"), "temperatures": rows}
+
+
+def _windows_verdict(system: SystemSpec, bias: Mapping[str, Any] | None, frames: Frames) -> Verdict:
+    from cg_assets.biases import bias_from_definition
+    from cg_assets.biases.reweighting import window_fault
+
+    fault = window_fault(bias_from_definition(bias), frames, system.thermal_energy) if bias else ""
+    return WINDOWS.verdict(not fault, fault=fault or "none")
+
+
+def _beyond_the_grid(bias: Mapping[str, Any] | None, frames: Frames) -> Report:
+    """How much of the time was spent where a bias with limits has no slope."""
+    from cg_assets.biases import bias_from_definition
+
+    beyond = bias_from_definition(bias).outside(frames.collective_variables) if bias else None
+    return {} if beyond is None else {"outside_grid_range": f"{beyond.mean():.1%} of the frames have no bias force"}

@@ -64,7 +64,8 @@ def cg_simulation_stage(system: SystemSpec, name: str) -> Stage:
         trained = work.inputs.facts(f"potential_{name}")
         model = {item: trained[item] for item in ("registered_model", "version", "weights_hash")}
         potential, _ = work.open_tracking().load(*model.values())
-        frames, bias = training_frames(work.inputs, system, name), frozen_bias(work.inputs, settings)
+        frames = training_frames(work.inputs, system, name, apart=True)
+        bias = frozen_bias(work.inputs, settings)
         with work.leased() as device:
             result = run_cg_simulation(
                 potential, system.beads(), settings, frames, system.temperatures, bias, device, work.progress

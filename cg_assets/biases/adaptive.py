@@ -45,6 +45,7 @@ class Proposal:
         error: `(n_bins,)` standard error of the mean force so far, root of the sum over the variables, each relative
             to the range of its variable [kT]; nan in bins that are no candidates.
         expected: the same after the proposed batch.
+        outside: fraction of the frames so far that lie in no bin.
     """
 
     names: list[str]
@@ -54,6 +55,7 @@ class Proposal:
     free_energy: FloatArray
     error: FloatArray
     expected: FloatArray
+    outside: float = 0.0
 
     def points(self) -> list[dict[str, float]]:
         """The centres as they stand in an umbrella bias."""

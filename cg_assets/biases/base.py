@@ -162,6 +162,10 @@ class BiasFunction(ABC):
         """
         raise SamplingError(f"a {self.type} bias is not a formula, which the bias of a model potential must be")
 
+    def outside(self, variables: Variables) -> NDArray[np.bool_] | None:
+        """Frames `(n,)` beyond the range that the bias is given on, where it has no slope; None without a range."""
+        return None
+
     def center(self, window: int) -> dict[str, float]:
         """Values of variables to which replicas of a window are led before they start."""
         return {}

@@ -73,6 +73,16 @@ class GridBias(BiasFunction, type="grid"):
         energy, slopes = self.spline([column(variables, name) for name in self.collective_variables])
         return energy, dict(zip(self.collective_variables, slopes, strict=True))
 
+    def outside(self, variables: Variables) -> NDArray[np.bool_] | None:
+        """Frames beyond the limits of a variable that is not periodic; None where all are."""
+        ends = zip(self.collective_variables, self.spline.limits, self.spline.periodic, strict=True)
+        beyond = [
+            (column(variables, name) < low) | (column(variables, name) > high)
+            for name, (low, high), periodic in ends
+            if not periodic
+        ]
+        return np.any(beyond, axis=0) if beyond else None
+
     def in_torch(self, device: Any) -> TorchFunction:
         """The same spline on a device."""
         spline, names = self.spline.on(device), self.collective_variables

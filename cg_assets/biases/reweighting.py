@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,14 +9,19 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.biases.base import BiasFunction, Variables
+from cg_assets.biases.base import BiasFunction
+from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.mbar import StateMixture, gap_fault
 
 FloatArray = NDArray[np.float64]
 
 
 def pooled_batches(
-    batches: Sequence[Frames], thermal_energy: float, biases: Sequence[BiasFunction | None] = ()
+    batches: Sequence[Frames],
+    thermal_energy: float,
+    biases: Sequence[BiasFunction | None] = (),
+    apart: bool = False,
 ) -> Frames:
     """Frames of several batches, each under its own bias, as one data set in which `bias_weights` are right.
 
@@ -29,6 +33,10 @@ def pooled_batches(
         batches: frames of each batch, with the same columns.
         thermal_energy: kT [energy unit].
         biases: the bias of each batch, those with windows of one force constant; may be left out where none has.
+        apart: see `umbrella_weights`.
+
+    Raises:
+        SamplingError: windows do not touch, so that their frames have no weights.
     """
     from scipy.special import logsumexp
 
@@ -48,9 +56,7 @@ def pooled_batches(
     pooled = Frames.concatenate(parts)
     if not windows or pooled.window is None:
         return pooled
-    weights = umbrella_weights(
-        windows[0].joined(windows[1:]), pooled.collective_variables, pooled.window, thermal_energy
-    )
+    weights = umbrella_weights(windows[0].joined(windows[1:]), pooled, thermal_energy, apart)
     return replace(pooled, bias_energy=thermal_energy * np.log(np.maximum(weights, 1e-300)), window=None)
 
 
@@ -65,28 +71,60 @@ def bias_weights(bias_energy: ArrayLike, thermal_energy: float) -> FloatArray:
     return np.exp(reduced - reduced.max())
 
 
-def umbrella_weights(bias: BiasFunction, variables: Variables, window: ArrayLike, thermal_energy: float) -> FloatArray:
+def umbrella_weights(bias: BiasFunction, frames: Frames, thermal_energy: float, apart: bool = False) -> FloatArray:
     """Weights that remove umbrella windows from their frames (MBAR: Shirts and Chodera, J. Chem. Phys. 129, 124105).
 
     Args:
         bias: the windows.
-        variables: name to `(n_frames,)` collective variables.
-        window: `(n_frames,)` window of each frame.
+        frames: with the window of each.
         thermal_energy: kT [energy unit].
+        apart: gives groups of windows that do not touch weights of their own, with the same mean, instead of an error.
 
     Returns:
         `(n_frames,)`, the largest being 1.
-    """
-    logging.getLogger("pymbar").setLevel(logging.ERROR)  # it would advertise another package
-    from pymbar import MBAR
 
-    numbers = np.asarray(window, dtype=np.int64)
-    order = np.argsort(numbers, kind="stable")
-    sorted_variables = {name: np.asarray(values, dtype=np.float64)[order] for name, values in variables.items()}
-    states = range(bias.n_windows)
-    reduced = [bias.energy(sorted_variables, np.full(len(order), state)) / thermal_energy for state in states]
-    reduced.append(np.zeros(len(order)))  # the state without a bias, of which there are no frames
-    counts = np.bincount(numbers, minlength=len(reduced))
-    weights = np.empty(len(order))
-    weights[order] = MBAR(np.stack(reduced), counts).W_nk[:, -1]
-    return weights / weights.max()
+    Raises:
+        SamplingError: windows do not touch, so that nothing determines their weights; see `window_fault`.
+    """
+    from scipy.special import logsumexp
+
+    window, mixture = _windows_of(frames), _mixture(bias, frames, thermal_energy)
+    common = mixture.common(frames.replica, frames.time)
+    if not apart and (fault := _fault(bias, mixture, common)):
+        raise SamplingError(fault)
+    logarithm = -mixture.log_density
+    for group in mixture.groups(common):
+        rows = np.isin(window, group)
+        logarithm[rows] -= float(logsumexp(logarithm[rows])) - math.log(rows.sum())
+    return np.exp(logarithm - logarithm.max())
+
+
+def window_fault(bias: BiasFunction, frames: Frames, thermal_energy: float) -> str:
+    """Which umbrella windows do not touch, and the remedy; empty where frames determine the weights of all."""
+    mixture = _mixture(bias, frames, thermal_energy)
+    return _fault(bias, mixture, mixture.common(frames.replica, frames.time))
+
+
+def _mixture(bias: BiasFunction, frames: Frames, thermal_energy: float) -> StateMixture:
+    window = _windows_of(frames)
+    states = [bias.energy(frames.collective_variables, np.full(len(window), state)) for state in range(bias.n_windows)]
+    return StateMixture.of(np.stack(states) / thermal_energy, window)
+
+
+def _fault(bias: BiasFunction, mixture: StateMixture, common: FloatArray) -> str:
+    centers = [
+        ", ".join(f"{name} {value:.4g}" for name, value in bias.center(i).items()) for i in range(bias.n_windows)
+    ]
+    names = [f"window {number} ({center})" for number, center in enumerate(centers)]
+    if fault := gap_fault(mixture.gaps(common), names):
+        return (
+            f"umbrella windows do not touch, so that the free energies between them are not known: {fault}; put "
+            "windows between them, lower force_constant, or sample longer"
+        )
+    return "" if mixture.converged else "the free energies of the umbrella windows did not converge; sample longer"
+
+
+def _windows_of(frames: Frames) -> NDArray[np.int64]:
+    if frames.window is None:
+        raise SamplingError("frames without their windows have no umbrella weights; sample the batch again")
+    return frames.window.astype(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cg_assets.biases.adaptive import AdaptiveBias, Proposal
 from cg_assets.core.frames import Frames
@@ -23,7 +24,8 @@ def propose(beads: Beads, plan: SamplingPlan, bias: AdaptiveBias, batches: Seque
     bins = variable_bins(beads, bias.collective_variables, bias.candidates, bias.grid_range)
     known = label_errors(beads, bias.collective_variables, bins, batches)
     per_window = plan.frames_per_replica * plan.replicas / bias.windows
-    return bias.propose(beads, bins, known.count, known.error, known.free_energy, per_window)
+    proposal = bias.propose(beads, bins, known.count, known.error, known.free_energy, per_window)
+    return replace(proposal, outside=1.0 - known.count.sum() / max(1, sum(map(len, batches))) if batches else 0.0)
 
 
 def concrete_plan(beads: Beads, plan: SamplingPlan, centers: list[dict[str, float]] | None = None) -> SamplingPlan:

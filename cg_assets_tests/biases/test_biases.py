@@ -96,6 +96,8 @@ def test_grid_is_periodic_and_constant_outside_its_limits():
     outside = {"phi": np.array([-9.0, 9.0])}
     np.testing.assert_allclose(plain.energy(outside), plain.spline.values[[0, -1]])
     np.testing.assert_array_equal(plain.energy_and_slopes(outside)[1]["phi"], 0.0)
+    assert plain.outside({"phi": np.array([-9.0, 0.1, 9.0])}).tolist() == [True, False, True]
+    assert periodic.outside(outside) is None
 
 
 @pytest.mark.parametrize("periodic", [[True, True], [False, False]])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cg_assets.biases import Windows
-from cg_assets.biases.reweighting import bias_weights, pooled_batches, umbrella_weights
+from cg_assets.biases.reweighting import bias_weights, pooled_batches, umbrella_weights, window_fault
+from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.metrics import (
@@ -212,6 +213,70 @@ class TestBasins:
         assert estimate.value == pytest.approx(0.75)
 
 
+def window_frames(x, window, replica=None):
+    """Frames of one variable x in umbrella windows, in order of time."""
+    n = len(x)
+    return Frames(
+        positions=np.asarray(x, np.float32)[:, None, None],
+        time=np.arange(n, dtype=float),
+        replica=np.asarray(window if replica is None else replica, np.int32),
+        temperature=np.ones(n),
+        start=np.zeros(n, np.int32),
+        probe=np.zeros(n, bool),
+        window=np.asarray(window, np.int32),
+        collective_variables={"x": np.asarray(x)},
+    )
+
+
+def draws_in_windows(centers, constant, per_window, seed):
+    """A unit normal density under windows: normal with variance 1/(1 + k) and mean c k/(1 + k)."""
+    window = np.repeat(np.arange(len(centers)), per_window)
+    mean = np.asarray(centers)[window] * constant / (1 + constant)
+    draws = np.random.default_rng(seed).normal(mean, 1 / math.sqrt(1 + constant))
+    bias = Windows([{"x": float(center)} for center in centers], constant)
+    return bias, window_frames(draws, window)
+
+
+@pytest.mark.parametrize("per_window", [200, 500])
+def test_windows_that_do_not_touch_are_named_and_have_no_weights(per_window):
+    """Two windows 28 standard deviations apart used to get a ratio of weights of 1.13."""
+    centers = [-2.5, -1.5, 26.0, 27.0]
+    bias, frames = draws_in_windows(centers, 4.0, per_window, 0)
+    fault = window_fault(bias, frames, 1.0)
+    assert "window 1 (x -1.5) and window 2 (x 26)" in fault and "window 0" not in fault and "force_constant" in fault
+    with pytest.raises(SamplingError, match="do not touch"):
+        umbrella_weights(bias, frames, 1.0)
+    with pytest.raises(SamplingError, match="do not touch"):
+        pooled_batches([frames], 1.0, [bias])
+    weights = umbrella_weights(bias, frames, 1.0, apart=True)
+    assert weights[frames.window < 2].sum() == pytest.approx(weights[frames.window >= 2].sum())
+
+
+def test_windows_of_batches_that_close_each_others_gaps_have_weights():
+    parts = [draws_in_windows(centers, 4.0, 400, seed) for seed, centers in enumerate([[-2.0, 2.0], [-1.0, 0.0, 1.0]])]
+    for bias, frames in parts[:1]:
+        assert window_fault(bias, frames, 1.0)
+    pooled = pooled_batches([frames for _, frames in parts], 1.0, [bias for bias, _ in parts])
+    x, weights = pooled.collective_variables["x"], bias_weights(pooled.bias_energy, 1.0)
+    assert np.average(x**2, weights=weights) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("spacing, per_window", [(0.5, 50), (1.0, 100), (1.3, 1000)])
+def test_chains_of_windows_that_touch_are_never_refused(spacing, per_window):
+    for seed in range(25):
+        bias, frames = draws_in_windows(np.arange(-2.6, 2.61, spacing), 4.0, per_window, seed)
+        assert window_fault(bias, frames, 1.0) == ""
+
+
+def test_one_visit_to_the_next_window_is_no_overlap():
+    """Many frames of one slow excursion are worth one independent frame."""
+    rng = np.random.default_rng(5)
+    x = np.concatenate([rng.normal(-3, 0.3, 3000), rng.normal(3, 0.3, 3000)])
+    x[1000:1100] = np.interp(np.arange(100), [0, 30, 70, 99], [-3, 2.5, 2.5, -3])
+    bias = Windows([{"x": -3.0}, {"x": 3.0}], 11.0)
+    assert "window 0 (x -3) and window 1 (x 3)" in window_fault(bias, window_frames(x, np.repeat([0, 1], 3000)), 1.0)
+
+
 def test_umbrella_windows_are_joined_by_mbar():
     centers = np.linspace(-2.5, 2.5, 11)
     bias = Windows([{"x": center} for center in centers], 4.0)
@@ -221,7 +286,7 @@ def test_umbrella_windows_are_joined_by_mbar():
     for _ in range(20):
         # A unit normal density under windows of k = 4: normal with variance 1/(1 + k) and mean c k/(1 + k).
         draws = rng.normal(0.8 * centers[window], math.sqrt(0.2))
-        weights = umbrella_weights(bias, {"x": draws}, window, 1.0)
+        weights = umbrella_weights(bias, window_frames(draws, window), 1.0)
         shares.append(weights[draws > 1.5].sum() / weights.sum())
     error = np.std(shares, ddof=1) / math.sqrt(len(shares))
     exact = 0.5 * math.erfc(1.5 / math.sqrt(2))

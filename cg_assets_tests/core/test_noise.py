@@ -174,6 +174,21 @@ class TestEstimates:
     def test_constant_series(self):
         assert autocorrelation_time(np.ones((2, 10))) == 0.5
 
+    def test_series_of_unequal_length_each_count_with_their_length(self):
+        """A run of 3 frames once cut two of 5,000 to the shortest: 1/2 instead of 40."""
+        memory = 1 - 1 / 40.0
+        long, other, brief = *autoregressive(np.random.default_rng(3), (2, 5000), memory), [0.3, -0.1, 0.4]
+        both = autocorrelation_time([long, other])
+        assert both == autocorrelation_time(np.stack([long, other])) == pytest.approx(39.5, rel=0.25)
+        assert autocorrelation_time([long, other, np.array(brief)]) == pytest.approx(both, rel=0.02)
+        assert autocorrelation_time([np.array(brief), long, other, np.zeros(1)]) == pytest.approx(both, rel=0.02)
+
+    def test_many_short_series_of_unequal_length(self):
+        """Their own means hide part of the correlation, which is put back for each length."""
+        whole = autoregressive(np.random.default_rng(4), (600, 90), 0.8)
+        pieces = [row[: 30 + 20 * (number % 4)] for number, row in enumerate(whole)]
+        assert autocorrelation_time(pieces) == pytest.approx(0.5 + 0.8 / 0.2, rel=0.1)
+
     def test_jackknife_of_a_mean_is_the_textbook_error(self):
         values = np.random.default_rng(0).normal(size=40)
         blocks = np.stack([values, np.ones(40)], axis=1)

@@ -1,5 +1,7 @@
 """Structure of a liquid of beads: g(r) of beads without and with correlation, and dynamics of water that is resumed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,11 @@ def test_brownian_beads_have_their_diffusion_coefficient():
     assert found.displacement[0] == pytest.approx(6 * exact, rel=0.03)
     with pytest.raises(ValueError, match="need replicas of 800"):
         diffusion(frames_of(path), longest=400.0)
+    whole = frames_of(path)
+    brief = replace(whole.select(np.arange(3)), replica=np.full(3, 1, np.int32))
+    for parts in ([whole, brief], [replace(brief, replica=brief.replica - 2), whole]):
+        beside = diffusion(Frames.concatenate(parts), longest=20.0)  # a run of 3 frames once ended it
+        assert beside.coefficient.value == pytest.approx(found.coefficient.value, rel=0.05)
 
 
 def test_heat_capacity_is_the_variance_of_the_energy():

@@ -41,7 +41,7 @@ def test_runs_that_differ_are_named_with_their_temperature():
     inflation = check.inflation(np.array([330.0, 440.0, 315.0]))
     assert inflation[0] == pytest.approx(check.disagreement[1]) and 1.0 <= inflation[1] < 2.0
     assert inflation[1] < inflation[2] < inflation[0]
-    assert set(check.to_json()) == {"temperatures", "disagreement", "slowness", "heat_z", "effective_samples"}
+    assert set(check.to_json()) == {"temperatures", "disagreement", "slowness", "heat_z", "effective_samples", "common"}
 
 
 def slow_noise(seed, n_times=1500, correlation=0.0, share=0.5, components=96):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cg_assets.core.units import BOLTZMANN
+from cg_assets.labels.thermal.frame_checks import check_frame
 from cg_assets.labels.thermal.response import response_of_weights, second_order_by_regression, thermal_response
 from cg_assets.labels.thermal.samples import ConditionalSamples
 
@@ -132,6 +133,29 @@ def test_all_temperatures_together_by_mbar():
         together = np.mean([getattr(estimate.error, name)[1] ** 2 for estimate in estimates])
         single = np.mean([getattr(estimate.error, name)[0] ** 2 for estimate in alone])
         assert together < 0.5 * single, name  # neighbours in temperature are worth more than as many samples again
+
+
+def test_temperatures_that_do_not_touch_are_named():
+    """Without a word, weights between them were once whatever the solver stopped at."""
+    samples = draw(np.random.default_rng(6), [30.0, 33.0, 600.0, 660.0], 200)
+    with pytest.raises(ValueError, match=r"33 K and 600 K have [0-9.]+ independent samples in common"):
+        thermal_response(samples, [600.0])
+    check = check_frame(samples)
+    assert check.common[1] < 3.0 < 20.0 < min(check.common[0], check.common[2])
+    assert "33 and 600 K do not touch" in check.fault(100.0) and check.sound_from(100.0) > 33.0
+
+
+def test_a_run_of_three_samples_leaves_the_others_what_they_are_worth():
+    generator = np.random.default_rng(7)
+    long = draw(generator, [400.0], 2000, correlation=0.9)
+    brief = draw(generator, [400.0], 3, runs=1)
+    names = ("temperature", "energy", "forces", "time")
+    both = ConditionalSamples(
+        run=np.append(long.run, brief.run + 2),
+        **{name: np.concatenate([getattr(part, name) for part in (long, brief)]) for name in names},
+    )
+    assert long.statistical_inefficiency()[0] == pytest.approx(19.0, rel=0.3)
+    assert both.statistical_inefficiency() == pytest.approx(long.statistical_inefficiency(), rel=0.02)
 
 
 def test_second_order_from_the_slope_of_the_first():

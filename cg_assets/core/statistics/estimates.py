@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,34 +112,38 @@ def jackknife(
         return value, np.sqrt((n_blocks - 1) / n_blocks * (deviation**2).sum(axis=0))
 
 
-def autocorrelation_time(series: ArrayLike, window: float = 5.0) -> float:
+def autocorrelation_time(series: Sequence[ArrayLike] | NDArray[np.float64], window: float = 5.0) -> float:
     """Integrated autocorrelation time τ = 1/2 + Σ ρ(k) [frames], pooled over several series; white noise has 1/2.
 
     The sum stops at the first k beyond `window` τ (A. Sokal, Monte Carlo Methods in Statistical Mechanics, 1997).
     Taking each series relative to its own mean lowers all correlations by 2τ/n of the variance; that is put back, so
-    that many short series give the right τ.
+    that many short series give the right τ, however long each is.
 
     Args:
-        series: `(n_series, n_times)` or `(n_times,)`.
+        series: `(n_series, n_times)`, `(n_times,)`, or a list of `(n_times,)` of different lengths.
         window: length of the sum in units of τ.
 
     Returns:
-        τ; n_times/2, worth one sample, where the correlation does not end within a third of the series.
+        τ; n_times/2, worth one sample, where the correlation does not end within a third of the longest series.
     """
-    values = np.atleast_2d(np.asarray(series, dtype=np.float64))
-    n_times = values.shape[1]
-    values = values - values.mean(axis=1, keepdims=True)
-    if n_times < 4 or not np.any(values):
+    runs = [np.asarray(run, dtype=np.float64) for run in (series if np.ndim(series[0]) else [series])]
+    n_times = max(map(len, runs))
+    products, pairs, lowered = np.zeros((3, n_times))
+    for length in np.unique([len(run) for run in runs]):
+        values = np.stack([run for run in runs if len(run) == length])
+        values = values - values.mean(axis=1, keepdims=True)
+        for rows in np.array_split(values, max(1, values.size // 4_000_000)):
+            spectrum = np.abs(np.fft.rfft(rows, 2 * length, axis=1)) ** 2
+            products[:length] += np.fft.irfft(spectrum, axis=1)[:, :length].sum(axis=0)
+        pairs[:length] += len(values) * np.arange(length, 0, -1)
+        lowered[:length] += len(values) * np.arange(length, 0, -1) / length
+    if n_times < 4 or not products[0] > 0.0:
         return 0.5
-    correlation = np.zeros(n_times)
-    for rows in np.array_split(values, max(1, values.size // 4_000_000)):
-        spectrum = np.abs(np.fft.rfft(rows, 2 * n_times, axis=1)) ** 2
-        correlation += np.fft.irfft(spectrum, axis=1)[:, :n_times].sum(axis=0)
-    correlation /= np.arange(n_times, 0, -1)
+    correlation, lowered = products / pairs, lowered / pairs
     correlation /= correlation[0]
     lags = np.arange(1, max(2, n_times // 3) + 1)
     running = np.cumsum(correlation[lags])
-    tau = (0.5 + running) / np.maximum(1.0 - 2.0 * (lags - running) / n_times, 1e-3)
+    tau = (0.5 + running) / np.maximum(1.0 - 2.0 * (np.cumsum(lowered[lags]) - lowered[0] * running), 1e-3)
     ended = np.flatnonzero(lags >= np.minimum(window * tau, np.where(tau < 0.75, 2, np.inf)))
     return float(max(0.5, tau[ended[0]])) if len(ended) else 0.5 * n_times
 

@@ -63,7 +63,7 @@ def diffusion(frames: Frames, longest: float, n_blocks: int = 10) -> Diffusion:
             `longest`.
 
     Raises:
-        ValueError: the replicas are shorter than twice the longest lag, or a lag has no frames.
+        ValueError: all replicas are shorter than twice the longest lag, or a lag has no frames.
     """
     replicas = np.unique(frames.replica)
     runs = []
@@ -72,28 +72,29 @@ def diffusion(frames: Frames, longest: float, n_blocks: int = 10) -> Diffusion:
         rows = rows[np.argsort(frames.time[rows])]
         positions = frames.positions[rows].astype(np.float64)
         runs.append(positions - positions.mean(axis=1, keepdims=True))
-    times = np.sort(frames.time[frames.replica == replicas[0]])
-    interval = float(times[1] - times[0])
-    n_lags, n_times = round(longest / interval), min(map(len, runs))
+    longest_run = frames.time[frames.replica == replicas[int(np.argmax([len(run) for run in runs]))]]
+    interval = float(np.diff(np.sort(longest_run))[0])
+    n_lags, n_times = round(longest / interval), max(map(len, runs))
     if n_lags < 4 or n_times < 2 * n_lags:
         raise ValueError(
             f"lags up to {longest} ps need replicas of {2 * longest} ps with frames each {longest / 4} ps at least; "
             f"there are {n_times} frames, {interval} ps apart"
         )
-    pieces = max(1, min(math.ceil(n_blocks / len(runs)), n_times // (2 * n_lags)))
-    edges = [n_times * index // pieces for index in range(pieces + 1)]
+    runs = [run for run in runs if len(run) >= 2 * n_lags]  # the others, cut short, hold no whole block
+    stretches = []
+    for run in runs:
+        pieces = max(1, min(math.ceil(n_blocks / len(runs)), len(run) // (2 * n_lags)))
+        edges = [len(run) * index // pieces for index in range(pieces + 1)]
+        stretches += [run[low:high] for low, high in itertools.pairwise(edges)]
     blocks = np.array(
-        [
-            [((run[low + lag : high] - run[low : high - lag]) ** 2).sum(axis=-1).mean() for lag in range(1, n_lags + 1)]
-            for run in runs
-            for low, high in itertools.pairwise(edges)
-        ]
+        [[((part[lag:] - part[:-lag]) ** 2).sum(axis=-1).mean() for lag in range(1, n_lags + 1)] for part in stretches]
     )
+    weight = np.array([len(part) for part in stretches]) / max(map(len, stretches))
     lag = np.asarray(interval * np.arange(1, n_lags + 1), dtype=np.float64)
     later = lag >= 0.5 * lag[-1]
     weights = (lag[later] - lag[later].mean()) / ((lag[later] - lag[later].mean()) ** 2).sum() / 6.0
     value, error = jackknife(
-        lambda total: total[:-1][later] @ weights / total[-1], np.column_stack([blocks, np.ones(len(blocks))])
+        lambda total: total[:-1][later] @ weights / total[-1], np.column_stack([blocks * weight[:, None], weight])
     )
-    displacement = np.asarray(blocks.mean(axis=0), dtype=np.float64)
+    displacement = np.asarray(np.average(blocks, axis=0, weights=weight), dtype=np.float64)
     return Diffusion(lag, displacement, Estimate(float(value), float(error), "nm^2/ps"))

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.statistics.mbar import LEAST_COMMON
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.labels.thermal.response import BLOCKS
+from cg_assets.labels.thermal.response import BLOCKS, ladder_mixture
 from cg_assets.labels.thermal.samples import ConditionalSamples
 
 FloatArray = NDArray[np.float64]
@@ -46,6 +47,7 @@ class FrameCheck:
         heat_steps: the same from the variances of u, by the trapezoidal rule [kJ/mol].
         heat_z: `(n_rungs - 1,)` difference of the two beyond the tolerance, in standard errors.
         effective_samples: `(n_rungs,)` independent samples of all runs, from the autocorrelation of the energy.
+        common: `(n_rungs - 1,)` independent samples that the ladder up to a rung has in common with the rest of it.
     """
 
     temperatures: FloatArray
@@ -55,6 +57,7 @@ class FrameCheck:
     heat_steps: list[Estimate]
     heat_z: FloatArray
     effective_samples: FloatArray
+    common: FloatArray
 
     def sound_from(self, max_disagreement: float) -> float:
         """Temperature from which up the ladder everything is in equilibrium [K]; infinite where fewer than 3 rungs are.
@@ -74,6 +77,11 @@ class FrameCheck:
         kelvin = self.temperatures[rung]
         if not self.effective_samples[rung] >= MIN_EFFECTIVE:
             return f"only {self.effective_samples[rung]:.1f} independent samples at {kelvin:g} K"
+        if rung < len(self.common) and not self.common[rung] >= LEAST_COMMON:
+            return (
+                f"{kelvin:g} and {self.temperatures[rung + 1]:g} K do not touch: {self.common[rung]:.2g} independent "
+                "samples in common"
+            )
         if not self.disagreement[rung] <= max_disagreement:
             return f"independent runs differ by {self.disagreement[rung]:.2f} standard errors at {kelvin:g} K"
         if rung < len(self.heat_z) and not self.heat_z[rung] <= MAX_HEAT_Z:
@@ -99,6 +107,7 @@ class FrameCheck:
             "slowness": self.slowness.round(4).tolist(),
             "heat_z": self.heat_z.round(4).tolist(),
             "effective_samples": self.effective_samples.round(1).tolist(),
+            "common": self.common.round(1).tolist(),
         }
 
 
@@ -129,12 +138,14 @@ def check_frame(samples: ConditionalSamples, n_blocks: int = BLOCKS) -> FrameChe
         np.bincount(cell, energy**power, math.prod(shape)).reshape(shape).astype(np.float64) for power in (1, 2)
     )
     effective = np.unique(samples.temperature, return_counts=True)[1] / samples.statistical_inefficiency()
+    shared = ladder_mixture(samples).common(samples.run, samples.time)
     return FrameCheck(
         ladder,
         np.sqrt(scatter / np.maximum(variance, tiny)),
         np.sqrt(variance / np.maximum(short, tiny)).clip(min=1.0),
         *_heat_steps(ladder, count, first, second),
         effective,
+        np.array([shared[:above, above:].sum() for above in range(1, len(ladder))]),
     )
 
 

@@ -13,13 +13,13 @@ Chodera, J. Chem. Phys. 129, 124105 (2008)).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cg_assets.core.statistics.mbar import StateMixture, gap_fault
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.labels.thermal.samples import ConditionalSamples
 
@@ -72,34 +72,31 @@ class EstimatedResponse:
     left_out: list[ThermalResponse]
 
 
-def log_weights(
-    samples: ConditionalSamples, temperatures: FloatArray, guess: FloatArray | None = None
-) -> tuple[FloatArray, FloatArray]:
-    """Logarithms of the weights of all samples at some temperatures.
+def ladder_mixture(samples: ConditionalSamples, guess: FloatArray | None = None) -> StateMixture:
+    """All samples of a ladder as one density; `guess` `(n_ladder,)` are reduced free energies to begin with."""
+    ladder, state = np.unique(samples.temperature, return_inverse=True)
+    return StateMixture.of((samples.energy - samples.energy.mean()) / (BOLTZMANN * ladder[:, None]), state, guess)
+
+
+def ladder_fault(samples: ConditionalSamples, mixture: StateMixture) -> str:
+    """Which temperatures do not touch; empty where the samples determine all weights."""
+    gaps = mixture.gaps(mixture.common(samples.run, samples.time))
+    if fault := gap_fault(gaps, [f"{temperature:g} K" for temperature in samples.ladder]):
+        return f"temperatures of the ladder do not touch: {fault}; put temperatures between them, or sample longer"
+    return "" if mixture.converged else "the free energies of the ladder did not converge; sample longer"
+
+
+def log_weights(samples: ConditionalSamples, temperatures: FloatArray, mixture: StateMixture) -> FloatArray:
+    """Logarithms `(n_temperatures, n_samples)` of the weights of all samples, of which exp sums to 1 over the samples.
 
     Args:
         samples: samples at the temperatures of a ladder.
         temperatures: `(n_temperatures,)` where the weights are wanted [K].
-        guess: `(n_ladder,)` reduced free energies to begin with.
-
-    Returns:
-        `(n_temperatures, n_samples)`, of which exp sums to 1 over the samples, and the reduced free energies
-        `(n_ladder,)`.
+        mixture: `ladder_mixture` of the samples.
     """
-    ladder, state = np.unique(samples.temperature, return_inverse=True)
-    counts = np.bincount(state)
     energy = samples.energy - samples.energy.mean()
-    reduced = energy / (BOLTZMANN * ladder[:, None])
-    free_energy = np.zeros(1)
-    if len(ladder) > 1:
-        logging.getLogger("pymbar").setLevel(logging.ERROR)  # it would advertise another package
-        from pymbar import MBAR
-
-        order = np.argsort(state, kind="stable")
-        free_energy = np.asarray(MBAR(reduced[:, order], counts, initial_f_k=guess).f_k)
-    mixture = np.logaddexp.reduce(np.log(counts)[:, None] + free_energy[:, None] - reduced, axis=0)
-    logarithm = -energy / (BOLTZMANN * np.asarray(temperatures)[:, None]) - mixture
-    return logarithm - np.logaddexp.reduce(logarithm, axis=1)[:, None], free_energy
+    logarithm = -energy / (BOLTZMANN * np.asarray(temperatures)[:, None]) - mixture.log_density
+    return logarithm - np.logaddexp.reduce(logarithm, axis=1)[:, None]
 
 
 def thermal_response(samples: ConditionalSamples, temperatures: ArrayLike, n_blocks: int = BLOCKS) -> EstimatedResponse:
@@ -115,8 +112,8 @@ def thermal_response(samples: ConditionalSamples, temperatures: ArrayLike, n_blo
         n_blocks: blocks over all runs.
 
     Raises:
-        ValueError: a temperature is outside the ladder; there are fewer than 3 effective samples at one, or fewer than
-            two blocks.
+        ValueError: a temperature is outside the ladder; temperatures of the ladder do not touch; there are fewer than
+            3 effective samples at one, or fewer than two blocks.
     """
     at = np.asarray(temperatures, dtype=np.float64)
     ladder = samples.ladder
@@ -124,8 +121,10 @@ def thermal_response(samples: ConditionalSamples, temperatures: ArrayLike, n_blo
         raise ValueError(
             f"{outside[0]:g} K is outside the temperatures that were sampled, {ladder[0]:g} to {ladder[-1]:g} K"
         )
-    logarithms, free_energy = log_weights(samples, at)
-    weights = np.exp(logarithms)
+    mixture = ladder_mixture(samples)
+    if fault := ladder_fault(samples, mixture):
+        raise ValueError(fault)
+    weights = np.exp(log_weights(samples, at, mixture))
     inefficiency = samples.statistical_inefficiency()[np.searchsorted(ladder, samples.temperature)]
     effective = 1.0 / (weights**2 @ inefficiency)
     if (few := np.flatnonzero(effective < 3)).size:
@@ -140,7 +139,7 @@ def thermal_response(samples: ConditionalSamples, temperatures: ArrayLike, n_blo
     left_out = []
     for number in numbers:
         kept = samples.select(block != number)
-        part = np.exp(log_weights(kept, at, free_energy)[0])
+        part = np.exp(log_weights(kept, at, ladder_mixture(kept, mixture.free_energy)))
         left_out.append(response_of_weights(kept, part, at, effective * len(kept) / len(samples)))
     value = response_of_weights(samples, weights, at, effective)
     spread = samples.forces.reshape(len(samples), -1) - samples.forces.mean(axis=0).ravel()

@@ -100,6 +100,5 @@ class ConditionalSamples:
         for temperature in self.ladder:
             at = self.select(self.temperature == temperature)
             series = [at.energy[at.run == run][np.argsort(at.time[at.run == run])] for run in np.unique(at.run)]
-            shortest = min(map(len, series))
-            inefficiency.append(2.0 * autocorrelation_time(np.stack([item[:shortest] for item in series])))
+            inefficiency.append(2.0 * autocorrelation_time(series))
         return np.array(inefficiency)
