@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, field_validator
 
 from cg_assets.biases.base import Bias, FloatArray, range_faults
 from cg_assets.biases.umbrella import UmbrellaBias, Windows
 from cg_assets.core.errors import SamplingError
-from cg_assets.core.settings import Fault, Name, Scope, distinct
+from cg_assets.core.settings import Fault, Name, Scope, Size, distinct
 from cg_assets.core.statistics.clusters import Bins
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class AdaptiveBias(Bias):
 
     type: Literal["adaptive"]
     collective_variables: list[Name] = Field(min_length=1, max_length=2)
-    windows: PositiveInt
+    windows: Size
     """Number of windows; replicas are dealt out to them in turn."""
     force_constant: PositiveFloat
     """k of k/2 (difference)^2 [kJ/mol/rad^2, kJ/mol/nm^2 or reduced]."""

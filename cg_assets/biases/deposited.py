@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NODES_PER_WIDTH = 5
 """Grid nodes per standard deviation of a hill or kernel."""
+_MOST_NODES = 1_000_000
 _FEWEST_INTERVALS = 24
 """Intervals of the grid along each variable, at least."""
 
@@ -69,6 +70,14 @@ class DepositedBias(Bias):
                     f"is {width:g}, more than half the range of {name}, {low:.4g} to {high:.4g}; angles are in "
                     "radians, lengths in nm",
                 )
+        nodes = math.prod(
+            NODES_PER_WIDTH * (high - low) / self.width[name]
+            for name in self.collective_variables
+            if (limits := self.grid_range.get(name) or scope.limits.get(name))
+            for low, high in [limits]
+        )
+        if nodes > _MOST_NODES:
+            yield Fault("width", f"is so small that the grid has {nodes:.1e} nodes; {_MOST_NODES} are possible")
 
     @abstractmethod
     def grid(self, beads: Beads) -> DepositedGrid:

@@ -38,6 +38,9 @@ PATTERNS = {
 
 StartPoint = dict[Name, float]
 
+Size = Annotated[int, Field(ge=1, le=10_000)]
+"""Number of functions, units of a layer, or repetitions, each of which takes memory or time."""
+
 KELVIN, NANOMETRES, PICOSECONDS = "K (0 °C is 273.15 K)", "nm (1 Å is 0.1 nm)", "ps (1 fs is 0.001 ps)"
 """Units of fields of molecules, with their usual slips."""
 

@@ -126,7 +126,7 @@ class LongRunReference(Reference):
     goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
     type: Literal["long_runs"]
-    runs: int = Field(default=2, ge=2)
+    runs: int = Field(default=2, ge=2, le=1000)
     plan: SamplingPlan
     file: Path | None = None
     """A finished reference (Parquet) relative to the folder of the YAML file; null to run the plan."""

@@ -53,7 +53,7 @@ class MoleculeSettings(Strict):
     """Cutoff of non-bonded interactions [nm]; null for none. A periodic box needs one."""
     box: PositiveFloat | None = None
     """Edge of the cubic periodic box [nm]; null for an isolated molecule."""
-    waters: PositiveInt | None = None
+    waters: PositiveInt | None = Field(default=None, le=100_000)
     """Water molecules to put around the molecule; a force field file must include them. The edge of the box at
     atmospheric pressure comes from `cg-assets box`."""
 

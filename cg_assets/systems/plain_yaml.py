@@ -7,6 +7,7 @@ key that stands twice loses its first value, and anchors that name anchors grow 
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,7 +44,10 @@ def read_yaml(path: Path) -> JsonValue:
         SystemSpecError: the file cannot be read, is no plain YAML, or is too large; names the line.
     """
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise SystemSpecError(f"{path}: is no file; give the path of a system's YAML file")
+        size = status.st_size
         if size > MOST_BYTES:
             raise SystemSpecError(f"{path}: has {size} bytes; a system's file has at most {MOST_BYTES}")
         return _Reader(path, path.read_text(encoding="utf-8")).document()

@@ -1,5 +1,7 @@
 """What could mean two things in YAML, or grow without bound, is refused in a line that names its line."""
 
+import os
+
 import pytest
 import yaml
 
@@ -60,6 +62,15 @@ def test_doubtful_text_is_refused(read, tmp_path, text, words):
     assert str(caught.value).startswith(f"{tmp_path / 'own.yaml'}: ")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "own.yaml")
+    for path in (tmp_path / "own.yaml", tmp_path):
+        with pytest.raises(SystemSpecError, match="is no file"):
+            read_yaml(path)
+    with pytest.raises(SystemSpecError, match="cannot be read: No such file"):
+        read_yaml(tmp_path / "nothing.yaml")
 
 
 def test_plain_text_is_read_as_it_stands(read):

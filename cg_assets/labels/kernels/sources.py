@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, model_validator
 
 from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
-from cg_assets.core.settings import Fault, Name, Scope, Training
+from cg_assets.core.settings import Fault, Name, Scope, Size, Training
 from cg_assets.labels.source import LabelInputs, Labelled, LabelSource
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Kernel(LabelSource):
     labels: Literal["mixed", "clean", "noised", "atomistic"] = "mixed"
     """Which force label: `clean` and `noised` come from the kernel alone, `atomistic` from the mapped forces, `mixed`
     is the least noisy mixture of clean and atomistic."""
-    draws: PositiveInt = 1
+    draws: Size = 1
     """Perturbed configurations of each frame, with noise of their own: potentials average it out."""
 
     @property
@@ -150,7 +150,7 @@ class FlowKernel(Kernel):
     """Gaussian noise, and a flow that removes it without returning to the configuration."""
 
     type: Literal["flow"]
-    hidden: PositiveInt = 128
+    hidden: Size = 128
     """Hidden units of the velocity field."""
     training: Training = Training(epochs=20, batch_size=512, learning_rate=0.01)
     flow: Name | None = None

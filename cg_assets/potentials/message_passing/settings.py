@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
-from cg_assets.core.settings import Fault, Scope
+from cg_assets.core.settings import Fault, Scope, Size
 from cg_assets.mapping.chains import splitting_bonds
 from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
 from cg_assets.potentials.settings import PotentialSettings
@@ -23,9 +23,9 @@ class MessagePassingSettings(PotentialSettings):
     goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
     type: Literal["message_passing"]
-    features: PositiveInt = 32
-    interactions: PositiveInt = 2
-    basis_functions: PositiveInt = 4
+    features: Size = 32
+    interactions: Size = 2
+    basis_functions: Size = 4
     cutoff: PositiveFloat | None = None
     """Largest bead distance that interacts [nm]; null for all pairs."""
     torsion_order: int = Field(default=6, ge=0, le=12)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, field_validator
 
 from cg_assets.core.errors import TrainingError
-from cg_assets.core.settings import Fault, Scope, rising_limits
+from cg_assets.core.settings import Fault, Scope, Size, rising_limits
 from cg_assets.potentials.settings import PotentialSettings
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ class RadialBasisSettings(PotentialSettings):
     type: Literal["radial_basis"]
     range: tuple[float, float]
     """Interval of the CG coordinate that the basis functions cover."""
-    basis_functions: PositiveInt = 100
+    basis_functions: Size = 100
     basis_width: PositiveFloat
-    hidden: list[PositiveInt] = Field(default_factory=lambda: [128, 128])
+    hidden: list[Size] = Field(default_factory=lambda: [128, 128])
 
     _rises = field_validator("range")(rising_limits)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
-from cg_assets.core.settings import Training
+from cg_assets.core.settings import Size, Training
 from cg_assets.potentials.settings import PotentialSettings
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ class TensorNetworkSettings(PotentialSettings):
     cutoff: PositiveFloat
     soft_cutoff: PositiveFloat
     """Centre of the last sensitivity [nm], at most the cutoff."""
-    features: PositiveInt = 64
-    sensitivities: int = Field(default=20, ge=2)
-    layers: int = Field(default=3, ge=0)
+    features: Size = 64
+    sensitivities: int = Field(default=20, ge=2, le=1000)
+    layers: int = Field(default=3, ge=0, le=100)
     tensor_order: int = Field(default=2, ge=0, le=2)
     training: Training
 

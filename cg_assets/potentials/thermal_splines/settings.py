@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
+from cg_assets.core.settings import Size
 from cg_assets.potentials.settings import PotentialSettings
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ class ThermalSplineSettings(PotentialSettings):
     type: Literal["spline"]
     pair_cutoff: PositiveFloat
     """[nm], at most half the box, as all cutoffs."""
-    pair_functions: int = Field(default=20, ge=4)
+    pair_functions: int = Field(default=20, ge=4, le=10_000)
     triple_cutoff: PositiveFloat | None = None
     """[nm]; null for pairs alone."""
-    triple_functions: PositiveInt = 5
+    triple_functions: Size = 5
     triple_degree: int = Field(default=4, ge=0, le=6)
     """Degree of the Legendre polynomials in the cosine of the angle."""
 
