@@ -8,7 +8,6 @@ import platform
 import pwd
 import stat
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -237,11 +236,12 @@ def _sharing(home: Path, repair: bool) -> Finding:
     faults = (
         [] if home.stat().st_mode & stat.S_ISGID else ["new files in this home get the group of whoever makes them"]
     )
-    closed = closed_to_group(home)
-    by_owner = Counter(path.lstat().st_uid for path in closed)
-    for owner, count in sorted(by_owner.items()):
-        first = next(path for path in closed if path.lstat().st_uid == owner)
-        faults.append(f"{count} file(s) of user {_user(owner)} are closed to it, such as {first.relative_to(home)}")
+    closed: dict[int, list[Path]] = {}
+    for path, found in closed_to_group(home):
+        closed.setdefault(found.st_uid, []).append(path)
+    for owner, paths in sorted(closed.items()):
+        first = paths[0].relative_to(home)
+        faults.append(f"{len(paths)} file(s) of user {_user(owner)} are closed to it, such as {first}")
     remedy = (
         f"as their owner: chgrp -R {group} {home}; chmod -R g+rwX {home}; find {home} -type d -exec chmod g+s {{}} +"
     )

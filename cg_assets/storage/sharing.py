@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _OF_LIBRARIES = ("dagster", "mlflow")
@@ -30,30 +31,32 @@ def open_to_group(home: Path) -> None:
     """Open the user's own files in a shared home that libraries have closed to its group."""
     if is_shared(home) and os.access(home, os.W_OK):
         for folder in _OF_LIBRARIES:
-            for path in _closed(home, home / folder):
-                if path.stat().st_uid == os.geteuid():
-                    path.chmod(_open_mode(path))
+            for path, found in _closed(home, home / folder):
+                if found.st_uid == os.geteuid():
+                    with suppress(FileNotFoundError):  # removed in this instant
+                        path.chmod(_open_mode(found.st_mode))
 
 
-def closed_to_group(home: Path) -> list[Path]:
+def closed_to_group(home: Path) -> list[tuple[Path, os.stat_result]]:
     """Files and folders of a shared home that members of its group cannot change."""
     return list(_closed(home, home)) if is_shared(home) else []
 
 
-def _closed(home: Path, folder: Path) -> Iterator[Path]:
+def _closed(home: Path, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     group = home.stat().st_gid
     for place, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             path = Path(place) / name
             try:
                 found = path.lstat()
-            except FileNotFoundError:
-                continue  # removed in this instant
-            if not stat.S_ISLNK(found.st_mode) and (found.st_gid != group or _open_mode(path) != found.st_mode):
-                yield path
+            except FileNotFoundError:  # removed in this instant
+                continue
+            if not stat.S_ISLNK(found.st_mode) and (
+                found.st_gid != group or _open_mode(found.st_mode) != found.st_mode
+            ):
+                yield path, found
 
 
-def _open_mode(path: Path) -> int:
+def _open_mode(mode: int) -> int:
     """The mode of a file or folder with the rights of its user for its group, and with the group for what it holds."""
-    mode = path.lstat().st_mode
     return mode | (mode & stat.S_IRWXU) >> 3 | (stat.S_ISGID if stat.S_ISDIR(mode) else 0)
