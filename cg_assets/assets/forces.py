@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cg_assets.assets.data import read_samples, with_map
-from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Stage, Stored
+from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage, Stored
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
 from cg_assets.systems import SystemSpec
@@ -94,7 +94,7 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
             kept = ForceMap.from_json(stored.facts()["force_map"])
             return judge_forces(system, stored.frames(), kept, noise)
 
-        def report(_: object) -> dict[str, Any]:
+        def report(_: object) -> Report:
             shown = _report(system, frames, noise)
             return shown | {"force_map": force_map.kind, "noise_floor": str(noise.floor)}
 
@@ -112,7 +112,7 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
     )
 
 
-def _report(system: SystemSpec, frames: Frames, noise: LabelNoise) -> dict[str, Any]:
+def _report(system: SystemSpec, frames: Frames, noise: LabelNoise) -> Report:
     from cg_assets.evaluation.torque_surface import has_torque_surface, torque_surface
     from cg_assets.figures.labels import label_errors_figure, label_noise_figure, torque_surface_figure
     from cg_assets.labels.label_errors import label_errors, variable_bins

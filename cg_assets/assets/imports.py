@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cg_assets.assets.common_checks import FINITE
 from cg_assets.assets.data import with_map
 from cg_assets.assets.soundness import IMPORTED_FILES, STAMPS, stamps
-from cg_assets.assets.stage import Figure, PieceContent, Product, Stage, Stored
+from cg_assets.assets.stage import Figure, PieceContent, Product, Report, Stage, Stored
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Check, Verdict
 from cg_assets.core.errors import StorageError
@@ -64,7 +64,7 @@ def imported_stage(system: SystemSpec) -> Stage:
         def judge(stored: Stored) -> list[Verdict]:
             return judge_import(stored.blocks())
 
-        def report(_: object) -> dict[str, Any]:
+        def report(_: object) -> Report:
             from cg_assets.figures.samples import sampling_figure
             from cg_assets.storage.dataset import read_frames
 

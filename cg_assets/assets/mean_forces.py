@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cg_assets.assets.data import read_samples, with_map
 from cg_assets.assets.forces import CHECKS, judge_forces
-from cg_assets.assets.stage import Batches, Figure, PieceContent, Product, Read, Stage, Stored
+from cg_assets.assets.stage import Batches, Figure, PieceContent, Product, Read, Report, Stage, Stored
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Verdict
 from cg_assets.core.units import unit
@@ -42,7 +40,7 @@ def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
             "noise_floor": noise.to_json(),
         }
 
-        def report(_: object) -> dict[str, Any]:
+        def report(_: object) -> Report:
             from cg_assets.figures.labels import label_noise_figure
 
             return {

@@ -228,7 +228,7 @@ class Work:
 
         verdicts: list[Verdict] = []
 
-        def mark(path: Path) -> dict[str, Any]:
+        def mark(path: Path) -> dict[str, list[str]]:
             verdicts.extend(judge(Stored(path)) if judge is not None else [])
             failed = names_of_failed(verdicts)
             return {FAILED: failed} if failed else {}

@@ -132,7 +132,7 @@ class BiasFunction(ABC):
         """
 
     @abstractmethod
-    def definition(self) -> dict[str, Any]:
+    def definition(self) -> dict[str, object]:
         """Plain JSON types from which `bias_from_definition` builds the same bias."""
 
     @classmethod

@@ -97,7 +97,7 @@ class GridBias(BiasFunction, type="grid"):
         """One force with the spline as a tabulated function."""
         return [GridForce(variables, self).force]
 
-    def definition(self) -> dict[str, Any]:
+    def definition(self) -> dict[str, object]:
         """Plain JSON types; `values` flattened in C order."""
         return {
             "type": "grid",

@@ -104,7 +104,7 @@ class FormulaBias(BiasFunction, type="static"):
         """The formula itself."""
         return BiasFormula(self.expression)
 
-    def definition(self) -> dict[str, Any]:
+    def definition(self) -> dict[str, object]:
         """Plain JSON types."""
         return {"type": "static", "expression": self.expression}
 

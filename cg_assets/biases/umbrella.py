@@ -152,7 +152,7 @@ class Windows(BiasFunction, type="umbrella"):
         every = [bias.center(window) for bias in (self, *others) for window in range(bias.n_windows)]
         return Windows(every, self.force_constant, self.periodic)
 
-    def definition(self) -> dict[str, Any]:
+    def definition(self) -> dict[str, object]:
         """Plain JSON types."""
         return {
             "type": "umbrella",

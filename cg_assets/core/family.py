@@ -6,6 +6,7 @@ takes the member that `type` names, wherever it was defined, so that adding a me
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.util
 import pkgutil
@@ -54,7 +55,7 @@ class Family(Strict):
         return Fault("type", f"is {self.type}, which does not fit model.type {model}; choose {', '.join(fitting)}")
 
     @classmethod
-    def members(cls) -> dict[str, Any]:
+    def members(cls) -> dict[str, builtins.type[Self]]:
         """Every member that has been defined, by name."""
         return dict(cls._members)
 

@@ -90,7 +90,7 @@ class LearningPoint:
         """Value of the quantity that decides; infinite where no CG simulation stayed stable."""
         return math.inf if self.decisive is None else self.decisive.value.value
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON types."""
         columns = Evaluation(self.quantities).columns()
         return asdict(self) | {

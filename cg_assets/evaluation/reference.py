@@ -107,7 +107,7 @@ class Reference:
             columns["pmf"] = self.pmf
         return columns
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, object]:
         """What is needed, besides a table of `columns`, to read it back."""
         return {
             "names": list(self.names),

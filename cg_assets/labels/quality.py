@@ -69,7 +69,7 @@ class LabelNoise:
             for kind, (noise, fault) in maps.items()
         ]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The floor and the method in plain JSON types."""
         return self.floor.to_json() | {"method": self.method}
 

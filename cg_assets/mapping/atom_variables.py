@@ -41,7 +41,7 @@ class AtomVariables:
         atoms = [[molecule.atom_index(atom) for atom in variable.atoms] for variable in variables.values()]
         return cls(variables, atoms, molecule.box)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON types."""
         variables = {name: variable.model_dump(mode="json") for name, variable in self._variables.items()}
         return {"variables": variables, "atoms": self.atoms, "box": self.box}

@@ -44,7 +44,7 @@ class ForceMap:
         """Bead forces `(..., n_beads, dimension)` from atomistic forces `(..., n_atoms, dimension)`."""
         return np.matmul(self.matrix, forces)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON types."""
         return {"kind": self.kind, "matrix": self.matrix.tolist()}
 

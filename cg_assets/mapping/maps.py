@@ -73,7 +73,7 @@ class CGMap:
         """Bead positions `(..., n_beads, dimension)` from atom positions `(..., n_atoms, dimension)`."""
         return np.matmul(self.matrix, positions)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON types."""
         return {
             "matrix": self.matrix.tolist(),

@@ -89,7 +89,7 @@ def _check_result(verdict: Verdict) -> dg.AssetCheckResult:
     )
 
 
-def _metadata(done: Done) -> dict[str, Any]:
+def _metadata(done: Done) -> dict[str, dg.MetadataValue]:
     """The report, followed by rows, place, columns with units and content hash of the file."""
     info = done.info
     columns = [

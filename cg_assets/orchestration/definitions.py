@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import dagster as dg
 
@@ -18,7 +17,7 @@ from cg_assets.systems import SystemSpec, load_all_systems
 
 def build_definitions(
     systems: Mapping[str, SystemSpec] | None = None,
-    resources: dict[str, Any] | None = None,
+    resources: dict[str, object] | None = None,
     executor: dg.ExecutorDefinition | None = None,
 ) -> dg.Definitions:
     """Everything that Dagster loads.

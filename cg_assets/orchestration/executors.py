@@ -46,7 +46,7 @@ _PRELOAD = [
 ]
 
 
-def gpu_op_tags() -> dict[str, Any]:
+def gpu_op_tags() -> dict[str, object]:
     """Resources that a GPU step requests from Kubernetes, Ray or Slurm; other executors ignore them.
 
     With `CG_DEVICE=cpu` it asks for nothing: on a cluster without GPUs it would wait without end.
@@ -78,8 +78,10 @@ def build_executor() -> dg.ExecutorDefinition:
         # Dagster's command is asked for by its name, and found where this Python is, whatever is activated.
         path = os.pathsep.join([str(Path(sys.executable).parent), own.search_path])
         defaults = {"env_vars": [*OF_STEPS, f"PATH={path}"], "num_cpus": 1}
-        options = options | {"ray": defaults | options.get("ray", {})}
-        return _configured("dagster_ray", "ray_executor", "ray", options)
+        given = options.get("ray", {})
+        if not isinstance(given, dict):
+            raise CgAssetsError(f"CG_EXECUTOR_CONFIG: ray is {given!r}; it must hold fields and their values")
+        return _configured("dagster_ray", "ray_executor", "ray", options | {"ray": defaults | given})
     if name == "k8s":
         return _configured("dagster_k8s", "k8s_job_executor", "k8s", options)
     if name == "slurm":
@@ -98,7 +100,7 @@ def start_step_server() -> None:
         forkserver.ensure_running()
 
 
-def _options(own: Installation) -> dict[str, Any]:
+def _options(own: Installation) -> dict[str, object]:
     path = own.executor_options
     if path is None:
         return {}
@@ -111,7 +113,7 @@ def _options(own: Installation) -> dict[str, Any]:
     return options
 
 
-def _configured(module: str, attribute: str, extra: str, options: dict[str, Any]) -> dg.ExecutorDefinition:
+def _configured(module: str, attribute: str, extra: str, options: dict[str, object]) -> dg.ExecutorDefinition:
     import importlib
 
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -73,7 +73,7 @@ class DeviceResource(dg.ConfigurableResource):
             yield device
 
 
-def build_resources(folder: Path | None = None) -> dict[str, Any]:
+def build_resources(folder: Path | None = None) -> dict[str, object]:
     """The resources of the assets; all state under `folder`, by default `$CG_ASSETS_HOME`.
 
     The address of a database may hold a password, so Dagster, which shows settings of resources, gets its variable.

@@ -20,7 +20,7 @@ FORMAT_VERSION = 2
 
 
 def save_potential(
-    directory: Path, module: torch.nn.Module, config: dict[str, Any], metadata: dict[str, Any] | None = None
+    directory: Path, module: torch.nn.Module, config: dict[str, Any], metadata: dict[str, object] | None = None
 ) -> None:
     """Write a network into a directory, which is made if needed; each file appears whole or not at all.
 

@@ -52,7 +52,7 @@ class Run:
         """Whether no replica exploded."""
         return self.stable_replicas == self.replicas
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON types."""
         return asdict(self) | {"kinetic_temperature": self.kinetic_temperature.to_json()}
 

@@ -19,7 +19,7 @@ def identity_of(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write_checkpoint(path: Path, version: int, identity: str, content: dict[str, Any]) -> None:
+def write_checkpoint(path: Path, version: int, identity: str, content: dict[str, object]) -> None:
     """Replace a checkpoint; a crash leaves the old one or the new one, whole."""
     import torch
 

@@ -212,7 +212,7 @@ class Deviation:
         error = self.excess.standard_error
         return Estimate(value, error / (2.0 * value) if value**2 > error else math.sqrt(error))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The numbers in plain JSON types."""
         return {
             "mean_square": self.mean_square,

@@ -65,7 +65,7 @@ def fit_response(
     device: str = "cpu",
     progress: Progress | None = None,
     checkpoint: Path | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> ResponseTraining:
     """Fit the potential that a specification describes.
 

@@ -30,7 +30,7 @@ def train(
     device: str = "cpu",
     progress: Progress | None = None,
     checkpoint: Path | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> TrainingResult:
     """Fit the potential that `config` describes, and the networks of its committee, if `training` asks for one.
 
@@ -69,7 +69,7 @@ def train(
             return checkpoint
         return checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")
 
-    def one(number: int, data: TrainingSet, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainingResult:
+    def one(number: int, data: TrainingSet, on_epoch: Callable[[dict[str, float]], None] | None) -> TrainingResult:
         told = _counting(progress, number, members, training)
         return _train_one(single, training, data, seed + number, device, told, stored(number), on_epoch)
 
@@ -106,7 +106,7 @@ def _train_one(
     device: str,
     progress: Progress | None,
     checkpoint: Path | None,
-    on_epoch: Callable[[dict[str, Any]], None] | None,
+    on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> TrainingResult:
     """`train` without a committee."""
     generator = torch.Generator().manual_seed(seed)
@@ -127,7 +127,7 @@ def _solved(
     data: TrainingSet,
     seed: int,
     progress: Progress | None,
-    on_epoch: Callable[[dict[str, Any]], None] | None,
+    on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> TrainingResult:
     """A potential that is linear as a whole, solved from all data; its history is one record."""
     started = time.perf_counter()

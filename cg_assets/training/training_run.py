@@ -41,7 +41,7 @@ class TrainingResult:
     """
 
     module: Any
-    history: list[dict[str, Any]]
+    history: list[dict[str, float]]
     best_epoch: int
     held_out_loss: float
     frames_per_second: float
@@ -78,7 +78,6 @@ class TrainingRun(ABC):
         device: torch.device,
         n_frames: tuple[int, int],
         identity: Any,
-        facts: dict[str, Any] | None = None,
     ) -> None:
         """Begin with a network in its initial state.
 
@@ -89,13 +88,12 @@ class TrainingRun(ABC):
             device: where to train.
             n_frames: number of frames for training, and held out.
             identity: everything (plain JSON) that determines the course of the training.
-            facts: further entries of each epoch's record.
         """
         self.module, self.training, self.generator, self.device = module.to(device), training, generator, device
         self.n_training, self.n_held_out = n_frames
-        self.facts = facts or {}
+        self.facts: dict[str, Any] = {}  # further entries of each record
         self.optimizer = MatrixMomentum(module.parameters(), training.learning_rate, weight_decay=training.weight_decay)
-        self.history: list[dict[str, Any]] = []
+        self.history: list[dict[str, float]] = []
         self.best_epoch = 0
         self.best_weights: dict[str, Tensor] = {}
         self.seconds = 0.0
@@ -121,7 +119,7 @@ class TrainingRun(ABC):
     def complete(
         self,
         checkpoint: Path | None,
-        on_epoch: Callable[[dict[str, Any]], None] | None,
+        on_epoch: Callable[[dict[str, float]], None] | None,
         progress: Progress | None,
     ) -> TrainingResult:
         """Train to the end, from the checkpoint on if it exists; the network of the best epoch.
@@ -139,7 +137,7 @@ class TrainingRun(ABC):
             if on_epoch is not None:
                 on_epoch(record)
             if progress is not None:
-                progress(record["epoch"], self.training.epochs, self.counted)
+                progress(len(self.history), self.training.epochs, self.counted)
         return self._result()
 
     def batches(self, number: int) -> Iterator[Tensor]:
@@ -156,7 +154,7 @@ class TrainingRun(ABC):
         done = len(self.history)
         return done >= self.training.epochs or done - self.best_epoch >= self.training.patience
 
-    def _epoch(self) -> dict[str, Any]:
+    def _epoch(self) -> dict[str, float]:
         started, number = time.perf_counter(), len(self.history) + 1
         training_loss, held_out_loss = self.train_epoch(number)
         if not self.best_epoch or held_out_loss < self.history[self.best_epoch - 1]["held_out_loss"]:

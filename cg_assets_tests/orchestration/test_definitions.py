@@ -135,6 +135,10 @@ def test_options_of_the_executor(home, monkeypatch, tmp_path):
     options.write_text("max_concurrent: [3\n")
     with pytest.raises(CgAssetsError, match=r"CG_EXECUTOR_CONFIG: .* cannot be read"):
         build_executor()
+    options.write_text("ray: 4\n")
+    with monkeypatch.context() as patch, pytest.raises(CgAssetsError, match=r"ray is 4; it must hold fields"):
+        patch.setenv("CG_EXECUTOR", "ray")
+        build_executor()
     monkeypatch.setenv("CG_EXECUTOR_CONFIG", str(tmp_path / "nowhere.yaml"))
     with pytest.raises(CgAssetsError, match=r"nowhere.yaml cannot be read"):
         build_executor()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -175,7 +175,7 @@ class ConditionalEquilibration(Differences):
         """Whether the data were judged and found in conditional equilibrium."""
         return self.verdict == "passed"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The numbers without the arrays, in plain JSON types; numbers that are not finite become null."""
         numbers = {item.name: getattr(self, item.name) for item in fields(Differences)}
         numbers |= {"coverage": self.coverage.compared, "coverage_bin_by_bin": self.coverage.bin_by_bin}

@@ -43,7 +43,7 @@ class Estimate:
         other = reference if isinstance(reference, Estimate) else Estimate(float(reference), 0.0)
         return (self.value - other.value) / math.hypot(self.standard_error, other.standard_error)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON types; numbers that are not finite become null."""
         value, error = (number if math.isfinite(number) else None for number in (self.value, self.standard_error))
         return {"value": value, "standard_error": error, "unit": self.unit}

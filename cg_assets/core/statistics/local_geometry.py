@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,7 +42,7 @@ class LocalGeometry:
     divergence: FloatArray
     own: FloatArray
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, str]]:
         """Mean and largest divergence of each kind, as rows of a table."""
         rows = []
         for kind in dict.fromkeys(self.kinds):

@@ -42,7 +42,7 @@ def train_flow(
     device: str = "cpu",
     progress: Progress | None = None,
     checkpoint: Path | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> TrainingResult:
     """Fit the velocity field that `config` describes; new noise is drawn for each frame in each epoch.
 

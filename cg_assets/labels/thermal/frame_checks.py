@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +98,7 @@ class FrameCheck:
         """
         return np.interp(temperatures, self.temperatures, self.slowness * np.maximum(1.0, self.disagreement))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON types."""
         return {
             "temperatures": self.temperatures.tolist(),

@@ -61,7 +61,7 @@ class EngineSettings:
     biased: bool = False
     replica_parameters: list[dict[str, float]] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain JSON types, the arguments of the constructor."""
         return asdict(self)
 

@@ -148,7 +148,7 @@ class _Worker:
         self._finalizer = weakref.finalize(self, _end, self._process)
         self.send({"settings": settings.to_json()}, {})
 
-    def send(self, message: dict[str, Any], arrays: Arrays) -> None:
+    def send(self, message: dict[str, object], arrays: Arrays) -> None:
         try:
             _write(self._process.stdin, message, arrays)
         except OSError:
@@ -189,7 +189,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _write(stream: IO[bytes] | None, message: dict[str, Any], arrays: Arrays) -> None:
+def _write(stream: IO[bytes] | None, message: dict[str, object], arrays: Arrays) -> None:
     if stream is None:
         raise OSError("the stream is closed")
     body = b""
