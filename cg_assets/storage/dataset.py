@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
-from cg_assets.storage.parquet import FileInfo, explain_damage, file_state, info_of, open_file
+from cg_assets.storage.parquet import FileInfo, explain_damage, file_state, open_described, open_file
 from cg_assets.storage.schemas import frame_columns, list_shape, to_arrays, to_frames
 
 
@@ -47,7 +47,8 @@ class FrameDataset:
         sizes = []
         for number, path in enumerate(self.paths):
             self._states.append(file_state(path))
-            with open_file(path) as file:
+            file, info = open_described(path)
+            with file:
                 if number == 0:
                     self.columns = frame_columns(file.schema_arrow.names, columns, str(path))
                     self._schema = _pick(file.schema_arrow, self.columns, path)
@@ -56,7 +57,7 @@ class FrameDataset:
                         f"{path} and {self.paths[0]} differ in columns, units or sites, so they cannot be read as one; "
                         "materialize the older one again with the present system file"
                     )
-                self.infos.append(info_of(path, file))
+                self.infos.append(info)
                 self._footers.append(file.metadata)
                 for group in range(file.num_row_groups):
                     self._groups.append((number, group))

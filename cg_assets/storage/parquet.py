@@ -259,12 +259,16 @@ def explain_damage(path: Path) -> Iterator[None]:
 
 
 def open_file(path: Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    """Open a file of the project with page checksums verified while reading.
+    """Open a file of the project with page checksums verified while reading; with its footer it was open before.
 
     Raises:
         StorageError: the file is missing, empty, truncated, damaged, or not one of this project.
     """
     path = Path(path)
+    return open_described(path)[0] if footer is None else _open(path, footer)
+
+
+def _open(path: Path, footer: pq.FileMetaData | None) -> pq.ParquetFile:
     with explain_damage(path):
         size = path.stat().st_size
         if size == 0:
@@ -277,25 +281,46 @@ def open_file(path: Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFi
             raise StorageError(f"{path}: is not a Parquet file (it starts with {head!r}); give the path of a data file")
         if size < 12 or tail != b"PAR1":
             raise StorageError(f"{path}: is truncated ({size} bytes); remove it and materialize its asset again")
-        file = pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
-    if footer is None:
-        try:
-            _check_metadata(path, file)
-        except BaseException:
-            file.close()
-            raise
-    return file
+        return pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
 
 
-def _check_metadata(path: Path, file: pq.ParquetFile) -> None:
-    key_values = _key_values(path, file)
+def open_described(path: Path) -> tuple[pq.ParquetFile, FileInfo]:
+    """Open a file, and what `describe` gives, both from the one file that was opened. Errors as in `open_file`."""
+    path = Path(path)
+    file = _open(path, None)
+    try:
+        return file, _checked(path, file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _checked(path: Path, file: pq.ParquetFile) -> FileInfo:
+    key_values, schema = _key_values(path, file), file.schema_arrow
     if stored := key_values.get(PREFIX + "metadata_hash"):
         rows = key_values.get(PREFIX + "rows")
         with explain_damage(path):
-            found = metadata_hash(key_values, file.schema_arrow)
+            found = metadata_hash(key_values, schema)
         if stored != found or rows != str(file.metadata.num_rows) or not _columns_in_order(file.metadata):
             raise StorageError(f"{path}: its metadata are damaged; remove it and materialize its asset again")
-    _check_place(path, FileMetadata.from_key_values(key_values, str(path)))
+    metadata = FileMetadata.from_key_values(key_values, str(path))
+    _check_place(path, metadata)
+    columns = []
+    for item in schema:
+        facts = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
+        column: dict[str, Any] = {"name": item.name, "type": _short_type(item.type), "unit": facts.get("unit", "")}
+        if pa.types.is_fixed_size_list(item.type):
+            column["shape"] = list_shape(item)
+        columns.append(column)
+    return FileInfo(
+        path=path,
+        rows=file.metadata.num_rows,
+        bytes=path.stat().st_size,
+        columns=columns,
+        metadata=metadata,
+        content_hash=key_values[PREFIX + "content_hash"],
+        written_at=key_values[PREFIX + "written_at"],
+    )
 
 
 def _columns_in_order(footer: pq.FileMetaData) -> bool:
@@ -343,12 +368,13 @@ def read_described(path: Path, columns: list[str] | None = None) -> tuple[pa.Tab
     Raises:
         StorageError: the file is missing or damaged, or a column is not in it.
     """
-    with open_file(path) as file:
+    file, info = open_described(path)
+    with file:
         names = file.schema_arrow.names
         if unknown := [name for name in columns or [] if name not in names]:
             raise StorageError(f"{path}: has no column {', '.join(unknown)}; its columns are {', '.join(names)}")
         with explain_damage(path):
-            return file.read(columns=columns), info_of(path, file)
+            return file.read(columns=columns), info
 
 
 def read_arrays(path: Path, columns: list[str] | None = None) -> dict[str, NDArray]:
@@ -371,29 +397,9 @@ def describe(path: Path) -> FileInfo:
     Raises:
         StorageError: the file is missing, damaged or foreign.
     """
-    with open_file(path) as file:
-        return info_of(path, file)
-
-
-def info_of(path: Path, file: pq.ParquetFile) -> FileInfo:
-    """What `describe` gives, of a file that is open."""
-    key_values = _key_values(path, file)
-    columns = []
-    for item in file.schema_arrow:
-        facts = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
-        column: dict[str, Any] = {"name": item.name, "type": _short_type(item.type), "unit": facts.get("unit", "")}
-        if pa.types.is_fixed_size_list(item.type):
-            column["shape"] = list_shape(item)
-        columns.append(column)
-    return FileInfo(
-        path=Path(path),
-        rows=file.metadata.num_rows,
-        bytes=Path(path).stat().st_size,
-        columns=columns,
-        metadata=FileMetadata.from_key_values(key_values, str(path)),
-        content_hash=key_values[PREFIX + "content_hash"],
-        written_at=key_values[PREFIX + "written_at"],
-    )
+    file, info = open_described(path)
+    file.close()
+    return info
 
 
 def file_state(path: Path) -> tuple[int, int, int, int]:
