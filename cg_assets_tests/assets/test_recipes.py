@@ -22,6 +22,7 @@ from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
 from cg_assets.orchestration.refresh import Part, plan_refresh
 from cg_assets.storage.catalogue import query, rebuild, record
+from cg_assets.storage.dataset import FrameDataset
 from cg_assets.storage.hashing import file_sha256
 from cg_assets.storage.parquet import verify, write_table
 from cg_assets.storage.schemas import FileMetadata
@@ -238,7 +239,7 @@ def test_a_file_that_another_run_makes_again_is_not_taken_for_the_first(home):
 def test_frames_are_those_of_the_file_that_was_opened(tmp_path):
     store = ParquetStore(tmp_path)
     written = store.write_frames(drawn(5, 1.0), FileMetadata("toy", "trajectories", "reduced"), "0000")
-    dataset = store.open_frames("toy", "trajectories")
+    dataset = FrameDataset(store.files("toy", "trajectories"))
     store.write_frames(drawn(5, 2.0), FileMetadata("toy", "trajectories", "reduced"), "0000")
     assert dataset.infos[0].content_hash == written.content_hash
     with pytest.raises(StorageError, match="was made again while it was read; run this again"):
@@ -283,7 +284,7 @@ def test_a_file_at_the_place_of_another_is_refused_everywhere(tmp_path, place):
         lambda: store.describe(*place),
         lambda: verify(copy),
         lambda: record(tmp_path, copy),
-        lambda: store.open_frames(*place[:2]),
+        lambda: FrameDataset(store.files(*place[:2])),
     )
     for read in readers:
         with pytest.raises(StorageError, match=message):
