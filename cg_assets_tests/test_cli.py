@@ -99,10 +99,10 @@ def test_a_good_system_is_printed_back(command, name):
 
 @pytest.mark.parametrize("command_name", ["check", "run"])
 def test_what_cannot_be_built_is_refused_before_any_work(command, command_name):
-    command.add_system("extends: muller_brown\nname: cut\ntitle: Cut\nmodel: {domain: {x: [20, 30]}}\n")
+    command.add_system("extends: muller_brown\nname: cut\ntitle: Cut\nmodel: {domain: {y: [10, 60]}}\n")
     done = command(command_name, "cut")
     assert done.returncode == 1
-    assert done.stderr.startswith("cg-assets: model.domain.x: at x = 20.0 the Boltzmann factor is still")
+    assert done.stderr.startswith("cg-assets: model.domain.y: at y = 10.0 the Boltzmann factor is still")
     assert len(done.stderr.splitlines()) == 1
     assert not (command.home / "data").exists()
 
