@@ -218,7 +218,7 @@ def _selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey
 
 
 def finished_before(instance: dg.DagsterInstance, system: SystemSpec, batch: str, command: str) -> set[dg.AssetKey]:
-    """Assets, with all checks passed and inputs unchanged, of the runs of the same command since it last succeeded."""
+    """Assets, sound and of unchanged inputs, of the runs of the same command since it last succeeded."""
     soundness = Soundness(ParquetStore(installation().home), system)
     finished: set[dg.AssetKey] = set()
     filters = dg.RunsFilter(job_name=job_name(system.name), tags={"dagster/partition": batch, _COMMAND_TAG: command})
@@ -226,20 +226,15 @@ def finished_before(instance: dg.DagsterInstance, system: SystemSpec, batch: str
         if run.status == dg.DagsterRunStatus.SUCCESS:
             break
         events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
-        failed = {
-            event.asset_check_evaluation_data.asset_key
-            for event in events
-            if event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed
-        }
         made = {event.asset_key for event in events if event.event_type_value == "ASSET_MATERIALIZATION"}
-        finished |= {key for key in made - failed if key is not None}
-    return {key for key in finished if any(_is_current(soundness, key.path[-1], part) for part in (batch, None))}
+        finished |= {key for key in made if key is not None}
+    return {key for key in finished if any(_is_sound(soundness, key.path[-1], part) for part in (batch, None))}
 
 
-def _is_current(soundness: Soundness, stage: str, batch: str | None) -> bool:
-    """Whether a file is there, and is of the present specification, files and code."""
+def _is_sound(soundness: Soundness, stage: str, batch: str | None) -> bool:
+    """Whether a file is there and may be read: a check that only warns, or blocks nothing, calls for no second try."""
     try:
-        return not soundness.changed(stage, batch)
+        return not soundness.why_not(stage, batch)
     except StorageError:
         return False
 

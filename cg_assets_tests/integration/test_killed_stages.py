@@ -153,7 +153,7 @@ def assert_nothing_is_lost(own: Prepared, home: Path) -> None:
     plan = plan_refresh(fetched(home), system, ["0000"])
     if part in plan.reasons:
         ParquetStore(home).remove_leftovers()
-        make(home, system, own.stage)
+        assert own.run(home, lambda name, done: None) == 0, (own.folder / "error.txt").read_text()
     store, tracking = ParquetStore(home), ModelTracking(None, home)
     assert store.data_version("small_wells", own.stage, own.batch) == own.version
     assert plan_refresh(store, system, ["0000"]).added == "0001", "everything is up to date"

@@ -90,6 +90,11 @@ def test_the_file_records_it(failed):
         failed.check.name
     ]
     assert not failed.champions() & failed.unsound()
+    if failed.stage.name.startswith("potential_"):
+        facts = failed.store.describe("small_wells", failed.stage.name).metadata.extra
+        made = failed.tracking.lookup(f"{facts['registered_model']}/{facts['version']}")
+        assert (made.aliases, made.tags["failed_checks"]) == ([], f'["{failed.check.name}"]')
+        assert failed.tracking.lookup(f"{facts['registered_model']}@candidate").version != made.version
 
 
 def test_run(failed):
