@@ -24,7 +24,7 @@ SCHEMA = Check(
 )
 FINITE = Check(
     "finite",
-    "Every position, force and energy is a finite number.",
+    "Every position, force and energy is a finite number, and none is ten thousand times the median.",
     remedy="the dynamics is unstable: use a shorter step, or look for overlapping atoms in the start structure",
 )
 

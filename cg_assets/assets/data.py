@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.work import Inputs, snapshot_stage
-from cg_assets.core.errors import SamplingError
+from cg_assets.core.checks import frame_fault
+from cg_assets.core.errors import SamplingError, TrainingError
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems import SystemSpec
 
@@ -30,10 +32,23 @@ def read_source(inputs: Inputs, stage: str) -> Source:
 
     Raises:
         StorageError: there is none.
+        TrainingError: a number in one is not finite, or absurd.
     """
     batches = inputs.sound(stage)
     infos = [inputs.info(stage, batch) for batch in batches]
-    return Source(batches, infos, [inputs.frames(stage, batch) for batch in batches])
+    frames = [sane(inputs.frames(stage, batch), info.path) for batch, info in zip(batches, infos, strict=True)]
+    return Source(batches, infos, frames)
+
+
+def sane(frames: Frames, path: Path) -> Frames:
+    """Frames of a file, if a potential can learn from all of them.
+
+    Raises:
+        TrainingError: a number is not finite, or absurd.
+    """
+    if fault := frame_fault(frames):
+        raise TrainingError(f"{path}: {fault}; make this batch again, or delete it")
+    return frames
 
 
 def read_samples(inputs: Inputs, source: str, batch: str | None) -> tuple[Frames, Frames]:

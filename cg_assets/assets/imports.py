@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from cg_assets.assets.data import with_map
 from cg_assets.assets.soundness import IMPORTED_FILES, STAMPS, stamps
 from cg_assets.assets.stage import Figure, PieceContent, Product, Report, Stage, Stored
 from cg_assets.assets.work import Work
-from cg_assets.core.checks import Check, Verdict
+from cg_assets.core.checks import Check, Verdict, absurd
 from cg_assets.core.errors import StorageError
 from cg_assets.sampling.settings import IMPORTED
 from cg_assets.systems import SystemSpec
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FINITE_POSITIONS = Check(
     FINITE.name,
-    "Every position is a finite number.",
+    "Every position is a finite number, and none is ten thousand times the median.",
     remedy="write the trajectory again; some of its frames are damaged",
 )
 FRAMES_DIFFER = Check(
@@ -34,17 +34,26 @@ _DRAWN = 500_000
 """Most frames in the figure, evenly spread over all."""
 
 
-def judge_import(blocks: Iterable[Frames]) -> list[Verdict]:
-    """Verdicts on one batch of imported frames, which come in blocks: they may not fit into memory."""
+def judge_import(blocks: Iterable[Frames], files: Sequence[str] = ()) -> list[Verdict]:
+    """Verdicts on one batch of imported frames, which come in blocks: they may not fit into memory.
+
+    Args:
+        blocks: of the frames.
+        files: the file that each replica is from, to name it.
+    """
     bad = same = 0
-    last = None
+    last, first = None, "none"
     for frames in blocks:
+        broken = np.flatnonzero(absurd(np.abs(frames.positions).max(axis=(1, 2))))
+        if len(broken) and not bad:
+            replica = int(frames.replica[broken[0]])
+            first = f"the frame at time {frames.time[broken[0]]:g} of {[*files, replica][min(replica, len(files))]}"
+        bad += len(broken)
         positions = frames.positions if last is None else np.concatenate([last, frames.positions])
-        bad += int((~np.isfinite(frames.positions)).sum())
         same += int((positions[1:] == positions[:-1]).all(axis=(1, 2)).sum())
         last = positions[-1:]
     return [
-        FINITE_POSITIONS.verdict(not bad, positions_not_finite=bad),
+        FINITE_POSITIONS.verdict(not bad, frames_not_finite_or_absurd=bad, first=first),
         FRAMES_DIFFER.verdict(not same, frames_like_the_one_before=same),
     ]
 
@@ -62,7 +71,7 @@ def imported_stage(system: SystemSpec) -> Stage:
 
         # A block at a time: trajectories of tens of gigabytes have beads of gigabytes.
         def judge(stored: Stored) -> list[Verdict]:
-            return judge_import(stored.blocks())
+            return judge_import(stored.blocks(), list(reader.files))
 
         def report(_: object) -> Report:
             from cg_assets.figures.samples import sampling_figure

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +15,14 @@ from cg_assets.assets.stage import Batches, Product, Read, Report, Stage
 from cg_assets.assets.training import ModelTraining, train_and_register
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Verdict
+from cg_assets.core.errors import TrainingError
 from cg_assets.systems import SystemSpec
 from cg_assets.training.settings import AT_ONE_TEMPERATURE, TARGETS, TRAJECTORIES, ResponsePotential
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cg_assets.training.thermal_targets import ThermalTargets
 
 
 def _report(result: Any) -> Report:
@@ -36,6 +44,20 @@ def _judge(result: Any) -> list[Verdict]:
     return judge_potential(result, Estimate(value, value * (2.0 / result.n_held_out) ** 0.5, "(kJ/mol/nm)^2"))
 
 
+def _targets(path: Path, columns: Mapping[str, NDArray]) -> ThermalTargets:
+    """The targets of one file.
+
+    Raises:
+        TrainingError: they cannot train.
+    """
+    from cg_assets.training.thermal_targets import ThermalTargets
+
+    try:
+        return ThermalTargets.from_columns(columns)
+    except ValueError as error:
+        raise TrainingError(f"{path}: {error}") from None
+
+
 def response_potential_stage(system: SystemSpec, name: str, settings: ResponsePotential) -> Stage:
     """The stage of one potential; it learns from all batches of targets."""
     number = settings.unconstrained_frames
@@ -50,7 +72,10 @@ def response_potential_stage(system: SystemSpec, name: str, settings: ResponsePo
         inputs = work.inputs
         batches = inputs.sound(TARGETS)
         tables = [inputs.table(TARGETS, batch) for batch in batches]
-        targets = ThermalTargets.concatenate([ThermalTargets.from_columns(columns) for columns in tables])
+        infos = [inputs.peek(TARGETS, batch) for batch in batches]
+        targets = ThermalTargets.concatenate(
+            [_targets(info.path, columns) for info, columns in zip(infos, tables, strict=True)]
+        )
         config = response_config(settings, system.beads())
         unconstrained = None
         if number:
@@ -62,7 +87,7 @@ def response_potential_stage(system: SystemSpec, name: str, settings: ResponsePo
             unconstrained = unconstrained_targets(atoms, number, targets.temperature, noise, targets.heat_capacity)
         training = ModelTraining(
             name=name,
-            source=Source(batches, [inputs.peek(TARGETS, batch) for batch in batches], []),
+            source=Source(batches, infos, []),
             positions=targets.positions,
             config=config,
             params={

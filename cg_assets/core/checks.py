@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from cg_assets.core.frames import Frames
 
 
@@ -58,18 +60,50 @@ def _short(value: Any) -> str:
 
 FINITE_BEADS = Check(
     "finite",
-    "Every bead position and force is a finite number.",
+    "Every bead position and force is a finite number, and none is ten thousand times the median.",
     remedy="look for overlapping atoms in the frames that they were made from, and sample those again",
 )
 
 
-def finite_verdict(check: Check, frames: Frames) -> Verdict:
-    """Whether every number of frames is finite; counts those that are not."""
+ABSURD = 1e4
+"""Times the median of all frames beyond which the largest position or force of a frame is no result of dynamics."""
+
+
+def absurd(largest: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which of the largest numbers of each frame `(n_frames,)` are not finite, or absurd next to those of others."""
+    finite = np.isfinite(largest)
+    median = float(np.median(largest[finite])) if finite.any() else 0.0
+    return ~finite | (largest > (ABSURD * median if median > 0.0 else np.inf))
+
+
+def frame_fault(frames: Frames) -> str:
+    """The first number that no dynamics gives, with its frame, and how many frames hold such; empty for none."""
     arrays = {
         "positions": frames.positions,
         "forces": frames.forces,
+        "force_variance": frames.force_variance,
         "potential_energy": frames.potential_energy,
         "bias_energy": frames.bias_energy,
     }
-    bad = {name: int((~np.isfinite(array)).sum()) for name, array in arrays.items() if array is not None}
-    return check.verdict(not any(bad.values()), **{f"{name}_not_finite": count for name, count in bad.items()})
+    for name, array in arrays.items():
+        if array is None or not len(array):
+            continue
+        numbers = np.abs(array).reshape(len(array), -1)
+        largest = numbers.max(axis=1)
+        bad = absurd(largest) if name in {"positions", "forces"} else ~np.isfinite(largest)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            place = int(np.argmax(np.where(np.isnan(numbers[row]), np.inf, numbers[row])))
+            value, site = array[row].ravel()[place], place * frames.n_sites // numbers.shape[1]
+            of_site = f" of site {site}" if array.ndim > 1 else ""
+            return (
+                f"{name}{of_site} in frame {row} (replica {frames.replica[row]}, time {frames.time[row]:g}) is "
+                f"{value:.4g}; {int(bad.sum())} of {len(array)} frames hold such numbers"
+            )
+    return ""
+
+
+def finite_verdict(check: Check, frames: Frames) -> Verdict:
+    """Whether every number of frames is finite and none absurd; the first frame where one is not."""
+    fault = frame_fault(frames)
+    return check.verdict(not fault, fault=fault or "none")

@@ -10,7 +10,12 @@ import numpy as np
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins
-from cg_assets.core.statistics.equilibration import ConditionalEquilibration, conditional_equilibration, halves_in_time
+from cg_assets.core.statistics.equilibration import (
+    FEWEST_REPLICAS,
+    ConditionalEquilibration,
+    conditional_equilibration,
+    halves_in_time,
+)
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.noise import BinnedLabels, ConditionalNoise, bin_labels, conditional_noise
 from cg_assets.core.units import UnitSystem, unit
@@ -190,6 +195,7 @@ def check_equilibration(beads: Beads, mapping: Mapping, plan: SamplingPlan, fram
         labelled=~frames.probe,
         names=names[:2],
         groups_are="half" if exact_starts else "start",
+        few_replicas=FEWEST_REPLICAS * (plan.windows if compares_windows(plan) else 1),
     )
 
 

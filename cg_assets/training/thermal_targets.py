@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cg_assets.core.checks import absurd
+
 FloatArray = NDArray[np.float64]
 
 UNITS = {
@@ -73,7 +75,7 @@ class ThermalTargets:
     heat_capacity_error: FloatArray
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not agree, numbers that are not finite, and errors below zero.
+        """Refuse shapes that do not agree, numbers that are not finite or absurd, and errors below zero.
 
         Raises:
             ValueError: one of these; the message names the array.
@@ -91,8 +93,14 @@ class ThermalTargets:
             if np.shape(values) != shape:
                 raise ValueError(f"{name} must have shape {shape}, not {np.shape(values)}")
             error = name.endswith("_error")
-            if name != "box" and np.any(np.isnan(values) if error else ~np.isfinite(values)):
-                raise ValueError(f"{name} must be finite everywhere; leave out rows that are not known")
+            largest = np.abs(values).reshape(rows, -1).max(axis=1, initial=0.0)
+            wrong = np.isnan(largest) if error else absurd(largest) if name in vectors else ~np.isfinite(largest)
+            if name != "box" and wrong.any():
+                row = int(np.flatnonzero(wrong)[0])
+                raise ValueError(
+                    f"{name} of CG frame {self.frame[row]} at {self.temperature[row]:g} K (row {row}) is "
+                    f"{largest[row]:.4g}; leave out rows that are not known"
+                )
             if name in {"box", "temperature", "origin_temperature"} and not np.all(values > 0):
                 raise ValueError(f"{name} must be above 0 everywhere")
             if error and np.any(values < 0):

@@ -118,6 +118,12 @@ class TestFewReplicas:
         result = conditional_equilibration(*walkers(0, 2, 6_000, 0.0), bins=Bins.between([(-2, 2)], 8))
         assert result.verdict == "failed" and result.z_rms > 10
 
+    @pytest.mark.parametrize("n_replicas", [14, 18, 26])
+    def test_replicas_that_are_too_few_for_clusters_are_cut_in_time(self, n_replicas):
+        """Groups of 8 or 9 replicas once were neither cut nor enough, however long they were."""
+        result = conditional_equilibration(*walkers(3, n_replicas, 3_000, 0.2), bins=Bins.between([(-3.5, 3.5)], 14))
+        assert result.passed, result.reason
+
 
 class TestCannotBeJudged:
     def test_one_start(self):

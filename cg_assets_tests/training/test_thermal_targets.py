@@ -43,7 +43,7 @@ def targets(rows=4, beads=3, seed=0):
         ({"second_order_error": -np.ones((4, 3, 3))}, "second_order_error must be at least 0"),
         ({"box": np.ones((4,))}, r"box must have shape \(4, 3\)"),
         ({"temperature": np.zeros(4)}, "temperature must be above 0"),
-        ({"mean_energy": np.full(4, np.nan)}, "mean_energy must be finite"),
+        ({"mean_energy": np.full(4, np.nan)}, "mean_energy of CG frame 0 at .* is nan"),
         ({"heat_capacity": np.zeros(5)}, r"heat_capacity must have shape \(4,\)"),
     ],
 )

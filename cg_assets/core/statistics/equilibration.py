@@ -32,7 +32,7 @@ from cg_assets.core.statistics.clusters import (
     squared_norms,
 )
 from cg_assets.core.statistics.contrasts import BinnedFrames, Contrast, contrast
-from cg_assets.core.statistics.estimates import FEW_REPLICAS, time_blocks
+from cg_assets.core.statistics.estimates import time_blocks
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -43,6 +43,8 @@ TOLERATED_Z_RMS = 1.5
 """A z RMS up to this is tolerated even where more bins would make it significant."""
 CONFIDENCE = 0.999
 """Right data exceed the limit with probability 1 - CONFIDENCE at most."""
+FEWEST_REPLICAS = 20
+"""Groups of fewer replicas are cut into blocks of time: replicas alone would not be enough independent clusters."""
 LEAST_COVERAGE = 0.9
 """Fraction of the labelled frames that must be compared; the rest is the rim of what was visited."""
 LEAST_GROUP_COVERAGE = 0.5
@@ -196,7 +198,7 @@ def conditional_equilibration(
     names: Sequence[str] = (),
     groups_are: str = "start",
     min_clusters: float = 10.0,
-    few_replicas: int = FEW_REPLICAS,
+    few_replicas: int = FEWEST_REPLICAS,
 ) -> ConditionalEquilibration:
     """Compare the mean force per bin of groups of replicas.
 

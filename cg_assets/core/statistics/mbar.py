@@ -114,12 +114,13 @@ class StateMixture:
     def gaps(self, common: FloatArray) -> list[Gap]:
         """Between each group and the nearest state outside it; none where all states touch."""
         found, groups = [], self.groups(common)
+        group_of = {number: group for group in groups for number in group}
         for group in groups if len(groups) > 1 else []:
             outside = [number for other in groups if other is not group for number in other]
             apart = self.distance[np.ix_(group, outside)]
             row, column = np.unravel_index(int(apart.argmin()), apart.shape)
-            between = float(common[np.ix_(group, outside)].sum())
-            found.append(Gap(group[int(row)], outside[int(column)], between))
+            nearest = outside[int(column)]
+            found.append(Gap(group[int(row)], nearest, float(common[np.ix_(group, group_of[nearest])].sum())))
         return found
 
 
