@@ -106,11 +106,15 @@ def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 def _silence(path: Path) -> float:
     """How long a file was not touched [s], by the clock of its file system; 0 for one that is gone by now."""
-    with tempfile.NamedTemporaryFile(dir=path.parent) as now:
-        try:
-            return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent) as made:
+            now = os.fstat(made.fileno()).st_mtime
+    except OSError:  # a read-only copy
+        now = time.time()
+    try:
+        return now - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _was_never_executed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
