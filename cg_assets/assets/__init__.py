@@ -28,22 +28,22 @@ from cg_assets.systems import SystemSpec
 def stages_of(system: SystemSpec) -> list[Stage]:
     """Every stage that a system's specification asks for."""
     stages = []
-    for labels in system.sampling.by_labels():
-        stages.append(samples_stage(system, labels))
+    for labels, sampled in system.sampling.by_labels().items():
+        stages.append(samples_stage(system, sampled))
         if not system.model.is_liquid:  # whose samples hold beads already
             stages.append(forces_stage(system, labels))
-        bias = system.plan_of(labels).bias
+        bias = sampled.plan.bias
         if bias is not None and bias.adaptive is not None:
-            stages.append(next_batch_stage(system, labels, bias.adaptive))
+            stages.append(next_batch_stage(system, sampled, bias.adaptive))
     if system.imported is not None:
         stages.append(imported_stage(system))
     stages += [mean_forces_stage(system, labels) for labels in system.sampling.by_mean_force_labels()]
     if system.sampling.conditional is not None and system.targets is not None:
         stages.append(conditional_samples_stage(system, system.sampling.conditional, system.targets.max_disagreement))
         stages.append(targets_stage(system, system.targets))
-    for labels, (name, source, frames) in system.by_source_labels().items():
-        if (flow := source.own_flow()) is not None:
-            stages.append(flow_kernel_stage(system, name, flow, frames))
+    for labels, made in system.by_source_labels().items():
+        if (flow := made.source.own_flow()) is not None:
+            stages.append(flow_kernel_stage(system, made.name, flow, made.frames))
         stages.append(labels_stage(system, labels))
     if system.reference_stage is not None:
         stages.append(reference_stage(system))

@@ -63,7 +63,7 @@ def judge_forces(system: SystemSpec, frames: Frames, force_map: ForceMap, noise:
 
 def forces_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of CG frames made from one kind of samples."""
-    source, _ = system.sampling.by_labels()[name]
+    source = system.sampling.by_labels()[name].samples
     dynamics = next(iter(system.sampling.by_section()))
 
     def make(work: Work) -> Product:

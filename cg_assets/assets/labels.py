@@ -19,7 +19,8 @@ _OF_MODEL = ("registered_model", "version", "weights_hash")
 
 def labels_stage(system: SystemSpec, stage: str) -> Stage:
     """The stage of the labelled frames of one source."""
-    name, source, frames_stage = system.by_source_labels()[stage]
+    made = system.by_source_labels()[stage]
+    name, source, frames_stage = made.name, made.source, made.frames
     model_stage = source.model_stage(name)
 
     def make(work: Work) -> Product:

@@ -13,8 +13,8 @@ from cg_assets.systems import SystemSpec
 
 def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of mean forces in configurations of one kind of samples."""
-    mean_force, single = system.sampling.by_mean_force_labels()[name]
-    source, _ = system.sampling.by_labels()[single]
+    averaged = system.sampling.by_mean_force_labels()[name]
+    mean_force, source = averaged.plan, averaged.source.samples
 
     def make(work: Work) -> Product:
         from cg_assets.labels.mean_forces import MeanForceSampler
@@ -24,7 +24,7 @@ def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
         samples, whole = read_samples(work.inputs, source, work.batch)
         of_system = system.beads()
         force_map = fit_force_map(system.mapping, of_system, samples)
-        arguments = system.structure(), of_system, mean_force, system.plan_of(name), whole, force_map, work.seed
+        arguments = system.structure(), of_system, mean_force, averaged.source.plan, whole, force_map, work.seed
         pieces, _, summary = work.sample("", lambda: MeanForceSampler(*arguments), work.seed)
         measured = summary.noise
         beads, map_hash, facts = with_map(system)

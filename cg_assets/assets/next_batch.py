@@ -6,6 +6,7 @@ from cg_assets.assets.data import pooled_frames
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Stage, TableContent
 from cg_assets.assets.work import Inputs, Work
 from cg_assets.biases import AdaptiveBias
+from cg_assets.sampling.settings import Sampled
 from cg_assets.systems import SystemSpec
 
 
@@ -22,10 +23,8 @@ def proposed_centers(inputs: Inputs, section: str) -> list[dict[str, float]] | N
     return inputs.facts(stage)["centers"] if inputs.has(stage) and not inputs.soundness.changed(stage) else None
 
 
-def next_batch_stage(system: SystemSpec, labels: str, bias: AdaptiveBias) -> Stage:
+def next_batch_stage(system: SystemSpec, sampled: Sampled, bias: AdaptiveBias) -> Stage:
     """The stage that proposes windows from all force labels of a system."""
-    _, section = system.sampling.by_labels()[labels]
-    plan = system.plan_of(labels)
     sources = list(system.sampling.by_labels())
 
     def make(work: Work) -> Product:
@@ -37,7 +36,7 @@ def next_batch_stage(system: SystemSpec, labels: str, bias: AdaptiveBias) -> Sta
             if sound := work.inputs.soundness.batches(source):
                 batches.append(pooled_frames(work.inputs, system, source, sound, apart=True))
         beads = system.beads()
-        proposal = propose(beads, plan, bias, batches)
+        proposal = propose(beads, sampled.plan, bias, batches)
         rows = [{name: f"{value:.3f}" for name, value in point.items()} for point in proposal.points()]
         return Product(
             TableContent(proposal.columns()),
@@ -50,7 +49,7 @@ def next_batch_stage(system: SystemSpec, labels: str, bias: AdaptiveBias) -> Sta
         )
 
     return Stage(
-        name=_stage_of(section),
+        name=_stage_of(sampled.section),
         description="Umbrella windows for the next batch, placed where the error of the mean force is largest.",
         make=make,
         reads=tuple(Read(source, Batches.ALL) for source in sources),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cg_assets.evaluation.settings import LiquidSettings
     from cg_assets.mapping.beads import Beads
     from cg_assets.sampling.piecewise import DynamicsSummary
-    from cg_assets.sampling.settings import SamplingPlan
+    from cg_assets.sampling.settings import Sampled, SamplingPlan
 
 TEMPERATURE = Check(
     "kinetic_temperature",
@@ -54,10 +54,9 @@ _BIASED = (
 )
 
 
-def samples_stage(system: SystemSpec, labels: str) -> Stage:
-    """The stage of the sampling plan behind a stage of force labels."""
-    name, section = system.sampling.by_labels()[labels]
-    specified = system.plan_of(labels)
+def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
+    """The stage of the samples of a plan."""
+    name, section, specified = sampled.samples, sampled.section, sampled.plan
     biased = specified.bias is not None
     held = ["sampling.conditional.frames"] if system.sampling.conditional is not None else []
     # Windows of an adaptive plan need to touch in all batches together, not in each.
@@ -75,11 +74,8 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
         pieces, sampler, summary = work.sample(
             str(configurations), lambda: system.sampler(plan, work.seed, configurations), work.seed
         )
-        facts = {
-            "plan": plan.model_dump(mode="json"),
-            "bias": summary.bias,
-            "kinetic_temperature": [[item.value, item.standard_error] for item in summary.kinetic.values()],
-        }
+        kinetic = [[item.value, item.standard_error] for item in summary.kinetic.values()]
+        facts = {"plan": plan.model_dump(mode="json"), "bias": summary.bias, "kinetic_temperature": kinetic}
         work.device = summary.platform or work.device
         if (whole := sampler.snapshots()) is not None:
             work.keep(FrameContent(whole), stage=snapshot_stage(name), batch=work.batch, seed=work.seed, facts=facts)
@@ -91,8 +87,9 @@ def samples_stage(system: SystemSpec, labels: str) -> Stage:
             verdicts = [schema_verdict(frames, plan.frames), finite_verdict(FINITE, frames), thermal]
             if biased:
                 found["equilibration"] = check_equilibration(system.beads(), system.mapping, plan, frames)
-                passed, numbers = found["equilibration"].passed, found["equilibration"].to_json()
-                verdicts.append(EQUILIBRATION.verdict(passed, **numbers))
+                verdicts.append(
+                    EQUILIBRATION.verdict(found["equilibration"].passed, **found["equilibration"].to_json())
+                )
             if windowed:
                 verdicts.append(_windows_verdict(system, summary.bias, frames))
             return verdicts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import (
     Field,
@@ -351,6 +351,36 @@ class ConditionalSampling(Strict):
         return self.runs * len(self.temperatures) * (self.relaxation + self.duration)
 
 
+class Sampled(NamedTuple):
+    """A sampling plan with its stages.
+
+    Attributes:
+        name: unbiased, biased, or that of a further plan.
+        section: its place in the specification.
+        plan: the plan.
+        samples: stage of its samples.
+        labels: stage of the force labels of single frames.
+    """
+
+    name: str
+    section: str
+    plan: SamplingPlan
+    samples: str
+    labels: str
+
+
+class Averaged(NamedTuple):
+    """Mean forces at fixed beads.
+
+    Attributes:
+        plan: of the averages.
+        source: what their configurations come from.
+    """
+
+    plan: MeanForcePlan
+    source: Sampled
+
+
 class Sampling(Strict):
     """The sampling plans of a system."""
 
@@ -427,21 +457,20 @@ class Sampling(Strict):
         """The first plan, whose time step and friction further dynamics take."""
         return next(iter(self.by_section().values()))
 
-    def by_labels(self) -> dict[str, tuple[str, str]]:
-        """Stage of force labels to the stage of their samples and the place of their plan in the specification."""
-        stages = {"sampling.unbiased": ("trajectories", "mapped_forces")}
-        stages["sampling.biased"] = ("biased_samples", "relabelled_forces")
+    def by_labels(self) -> dict[str, Sampled]:
+        """Stage of force labels to the plan of its samples, with its stages."""
+        stages = {"unbiased": ("trajectories", "mapped_forces"), "biased": ("biased_samples", "relabelled_forces")}
         found = {}
-        for section in self.by_section():
+        for section, plan in self.by_section().items():
             name = section.rpartition(".")[2]
-            samples, labels = stages.get(section, (f"{name}_samples", f"{name}_forces"))
-            found[labels] = (samples, section)
+            samples, labels = stages.get(name, (f"{name}_samples", f"{name}_forces"))
+            found[labels] = Sampled(name, section, plan, samples, labels)
         return found
 
-    def by_mean_force_labels(self) -> dict[str, tuple[MeanForcePlan, str]]:
-        """Stage of mean forces to what it is made by, and to the stage of single force labels of the same plan."""
-        of = {section.rpartition(".")[2]: labels for labels, (_, section) in self.by_labels().items()}
-        return {f"{name}_forces": (mean_force, of[mean_force.of]) for name, mean_force in self.mean_forces.items()}
+    def by_mean_force_labels(self) -> dict[str, Averaged]:
+        """Stage of mean forces to what it is made by."""
+        of = {sampled.name: sampled for sampled in self.by_labels().values()}
+        return {f"{name}_forces": Averaged(plan, of[plan.of]) for name, plan in self.mean_forces.items()}
 
     def configurations_of(self, section: str) -> int:
         """Frames with all atoms of a plan whose beads are held fixed later; 0 where there are none."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
@@ -44,6 +44,20 @@ if TYPE_CHECKING:
 
 _OF_RESPONSES = ("network", "temperature_dependence", "unconstrained_frames")
 """Fields of a file of a liquid that are the defaults of all its potentials."""
+
+
+class Made(NamedTuple):
+    """Labels of a source.
+
+    Attributes:
+        name: of the source.
+        source: its settings.
+        frames: stage of the frames that it labels.
+    """
+
+    name: str
+    source: LabelSource
+    frames: str
 
 
 class SystemSpec(System):
@@ -209,13 +223,13 @@ class SystemSpec(System):
         settings, labels = self.learning_curve, self.potentials[potential].labels
         if settings is None:
             raise SystemSpecError(f"{self.name}: learning_curve is missing; add it to the system's file")
-        means, _ = self.sampling.by_mean_force_labels().get(labels, (None, ""))
+        averaged = self.sampling.by_mean_force_labels().get(labels)
         return Learner(
             potential=potential,
             beads=self.beads(),
             settings=settings,
             plan=self.plan_of(labels),
-            means=means,
+            means=averaged.plan if averaged else None,
             network=self.network,
             training=self.training_of(potential),
             simulation=settings.cg_simulation or self.cg_simulation,
@@ -232,19 +246,19 @@ class SystemSpec(System):
         """Faults between sections."""
         return faults_of(self, scope)
 
-    def by_source_labels(self) -> dict[str, tuple[str, LabelSource, str]]:
-        """Stage of a source's labels to its name, the source, and the stage of the frames that it labels."""
-        of = {section.rpartition(".")[2]: labels for labels, (_, section) in self.sampling.by_labels().items()}
+    def by_source_labels(self) -> dict[str, Made]:
+        """Stage of a source's labels to what makes them."""
+        of = {sampled.name: labels for labels, sampled in self.sampling.by_labels().items()}
         of["imported"] = IMPORTED
-        return {source.stage(name): (name, source, of[source.of]) for name, source in self.labels.items()}
+        return {source.stage(name): Made(name, source, of[source.of]) for name, source in self.labels.items()}
 
     def plan_of(self, labels: str) -> SamplingPlan:
         """The sampling plan behind a stage of force labels, single ones, means, or those of a kernel."""
         if labels in (kernels := self.by_source_labels()):
-            labels = kernels[labels][2]
+            labels = kernels[labels].frames
         if labels in (means := self.sampling.by_mean_force_labels()):
-            _, labels = means[labels]
-        return self.sampling.by_section()[self.sampling.by_labels()[labels][1]]
+            return means[labels].source.plan
+        return self.sampling.by_labels()[labels].plan
 
     def plans(self) -> dict[str, SamplingPlan]:
         """Every plan of molecular dynamics by its place in the specification, that of the reference too."""
@@ -358,7 +372,7 @@ class SystemSpec(System):
         if self.reference_data is not None:
             return self.reference_data
         sources = self.by_source_labels()
-        return sources[labels][2] if labels in sources else labels
+        return sources[labels].frames if labels in sources else labels
 
     def drawn(self, potential: str) -> tuple[int | None, int]:
         """How many frames a potential learns from (None: all), and the seed that draws them."""
