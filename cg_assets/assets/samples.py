@@ -58,7 +58,7 @@ def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
     """The stage of the samples of a plan."""
     name, section, specified = sampled.samples, sampled.section, sampled.plan
     biased = specified.bias is not None
-    held = ["sampling.conditional.frames"] if system.sampling.conditional is not None else []
+    held = ["sampling.conditional.frames"] if system.sampling.conditional else []
     # Windows of an adaptive plan need to touch in all batches together, not in each.
     windowed = specified.bias is not None and specified.bias.windowed and not specified.bias.adaptive
 
@@ -71,9 +71,8 @@ def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
         molecules = beads.cg_map.bead_elements if system.model.is_liquid else None
         plan = concrete_plan(beads, specified, centers)
         configurations = system.sampling.configurations_of(section)
-        pieces, sampler, summary = work.sample(
-            str(configurations), lambda: system.sampler(plan, work.seed, configurations), work.seed
-        )
+        arguments = plan, work.seed, configurations
+        pieces, sampler, summary = work.sample(str(configurations), lambda: system.sampler(*arguments), work.seed)
         kinetic = [[item.value, item.standard_error] for item in summary.kinetic.values()]
         facts = {"plan": plan.model_dump(mode="json"), "bias": summary.bias, "kinetic_temperature": kinetic}
         work.device = summary.platform or work.device

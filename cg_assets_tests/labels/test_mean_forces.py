@@ -115,7 +115,7 @@ def test_labels_their_variance_and_resumption(flexible):
     "change, message",
     [
         ({"of": "sideways"}, "of is sideways; the plans are unbiased, biased"),
-        ({"configurations": 10**6}, "configurations is 1000000, but biased keeps only 4000 frames"),
+        ({"configurations": 10**6}, "configurations is 1000000, but biased keeps only 8000 frames"),
         ({"interval": 0.041}, "interval 0.041 is not a whole number of timesteps"),
         ({"duration": 0.1}, "duration 0.1 is not a whole number, of at least 4"),
     ],
