@@ -182,7 +182,8 @@ def test_the_doctor_finds_what_is_wrong(copied, capsys):
     with atomic_file(flipped.parent / "killed.parquet") as temporary:
         leftover = shutil.copyfile(temporary, temporary.with_name(f"{temporary.name}0"))
     found = faults(home)
-    assert set(found) == {"temporary files", "data", "catalogue"}
+    assert set(found) == {"temporary files", "data", "catalogue", "models"}
+    assert "MLflow has no version 1 of small_wells.biased" in found["models"][0], "data were copied without models"
     assert [
         path for path in (flipped, empty) if not any(str(path.relative_to(home)) in text for text in found["data"])
     ] == []
@@ -193,7 +194,7 @@ def test_the_doctor_finds_what_is_wrong(copied, capsys):
     assert main(["--home", str(home), "doctor", "--repair"]) == 1
     shown = capsys.readouterr().out
     assert "WRONG" in shown and f"repaired: {gone}" in shown
-    assert set(faults(home)) == {"data"}
+    assert set(faults(home)) == {"data", "models"}
     assert flipped.read_bytes() == content, "a damaged file is left for its owner"
 
 
