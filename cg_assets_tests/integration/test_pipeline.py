@@ -331,6 +331,18 @@ def test_shipped_biased_plans_are_in_conditional_equilibrium(name):
     assert verdict.passed, verdict.to_json()
 
 
+def test_an_umbrella_batch_whose_windows_do_not_touch_is_stopped(command):
+    command.add_system(SMALL_WELLS)
+    apart = WINDOWS.replace("force_constant: 10", "force_constant: 400")
+    command.add_system(apart.replace("small_windows", "windows_apart"))
+    system = load_system("windows_apart")
+    result = materialize(system, command.home, dg.DagsterInstance.ephemeral(), stages=["umbrella_samples"])
+    verdicts = verdicts_of(result)
+    assert verdicts.pop(("umbrella_samples", "umbrella_windows")) is False and all(verdicts.values())
+    (found,) = [item for item in result.get_asset_check_evaluations() if item.check_name == "umbrella_windows"]
+    assert "window 0 (x -1.5) and window 1 (x -1)" in found.metadata["fault"].value
+
+
 def test_a_further_plan_has_its_own_stages_and_its_batches_are_joined(command):
     command.add_system(SMALL_WELLS)
     command.add_system(WINDOWS)
