@@ -44,7 +44,7 @@ def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
             from cg_assets.figures.labels import label_noise_figure
 
             return {
-                "figure": Figure(label_noise_figure(system.beads(), noise), "noise of the mean forces"),
+                "figure": Figure(label_noise_figure(of_system, noise), "noise of the mean forces"),
                 "seed": work.seed,
                 "sampled_time": f"{summary.sampled_time:g} {unit('time', system.units)}",
                 "force_map": force_map.kind,

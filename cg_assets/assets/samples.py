@@ -73,8 +73,7 @@ def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
         configurations = system.sampling.configurations_of(section)
         arguments = plan, work.seed, configurations
         pieces, sampler, summary = work.sample(str(configurations), lambda: system.sampler(*arguments), work.seed)
-        kinetic = [[item.value, item.standard_error] for item in summary.kinetic.values()]
-        facts = {"plan": plan.model_dump(mode="json"), "bias": summary.bias, "kinetic_temperature": kinetic}
+        facts = {"plan": plan.model_dump(mode="json"), "bias": summary.bias, "kinetic_temperature": _pairs(summary)}
         work.device = summary.platform or work.device
         if (whole := sampler.snapshots()) is not None:
             work.keep(FrameContent(whole), stage=snapshot_stage(name), batch=work.batch, seed=work.seed, facts=facts)
@@ -85,7 +84,7 @@ def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
             thermal = temperature_verdict(TEMPERATURE, summary.kinetic, system.units)
             verdicts = [schema_verdict(frames, plan.frames), finite_verdict(FINITE, frames), thermal]
             if biased:
-                found["equilibration"] = check_equilibration(system.beads(), system.mapping, plan, frames)
+                found["equilibration"] = check_equilibration(beads, system.mapping, plan, frames)
                 verdicts.append(
                     EQUILIBRATION.verdict(found["equilibration"].passed, **found["equilibration"].to_json())
                 )
@@ -94,7 +93,7 @@ def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
             return verdicts
 
         def report(_: object) -> Report:
-            shown = _report(system, found["frames"], summary)
+            shown = _report(system, beads, found["frames"], summary)
             if biased:
                 shown["conditional_equilibration"] = _equilibration_figure(beads, found["equilibration"], plan)
             shown |= _beyond_the_grid(summary.bias, found["frames"])
@@ -117,6 +116,11 @@ def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
     )
 
 
+def _pairs(summary: DynamicsSummary) -> list[list[float]]:
+    """Each kinetic temperature and its standard error."""
+    return [[item.value, item.standard_error] for item in summary.kinetic.values()]
+
+
 def _equilibration_figure(beads: Beads, found: ConditionalEquilibration, plan: SamplingPlan) -> Figure:
     from cg_assets.figures.samples import equilibration_figure
     from cg_assets.labels.quality import compares_windows
@@ -125,14 +129,14 @@ def _equilibration_figure(beads: Beads, found: ConditionalEquilibration, plan: S
     return Figure(png, "mean forces of replicas from different starts")
 
 
-def _report(system: SystemSpec, frames: Frames, summary: DynamicsSummary) -> Report:
+def _report(system: SystemSpec, beads: Beads, frames: Frames, summary: DynamicsSummary) -> Report:
     """What was sampled: collective variables, or the structure and the energies of a liquid."""
     from cg_assets.figures.samples import sampling_figure
 
     if system.evaluation.liquid is not None:
         return _liquid_report(system.title, system.evaluation.liquid, frames, summary)
     return {
-        "figure": Figure(sampling_figure(system.beads(), frames), "sampled collective variables"),
+        "figure": Figure(sampling_figure(beads, frames), "sampled collective variables"),
         "kinetic_temperature": str(summary.kinetic_temperature),
     }
 
