@@ -35,6 +35,9 @@ def _liquid_faults(system: SystemSpec) -> Iterator[Fault]:
     conditional, run = system.sampling.conditional, system.cg_simulation
     if len(system.temperatures) < 2:
         yield Fault("temperatures", "lists fewer than two; a liquid is sampled at several, from the lowest up")
+    elif system.temperature != system.temperatures[0]:
+        lowest = system.temperatures[0]
+        yield Fault("temperature", f"is {system.temperature}, but temperatures begins with {lowest}; leave it out")
     if system.targets is not None:
         ladder = conditional.temperatures if conditional else []
         yield from within("targets", system.targets.ladder_faults(ladder))

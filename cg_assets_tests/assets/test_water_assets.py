@@ -122,6 +122,7 @@ def test_shipped_water_is_ready_to_run(name):
         ("sampling: {conditional: {frames: 9001}}", "frames is 9001, but unbiased keeps only 9000"),
         ("sampling: {conditional: {temperatures: [300, 250]}}", "does not rise"),
         ("targets: {max_disagreement: 0.5}", "greater than 1"),
+        ("temperature: 320", "temperature is 320.0, but temperatures begins with 250.0; leave it out"),
         ("temperatures: [300]", "temperatures lists fewer than two"),
         ("temperatures: [400, 300]", "does not rise"),
         ("targets: null", "targets is missing, but potentials.splines learns from them"),
