@@ -84,10 +84,8 @@ def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
             thermal = temperature_verdict(TEMPERATURE, summary.kinetic, system.units)
             verdicts = [schema_verdict(frames, plan.frames), finite_verdict(FINITE, frames), thermal]
             if biased:
-                found["equilibration"] = check_equilibration(beads, system.mapping, plan, frames)
-                verdicts.append(
-                    EQUILIBRATION.verdict(found["equilibration"].passed, **found["equilibration"].to_json())
-                )
+                checked = found["equilibration"] = check_equilibration(beads, system.mapping, plan, frames)
+                verdicts.append(EQUILIBRATION.verdict(checked.passed, **checked.to_json()))
             if windowed:
                 verdicts.append(_windows_verdict(system, summary.bias, frames))
             return verdicts

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 
 from cg_assets.core.statistics.clusters import (
+    BinnedMeans,
     Bins,
     as_columns,
     binned_means,
@@ -94,6 +95,10 @@ class Coverage:
 @dataclass(frozen=True)
 class Differences:
     """The differences of all comparisons together; nan where there is none.
+
+    The limit of z RMS is the larger of `TOLERATED_Z_RMS` and the `CONFIDENCE` point of χ²/n for the effective number of
+    independent z values; that of the largest |z| is the normal deviate that right data exceed anywhere with probability
+    1 - CONFIDENCE (Bonferroni).
 
     Attributes:
         z_rms: root mean square of z; 1 is expected of right data.
@@ -200,15 +205,10 @@ def conditional_equilibration(
     min_clusters: float = 10.0,
     few_replicas: int = FEWEST_REPLICAS,
 ) -> ConditionalEquilibration:
-    """Compare the mean force per bin of groups of replicas.
+    """Compare the mean force per bin of groups of replicas; the limits are those of `Differences` and `Coverage`.
 
-    Errors come from independent clusters (replicas; blocks of time where a group has few replicas). Each bin has a
-    slope of the force, common to all groups, so that groups that fill it unevenly agree. Bins that hold too little for
-    a comparison of their own are compared in regions (`contrast`). The limit of z RMS is the
-    larger of `TOLERATED_Z_RMS` and the `CONFIDENCE` point of χ²/n for the effective number of independent z values;
-    that of the largest |z| is the normal deviate that right data exceed anywhere with probability 1 - CONFIDENCE
-    (Bonferroni). Data of which less than `LEAST_COVERAGE`, or less than `LEAST_GROUP_COVERAGE` of one group, was
-    compared cannot be judged.
+    Errors come from independent clusters (replicas; blocks of time where a group has few replicas). Bins that hold too
+    little for a comparison of their own are compared in regions (`contrast`).
 
     Args:
         variables: `(n_frames,)` or `(n_frames, k)` collective variables, k of 1 or 2.
@@ -223,9 +223,6 @@ def conditional_equilibration(
         min_clusters: effective clusters that each side of a comparison needs.
         few_replicas: a group of fewer replicas is cut into blocks of time.
 
-    Returns:
-        The verdict and the numbers behind it.
-
     Raises:
         ValueError: variables and forces differ in their frames.
     """
@@ -234,27 +231,44 @@ def conditional_equilibration(
         raise ValueError(f"variables have {len(columns)} frames, forces {len(values)}; give the same frames")
     grid = bins or _default_bins(columns)
     labels, member = np.unique(np.asarray(group), return_inverse=True)
-    index, offset = grid.locate(columns)
-    frames = BinnedFrames(grid, index, offset)
+    frames = BinnedFrames(grid, *grid.locate(columns))
     residual = frames.left_over(values)
     cluster = cluster_frames(replica, time, residual, few_replicas, member)
     sides = [member == number for number in range(len(labels))]
-    contrasts = [
-        contrast(frames, residual, cluster, side, min_clusters)
-        for side in (sides if len(sides) > 2 else sides[: len(sides) - 1])
-    ]
-    carries = np.ones(len(index), dtype=bool) if labelled is None else np.asarray(labelled, dtype=bool)
-    found, coverage = Differences.of(contrasts), Coverage.of(contrasts, index, member, grid.size, carries)
-    groups = tuple(int(label) for label in labels)
+    compared = sides if len(sides) > 2 else sides[: len(sides) - 1]
+    contrasts = [contrast(frames, residual, cluster, side, min_clusters) for side in compared]
+    carries = np.ones(len(member), dtype=bool) if labelled is None else np.asarray(labelled, dtype=bool)
+    coverage = Coverage.of(contrasts, frames.index, member, grid.size, carries)
+    groups, means = tuple(int(label) for label in labels), _mean_forces(frames, values, cluster, member)
+    return _outcome(contrasts, coverage, groups, grid, means, f"{min_clusters:g}", groups_are, names)
+
+
+def _mean_forces(frames: BinnedFrames, values: FloatArray, cluster: IntArray, member: IntArray) -> list[BinnedMeans]:
+    """Mean forces of each group at the centres of the bins."""
+    grid, index = frames.grid, frames.index
+    slopes = slopes_inside_bins(values, frames.offset, index, grid.size, member)
+    level = values - np.einsum("cfk,fk->fc", slopes[:, np.maximum(index, 0)], frames.offset)
+    sides = [member == number for number in range(int(member.max(initial=-1)) + 1)]
+    return [binned_means(level[side], index[side], grid.size, cluster[side]) for side in sides]
+
+
+def _outcome(
+    contrasts: Sequence[Contrast],
+    coverage: Coverage,
+    groups: tuple[int, ...],
+    grid: Bins,
+    means: Sequence[BinnedMeans],
+    min_clusters: str,
+    groups_are: str,
+    names: Sequence[str],
+) -> ConditionalEquilibration:
+    found = Differences.of(contrasts)
     verdict, reason = _judge(found, coverage, groups_are, groups, min_clusters)
     if names and coverage.left.any():
         place = np.unravel_index(int(coverage.left.argmax()), grid.shape)
         near = [f"{name} {centres[at]:.3g}" for name, centres, at in zip(names, grid.centres, place, strict=True)]
         reason += f"; of the rest most are near {', '.join(near)}"
-    slopes = slopes_inside_bins(values, offset, index, grid.size, member)
-    level = values - np.einsum("cfk,fk->fc", slopes[:, np.maximum(index, 0)], offset)
-    means = [binned_means(level[side], index[side], grid.size, cluster[side]) for side in sides]
-    shape = (values.shape[1], *grid.shape)
+    shape = (-1, len(means[0].mean), *grid.shape)
     return ConditionalEquilibration(
         **asdict(found),
         verdict=verdict,
@@ -263,21 +277,21 @@ def conditional_equilibration(
         groups=groups,
         bins=grid,
         values=np.concatenate([np.zeros(0), *(item.values for item in contrasts)]),
-        z=np.array([item.z for item in contrasts]).reshape(-1, *shape),
-        mean=np.array([part.mean for part in means]).reshape(-1, *shape),
-        standard_error=np.sqrt([part.variance for part in means]).reshape(-1, *shape),
+        z=np.array([item.z for item in contrasts]).reshape(shape),
+        mean=np.array([part.mean for part in means]).reshape(shape),
+        standard_error=np.sqrt([part.variance for part in means]).reshape(shape),
     )
 
 
 def _judge(
-    found: Differences, coverage: Coverage, groups_are: str, groups: tuple[int, ...], min_clusters: float
+    found: Differences, coverage: Coverage, groups_are: str, groups: tuple[int, ...], min_clusters: str
 ) -> tuple[Verdict, str]:
     """The verdict and its reason."""
     remedy = "sample longer, use more replicas, or start further ones there"
     if len(groups) < 2:
         return "cannot be judged", f"all frames are of one group ({len(groups)}); add probe replicas from another start"
     if not found.judged:
-        why = f"no bin, nor all together, holds {min_clusters:g} independent samples of two groups"
+        why = f"no bin, nor all together, holds {min_clusters} independent samples of two groups"
         return "cannot be judged", f"{why}; {remedy}, or bias the collective variables"
     numbers = (
         f"z RMS {found.z_rms:.2f} (limit {found.limit:.2f}) and largest |z| {found.largest_z:.1f} (limit "
