@@ -60,11 +60,6 @@ class Evaluation:
         return sorted({item.temperature for item in self.quantities if item.temperature is not None})
 
     @property
-    def passed(self) -> bool:
-        """Whether every quantity is within its bound."""
-        return all(quantity.passed for quantity in self.quantities)
-
-    @property
     def decisive(self) -> tuple[Quantity, ...]:
         """The quantities that decide which model is champion."""
         return tuple(quantity for quantity in self.quantities if quantity.decides)
