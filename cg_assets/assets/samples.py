@@ -35,7 +35,7 @@ EQUILIBRATION = Check(
     "conditional_equilibration",
     "Replicas from different starts agree on the mean force in each bin of the collective variables: what the "
     "bias does not drive has reached equilibrium.",
-    remedy="sample for longer, from more starts, or bias the slow coordinate, too",
+    remedy="sample longer, start more replicas where frames were not compared, or bias the slow coordinate, too",
 )
 WINDOWS = Check(
     "umbrella_windows",

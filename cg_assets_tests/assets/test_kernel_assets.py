@@ -18,7 +18,6 @@ name: kernel_alanine
 title: Capped alanine, forces from kernels
 sampling:
   unbiased: {duration: 80, frame_interval: 0.04}
-  biased: {duration: 80, frame_interval: 0.04, bias: {deposition: 10}}
 labels:
   noise: {type: noise, noise: 0.005, labels: clean}
   flow: {type: flow, noise: 0.007, hidden: 64, training: {epochs: 30, batch_size: 256, learning_rate: 0.01}}
@@ -149,7 +148,7 @@ def test_draws_of_a_configuration_have_noise_of_their_own(made):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ("flow: {type: flow, noise: 0.007, of: sideways}", "of is sideways; there are unbiased, biased"),
+        ("other: {type: flow, noise: 0.007, of: sideways}", "of is sideways; there are unbiased, biased"),
         ("other: {type: flow, noise: 0.005, flow: flow}", "has another plan or other noise"),
         ("other: {type: flow, noise: 0.007, flow: noise}", "which is not a flow kernel with its own flow"),
         ("other: {type: flow, noise: 0.007, flow: flow, hidden: 3}", "leave both out here"),

@@ -22,7 +22,6 @@ extends: capped_alanine_quick
 name: fixed_alanine
 title: Capped alanine, forces averaged at fixed beads
 sampling:
-  biased: {duration: 40, bias: {deposition: 10}}
   mean_forces:
     fixed: {of: biased, configurations: 50, relaxation: 0.2, duration: 1, interval: 0.04}
 network: {features: 16, interactions: 1, basis_functions: 8}
@@ -115,7 +114,7 @@ def test_labels_their_variance_and_resumption(flexible):
     "change, message",
     [
         ({"of": "sideways"}, "of is sideways; the plans are unbiased, biased"),
-        ({"configurations": 10**6}, "configurations is 1000000, but biased keeps only 8000 frames"),
+        ({"configurations": 10**6}, "configurations is 1000000, but biased keeps only 20000 frames"),
         ({"interval": 0.041}, "interval 0.041 is not a whole number of timesteps"),
         ({"duration": 0.1}, "duration 0.1 is not a whole number, of at least 4"),
     ],

@@ -23,6 +23,9 @@ def molecule_system(folder=None, model=(), **fields):
     content = yaml.safe_load((SHIPPED / "capped_alanine_implicit.yaml").read_text())
     content = copy.deepcopy(content) | fields
     content["model"] = content["model"] | dict(model)
+    if content["model"]["constraints"] == "none":
+        for plan in (*content["sampling"].values(), content["evaluation"]["reference"]["plan"]):
+            plan["timestep"] = 0.001
     return SystemSpec.model_validate(content | {"folder": folder or SHIPPED})
 
 

@@ -31,6 +31,9 @@ def alanine(model=(), mapping=None, plan=()):
     content = yaml.safe_load((SHIPPED / "capped_alanine_implicit.yaml").read_text())
     content["model"] |= dict(model)
     content["mapping"] = mapping or content["mapping"]
+    if content["model"]["constraints"] == "none":
+        for other in (*content["sampling"].values(), content["evaluation"]["reference"]["plan"]):
+            other["timestep"] = 0.001
     content["sampling"]["unbiased"] |= {"replicas": 4, "starts": [{}], "friction": 5.0} | dict(plan)
     return SystemSpec.model_validate(content | {"folder": SHIPPED})
 

@@ -62,7 +62,7 @@ def test_a_bare_exception_of_a_force_field_is_translated(tmp_path):
     assert "-1" not in words
 
 
-@pytest.mark.parametrize("files", [["nothing.xml"], ["../x"], [""], ["amber99sbildn.xml", "amber99sbildn.xml"]])
+@pytest.mark.parametrize("files", [["nothing.xml"], ["../x"], [""], ["amber99sbildn.xml", "amber99sb.xml"]])
 def test_force_fields_that_cannot_be_read(tmp_path, peptide, files):
     assert "cannot be read" in refusal(tmp_path, peptide, force_fields=files)
 

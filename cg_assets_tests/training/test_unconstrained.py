@@ -111,6 +111,7 @@ def test_dynamics_at_one_temperature_tell_forces_at_others(known):
     error = {}
     for name in ("force_matching", "product_response"):
         settings = ResponsePotential(
+            type="response",
             method=name,
             temperature_dependence={"form": "constant_heat_capacity", "origin": ORIGIN},
             network={

@@ -287,12 +287,11 @@ def _judge(
     found: Differences, coverage: Coverage, groups_are: str, groups: tuple[int, ...], min_clusters: str
 ) -> tuple[Verdict, str]:
     """The verdict and its reason."""
-    remedy = "sample longer, use more replicas, or start further ones there"
     if len(groups) < 2:
         return "cannot be judged", f"all frames are of one group ({len(groups)}); add probe replicas from another start"
     if not found.judged:
         why = f"no bin, nor all together, holds {min_clusters} independent samples of two groups"
-        return "cannot be judged", f"{why}; {remedy}, or bias the collective variables"
+        return "cannot be judged", why
     numbers = (
         f"z RMS {found.z_rms:.2f} (limit {found.limit:.2f}) and largest |z| {found.largest_z:.1f} (limit "
         f"{found.largest_limit:.1f}) over {found.judged} comparisons of {len(groups)} groups"
@@ -308,7 +307,7 @@ def _judge(
         if share < LEAST_GROUP_COVERAGE
     ]
     needed = f"at least {LEAST_COVERAGE:.0%}, and {LEAST_GROUP_COVERAGE:.0%} of each {groups_are}, are needed"
-    return "cannot be judged", f"only {', '.join([part, *lacking])}, where {needed}; {remedy}"
+    return "cannot be judged", f"only {', '.join([part, *lacking])}, where {needed}"
 
 
 def halves_in_time(replica: ArrayLike, time: ArrayLike | None = None) -> NDArray[np.int64]:
