@@ -47,7 +47,10 @@ class Verdict:
     @property
     def message(self) -> str:
         """The outcome in a line: the check, the numbers behind it, and the remedy where it failed."""
-        numbers = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in self.facts.items())
+        shown = {name: _short(value) for name, value in self.facts.items() if value != ""}
+        if shown.get("standard_error") == "nan":
+            shown["standard_error"] = "unknown"
+        numbers = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
         found = self.facts.get("reason") or numbers
         if self.passed:
             return f"{self.check.name} passed: {found}"
