@@ -20,35 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-SYSTEM = """
-name: many_batches
-title: Two wells, many batches
-temperature: 1.0
-model:
-  type: model_potential
-  coordinates: [x, y]
-  expression: 3*(x**2 - 1)**2 + 2*(y - x)**2
-  domain: {x: [-3, 3], y: [-5, 5]}
-mapping: {type: linear, coordinates: {x: {x: 1.0}}}
-sampling:
-  unbiased: {replicas: 64, starts: equilibrium, timestep: 0.02, friction: 1.0,
-             burn_in: 5, duration: 20, frame_interval: 1}
-network: {type: radial_basis, range: [-3, 3], basis_functions: 20, basis_width: 0.3, hidden: [16]}
-training: {epochs: 5, batch_size: 256, learning_rate: 0.01}
-cg_simulation: {replicas: 50, timestep: 0.02, friction: 1.0, burn_in: 5, duration: 10, frame_interval: 1}
-potentials:
-  unbiased: {labels: mapped_forces}
-evaluation:
-  reference: {type: quadrature, range: [-1.4, 1.4]}
-  collective_variables: [x]
-  max_pmf_error: 1.0
-"""
+SYSTEM = Path(__file__).parent / "systems" / "tiny_wells.yaml"
 STAGES = ("trajectories", "mapped_forces")
 QUESTIONS = {
-    "how many frames": "SELECT count(*) FROM many_batches.trajectories",
-    "frames of each batch": "SELECT batch, count(*) FROM many_batches.trajectories GROUP BY batch",
-    "one batch's mean force": "SELECT avg(forces[1]) FROM many_batches.mapped_forces WHERE batch = '{last}'",
-    "histogram of x over all": "SELECT floor(positions[1] / 0.1) AS bin, count(*) FROM many_batches.mapped_forces "
+    "how many frames": "SELECT count(*) FROM tiny_wells.trajectories",
+    "frames of each batch": "SELECT batch, count(*) FROM tiny_wells.trajectories GROUP BY batch",
+    "one batch's mean force": "SELECT avg(forces[1]) FROM tiny_wells.mapped_forces WHERE batch = '{last}'",
+    "histogram of x over all": "SELECT floor(positions[1] / 0.1) AS bin, count(*) FROM tiny_wells.mapped_forces "
     "GROUP BY bin",
     "lineage of a batch": "SELECT upstream FROM lineage WHERE stage = 'mapped_forces' AND batch = '{last}'",
     "files by stage": "SELECT stage, count(*), sum(rows), sum(bytes) FROM lineage GROUP BY stage",
@@ -81,14 +59,14 @@ def append(store, batch, count):
     upstream: dict[str, str] = {}
     for stage, dimension in zip(STAGES, (2, 1), strict=True):
         frames = frames_of(rng, count, dimension)
-        metadata = FileMetadata("many_batches", stage, "reduced", seed=int(batch), upstream_data_versions=upstream)
+        metadata = FileMetadata("tiny_wells", stage, "reduced", seed=int(batch), upstream_data_versions=upstream)
         begun = time.process_time()
         file = store.write_frames(frames, metadata, batch)
         ended = time.process_time()
         record(store.home, file.path)
         written += ended - begun
         recorded += time.process_time() - ended
-        upstream = {f"many_batches/{stage}/{batch}": file.content_hash}
+        upstream = {f"tiny_wells/{stage}/{batch}": file.content_hash}
     return written, recorded
 
 
@@ -98,11 +76,27 @@ def pool(store):
     from cg_assets.storage.schemas import FileMetadata
 
     begun = time.process_time()
-    batches = store.batches("many_batches", "mapped_forces")
-    upstream = store.upstream(*(f"many_batches/mapped_forces/{batch}" for batch in batches))
-    metadata = FileMetadata("many_batches", "potential_unbiased", "reduced", upstream_data_versions=upstream)
+    batches = store.batches("tiny_wells", "mapped_forces")
+    upstream = store.upstream(*(f"tiny_wells/mapped_forces/{batch}" for batch in batches))
+    metadata = FileMetadata("tiny_wells", "potential_unbiased", "reduced", upstream_data_versions=upstream)
     record(store.home, store.write_table({"epoch": [1]}, metadata).path)
     return time.process_time() - begun
+
+
+def finish(store, system):
+    """Tables in the place of all that follows from the potential: what is unfinished would come before a new batch."""
+    from cg_assets.assets import stages_of
+    from cg_assets.storage.schemas import FileMetadata
+
+    there = [f"tiny_wells/mapped_forces/{batch}" for batch in store.batches("tiny_wells", "mapped_forces")]
+    for stage in stages_of(system):
+        if stage.batched:
+            continue
+        key = f"tiny_wells/{stage.name}"
+        if stage.name != "potential_unbiased":
+            metadata = FileMetadata("tiny_wells", stage.name, "reduced", upstream_data_versions=store.upstream(*there))
+            store.write_table({"epoch": [1]}, metadata)
+        there.append(key)
 
 
 def plan(store, system):
@@ -110,7 +104,7 @@ def plan(store, system):
     from cg_assets.orchestration.refresh import plan_refresh
 
     begun = time.process_time()
-    found = plan_refresh(store, system, store.batches("many_batches", "trajectories"))
+    found = plan_refresh(store, system, store.batches("tiny_wells", "trajectories"))
     assert found.added is not None and len(found.runs) == 1, found
     return time.process_time() - begun
 
@@ -141,8 +135,8 @@ def run(options, home: Path) -> None:
     from cg_assets.systems import load_system
 
     (home / "systems").mkdir(parents=True, exist_ok=True)
-    (home / "systems" / "many_batches.yaml").write_text(SYSTEM)
-    system, store = load_system("many_batches"), ParquetStore(home)
+    (home / "systems" / "tiny_wells.yaml").write_bytes(SYSTEM.read_bytes())
+    system, store = load_system("tiny_wells"), ParquetStore(home)
     points = sorted({*(n for n in (1, 3, 10, 30, 100, 300, 1000, 3000) if n < options.batches), options.batches})
     print("CPU milliseconds; files and catalogue: median of the last 20 batches, lowest to highest")
     print("| batches | frames | files of a batch | catalogue of a batch | a potential of all | plan | memory MB |")
@@ -154,7 +148,9 @@ def run(options, home: Path) -> None:
             continue
         last = 1e3 * np.array(times[-20:])
         written, recorded = (f"{np.median(column):.0f} ({column.min():.0f}-{column.max():.0f})" for column in last.T)
-        pooled, planned = 1e3 * pool(store), 1e3 * plan(store, system)
+        pooled = 1e3 * pool(store)
+        finish(store, system)
+        planned = 1e3 * plan(store, system)
         rows.append((number + 1, *np.median(last, axis=0), pooled, planned))
         print(
             f"| {number + 1} | {(number + 1) * options.frames:.0e} | {written} | {recorded} | {pooled:.0f} | "
@@ -179,7 +175,7 @@ def run(options, home: Path) -> None:
     begun = time.process_time()
     count = sum(
         float(frames.positions.sum(dtype=np.float64) * 0 + len(frames))
-        for frames in FrameDataset(store.files("many_batches", "mapped_forces"))
+        for frames in FrameDataset(store.files("tiny_wells", "mapped_forces"))
     )
     print(f"\nall {count:.0f} frames read in blocks: {time.process_time() - begun:.1f} s, memory {memory():.0f} MB")
     if options.figure:

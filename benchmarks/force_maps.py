@@ -12,7 +12,6 @@ import torch
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.noise import conditional_noise
-from cg_assets.mapping.builders import build_molecule
 from cg_assets.mapping.force_maps import group_map, optimal_map, slice_map
 from cg_assets.mapping.run import map_frames
 from cg_assets.sampling.conditional import sample_conditional_forces
@@ -31,7 +30,8 @@ def flexible() -> SystemSpec:
     content["model"] |= {"constraints": "none", "hydrogen_mass": None}
     content["sampling"]["biased"] |= {"timestep": 0.001, "duration": 200.0}
     content["sampling"]["biased"]["bias"] |= {"deposition": 100.0}
-    content["sampling"]["unbiased"] |= {"timestep": 0.001}
+    for plan in (content["sampling"]["unbiased"], content["evaluation"]["reference"]["plan"]):
+        plan |= {"timestep": 0.001}
     return SystemSpec.model_validate(content | {"folder": system.folder})
 
 
@@ -40,13 +40,14 @@ def main() -> None:
     sampler = system.sampler(system.sampling.biased, 1)
     blocks = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     frames = Frames.concatenate([block for block in blocks if block is not None])
-    cg_map, rigid = system.beads().cg_map, build_molecule(load_system("capped_alanine_implicit"))
+    beads, rigid = system.beads(), load_system("capped_alanine_implicit").structure()
     maps = {
-        "slice": slice_map(cg_map),
-        "hydrogens with their atom": group_map(cg_map, rigid.stored_pairs(rigid.constraints)),
-        "optimal": optimal_map(cg_map, [], frames.forces),
+        "slice": slice_map(beads.cg_map),
+        "hydrogens with their atom": group_map(beads.cg_map, rigid.stored_pairs(rigid.constraints)),
+        "optimal": optimal_map(beads.cg_map, [], frames.forces),
     }
-    found = sample_conditional_forces(system, frames, cg_map, list(maps.values()), 5, 48, 300)
+    plan = system.sampling.biased
+    found = sample_conditional_forces(system.structure(), beads, frames, list(maps.values()), plan, 5, 48, 300)
     noise = {name: conditional_noise(forces) for name, forces in zip(maps, found.forces, strict=True)}
     known = noise["optimal"]
     variance = float(np.mean(known.mean_force_variance))
@@ -56,9 +57,9 @@ def main() -> None:
     errors = {}
     for number in FRAMES:
         for name, force_map in maps.items():
-            mapped = [map_frames(system, frames, force_map)]
+            mapped = [map_frames(beads, frames, force_map)]
             data = training_data(system.network, mapped, number, system.fit.seed)
-            config = potential_config(system.network, system.beads())
+            config = potential_config(system.network, beads)
             module = train(config, system.fit, data, seed=0).module
             with torch.no_grad():
                 forces = module.energy_and_forces(places)[1].numpy()

@@ -20,37 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-SYSTEM = """
-name: long_run
-title: Capped alanine, a long run
-temperature: 300
-model: {type: molecule, pdb: alanine.pdb}
-mapping: {type: beads, beads: heavy_atoms}
-collective_variables:
-  phi: {type: torsion, atoms: ["1:C", "2:N", "2:CA", "2:C"]}
-  psi: {type: torsion, atoms: ["2:N", "2:CA", "2:C", "3:N"]}
-imported: {files: ["run_{batch}_*"], frame_interval: 0.05}
-kernels:
-  flow: {type: flow, of: imported, noise: 0.007, labels: clean, hidden: 64,
-         training: {epochs: 30, batch_size: 256, learning_rate: 0.01}}
-network: {type: message_passing, features: 16, interactions: 1}
-training: {epochs: 12, batch_size: 128, learning_rate: 0.01}
-cg_simulation: {replicas: 20, timestep: 0.002, friction: 1.0, burn_in: 2, duration: 6, frame_interval: 0.1}
-potentials:
-  flow: {labels: flow_kernel_forces}
-evaluation:
-  reference: {type: data}
-  collective_variables: [phi, psi]
-  bins: 20
-  max_pmf_error: 20
-"""
+SYSTEM = Path(__file__).parent / "systems" / "my_alanine.yaml"
 
 
 def short_run():
     """Frames of the molecule `(n_frames, n_atoms, 3)` [nm], and its topology."""
     import mdtraj
 
-    from cg_assets.mapping.builders import build_molecule
     from cg_assets.systems import load_system
 
     system = load_system("capped_alanine_quick")
@@ -60,7 +36,7 @@ def short_run():
     sampler = system.sampler(plan, seed=3)
     chunks = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     positions = np.concatenate([chunk.positions for chunk in chunks if chunk is not None])
-    return positions, mdtraj.Topology.from_openmm(build_molecule(system).topology)
+    return positions, mdtraj.Topology.from_openmm(system.structure().topology)
 
 
 def write_trajectory(path: Path, positions, n_bytes: float) -> int:
@@ -103,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         systems = Path(scratch) / "systems"
         systems.mkdir()
-        (systems / "long_run.yaml").write_text(SYSTEM)
+        (systems / "my_alanine.yaml").write_bytes(SYSTEM.read_bytes())
         positions, topology = short_run()
         import mdtraj
 
@@ -114,12 +90,12 @@ def main() -> None:
         size = path.stat().st_size
         print(f"{count:.3g} frames, {size / 1e9:.2f} GB, made in {time.monotonic() - begun:.0f} s")
         begun = time.monotonic()
-        command = [sys.executable, "-m", "cg_assets.cli", "--home", scratch, "run", "long_run"]
+        command = [sys.executable, "-m", "cg_assets.cli", "--home", scratch, "run", "my_alanine"]
         subprocess.run(
             [*command, "--select", "imported_beads"], check=True, env=os.environ | {"CG_EXECUTOR": "in_process"}
         )
         seconds, used = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
-        beads = Path(scratch) / "data" / "long_run" / "imported_beads" / "batch=0000" / "part-0.parquet"
+        beads = Path(scratch) / "data" / "my_alanine" / "imported_beads" / "batch=0000" / "part-0.parquet"
         print(
             f"imported in {seconds:.0f} s ({used.ru_utime + used.ru_stime:.0f} CPU seconds, {size / seconds / 1e6:.0f} "
             f"MB/s), most memory {used.ru_maxrss / 1e6:.2f} GB, beads {beads.stat().st_size / 1e9:.2f} GB"

@@ -61,10 +61,10 @@ def sample(name: str, plan_name: str, folder: Path | None, batch: str = FIRST) -
     frames = Frames.concatenate([chunk for chunk in chunks if chunk is not None])
     drawn = [sampling_figure(system.beads(), frames)] if folder else []
     if plan.bias is not None:
-        equilibration = check_equilibration(system, plan, frames)
+        equilibration = check_equilibration(system.beads(), system.mapping, plan, frames)
         drawn += [equilibration_figure(system.beads(), equilibration, compares_windows(plan))] if folder else []
     write(folder, system, STAGES[plan_name], frames, *drawn, batch=batch)
-    return frames, sampler.summary()["bias"]
+    return frames, sampler.summary().bias
 
 
 def label(name: str, plan_name: str, samples: Any, folder: Path | None, batch: str = FIRST) -> tuple[Any, Any]:
@@ -76,10 +76,14 @@ def label(name: str, plan_name: str, samples: Any, folder: Path | None, batch: s
 
     system = load_system(name)
     samples = samples.select(~samples.probe)
-    force_map = fit_force_map(system, samples)
-    frames = map_frames(system, samples, force_map)
-    noise = measure_label_noise(system, samples, frames, force_map, seed_of(name, STAGES[plan_name], batch))
-    drawn = [label_noise_figure(system.beads(), noise)] if folder else []
+    beads, seed = system.beads(), seed_of(name, STAGES[plan_name], batch)
+    force_map = fit_force_map(system.mapping, beads, samples)
+    frames = map_frames(beads, samples, force_map)
+    noise = measure_label_noise(
+        *(beads, system.mapping, samples, frames, force_map),
+        lambda force_maps: system.repeated_labels(samples, frames, force_maps, seed),
+    )
+    drawn = [label_noise_figure(beads, noise)] if folder else []
     write(folder, system, f"forces_{plan_name}", frames, *drawn, batch=batch)
     return frames, noise
 

@@ -56,7 +56,8 @@ def sample(settings: SamplingPlan, seed: int) -> Frames:
         if frames is not None:
             parts.append(frames)
     frames = Frames.concatenate(parts)
-    return map_frames(SYSTEM, frames, fit_force_map(SYSTEM, frames))
+    beads = SYSTEM.beads()
+    return map_frames(beads, frames, fit_force_map(SYSTEM.mapping, beads, frames))
 
 
 def judged(name: str, seed: int, batches: list[Frames], time: float) -> None:
@@ -81,8 +82,10 @@ def windows(name: str, adaptive: bool, seed: int) -> None:
     """Batches of umbrella windows, spread evenly or placed where the mean force is known worst."""
     wanted, batches, time = plan(**WINDOWS), [], 0.0
     for batch in range(BATCHES):
-        centers = propose(SYSTEM, wanted, batches).points() if adaptive and batches else None
-        concrete = concrete_plan(SYSTEM, wanted, centers)
+        centers = (
+            propose(SYSTEM.beads(), wanted, wanted.bias.adaptive, batches).points() if adaptive and batches else None
+        )
+        concrete = concrete_plan(SYSTEM.beads(), wanted, centers)
         batches.append(sample(concrete, 1000 * seed + batch))
         time += concrete.total_time + preparation_time(concrete)
         judged(name, seed, batches, time)

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.sampling.model_potential.walkers import Landscape, Walkers
+from cg_assets.sampling.model_potential.walkers import Walkers
 from cg_assets.systems import load_system
 
 START = (24.0, 31.0)
@@ -120,8 +120,8 @@ def main():
     parser.add_argument("--work", type=float, default=5e6, help="walker-steps of each run")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    model = load_system("muller_brown").model
-    landscape = Landscape(tuple(model.coordinates), model.expression, "x", (1.0, 0.0))
+    system = load_system("muller_brown")
+    landscape = system.model.landscape(system.beads())
     methods = {"cg_assets": prepare_ours, "NumPy": prepare_numpy, "OpenMM Reference": prepare_openmm}
     print(
         f"Müller-Brown, {options.work:.0e} walker-steps a run, {options.repeats} alternating repeats; median of "

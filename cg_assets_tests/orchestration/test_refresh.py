@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+from conftest import REPOSITORY
 from small_systems import SMALL_WELLS
 
 from cg_assets.core.errors import SystemSpecError
@@ -175,30 +176,7 @@ def test_labels_of_a_kernel_follow_its_flow(command):
 
 
 # --------------------------------------------------------------------------------------- real refreshes
-TINY = """
-name: tiny_wells
-title: Two wells, one potential
-temperature: 1.0
-model:
-  type: model_potential
-  coordinates: [x, y]
-  expression: 3*(x**2 - 1)**2 + 2*(y - x)**2
-  domain: {x: [-3, 3], y: [-5, 5]}
-mapping: {type: linear, coordinates: {x: {x: 1.0}}}
-sampling:
-  unbiased: {replicas: 64, starts: equilibrium, timestep: 0.02, friction: 1.0,
-             burn_in: 5, duration: 20, frame_interval: 1}
-network: {type: radial_basis, range: [-3, 3], basis_functions: 20, basis_width: 0.3, hidden: [16]}
-training: {epochs: 5, batch_size: 256, learning_rate: 0.01}
-cg_simulation: {replicas: 50, timestep: 0.02, friction: 1.0, burn_in: 5, duration: 10, frame_interval: 1}
-potentials:
-  unbiased: {labels: mapped_forces}
-evaluation:
-  reference: {type: quadrature, range: [-1.4, 1.4]}
-  collective_variables: [x]
-  max_pmf_error: 1.0
-refresh: {schedule: "0 3 * * *"}
-"""
+TINY = (REPOSITORY / "benchmarks" / "systems" / "tiny_wells.yaml").read_text(encoding="utf-8")
 
 
 def executed_tick(instance, system, folder):

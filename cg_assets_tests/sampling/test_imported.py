@@ -22,31 +22,7 @@ from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
-MINE = """
-name: my_alanine
-title: Capped alanine, an old run
-temperature: 300
-model: {type: molecule, pdb: alanine.pdb}
-mapping: {type: beads, beads: heavy_atoms}
-collective_variables:
-  phi: {type: torsion, atoms: ["1:C", "2:N", "2:CA", "2:C"]}
-  psi: {type: torsion, atoms: ["2:N", "2:CA", "2:C", "3:N"]}
-imported: {files: ["run_{batch}_*"], frame_interval: 0.05}
-labels:
-  flow: {type: flow, of: imported, noise: 0.007, labels: clean, hidden: 64,
-         training: {epochs: 30, batch_size: 256, learning_rate: 0.01}}
-network: {type: message_passing, features: 16, interactions: 1}
-training: {epochs: 12, batch_size: 128, learning_rate: 0.01}
-cg_simulation: {replicas: 20, timestep: 0.002, friction: 1.0, burn_in: 2, duration: 6, frame_interval: 0.1}
-potentials:
-  flow: {labels: flow_kernel_forces}
-evaluation:
-  reference: {type: data}
-  collective_variables: [phi, psi]
-  bins: 20
-  basins: {alpha: {limits: {psi: [-2, 1]}}}
-  max_pmf_error: 20
-"""
+MINE = (REPOSITORY / "benchmarks" / "systems" / "my_alanine.yaml").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
