@@ -191,7 +191,7 @@ def _evaluate(
 ) -> Any:
     """Energy of one configuration; forces are added to `forces`.
 
-    One long function: its loops share the moments of a bead, which as arguments would be arrays made anew for each.
+    One long function: its loops share the moments of a bead, which would otherwise be allocated for every bead.
 
     Args:
         positions: `(n, 3)`.
