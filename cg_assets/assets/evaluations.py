@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -236,8 +234,10 @@ def _fault(verdicts: Sequence[Verdict], inputs: Inputs) -> str:
 
 def _judged_by(inputs: Inputs, system: SystemSpec, name: str) -> str:
     """Hash of what a potential is judged against: the reference, or the frames that it should look like."""
+    from cg_assets.training.checkpoints import identity_of
+
     if system.reference_stage:
         return inputs.versions[f"{system.name}/{system.reference_stage}"]
     true = f"{system.name}/{system.true_stage(name)}/"
     data = [version for key, version in inputs.versions.items() if key.startswith(true)]
-    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
+    return identity_of(data)

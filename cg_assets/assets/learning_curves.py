@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -89,6 +88,7 @@ def _points(work: Work, system: SystemSpec, name: str, kept: Path) -> list[Learn
     """Every point of the curve; points kept from an interrupted step are not repeated."""
     from cg_assets.evaluation.learning_curves import LearningPoint
     from cg_assets.storage.atomic import atomic_file
+    from cg_assets.training.checkpoints import identity_of
 
     inputs, labels, learner = work.inputs, system.potentials[name].labels, system.learner(name)
     reference, bias = read_reference(inputs, system), frozen_bias(inputs, learner.simulation)
@@ -99,15 +99,12 @@ def _points(work: Work, system: SystemSpec, name: str, kept: Path) -> list[Learn
     def judged(module: Any, run: CGSimulationResult, data: Frames) -> Evaluation:
         return judge(system, module, reference, run.frames, run.runs, data)
 
+    made_of = work.stage.code_version, system.content_hash, inputs.versions
     with work.leased() as device:
         for batch, frames in parts.items():
             for part in learner.parts():
-                identity = (
-                    *(work.stage.code_version, system.content_hash, inputs.versions),
-                    *(batch, part.axis, part.amount),
-                )
-                digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-                path = kept / f"{digest}.json"
+                identity = identity_of((*made_of, batch, part.axis, part.amount))
+                path = kept / f"{identity[:16]}.json"
                 if not path.is_file():
                     work.log.info(f"batch {batch}, {part.axis} {part.amount:g}")
                     point = learner.learn(batch, part, frames, judged, bias, device, work.progress)

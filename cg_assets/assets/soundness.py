@@ -12,7 +12,7 @@ from cg_assets.core.errors import StorageError
 from cg_assets.storage.hashing import file_sha256
 from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.schemas import FileMetadata
-from cg_assets.storage.store import ParquetStore
+from cg_assets.storage.store import ParquetStore, data_key
 from cg_assets.systems import SystemSpec
 
 FAILED = "failed_checks"
@@ -40,7 +40,7 @@ def names_of_failed(verdicts: Iterable[Verdict]) -> list[str]:
 
 def key_of(system: SystemSpec, stage: str, batch: str | None) -> str:
     """The data key of a file."""
-    return f"{system.name}/{stage}" + ("" if batch is None else f"/{batch}")
+    return data_key(system.name, stage, batch)
 
 
 def place_of(key: str) -> tuple[str, str | None]:
@@ -72,7 +72,8 @@ class Recipes:
         self._versions: dict[str, str | None] = {}
 
     @cached_property
-    def _stages(self) -> dict[str, Stage]:
+    def stages(self) -> dict[str, Stage]:
+        """The stages of the system by name."""
         from cg_assets.assets import stages_of
 
         return {stage.name: stage for stage in stages_of(self._system)}
@@ -85,9 +86,9 @@ class Recipes:
             item = waiting.pop()
             parts |= {_CODE + item.name, *item.sections}
             for read in item.reads:
-                if read.stage in self._stages and read.stage not in seen:
+                if read.stage in self.stages and read.stage not in seen:
                     seen.add(read.stage)
-                    waiting.append(self._stages[read.stage])
+                    waiting.append(self.stages[read.stage])
         versions = {part: self._version(part) for part in parts} | {_CODE + stage.name: stage.code_version}
         return {part: version for part, version in versions.items() if version is not None}
 
@@ -107,7 +108,7 @@ class Recipes:
         """The present version of a part; None for the code of a stage that the graph does not have."""
         if part not in self._versions:
             if part.startswith(_CODE):
-                stage = self._stages.get(part.removeprefix(_CODE))
+                stage = self.stages.get(part.removeprefix(_CODE))
                 self._versions[part] = None if stage is None else stage.code_version
             else:
                 self._versions[part] = self._system.content_hash if part == _WHOLE else self._system.hash_of(part)
@@ -204,8 +205,5 @@ class Soundness:
     @cached_property
     def _tolerated(self) -> dict[str, set[str]]:
         """Stage to its checks that do not block."""
-        from cg_assets.assets import stages_of
-
-        return {
-            stage.name: {check.name for check in stage.checks if not check.blocking} for stage in stages_of(self.system)
-        }
+        stages = self.recipes.stages.values()
+        return {stage.name: {check.name for check in stage.checks if not check.blocking} for stage in stages}

@@ -27,7 +27,7 @@ from cg_assets.orchestration.automation import (
     register_first_batches,
     used_batches,
 )
-from cg_assets.orchestration.console import failure_of
+from cg_assets.orchestration.console import failure_of, was_interrupted
 from cg_assets.orchestration.device import count_gpus
 from cg_assets.orchestration.executors import GPU_POOL, build_executor, start_step_server
 from cg_assets.orchestration.refresh import known_models, plan_refresh
@@ -203,23 +203,13 @@ def _execute(
         tags={PROCESS_TAG: str(this_process()), **partition, **tags},
         asset_selection=selection,
     )
-    if any(_is_interrupted(event) for event in result.all_events):
+    if any(map(was_interrupted, result.all_events)):
         raise KeyboardInterrupt
     # At the end: the output of a step reaches the terminal through another process, which can be late.
     for event in result.all_events:
         if failure := failure_of(event):
             print(f"cg-assets: {failure}", file=sys.stderr)
     return result
-
-
-def _is_interrupted(event: dg.DagsterEvent) -> bool:
-    """Whether Ctrl-C ended what failed: Dagster reports it as a failure like others."""
-    error = getattr(event.event_specific_data, "error", None)
-    while error is not None:
-        if error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
-            return True
-        error = error.cause
-    return False
 
 
 def _selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey]:

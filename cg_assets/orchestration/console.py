@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import dagster as dg
@@ -56,11 +57,24 @@ def step_failure_cause(event: Any) -> str:
         return "the process of the step ended without a message; see its log in the Dagster pages"
     if _is_of_check(error):
         return "a check that must pass has failed"
-    while True:
-        if error.cls_name and hasattr(errors, error.cls_name):
-            return masked(error.message.strip().removeprefix("cg_assets.core.errors."))
-        if error.cause is None:
-            return masked("\n".join([error.message.strip(), *error.stack]))
+    chain = list(_chain(error))
+    for link in chain:
+        if link.cls_name and hasattr(errors, link.cls_name):
+            return masked(link.message.strip().removeprefix("cg_assets.core.errors."))
+    root = chain[-1]
+    return masked("\n".join([root.message.strip(), *root.stack]))
+
+
+def was_interrupted(event: dg.DagsterEvent) -> bool:
+    """Whether Ctrl-C ended what failed: Dagster reports it as a failure like others."""
+    names = {error.cls_name for error in _chain(getattr(event.event_specific_data, "error", None))}
+    return not names.isdisjoint({"DagsterExecutionInterruptedError", "KeyboardInterrupt"})
+
+
+def _chain(error: Any) -> Iterator[Any]:
+    """An error as Dagster records it and what led to it, the root last; nothing where there is none."""
+    while error is not None:
+        yield error
         error = error.cause
 
 

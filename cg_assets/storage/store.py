@@ -27,6 +27,11 @@ _FILE = parquet.DATA_FILE
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
+def data_key(system: str, stage: str, batch: str | None) -> str:
+    """The key of a file in lineage: `<system>/<stage>`, or `<system>/<stage>/<batch>`."""
+    return f"{system}/{stage}" + ("" if batch is None else f"/{batch}")
+
+
 class ParquetStore:
     """The data files under `<home>/data/<system>/<stage>/`, one file for each batch.
 
@@ -215,7 +220,7 @@ class ParquetStore:
         Raises:
             StorageError: another process, which is named, has it.
         """
-        key = f"{system}/{stage}" + ("" if batch is None else f"/{batch}")
+        key = data_key(system, stage, batch)
         path = self.home / "locks" / "data" / f"{key.replace('/', '.')}.lock"
         return file_lock(path, timeout, f"{self.home}: {key}", stays=False)
 
