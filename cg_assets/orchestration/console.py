@@ -57,6 +57,8 @@ def step_failure_cause(event: Any) -> str:
         return "the process of the step ended without a message; see its log in the Dagster pages"
     if _is_of_check(error):
         return "a check that must pass has failed"
+    if was_interrupted(event):
+        return "interrupted"
     chain = list(_chain(error))
     for link in chain:
         if link.cls_name and hasattr(errors, link.cls_name):
