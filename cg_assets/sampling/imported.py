@@ -21,14 +21,12 @@ from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel
+from cg_assets.mapping.first_frames import check_first_frames
 from cg_assets.sampling.piecewise import Piece, PiecewiseSampler
 from cg_assets.sampling.settings import ImportedTrajectories
 
 _BLOCK_NUMBERS = 6_000_000
 """Coordinates in a block of frames."""
-_BOND = 0.15
-_ALPHA_CARBONS = 0.38
-"""Usual distances of bonded atoms, and of neighbouring alpha carbons where there are no other atoms [nm]."""
 
 
 def imported_files(imported: ImportedTrajectories, folder: Path, batch: str) -> list[Path]:
@@ -153,17 +151,8 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         first = next(self._blocks(path, 0, 10), None)
         if first is None or count < 2:
             raise SamplingError(f"{path}: holds {count} frame(s); give a trajectory")
-        pairs = self._molecule.stored_pairs(self._molecule.bonds)
-        if not np.isfinite(first).all() or not pairs:
-            return count
-        one, other = (np.array(side) for side in zip(*pairs, strict=True))
-        length = float(np.median(np.linalg.norm(first[:, one] - first[:, other], axis=2)))
-        usual = _ALPHA_CARBONS if self._map.n_beads == self._map.n_atoms == len(pairs) + 1 else _BOND
-        if not 0.4 < length / usual < 2.5:
-            raise SamplingError(
-                f"{path}: bonded atoms are {length:.3g} apart where {usual} nm is usual; positions must be in nm "
-                "(divide Å by 10) and in the order of the atoms of the model"
-            )
+        if np.isfinite(first).all():
+            check_first_frames(self._molecule, first, str(path))
         return count
 
     def _count(self, path: Path) -> int:
