@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cg_assets.mapping.builders import MoleculeModel
     from cg_assets.mapping.water import Water
 
-WATER = {"HOH", "WAT"}
+WATER = {"HOH", "WAT", "H2O", "SOL", "TIP", "TIP3", "TIP4", "TIP5", "TP3", "TP4", "T3P", "T4P", "SPC", "DOD"}
 """Residue names of water."""
 _LONGEST_BOND = 3
 """Bonds of atoms that a bond of beads may stand for."""

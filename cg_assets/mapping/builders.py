@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from cg_assets.core.errors import SystemSpecError, library_errors, one_line
-from cg_assets.core.settings import Strict, distinct
+from cg_assets.core.settings import Fact, Strict, distinct
 from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.chains import connected_groups
 from cg_assets.mapping.collective_variables import CollectiveVariable
@@ -56,6 +55,8 @@ class MoleculeSettings(Strict):
     waters: PositiveInt | None = Field(default=None, le=100_000)
     """Water molecules to put around the molecule; a force field file must include them. The edge of the box at
     atmospheric pressure comes from `cg-assets box`."""
+    masses: dict[str, PositiveFloat] | None = None
+    """Of beads in the PDB file, by their names [amu], where they are no atoms: {BB: 72, SC1: 54}."""
 
     def files(self, folder: Path) -> list[Path]:
         """The PDB file and the force field files that are the user's own, given the folder of the system's file."""
@@ -74,6 +75,8 @@ class MoleculeSettings(Strict):
     def _one_source(self) -> MoleculeSettings:
         if (self.sequence is None) == (self.pdb is None):
             raise ValueError("give exactly one of sequence and pdb")
+        if self.masses is not None and (self.force_fields or self.pdb is None):
+            raise ValueError("masses are of the beads in a PDB file without force field; remove them")
         if self.waters is not None and self.box is None:
             raise ValueError(f"waters is {self.waters}, but box is null; water needs a periodic box [nm]")
         if self.box is not None:
@@ -105,6 +108,7 @@ class MoleculeModel:
         n_degrees_of_freedom: momenta that carry kinetic energy (centre of mass included).
         box: edge of the cubic periodic box [nm], or None.
         stored: `(n_stored,)` atoms that frames keep: those of the molecules that carry beads.
+        facts: what was done to the bonds of the file.
     """
 
     system: openmm.System | None
@@ -119,6 +123,7 @@ class MoleculeModel:
     n_degrees_of_freedom: int
     box: float | None
     stored: NDArray[np.int64]
+    facts: list[Fact] = field(default_factory=list)
 
     def stored_pairs(self, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Those of some pairs of atoms that frames keep, numbered as in frames."""
@@ -188,22 +193,25 @@ def build_molecule(
 def _build(
     molecule: MoleculeSettings, mapping: BeadMapping, variables: Mapping[str, CollectiveVariable], folder: Path
 ) -> MoleculeModel:
-    topology, positions, n_solute = _structure(molecule, folder)
+    topology, positions, n_solute, facts = _structure(molecule, folder)
     atoms = list(topology.atoms())
     names = [f"{atom.residue.index + 1}:{atom.name}" for atom in atoms]
-    elements = [atom.element.symbol if atom.element is not None else "" for atom in atoms]
+    beads = molecule.masses or {}
+    elements = [atom.element.symbol if atom.element is not None else atom.name * (atom.name in beads) for atom in atoms]
     element_of = dict(zip(names[:n_solute], elements, strict=False))  # added water carries no beads
     _check_atoms(mapping, names, element_of)
     for name, variable in variables.items():
         _check_variable(name, variable, mapping, element_of)
-    physical = np.array([atom.element.mass._value if atom.element is not None else 0.0 for atom in atoms])
+    physical = np.array(
+        [atom.element.mass._value if atom.element is not None else beads.get(atom.name, 0.0) for atom in atoms]
+    )
     openmm_system, simulated, pairs = None, physical, []
     if molecule.force_fields:
         openmm_system = _create_system(molecule, topology)
         _check_masses(molecule, openmm_system, names, elements)
         simulated = np.array([openmm_system.getParticleMass(i)._value for i in range(len(atoms))])
         pairs = [openmm_system.getConstraintParameters(i)[:2] for i in range(openmm_system.getNumConstraints())]
-    bonds = [(bond[0].index, bond[1].index) for bond in topology.bonds()] or _chain_bonds(topology)
+    bonds = [(bond[0].index, bond[1].index) for bond in topology.bonds()]
     return MoleculeModel(
         system=openmm_system,
         topology=topology,
@@ -217,14 +225,8 @@ def _build(
         n_degrees_of_freedom=3 * int((simulated > 0).sum()) - len(pairs),
         box=molecule.box,
         stored=_stored_atoms(mapping, atoms, names, bonds),
+        facts=facts,
     )
-
-
-def _chain_bonds(topology: Any) -> list[tuple[int, int]]:
-    """Bonds of neighbouring residues in a chain of one atom each: a structure of alpha carbons alone."""
-    chains = [[next(residue.atoms()).index for residue in chain.residues()] for chain in topology.chains()]
-    whole = topology.getNumAtoms() == topology.getNumResidues()
-    return [pair for chain in chains for pair in itertools.pairwise(chain)] if whole else []
 
 
 def _stored_atoms(
@@ -237,12 +239,13 @@ def _stored_atoms(
     return np.flatnonzero(np.isin(group, group[carriers]))
 
 
-def _structure(molecule: MoleculeSettings, folder: Path) -> tuple[Any, NDArray[np.float64], int]:
-    """Topology, positions [nm] and number of atoms without added water, from the sequence or the PDB file."""
+def _structure(molecule: MoleculeSettings, folder: Path) -> tuple[Any, NDArray[np.float64], int, list[Fact]]:
+    """Topology, positions [nm], number of atoms without added water, and facts of the sequence or the PDB file."""
+    facts: list[Fact] = []
     if molecule.sequence is not None:
         topology, positions = build_peptide(molecule.sequence)
     else:
-        topology, positions = read_pdb(molecule, folder / str(molecule.pdb))
+        topology, positions, facts = read_pdb(molecule, folder / str(molecule.pdb))
     n_solute = topology.getNumAtoms()
     if molecule.waters is not None and molecule.box is not None:
         topology, positions = add_water(topology, positions, molecule.force_fields, molecule.waters, molecule.box)
@@ -250,7 +253,7 @@ def _structure(molecule: MoleculeSettings, folder: Path) -> tuple[Any, NDArray[n
         topology.setPeriodicBoxVectors(np.eye(3) * molecule.box)
     else:
         topology.setPeriodicBoxVectors(None)
-    return topology, positions, n_solute
+    return topology, positions, n_solute, facts
 
 
 def _check_atoms(mapping: BeadMapping, names: list[str], element_of: dict[str, str]) -> None:

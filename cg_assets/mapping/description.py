@@ -27,6 +27,7 @@ def molecule_facts(settings: MoleculeSettings, molecule: MoleculeModel, folder: 
     number = len(set(connected_groups(molecule.n_atoms, [*molecule.bonds, *inside]).tolist()))
     names = [f"{count} {name}" for name, count in Counter(residue.name for residue in residues).items()]
     yield "molecules", f"{number}, of {len(residues)} residue(s), {molecule.n_atoms} atoms: {shortened(names)}"
+    yield from molecule.facts
     yield "conformer", _conformer(settings, folder)
     if mirrored := [f"{residue.index + 1} {residue.name}" for residue in residues if _is_mirrored(residue, molecule)]:
         yield "D-residues", f"{shortened(mirrored)}; force fields describe them as L-residues"

@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError
+from cg_assets.mapping.bonds import RADII
 from cg_assets.mapping.builders import MoleculeModel
 
-RADII = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "F": 0.057, "P": 0.107, "S": 0.105, "CL": 0.102}
-RADII |= {"B": 0.084, "SI": 0.111, "SE": 0.12, "BR": 0.12, "I": 0.139}
-"""Covalent radii [nm], B. Cordero et al., Dalton Trans. 2832 (2008)."""
 _COVALENT = 1.3
 """Longest bond of two atoms, relative to the sum of their radii."""
 _ATOMS, _ONE_FRAME, _BEADS = 0.2, 0.4, 0.4
@@ -40,7 +38,7 @@ def check_first_frames(molecule: MoleculeModel, positions: NDArray[np.float64], 
         SamplingError: they are not frames of this molecule.
     """
     names = [molecule.atom_names[atom] for atom in molecule.stored]
-    elements = [molecule.elements[atom].upper() for atom in molecule.stored]
+    elements = [molecule.elements[atom] for atom in molecule.stored]
     structure = molecule.positions[molecule.stored]
     pairs = np.array(molecule.stored_pairs(molecule.bonds), dtype=int).reshape(-1, 2)
     _check_unit(positions, structure, pairs, file)
@@ -137,7 +135,7 @@ def chiral_centres(
     Args:
         structure: `(n_atoms, 3)`.
         bonds: `(n_bonds, 2)`.
-        elements: of each atom, in capitals.
+        elements: of each atom.
 
     Returns:
         Each centre, with three of its neighbours.
@@ -152,7 +150,7 @@ def chiral_centres(
     found = [
         (atom, *sorted(others)[:3])
         for atom, others in enumerate(near)
-        if elements[atom] in {"C", "SI", "P", "S", "SE"}
+        if elements[atom] in {"C", "Si", "P", "S", "Se"}
         and len(others) in {3, 4}
         and len({kinds[other] for other in others}) == len(others)
     ]

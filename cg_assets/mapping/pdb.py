@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SystemSpecError, library_errors
+from cg_assets.core.settings import Fact
 from cg_assets.mapping.bead_mapping import WATER
+from cg_assets.mapping.bonds import complete_bonds
 
 if TYPE_CHECKING:
     from cg_assets.mapping.builders import MoleculeSettings
 
 _USUAL = {"H", "C", "N", "O", "S", "P", ""}
 """Elements that are guessed right from the names of atoms; "" of virtual sites."""
+_BEAD = re.compile("BB[0-9]*|SC[0-9]+")
+"""Usual names of beads."""
 _SAME_PLACE = 0.02
 _SHORT_BOND = 0.04
 """Distances of atoms that are one, and of bonded atoms whose positions are in nm [nm]."""
@@ -44,8 +50,8 @@ def open_pdb(path: Path, field: str) -> tuple[Any, NDArray[np.float64]]:
     return pdb.topology, places
 
 
-def read_pdb(molecule: MoleculeSettings, path: Path) -> tuple[Any, NDArray[np.float64]]:
-    """Topology and positions `(n_atoms, 3)` [nm] of a molecule.
+def read_pdb(molecule: MoleculeSettings, path: Path) -> tuple[Any, NDArray[np.float64], list[Fact]]:
+    """Topology and positions `(n_atoms, 3)` [nm] of a molecule, and what was done to its bonds.
 
     Raises:
         SystemSpecError: the file cannot be read, would be misread, lacks hydrogens, or its box does not fit.
@@ -53,8 +59,12 @@ def read_pdb(molecule: MoleculeSettings, path: Path) -> tuple[Any, NDArray[np.fl
     from openmm import unit
 
     topology, places = open_pdb(path, "model.pdb")
+    _restore_names(topology, path)
+    beads = frozenset(molecule.masses or ())
+    for atom in topology.atoms():
+        if atom.name in beads:
+            atom.element = None
     _check_elements(topology, path)
-    _check_residues(topology, path)
     has_hydrogens = any(atom.element is not None and atom.element.symbol == "H" for atom in topology.atoms())
     if molecule.force_fields and not has_hydrogens:
         raise SystemSpecError(
@@ -62,42 +72,59 @@ def read_pdb(molecule: MoleculeSettings, path: Path) -> tuple[Any, NDArray[np.fl
             "or PDBFixer, and save the file again"
         )
     _check_places(topology, places, path)
+    topology, places, facts = complete_bonds(topology, places, path, beads)
     vectors = topology.getPeriodicBoxVectors()
     if vectors is not None:
         edges = np.diag(np.array(vectors.value_in_unit(unit.nanometer)))
         _check_box(molecule, edges, topology, path)
-    return topology, places
+    return topology, places, facts
 
 
 def _name(atom: Any) -> str:
     return f"{atom.residue.index + 1}:{atom.name}"
 
 
+def _restore_names(topology: Any, path: Path) -> None:
+    """Give atoms the names of the file where OpenMM's standard names make two of a residue equal (HN and HT1)."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        atoms = [line for line in lines if line.startswith(("ATOM", "HETATM"))]
+    original: dict[str, set[str]] = {}
+    for line in atoms:
+        original.setdefault(line[6:11].strip(), set()).add(line[12:16].strip())
+    for residue in topology.residues():
+        count = Counter(atom.name for atom in residue.atoms())
+        for atom in residue.atoms():
+            if count[atom.name] > 1 and len(names := original.get(atom.id, set())) == 1:
+                (atom.name,) = names
+
+
 def _check_elements(topology: Any, path: Path) -> None:
     """Without an element column OpenMM takes an alpha carbon that is alone for calcium, and BB for boron."""
+    from openmm.app import element
+
+    beads = {
+        atom.name
+        for atom in topology.atoms()
+        if atom.element is not None and _BEAD.fullmatch(atom.name) and atom.element.symbol == atom.name[0]
+    }
+    if beads:
+        raise SystemSpecError(
+            f"model.pdb: {path}: {', '.join(sorted(beads))} are names of beads, which would get the masses of atoms "
+            "(boron, sulphur); give model.masses, for example {BB: 72, SC1: 54}"
+        )
     with path.open(encoding="utf-8", errors="replace") as lines:
         if not any(line.startswith(("ATOM", "HETATM")) and not line[76:78].strip() for line in lines):
             return
     for atom in topology.atoms():
         symbol = atom.element.symbol if atom.element is not None else ""
         ion = symbol.upper() == atom.residue.name.upper().strip("+-0123456789")
-        if symbol not in _USUAL and not ion:
+        if atom.name == "CA" and symbol == "Ca" and not ion:
+            atom.element = element.carbon
+        elif symbol not in _USUAL and not ion:
             raise SystemSpecError(
                 f"model.pdb: {path}: atom {_name(atom)} of residue {atom.residue.name} would be read as the element "
-                f"{symbol}, because columns 77 and 78 are blank; fill in the elements"
+                f"{symbol}, because columns 77 and 78 are blank; fill in the elements, or of beads give model.masses"
             )
-
-
-def _check_residues(topology: Any, path: Path) -> None:
-    """OpenMM joins no atoms of a residue whose name it lacks, and then blames its neighbours."""
-    joined = {one.residue.index for one, other in topology.bonds() if one.residue == other.residue}
-    lone = [res for res in topology.residues() if sum(1 for _ in res.atoms()) > 1 and res.index not in joined]
-    if lone and joined:
-        shown = ", ".join(f"{residue.index + 1} {residue.name}" for residue in lone[:5])
-        raise SystemSpecError(
-            f"model.pdb: {path}: the atoms of residue {shown} have no bonds, because OpenMM has none for this name; "
-            "use its standard name (HIE for HSE, HID for HSD, HIP for HSP), or add CONECT lines"
-        )
 
 
 def _check_places(topology: Any, places: NDArray[np.float64], path: Path) -> None:

@@ -40,15 +40,6 @@ def peptide():
     return written(["GLY", "HIS", "GLY"])
 
 
-def renamed(lines, old, new):
-    return [line[:17] + new + line[20:] if line[17:20] == old else line for line in lines]
-
-
-def test_a_residue_without_bonds_is_named_and_not_its_neighbour(tmp_path, peptide):
-    for settings in ({}, {"force_fields": []}):
-        assert "residue 2 HSE have no bonds" in refusal(tmp_path, renamed(peptide, "HIS", "HSE"), **settings)
-
-
 def test_a_residue_without_template_is_named_by_its_number_from_1(tmp_path, peptide):
     words = refusal(tmp_path, [line for line in peptide if " HB2 HIS" not in line])
     assert "residue 2 (HIS)" in words
@@ -84,15 +75,6 @@ def test_implicit_solvent_in_a_box_is_refused(tmp_path):
     files = ["amber14-all.xml", "implicit/obc2.xml"]
     words = refusal(tmp_path, written(["ACE", "ALA", "NME"]), force_fields=files, box=3.0, cutoff=1.0)
     assert "nonbonded method" in words
-
-
-def test_blank_elements_that_are_misread(tmp_path):
-    line = "ATOM  {:5d}  {:<3s} ALA A{:4d}    {:8.3f}   0.000   0.000  1.00  0.00"
-    alone = [line.format(number, "CA", number, 3.8 * number) for number in (1, 2, 3)]
-    words = refusal(tmp_path, alone, BeadMapping(type="beads", beads="alpha_carbons"), force_fields=[])
-    assert "atom 1:CA of residue ALA would be read as the element Ca" in words
-    beads = [line.format(2 * n + k, ("BB", "SC1")[k], n + 1, 3.8 * n + k) for n in range(3) for k in range(2)]
-    assert "element B" in refusal(tmp_path, beads, force_fields=[])
 
 
 def test_atoms_in_one_place_and_positions_in_nm(tmp_path, peptide):
