@@ -271,33 +271,6 @@ IMPORTED = "imported_beads"
 """Stage of imported trajectories."""
 
 
-class ImportedTrajectories(Strict):
-    """Existing trajectories without forces, with the stage `imported_beads` (docs/operator_forces.md)."""
-
-    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
-
-    files: list[str] = Field(min_length=1)
-    """Files that MDTraj reads, or npz with `positions` [nm], relative to the folder of the YAML file; each a replica.
-    Wildcards are filled in, and `{batch}` by the name of the batch."""
-    frame_interval: PositiveFloat
-    """Time between two frames of the files [ps]."""
-    stride: PositiveInt = 1
-    """Every how many frames one is taken."""
-
-    def built_faults(self, built: Built) -> Iterator[Fault]:
-        """None, where the files of the first batch fit the molecule.
-
-        Raises:
-            SamplingError: a file is missing or does not fit.
-        """
-        from cg_assets.sampling.imported import ImportedReader
-
-        ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000")
-        return iter(())
-
-    _distinct = field_validator("files")(distinct)
-
-
 class ConditionalSampling(Strict):
     """Orientations at fixed beads, by replica exchange in temperature: `conditional_samples`. All times [ps]."""
 

@@ -133,7 +133,7 @@ def _times(system: SystemSpec) -> tuple[dict[str, float], dict[str, float]]:
     """Times between frames, and durations, of the CG simulation and the reference data [ps]."""
     intervals = {"cg_simulation.frame_interval": system.cg_simulation.frame_interval}
     durations = {"cg_simulation.duration": system.cg_simulation.duration}
-    if system.imported is not None:
+    if system.imported is not None and system.imported.frame_interval is not None:
         intervals["imported.frame_interval"] = system.imported.frame_interval * system.imported.stride
     elif system.sampling.unbiased is not None:
         intervals["sampling.unbiased.frame_interval"] = system.sampling.unbiased.frame_interval

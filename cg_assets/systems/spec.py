@@ -22,8 +22,9 @@ from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.maps import Mapping
 from cg_assets.potentials.settings import PotentialSettings
+from cg_assets.sampling.imported.settings import ImportedTrajectories
 from cg_assets.sampling.model import Model
-from cg_assets.sampling.settings import IMPORTED, ImportedTrajectories, Sampling, SamplingPlan
+from cg_assets.sampling.settings import IMPORTED, Sampling, SamplingPlan
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems.base import Fields, System, fields_of, merge
 from cg_assets.systems.faults import faults_of
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from cg_assets.evaluation.reference import Reference, ReferenceCase
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.sampling.conditional import ConditionalForces
-    from cg_assets.sampling.imported import ImportedReader
+    from cg_assets.sampling.imported.reader import ImportedReader
     from cg_assets.sampling.piecewise import DynamicsSummary, PiecewiseSampler
 
 
@@ -150,7 +151,7 @@ class SystemSpec(System):
         Raises:
             SamplingError: nothing is imported, or a file is missing or does not fit the molecule.
         """
-        from cg_assets.sampling.imported import ImportedReader
+        from cg_assets.sampling.imported.reader import ImportedReader
 
         if self.imported is None:
             raise SamplingError(f"{self.name}: nothing is imported; give imported.files")
@@ -175,7 +176,7 @@ class SystemSpec(System):
             SamplingError: there are none.
         """
         if self.imported is not None:
-            from cg_assets.sampling.imported import imported_files
+            from cg_assets.sampling.imported.files import imported_files
 
             imported_files(self.imported, self.folder, batch)
 
@@ -183,7 +184,7 @@ class SystemSpec(System):
         """The trajectories that a batch is imported from; none where they are not there."""
         if self.imported is None:
             return []
-        from cg_assets.sampling.imported import imported_files
+        from cg_assets.sampling.imported.files import imported_files
 
         try:
             return imported_files(self.imported, self.folder, batch)

@@ -1,0 +1,47 @@
+"""Settings of imported trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from cg_assets.core.settings import Built, Fault, Strict, distinct
+
+
+class ImportedTrajectories(Strict):
+    """Existing trajectories, without forces (stage `imported_beads`) or with them (docs/operator_forces.md)."""
+
+    goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
+
+    files: list[str] = Field(min_length=1)
+    """Trajectories, relative to the folder of the YAML file; docs/systems.md lists the formats. Wildcards are filled
+    in, and `{batch}` by the name of the batch."""
+    frame_interval: PositiveFloat | None = None
+    """Time between two frames of the files [ps]; null takes it from the clock of the files."""
+    stride: PositiveInt = 1
+    """Every how many frames one is taken."""
+    forces: Literal["file", "recomputed"] | None = None
+    """`file` reads them from the files, `recomputed` computes them from the force field; null for positions alone."""
+    force_files: list[str] | None = None
+    """Files with the forces, one for each of `files`, where they are not in the same file (AMBER's mdfrc)."""
+    length_unit: Literal["nm", "angstrom", "bohr"] | None = None
+    """Unit of positions; null for that of the format."""
+    force_unit: Literal["kJ/mol/nm", "kJ/mol/angstrom", "kcal/mol/angstrom", "eV/angstrom", "hartree/bohr"] | None = (
+        None
+    )
+    """Unit of forces; null for that of the format. A format without one, such as a LAMMPS dump, needs it."""
+
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """None, where the files of the first batch fit the molecule.
+
+        Raises:
+            SamplingError: a file is missing or does not fit.
+        """
+        from cg_assets.sampling.imported.reader import ImportedReader
+
+        ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000")
+        return iter(())
+
+    _distinct = field_validator("files")(distinct)
