@@ -101,3 +101,186 @@ def test_files_without_forces_are_refused_where_forces_are_wanted(with_forces, r
     mdtraj.Trajectory(positions, topology_of(run[0])).save_dcd(str(folder / "run_0000_a.dcd"))
     with pytest.raises(SamplingError, match="no forces are read from this format"):
         system.imported_reader("0000")
+
+
+KCAL, EV = 41.84, 964.8533212331
+TILTED = np.array([[6.0, 0, 0], [1.5, 5.5, 0], [-1.0, 2.0, 5.0]])
+"""A box [nm]."""
+
+
+def write_netcdf(path, positions, forces=None):
+    from scipy.io import netcdf_file
+
+    with netcdf_file(str(path), "w", version=2) as file:
+        file.Conventions, file.ConventionVersion = "AMBER", "1.0"
+        for name, length in (("frame", None), ("atom", positions.shape[1]), ("spatial", 3), ("cell_spatial", 3)):
+            file.createDimension(name, length)
+        columns = {"coordinates": 10 * positions, "forces": None if forces is None else forces / KCAL}
+        for name, array in columns.items():
+            if array is not None:
+                variable = file.createVariable(name, "f4", ("frame", "atom", "spatial"))
+                variable.units = {"coordinates": "angstrom", "forces": "kilocalorie/mole/angstrom"}[name]
+                variable[:] = array
+        time = file.createVariable("time", "f4", ("frame",))
+        time.units = "picosecond"
+        time[:] = 0.05 * np.arange(len(positions))
+
+
+def write_dump(path, positions, forces=None, style=None, columns="xyz", factor=KCAL, box=TILTED):
+    """A LAMMPS dump in Å, its atoms in another order in each frame."""
+    rng, (n_frames, n_atoms, _) = np.random.default_rng(0), positions.shape
+    box, low = 10 * box, np.array([1.0, -2.0, 3.0])
+    xy, xz, yz = box[1, 0], box[2, 0], box[2, 1]
+    bounds = np.array([low, low + np.diag(box)]).T
+    bounds[0] += min(0, xy, xz, xy + xz), max(0, xy, xz, xy + xz)
+    bounds[1] += min(0, yz), max(0, yz)
+    names = {"xyz": "x y z", "scaled": "xs ys zs", "unwrapped": "xu yu zu"}[columns]
+    with open(path, "w") as file:
+        for frame in range(n_frames):
+            if style:
+                file.write(f"ITEM: UNITS\n{style}\nITEM: TIME\n{50 * frame * (1 if style == 'real' else 1e-3):g}\n")
+            file.write(f"ITEM: TIMESTEP\n{frame}\nITEM: NUMBER OF ATOMS\n{n_atoms}\n")
+            file.write("ITEM: BOX BOUNDS xy xz yz pp pp pp\n")
+            for (lower, upper), tilt in zip(bounds, (xy, xz, yz), strict=True):
+                file.write(f"{lower} {upper} {tilt}\n")
+            file.write(f"ITEM: ATOMS id type {names}{' fx fy fz' if forces is not None else ''}\n")
+            places = 10 * positions[frame]
+            if columns == "scaled":
+                places = (places - low) @ np.linalg.inv(box)
+            for atom in rng.permutation(n_atoms):
+                row = [*places[atom], *([] if forces is None else forces[frame, atom] / factor)]
+                file.write(f"{atom + 1} 1 {' '.join(f'{number:.9g}' for number in row)}\n")
+
+
+def write_extxyz(path, positions, forces, elements):
+    import ase
+    import ase.io
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    frames = []
+    for places, force in zip(positions, forces, strict=True):
+        atoms = ase.Atoms(elements, 10 * places, cell=10 * TILTED, pbc=True)
+        atoms.calc = SinglePointCalculator(atoms, forces=force / EV, energy=-2.0)
+        frames.append(atoms)
+    ase.io.write(path, frames, format="extxyz")
+
+
+def write_h5md(path, positions, forces, length="nm", force="kJ mol-1 nm-1", every=1):
+    import h5py
+
+    scale = {"nm": 1.0, "Angstrom": 10.0}[length]
+    unit = {"kJ mol-1 nm-1": 1.0, "kJ/mol/nm": 1.0, "eV Angstrom-1": EV}[force]
+    with h5py.File(path, "w") as file:
+        group = file.create_group("particles/all")
+        group["box/edges"] = scale * np.full(3, 5.0)
+        for name, array, step, stated in (
+            ("position", scale * positions[::every], every, length),
+            ("force", forces / unit, 1, force),
+        ):
+            group[f"{name}/value"] = array
+            group[f"{name}/value"].attrs["unit"] = stated
+            group[f"{name}/step"] = step * np.arange(len(array))
+            group[f"{name}/time"] = 0.05 * step * np.arange(len(array))
+            group[f"{name}/time"].attrs["unit"] = "ps"
+
+
+@pytest.fixture
+def short(run):  # noqa: F811
+    frames = run[1].select(np.flatnonzero(run[1].replica == 0)[:60])
+    return frames.positions - frames.positions.min(axis=(0, 1)) + np.float32(0.5), frames.forces
+
+
+def elements_of(molecule):
+    return "".join(molecule.elements)
+
+
+FORMATS = {
+    "a.nc": lambda path, x, f, _: write_netcdf(path, x, f),
+    "b.lammpstrj": lambda path, x, f, _: write_dump(path, x, f, "real"),
+    "c.dump": lambda path, x, f, _: write_dump(path, x, f, "metal", "scaled", EV),
+    "d.extxyz": lambda path, x, f, elements: write_extxyz(path, x, f, elements),
+    "e.h5md": lambda path, x, f, _: write_h5md(path, x, f),
+    "f.h5md": lambda path, x, f, _: write_h5md(path, x, f, "Angstrom", "eV Angstrom-1"),
+    "g.h5md": lambda path, x, f, _: write_h5md(path, x, f, "nm", "kJ/mol/nm"),
+    "h.npz": lambda path, x, f, _: np.savez(path, positions=x, forces=f),
+    "i.NPZ": lambda path, x, f, _: np.savez(path.open("wb"), positions=x.reshape(len(x), -1), forces=f),
+    "j.npz": lambda path, x, f, _: np.savez(path, positions=np.asfortranarray(x), forces=np.asfortranarray(f)),
+    "k[1].trr": lambda path, x, f, _: write_trr(path, x, f, 0.05 * np.arange(len(x))),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_positions_and_forces(folder, run, short, name):  # noqa: F811
+    positions, forces = short
+    FORMATS[name](folder / f"run_{name}", positions, forces, elements_of(run[0]))
+    system = changed(folder, imported={"files": [f"run_{name}"], "forces": "file"})
+    atoms = read(system.imported_reader("0000"))
+    np.testing.assert_allclose(atoms.positions, positions, atol=2e-6)
+    np.testing.assert_allclose(atoms.forces, forces, atol=2e-5 * np.abs(forces).max())
+    assert atoms.forces.shape == (60, 22, 3)
+    np.testing.assert_allclose(atoms.time, 0.05 * np.arange(60), atol=1e-6)
+
+
+def test_forces_of_amber_may_lie_in_a_second_file(folder, run, short):  # noqa: F811
+    positions, forces = short
+    write_netcdf(folder / "run_0000_a.nc", positions)
+    write_netcdf(folder / "run.frc", positions, forces)
+    imported = {"forces": "file", "force_files": ["run.frc"]}
+    atoms = read(changed(folder, imported=imported).imported_reader("0000"))
+    np.testing.assert_allclose(atoms.forces, forces, atol=2e-5 * np.abs(forces).max())
+    write_netcdf(folder / "run.frc", positions[1:], forces[1:])
+    with pytest.raises(SamplingError, match=r"run\.frc: its forces .* are not those of the frames"):
+        changed(folder, imported=imported).imported_reader("0000")
+
+
+def test_a_unit_that_no_file_states_must_be_given(folder, run, short):  # noqa: F811
+    positions, forces = short
+    write_dump(folder / "run_0000_a.lammpstrj", positions, forces, columns="unwrapped")
+    system = changed(folder, imported={"forces": "file"})
+    with pytest.raises(SamplingError, match=r"unit of force is not stated; give imported\.force_unit"):
+        system.imported_reader("0000")
+    system = changed(folder, imported={"forces": "file", "force_unit": "kcal/mol/angstrom"})
+    atoms = read(system.imported_reader("0000"))
+    np.testing.assert_allclose(atoms.forces, forces, atol=2e-5 * np.abs(forces).max())
+    write_dump(folder / "run_0000_a.lammpstrj", positions, forces, "metal", factor=EV)
+    with pytest.raises(SamplingError, match=r"is in units metal, but imported\.force_unit is kcal/mol/angstrom"):
+        system.imported_reader("0000")
+    write_dump(folder / "run_0000_a.lammpstrj", positions, forces, "lj")
+    with pytest.raises(SamplingError, match="is in units lj, which have no scale"):
+        system.imported_reader("0000")
+
+
+def test_units_of_extended_xyz_that_lammps_wrote_are_not_guessed(folder, run, short):  # noqa: F811
+    """ASE takes the forces of `dump extxyz` under `units real` for eV/Å: 23 times too large."""
+    positions, forces = short
+    path = folder / "run_0000_a.xyz"
+    with path.open("w") as file:
+        for step, (places, force) in enumerate(zip(10 * positions, forces / KCAL, strict=True)):
+            file.write(f'{len(places)}\nTimestep={step} pbc="F F F" Properties=species:S:1:pos:R:3:forces:R:3\n')
+            for element, row in zip(run[0].elements, np.hstack([places, force]), strict=True):
+                file.write(f"{element} {' '.join(f'{number:.9g}' for number in row)}\n")
+    with pytest.raises(SamplingError, match="unit of force is not stated"):
+        changed(folder, imported={"forces": "file"}).imported_reader("0000")
+    system = changed(folder, imported={"forces": "file", "force_unit": "kcal/mol/angstrom"})
+    np.testing.assert_allclose(read(system.imported_reader("0000")).forces, forces, atol=2e-5 * np.abs(forces).max())
+
+
+def test_a_unit_that_contradicts_the_file_is_refused(folder, run, short):  # noqa: F811
+    write_h5md(folder / "run_0000_a.h5md", *short)
+    system = changed(folder, imported={"forces": "file", "force_unit": "eV/angstrom"})
+    with pytest.raises(SamplingError, match="states the unit kJ/mol/nm, but imported gives eV/angstrom"):
+        system.imported_reader("0000")
+
+
+def test_frames_without_forces_are_left_out_where_forces_are_wanted(folder, run, short):  # noqa: F811
+    """Positions in every second step of an H5MD file, forces in each; forces in every third of a TRR file."""
+    positions, forces = short
+    write_h5md(folder / "run_0000_a.h5md", positions, forces, every=2)
+    system = changed(folder, imported={"forces": "file", "frame_interval": 0.1})
+    np.testing.assert_allclose(read(system.imported_reader("0000")).forces, forces[::2], rtol=1e-5)
+    (folder / "run_0000_a.h5md").unlink()
+    write_trr(folder / "run_0000_a.trr", positions, forces, 0.05 * np.arange(60), every=(1, 3))
+    system = changed(folder, imported={"forces": "file", "frame_interval": 0.15})
+    atoms = read(system.imported_reader("0000"))
+    np.testing.assert_allclose(atoms.forces, forces[::3], rtol=1e-5)
+    np.testing.assert_allclose(atoms.time, 0.15 * np.arange(20), atol=1e-6)

@@ -14,11 +14,25 @@ def open_trajectory(source: Source) -> TrajectoryFile:
     Raises:
         SamplingError: no format is known by such a name, or it cannot give what is asked for.
     """
+    from cg_assets.sampling.imported.formats.amber_netcdf import AmberNetcdfFile
+    from cg_assets.sampling.imported.formats.extended_xyz import ExtendedXyzFile
+    from cg_assets.sampling.imported.formats.hdf5 import Hdf5File
+    from cg_assets.sampling.imported.formats.lammps import LammpsDump
     from cg_assets.sampling.imported.formats.mdtraj_formats import DcdFile, OtherFile, XtcFile
     from cg_assets.sampling.imported.formats.npz import NpzFile
     from cg_assets.sampling.imported.formats.trr import TrrFile
 
-    formats: tuple[type[TrajectoryFile], ...] = (XtcFile, DcdFile, TrrFile, NpzFile, OtherFile)
+    formats: tuple[type[TrajectoryFile], ...] = (
+        XtcFile,
+        DcdFile,
+        TrrFile,
+        NpzFile,
+        AmberNetcdfFile,
+        LammpsDump,
+        ExtendedXyzFile,
+        Hdf5File,
+        OtherFile,
+    )
     name = source.path.name.lower()
     for kind in formats:
         if name.endswith(kind.suffixes):

@@ -57,16 +57,17 @@ class StreamedFile(TrajectoryFile):
                 waiting.append(block.select(np.flatnonzero(chosen)))
                 n_waiting += int(chosen.sum())
             while n_waiting >= size:
-                whole = _joined(waiting)
+                whole = joined(waiting)
                 yield whole.select(slice(0, size))
                 waiting, n_waiting = [whole.select(slice(size, None))], n_waiting - size
             if place >= frames.stop:
                 break
         if n_waiting:
-            yield _joined(waiting)
+            yield joined(waiting)
 
 
-def _joined(blocks: list[AtomBlock]) -> AtomBlock:
+def joined(blocks: list[AtomBlock]) -> AtomBlock:
+    """Blocks one after the other; what one of them lacks is left out."""
     if len(blocks) == 1:
         return blocks[0]
     columns: dict[str, NDArray | None] = {}

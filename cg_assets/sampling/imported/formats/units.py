@@ -42,7 +42,8 @@ def same_unit(stated: str, known: dict[str, float]) -> str | None:
 
     `kJ/mol/nm`, `kJ mol-1 nm-1`, `kJ*mol^-1*nm^-1` and `kilojoule/mole/nanometer` are one unit.
     """
-    return next((name for name in known if _powers(name) == _powers(stated)), None)
+    powers = _powers(stated)
+    return next((name for name in known if _powers(name) == powers), None)
 
 
 def _powers(text: str) -> dict[str, int]:
