@@ -84,7 +84,6 @@ def assert_same_run(own, positions, energies):
 
 
 def test_ase(registered, own):
-    pytest.importorskip("ase", reason="ASE is optional: pip install 'cg-assets[ase]'")
     from ase import units
     from ase.md.verlet import VelocityVerlet
 
@@ -152,7 +151,6 @@ def water_run(module, positions):
 
 def test_potentials_that_depend_on_temperature_in_a_box():
     """In both programs energies, forces and 200 steps without a thermostat are our own, at the same temperature."""
-    pytest.importorskip("ase", reason="ASE is optional: pip install 'cg-assets[ase]'")
     from ase import units
     from ase.md.verlet import VelocityVerlet
 
