@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Dictionary
 from contextlib import suppress
@@ -36,6 +37,8 @@ class BeadMapping(Mapping):
     beads: Literal["heavy_atoms", "alpha_carbons"] | Annotated[dict[str, list[AtomName]], Field(min_length=1)]
     """`heavy_atoms` (not those of water), `alpha_carbons`, or bead name to its atoms (one atom: placed on it; several:
     at their centre of mass)."""
+    molecules: list[str] | None = None
+    """Names of residues whose molecules carry beads, where these are not named one by one; null for the polymers."""
     force_map: Literal["slice", "group", "optimal"] = "optimal"
     """How atomistic forces become bead forces: docs/force_maps.md."""
     bead_types: Literal["element", "unique"] = "unique"
@@ -62,17 +65,44 @@ class BeadMapping(Mapping):
             return not atom.split(":")[1].lstrip("0123456789").upper().startswith("H")
         return any(members == [atom] for members in self.beads.values())
 
-    def carriers(self, names: Sequence[str], residues: Sequence[str]) -> list[int]:
+    def carriers(self, names: Sequence[str], residues: Sequence[str], groups: Sequence[int]) -> list[int]:
         """Atoms of the molecules that carry beads, of which each has at least one.
+
+        Where beads are not named one by one these are the polymers, molecules of more than one residue: neither water,
+        ions, ligands nor cosolvent. Without a polymer they are all molecules, if they are of one kind.
 
         Args:
             names: of all atoms.
             residues: name of the residue of each.
+            groups: number of the molecule of each.
+
+        Raises:
+            SystemSpecError: it is not clear which molecules carry beads.
         """
-        if isinstance(self.beads, str):
-            return [index for index, residue in enumerate(residues) if residue not in WATER]
-        named = {atom for members in self.beads.values() for atom in members}
-        return [index for index, name in enumerate(names) if name in named]
+        if not isinstance(self.beads, str):
+            named = {atom for members in self.beads.values() for atom in members}
+            return [index for index, name in enumerate(names) if name in named]
+        inside: dict[int, set[str]] = {}
+        for name, group in zip(names, groups, strict=True):
+            inside.setdefault(group, set()).add(name.split(":")[0])
+        polymers = [index for index, group in enumerate(groups) if len(inside[group]) > 1]
+        others = [index for index, residue in enumerate(residues) if residue not in WATER]
+        if self.molecules is not None:
+            if missing := [residue for residue in self.molecules if residue not in residues]:
+                known = ", ".join(sorted(set(residues)))
+                raise SystemSpecError(f"mapping.molecules: no residue is named {', '.join(missing)}; known are {known}")
+            return [index for index, residue in enumerate(residues) if residue in self.molecules]
+        if polymers:
+            return polymers
+        atoms = Counter(groups)
+        whole = [index for index in others if atoms[groups[index]] > 1]  # no ions
+        kinds = {residues[index] for index in whole or others}
+        if len(kinds) > 1:
+            raise SystemSpecError(
+                f"mapping.beads is {self.beads}, and no molecule has more than one residue, so which of "
+                f"{', '.join(sorted(kinds))} carry beads is not clear; name them in mapping.molecules"
+            )
+        return [index for index, residue in enumerate(residues) if residue in kinds]
 
     def atoms_of_beads(self, element_of: Dictionary[str, str]) -> dict[str, list[str]]:
         """Atoms of each bead.
@@ -81,16 +111,14 @@ class BeadMapping(Mapping):
             element_of: element of each atom of the molecules that carry beads.
 
         Raises:
-            SystemSpecError: there are fewer than two alpha carbons.
+            SystemSpecError: there is no alpha carbon.
         """
         if self.beads == "heavy_atoms":
             return {name: [name] for name, element in element_of.items() if element not in {"H", ""}}
         if self.beads == "alpha_carbons":
             found = {name: [name] for name, element in element_of.items() if name.endswith(":CA") and element == "C"}
-            if len(found) < 2:
-                raise SystemSpecError(
-                    f"mapping.beads is alpha_carbons, of which the molecule has {len(found)}; name its beads one by one"
-                )
+            if not found:
+                raise SystemSpecError("mapping.beads is alpha_carbons, of which the molecule has none; name its beads")
             return found
         return self.beads
 

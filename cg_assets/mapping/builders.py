@@ -235,7 +235,7 @@ def _stored_atoms(
     """Atoms of the molecules that carry beads; a virtual site belongs to its residue."""
     residues = [(atom.index, first.index) for atom in atoms for first in [next(atom.residue.atoms())]]
     group = connected_groups(len(atoms), [*bonds, *residues])
-    carriers = mapping.carriers(names, [atom.residue.name for atom in atoms])
+    carriers = mapping.carriers(names, [atom.residue.name for atom in atoms], group.tolist())
     return np.flatnonzero(np.isin(group, group[carriers]))
 
 

@@ -28,6 +28,11 @@ def molecule_facts(settings: MoleculeSettings, molecule: MoleculeModel, folder: 
     names = [f"{count} {name}" for name, count in Counter(residue.name for residue in residues).items()]
     yield "molecules", f"{number}, of {len(residues)} residue(s), {molecule.n_atoms} atoms: {shortened(names)}"
     yield from molecule.facts
+    stored = set(molecule.stored.tolist())
+    bare = [residue.name for residue in residues if not any(atom.index in stored for atom in residue.atoms())]
+    if bare:
+        left_out = [f"{count} {name}" for name, count in Counter(bare).most_common()]
+        yield "without beads", f"{shortened(left_out)}; frames leave them out"
     yield "conformer", _conformer(settings, folder)
     if mirrored := [f"{residue.index + 1} {residue.name}" for residue in residues if _is_mirrored(residue, molecule)]:
         yield "D-residues", f"{shortened(mirrored)}; force fields describe them as L-residues"

@@ -79,6 +79,10 @@ class Model(Family, family="model"):
         """Edge of the periodic box of the beads [nm]; None where they are one molecule, isolated or solvated."""
         return None
 
+    def is_solvated(self, mapping: Any, folder: Path) -> bool:
+        """Whether the beads are one molecule in a solvent without beads, to which they are isolated."""
+        return False
+
     @property
     def is_simulated(self) -> bool:
         """Whether everything that a simulation of the atoms needs is there."""

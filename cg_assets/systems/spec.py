@@ -123,7 +123,7 @@ class SystemSpec(System):
             variables=tuple(self.variable_names),
             angles=frozenset(name for name, variable in variables.items() if variable.quantity == "angle"),
             coordinates=self.model.coordinate_names,
-            box=self.model.bead_box,
+            box=self.cg_box,
             limits=self.model.coordinate_limits | {name: variable.limits for name, variable in variables.items()},
             longest_timestep=self.model.longest_timestep,
             draws_starts=self.model.draws_starts,
@@ -277,7 +277,7 @@ class SystemSpec(System):
     @property
     def cg_box(self) -> float | None:
         """Edge of the box of the beads [nm]; None where they are one molecule, isolated or solvated."""
-        return self.model.bead_box
+        return None if self.model.is_solvated(self.mapping, self.folder) else self.model.bead_box
 
     def structure(self) -> Any:
         """What the beads are made of: a built `MoleculeModel`, or the model potential.

@@ -13,6 +13,7 @@ from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel, MoleculeSettings, build_molecule
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.description import molecule_facts
+from cg_assets.mapping.pdb import molecules_in_solvent
 from cg_assets.sampling.model import Model
 from cg_assets.sampling.molecule.platforms import measured_step
 
@@ -85,6 +86,17 @@ class Molecule(MoleculeSettings, Model):
     def bead_box(self) -> float | None:
         """Edge of the periodic box [nm], in which all molecules carry beads where no water was added."""
         return self.box if self.waters is None else None
+
+    def is_solvated(self, mapping: BeadMapping, folder: Path) -> bool:
+        """Whether the PDB file holds one molecule with beads in a solvent, or solvent is added."""
+        if self.pdb is None or not (path := folder / self.pdb).is_file():
+            return self.waters is not None
+        named = {} if isinstance(mapping.beads, str) else mapping.beads
+        residues = {int(atom.split(":")[0]) for atoms in named.values() for atom in atoms}
+        return (
+            molecules_in_solvent(path, path.stat().st_mtime, frozenset(residues), frozenset(mapping.molecules or ()))
+            == 1
+        )
 
     def repeated_labels(
         self,
