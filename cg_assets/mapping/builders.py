@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,6 +130,13 @@ class MoleculeModel:
         """Those of some pairs of atoms that frames keep, numbered as in frames."""
         place = {int(atom): index for index, atom in enumerate(self.stored)}
         return [(place[first], place[second]) for first, second in pairs if first in place]
+
+    @cached_property
+    def stored_groups(self) -> NDArray[np.int64]:
+        """Molecule `(n_stored,)` of each atom that frames keep, counted from 0; a virtual site is in its residue."""
+        inside = [(atom.index, next(atom.residue.atoms()).index) for atom in self.topology.atoms()]
+        groups = connected_groups(self.n_atoms, [*self.bonds, *inside])
+        return np.unique(groups[self.stored], return_inverse=True)[1]
 
     @property
     def stored_constraints(self) -> list[tuple[int, int]]:

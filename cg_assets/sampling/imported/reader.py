@@ -17,6 +17,7 @@ from cg_assets.core.frames import Frames
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.mapping.first_frames import check_first_frames
+from cg_assets.mapping.images import keep_together
 from cg_assets.sampling.imported.files import found_files, imported_files
 from cg_assets.sampling.imported.formats import AtomBlock, Contents, Source, TrajectoryFile, open_trajectory
 from cg_assets.sampling.imported.settings import ImportedTrajectories
@@ -200,7 +201,12 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         """Whole molecules of some frames of a file, the stored atoms alone."""
         for block in self._files[number].blocks(frames, size, self._atoms[number]):
             box = real_box(block.box)
-            yield AtomBlock(self._whole.apply(block.positions, box), block.time, block.forces, box, block.energy)
+            positions = self._whole.apply(block.positions, box)
+            if box is not None and self._beads.box is None:  # a potential without a box finds no images
+                positions = keep_together(
+                    positions, self._molecule.stored_groups, box.astype(np.float64), str(self._paths[number])
+                )
+            yield AtomBlock(positions, block.time, block.forces, box, block.energy)
 
 
 def _sha256(path: Path) -> str:
