@@ -32,7 +32,8 @@ AtomName = Annotated[str, Field(pattern=_ATOM, max_length=40)]
 """An atom as `residue number:atom name`, residues counted from 1."""
 PATTERNS = {
     _NAME: "lower-case letters, digits and underscores, with a letter first",
-    _ATOM: "residue number:atom name, residues counted from 1, as in 2:CA",
+    _ATOM: "residue number:atom name, residues counted from 1, as in 2:CA, or chain/number:atom name of model.pdb, as in "
+    "A/38:CA",
 }
 """Each pattern of text in words, for messages."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ _USUAL = {"H", "C", "N", "O", "S", "P", ""}
 """Elements that are guessed right from the names of atoms; "" of virtual sites."""
 _BEAD = re.compile("BB[0-9]*|SC[0-9]+")
 """Usual names of beads."""
-_CAPS = {"ACE", "NME", "NMA", "NH2", "FOR"}
 _SAME_PLACE = 0.02
 _SHORT_BOND = 0.04
 """Distances of atoms that are one, and of bonded atoms whose positions are in nm [nm]."""
@@ -165,46 +163,3 @@ def _check_box(molecule: MoleculeSettings, edges: NDArray, topology: Any, path: 
         )
     if np.abs(edges - molecule.box).max() > 1e-3 * molecule.box:
         raise SystemSpecError(f"model.box is {molecule.box} nm, but the box of {path} is {shown} nm; make them equal")
-
-
-@lru_cache(maxsize=64)
-def molecules_in_solvent(path: Path, changed: float, residues: frozenset[int], named: frozenset[str]) -> int:
-    """Number of molecules of a PDB file that carry beads, 0 where it holds no others; from its names, without OpenMM.
-
-    A chain of residues with a backbone is one molecule, every other residue one of its own.
-
-    Args:
-        path: the file.
-        changed: its time, so that a changed file is read again.
-        residues: numbers from 1 of those with beads; none where those of all polymers have.
-        named: names of residues whose molecules carry beads instead of the polymers.
-    """
-    chain, last, rows = 0, "", []
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if line.startswith("ENDMDL"):
-                break
-            if line.startswith("TER"):
-                chain, last = chain + 1, ""
-            if line.startswith(("ATOM", "HETATM")):
-                if line[17:27] != last:
-                    chain += bool(last) and last[4] != line[21]
-                    rows.append((chain, line[17:20].strip(), set[str]()))
-                    last = line[17:27]
-                rows[-1][2].add(line[12:16].strip())
-    backbone = [
-        name in _CAPS or bool({"CA", "P", "C3'", "BB"} & atoms and name not in {*WATER, "CA"})
-        for _, name, atoms in rows
-    ]
-    molecule = [
-        ("chain", number) if is_one else ("residue", row)
-        for row, ((number, _, _), is_one) in enumerate(zip(rows, backbone, strict=True))
-    ]
-    if residues:
-        carriers = [row for row in range(len(rows)) if row + 1 in residues]
-    elif named:
-        carriers = [row for row, (_, name, _) in enumerate(rows) if name in named]
-    else:
-        carriers = [row for row, is_one in enumerate(backbone) if is_one]
-    found = {molecule[row] for row in carriers}
-    return len(found) if set(molecule) - found else 0

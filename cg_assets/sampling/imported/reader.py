@@ -203,9 +203,8 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             box = real_box(block.box)
             positions = self._whole.apply(block.positions, box)
             if box is not None and self._beads.box is None:  # a potential without a box finds no images
-                positions = keep_together(
-                    positions, self._molecule.stored_groups, box.astype(np.float64), str(self._paths[number])
-                )
+                places, vectors = (values.astype(np.float64, copy=False) for values in (positions, box))
+                positions = keep_together(places, self._molecule.stored_groups, vectors, str(self._paths[number]))
             yield AtomBlock(positions, block.time, block.forces, box, block.energy)
 
 

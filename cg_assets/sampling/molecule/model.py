@@ -13,7 +13,7 @@ from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel, MoleculeSettings, build_molecule
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.description import molecule_facts
-from cg_assets.mapping.pdb import molecules_in_solvent
+from cg_assets.mapping.pdb_residues import molecules_in_solvent
 from cg_assets.sampling.model import Model
 from cg_assets.sampling.molecule.platforms import measured_step
 
@@ -93,10 +93,7 @@ class Molecule(MoleculeSettings, Model):
             return self.waters is not None
         named = {} if isinstance(mapping.beads, str) else mapping.beads
         residues = {int(atom.split(":")[0]) for atoms in named.values() for atom in atoms}
-        return (
-            molecules_in_solvent(path, path.stat().st_mtime, frozenset(residues), frozenset(mapping.molecules or ()))
-            == 1
-        )
+        return molecules_in_solvent(path, residues, set(mapping.molecules or ())) == 1
 
     def repeated_labels(
         self,
