@@ -6,6 +6,7 @@ Distances and torsions are of arrays, or of torch tensors, which give tensors of
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,64 @@ def distance(positions: ArrayLike, pair: tuple[int, int]) -> tuple[FloatArray, F
     length = arrays.sqrt((vector * vector).sum(1))
     unit = vector / length[:, None]
     return length, arrays.stack([-unit, unit], 1)
+
+
+def angle(positions: ArrayLike, sites: tuple[int, int, int]) -> tuple[FloatArray, FloatArray]:
+    """Angle at the second of three sites.
+
+    Args:
+        positions: `(n_frames, n_sites, 3)` [nm].
+        sites: the three sites.
+
+    Returns:
+        Angles `(n_frames,)` in [0, π] [rad] and their gradients by the sites `(n_frames, 3, 3)` [rad/nm], singular
+        where the three are in line.
+    """
+    arrays, points = array_library(positions)
+    first, corner, last = (points[:, site] for site in sites)
+    one, other = first - corner, last - corner
+    a, b = (arrays.sqrt((arm * arm).sum(1))[:, None] for arm in (one, other))
+    one, other = one / a, other / b
+    across = arrays.linalg.cross(one, other)
+    sine, cosine = arrays.sqrt((across * across).sum(1)), (one * other).sum(1)
+    by_first = (cosine[:, None] * one - other) / (a * sine[:, None])
+    by_last = (cosine[:, None] * other - one) / (b * sine[:, None])
+    return arrays.arctan2(sine, cosine), arrays.stack([by_first, -by_first - by_last, by_last], 1)
+
+
+def centre_distance(positions: ArrayLike, first: Sequence[int], second: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+    """Distance of the geometric centres of two groups of sites of a whole molecule.
+
+    Args:
+        positions: `(n_frames, n_sites, 3)` [nm].
+        first: sites of one group.
+        second: sites of the other.
+
+    Returns:
+        Distances `(n_frames,)` [nm] and their gradients by the sites of both `(n_frames, n, 3)`.
+    """
+    arrays, points = array_library(positions)
+    vector = points[:, list(second)].mean(1) - points[:, list(first)].mean(1)
+    length = arrays.sqrt((vector * vector).sum(1))
+    along = vector / length[:, None]
+    return length, arrays.stack([-along / len(first)] * len(first) + [along / len(second)] * len(second), 1)
+
+
+def radius_of_gyration(positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+    """Root mean square distance of sites of equal weight from their centre.
+
+    Args:
+        positions: `(n_frames, n_sites, 3)` of whole molecules [nm].
+        sites: at least two.
+
+    Returns:
+        Radii `(n_frames,)` [nm] and their gradients by the sites `(n_frames, len(sites), 3)`.
+    """
+    arrays, points = array_library(positions)
+    apart = points[:, list(sites)]
+    apart = apart - apart.mean(1)[:, None]
+    radius = arrays.sqrt((apart * apart).sum(2).mean(1))
+    return radius, apart / (len(sites) * radius[:, None, None])
 
 
 def torsion(positions: ArrayLike, sites: tuple[int, int, int, int]) -> tuple[FloatArray, FloatArray]:

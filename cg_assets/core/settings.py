@@ -27,13 +27,18 @@ from cg_assets.core.expressions import parse_expression
 from cg_assets.core.units import UnitSystem, thermal_energy
 
 _NAME, _ATOM = r"^[a-z][a-z0-9_]*$", r"^[0-9]+:[A-Za-z0-9'*]+$"
+_SITE = rf"{_ATOM}|^[^:/\s]+$"
 Name = Annotated[str, Field(pattern=_NAME, max_length=60)]
 AtomName = Annotated[str, Field(pattern=_ATOM, max_length=40)]
 """An atom as `residue number:atom name`, residues counted from 1."""
+SiteName = Annotated[str, Field(pattern=_SITE, max_length=60)]
+"""A bead by its name, or an atom that a bead sits on."""
 PATTERNS = {
     _NAME: "lower-case letters, digits and underscores, with a letter first",
-    _ATOM: "residue number:atom name, residues counted from 1, as in 2:CA, or chain/number:atom name of model.pdb, as in "
-    "A/38:CA",
+    _ATOM: "residue number:atom name, residues counted from 1, as in 2:CA, or chain/number:atom name of model.pdb, as "
+    "in A/38:CA",
+    _SITE: "the name of a bead, or residue number:atom name, residues counted from 1, as in 2:CA (with model.pdb also "
+    "A/38:CA)",
 }
 """Each pattern of text in words, for messages."""
 

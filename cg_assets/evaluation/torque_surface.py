@@ -154,7 +154,7 @@ def _torsions(beads: Beads, names: Sequence[str]) -> tuple:
 
     cg_map = beads.cg_map
     torques = BondTorques(cg_map.n_beads, cg_map.bonds)
-    sites = [[cg_map.bead_on_atom(atom) for atom in beads.collective_variables[name].atoms] for name in names]
+    sites = [beads.sites_of(name) for name in names]
     return torques, *torques.of_torsions(torch.tensor(sites))
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.mapping.collective_variables import CollectiveVariable
+from cg_assets.mapping.maps import CGMap
 
 if TYPE_CHECKING:
     import openmm
@@ -24,34 +25,56 @@ class AtomVariables:
 
     Attributes:
         names: names of the variables.
-        atoms: indices of the atoms of each.
+        atoms: indices of the atoms of each; -1, -2, ... stand for the centres.
         box: edge of the periodic box [nm], or None.
+        centres: atoms and weights of beads of several atoms.
     """
 
     def __init__(
-        self, variables: Mapping[str, CollectiveVariable], atoms: Sequence[Sequence[int]], box: float | None
+        self,
+        variables: Mapping[str, CollectiveVariable],
+        atoms: Sequence[Sequence[int]],
+        box: float | None,
+        centres: Sequence[tuple[Sequence[int], Sequence[float]]] = (),
     ) -> None:
         """Keep the definition."""
+        self.centres = [(list(members), list(weights)) for members, weights in centres]
         self.names, self.box, self._variables = list(variables), box, dict(variables)
         self.atoms = [list(indices) for indices in atoms]
 
     @classmethod
-    def of(cls, variables: Mapping[str, CollectiveVariable], molecule: MoleculeModel) -> AtomVariables:
-        """Some collective variables of a molecule."""
-        atoms = [[molecule.atom_index(atom) for atom in variable.atoms] for variable in variables.values()]
-        return cls(variables, atoms, molecule.box)
+    def of(
+        cls, variables: Mapping[str, CollectiveVariable], molecule: MoleculeModel, cg_map: CGMap | None = None
+    ) -> AtomVariables:
+        """Some collective variables of a molecule; those of beads by name need the map."""
+        centres: list[tuple[list[int], list[float]]] = []
+        known: dict[str, int] = {}
+        for site in (site for variable in variables.values() for site in variable.atoms):
+            if site in known:
+                continue
+            if cg_map is None or site not in cg_map.bead_names:
+                known[site] = molecule.atom_index(site)
+                continue
+            weights = cg_map.matrix[cg_map.bead_names.index(site)]
+            members = np.flatnonzero(weights)
+            atoms = molecule.stored[members].tolist()
+            if len(atoms) > 1:
+                centres.append((atoms, weights[members].tolist()))
+            known[site] = atoms[0] if len(atoms) == 1 else -len(centres)
+        sites = [[known[site] for site in variable.atoms] for variable in variables.values()]
+        return cls(variables, sites, molecule.box, centres)
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON types."""
         variables = {name: variable.model_dump(mode="json") for name, variable in self._variables.items()}
-        return {"variables": variables, "atoms": self.atoms, "box": self.box}
+        return {"variables": variables, "atoms": self.atoms, "box": self.box, "centres": self.centres}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> AtomVariables:
         """The variables that `to_json` described."""
         variables = content["variables"].items()
         known = {name: CollectiveVariable.model_validate(variable) for name, variable in variables}
-        return cls(known, content["atoms"], content["box"])
+        return cls(known, content["atoms"], content["box"], content["centres"])
 
     def __getitem__(self, name: str) -> CollectiveVariable:
         """A collective variable by name."""
@@ -61,30 +84,47 @@ class AtomVariables:
         """Values `(..., n_variables)` [rad or nm] at positions `(..., n_atoms, 3)` [nm]."""
         values = []
         for variable, atoms in zip(self._variables.values(), self.atoms, strict=True):
-            steps = np.diff(positions[..., atoms, :], axis=-2)
-            if self.box is not None:
-                steps -= self.box * np.round(steps / self.box)
-            values.append(variable.from_steps(steps))
+            points = np.stack([self._point(positions, atom) for atom in atoms], axis=-2)
+            values.append(variable.from_steps(self._nearest(np.diff(points, axis=-2))))
         return np.stack(values, axis=-1) if values else np.zeros((*positions.shape[:-2], 0))
 
-    def compound_force(self, names: Sequence[str], energy: str) -> openmm.CustomCompoundBondForce:
+    def _nearest(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+        return steps if self.box is None else steps - self.box * np.round(steps / self.box)
+
+    def _point(self, positions: NDArray[np.float64], atom: int) -> NDArray[np.float64]:
+        """Where an atom or a centre is `(..., 3)`."""
+        if atom >= 0:
+            return positions[..., atom, :]
+        members, weights = self.centres[-atom - 1]
+        first = positions[..., members[:1], :]
+        return first[..., 0, :] + np.asarray(weights) @ self._nearest(positions[..., members, :] - first)
+
+    def compound_force(self, names: Sequence[str], energy: str) -> openmm.Force:
         """A force over the atoms of some variables whose energy is a Lepton expression of `cv_<name>`."""
         import openmm
 
         particles: list[int] = []
         definitions = []
+        grouped = any(atom < 0 for name in names for atom in self.atoms[self.names.index(name)])
         for name in names:
             atoms = self.atoms[self.names.index(name)]
-            particles += [atom for atom in atoms if atom not in particles]
-            arguments = ",".join(f"p{particles.index(atom) + 1}" for atom in atoms)
-            definitions.append(f"cv_{name}={self._variables[name].openmm_function}({arguments})")
-        force = openmm.CustomCompoundBondForce(len(particles), "; ".join([energy, *definitions]))
-        force.addBond(particles, [])
+            particles += [atom for atom in dict.fromkeys(atoms) if atom not in particles]
+            points = [f"{'g' if grouped else 'p'}{particles.index(atom) + 1}" for atom in atoms]
+            definitions.append(f"cv_{name}={self._variables[name].openmm_formula(points)}")
+        expression = "; ".join([energy, *definitions])
+        if grouped:
+            force = openmm.CustomCentroidBondForce(len(particles), expression)
+            for atom in particles:
+                force.addGroup(*(([atom], [1.0]) if atom >= 0 else self.centres[-atom - 1]))
+            force.addBond(list(range(len(particles))), [])
+        else:
+            force = openmm.CustomCompoundBondForce(len(particles), expression)
+            force.addBond(particles, [])
         force.setUsesPeriodicBoundaryConditions(self.box is not None)
         force.setForceGroup(BIAS_GROUP)
         return force
 
-    def harmonic_force(self, name: str) -> openmm.CustomCompoundBondForce:
+    def harmonic_force(self, name: str) -> openmm.Force:
         """k/2 (difference)² with global parameters `k_<name>` and `center_<name>`."""
         difference = f"cv_{name}-center_{name}"
         if self._variables[name].periodic:

@@ -58,7 +58,9 @@ class BeadMapping(Mapping):
         return self.force_map == "optimal"
 
     def holds_atom(self, atom: str) -> bool:
-        """Whether a bead sits exactly on this atom, going by names."""
+        """Whether it is a bead, or one sits exactly on this atom, going by names."""
+        if ":" not in atom:
+            return atom in self.beads if not isinstance(self.beads, str) else False
         if self.beads == "alpha_carbons":
             return atom.split(":")[1] == "CA"
         if self.beads == "heavy_atoms":

@@ -83,11 +83,20 @@ class Beads:
         Raises:
             SystemSpecError: a collective variable uses an atom on which no bead sits.
         """
-        return [self._sites_of(name) for name, variable in self.collective_variables.items() if variable.periodic]
+        return [self.sites_of(name) for name, variable in self.collective_variables.items() if variable.periodic]
 
-    def _sites_of(self, name: str) -> list[int]:
+    def sites_of(self, name: str) -> list[int]:
+        """Beads of a collective variable, in order.
+
+        Raises:
+            SystemSpecError: it uses an atom on which no bead sits.
+        """
         if name not in self._sites:
-            self._sites[name] = [self.cg_map.bead_on_atom(atom) for atom in self.collective_variables[name].atoms]
+            names = self.cg_map.bead_names
+            self._sites[name] = [
+                names.index(site) if site in names else self.cg_map.bead_on_atom(site)
+                for site in self.collective_variables[name].atoms
+            ]
         return self._sites[name]
 
     def variables(self, positions: ArrayLike) -> dict[str, FloatArray]:
@@ -129,7 +138,7 @@ class Beads:
                 values[name] = points[:, bead, 0]
                 gradients[name][:, bead] = 1.0
                 continue
-            sites = self._sites_of(name)
+            sites = self.sites_of(name)
             values[name], local = self.collective_variables[name].measure(points, sites)
             for slot, site in enumerate(sites):
                 gradients[name][:, site] += local[:, slot]

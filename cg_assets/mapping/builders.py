@@ -282,7 +282,7 @@ def _check_atoms(mapping: BeadMapping, names: list[str], element_of: dict[str, s
 
 def _check_variable(name: str, variable: CollectiveVariable, mapping: BeadMapping, element_of: dict[str, str]) -> None:
     """A collective variable uses beads only."""
-    for atom in variable.atoms:
+    for atom in (site for site in variable.atoms if ":" in site):  # the others are beads
         _check_exists(f"collective_variables.{name}.atoms", atom, element_of)
         if mapping.beads == "heavy_atoms" and element_of[atom] in {"H", ""}:
             raise SystemSpecError(

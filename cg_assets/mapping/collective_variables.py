@@ -1,39 +1,38 @@
-"""Collective variables: functions of a few atoms, used to bias sampling and to evaluate models."""
+"""Collective variables: functions of a few beads, used to bias sampling and to evaluate models."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from cg_assets.core.family import Family
-from cg_assets.core.geometry import FloatArray, distance, torsion
-from cg_assets.core.settings import NANOMETRES, AtomName, Fault, Scope, rising_limits
+from cg_assets.core.geometry import FloatArray, angle, centre_distance, distance, radius_of_gyration, torsion
+from cg_assets.core.settings import NANOMETRES, Fault, Scope, SiteName, rising_limits
 
 
 class CollectiveVariable(Family, family="collective variable"):
-    """A function of the positions of a few atoms.
+    """A function of the positions of a few beads, given by name or by the atom that they sit on.
 
     Attributes:
         periodic: whether it is an angle of one turn.
         quantity: `angle` or `length`.
-        openmm_function: its name in OpenMM's formulas of particles p1, p2, ...
         stiffness: of the restraint that leads a molecule to a given value [kJ/mol per unit squared].
         tolerance: largest deviation from a given value that counts as reached.
     """
 
     goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
-    atoms: tuple[AtomName, ...]
+    atoms: tuple[SiteName, ...]
 
     periodic: ClassVar[bool] = False
     quantity: ClassVar[str] = "length"
-    openmm_function: ClassVar[str]
     stiffness: ClassVar[float]
     tolerance: ClassVar[float]
 
@@ -58,6 +57,10 @@ class CollectiveVariable(Family, family="collective variable"):
     def from_steps(self, steps: FloatArray) -> FloatArray:
         """Its values `(...)` from the vectors `(..., n_atoms - 1, 3)` from each atom to the next [nm]."""
 
+    @abstractmethod
+    def openmm_formula(self, points: Sequence[str]) -> str:
+        """Its formula in OpenMM, of the names of the particles or groups that its atoms are."""
+
     def difference(self, value: float, target: float) -> float:
         """Signed difference of a value from a target, to the nearest image of an angle."""
         difference = value - target
@@ -69,12 +72,11 @@ class Torsion(CollectiveVariable):
 
     periodic: ClassVar[bool] = True
     quantity: ClassVar[str] = "angle"
-    openmm_function: ClassVar[str] = "dihedral"
     stiffness: ClassVar[float] = 500.0
     tolerance: ClassVar[float] = 0.2
 
     type: Literal["torsion"]
-    atoms: tuple[AtomName, AtomName, AtomName, AtomName]
+    atoms: tuple[SiteName, SiteName, SiteName, SiteName]
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -86,6 +88,10 @@ class Torsion(CollectiveVariable):
         first, second, third, fourth = sites
         return torsion(positions, (first, second, third, fourth))
 
+    def openmm_formula(self, points: Sequence[str]) -> str:
+        """A dihedral angle."""
+        return f"dihedral({','.join(points)})"
+
     def from_steps(self, steps: FloatArray) -> FloatArray:
         """Angles in (-π, π] [rad]."""
         first, second, third = steps[..., 0, :], steps[..., 1, :], steps[..., 2, :]
@@ -94,15 +100,12 @@ class Torsion(CollectiveVariable):
         return np.arctan2(length * (first * right).sum(axis=-1), (left * right).sum(axis=-1))
 
 
-class Distance(CollectiveVariable):
-    """The distance of two atoms [nm]."""
+class Length(CollectiveVariable):
+    """A length with a range [nm]."""
 
-    openmm_function: ClassVar[str] = "distance"
     stiffness: ClassVar[float] = 20000.0
     tolerance: ClassVar[float] = 0.03
 
-    type: Literal["distance"]
-    atoms: tuple[AtomName, AtomName]
     range: tuple[float, float]
     """Limits of histograms and bias grids [nm]."""
 
@@ -118,11 +121,128 @@ class Distance(CollectiveVariable):
         """The range [nm]."""
         return self.range
 
+
+class Distance(Length):
+    """The distance of two beads [nm]."""
+
+    type: Literal["distance"]
+    atoms: tuple[SiteName, SiteName]
+
     def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
         """Distances [nm] and their gradients."""
         first, second = sites
         return distance(positions, (first, second))
 
+    def openmm_formula(self, points: Sequence[str]) -> str:
+        """A distance."""
+        return f"distance({','.join(points)})"
+
     def from_steps(self, steps: FloatArray) -> FloatArray:
         """Distances [nm]."""
         return np.sqrt((steps**2).sum(axis=(-2, -1)))
+
+
+class GroupDistance(Length):
+    """The distance of the geometric centres of two groups of beads [nm]."""
+
+    type: Literal["group_distance"]
+    atoms: tuple[SiteName, ...] = Field(min_length=2)
+    """Those of the first group, then those of the second."""
+    first: PositiveInt
+    """How many of them are the first group."""
+
+    @model_validator(mode="after")
+    def _two_groups(self) -> GroupDistance:
+        if self.first >= len(self.atoms):
+            raise ValueError(
+                f"first is {self.first} of {len(self.atoms)} atoms; leave at least one to the second group"
+            )
+        return self
+
+    def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Distances [nm] and their gradients."""
+        return centre_distance(positions, sites[: self.first], sites[self.first :])
+
+    def openmm_formula(self, points: Sequence[str]) -> str:
+        """By squared distances: the centres are apart by their mean between groups less half those within each."""
+        groups = points[: self.first], points[self.first :]
+        between = _mean_square(itertools.product(*groups), len(groups[0]) * len(groups[1]))
+        within = [_mean_square(itertools.combinations(group, 2), len(group) ** 2) for group in groups]
+        return f"sqrt({'-'.join([between, *(part for part in within if part)])})"
+
+    def from_steps(self, steps: FloatArray) -> FloatArray:
+        """Distances [nm]."""
+        points = _points(steps)
+        apart = points[..., self.first :, :].mean(axis=-2) - points[..., : self.first, :].mean(axis=-2)
+        return np.sqrt((apart**2).sum(axis=-1))
+
+
+class RadiusOfGyration(Length):
+    """The root mean square distance of beads, all of equal weight, from their centre [nm]."""
+
+    type: Literal["radius_of_gyration"]
+    atoms: tuple[SiteName, ...] = Field(min_length=2)
+
+    def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Radii [nm] and their gradients."""
+        return radius_of_gyration(positions, sites)
+
+    def openmm_formula(self, points: Sequence[str]) -> str:
+        """The root of the mean square distance of pairs, over two."""
+        return f"sqrt({_mean_square(itertools.combinations(points, 2), len(points) ** 2)})"
+
+    def from_steps(self, steps: FloatArray) -> FloatArray:
+        """Radii [nm]."""
+        points = _points(steps)
+        return np.sqrt(((points - points.mean(axis=-2, keepdims=True)) ** 2).sum(axis=-1).mean(axis=-1))
+
+
+class Angle(CollectiveVariable):
+    """The angle at the second of three beads [rad]; it has no gradient where they are in line."""
+
+    quantity: ClassVar[str] = "angle"
+    stiffness: ClassVar[float] = 500.0
+    tolerance: ClassVar[float] = 0.1
+
+    type: Literal["angle"]
+    atoms: tuple[SiteName, SiteName, SiteName]
+    range: tuple[float, float] = (0.0, math.pi)
+    """Limits of histograms and bias grids [rad]."""
+
+    _rises = field_validator("range")(rising_limits)
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """A range in degrees."""
+        if not -1e-6 <= self.range[0] < self.range[1] <= math.pi + 1e-6:
+            yield Fault("range", f"is {list(self.range)}; an angle of three beads is between 0 and pi radians")
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The range [rad]."""
+        return self.range
+
+    def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Angles in [0, π] [rad] and their gradients [rad/nm]."""
+        first, second, third = sites
+        return angle(positions, (first, second, third))
+
+    def openmm_formula(self, points: Sequence[str]) -> str:
+        """An angle."""
+        return f"angle({','.join(points)})"
+
+    def from_steps(self, steps: FloatArray) -> FloatArray:
+        """Angles in [0, π] [rad]."""
+        one, other = -steps[..., 0, :], steps[..., 1, :]
+        across = np.cross(one, other)
+        return np.arctan2(np.sqrt((across**2).sum(axis=-1)), (one * other).sum(axis=-1))
+
+
+def _points(steps: FloatArray) -> FloatArray:
+    """Positions `(..., n_atoms, 3)` from the first atom on."""
+    return np.concatenate([np.zeros_like(steps[..., :1, :]), np.cumsum(steps, axis=-2)], axis=-2)
+
+
+def _mean_square(pairs: Iterable[tuple[str, str]], number: int) -> str:
+    """Sum of squared distances of pairs over a number, in OpenMM; empty without pairs."""
+    terms = "+".join(f"distance({one},{other})^2" for one, other in pairs)
+    return f"({terms})/{number}" if terms else ""

@@ -131,7 +131,7 @@ class FixedBeads:
             friction=self._friction,
             timestep=self._timestep,
             n_degrees_of_freedom=molecule.n_degrees_of_freedom,
-            variables=AtomVariables.of(self._beads.collective_variables, molecule).to_json(),
+            variables=AtomVariables.of(self._beads.collective_variables, molecule, self._beads.cg_map).to_json(),
             stored=molecule.stored.tolist(),
             replica_parameters=parameters,
         )

@@ -122,7 +122,7 @@ class SystemSpec(System):
             temperatures=tuple(self.temperatures),
             folder=self.folder,
             variables=tuple(self.variable_names),
-            angles=frozenset(name for name, variable in variables.items() if variable.quantity == "angle"),
+            angles=frozenset(name for name, variable in variables.items() if variable.periodic),
             coordinates=self.model.coordinate_names,
             box=self.cg_box,
             limits=self.model.coordinate_limits | {name: variable.limits for name, variable in variables.items()},

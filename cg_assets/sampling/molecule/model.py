@@ -69,7 +69,7 @@ class Molecule(MoleculeSettings, Model):
         return {
             name: 1.1 * structure.way(structure.atom_index(variable.atoms[0]), structure.atom_index(variable.atoms[-1]))
             for name, variable in beads.collective_variables.items()
-            if variable.quantity == "length"
+            if variable.type == "distance" and all(":" in site for site in variable.atoms)
         }
 
     def start_values(self, structure: MoleculeModel, beads: Beads) -> dict[str, float]:

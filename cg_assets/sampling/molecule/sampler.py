@@ -78,7 +78,7 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
         if plan.starts == "equilibrium":
             raise SystemSpecError("starts: equilibrium needs a model potential; list start states for a molecule")
         self._beads, self._plan, self.molecule = beads, plan, molecule
-        self._variables = AtomVariables.of(beads.collective_variables, molecule)
+        self._variables = AtomVariables.of(beads.collective_variables, molecule, beads.cg_map)
         probe = plan.probe or Probe.model_construct(replicas=0, starts=[])
         n_replicas = plan.replicas + probe.replicas
         self._starts = [*plan.starts, *probe.starts]

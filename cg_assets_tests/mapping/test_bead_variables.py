@@ -1,0 +1,157 @@
+"""Collective variables of beads: centres of mass, angles, radius of gyration, distances of groups."""
+
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+import yaml
+from test_collective_variables import numerical_gradient
+from test_imported import MINE, read
+
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.mapping.atom_variables import AtomVariables
+from cg_assets.mapping.bead_mapping import BeadMapping
+from cg_assets.mapping.builders import MoleculeSettings, build_molecule
+from cg_assets.mapping.collective_variables import CollectiveVariable
+from cg_assets.systems import load_system
+
+BEADS = {
+    "cap": ["1:CH3", "1:C", "1:O"],
+    "middle": ["2:N", "2:CA", "2:CB"],
+    "carbonyl": ["2:C", "2:O"],
+    "end": ["3:N", "3:C"],
+}
+VARIABLES = {
+    "apart": {"type": "distance", "atoms": ["cap", "end"], "range": [0.1, 1.2]},
+    "bend": {"type": "angle", "atoms": ["cap", "middle", "end"]},
+    "turn": {"type": "torsion", "atoms": ["cap", "middle", "carbonyl", "end"]},
+    "size": {"type": "radius_of_gyration", "atoms": ["cap", "middle", "carbonyl", "end"], "range": [0.1, 0.6]},
+    "halves": {"type": "group_distance", "atoms": ["cap", "middle", "end"], "first": 2, "range": [0.0, 1.0]},
+}
+
+
+def variable(**fields):
+    return CollectiveVariable.model_validate(fields)
+
+
+MEMBERS = [
+    variable(type="angle", atoms=["a", "b", "c"]),
+    variable(type="radius_of_gyration", atoms=["a", "b", "c", "d"], range=[0, 1]),
+    variable(type="group_distance", atoms=["a", "b", "c", "d"], first=1, range=[0, 1]),
+    variable(type="group_distance", atoms=["a", "b", "c", "d"], first=2, range=[0, 1]),
+]
+
+
+@pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.type)
+def test_gradients_are_exact_and_torch_gives_the_same(member):
+    import torch
+
+    positions = np.random.default_rng(0).normal(size=(100, 6, 3))
+    sites = [4, 0, 3, 1][: len(member.atoms)]
+    values, gradient = member.measure(positions, sites)
+    expected = numerical_gradient(member.measure, positions, sites)
+    assert np.abs(gradient - expected).max() < 1e-5 * (1 + np.abs(expected).max())
+    torque = np.cross(positions[:, sites], gradient).sum(axis=1)
+    assert max(np.abs(gradient.sum(axis=1)).max(), np.abs(torque).max()) < 1e-9
+    for mine, other in zip((values, gradient), member.measure(torch.as_tensor(positions), sites), strict=True):
+        np.testing.assert_allclose(mine, other.numpy(), atol=1e-12)
+    np.testing.assert_allclose(member.from_steps(np.diff(positions[:, sites], axis=1)), values, atol=1e-12)
+
+
+def test_known_values():
+    square = np.array([[[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]])
+    corner, radius, one, two = (member.measure(square, range(len(member.atoms)))[0][0] for member in MEMBERS)
+    assert corner == pytest.approx(np.pi / 2)
+    assert radius == pytest.approx(np.sqrt(0.5))
+    assert one == pytest.approx(np.linalg.norm(np.mean(square[0, 1:], axis=0)))
+    assert two == pytest.approx(1.0)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("beads")
+    settings = MoleculeSettings(sequence=["ACE", "ALA", "NME"])
+    mapping = BeadMapping(type="beads", beads=BEADS)
+    variables = {name: variable(**fields) for name, fields in VARIABLES.items()}
+    molecule = build_molecule(settings, mapping, variables, folder)
+    return molecule, mapping.cg_map(molecule), variables
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("box", [None, 3.0])
+def test_openmm_biases_them_through_the_atoms(built, name, box):
+    """Energies in OpenMM are those of the beads, and its forces those of finite differences; in a box through it."""
+    molecule, cg_map, variables = built
+    known = AtomVariables.of(variables, molecule, cg_map)
+    known = AtomVariables(variables, known.atoms, box, known.centres)
+    assert AtomVariables.from_json(known.to_json()).to_json() == known.to_json()
+    system = openmm.System()
+    for mass in molecule.masses:
+        system.addParticle(4.0 if mass < 2 else mass - 3.0)  # masses of hydrogens moved about
+    system.setDefaultPeriodicBoxVectors(*(np.eye(3) * (box or 3.0)))
+    system.addForce(known.compound_force([name], f"7*cv_{name}^2"))
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    positions = molecule.positions + 0.02 * np.random.default_rng(2).normal(size=molecule.positions.shape)
+
+    def energy(places):
+        context.setPositions(places)
+        return context.getState(energy=True).getPotentialEnergy()._value
+
+    beads = cg_map.apply(positions[molecule.stored])
+    sites = [cg_map.bead_names.index(site) for site in variables[name].atoms]
+    value = variables[name].measure(beads[None], sites)[0][0]
+    assert known.evaluate(positions[None])[0, list(VARIABLES).index(name)] == pytest.approx(value, abs=1e-9)
+    assert energy(positions) == pytest.approx(7 * value**2, rel=1e-6)
+    if box:
+        moved = positions + 10 * box
+        assert known.evaluate(moved[None])[0, list(VARIABLES).index(name)] == pytest.approx(value, abs=1e-9)
+    direction = np.random.default_rng(3).normal(size=positions.shape)
+    slope = (energy(positions + 1e-4 * direction) - energy(positions - 1e-4 * direction)) / 2e-4
+    context.setPositions(positions)
+    forces = context.getState(forces=True).getForces(asNumpy=True)._value
+    assert -(forces * direction).sum() == pytest.approx(slope, rel=1e-3, abs=1e-2)
+
+
+def home(tmp_path, monkeypatch, **sections):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    folder = tmp_path / "systems"
+    folder.mkdir(exist_ok=True)
+    molecule = load_system("capped_alanine_quick").structure()
+    topology = mdtraj.Topology.from_openmm(molecule.topology)
+    mdtraj.Trajectory(molecule.positions[None], topology).save_pdb(str(folder / "alanine.pdb"))
+    content = yaml.safe_load(MINE) | {"mapping": {"type": "beads", "beads": BEADS}, "collective_variables": VARIABLES}
+    content["evaluation"] |= {"collective_variables": ["apart", "bend"], "basins": {}}
+    (folder / "my_alanine.yaml").write_text(yaml.safe_dump(content | sections))
+    return molecule, folder
+
+
+def test_a_map_of_centres_of_mass_alone_is_imported(tmp_path, monkeypatch):
+    molecule, folder = home(tmp_path, monkeypatch)
+    positions = molecule.positions + 0.004 * np.random.default_rng(1).normal(size=(20, molecule.n_atoms, 3))
+    np.savez(folder / "run_0000_a.npz", positions=positions)
+    system = load_system("my_alanine")
+    frames = read(system.imported_reader("0000"))
+    masses = np.array([12.011, 12.011, 15.999])
+    cap = positions[:, [molecule.atom_index(atom) for atom in BEADS["cap"]]]
+    np.testing.assert_allclose(frames.positions[:, 0], (masses[:, None] * cap).sum(axis=1) / masses.sum(), atol=1e-4)
+    end = system.beads().cg_map.bead_names.index("end")
+    apart = np.linalg.norm(frames.positions[:, 0] - frames.positions[:, end], axis=1)
+    np.testing.assert_allclose(frames.collective_variables["apart"], apart, atol=1e-6)
+    assert set(frames.collective_variables) == set(VARIABLES)
+    facts = dict(system.facts(system.built()))
+    assert facts["collective variable bend"].endswith("rad in the start structure")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"type": "distance", "atoms": ["cap", "tail"], "range": [0, 1]}, "apart uses tail: no bead sits there"),
+        ({"type": "angle", "atoms": ["cap", "middle", "end"], "range": [0, 180]}, "between 0 and pi radians"),
+        ({"type": "group_distance", "atoms": ["cap", "end"], "first": 2, "range": [0, 1]}, "leave at least one"),
+        ({"type": "radius_of_gyration", "atoms": ["cap"], "range": [0, 1]}, "atoms"),
+    ],
+)
+def test_wrong_variables_of_beads_are_refused(tmp_path, monkeypatch, fields, words):
+    home(tmp_path, monkeypatch, collective_variables=VARIABLES | {"apart": fields})
+    with pytest.raises(SystemSpecError, match=words):
+        load_system("my_alanine")
