@@ -67,6 +67,9 @@ def imported_stage(system: SystemSpec) -> Stage:
         pieces, _, _ = work.sample(f"{reader.files}{reader.n_chunks}", lambda: reader, None)
         if stamps(system.imported_files(str(work.batch))) != stamped:
             raise StorageError(f"{', '.join(reader.files)}: changed while they were imported; import them again")
+        notes = reader.notes
+        for note in notes:
+            work.log.warning(note)
         beads, map_hash, facts = with_map(system)
 
         # A block at a time: trajectories of tens of gigabytes have beads of gigabytes.
@@ -80,10 +83,11 @@ def imported_stage(system: SystemSpec) -> Stage:
             drawn = read_frames([work.store.file(system.name, IMPORTED, work.batch)], limit=_DRAWN)
             return {
                 "figure": Figure(sampling_figure(system.beads(), drawn), "collective variables of the trajectories"),
+                "left out, joined or taken on trust": [{"note": note} for note in notes] or "nothing",
                 "files": [{"file": name, "SHA-256": digest} for name, digest in reader.files.items()],
             }
 
-        facts |= {"bias": None, IMPORTED_FILES: reader.files, STAMPS: stamped}
+        facts |= {"bias": None, IMPORTED_FILES: reader.files, STAMPS: stamped, "notes": notes}
         return Product(PieceContent(pieces), facts, judge, report, bead_types=beads, map_hash=map_hash)
 
     return Stage(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.mapping.first_frames import check_first_frames
 from cg_assets.mapping.images import keep_together
+from cg_assets.sampling.imported.bad_frames import MOST_BAD, BadFrames, coordinate_grid
 from cg_assets.sampling.imported.files import found_files, imported_files
 from cg_assets.sampling.imported.formats import AtomBlock, Contents, Source, TrajectoryFile, open_trajectory
 from cg_assets.sampling.imported.settings import ImportedTrajectories
@@ -27,6 +29,9 @@ from cg_assets.sampling.piecewise import Piece, PiecewiseSampler
 
 BLOCK_NUMBERS = 6_000_000
 """Coordinates in a block of frames."""
+_FIRST, _FINE, _SAME = 10, 0.0005, 0.02
+"""Frames of a file that are looked at first; rounding of coordinates that is not reported, and largest difference of
+the coordinates of one frame in two files [nm]."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,15 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         self._files = [self._opened(number) for number in range(len(self._paths))]
         contents = [file.contents() for file in self._files]
         self._atoms = [self._look_at(file, found) for file, found in zip(self._files, contents, strict=True)]
+        self._bad = BadFrames(molecule)
         self._check_first(contents)
-        planned = timeline(self._paths, contents, imported)
-        self.interval, self._stretches, self._notes = (
-            planned.interval * imported.stride,
-            planned.stretches,
-            planned.notes,
-        )
+        self._hashes: dict[Path, str] = {}
+        self._refuse_copies(folder, batch)
+        planned = timeline(self._paths, contents, imported, self._same_frame)
+        self.interval = planned.interval * imported.stride
+        self._stretches, self._notes = planned.stretches, [*planned.notes, *self._grids]
+        self._n_frames = sum(len(stretch.frames) for stretch in self._stretches)
+        self._n_bad, self._first_bad = 0, ""
         self._per_chunk = max(1, BLOCK_NUMBERS // (3 * molecule.n_atoms * imported.stride))
         pieces = [
             Piece("block", first, number)
@@ -90,7 +97,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
     @cached_property
     def files(self) -> dict[str, str]:
         """Path of each file to the SHA-256 of its content, computed when it is first asked for."""
-        return {str(path): _sha256(path) for path in [*self._paths, *self._force_paths]}
+        return {str(path): self._hash(path) for path in [*self._paths, *self._force_paths]}
 
     def _do(self, piece: Piece) -> Frames:
         """Block `piece.amount` of the stretch `piece.part`.
@@ -106,17 +113,32 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             raise SamplingError(
                 f"{self._paths[stretch.file]}: ends before frame {stretch.frames[first]}; copy it again"
             )
-        return self._frames(block, stretch, first)
+        bad = self._bad.find(block)
+        self._count_bad(stretch, first, bad)
+        kept = np.setdiff1d(np.arange(len(block.positions)), list(bad))
+        return self._frames(block.select(kept) if bad else block, stretch, first + kept)
 
-    def _frames(self, block: AtomBlock, stretch: Stretch, first: int) -> Frames:
-        """Beads, or with forces the stored atoms, of a block of whole molecules."""
+    def _count_bad(self, stretch: Stretch, first: int, bad: dict[int, str]) -> None:
+        if not bad:
+            return
+        frame = min(bad)
+        where = f"frame {stretch.frames[first + frame]} of {self._paths[stretch.file]}: {bad[frame]}"
+        self._n_bad, self._first_bad = self._n_bad + len(bad), self._first_bad or where
+        if self._n_bad > MOST_BAD * self._n_frames:
+            raise SamplingError(
+                f"{self._n_bad} of {self._n_frames} frames are damaged, the first {self._first_bad}; at most one in a "
+                "thousand is left out: write the trajectory again"
+            )
+
+    def _frames(self, block: AtomBlock, stretch: Stretch, rows: NDArray[np.int64]) -> Frames:
+        """Beads, or with forces the stored atoms, of frames of a stretch."""
         beads = self._map.apply(block.positions)
         variables = self._beads.variables(beads)
         count, atoms = len(beads), block.forces is not None
         box = None if block.box is None or not atoms else np.diagonal(block.box, axis1=1, axis2=2).astype(np.float32)
         return Frames(
             positions=(block.positions if atoms else beads).astype(np.float32),
-            time=stretch.start + (first + np.arange(count, dtype=np.float64)) * self.interval,
+            time=stretch.start + rows.astype(np.float64) * self.interval,
             replica=np.full(count, stretch.replica, dtype=np.int32),
             temperature=np.full(count, self._beads.temperature),
             start=np.full(count, stretch.replica, dtype=np.int32),
@@ -134,6 +156,12 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         """Continue after the stored blocks; errors as of `PiecewiseSampler`."""
         super().restore(state)
         self._open = None
+        self._n_bad, self._first_bad = int(state["n_bad"]), state["first_bad"].tobytes().decode()
+
+    def state(self) -> dict[str, NDArray]:
+        """What is done, and the bad frames so far."""
+        first = np.frombuffer(self._first_bad.encode(), np.uint8)
+        return super().state() | {"n_bad": np.array(self._n_bad), "first_bad": first}
 
     def summary(self) -> ImportedSummary:
         """The files, and what was left out, joined or taken on trust."""
@@ -142,7 +170,8 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
     @property
     def notes(self) -> list[str]:
         """What was left out, joined or taken on trust, in sentences."""
-        return list(self._notes)
+        bad = f"{self._n_bad} damaged frames are left out, the first {self._first_bad}"
+        return [*self._notes, *([bad] if self._n_bad else [])]
 
     # ----------------------------------------------------------------------------------- reading
 
@@ -189,23 +218,68 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         return None if found.n_atoms == len(stored) else stored
 
     def _check_first(self, contents: list[Contents]) -> None:
-        """Refuse files whose first frames are not those of the molecule."""
+        """Refuse files whose first frames are not those of the molecule; measure how finely coordinates are written."""
+        self._grids: list[str] = []
+        self.grid: float | None = None
         for number, (file, found) in enumerate(zip(self._files, contents, strict=True)):
-            usable = np.arange(10) if found.usable is None else np.flatnonzero(found.usable)[:10]
-            rows = [int(row) for row in usable if row < found.n_frames]
-            first = [next(self._blocks(number, range(row, row + 1), 1)).positions for row in rows]
-            if first and np.isfinite(np.concatenate(first)).all():
-                check_first_frames(self._molecule, np.concatenate(first), str(file.path))
+            usable = np.arange(found.n_frames) if found.usable is None else np.flatnonzero(found.usable)
+            rows = usable[:_FIRST].tolist()
+            as_written = [next(file.blocks(range(row, row + 1), 1, self._atoms[number])) for row in rows]
+            if not as_written:
+                continue
+            grid = coordinate_grid(np.concatenate([block.positions for block in as_written]))
+            if grid is not None and grid > max(self.grid or 0.0, _FINE):
+                self.grid = grid
+                self._grids.append(f"{file.path}: coordinates are rounded to {grid:g} nm")
+            whole = [self._made_whole(block, file.path) for block in as_written]
+            sound = [block.positions for block in whole if not self._bad.find(block)]
+            sound = sound or [block.positions for block in whole if np.isfinite(block.positions).all()]
+            if sound:
+                check_first_frames(self._molecule, np.concatenate(sound), str(file.path))
+
+    def _refuse_copies(self, folder: Path, batch: str) -> None:
+        """Refuse the content of a file twice, in this batch or in it and an earlier one."""
+        known: dict[int, list[Path]] = {}
+        earlier = range(int(batch)) if batch.isdigit() else range(0)
+        for number in earlier:
+            with suppress(SamplingError):
+                for path in imported_files(self._plan, folder, f"{number:0{len(batch)}d}"):
+                    known.setdefault(path.stat().st_size, []).append(path)
+        for path in self._paths:
+            alike = known.setdefault(path.stat().st_size, [])
+            for other in alike:
+                if self._hash(other) == self._hash(path):
+                    raise SamplingError(
+                        f"{path}: has the same content as {other}; import each trajectory once, or errors come out too "
+                        "small"
+                    )
+            alike.append(path)
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._hashes:
+            self._hashes[path] = _sha256(path)
+        return self._hashes[path]
+
+    def _same_frame(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
+        """Whether two frames, each given by file and number, hold the same molecule, wherever in the box."""
+        places = [next(self._blocks(file, range(row, row + 1), 1)).positions[0] for file, row in (one, other)]
+        apart = places[0] - places[1]
+        return bool(np.abs(apart - apart.mean(axis=0)).max() < _SAME)
 
     def _blocks(self, number: int, frames: range, size: int) -> Iterator[AtomBlock]:
         """Whole molecules of some frames of a file, the stored atoms alone."""
         for block in self._files[number].blocks(frames, size, self._atoms[number]):
-            box = real_box(block.box)
-            positions = self._whole.apply(block.positions, box)
-            if box is not None and self._beads.box is None:  # a potential without a box finds no images
-                places, vectors = (values.astype(np.float64, copy=False) for values in (positions, box))
-                positions = keep_together(places, self._molecule.stored_groups, vectors, str(self._paths[number]))
-            yield AtomBlock(positions, block.time, block.forces, box, block.energy)
+            yield self._made_whole(block, self._paths[number])
+
+    def _made_whole(self, block: AtomBlock, path: Path) -> AtomBlock:
+        box = real_box(block.box)
+        positions = self._whole.apply(block.positions, box)
+        if box is not None and self._beads.box is None:  # a potential without a box finds no images
+            sound = np.flatnonzero(np.isfinite(positions).all(axis=(1, 2)))
+            places, vectors = positions[sound].astype(np.float64), box[sound].astype(np.float64)
+            positions = positions.copy()
+            positions[sound] = keep_together(places, self._molecule.stored_groups, vectors, str(path))
+        return replace(block, positions=positions, box=box)
 
 
 def _sha256(path: Path) -> str:

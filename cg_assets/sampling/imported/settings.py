@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
-from cg_assets.core.settings import Built, Fault, Strict, distinct
+from cg_assets.core.settings import Built, Fact, Fault, Strict, distinct
 
 
 class ImportedTrajectories(Strict):
@@ -43,5 +43,12 @@ class ImportedTrajectories(Strict):
 
         ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000")
         return iter(())
+
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """What is left out, joined or taken on trust in the first batch."""
+        from cg_assets.sampling.imported.reader import ImportedReader
+
+        for note in ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000").notes:
+            yield "", note
 
     _distinct = field_validator("files")(distinct)

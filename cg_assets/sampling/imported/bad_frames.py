@@ -1,0 +1,86 @@
+"""Frames that no dynamics gives: numbers that are not finite, and atoms far from those that they are bonded to."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.core.checks import absurd
+from cg_assets.mapping.builders import MoleculeModel
+from cg_assets.sampling.imported.formats import AtomBlock
+
+MOST_BAD = 0.001
+"""Part of all frames that may be bad."""
+_LONGEST, _FURTHER = 3.0, 0.1
+"""A bond may be so many times as long as in the structure of the model, and so much longer [nm]."""
+
+
+class BadFrames:
+    """Finds the bad frames of blocks of the stored atoms of a molecule."""
+
+    def __init__(self, molecule: MoleculeModel) -> None:
+        """Takes the bonds and their lengths from the model."""
+        structure = molecule.positions[molecule.stored]
+        self._pairs = np.array(molecule.stored_pairs(molecule.bonds), dtype=int).reshape(-1, 2)
+        self._most = _LONGEST * self._lengths(structure[None])[0] + _FURTHER
+        self._names = [molecule.atom_names[atom] for atom in molecule.stored]
+
+    def _lengths(self, positions: NDArray) -> NDArray:
+        return np.linalg.norm(positions[:, self._pairs[:, 0]] - positions[:, self._pairs[:, 1]], axis=2)
+
+    def find(self, block: AtomBlock) -> dict[int, str]:
+        """Number of each bad frame of a block to what is wrong with it.
+
+        Args:
+            block: of whole molecules.
+        """
+        found: dict[int, str] = {}
+        for name in ("positions", "forces", "energy"):
+            array = getattr(block, name)
+            if array is None:
+                continue
+            flat = np.abs(array).reshape(len(array), -1)
+            largest = flat.max(axis=1)
+            bad = ~np.isfinite(largest) if name == "energy" else absurd(largest)
+            for frame in np.flatnonzero(bad):
+                place = int(np.argmax(np.where(np.isfinite(flat[frame]), flat[frame], np.inf)))
+                of_atom = f" of {self._names[place // 3]}" if name != "energy" else ""
+                found.setdefault(int(frame), f"{name}{of_atom} {array[frame].ravel()[place]:.4g}")
+        if len(self._pairs):
+            with np.errstate(invalid="ignore"):
+                long = self._lengths(block.positions) > self._most
+            for frame in np.flatnonzero(long.any(axis=1)):
+                first, second = (self._names[atom] for atom in self._pairs[int(np.argmax(long[frame]))])
+                found.setdefault(int(frame), f"{first} and {second}, which are bonded, lie far apart")
+        return found
+
+
+def coordinate_grid(positions: NDArray[np.floating]) -> float | None:
+    """Step to which coordinates were rounded when they were written, at least 1e-4 nm; None where they were not.
+
+    Args:
+        positions: `(..., 3)` as in the file [nm].
+    """
+    numbers = np.asarray(positions, np.float64).ravel()
+    if len(numbers) < 20 or not np.isfinite(numbers).all():
+        return None
+    slack = 4 * float(np.finfo(np.float32).eps) * float(np.abs(numbers).max())
+    for step in (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001):
+        if slack < 0.05 * step and (np.abs(numbers - step * np.round(numbers / step)) <= slack).all():
+            return step
+    return None
+
+
+def grid_fault(grid: float | None, noise: float) -> str | None:
+    """What is wrong with coordinates rounded to steps about as large as the noise that a kernel adds; None if nothing.
+
+    Args:
+        grid: step of the coordinates [nm], or None.
+        noise: standard deviation of the noise of the kernel [nm].
+    """
+    if grid is None or grid < noise:
+        return None
+    return (
+        f"coordinates are rounded to {grid:g} nm, as coarse as the noise of {noise:g} nm; write them more finely "
+        "(compressed-x-precision in GROMACS) or enlarge the noise"
+    )
