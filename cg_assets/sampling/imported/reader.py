@@ -20,6 +20,7 @@ from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.mapping.first_frames import check_first_frames
 from cg_assets.mapping.images import keep_together
 from cg_assets.sampling.imported.bad_frames import MOST_BAD, BadFrames, coordinate_grid
+from cg_assets.sampling.imported.bias import FrameBias, Run, undeclared_bias
 from cg_assets.sampling.imported.files import found_files, imported_files
 from cg_assets.sampling.imported.formats import AtomBlock, Contents, Source, TrajectoryFile, open_trajectory
 from cg_assets.sampling.imported.settings import ImportedTrajectories
@@ -80,9 +81,13 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         self._check_first(contents)
         self._hashes: dict[Path, str] = {}
         self._refuse_copies(folder, batch)
+        self.bias = self._bias(folder, batch, contents)
+        if self.bias is not None:
+            contents = [_usable(found, self.bias.usable(number)) for number, found in enumerate(contents)]
+        biased = [] if self.bias is None else self.bias.notes
         planned = timeline(self._paths, contents, imported, self._same_frame)
         self.interval = planned.interval * imported.stride
-        self._stretches, self._notes = planned.stretches, [*planned.notes, *self._grids]
+        self._stretches, self._notes = planned.stretches, [*planned.notes, *self._grids, *biased]
         self._n_frames = sum(len(stretch.frames) for stretch in self._stretches)
         self._n_bad, self._first_bad = 0, ""
         self._per_chunk = max(1, BLOCK_NUMBERS // (3 * molecule.n_atoms * imported.stride))
@@ -97,7 +102,8 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
     @cached_property
     def files(self) -> dict[str, str]:
         """Path of each file to the SHA-256 of its content, computed when it is first asked for."""
-        return {str(path): self._hash(path) for path in [*self._paths, *self._force_paths]}
+        biases = [] if self.bias is None else self.bias.paths
+        return {str(path): self._hash(path) for path in [*self._paths, *self._force_paths, *biases]}
 
     def _do(self, piece: Piece) -> Frames:
         """Block `piece.amount` of the stretch `piece.part`.
@@ -135,6 +141,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         beads = self._map.apply(block.positions)
         variables = self._beads.variables(beads)
         count, atoms = len(beads), block.forces is not None
+        numbers = np.array(stretch.frames)[rows]
         box = None if block.box is None or not atoms else np.diagonal(block.box, axis1=1, axis2=2).astype(np.float32)
         return Frames(
             positions=(block.positions if atoms else beads).astype(np.float32),
@@ -145,6 +152,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             probe=np.zeros(count, dtype=bool),
             forces=None if block.forces is None else block.forces.astype(np.float32),
             potential_energy=block.energy if atoms else None,
+            bias_energy=None if self.bias is None else self.bias.energy(stretch.file, numbers, variables),
             box=box,
             collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
         )
@@ -185,6 +193,32 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
                 "each, in the same order"
             )
         return found
+
+    def _bias(self, folder: Path, batch: str, contents: list[Contents]) -> FrameBias | None:
+        """The bias of the frames; None where there was none.
+
+        Raises:
+            SamplingError: its files do not fit, or a bias is not declared.
+        """
+        plan = self._plan
+        if plan.bias is None:
+            if "bias" not in plan.model_fields_set and (sign := undeclared_bias(self._paths)):
+                raise SamplingError(
+                    f"{sign}, beside the trajectories: frames of a biased run are no reference without their bias; "
+                    "declare it in imported.bias, or set it to null if these runs were not biased"
+                )
+            return None
+        times: list[NDArray[np.float64]] = []
+        for path, found in zip(self._paths, contents, strict=True):
+            clock = found.time
+            if clock is None:
+                if plan.frame_interval is None:
+                    raise SamplingError(f"{path}: has no clock to find its bias by; give imported.frame_interval")
+                clock = np.arange(found.n_frames) * plan.frame_interval
+            times.append(np.asarray(clock, dtype=np.float64))
+        beads = self._beads
+        periodic = {name: beads.is_periodic(name) for name in beads.variable_names}
+        return plan.bias.of(Run(folder, batch, self._paths, times, plan.stride, beads.thermal_energy, periodic))
 
     def _opened(self, number: int) -> TrajectoryFile:
         plan, molecule = self._plan, self._molecule
@@ -280,6 +314,10 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             positions = positions.copy()
             positions[sound] = keep_together(places, self._molecule.stored_groups, vectors, str(path))
         return replace(block, positions=positions, box=box)
+
+
+def _usable(found: Contents, more: NDArray[np.bool_]) -> Contents:
+    return replace(found, usable=more if found.usable is None else found.usable & more)
 
 
 def _sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from cg_assets.core.settings import Built, Fact, Fault, Strict, distinct
+from cg_assets.sampling.imported.bias import ImportedBias
 
 
 class ImportedTrajectories(Strict):
@@ -32,6 +33,8 @@ class ImportedTrajectories(Strict):
         None
     )
     """Unit of forces; null for that of the format. A format without one, such as a LAMMPS dump, needs it."""
+    bias: ImportedBias | None = None
+    """The bias under which the trajectories were run; null: none, whatever lies beside them."""
 
     def built_faults(self, built: Built) -> Iterator[Fault]:
         """None, where the files of the first batch fit the molecule.

@@ -117,6 +117,7 @@ def _usable(path: Path, found: Contents, imported: ImportedTrajectories, notes: 
     """Numbers of the frames that have all that is read."""
     rows = np.arange(found.n_frames) if found.usable is None else np.flatnonzero(found.usable)
     lacking = "positions or forces" if imported.forces == "file" else "positions"
+    lacking += "" if imported.bias is None else " or a known bias"
     if len(rows) < found.n_frames:
         notes.append(f"{path}: {found.n_frames - len(rows)} of {found.n_frames} frames lack {lacking} and are left out")
     if found.cut:

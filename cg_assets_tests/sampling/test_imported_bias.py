@@ -1,0 +1,245 @@
+"""Runs biased by PLUMED: frames get the energy of their bias from its files, or are refused with the reason."""
+
+import math
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from test_imported import MINE, read, topology_of
+
+import cg_assets.systems
+from cg_assets.biases.plumed_biases import read_hills
+from cg_assets.biases.reweighting import bias_weights
+from cg_assets.biases.static import StaticBias
+from cg_assets.core.errors import SamplingError
+from cg_assets.core.frames import Frames
+from cg_assets.systems import load_system
+
+SYSTEMS = Path(cg_assets.systems.__file__).parent
+BIAS = "3*cos(psi + 0.4) - 4.3*cos(2*psi - 2.4)"
+"""Lowers the barrier of psi, and the beta basin by 6 kJ/mol against the alpha basin."""
+HEADER = (
+    "#! FIELDS time phi psi ext.bias\n#! SET min_phi -pi\n#! SET max_phi pi\n#! SET min_psi -pi\n#! SET max_psi pi\n"
+)
+COLVAR = {"type": "colvar", "files": ["COLVAR.*"], "columns": ["ext.bias"]}
+
+
+def biased_run(seed, replicas, duration, burn_in=1.0):
+    """A run of the own engine under a fixed bias: the molecule, and frames of all its atoms."""
+    system = load_system("capped_alanine_quick")
+    plan = system.sampling.unbiased.model_copy(
+        update={
+            "replicas": replicas,
+            "burn_in": burn_in,
+            "duration": duration,
+            "frame_interval": 0.1,
+            "bias": StaticBias(type="static", expression=BIAS),
+        }
+    )
+    sampler = system.sampler(plan, seed=seed)
+    parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
+    return system.structure(), Frames.concatenate([part for part in parts if part is not None])
+
+
+@pytest.fixture(scope="module")
+def run():
+    return biased_run(seed=1, replicas=2, duration=8.0)
+
+
+def lines(frames, energy=1.0, time=1.0):
+    """A line of COLVAR for each frame, with the bias in some unit."""
+    columns = [frames.collective_variables[name] for name in ("phi", "psi")]
+    table = np.column_stack([0.1 * time * np.arange(len(frames)), *columns, frames.bias_energy / energy])
+    return "".join(" ".join(f"{value:.6f}" for value in row) + "\n" for row in table).splitlines(keepends=True)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    (tmp_path / "systems").mkdir()
+    return tmp_path / "systems"
+
+
+def stored(folder, run, **imported):
+    """The system of a run whose replicas are written as trajectories with forces, beside COLVAR where it is there."""
+    molecule, frames = run
+    mdtraj.Trajectory(frames.positions[:1], topology_of(molecule)).save_pdb(str(folder / "alanine.pdb"))
+    for replica in np.unique(frames.replica):
+        mine = frames.select(frames.replica == replica)
+        np.savez(
+            folder / f"run_0000_{replica}.npz",
+            positions=mine.positions,
+            forces=mine.forces,
+            time=0.1 * np.arange(len(mine)),
+        )
+    content = yaml.safe_load(MINE)
+    content["imported"] = {"files": ["run_{batch}_*"], "frame_interval": 0.1} | imported
+    (folder / "my_alanine.yaml").write_text(yaml.safe_dump(content))
+    return load_system("my_alanine")
+
+
+def with_restart(text):
+    """A run killed within line 50 that went on from line 40 on: header and times again, other values before."""
+    wrong = [line.rsplit(" ", 1)[0] + " 99.0\n" for line in text[40:50]]
+    return HEADER + "".join(text[:40] + wrong) + text[50][:9] + HEADER + "".join(text[40:])
+
+
+def each(frames):
+    return [(replica, frames.select(frames.replica == replica)) for replica in np.unique(frames.replica)]
+
+
+@pytest.mark.parametrize(("unit", "size"), [("kJ/mol", 1.0), ("kcal/mol", 4.184), ("kT", 300 * 0.00831446261815324)])
+def test_frames_get_the_energy_of_their_bias_through_a_restart(run, home, unit, size):
+    for replica, mine in each(run[1]):
+        (home / f"COLVAR.{replica}").write_text(with_restart(lines(mine, energy=size)))
+    system = stored(home, run, bias=COLVAR | {"energy_unit": unit})
+    reader = system.imported_reader("0000")
+    beads = read(reader)
+    np.testing.assert_allclose(beads.bias_energy, run[1].bias_energy, atol=5e-6 * size)
+    assert sum("restart repeats 10 times" in note for note in reader.notes) == 2
+    assert sum("was cut" in note for note in reader.notes) == 2
+    assert any("effective of 80 frames" in note for note in reader.notes)
+    assert str(home / "COLVAR.0") in reader.files
+
+
+def test_forces_come_with_the_bias(run, home):
+    for replica, mine in each(run[1]):
+        (home / f"COLVAR.{replica}").write_text(HEADER + "".join(lines(mine)))
+    atoms = read(stored(home, run, bias=COLVAR, forces="file").imported_reader("0000"))
+    np.testing.assert_array_equal(atoms.forces, run[1].forces)
+    np.testing.assert_allclose(atoms.bias_energy, run[1].bias_energy, atol=5e-6)
+
+
+def test_lines_more_often_than_frames_and_times_in_other_units(run, home):
+    """Every fourth frame is taken, COLVAR has a line for every second, in fs."""
+    for replica, mine in each(run[1]):
+        (home / f"COLVAR.{replica}").write_text(HEADER + "".join(lines(mine, time=1000.0)[::2]))
+    beads = read(stored(home, run, stride=4, bias=COLVAR | {"time_unit": "fs"}).imported_reader("0000"))
+    expected = np.concatenate([mine.bias_energy[::4] for _, mine in each(run[1])])
+    np.testing.assert_allclose(beads.bias_energy, expected, atol=5e-6)
+
+
+def test_frames_after_the_last_line_are_left_out_and_counted(run, home):
+    for replica, mine in each(run[1]):
+        (home / f"COLVAR.{replica}").write_text((HEADER + "".join(lines(mine)[:70]))[:-4])
+    reader = stored(home, run, bias=COLVAR).imported_reader("0000")
+    assert [int((read_all.replica == 0).sum()) for read_all in [read(reader)]] == [69]
+    assert sum("ends before 11 frames" in note for note in reader.notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "imported", "message"),
+    [
+        (lambda text: text[:20] + text[21:], {}, "no line at time 2 ps of frame 20 of .*run_0000_0.npz"),
+        (lambda text: text[::3], {}, "nor for 5[0-9] further frames; set imported.stride"),
+        (lambda text: text, {"time_unit": "fs"}, "ends at 0.0079 ps, before 79 of 80 frames"),
+        (lambda text: text, {"columns": ["metad.bias"]}, "no column metad.bias; its columns are time, phi, psi, ext"),
+        (lambda text: [*text[:9], "0.9 1 1 nan\n", *text[10:]], {}, "line 15: ext.bias is nan"),
+        (lambda text: [*text[:30], *text[20:]], {}, "time does not rise"),
+        (lambda text: text, {"files": ["COLVAR.0"]}, "1 COLVAR files for 2 trajectories"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_frames_is_named(run, home, change, imported, message):
+    for replica, mine in each(run[1]):
+        (home / f"COLVAR.{replica}").write_text(HEADER + "".join(change(lines(mine))))
+    with pytest.raises(SamplingError, match=message):
+        stored(home, run, bias=COLVAR | imported).imported_reader("0000")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("COLVAR", HEADER + "0 1 1 2\n"),
+        ("HILLS", "#! FIELDS time phi sigma_phi height biasf\n1 1 0.3 1 10\n"),
+        ("plumed.dat", "phi: TORSION ATOMS=1,2,3,4\nRESTRAINT ARG=phi AT=0 KAPPA=10\n"),
+    ],
+)
+def test_a_biased_run_without_its_bias_is_refused_as_reference(run, home, name, content):
+    (home / name).write_text(content)
+    with pytest.raises(SamplingError, match=f"{name} .*no reference without their bias; declare it in imported.bias"):
+        stored(home, run).imported_reader("0000")
+    assert read(stored(home, run, bias=None).imported_reader("0000")).bias_energy is None
+
+
+def test_files_of_plumed_without_a_bias_are_no_sign_of_one(run, home):
+    (home / "COLVAR").write_text("#! FIELDS time phi\n0 1\n")
+    (home / "plumed.dat").write_text("phi: TORSION ATOMS=1,2,3,4\nPRINT ARG=phi FILE=COLVAR # METAD later\n")
+    assert stored(home, run).imported_reader("0000").bias is None
+
+
+def test_a_bias_that_was_still_being_built_is_refused_unless_corrected(run, home):
+    """A bias that rises by 15 kJ/mol over the run: c(t) of metadynamics, which rbias takes off."""
+    header = HEADER.replace("ext.bias", "metad.bias metad.rbias")
+    random = np.random.default_rng(0)
+    time, phi, psi = 0.01 * np.arange(800), random.normal(-1.2, 0.3, 800), random.uniform(-math.pi, math.pi, 800)
+    energy = 3 * np.cos(psi + 0.4)
+    table = np.column_stack([time, phi, psi, energy + 15 * time / 8, energy])
+    for replica in (0, 1):
+        (home / f"COLVAR.{replica}").write_text(
+            header + "".join(" ".join(f"{value:.6f}" for value in row) + "\n" for row in table)
+        )
+    with pytest.raises(SamplingError, match=r"at the same phi, psi changes by [345].* kT .*was still being built"):
+        stored(home, run, bias=COLVAR | {"columns": ["metad.bias"]}).imported_reader("0000")
+    beads = read(stored(home, run, bias=COLVAR | {"columns": ["metad.rbias"]}).imported_reader("0000"))
+    np.testing.assert_allclose(beads.bias_energy, np.tile(energy[::10], 2), atol=1e-6)
+    with pytest.raises(SamplingError, match="are the same bias"):
+        stored(home, run, bias=COLVAR | {"columns": ["metad.*"]}).imported_reader("0000")
+
+
+def test_hills_of_an_earlier_run_are_the_bias_of_its_frames_and_of_cg_runs(run, home):
+    header = (
+        "#! FIELDS time tors sigma_tors height biasf\n#! SET multivariate false\n#! SET min_tors -pi\n"
+        "#! SET max_tors pi\n"
+    )
+    centers = np.random.default_rng(0).uniform(-math.pi, math.pi, 50)
+    (home / "HILLS").write_text(header + "".join(f"{i + 1} {s:.9f} 0.35 2.0 10\n" for i, s in enumerate(centers)))
+    bias = {"type": "hills", "files": ["HILLS"], "variables": {"tors": "psi"}}
+    with pytest.raises(SamplingError, match=r"hills after 0 ps change the bias by .*was still being built"):
+        stored(home, run, bias=bias).imported_reader("0000")
+    reader = stored(home, run, bias=bias | {"frozen": True}).imported_reader("0000")
+    beads = read(reader)
+    psi = beads.collective_variables["psi"].astype(np.float64)
+    exact = read_hills([home / "HILLS"])[0].energy(psi[:, None])
+    np.testing.assert_allclose(beads.bias_energy, exact, atol=0.01)
+    assert reader.bias.function.definition()["collective_variables"] == ["psi"]
+    with pytest.raises(SamplingError, match="acts on tors, but the collective variables are phi, psi"):
+        stored(home, run, bias=bias | {"frozen": True, "variables": {}}).imported_reader("0000")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_biased_run_gives_the_free_energy_of_the_unbiased_reference(home, seed):
+    """The alpha basin of capped alanine holds 40 % of the long reference a tenth of the biased frames."""
+    run = biased_run(seed, replicas=8, duration=100.0, burn_in=10.0)
+    for replica, mine in each(run[1]):
+        (home / f"COLVAR.{replica}").write_text(with_restart(lines(mine)))
+    system = stored(home, run, bias=COLVAR, forces="file")
+    frames = read(system.imported_reader("0000"))
+    table = pq.read_table(SYSTEMS / "capped_alanine_implicit_reference.parquet")
+    phi, psi, probability = (np.array(table[name]) for name in ("cv_phi", "cv_psi", "probability"))
+    exact = probability * ((psi > -2) & (psi < 1) & (phi < 0))
+    truth = float(exact.sum() / (probability * (phi < 0)).sum())
+    weights = bias_weights(frames.bias_energy, system.thermal_energy)
+    inside = (frames.collective_variables["psi"] > -2) & (frames.collective_variables["psi"] < 1)
+    left = frames.collective_variables["phi"] < 0
+    sums = np.array(
+        [
+            [(weights * inside)[left & (frames.replica == r)].sum(), weights[left & (frames.replica == r)].sum()]
+            for r in np.unique(frames.replica)
+        ]
+    )
+
+    def energy(parts):
+        share = parts[:, 0].sum() / parts[:, 1].sum()
+        return -system.thermal_energy * math.log(share / (1 - share))
+
+    without = np.array([energy(np.delete(sums, r, axis=0)) for r in range(len(sums))])
+    error = math.sqrt((len(sums) - 1) * without.var())
+    expected = -system.thermal_energy * math.log(truth / (1 - truth))
+    assert abs(energy(sums) - expected) < 3 * error
+    assert error < 1.5
+    plain = inside[left].mean()
+    assert abs(-system.thermal_energy * math.log(plain / (1 - plain)) - expected) > 3 * error
