@@ -11,6 +11,8 @@ from cg_assets.sampling.imported.formats import AtomBlock
 
 MOST_BAD = 0.001
 """Part of all frames that may be bad."""
+_SMALL = 200
+"""Most atoms of a molecule whose bonds are taken by a matrix."""
 _LONGEST, _FURTHER = 3.0, 0.1
 """A bond may be so many times as long as in the structure of the model, and so much longer [nm]."""
 
@@ -22,11 +24,17 @@ class BadFrames:
         """Takes the bonds and their lengths from the model."""
         structure = molecule.positions[molecule.stored]
         self._pairs = np.array(molecule.stored_pairs(molecule.bonds), dtype=int).reshape(-1, 2)
-        self._most = _LONGEST * self._lengths(structure[None])[0] + _FURTHER
         self._names = [molecule.atom_names[atom] for atom in molecule.stored]
+        atoms = np.arange(len(structure) if len(structure) <= _SMALL else 0)
+        self._steps = (self._pairs[:, :1] == atoms).astype(float) - (self._pairs[:, 1:] == atoms)
+        self._most = _LONGEST * self._lengths(structure[None])[0] + _FURTHER
 
     def _lengths(self, positions: NDArray) -> NDArray:
-        return np.linalg.norm(positions[:, self._pairs[:, 0]] - positions[:, self._pairs[:, 1]], axis=2)
+        if len(self._names) <= _SMALL:  # many frames of few atoms: ten times as fast as by index
+            steps = np.matmul(self._steps, positions)
+        else:
+            steps = positions[:, self._pairs[:, 0]] - positions[:, self._pairs[:, 1]]
+        return np.sqrt(np.einsum("fbi,fbi->fb", steps, steps))
 
     def find(self, block: AtomBlock) -> dict[int, str]:
         """Number of each bad frame of a block to what is wrong with it.

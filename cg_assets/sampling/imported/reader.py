@@ -119,14 +119,14 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             raise SamplingError(
                 f"{self._paths[stretch.file]}: ends before frame {stretch.frames[first]}; copy it again"
             )
-        bad = self._bad.find(block)
-        self._count_bad(stretch, first, bad)
-        kept = np.setdiff1d(np.arange(len(block.positions)), list(bad))
-        return self._frames(block.select(kept) if bad else block, stretch, first + kept)
+        rows = first + np.arange(len(block.positions))
+        if bad := self._bad.find(block):
+            self._count_bad(stretch, first, bad)
+            kept = np.setdiff1d(rows - first, list(bad))
+            block, rows = block.select(kept), rows[kept]
+        return self._frames(block, stretch, rows)
 
     def _count_bad(self, stretch: Stretch, first: int, bad: dict[int, str]) -> None:
-        if not bad:
-            return
         frame = min(bad)
         where = f"frame {stretch.frames[first + frame]} of {self._paths[stretch.file]}: {bad[frame]}"
         self._n_bad, self._first_bad = self._n_bad + len(bad), self._first_bad or where
@@ -258,9 +258,12 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         for number, (file, found) in enumerate(zip(self._files, contents, strict=True)):
             usable = np.arange(found.n_frames) if found.usable is None else np.flatnonzero(found.usable)
             rows = usable[:_FIRST].tolist()
-            as_written = [next(file.blocks(range(row, row + 1), 1, self._atoms[number])) for row in rows]
-            if not as_written:
+            if not rows:
                 continue
+            step = rows[1] - rows[0] if len(rows) > 1 else 1
+            even = range(rows[0], rows[-1] + 1, step)
+            parts = [even] if list(even) == rows else [range(row, row + 1) for row in rows]
+            as_written = [block for part in parts for block in file.blocks(part, 1, self._atoms[number])]
             grid = coordinate_grid(np.concatenate([block.positions for block in as_written]))
             if grid is not None and grid > max(self.grid or 0.0, _FINE):
                 self.grid = grid
