@@ -99,15 +99,17 @@ def _whole(topology: Any, places: NDArray[np.float64]) -> NDArray[np.float64]:
     if np.linalg.norm(box, axis=1).min() < 0.2:  # a dummy cell
         return places
     steps = places[pairs[:, 1]] - places[pairs[:, 0]]
-    if np.abs(nearest_image(steps, box) - steps).max() < 1e-9:
+    crossing = np.abs(nearest_image(steps, box) - steps).max(axis=1) > 1e-9
+    if not crossing.any():
         return places
     n_atoms = len(places)
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n_atoms, n_atoms)).tocsr()
     groups, whole = connected_groups(n_atoms, pairs.tolist()), places.copy()
-    for start in np.unique(groups, return_index=True)[1]:
+    for start in np.unique(groups, return_index=True)[1][np.unique(groups[pairs[crossing, 0]])]:
         order, before = breadth_first_order(graph, start, directed=False)
-        for atom in order[1:]:
-            whole[atom] = whole[before[atom]] + nearest_image(places[atom] - whole[before[atom]], box)
+        images = nearest_image(places[order[1:]] - places[before[order[1:]]], box)
+        for atom, step in zip(order[1:], images, strict=True):
+            whole[atom] = whole[before[atom]] + step
     return whole
 
 

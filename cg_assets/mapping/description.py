@@ -82,10 +82,10 @@ def _conformer(settings: MoleculeSettings, folder: Path) -> str:
     return text + (f"; alternate locations {', '.join(sorted(places))}: the first of each atom" if places else "")
 
 
-def _is_mirrored(residue: object, molecule: MoleculeModel) -> bool:
+def _is_mirrored(residue: Any, molecule: MoleculeModel) -> bool:
     """Whether nitrogen, carbonyl and side chain go round the alpha carbon as in a D-residue."""
-    numbers = [f"{residue.index + 1}:{name}" for name in ("CA", "N", "C", "CB")]  # type: ignore[attr-defined]
-    if not set(numbers) <= set(molecule.atom_names):
+    place = {atom.name: molecule.positions[atom.index] for atom in residue.atoms()}
+    if not {"CA", "N", "C", "CB"} <= set(place):
         return False
-    alpha, nitrogen, carbonyl, beta = (molecule.positions[molecule.atom_index(name)] for name in numbers)
-    return float(np.dot(np.cross(nitrogen - alpha, carbonyl - alpha), beta - alpha)) < 0.0
+    nitrogen, carbonyl, beta = (place[name] - place["CA"] for name in ("N", "C", "CB"))
+    return float(np.dot(np.cross(nitrogen, carbonyl), beta)) < 0.0

@@ -74,7 +74,7 @@ def read_pdb(molecule: MoleculeSettings, path: Path) -> tuple[Any, NDArray[np.fl
     _check_places(topology, places, path)
     topology, places, facts = complete_bonds(topology, places, path, beads)
     vectors = topology.getPeriodicBoxVectors()
-    if vectors is not None:
+    if vectors is not None and molecule.force_fields:  # frames that are imported bring boxes of their own
         edges = np.diag(np.array(vectors.value_in_unit(unit.nanometer)))
         _check_box(molecule, edges, topology, path)
     return topology, places, facts

@@ -65,7 +65,10 @@ def _variable_faults(system: SystemSpec) -> Iterator[Fault]:
     if not system.potentials:
         yield Fault("potentials", "is empty; name at least one potential and its labels")
     if not system.variable_names:
-        yield Fault("collective_variables", "is empty; a molecule needs at least one for its evaluation")
+        yield Fault(
+            "collective_variables",
+            "is empty; a molecule of one bead, or of heavy atoms, needs at least one to be judged by",
+        )
     outside = {
         name: [atom for atom in variable.atoms if not system.mapping.holds_atom(atom)]
         for name, variable in system.collective_variables.items()

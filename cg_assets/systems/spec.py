@@ -28,6 +28,7 @@ from cg_assets.sampling.settings import IMPORTED, Sampling, SamplingPlan
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems.atom_names import with_plain_atoms
 from cg_assets.systems.base import Fields, System, fields_of, merge
+from cg_assets.systems.default_variables import with_variables
 from cg_assets.systems.faults import faults_of
 from cg_assets.training.settings import LearntPotential
 
@@ -96,7 +97,7 @@ class SystemSpec(System):
 
         null removes an inherited potential.
         """
-        content = with_plain_atoms(fields_of(content))
+        content = with_variables(with_plain_atoms(fields_of(content)))
         model = Model.members().get(str(fields_of(content.get("model")).get("type")))
         liquid = model is not None and model.is_liquid
         shared = {name: content[name] for name in _OF_RESPONSES if liquid and name in content}

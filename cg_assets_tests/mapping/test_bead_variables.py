@@ -155,3 +155,45 @@ def test_wrong_variables_of_beads_are_refused(tmp_path, monkeypatch, fields, wor
     home(tmp_path, monkeypatch, collective_variables=VARIABLES | {"apart": fields})
     with pytest.raises(SystemSpecError, match=words):
         load_system("my_alanine")
+
+
+@pytest.mark.parametrize(
+    ("beads", "expected", "names"),
+    [
+        ({"left": ["1:CH3", "1:C"], "right": ["3:N", "3:C"]}, "distance", ["left", "right"]),
+        (BEADS, "radius_of_gyration", sorted(BEADS)),
+    ],
+)
+def test_maps_without_variables_are_judged_by_their_size(tmp_path, monkeypatch, beads, expected, names):
+    judged = yaml.safe_load(MINE)["evaluation"] | {"basins": {}}
+    del judged["collective_variables"]
+    mapping = {"type": "beads", "beads": beads}
+    molecule, folder = home(tmp_path, monkeypatch, mapping=mapping, collective_variables={}, evaluation=judged)
+    positions = molecule.positions + 0.004 * np.random.default_rng(1).normal(size=(40, molecule.n_atoms, 3))
+    for replica in range(2):
+        np.savez(folder / f"run_0000_{replica}.npz", positions=positions[replica::2])
+    system = load_system("my_alanine")
+    assert system.collective_variables[expected].atoms == tuple(names)
+    frames = read(system.imported_reader("0000"))
+    reference = system.compute_reference(0, folder, data=frames)
+    assert reference.names == (expected,) or list(reference.names) == [expected]
+    low, high = system.collective_variables[expected].limits
+    assert low < frames.collective_variables[expected].min() < frames.collective_variables[expected].max() < high
+
+
+def test_a_bead_a_residue_is_judged_without_variables(tmp_path, monkeypatch):
+    judged = yaml.safe_load(MINE)["evaluation"] | {"basins": {}}
+    del judged["collective_variables"]
+    model = {"type": "molecule", "sequence": ["GLY", "ALA", "SER", "GLY"]}
+    mapping = {"type": "beads", "beads": "alpha_carbons"}
+    home(tmp_path, monkeypatch, model=model, mapping=mapping, collective_variables={}, evaluation=judged)
+    system = load_system("my_alanine")
+    assert system.collective_variables["radius_of_gyration"].atoms == ("1:CA", "2:CA", "3:CA", "4:CA")
+    value = system.model.start_values(system.structure(), system.beads())["radius_of_gyration"]
+    assert 0.3 < value < 0.6
+
+
+def test_one_bead_has_nothing_to_be_judged_by(tmp_path, monkeypatch):
+    home(tmp_path, monkeypatch, mapping={"type": "beads", "beads": {"all": ["1:C", "2:C"]}}, collective_variables={})
+    with pytest.raises(SystemSpecError, match="a molecule of one bead"):
+        load_system("my_alanine")
