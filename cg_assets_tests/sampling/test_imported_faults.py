@@ -10,6 +10,7 @@ from test_imported_forces import write_trr
 
 from cg_assets.core.errors import SamplingError
 from cg_assets.sampling.imported.bad_frames import coordinate_grid, grid_fault
+from cg_assets.sampling.imported.formats import Source, open_trajectory
 
 
 @pytest.fixture
@@ -207,3 +208,20 @@ def test_a_dummy_box_is_none(run, folder, positions):  # noqa: F811
     write_trr(folder / "run_0000_a.trr", positions[:20], time=0.1 * np.arange(20), box=0.1 * np.eye(3))
     _, beads = imported(folder)
     np.testing.assert_allclose(beads.positions, changed(folder).beads().cg_map.apply(positions[:20]), atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", [None, (90.0, 90.0, 90.0), (60.0, 60.0, 90.0)])
+def test_our_dcd_reader_agrees_with_mdtraj(run, tmp_path, positions, cell):  # noqa: F811
+    path, whole = tmp_path / "a.dcd", mdtraj.Trajectory(positions[:30], topology_of(run[0]))
+    if cell is not None:
+        whole.unitcell_lengths = np.linspace([3, 3, 3], [4, 4, 4], 30)
+        whole.unitcell_angles = np.tile(cell, (30, 1))
+    whole.save_dcd(str(path))
+    other = mdtraj.load(str(path), top=topology_of(run[0]))
+    blocks = list(open_trajectory(Source(path)).blocks(range(2, 30, 3), 4))
+    np.testing.assert_allclose(np.concatenate([block.positions for block in blocks]), other.xyz[2::3], atol=1e-6)
+    if cell is None:
+        assert blocks[0].box is None
+    else:
+        boxes = np.concatenate([block.box for block in blocks])
+        np.testing.assert_allclose(boxes, other.unitcell_vectors[2::3], atol=1e-5)

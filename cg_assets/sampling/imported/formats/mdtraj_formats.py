@@ -88,20 +88,61 @@ class DcdFile(_SeekedFile):
     def contents(self) -> Contents:
         """The whole frames."""
         count, n_atoms = self._first
-        content = self.path.open("rb").read(8)
-        return Contents(count, n_atoms, cut=self._is_cut(n_atoms, content))
+        begin, kind = self._layout
+        return Contents(count, n_atoms, cut=(self.path.stat().st_size - begin) % kind.itemsize != 0)
 
-    def _is_cut(self, n_atoms: int, begin: bytes) -> bool:
-        order: Literal["little", "big"] = "little" if int.from_bytes(begin[:4], "little") == 84 else "big"
+    @cached_property
+    def _layout(self) -> tuple[int, np.dtype]:
+        """Where the frames begin, and the records of a frame of the usual kind: cell, x, y and z between their lengths.
+
+        CHARMM documentation, dynamc.
+        """
         with self.path.open("rb") as file:
             head = file.read(92)
+            order: Literal["little", "big"] = "little" if int.from_bytes(head[:4], "little") == 84 else "big"
             for _ in range(2):  # titles, number of atoms
-                length = int.from_bytes(file.read(4), order)
-                file.seek(length + 4, 1)
-            place = file.tell()
-        cell = int.from_bytes(head[48:52], order)
-        frame = 3 * (4 * n_atoms + 8) + (56 if cell else 0)
-        return (self.path.stat().st_size - place) % frame != 0
+                file.seek(int.from_bytes(file.read(4), order) + 4, 1)
+            begin = file.tell()
+        sign = "<" if order == "little" else ">"
+        records: list[tuple[str, str, int]] = [("cell", "f8", 6)] if int.from_bytes(head[48:52], order) else []
+        records += [(axis, "f4", self._first[1]) for axis in "xyz"]
+        fields = [
+            field
+            for name, number, count in records
+            for field in (
+                (f"before_{name}", f"{sign}i4"),
+                (name, f"{sign}{number}", (count,)),
+                (f"after_{name}", f"{sign}i4"),
+            )
+        ]
+        return begin, np.dtype(fields)
+
+    def _read(self, frames: range, size: int) -> Iterator[AtomBlock]:
+        begin, kind = self._layout
+        count = self._first[0]
+        usual = begin + count * kind.itemsize <= self.path.stat().st_size
+        content = np.memmap(self.path, kind, "r", offset=begin, shape=(count,)) if usual else None
+        if content is None or any(content[0][f"before_{axis}"] != 4 * self._first[1] for axis in "xyz"):
+            yield from super()._read(frames, size)  # fixed atoms, a fourth coordinate
+            return
+        for first in range(0, len(frames), size):
+            rows = frames[first : first + size]
+            part = content[rows.start : rows.stop : rows.step]
+            if not all(
+                (part[f"{end}_{axis}"] == 4 * self._first[1]).all() for axis in "xyz" for end in ("before", "after")
+            ):
+                raise SamplingError(f"{self.path}: is damaged between frames {rows[0]} and {rows[-1]}; copy it again")
+            yield AtomBlock(np.stack([part[axis] for axis in "xyz"], axis=2), box=self._cells(part))
+
+    def _cells(self, part: NDArray) -> NDArray[np.float64] | None:
+        """Vectors of the cells, which are stored as a, gamma, b, beta, alpha, c; angles as such or as their cosines."""
+        if "cell" not in (part.dtype.names or ()):
+            return None
+        a, gamma, b, beta, alpha, c = part["cell"].astype(np.float64).T
+        angles = np.stack([alpha, beta, gamma], axis=1)
+        if (np.abs(angles) <= 1.0).all():
+            angles = np.rad2deg(np.arccos(angles))
+        return cell_vectors(np.stack([a, b, c], axis=1), angles)
 
     def _block(self, read: Any) -> AtomBlock:
         positions, lengths, angles = read
