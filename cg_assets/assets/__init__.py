@@ -36,7 +36,9 @@ def stages_of(system: SystemSpec) -> list[Stage]:
         if bias is not None and bias.adaptive is not None:
             stages.append(next_batch_stage(system, sampled, bias.adaptive))
     if system.imported is not None:
-        stages.append(imported_stage(system))
+        stages.append(imported_stage(system, system.imported))
+        if system.imported.labels is not None:
+            stages.append(forces_stage(system, system.imported.labels))
     stages += [mean_forces_stage(system, labels) for labels in system.sampling.by_mean_force_labels()]
     if system.sampling.conditional is not None and system.targets is not None:
         stages.append(conditional_samples_stage(system, system.sampling.conditional, system.targets.max_disagreement))

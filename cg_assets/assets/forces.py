@@ -14,7 +14,10 @@ from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from cg_assets.core.frames import Frames
+    from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.labels.quality import LabelNoise
     from cg_assets.mapping.force_maps import ForceMap
 
@@ -28,11 +31,20 @@ NOISE_FLOOR = Check(
     "The noise floor of the labels is accurate to 10 % and below their mean square.",
     remedy="sample more frames",
 )
+FORCE_SCALE = Check(
+    "force_scale",
+    "Forces times displacements average to what the temperature asks for (Stein's identity), within 5 %: the forces "
+    "are in the right unit and belong to these frames.",
+    remedy="see docs/systems.md for what imported forces must be",
+)
 CHECKS = (FINITE_BEADS, FORCE_MAP, NOISE_FLOOR)
 
+_SCALE_ERROR = 0.05
+"""Allowed error of the scale of imported forces."""
 _BINS = 24
 """Bins along each collective variable in the figure of label errors."""
 _UNBIASED = "Beads and bead forces of the unbiased frames."
+_IMPORTED = "Beads and bead forces of imported trajectories."
 _BIASED = (
     "Beads and bead forces of the biased frames: the forces are those without the bias, so their mean at given beads "
     "is the mean force (arXiv 2510.11148)."
@@ -61,10 +73,60 @@ def judge_forces(system: SystemSpec, frames: Frames, force_map: ForceMap, noise:
     ]
 
 
+def judge_scale(system: SystemSpec, frames: Frames) -> Verdict:
+    """Whether force labels have the unit and the temperature of their positions."""
+    from cg_assets.core.statistics.estimates import independent_blocks
+    from cg_assets.core.statistics.stein import force_scale
+
+    forces = np.asarray(frames.forces)
+    weights = None if frames.bias_energy is None else _weights(frames.bias_energy / system.thermal_energy)
+    block = independent_blocks(frames.replica, frames.time)
+    scale = force_scale(frames.positions, forces, system.thermal_energy, block, weights)
+    if frames.n_sites == 1:
+        return FORCE_SCALE.verdict(True, reason="one bead has no distances to test by")
+    fault = scale_fault(scale, system.temperature)
+    return FORCE_SCALE.verdict(not fault, scale=scale.value, standard_error=scale.standard_error, reason=fault or None)
+
+
+def scale_fault(scale: Estimate, temperature: float) -> str:
+    """What a scale of forces that is not 1 means; empty for 1 within its error.
+
+    Args:
+        scale: of the labels, 1 for right ones.
+        temperature: of the system [K].
+    """
+    from cg_assets.sampling.imported.formats.units import FORCE
+
+    value, error = scale.value, 5.0 * scale.standard_error
+    if not error <= 0.5:
+        return f"the scale of the forces is {scale}: too few frames to test it; give more frames"
+    if abs(value - 1.0) <= max(_SCALE_ERROR, error):
+        return ""
+    found = f"forces are {scale} times those that the positions ask for at {temperature:g} K"
+    if abs(value) <= max(error, 1e-4):
+        return f"{found}: they are of other frames, or positions were rotated without them (trjconv -fit)"
+    for read, factor in FORCE.items():
+        for unit, own in FORCE.items():
+            if unit != read and abs(value * own / factor - 1.0) <= max(_SCALE_ERROR, error / abs(value)):
+                return (
+                    f"{found}: {unit} was read as {read}, a factor of {own / factor:.6g}; set imported.force_unit to "
+                    f"{unit} where the file was read in {read}"
+                )
+    return (
+        f"{found}: the run was at about {temperature * value:.0f} K, or the forces are not those of these frames alone "
+        "(turned positions, forces of a bias or a thermostat)"
+    )
+
+
+def _weights(reduced: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.exp(reduced - reduced.max())
+
+
 def forces_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of CG frames made from one kind of samples."""
-    source = system.sampling.by_labels()[name].samples
-    dynamics = next(iter(system.sampling.by_section()))
+    source = system.samples_of(name)
+    dynamics = next(iter(system.sampling.by_section()), None)
+    imported = system.imported is not None and name == system.imported.labels
 
     def make(work: Work) -> Product:
         from cg_assets.labels.quality import measure_label_noise
@@ -92,7 +154,9 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
 
         def judge(stored: Stored) -> list[Verdict]:
             kept = ForceMap.from_json(stored.facts()["force_map"])
-            return judge_forces(system, stored.frames(), kept, noise)
+            frames = stored.frames()
+            scale = [judge_scale(system, frames)] if imported else []
+            return [*judge_forces(system, frames, kept, noise), *scale]
 
         def report(_: object) -> Report:
             shown = _report(system, frames, noise)
@@ -102,13 +166,13 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
 
     return Stage(
         name=name,
-        description=_UNBIASED if system.plan_of(name).bias is None else _BIASED,
+        description=_IMPORTED if imported else _UNBIASED if system.plan_of(name).bias is None else _BIASED,
         make=make,
         reads=(Read(source, Batches.SAME),),
-        checks=CHECKS,
+        checks=(*CHECKS, FORCE_SCALE) if imported else CHECKS,
         batched=True,
         kinds=frozenset({"parquet", "numpy"}),
-        sections=(f"{dynamics}.timestep", f"{dynamics}.friction"),
+        sections=(f"{dynamics}.timestep", f"{dynamics}.friction") if dynamics else ("model",),
     )
 
 

@@ -1,4 +1,4 @@
-"""`imported_beads`: beads of existing trajectories."""
+"""`imported_beads`, or `imported_samples` with forces: existing trajectories."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from cg_assets.assets.common_checks import FINITE
 from cg_assets.assets.data import with_map
 from cg_assets.assets.soundness import IMPORTED_FILES, STAMPS, stamps
-from cg_assets.assets.stage import Figure, PieceContent, Product, Report, Stage, Stored
-from cg_assets.assets.work import Work
+from cg_assets.assets.stage import Figure, FrameContent, PieceContent, Product, Report, Stage, Stored
+from cg_assets.assets.work import Work, snapshot_stage
 from cg_assets.core.checks import Check, Verdict, absurd
 from cg_assets.core.errors import StorageError
-from cg_assets.sampling.settings import IMPORTED
+from cg_assets.sampling.imported.settings import IMPORTED, IMPORTED_SAMPLES, ImportedTrajectories
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ FRAMES_DIFFER = Check(
     "No frame repeats the one before it, as when a trajectory was written twice or stood still.",
     remedy="join the parts of the trajectory without overlap, or set a stride",
 )
+_BEADS = "Beads of existing trajectories without forces; kernels make force labels for them."
+_ATOMS = "Atoms of existing trajectories with their forces."
 _DRAWN = 500_000
 """Most frames in the figure, evenly spread over all."""
 
@@ -58,8 +60,9 @@ def judge_import(blocks: Iterable[Frames], files: Sequence[str] = ()) -> list[Ve
     ]
 
 
-def imported_stage(system: SystemSpec) -> Stage:
-    """The stage of imported trajectories."""
+def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
+    """The stage of imported trajectories: of beads, or of atoms where there are forces."""
+    stage = IMPORTED if imported.forces is None else IMPORTED_SAMPLES
 
     def make(work: Work) -> Product:
         reader = system.imported_reader(str(work.batch))
@@ -71,6 +74,9 @@ def imported_stage(system: SystemSpec) -> Stage:
         for note in notes:
             work.log.warning(note)
         beads, map_hash, facts = with_map(system)
+        facts |= {"bias": None, IMPORTED_FILES: reader.files, STAMPS: stamped, "notes": notes}
+        if imported.forces is not None and (whole := reader.snapshots()) is not None:
+            work.keep(FrameContent(whole), stage=snapshot_stage(stage), batch=work.batch, facts=facts)
 
         # A block at a time: trajectories of tens of gigabytes have beads of gigabytes.
         def judge(stored: Stored) -> list[Verdict]:
@@ -80,19 +86,21 @@ def imported_stage(system: SystemSpec) -> Stage:
             from cg_assets.figures.samples import sampling_figure
             from cg_assets.storage.dataset import read_frames
 
-            drawn = read_frames([work.store.file(system.name, IMPORTED, work.batch)], limit=_DRAWN)
+            drawn = read_frames([work.store.file(system.name, stage, work.batch)], limit=_DRAWN)
             return {
                 "figure": Figure(sampling_figure(system.beads(), drawn), "collective variables of the trajectories"),
                 "left out, joined or taken on trust": [{"note": note} for note in notes] or "nothing",
                 "files": [{"file": name, "SHA-256": digest} for name, digest in reader.files.items()],
             }
 
-        facts |= {"bias": None, IMPORTED_FILES: reader.files, STAMPS: stamped, "notes": notes}
-        return Product(PieceContent(pieces), facts, judge, report, bead_types=beads, map_hash=map_hash)
+        content = PieceContent(pieces)
+        if imported.forces is not None:
+            return Product(content, facts, judge, report)
+        return Product(content, facts, judge, report, bead_types=beads, map_hash=map_hash)
 
     return Stage(
-        name=IMPORTED,
-        description="Beads of existing trajectories without forces; kernels make force labels for them.",
+        name=stage,
+        description=_BEADS if imported.forces is None else _ATOMS,
         make=make,
         checks=(FINITE_POSITIONS, FRAMES_DIFFER),
         batched=True,

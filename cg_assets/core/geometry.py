@@ -139,3 +139,20 @@ def projected_force(forces: ArrayLike, gradient: ArrayLike) -> FloatArray:
     along = np.asarray(gradient, dtype=np.float64)
     force = np.asarray(forces, dtype=np.float64)
     return np.einsum("fid,fid->f", force, along) / np.einsum("fid,fid->f", along, along)
+
+
+def bead_pairs(positions: ArrayLike, first: NDArray, second: NDArray) -> tuple[FloatArray, FloatArray]:
+    """Distances of pairs of beads and the unit vectors from the second to the first.
+
+    Args:
+        positions: `(n_frames, n_beads, 3)`.
+        first: `(n_pairs,)` beads.
+        second: `(n_pairs,)` beads.
+
+    Returns:
+        `(n_frames, n_pairs)` and `(n_frames, n_pairs, 3)`, in double precision.
+    """
+    places = np.asarray(positions, dtype=np.float64)
+    difference = places[:, first] - places[:, second]
+    distance = np.sqrt((difference**2).sum(axis=2))
+    return distance, difference / distance[:, :, None]

@@ -19,10 +19,11 @@ from cg_assets.core.statistics.equilibration import (
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.noise import BinnedLabels, ConditionalNoise, bin_labels, conditional_noise
 from cg_assets.core.units import UnitSystem, unit
+from cg_assets.labels.force_matching import unexplained_noise
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.maps import Mapping
-from cg_assets.mapping.run import force_map_fault, map_coordinates
+from cg_assets.mapping.run import force_map_fault, map_coordinates, map_frames
 from cg_assets.sampling.conditional import ConditionalForces
 from cg_assets.sampling.settings import SamplingPlan
 
@@ -120,10 +121,26 @@ def measure_label_noise(
         samples: atomistic frames with all atoms: those of the labels, or snapshots of the same run.
         frames: CG frames with force labels.
         force_map: the map that made the labels.
-        repeat: gives repeated labels of some force maps; None where there is one CG coordinate.
+        repeat: gives repeated labels of some force maps; None where there is one CG coordinate, or no force field.
     """
     others = mapping.further_force_maps(beads.cg_map, beads.constraints, samples.forces)
     repeated = repeat([force_map, *others.values()])
+    if repeated is None and frames.dimension > 1:
+        kinds = {force_map.kind: force_map} | others
+        left = {
+            kind: unexplained_noise(beads, map_frames(beads, samples, item), squared_force_unit(beads.units))
+            for kind, item in kinds.items()
+            if not force_map_fault(beads, item)
+        }
+        own = left.pop(force_map.kind)
+        return LabelNoise(
+            own.noise_floor,
+            "at most: what a linear force field of distances and torsions leaves, cross-validated",
+            beads=own,
+            bead_names=tuple(beads.cg_map.bead_names),
+            map_kind=force_map.kind,
+            other_maps={kind: (noise, "") for kind, noise in left.items()},
+        )
     if repeated is None:
         bins = bin_model_labels(beads, frames)
         method = f"variance in {len(bins.centres)} bins of the CG coordinate"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cg_assets.labels.kernels.sources import FlowKernel
     from cg_assets.labels.quality import LabelNoise
     from cg_assets.mapping.beads import Beads
+    from cg_assets.sampling.imported.settings import ImportedTrajectories
     from cg_assets.sampling.settings import SamplingPlan
 
 
@@ -88,18 +89,20 @@ class LabelSource(Family, family="label source"):
         """The stage of the trained model that it reads; empty where it reads none."""
         return ""
 
-    def source_faults(self, plans: Mapping[str, SamplingPlan], imported: bool) -> Iterator[Fault]:
+    def source_faults(
+        self, plans: Mapping[str, SamplingPlan], imported: ImportedTrajectories | None
+    ) -> Iterator[Fault]:
         """Frames that are missing or cannot be labelled.
 
         Args:
             plans: the sampling plans of the system by name.
-            imported: whether there are imported trajectories.
+            imported: imported trajectories; None without any.
         """
         known = [*plans, *(["imported"] if imported else [])]
         if self.of not in known:
             yield Fault("of", f"is {self.of}; there are {', '.join(known)}")
-        elif self.of == "imported" and self.needs_forces:
-            yield Fault("of", "is imported, but imported trajectories have no forces, which these labels need")
+        elif self.of == "imported" and self.needs_forces and imported and imported.forces is None:
+            yield Fault("of", "is imported, but imported.forces is null; these labels need forces")
 
     def other_faults(self, name: str, others: Mapping[str, LabelSource]) -> Iterator[Fault]:
         """What does not fit the other sources of the system."""

@@ -19,7 +19,7 @@ from cg_assets.mapping.maps import CGMap
 from cg_assets.sampling.molecule.engine import EngineSettings
 from cg_assets.sampling.molecule.platforms import choose_platform, process_count, seconds_per_step
 from cg_assets.sampling.molecule.worker import EnginePool
-from cg_assets.sampling.settings import SamplingPlan
+from cg_assets.sampling.settings import Dynamics
 
 _IMMOBILE_MASS = 1e12
 """Mass of an atom that carries a bead [amu]: it moves less than 1e-4 nm in 100 ps."""
@@ -142,7 +142,7 @@ def sample_conditional_forces(
     beads: Beads,
     frames: Frames,
     force_maps: Sequence[ForceMap],
-    dynamics: SamplingPlan,
+    dynamics: Dynamics,
     seed: int,
     n_configurations: int = 24,
     n_samples: int = 100,
@@ -155,7 +155,7 @@ def sample_conditional_forces(
         beads: where its beads are.
         frames: atomistic frames with all atoms to draw configurations from.
         force_maps: the maps whose noise is wanted; all see the same forces.
-        dynamics: a plan whose timestep and friction are taken.
+        dynamics: time step and friction.
         seed: seed of the choice of frames and of the dynamics.
         n_configurations: number of bead configurations.
         n_samples: labels per configuration, 0.1 ps apart after 2 ps of relaxation.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cg_assets.sampling.conditional import ConditionalForces
     from cg_assets.sampling.model_potential.landscape import Landscape
     from cg_assets.sampling.piecewise import PiecewiseSampler
+    from cg_assets.sampling.settings import Dynamics
 
 
 class Model(Family, family="model"):
@@ -112,7 +113,7 @@ class Model(Family, family="model"):
         samples: Frames,
         frames: Frames,
         force_maps: Sequence[ForceMap],
-        dynamics: Any,
+        dynamics: Dynamics,
         seed: int,
         progress: Progress | None = None,
     ) -> ConditionalForces | None:
@@ -124,7 +125,7 @@ class Model(Family, family="model"):
             samples: frames with all atoms, from which configurations are drawn.
             frames: CG frames, from which they are drawn where beads are enough.
             force_maps: the maps that make labels.
-            dynamics: a plan whose timestep and friction are taken.
+            dynamics: time step and friction.
             seed: of all random numbers.
             progress: told of finished configurations.
 
@@ -134,14 +135,14 @@ class Model(Family, family="model"):
         return None
 
     def measured_box(
-        self, structure: Any, temperature: float, dynamics: Any, seed: int, progress: Progress | None = None
+        self, structure: Any, temperature: float, dynamics: Dynamics, seed: int, progress: Progress | None = None
     ) -> Estimate:
         """Edge of the box at atmospheric pressure [nm].
 
         Args:
             structure: what `structure` gave.
             temperature: [K].
-            dynamics: a plan whose timestep and friction are taken.
+            dynamics: time step and friction.
             seed: of the dynamics and of the barostat.
             progress: called during the run.
 

@@ -10,7 +10,7 @@ from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.progress import Progress
 from cg_assets.core.statistics.estimates import Estimate, autocorrelation_time
 from cg_assets.mapping.builders import MoleculeModel
-from cg_assets.sampling.settings import SamplingPlan
+from cg_assets.sampling.settings import Dynamics
 
 PRESSURE = 1.01325
 """Atmospheric pressure [bar]."""
@@ -23,7 +23,7 @@ _ATTEMPT_STEPS = 25
 def measure_box(
     molecule: MoleculeModel,
     temperature: float,
-    dynamics: SamplingPlan,
+    dynamics: Dynamics,
     seed: int,
     progress: Progress | None = None,
     duration: float = DURATION,
@@ -35,7 +35,7 @@ def measure_box(
     Args:
         molecule: in a periodic box.
         temperature: [K].
-        dynamics: a plan whose timestep and friction are taken.
+        dynamics: time step and friction.
         seed: seed of the dynamics and of the barostat.
         progress: called after each picosecond.
         duration: length of the run [ps].

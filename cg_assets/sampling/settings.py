@@ -267,8 +267,16 @@ class MeanForcePlan(Strict):
         return self.relaxation + self.duration
 
 
-IMPORTED = "imported_beads"
-"""Stage of imported trajectories."""
+class Dynamics(NamedTuple):
+    """What dynamics at fixed beads need of a plan.
+
+    Attributes:
+        timestep: [ps].
+        friction: [1/ps].
+    """
+
+    timestep: float
+    friction: float
 
 
 class ConditionalSampling(Strict):
@@ -426,9 +434,10 @@ class Sampling(Strict):
         return plans | {f"sampling.further.{name}": plan for name, plan in self.further.items()}
 
     @property
-    def dynamics(self) -> SamplingPlan:
-        """The first plan, whose time step and friction further dynamics take."""
-        return next(iter(self.by_section().values()))
+    def dynamics(self) -> Dynamics | None:
+        """Of the first plan; None without plans."""
+        plans = self.by_section().values()
+        return next((Dynamics(plan.timestep, plan.friction) for plan in plans), None)
 
     def by_labels(self) -> dict[str, Sampled]:
         """Stage of force labels to the plan of its samples, with its stages."""

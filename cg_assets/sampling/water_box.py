@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -20,7 +20,7 @@ from cg_assets.sampling.molecule.platforms import measured_step
 if TYPE_CHECKING:
     from cg_assets.core.progress import Progress
     from cg_assets.core.statistics.estimates import Estimate
-    from cg_assets.sampling.settings import SamplingPlan
+    from cg_assets.sampling.settings import Dynamics, SamplingPlan
     from cg_assets.sampling.water_reference import WaterReferenceSampler
 
 
@@ -90,7 +90,7 @@ class WaterBox(Model):
         return WaterReferenceSampler(structure, beads.temperatures, plan, seed, snapshots)
 
     def measured_box(
-        self, structure: Water, temperature: float, dynamics: Any, seed: int, progress: Progress | None = None
+        self, structure: Water, temperature: float, dynamics: Dynamics, seed: int, progress: Progress | None = None
     ) -> Estimate:
         """It is known; errors as in `Model.measured_box`."""
         raise SystemSpecError("the box of water follows from model.density; there is nothing to find")

@@ -23,7 +23,7 @@ def faults_of(system: SystemSpec, scope: Scope) -> Iterator[Fault]:
         if plan.bias is not None and plan.bias.adaptive and not section.startswith("sampling.further."):
             yield Fault(f"{section}.bias", "is adaptive; only a plan under sampling.further can be")
     for name, source in system.labels.items():
-        yield from within(f"labels.{name}", source.source_faults(system.sampling.by_name(), bool(system.imported)))
+        yield from within(f"labels.{name}", source.source_faults(system.sampling.by_name(), system.imported))
         yield from within(f"labels.{name}", source.other_faults(name, system.labels))
     judged = system.evaluation.free_energies
     if judged is not None and (settings := judged.slow_coordinates):
@@ -99,11 +99,12 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
     known = [*system.sampling.by_labels(), *system.sampling.by_mean_force_labels()]
     known += [source.stage(name) for name, source in system.labels.items()]
     known += [] if system.targets is None else [TARGETS]
+    known += [system.imported.labels] if system.imported and system.imported.labels else []
     for name, potential in system.potentials.items():
         if potential.labels not in known and potential.response is None:
             yield Fault(
                 f"potentials.{name}.labels",
-                f"is {potential.labels}, but sampling and labels give only {', '.join(known)}; choose one of "
+                f"is {potential.labels}, but sampling, imported and labels give only {', '.join(known)}; choose one of "
                 "these or add what is missing",
             )
 

@@ -22,9 +22,9 @@ from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.maps import Mapping
 from cg_assets.potentials.settings import PotentialSettings
-from cg_assets.sampling.imported.settings import ImportedTrajectories
+from cg_assets.sampling.imported.settings import IMPORTED_SAMPLES, ImportedTrajectories
 from cg_assets.sampling.model import Model
-from cg_assets.sampling.settings import IMPORTED, Sampling, SamplingPlan
+from cg_assets.sampling.settings import Dynamics, Sampling, SamplingPlan
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems.atom_names import with_plain_atoms
 from cg_assets.systems.base import Fields, System, fields_of, merge
@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 
 _OF_RESPONSES = ("network", "temperature_dependence", "unconstrained_frames")
 """Fields of a file of a liquid that are the defaults of all its potentials."""
+
+
+_TIMESTEP, _FRICTION = 0.002, 1.0
+"""Of dynamics at fixed beads where nothing else is given [ps], [1/ps]."""
 
 
 class Made(NamedTuple):
@@ -145,7 +149,7 @@ class SystemSpec(System):
     ) -> ConditionalForces | None:
         """Force labels at the same bead positions, again and again; see `Model.repeated_labels`."""
         own = self.structure(), self.beads()
-        return self.model.repeated_labels(*own, samples, frames, force_maps, self.sampling.dynamics, seed, progress)
+        return self.model.repeated_labels(*own, samples, frames, force_maps, self.dynamics, seed, progress)
 
     def imported_reader(self, batch: str) -> ImportedReader:
         """A reader of imported trajectories.
@@ -241,7 +245,7 @@ class SystemSpec(System):
     def measure_box(self, seed: int, progress: Progress | None = None) -> Estimate:
         """Edge of the box at atmospheric pressure [nm]; errors as in `Model.measured_box`."""
         try:
-            return self.model.measured_box(self.structure(), self.temperature, self.sampling.dynamics, seed, progress)
+            return self.model.measured_box(self.structure(), self.temperature, self.dynamics, seed, progress)
         except SystemSpecError as error:
             raise SystemSpecError(f"{self.name}: {error}") from None
 
@@ -252,8 +256,18 @@ class SystemSpec(System):
     def by_source_labels(self) -> dict[str, Made]:
         """Stage of a source's labels to what makes them."""
         of = {sampled.name: labels for labels, sampled in self.sampling.by_labels().items()}
-        of["imported"] = IMPORTED
+        of |= {} if self.imported is None else {"imported": self.imported.stage}
         return {source.stage(name): Made(name, source, of[source.of]) for name, source in self.labels.items()}
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """Of further dynamics: those of the first plan, or for imported trajectories half the longest time step."""
+        return self.sampling.dynamics or Dynamics(0.5 * (self.model.longest_timestep or _TIMESTEP), _FRICTION)
+
+    def samples_of(self, labels: str) -> str:
+        """The stage of the atoms that the labels of single frames are mapped from."""
+        own = self.sampling.by_labels()
+        return own[labels].samples if labels in own else IMPORTED_SAMPLES
 
     def plan_of(self, labels: str) -> SamplingPlan:
         """The sampling plan behind a stage of force labels, single ones, means, or those of a kernel."""
@@ -349,7 +363,7 @@ class SystemSpec(System):
         if judged is None or not judged.reference.is_data:
             return None
         if self.imported is not None:
-            return IMPORTED
+            return self.imported.stage
         return "mapped_forces" if self.sampling.unbiased is not None else None
 
     @property

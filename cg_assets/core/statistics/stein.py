@@ -13,8 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cg_assets.core.geometry import bead_pairs
+from cg_assets.core.statistics.estimates import Estimate, jackknife
+
 FloatArray = NDArray[np.float64]
 _BLOCK = 5000
+_PAIRS = 300
+"""Bead pairs at most that the scale of forces is measured by."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +100,58 @@ def stein_test(
     return SteinTest(z=mean_term / error, bias=mean_term / np.sqrt(squares / count))
 
 
+def force_scale(
+    positions: NDArray, forces: NDArray, thermal_energy: float, block: NDArray[np.int64], weights: NDArray | None = None
+) -> Estimate:
+    """The factor by which force labels are larger than those that the positions ask for.
+
+    For each pair of beads the field (d - <d>) along the pair gives <g · F> = -kT <div g>; the pairs are pooled, each
+    with the inverse variance of its g · F, so that stiff ones decide. 1 for right labels at the right temperature; the
+    ratio of two units where one was read as the other; near 0 for forces of other frames.
+
+    Args:
+        positions: `(n_frames, n_beads, 3)` of one density, or with its weights [nm].
+        forces: `(n_frames, n_beads, 3)` labels [kJ/mol/nm].
+        thermal_energy: k_B T [kJ/mol].
+        block: `(n_frames,)` number of the independent stretch that a frame is of.
+        weights: `(n_frames,)` of the frames; None for equal ones.
+
+    Returns:
+        The factor; nan with fewer than two beads.
+    """
+    first, second = np.triu_indices(positions.shape[1], 1)
+    if not len(first):
+        return Estimate(math.nan, math.nan)
+    weight = np.ones(len(positions)) if weights is None else np.asarray(weights, dtype=np.float64)
+    some = positions[:: max(1, len(positions) // 2000)]
+    spread = bead_pairs(some, first, second)[0].std(axis=0)
+    stiff = np.argsort(spread)[:_PAIRS]
+    first, second = first[stiff], second[stiff]
+    mean = np.average(bead_pairs(some, first, second)[0], axis=0)
+    number = np.unique(block, return_inverse=True)[1]
+    totals = np.zeros((int(number.max()) + 1, 2, len(first)))
+    squares = np.zeros(len(first))
+    for start in range(0, len(positions), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        distance, unit = bead_pairs(positions[part], first, second)
+        force = np.asarray(forces[part], dtype=np.float64)
+        away = distance - mean
+        work = away * np.einsum("fpd,fpd->fp", unit, force[:, first] - force[:, second])
+        divergence = 2.0 + 4.0 * away / distance
+        squares += (work**2).sum(axis=0)
+        for index, terms in enumerate((work, divergence)):
+            np.add.at(totals[:, index], number[part], weight[part, None] * terms)
+    pooled = totals @ (1.0 / (squares + 1e-12 * squares.max() + 1e-300))
+    value, error = jackknife(lambda total: -total[0] / (thermal_energy * total[1]), pooled)
+    return Estimate(float(value), float(error))
+
+
 def _coordinates(positions: NDArray, first: NDArray, second: NDArray) -> tuple[FloatArray, FloatArray]:
     """Internal coordinates `(f, p)` and their gradients at the first bead `(f, p, d)`."""
     places = np.asarray(positions, dtype=np.float64)
     if places.shape[2] != 3:
         return places[:, :, 0], np.ones(places.shape)
-    difference = places[:, first] - places[:, second]
-    distance = np.sqrt((difference**2).sum(axis=2))
-    return distance, difference / distance[:, :, None]
+    return bead_pairs(places, first, second)
 
 
 def _overlap(unit: FloatArray, first: NDArray, second: NDArray, p: int, q: int) -> FloatArray | float:

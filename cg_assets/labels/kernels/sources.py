@@ -14,6 +14,7 @@ from cg_assets.labels.source import LabelInputs, Labelled, LabelSource
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.labels.kernels.run import KernelReport
+    from cg_assets.sampling.imported.settings import ImportedTrajectories
     from cg_assets.sampling.settings import SamplingPlan
 
 MAX_STEIN_Z = 4.5
@@ -69,10 +70,12 @@ class Kernel(LabelSource):
         if scope.box is not None:
             yield Fault("", "needs the beads of one molecule that is not in a box of beads")
 
-    def source_faults(self, plans: Mapping[str, SamplingPlan], imported: bool) -> Iterator[Fault]:
+    def source_faults(
+        self, plans: Mapping[str, SamplingPlan], imported: ImportedTrajectories | None
+    ) -> Iterator[Fault]:
         """Frames that are not there or cannot be perturbed."""
-        if self.of == "imported" and imported and self.needs_forces:
-            yield Fault("labels", f"is {self.labels}, but imported trajectories have no forces; use clean")
+        if self.of == "imported" and imported and imported.forces is None and self.needs_forces:
+            yield Fault("labels", f"is {self.labels}, but imported.forces is null; use clean, or import forces")
             return
         yield from super().source_faults(plans, imported)
         if self.of in plans and plans[self.of].windows > 1:

@@ -23,6 +23,7 @@ from cg_assets.sampling.imported.bad_frames import MOST_BAD, BadFrames, coordina
 from cg_assets.sampling.imported.bias import FrameBias, Run, undeclared_bias
 from cg_assets.sampling.imported.files import found_files, imported_files
 from cg_assets.sampling.imported.formats import AtomBlock, Contents, Source, TrajectoryFile, open_trajectory
+from cg_assets.sampling.imported.recomputed import RecomputedForces
 from cg_assets.sampling.imported.settings import ImportedTrajectories
 from cg_assets.sampling.imported.timeline import Stretch, timeline
 from cg_assets.sampling.imported.whole import WholeMolecules, real_box
@@ -303,9 +304,60 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         apart = places[0] - places[1]
         return bool(np.abs(apart - apart.mean(axis=0)).max() < _SAME)
 
+    @cached_property
+    def _recomputed(self) -> RecomputedForces | None:
+        return RecomputedForces(self._molecule) if self._plan.forces == "recomputed" else None
+
+    def _with_forces(self, number: int, frames: range, size: int) -> Iterator[AtomBlock]:
+        """The stored atoms of some frames of a file, with forces that are recomputed from all atoms where asked for.
+
+        Raises:
+            SamplingError: forces are to be recomputed and the file lacks atoms.
+        """
+        if self._recomputed is None:
+            yield from self._files[number].blocks(frames, size, self._atoms[number])
+            return
+        stored = self._molecule.stored
+        if not self._holds_all(number):
+            raise SamplingError(
+                f"{self._paths[number]}: has {len(stored)} of the {self._molecule.n_atoms} atoms, but forces can only "
+                "be recomputed with all; give a trajectory of all atoms"
+            )
+        for block in self._all_atoms(number, frames, size):
+            found = self._recomputed.apply(block)
+            yield replace(found, positions=found.positions[:, stored], forces=np.asarray(found.forces)[:, stored])
+
+    def _holds_all(self, number: int) -> bool:
+        return self._atoms[number] is not None or len(self._molecule.stored) == self._molecule.n_atoms
+
+    def _all_atoms(self, number: int, frames: range, size: int) -> Iterator[AtomBlock]:
+        """All atoms of some frames of a file, in whole molecules."""
+        whole = WholeMolecules(self._molecule.n_atoms, self._molecule.bonds)
+        for block in self._files[number].blocks(frames, size, None):
+            box = real_box(block.box)
+            yield replace(block, positions=whole.apply(block.positions, box), box=box)
+
+    def snapshots(self, count: int = 48) -> Frames | None:
+        """Some frames with all atoms, evenly spread; None where all frames have them, or no force field uses them."""
+        molecule = self._molecule
+        if molecule.system is None or len(molecule.stored) == molecule.n_atoms:
+            return None
+        whole = [stretch for stretch in self._stretches if self._holds_all(stretch.file)]
+        rows = [(stretch.file, row) for stretch in whole for row in stretch.frames]
+        chosen = rows[:: max(1, len(rows) // count)][:count]
+        if not chosen:
+            return None
+        blocks = [next(self._all_atoms(file, range(row, row + 1), 1)) for file, row in chosen]
+        return Frames.of_replicas(
+            np.zeros(1),
+            np.arange(len(blocks)),
+            temperature=self._beads.temperature,
+            positions=np.stack([block.positions for block in blocks]).astype(np.float32),
+        )
+
     def _blocks(self, number: int, frames: range, size: int) -> Iterator[AtomBlock]:
         """Whole molecules of some frames of a file, the stored atoms alone."""
-        for block in self._files[number].blocks(frames, size, self._atoms[number]):
+        for block in self._with_forces(number, frames, size):
             yield self._made_whole(block, self._paths[number])
 
     def _made_whole(self, block: AtomBlock, path: Path) -> AtomBlock:

@@ -10,9 +10,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from cg_assets.core.settings import Built, Fact, Fault, Strict, distinct
 from cg_assets.sampling.imported.bias import ImportedBias
 
+IMPORTED = "imported_beads"
+IMPORTED_SAMPLES, IMPORTED_LABELS = "imported_samples", "imported_forces"
+"""Stages of imported trajectories: of beads where there are no forces, else of atoms and of force labels."""
+
 
 class ImportedTrajectories(Strict):
-    """Existing trajectories, without forces (stage `imported_beads`) or with them (docs/operator_forces.md)."""
+    """Existing trajectories: stage `imported_beads`, or with forces `imported_samples` and `imported_forces`."""
 
     goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
@@ -35,6 +39,16 @@ class ImportedTrajectories(Strict):
     """Unit of forces; null for that of the format. A format without one, such as a LAMMPS dump, needs it."""
     bias: ImportedBias | None = None
     """The bias under which the trajectories were run; null: none, whatever lies beside them."""
+
+    @property
+    def labels(self) -> str | None:
+        """Stage of the force labels; None without forces."""
+        return None if self.forces is None else IMPORTED_LABELS
+
+    @property
+    def stage(self) -> str:
+        """Stage of the CG frames."""
+        return self.labels or IMPORTED
 
     def built_faults(self, built: Built) -> Iterator[Fault]:
         """None, where the files of the first batch fit the molecule.

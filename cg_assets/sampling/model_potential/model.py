@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cg_assets.sampling.conditional import ConditionalForces
     from cg_assets.sampling.model_potential.landscape import Landscape
     from cg_assets.sampling.model_potential.sampler import ModelPotentialSampler
-    from cg_assets.sampling.settings import SamplingPlan
+    from cg_assets.sampling.settings import Dynamics, SamplingPlan
 
 
 class ModelPotential(Model):
@@ -108,7 +108,7 @@ class ModelPotential(Model):
         samples: Frames,
         frames: Frames,
         force_maps: Sequence[ForceMap],
-        dynamics: SamplingPlan,
+        dynamics: Dynamics,
         seed: int,
         progress: Progress | None = None,
     ) -> ConditionalForces | None:

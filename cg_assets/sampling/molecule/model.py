@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.sampling.conditional import ConditionalForces
     from cg_assets.sampling.molecule.sampler import MoleculeSampler
-    from cg_assets.sampling.settings import SamplingPlan
+    from cg_assets.sampling.settings import Dynamics, SamplingPlan
 
 
 class Molecule(MoleculeSettings, Model):
@@ -102,11 +102,13 @@ class Molecule(MoleculeSettings, Model):
         samples: Frames,
         frames: Frames,
         force_maps: Sequence[ForceMap],
-        dynamics: SamplingPlan,
+        dynamics: Dynamics,
         seed: int,
         progress: Progress | None = None,
     ) -> ConditionalForces | None:
-        """Dynamics of the other atoms with the beads held."""
+        """Dynamics of the other atoms with the beads held; None without a force field or all atoms."""
+        if structure.system is None or samples.n_sites != structure.n_atoms:
+            return None
         from cg_assets.sampling.conditional import sample_conditional_forces
 
         return sample_conditional_forces(structure, beads, samples, force_maps, dynamics, seed, progress=progress)
@@ -123,7 +125,7 @@ class Molecule(MoleculeSettings, Model):
         self,
         structure: MoleculeModel,
         temperature: float,
-        dynamics: SamplingPlan,
+        dynamics: Dynamics,
         seed: int,
         progress: Progress | None = None,
     ) -> Estimate:

@@ -1,0 +1,151 @@
+"""Forces that came with a trajectory become labels, and those of another unit, frame or orientation do not."""
+
+from dataclasses import replace
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from ase.calculators.singlepoint import SinglePointCalculator
+from conftest import REPOSITORY
+from plain_runs import make
+from scipy.spatial.transform import Rotation
+from test_imported_forces import write_trr
+
+from cg_assets.assets.forces import judge_scale
+from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.noise import conditional_noise
+from cg_assets.labels.force_matching import unexplained_noise
+from cg_assets.mapping.run import fit_force_map, map_frames
+from cg_assets.storage.dataset import read_frames
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_system
+
+MINE = yaml.safe_load((REPOSITORY / "benchmarks" / "systems" / "my_alanine.yaml").read_text(encoding="utf-8"))
+UNITS = {"kcal/mol/angstrom": 41.84, "kJ/mol/angstrom": 10.0, "eV/angstrom": 964.8533}
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Four replicas of 20 ps of capped alanine at a short step, with the system that made them."""
+    system = load_system("capped_alanine_quick")
+    plan = system.sampling.unbiased.model_copy(update={"replicas": 4, "burn_in": 5.0, "duration": 20.0})
+    plan = plan.model_copy(update={"frame_interval": 0.05, "timestep": 0.002})
+    sampler = system.sampler(plan, seed=3)
+    parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
+    return system, Frames.concatenate([part for part in parts if part is not None])
+
+
+def mine(folder, own, frames, positions=None, forces=None, how="file"):
+    """A system that imports frames with forces."""
+    folder.mkdir(exist_ok=True)
+    for replica in range(4):
+        rows = frames.replica == replica
+        np.savez(
+            folder / f"run_0000_{replica}.npz",
+            positions=(frames.positions if positions is None else positions)[rows],
+            forces=(frames.forces if forces is None else forces)[rows],
+        )
+    content = MINE | {
+        "model": own.model.model_dump(mode="json", exclude_none=True),
+        "mapping": own.mapping.model_dump(mode="json", exclude_none=True),
+        "imported": MINE["imported"] | {"forces": how},
+        "potentials": {"own": {"labels": "imported_forces"}},
+    }
+    del content["labels"]
+    (folder / "my_alanine.yaml").write_text(yaml.safe_dump(content))
+    return load_system(folder / "my_alanine.yaml")
+
+
+def labels_of(home, system):
+    make(home, system, "imported_samples")
+    return make(home, system, "imported_forces")
+
+
+def fault_of(done):
+    return {verdict.check.name: verdict.message for verdict in done.verdicts if not verdict.passed}
+
+
+def test_imported_forces_are_the_labels_of_our_own_run(run, tmp_path):
+    own, frames = run
+    done = labels_of(tmp_path / "home", mine(tmp_path / "mine", own, frames))
+    assert not fault_of(done)
+    stored = read_frames([ParquetStore(tmp_path / "home").file("my_alanine", "imported_forces", "0000")])
+    force_map = fit_force_map(own.mapping, own.beads(), frames)
+    expected = map_frames(own.beads(), frames, force_map)
+    np.testing.assert_allclose(stored.positions, expected.positions, atol=1e-6)
+    np.testing.assert_allclose(stored.forces, expected.forces, atol=1e-4 * np.abs(expected.forces).max())
+
+
+def as_npz(path, positions, forces):
+    np.savez(path.with_suffix(".npz"), positions=positions, forces=forces)
+
+
+def as_trr(path, positions, forces):
+    write_trr(path.with_suffix(".trr"), positions, forces, time=0.05 * np.arange(len(positions)))
+
+
+def as_extended_xyz(path, positions, forces):
+    """In eV/Å, as ASE has them."""
+    frames = []
+    for places, pushes in zip(positions, forces, strict=True):
+        atoms = ase.Atoms("C" * len(places), 10 * places)
+        atoms.calc = SinglePointCalculator(atoms, forces=pushes / 964.8533, energy=0.0)
+        frames.append(atoms)
+    ase.io.write(path.with_suffix(".xyz"), frames, format="extxyz")
+
+
+@pytest.mark.parametrize("write", [as_npz, as_trr, as_extended_xyz])
+def test_a_wrong_unit_is_refused_with_its_factor_in_every_format(run, tmp_path, write):
+    own, frames = run
+    system = mine(tmp_path / "mine", own, frames)
+    for file in (tmp_path / "mine").glob("*.npz"):
+        file.unlink()
+    for unit, factor in (UNITS | {"": 1.0}).items():
+        for replica in range(4):
+            rows = frames.replica == replica
+            write(tmp_path / "mine" / f"run_0000_{replica}", frames.positions[rows], frames.forces[rows] / factor)
+        reader = system.imported_reader("0000")
+        read = Frames.concatenate([reader.next_chunk() for _ in range(reader.n_chunks)])
+        verdict = verdict_of(own, read)
+        assert verdict.passed == (not unit)
+        if unit:
+            assert f", a factor of {factor:.6g}" in verdict.message
+
+
+def verdict_of(own, frames):
+    beads = own.beads()
+    return judge_scale(own, map_frames(beads, frames, fit_force_map(own.mapping, beads, frames)))
+
+
+def test_forces_of_other_frames_and_turned_positions_are_refused(run):
+    own, frames = run
+    turns = Rotation.random(len(frames), random_state=1).as_matrix()
+    turned = np.einsum("fij,faj->fai", turns, frames.positions).astype(np.float32)
+    assert "positions were rotated without them" in verdict_of(own, replace(frames, positions=turned)).message
+    moved = np.roll(frames.forces, len(frames) // 3, axis=0)
+    assert not verdict_of(own, replace(frames, forces=moved)).passed
+
+
+def test_recomputed_forces_are_those_of_the_run(run, tmp_path):
+    own, frames = run
+    system = mine(tmp_path / "mine", own, frames, forces=np.zeros_like(frames.forces), how="recomputed")
+    reader = system.imported_reader("0000")
+    read = Frames.concatenate([reader.next_chunk() for _ in range(reader.n_chunks)])
+    scale = np.sqrt((frames.forces.astype(float) ** 2).mean())
+    assert np.sqrt(((read.forces - frames.forces) ** 2).mean()) < 1e-3 * scale
+    np.testing.assert_allclose(read.potential_energy, frames.potential_energy, rtol=1e-4, atol=0.02)
+
+
+def test_without_a_force_field_the_noise_has_an_upper_bound(run):
+    """The cross-validated residual of a linear force field is a little above the noise at fixed beads."""
+    own, frames = run
+    beads = own.beads()
+    force_map = fit_force_map(own.mapping, beads, frames)
+    mapped = map_frames(beads, frames, force_map)
+    repeated = own.repeated_labels(frames, mapped, [force_map], 1)
+    true, bound = (
+        conditional_noise(repeated.forces[0]).noise_floor,
+        unexplained_noise(beads, mapped, "").noise_floor,
+    )
+    assert -3 * true.standard_error < bound.value - true.value < 0.25 * true.value
