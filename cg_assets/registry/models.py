@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from cg_assets.core.errors import TrackingError
 from cg_assets.registry.model_lineage import Ancestor
@@ -58,6 +61,31 @@ class ModelVersion:
     tags: dict[str, str]
     run_tags: dict[str, str]
     lineage: list[Ancestor]
+
+
+def read_models(database: Path) -> list[RegisteredModel]:
+    """All registered models of MLflow's SQLite database, by name, without the two seconds that MLflow needs to start.
+
+    Raises:
+        TrackingError: the database cannot be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+            ask = connection.execute
+            times = dict(ask("SELECT name, last_updated_time FROM registered_models ORDER BY name").fetchall())
+            versions: dict[str, dict[str, dict[str, str]]] = {name: {} for name in times}
+            aliases: dict[str, dict[str, str]] = {name: {} for name in times}
+            there = "SELECT name, version FROM model_versions WHERE current_stage != 'Deleted_Internal'"
+            for name, number in ask(f"{there} ORDER BY version"):
+                versions[name][str(number)] = {}
+            for name, number, key, value in ask("SELECT name, version, key, value FROM model_version_tags"):
+                if str(number) in versions[name]:
+                    versions[name][str(number)][key] = value
+            for name, alias, number in ask("SELECT name, alias, version FROM registered_model_aliases"):
+                aliases[name][alias] = str(number)
+    except sqlite3.Error as error:
+        raise TrackingError(f"{database}: cannot be read: {error}; copy it back from a backup") from error
+    return [RegisteredModel(name, versions[name], aliases[name], time) for name, time in times.items()]
 
 
 def parts_of(reference: str) -> tuple[str, str | None, str | None]:

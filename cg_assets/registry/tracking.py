@@ -25,7 +25,7 @@ from cg_assets.registry.champions import (
 from cg_assets.registry.mlflow_connection import MlflowConnection
 from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log_metrics, output_signature, text
 from cg_assets.registry.model_lineage import file_key, trace
-from cg_assets.registry.models import ModelVersion, RegisteredModel, parts_of
+from cg_assets.registry.models import ModelVersion, RegisteredModel, parts_of, read_models
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.parquet import FileInfo
 
@@ -304,6 +304,8 @@ class ModelTracking:
         """All registered models, by name."""
         if self._connection.is_new:
             return []
+        if self._connection.local:
+            return read_models(self._connection.database)
         _, client = self._connection.open()
         found, token = [], None
         with self._connection.explained():

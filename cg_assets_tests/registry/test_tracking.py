@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -228,6 +229,31 @@ def test_more_batches_than_mlflow_takes_at_once(tmp_path):
     for name, value in tags.items():
         told = json.loads(run.data.tags[name])
         assert told == {"entries": 1100, "sha256": hashlib.sha256(json.dumps(value).encode()).hexdigest()}
+
+
+def test_models_of_the_default_database_are_those_that_mlflow_finds(local, tmp_path):
+    """They are read without MLflow: deleted versions and models are gone, and aliases of them stay."""
+    shutil.copytree(local.home / "mlflow", tmp_path / "mlflow")
+    own = ModelTracking(None, tmp_path)
+    asked = ModelTracking(f"sqlite:///{tmp_path}/mlflow/mlflow.db", tmp_path)
+    _, client = own._connection.open()
+    for number in range(1, 12):
+        client.create_registered_model("toy.other") if number == 1 else None
+        client.create_model_version("toy.other", tmp_path.as_uri(), tags={"number": f"{number}", "empty": ""})
+    client.set_registered_model_alias("toy.other", "champion", "11")
+    client.set_registered_model_alias("toy.other", "candidate", "3")
+    client.delete_model_version("toy.other", "3")
+    client.create_registered_model("toy.without_versions")
+    client.create_registered_model("toy.deleted")
+    client.delete_registered_model("toy.deleted")
+    models = own.models()
+    assert models == asked.models()
+    assert [model.name for model in models] == ["toy.other", "toy.pair", "toy.without_versions"]
+    assert models[0].latest_version == "11" and "3" not in models[0].versions
+    assert models[0].versions["11"] == {"number": "11", "empty": ""}
+    (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(TrackingError, match="mlflow.db: cannot be read: .*; copy it back from a backup"):
+        own.models()
 
 
 def test_lookup_leads_back_to_every_file(local):
