@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors=_PLAIN)
     home = installation().home
     try:
+        if place := next((place for place in (home, *home.parents) if place.is_file()), None):
+            return _failed(f"home folder {home}: {place} is a file; choose another folder with --home or {HOME}", 1)
         follow(home)
         status = _look_up(options) if options.of_files else options.action(options)
         sys.stdout.flush()

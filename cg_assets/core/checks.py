@@ -87,6 +87,9 @@ def frame_fault(frames: Frames) -> str:
         "force_variance": frames.force_variance,
         "potential_energy": frames.potential_energy,
         "bias_energy": frames.bias_energy,
+        "temperature": frames.temperature,
+        "time": frames.time,
+        "box": frames.box,
     }
     for name, array in arrays.items():
         if array is None or not len(array):
@@ -98,7 +101,7 @@ def frame_fault(frames: Frames) -> str:
             row = int(np.flatnonzero(bad)[0])
             place = int(np.argmax(np.where(np.isnan(numbers[row]), np.inf, numbers[row])))
             value, site = array[row].ravel()[place], place * frames.n_sites // numbers.shape[1]
-            of_site = f" of site {site}" if array.ndim > 1 else ""
+            of_site = f" of site {site}" if array.ndim > 1 and name != "box" else ""
             return (
                 f"{name}{of_site} in frame {row} (replica {frames.replica[row]}, time {frames.time[row]:g}) is "
                 f"{value:.4g}; {int(bad.sum())} of {len(array)} frames hold such numbers"

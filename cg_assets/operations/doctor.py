@@ -27,7 +27,7 @@ from cg_assets.orchestration.run_locks import dead_runs, end_dead_runs, end_run,
 from cg_assets.registry.reconciliation import REGISTERED, disagreements, record_versions
 from cg_assets.settings import installation
 from cg_assets.storage.atomic import leftovers, remove_leftovers
-from cg_assets.storage.catalogue import data_files, differences, rebuild
+from cg_assets.storage.catalogue import data_files, differences, misplaced, rebuild
 from cg_assets.storage.parquet import verify
 from cg_assets.storage.sharing import closed_to_group, is_shared
 from cg_assets.storage.store import ParquetStore
@@ -218,8 +218,12 @@ def _leftovers(home: Path, repair: bool) -> Finding:
 
 def _files(home: Path, repair: bool) -> Finding:
     """Every data file is read in full and compared with the hash that its writer stored."""
-    faults, count, size = [], 0, 0
-    for path in data_files(ParquetStore(home)):
+    store, count, size = ParquetStore(home), 0, 0
+    faults = [
+        f"{path.relative_to(home)} is no place of data (SYSTEM/STAGE/[batch=BATCH/]); move it out of {store.data.name}"
+        for path in misplaced(store)
+    ]
+    for path in data_files(store):
         count, size = count + 1, size + path.stat().st_size
         try:
             verify(path)

@@ -42,8 +42,9 @@ class Guard:
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
-        host = ",".join(headers.get("host", []))
-        if host.partition(":")[0] not in self._hosts:
+        host = ",".join(headers.get("host", []))  # two are refused: what they name is read differently
+        name, _, port = host.partition(":")
+        if name not in self._hosts or (port and not port.isdigit()):
             return f"Host is {host!r}; add the name to CG_ASSETS_HOSTS if it is one of this page"
         for origin in headers.get("origin", []):
             if urlsplit(origin).netloc != host:

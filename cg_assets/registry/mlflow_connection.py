@@ -154,6 +154,11 @@ class MlflowConnection:
 
         try:
             yield
+        except ModuleNotFoundError as error:
+            raise TrackingError(
+                f"MLflow at {self.shown}: the driver {error.name} of this database is missing; "
+                "pip install -c constraints.txt 'cg-assets[postgres]', or the driver that the address names"
+            ) from None
         except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             reason = masked(str(error).strip().partition("\n")[0]) or type(error).__name__
             raise TrackingError(

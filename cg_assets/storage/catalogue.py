@@ -155,10 +155,27 @@ def _name(store: ParquetStore, file: Path) -> str:
 
 
 def data_files(store: ParquetStore) -> Iterator[Path]:
-    """All data files, without pieces of unfinished batches and temporary files."""
+    """All data files at their places, without pieces of unfinished batches and temporary files."""
+    return (path for path in _finished(store) if _is_placed(store, path))
+
+
+def misplaced(store: ParquetStore) -> list[Path]:
+    """Files with the name of data files that lie elsewhere, as in a copy of a system's folder; nothing reads them."""
+    return [path for path in _finished(store) if not _is_placed(store, path)]
+
+
+def _finished(store: ParquetStore) -> Iterator[Path]:
     for path in sorted(store.data.glob("*/*/**/part-0.parquet")):
         if not any(part.startswith(".") for part in path.relative_to(store.data).parts) and not is_temporary(path):
             yield path
+
+
+def _is_placed(store: ParquetStore, path: Path) -> bool:
+    try:
+        _place(store, path)
+    except StorageError:
+        return False
+    return True
 
 
 def query(home: Path, sql: str) -> pa.Table:

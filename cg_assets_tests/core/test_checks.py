@@ -57,6 +57,15 @@ def test_energies_must_be_finite_only():
     assert frame_fault(spoiled("bias_energy", 1e6)) == ""
 
 
+@pytest.mark.parametrize("name", ["time", "temperature", "box"])
+def test_what_stands_next_to_the_positions_must_be_finite(name):
+    clean = replace(frames(), box=np.full((200, 3), 2.5, np.float32))
+    array = getattr(clean, name).copy()
+    array[67] = np.nan
+    assert frame_fault(replace(clean, **{name: array})).startswith(f"{name} in frame 67 (replica 1")
+    assert frame_fault(clean) == ""
+
+
 def test_forces_that_are_zero_almost_everywhere_are_not_judged_by_their_median():
     flat = frames()
     assert frame_fault(replace(flat, forces=np.where(np.arange(200)[:, None, None] < 150, 0.0, flat.forces))) == ""

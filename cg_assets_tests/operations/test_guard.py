@@ -47,6 +47,12 @@ def test_hosts(host, status):
     assert asked() == 403
 
 
+def test_what_is_no_single_host_is_refused():
+    """Programs read it differently; two `Host` lines arrive as one."""
+    for host in ("localhost:3000,elsewhere.example", "localhost:3000@elsewhere.example", "localhost:port"):
+        assert asked(host=host) == 403
+
+
 def test_a_proxy_in_front_keeps_the_host_that_it_was_asked_for():
     """The page's own origin has the name of the proxy, and its scheme."""
     post = {"method": "POST", "path": "/graphql", "content_type": "application/json; charset=utf-8"}

@@ -154,6 +154,28 @@ def test_a_home_whose_path_no_address_can_hold_is_refused(name, tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["file", "file/home"])
+@pytest.mark.parametrize("command", [["systems"], ["run", "muller_brown"], ["doctor"]])
+def test_a_home_that_is_a_file_is_named(command, name, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["--home", str(tmp_path / name), *command]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/file is a file; choose another folder" in error
+
+
+def test_a_copy_of_data_among_the_data_stops_nothing(copied, capsys):
+    data = copied.home / "data"
+    shutil.copytree(data / "small_wells", data / "backup" / "small_wells")
+    for number in range(2):  # with and without a catalogue
+        assert main(["query", "select count(*) as n from small_wells.reference"]) == 0, number
+    assert main(["lineage", str(data / "small_wells" / "trajectories" / "batch=0000" / "part-0.parquet")]) == 0
+    found = faults(copied.home)["data"]
+    assert len(found) == len(list((data / "backup").rglob("part-0.parquet")))
+    assert found[0].startswith("data/backup/small_wells/cg_simulation_biased/part-0.parquet is no place of data")
+    shutil.rmtree(data / "backup")
+    assert "data" not in faults(copied.home)
+
+
 # --------------------------------------------------------------------------------------- the doctor
 
 

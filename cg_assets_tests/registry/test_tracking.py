@@ -231,6 +231,12 @@ def test_more_batches_than_mlflow_takes_at_once(tmp_path):
         assert told == {"entries": 1100, "sha256": hashlib.sha256(json.dumps(value).encode()).hexdigest()}
 
 
+def test_a_driver_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg2", None)  # as if the extra were not installed
+    with pytest.raises(TrackingError, match=r"u:\*\*\*@.*driver psycopg2 .*is missing; pip install .*postgres"):
+        ModelTracking("postgresql://u:hidden@127.0.0.1:9/models", tmp_path).models()
+
+
 def test_models_of_the_default_database_are_those_that_mlflow_finds(local, tmp_path):
     """They are read without MLflow: deleted versions and models are gone, and aliases of them stay."""
     shutil.copytree(local.home / "mlflow", tmp_path / "mlflow")
@@ -252,7 +258,7 @@ def test_models_of_the_default_database_are_those_that_mlflow_finds(local, tmp_p
     assert models[0].latest_version == "11" and "3" not in models[0].versions
     assert models[0].versions["11"] == {"number": "11", "empty": ""}
     (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"this is no database" * 100)
-    with pytest.raises(TrackingError, match="mlflow.db: cannot be read: .*; copy it back from a backup"):
+    with pytest.raises(TrackingError, match=r"mlflow\.db: cannot be read: .*; copy it back from a backup"):
         own.models()
 
 
