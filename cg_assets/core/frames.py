@@ -28,7 +28,8 @@ class Frames:
         window: `(n_frames,)` int32 umbrella window.
         bias_energy: `(n_frames,)` float64 energy of the bias [kJ/mol or reduced].
         potential_energy: `(n_frames,)` float64 unbiased potential energy [kJ/mol or reduced].
-        box: `(n_frames, 3)` float32 edges of the periodic box [nm].
+        box: `(n_frames, 3)` float32 edges of the periodic box, or `(n_frames, 3, 3)` its vectors in rows where it has
+            oblique ones [nm].
         collective_variables: name to `(n_frames,)` float32 [rad, nm or reduced].
     """
 
@@ -67,7 +68,7 @@ class Frames:
         start: ArrayLike = 0,
         probe: ArrayLike = False,
         window: ArrayLike | None = None,
-        box: float | None = None,
+        box: float | NDArray[np.float64] | None = None,
         **columns: Any,
     ) -> Frames:
         """Frames of replicas at the same times, replica after replica.
@@ -79,7 +80,7 @@ class Frames:
             start: of all or `(n,)` of each.
             probe: of all or `(n,)` of each.
             window: `(n,)` of each; None without windows.
-            box: edge of the periodic box [nm], or None.
+            box: edge of the periodic box, or its vectors `(3, 3)` [nm], or None.
             columns: `(n, n_times, ...)` further columns.
         """
         n, n_times = np.size(replica), np.size(times)
@@ -94,7 +95,7 @@ class Frames:
             start=each(start, np.int32),
             probe=each(probe, np.bool_),
             window=None if window is None else each(window, np.int32),
-            box=None if box is None else np.full((n * n_times, 3), box, dtype=np.float32),
+            box=None if box is None else cell_columns(np.broadcast_to(_vectors(box), (n * n_times, 3, 3))),
             **{name: values.reshape(n * n_times, *values.shape[2:]) for name, values in columns.items()},
         )
 
@@ -147,3 +148,14 @@ class Frames:
             for name in first.collective_variables
         }
         return replace(first, **arrays, collective_variables=variables)
+
+
+def cell_columns(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The column `box` of vectors `(n_frames, 3, 3)`: the edges `(n_frames, 3)` of rectangular cells, else vectors."""
+    edges = np.diagonal(vectors, axis1=1, axis2=2)
+    oblique = np.count_nonzero(vectors) > np.count_nonzero(edges)
+    return np.array(vectors if oblique else edges, dtype=np.float32)
+
+
+def _vectors(box: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.eye(3) * box if np.ndim(box) == 0 else np.asarray(box)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.mapping.collective_variables import CollectiveVariable
+from cg_assets.mapping.images import nearest_image
 from cg_assets.mapping.maps import CGMap
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class AtomVariables:
     Attributes:
         names: names of the variables.
         atoms: indices of the atoms of each; -1, -2, ... stand for the centres.
-        box: edge of the periodic box [nm], or None.
+        box: `(3, 3)` vectors of the periodic box [nm], or None.
         centres: atoms and weights of beads of several atoms.
     """
 
@@ -34,12 +35,15 @@ class AtomVariables:
         self,
         variables: Mapping[str, CollectiveVariable],
         atoms: Sequence[Sequence[int]],
-        box: float | None,
+        box: float | NDArray | None,
         centres: Sequence[tuple[Sequence[int], Sequence[float]]] = (),
     ) -> None:
         """Keep the definition."""
         self.centres = [(list(members), list(weights)) for members, weights in centres]
-        self.names, self.box, self._variables = list(variables), box, dict(variables)
+        self.names, self._variables = list(variables), dict(variables)
+        self.box: NDArray[np.float64] | None = None
+        if box is not None:
+            self.box = np.eye(3) * box if np.ndim(box) == 0 else np.array(box)
         self.atoms = [list(indices) for indices in atoms]
 
     @classmethod
@@ -67,7 +71,8 @@ class AtomVariables:
     def to_json(self) -> dict[str, object]:
         """Plain JSON types."""
         variables = {name: variable.model_dump(mode="json") for name, variable in self._variables.items()}
-        return {"variables": variables, "atoms": self.atoms, "box": self.box, "centres": self.centres}
+        box = None if self.box is None else self.box.tolist()
+        return {"variables": variables, "atoms": self.atoms, "box": box, "centres": self.centres}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> AtomVariables:
@@ -89,7 +94,7 @@ class AtomVariables:
         return np.stack(values, axis=-1) if values else np.zeros((*positions.shape[:-2], 0))
 
     def _nearest(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
-        return steps if self.box is None else steps - self.box * np.round(steps / self.box)
+        return steps if self.box is None else nearest_image(steps, self.box)
 
     def _point(self, positions: NDArray[np.float64], atom: int) -> NDArray[np.float64]:
         """Where an atom or a centre is `(..., 3)`."""

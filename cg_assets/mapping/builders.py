@@ -7,9 +7,9 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,11 +20,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from cg_assets.core.errors import SystemSpecError, library_errors, one_line
 from cg_assets.core.settings import Fact, Strict, distinct
 from cg_assets.mapping.bead_mapping import BeadMapping
+from cg_assets.mapping.cells import Cell, cell_vectors, reduced, same_cell, shown_cell
 from cg_assets.mapping.chains import connected_groups
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.pdb import read_pdb
 from cg_assets.mapping.peptides import build_peptide
 from cg_assets.mapping.solvation import add_water
+from cg_assets.mapping.topologies import Topology
 from cg_assets.mapping.water import DALTON_PER_NM3
 
 if TYPE_CHECKING:
@@ -44,15 +46,19 @@ class MoleculeSettings(Strict):
     pdb: Path | None = None
     """A PDB file relative to the folder of the YAML file, with all hydrogens where there is a force field."""
     force_fields: list[str] = Field(default_factory=list)
-    """Force field files that OpenMM ships, for example amber14-all.xml; none where frames are only imported."""
+    """Force field files that OpenMM ships, for example amber14-all.xml, or own ones in its format, relative to the
+    folder of the YAML file; none where frames are only imported."""
+    topology: Topology | None = None
+    """Atoms and parameters from the files of another engine, instead of sequence or pdb and force_fields."""
     implicit_solvent: Literal["OBC2"] | None = None
     constraints: Literal["h_bonds", "none"] = "h_bonds"
     hydrogen_mass: PositiveFloat | None = 4.0
     """Mass of each hydrogen after repartitioning [amu]; null keeps the force field's masses."""
     cutoff: PositiveFloat | None = None
     """Cutoff of non-bonded interactions [nm]; null for none. A periodic box needs one."""
-    box: PositiveFloat | None = None
-    """Edge of the cubic periodic box [nm]; null for an isolated molecule."""
+    box: Cell | None = None
+    """Edge of the cubic periodic box, three edges, three vectors [nm], or a shape with an edge; null for an isolated
+    molecule, or for the box of the topology's coordinates."""
     waters: PositiveInt | None = Field(default=None, le=100_000)
     """Water molecules to put around the molecule; a force field file must include them. The edge of the box at
     atmospheric pressure comes from `cg-assets box`."""
@@ -60,9 +66,19 @@ class MoleculeSettings(Strict):
     """Of beads in the PDB file, by their names [amu], where they are no atoms: {BB: 72, SC1: 54}."""
 
     def files(self, folder: Path) -> list[Path]:
-        """The PDB file and the force field files that are the user's own, given the folder of the system's file."""
-        own = [path for path in map(Path, self.force_fields) if path.is_file()]  # where OpenMM looks first
-        return ([] if self.pdb is None else [folder / self.pdb]) + own
+        """The files of the structure and of force fields that are the user's own, given the folder of the YAML file."""
+        own = [Path(name) for name in self.force_field_files(folder) if Path(name).is_file()]
+        structure = [] if self.pdb is None else [folder / self.pdb]
+        return structure + own + ([] if self.topology is None else self.topology.files(folder))
+
+    def force_field_files(self, folder: Path) -> list[str]:
+        """The force field files, those in the folder of the YAML file with their path."""
+        return [str(folder / name) if (folder / name).is_file() else name for name in self.force_fields]
+
+    @property
+    def has_forces(self) -> bool:
+        """Whether there is a force field."""
+        return bool(self.force_fields) or self.topology is not None
 
     _distinct = field_validator("force_fields")(distinct)
 
@@ -74,22 +90,36 @@ class MoleculeSettings(Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> MoleculeSettings:
-        if (self.sequence is None) == (self.pdb is None):
-            raise ValueError("give exactly one of sequence and pdb")
+        if [self.sequence, self.pdb, self.topology].count(None) != 2:
+            raise ValueError("give exactly one of sequence, pdb and topology")
+        if self.topology is not None and (self.force_fields or self.implicit_solvent or self.waters):
+            raise ValueError(
+                "topology holds all molecules and forces; remove force_fields, implicit_solvent and waters"
+            )
         if self.masses is not None and (self.force_fields or self.pdb is None):
             raise ValueError("masses are of the beads in a PDB file without force field; remove them")
         if self.waters is not None and self.box is None:
             raise ValueError(f"waters is {self.waters}, but box is null; water needs a periodic box [nm]")
+        if self.waters is not None and not isinstance(self.box, float):
+            raise ValueError("waters are put into cubes only; give the edge of a cube as box, or a solvated pdb")
         if self.box is not None:
-            if self.cutoff is None:
+            if self.cutoff is None and self.has_forces:
                 raise ValueError("a periodic box needs a cutoff [nm]")
-            if self.cutoff > self.box / 2:
-                raise ValueError(
-                    f"cutoff {self.cutoff} nm is beyond half the box ({self.box / 2} nm); lower it or enlarge the box"
-                )
             if self.implicit_solvent:
                 raise ValueError("implicit_solvent needs an isolated molecule; set box to null")
+            check_cutoff(self.cutoff, cell_vectors(self.box))
         return self
+
+
+def check_cutoff(cutoff: float | None, box: NDArray[np.float64]) -> None:
+    """Refuse a cutoff beyond half the narrowest height of a cell.
+
+    Raises:
+        ValueError: it is.
+    """
+    half = float(np.diag(box).min()) / 2
+    if cutoff is not None and cutoff > half:
+        raise ValueError(f"cutoff {cutoff} nm is beyond half the box ({half} nm); lower it or enlarge the box")
 
 
 @dataclass(frozen=True)
@@ -107,7 +137,7 @@ class MoleculeModel:
         bonds: pairs of bonded atoms.
         constraints: pairs of atoms whose distance is fixed.
         n_degrees_of_freedom: momenta that carry kinetic energy (centre of mass included).
-        box: edge of the cubic periodic box [nm], or None.
+        box: `(3, 3)` vectors of the periodic box in rows [nm], in reduced form, or None.
         stored: `(n_stored,)` atoms that frames keep: those of the molecules that carry beads.
         facts: what was done to the bonds of the file.
     """
@@ -122,7 +152,7 @@ class MoleculeModel:
     bonds: list[tuple[int, int]]
     constraints: list[tuple[int, int]]
     n_degrees_of_freedom: int
-    box: float | None
+    box: NDArray[np.float64] | None
     stored: NDArray[np.int64]
     facts: list[Fact] = field(default_factory=list)
 
@@ -146,7 +176,9 @@ class MoleculeModel:
     @property
     def density(self) -> float | None:
         """Of all molecules in the box [kg/m³]; None without one."""
-        return None if self.box is None else float(self.masses.sum()) * DALTON_PER_NM3 / self.box**3
+        return (
+            None if self.box is None else float(self.masses.sum()) * DALTON_PER_NM3 / float(np.prod(np.diag(self.box)))
+        )
 
     @property
     def n_atoms(self) -> int:
@@ -201,7 +233,8 @@ def build_molecule(
 def _build(
     molecule: MoleculeSettings, mapping: BeadMapping, variables: Mapping[str, CollectiveVariable], folder: Path
 ) -> MoleculeModel:
-    topology, positions, n_solute, facts = _structure(molecule, folder)
+    topology, positions, n_solute, facts, create = _structure(molecule, folder)
+    vectors = topology.getPeriodicBoxVectors()
     atoms = list(topology.atoms())
     names = [f"{atom.residue.index + 1}:{atom.name}" for atom in atoms]
     beads = molecule.masses or {}
@@ -214,8 +247,8 @@ def _build(
         [atom.element.mass._value if atom.element is not None else beads.get(atom.name, 0.0) for atom in atoms]
     )
     openmm_system, simulated, pairs = None, physical, []
-    if molecule.force_fields:
-        openmm_system = _create_system(molecule, topology)
+    if create is not None:
+        openmm_system = create()
         _check_masses(molecule, openmm_system, names, elements)
         simulated = np.array([openmm_system.getParticleMass(i)._value for i in range(len(atoms))])
         pairs = [openmm_system.getConstraintParameters(i)[:2] for i in range(openmm_system.getNumConstraints())]
@@ -231,7 +264,7 @@ def _build(
         bonds=bonds,
         constraints=[(int(first), int(second)) for first, second in pairs],
         n_degrees_of_freedom=3 * int((simulated > 0).sum()) - len(pairs),
-        box=molecule.box,
+        box=None if vectors is None else np.array(vectors._value, dtype=np.float64),
         stored=_stored_atoms(mapping, atoms, names, bonds),
         facts=facts,
     )
@@ -247,21 +280,80 @@ def _stored_atoms(
     return np.flatnonzero(np.isin(group, group[carriers]))
 
 
-def _structure(molecule: MoleculeSettings, folder: Path) -> tuple[Any, NDArray[np.float64], int, list[Fact]]:
-    """Topology, positions [nm], number of atoms without added water, and facts of the sequence or the PDB file."""
+def _structure(
+    molecule: MoleculeSettings, folder: Path
+) -> tuple[Any, NDArray[np.float64], int, list[Fact], Callable[[], openmm.System] | None]:
+    """Topology, positions [nm], number of atoms without added water, facts, and what creates the System, if any."""
     facts: list[Fact] = []
+    box = None if molecule.box is None else cell_vectors(molecule.box)
+    if molecule.topology is not None:
+        return _of_topology(molecule, molecule.topology, folder, box)
     if molecule.sequence is not None:
         topology, positions = build_peptide(molecule.sequence)
     else:
         topology, positions, facts = read_pdb(molecule, folder / str(molecule.pdb))
     n_solute = topology.getNumAtoms()
-    if molecule.waters is not None and molecule.box is not None:
-        topology, positions = add_water(topology, positions, molecule.force_fields, molecule.waters, molecule.box)
-    if molecule.box is not None:
-        topology.setPeriodicBoxVectors(np.eye(3) * molecule.box)
-    else:
-        topology.setPeriodicBoxVectors(None)
-    return topology, positions, n_solute, facts
+    if molecule.waters is not None and box is not None:
+        files = molecule.force_field_files(folder)
+        topology, positions = add_water(topology, positions, files, molecule.waters, float(box[0, 0]))
+    topology.setPeriodicBoxVectors(box)
+    create = partial(_create_system, molecule, topology, folder) if molecule.force_fields else None
+    return topology, positions, n_solute, facts, create
+
+
+def _of_topology(
+    molecule: MoleculeSettings, source: Topology, folder: Path, box: NDArray[np.float64] | None
+) -> tuple[Any, NDArray[np.float64], int, list[Fact], Callable[[], openmm.System]]:
+    """As `_structure`, of the files of another engine."""
+    for path in source.files(folder):
+        if not path.is_file():
+            raise SystemSpecError(f"model.topology: there is no file {path}; give paths relative to the YAML file")
+    found = source.load(folder, box)
+    own = None if found.box is None else reduced(found.box)
+    if box is not None and own is not None and not same_cell(box, own):
+        raise SystemSpecError(
+            f"model.box is {shown_cell(box)}, but the box of {source.coordinates} is {shown_cell(own)}; make them "
+            "equal, or leave model.box out"
+        )
+    box = own if box is None else box
+    if box is not None:
+        if molecule.cutoff is None:
+            raise SystemSpecError(f"model.cutoff is null, but {source.coordinates} has a periodic box; give one [nm]")
+        with library_errors(SystemSpecError, "model"):
+            check_cutoff(molecule.cutoff, box)
+    found.topology.setPeriodicBoxVectors(box)
+    arguments = _nonbonded(molecule, box is not None)
+
+    def create() -> openmm.System:
+        with library_errors(SystemSpecError, f"model.topology: OpenMM can make no System of it ({source.type})"):
+            created = found.create(**arguments)
+        if box is not None:
+            created.setDefaultPeriodicBoxVectors(*box)
+        for force in created.getForces():
+            force.setForceGroup(0)
+        return created
+
+    read: list[Fact] = [("topology", f"{source.type}, of {len(source.files(folder))} files")]
+    return found.topology, found.positions, found.topology.getNumAtoms(), read, create
+
+
+def _nonbonded(molecule: MoleculeSettings, periodic: bool) -> dict[str, Any]:
+    """Arguments of OpenMM's `createSystem`."""
+    from openmm import app, unit
+
+    isolated = app.NoCutoff if molecule.cutoff is None else app.CutoffNonPeriodic
+    rigid = molecule.constraints == "h_bonds"
+    arguments: dict[str, Any] = {
+        "nonbondedMethod": app.PME if periodic else isolated,
+        "removeCMMotion": False,
+        "constraints": app.HBonds if rigid else None,
+        "rigidWater": rigid,
+    }
+    if molecule.cutoff is not None:
+        arguments["nonbondedCutoff"] = molecule.cutoff * unit.nanometer
+    if molecule.hydrogen_mass is not None:
+        arguments["hydrogenMass"] = molecule.hydrogen_mass * unit.dalton
+    return arguments
 
 
 def _check_atoms(mapping: BeadMapping, names: list[str], element_of: dict[str, str]) -> None:
@@ -303,26 +395,16 @@ def _check_exists(where: str, atom: str, element_of: dict[str, str]) -> None:
     raise SystemSpecError(f"{where}: there is no atom {atom}; {remedy}")
 
 
-def _create_system(molecule: MoleculeSettings, topology: Any) -> openmm.System:
+def _create_system(molecule: MoleculeSettings, topology: Any, folder: Path) -> openmm.System:
     """The OpenMM System with the native implicit-solvent force, every force in group 0."""
-    from openmm import app, unit
+    from openmm import app
 
-    files = list(molecule.force_fields) + (["implicit/obc2.xml"] if molecule.implicit_solvent else [])
+    files = molecule.force_field_files(folder) + (["implicit/obc2.xml"] if molecule.implicit_solvent else [])
     named = ", ".join(molecule.force_fields)
     with library_errors(SystemSpecError, f"model.force_fields: {named} cannot be read"):
         force_field = app.ForceField(*files)
-    isolated = app.NoCutoff if molecule.cutoff is None else app.CutoffNonPeriodic
-    method = isolated if molecule.box is None else app.PME
-    arguments: dict[str, Any] = {"nonbondedMethod": method, "removeCMMotion": False}
-    if molecule.cutoff is not None:
-        arguments["nonbondedCutoff"] = molecule.cutoff * unit.nanometer
-    if molecule.hydrogen_mass is not None:
-        arguments["hydrogenMass"] = molecule.hydrogen_mass * unit.dalton
-    rigid = molecule.constraints == "h_bonds"
     try:
-        created = force_field.createSystem(
-            topology, constraints=app.HBonds if rigid else None, rigidWater=rigid, **arguments
-        )
+        created = force_field.createSystem(topology, **_nonbonded(molecule, molecule.box is not None))
     except Exception as error:  # a bare one of charmm36.xml
         fault = _template_fault(error, force_field, topology)
         raise SystemSpecError(

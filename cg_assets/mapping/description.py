@@ -12,6 +12,7 @@ import numpy as np
 from cg_assets.core.errors import shortened
 from cg_assets.core.settings import Fact
 from cg_assets.mapping.builders import MoleculeModel, MoleculeSettings
+from cg_assets.mapping.cells import shown_cell
 from cg_assets.mapping.chains import connected_groups
 
 
@@ -42,7 +43,8 @@ def molecule_facts(settings: MoleculeSettings, molecule: MoleculeModel, folder: 
     if molecule.box is None:
         yield "box", "none, isolated"
     else:
-        yield "box", f"{molecule.box:g} nm, {molecule.density:.0f} kg/m³, cutoff {settings.cutoff:g} nm"
+        cutoff = "" if settings.cutoff is None else f", cutoff {settings.cutoff:g} nm"
+        yield "box", f"{shown_cell(molecule.box)}, {molecule.density:.0f} kg/m³{cutoff}"
     if molecule.system is None:
         yield "forces", "none: frames are imported"
     else:
@@ -72,6 +74,8 @@ def _ends(numbers: list[str]) -> str:
 
 
 def _conformer(settings: MoleculeSettings, folder: Path) -> str:
+    if settings.topology is not None:
+        return f"that of {settings.topology.coordinates}"
     if settings.pdb is None:
         return "extended, built from the sequence"
     lines = (folder / settings.pdb).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -14,6 +14,7 @@ from cg_assets.core.errors import SystemSpecError, library_errors
 from cg_assets.core.settings import Fact
 from cg_assets.mapping.bead_mapping import WATER
 from cg_assets.mapping.bonds import complete_bonds
+from cg_assets.mapping.cells import cell_vectors, is_dummy, reduced, same_cell, shown_cell
 
 if TYPE_CHECKING:
     from cg_assets.mapping.builders import MoleculeSettings
@@ -74,9 +75,12 @@ def read_pdb(molecule: MoleculeSettings, path: Path) -> tuple[Any, NDArray[np.fl
     _check_places(topology, places, path)
     topology, places, facts = complete_bonds(topology, places, path, beads)
     vectors = topology.getPeriodicBoxVectors()
-    if vectors is not None and molecule.force_fields:  # frames that are imported bring boxes of their own
-        edges = np.diag(np.array(vectors.value_in_unit(unit.nanometer)))
-        _check_box(molecule, edges, topology, path)
+    if vectors is not None:
+        box = np.array(vectors.value_in_unit(unit.nanometer))
+        if is_dummy(box):
+            facts = [*facts, ("box of the PDB file", f"{shown_cell(box)}, a dummy: ignored")]
+        elif molecule.force_fields:  # frames that are imported bring boxes of their own
+            _check_box(molecule, reduced(box), topology, path)
     return topology, places, facts
 
 
@@ -145,21 +149,22 @@ def _check_places(topology: Any, places: NDArray[np.float64], path: Path) -> Non
         raise SystemSpecError(f"model.pdb: {path}: atoms {first} and {second} are in one place; correct their lines")
 
 
-def _check_box(molecule: MoleculeSettings, edges: NDArray, topology: Any, path: Path) -> None:
+def _check_box(molecule: MoleculeSettings, box: NDArray, topology: Any, path: Path) -> None:
     """Refuse a box in the PDB file that contradicts the specification."""
-    shown = " x ".join(f"{edge:.3f}" for edge in edges)
+    shown = shown_cell(box)
     if molecule.box is None:
         waters = sum(residue.name in WATER for residue in topology.residues())
         if waters:
             raise SystemSpecError(
-                f"model.box is null, but {path} holds {waters} water molecules in a box of {shown} nm; set model.box "
+                f"model.box is null, but {path} holds {waters} water molecules in a box of {shown}; set model.box "
                 "and model.cutoff"
             )
         return
-    if molecule.cutoff is not None and molecule.cutoff > edges.min() / 2:
+    if molecule.cutoff is not None and molecule.cutoff > np.diag(box).min() / 2:
         raise SystemSpecError(
-            f"model.cutoff {molecule.cutoff} nm is beyond half the box of {path} ({shown} nm); lower it or use a "
+            f"model.cutoff {molecule.cutoff} nm is beyond half the box of {path} ({shown}); lower it or use a "
             "larger box"
         )
-    if np.abs(edges - molecule.box).max() > 1e-3 * molecule.box:
-        raise SystemSpecError(f"model.box is {molecule.box} nm, but the box of {path} is {shown} nm; make them equal")
+    asked = cell_vectors(molecule.box)
+    if not same_cell(box, asked):
+        raise SystemSpecError(f"model.box is {shown_cell(asked)}, but the box of {path} is {shown}; make them equal")

@@ -28,7 +28,9 @@ def measure_box(
     progress: Progress | None = None,
     duration: float = DURATION,
 ) -> Estimate:
-    """Edge of the cubic box [nm] whose volume is the mean volume at constant pressure, with its standard error.
+    """First edge of the box [nm] whose volume is the mean volume at constant pressure, with its standard error.
+
+    The box keeps its shape.
 
     Langevin dynamics from `model.box` with OpenMM's Monte Carlo barostat.
 
@@ -72,5 +74,6 @@ def measure_box(
     kept = np.array(volumes[count // 5 :])
     independent = max(2.0, len(kept) / (2.0 * autocorrelation_time(kept[None])))
     error = float(kept.std(ddof=1)) / math.sqrt(independent)
-    edge = float(kept.mean()) ** (1 / 3)
-    return Estimate(edge, error / (3 * edge**2), "nm")
+    shape = float(np.prod(np.diag(molecule.box))) / molecule.box[0, 0] ** 3
+    edge = float(kept.mean() / shape) ** (1 / 3)
+    return Estimate(edge, error / (3 * shape * edge**2), "nm")

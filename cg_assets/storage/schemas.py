@@ -184,7 +184,8 @@ def _variable_unit(name: str, metadata: FileMetadata) -> str:
 
 
 def _list_field(name: str, frames: Frames, units: UnitSystem) -> pa.Field:
-    shape = {"force_variance": (frames.n_sites, 1), "box": (1, 3)}.get(name, (frames.n_sites, frames.dimension))
+    cell = (1, 3) if frames.box is None or frames.box.ndim == 2 else (3, 3)
+    shape = {"force_variance": (frames.n_sites, 1), "box": cell}.get(name, (frames.n_sites, frames.dimension))
     text = unit(_LISTS[name], units)
     return pa.field(
         name,
@@ -237,7 +238,7 @@ def _column(values: NDArray, item: pa.Field, source: str) -> pa.Array:
 
 
 def list_shape(item: pa.Field) -> tuple[int, ...]:
-    """Shape of one row of a list: `(n_sites, dimension)`, `(n_sites,)` for variances, `(3,)` for a box."""
+    """Shape of one row of a list: `(n_sites, dimension)`, `(n_sites,)` for variances, `(3,)` or `(3, 3)` for a box."""
     facts = item.metadata or {}
     if b"shape" in facts:
         return tuple(int(size) for size in facts[b"shape"].split(b","))
@@ -245,7 +246,7 @@ def list_shape(item: pa.Field) -> tuple[int, ...]:
         return (item.type.list_size,)
     n_sites, dimension = int(facts[b"n_sites"]), int(facts[b"dimension"])
     if item.name == "box":
-        return (dimension,)
+        return (dimension,) if n_sites == 1 else (n_sites, dimension)
     return (n_sites,) if item.name == "force_variance" else (n_sites, dimension)
 
 

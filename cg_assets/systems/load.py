@@ -19,6 +19,8 @@ from cg_assets.systems.spec import SystemSpec
 
 SHIPPED = Path(__file__).parent
 _FILES = ("pdb", "file", "files")
+_NO_FILES = ("type", "defines")
+"""Fields of model.topology that name no file."""
 """Fields that name files."""
 
 
@@ -127,7 +129,10 @@ class _Folders:
 def _with_absolute_files(value: JsonValue, folder: Path, field: str = "") -> JsonValue:
     """The parent's fields: files that it names are relative to its own folder."""
     if isinstance(value, dict):
-        return {name: _with_absolute_files(item, folder, name) for name, item in value.items()}
+        files = () if field != "topology" else tuple(name for name in value if name not in _NO_FILES)
+        return {
+            name: _with_absolute_files(item, folder, "files" if name in files else name) for name, item in value.items()
+        }
     if isinstance(value, list):
         return [_with_absolute_files(item, folder, field) for item in value]
     return str(folder / value) if field in _FILES and isinstance(value, str) else value

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError
-from cg_assets.core.frames import Frames
+from cg_assets.core.frames import Frames, cell_columns
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.mapping.first_frames import check_first_frames
@@ -143,7 +143,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         variables = self._beads.variables(beads)
         count, atoms = len(beads), block.forces is not None
         numbers = np.array(stretch.frames)[rows]
-        box = None if block.box is None or not atoms else np.diagonal(block.box, axis1=1, axis2=2).astype(np.float32)
+        box = None if block.box is None or not atoms else cell_columns(block.box)
         return Frames(
             positions=(block.positions if atoms else beads).astype(np.float32),
             time=stretch.start + rows.astype(np.float64) * self.interval,

@@ -200,7 +200,10 @@ class MoleculeEngine:
         """Stored atoms with their centre of mass at the origin, or moved by whole boxes so that it is in the first."""
         centre = self._weights @ positions
         box = self.settings.variables["box"]
-        return positions - (centre if box is None else box * np.floor(centre / box))
+        if box is None:
+            return positions - centre
+        vectors = np.array(box)
+        return positions - np.floor(centre @ np.linalg.inv(vectors)) @ vectors
 
     def _kinetic_energy(self, state: Any) -> float:
         """Kinetic energy [kJ/mol] of the motion that the constraints allow, without atoms that are held by their mass.

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from cg_assets.core.settings import NANOMETRES, Built, Fact, Fault, Scope
 from cg_assets.mapping.bead_mapping import WATER, BeadMapping
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel, MoleculeSettings, build_molecule
+from cg_assets.mapping.cells import cell_vectors, shown_cell
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.description import molecule_facts
 from cg_assets.mapping.pdb_residues import molecules_in_solvent
@@ -35,23 +38,32 @@ class Molecule(MoleculeSettings, Model):
     @property
     def is_simulated(self) -> bool:
         """Whether there is a force field."""
-        return bool(self.force_fields)
+        return self.has_forces
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """A PDB file that is missing, and lengths in Å."""
         yield from scope.missing("pdb", self.pdb)
         yield from scope.unlikely("cutoff", self.cutoff, 0.3, 5, NANOMETRES)
-        yield from scope.unlikely("box", self.box, 0.5, 100, NANOMETRES)
+        if self.box is not None:
+            edge = cell_vectors(self.box)[0, 0]
+            yield from scope.unlikely("box", edge, 0.5, 100, NANOMETRES)
 
     def built_faults(self, built: Built) -> Iterator[Fault]:
-        """Water of another density than that of a liquid."""
+        """Water of another density than that of a liquid, and beads of several molecules in a cell that is no cube."""
+        several = len(set(built.structure.stored_groups.tolist())) > 1
+        if built.structure.box is not None and several and self.bead_box is None:
+            yield Fault(
+                "box",
+                "is no cube that model.box gives, but several molecules with beads share it; potentials find images in "
+                "cubic boxes only: give the edge of a cube, or choose one molecule in mapping.molecules",
+            )
         names = {residue.name for residue in built.structure.topology.residues()}
         density = built.structure.density
         if density is not None and names & WATER and not 700 < density < 1400:
             yield Fault(
                 "box",
-                f"{self.box} nm gives a density of {density:.0f} kg/m³ where water has 997; correct box or waters "
-                f"(cg-assets box finds the edge at atmospheric pressure)",
+                f"{shown_cell(built.structure.box)} gives a density of {density:.0f} kg/m³ where water has 997; "
+                "correct box or waters (cg-assets box finds the edge at atmospheric pressure)",
             )
 
     def facts(self, built: Built) -> Iterator[Fact]:
@@ -79,16 +91,21 @@ class Molecule(MoleculeSettings, Model):
 
     @property
     def simulated_box(self) -> float | None:
-        """The box."""
-        return self.box
+        """Shortest edge of the box, between its planes [nm]."""
+        return None if self.box is None else float(np.diag(cell_vectors(self.box)).min())
 
     @property
     def bead_box(self) -> float | None:
-        """Edge of the periodic box [nm], in which all molecules carry beads where no water was added."""
-        return self.box if self.waters is None else None
+        """Edge of the cubic box [nm], in which all molecules carry beads where no water was added."""
+        if self.box is None or self.waters is not None:
+            return None
+        box = cell_vectors(self.box)
+        return float(box[0, 0]) if np.array_equal(box, np.eye(3) * box[0, 0]) else None
 
     def is_solvated(self, mapping: BeadMapping, folder: Path) -> bool:
-        """Whether the PDB file holds one molecule with beads in a solvent, or solvent is added."""
+        """Whether the files hold one molecule with beads in a solvent, or solvent is added."""
+        if self.topology is not None and all(path.is_file() for path in self.files(folder)):
+            return len(set(build_molecule(self, mapping, {}, folder).stored_groups.tolist())) == 1
         if self.pdb is None or not (path := folder / self.pdb).is_file():
             return self.waters is not None
         named = {} if isinstance(mapping.beads, str) else mapping.beads

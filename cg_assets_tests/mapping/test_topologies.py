@@ -1,0 +1,151 @@
+"""Topologies of other engines give the System that their engine would, and boxes of any shape fit it."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+
+from cg_assets.core.errors import SystemSpecError
+from cg_assets.mapping.bead_mapping import BeadMapping
+from cg_assets.mapping.builders import MoleculeSettings, build_molecule
+from cg_assets.mapping.cells import CellShape, cell_vectors, reduced, same_cell
+
+HEAVY = BeadMapping(type="beads", beads="heavy_atoms")
+
+
+def built(folder, **fields):
+    return build_molecule(MoleculeSettings.model_validate(fields), HEAVY, {}, folder)
+
+
+def forces_of(system, positions):
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(positions)
+    return np.array(context.getState(forces=True).getForces(asNumpy=True)._value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "volume"),
+    [
+        (3.0, 27.0),
+        ([2.0, 3.0, 4.0], 24.0),
+        (CellShape(shape="dodecahedron", edge=3.0), 27.0 / np.sqrt(2)),
+        (CellShape(shape="octahedron", edge=3.0), 27.0 * 4 / np.sqrt(27)),
+        ([[3.0, 0, 0], [1.6, 2.0, 0], [0.2, 1.4, 2.5]], 15.0),
+    ],
+)
+def test_cells_have_their_volume_and_are_as_openmm_wants_them(cell, volume):
+    vectors = cell_vectors(cell)
+    assert np.linalg.det(vectors) == pytest.approx(volume)
+    openmm.System().setDefaultPeriodicBoxVectors(*vectors)  # refuses vectors that are not reduced
+    context = openmm.System()
+    context.addParticle(1.0)
+    context.setDefaultPeriodicBoxVectors(*vectors)
+    openmm.Context(context, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+
+
+def test_one_lattice_in_two_settings_is_the_same_and_another_is_not():
+    vectors = cell_vectors(CellShape(shape="dodecahedron", edge=3.0))
+    turned = reduced(vectors + np.array([[0, 0, 0], [0, 0, 0], 2 * vectors[0] - vectors[1]]))
+    assert same_cell(vectors, turned)
+    assert not same_cell(vectors, 3.0 * np.eye(3))
+    assert not same_cell(vectors, 1.01 * vectors)
+
+
+@pytest.fixture(scope="module")
+def peptide(tmp_path_factory):
+    """A peptide of OpenMM's amber14 in a folder, with its own System and XML."""
+    folder = tmp_path_factory.mktemp("peptide")
+    own = built(folder, sequence=["ACE", "ALA", "NME"], force_fields=["amber14-all.xml"], hydrogen_mass=None)
+    with (folder / "it.pdb").open("w") as file:
+        app.PDBFile.writeFile(own.topology, unit.Quantity(own.positions, unit.nanometer), file)
+    (folder / "it.xml").write_text(openmm.XmlSerializer.serialize(own.system))
+    return folder, own
+
+
+def test_a_serialised_system_is_the_system(peptide):
+    folder, own = peptide
+    source = {"type": "openmm_system", "xml": "it.xml", "coordinates": "it.pdb"}
+    again = built(folder, topology=source, hydrogen_mass=None)
+    assert np.allclose(forces_of(again.system, own.positions), forces_of(own.system, own.positions))
+    assert again.constraints == own.constraints
+    assert again.atom_names == own.atom_names
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "hydrogen_mass"),
+        ({"hydrogen_mass": None, "constraints": "none"}, "constraints"),
+        ({"hydrogen_mass": None, "force_fields": ["a.xml"]}, "remove force_fields"),
+    ],
+)
+def test_a_serialised_system_that_contradicts_the_file_is_refused(peptide, fields, words):
+    source = {"type": "openmm_system", "xml": "it.xml", "coordinates": "it.pdb"}
+    with pytest.raises((SystemSpecError, ValueError), match=words):
+        built(peptide[0], topology=source, **fields)
+
+
+def test_a_serialised_system_with_a_barostat_is_refused(peptide):
+    folder, own = peptide
+    system = openmm.XmlSerializer.clone(own.system)
+    system.addForce(openmm.MonteCarloBarostat(1.0, 300.0))
+    (folder / "pressed.xml").write_text(openmm.XmlSerializer.serialize(system))
+    with pytest.raises(SystemSpecError, match="MonteCarloBarostat"):
+        source = {"type": "openmm_system", "xml": "pressed.xml", "coordinates": "it.pdb"}
+        built(folder, topology=source, hydrogen_mass=None)
+
+
+def test_an_own_force_field_lies_next_to_the_yaml_file_and_counts(peptide):
+    folder, own = peptide
+    shipped = next(path for path in app.forcefield._getDataDirectories() if path)
+    shutil.copy(f"{shipped}/amber99sb.xml", folder / "mine.xml")
+    settings = MoleculeSettings(sequence=["ACE", "ALA", "NME"], force_fields=["mine.xml"])
+    assert folder / "mine.xml" in settings.files(folder)
+    assert build_molecule(settings, HEAVY, {}, folder).n_atoms == own.n_atoms
+
+
+def solvated(folder, shape):
+    """A capped alanine in TIP3P, by GROMACS's own tools."""
+    own = built(folder, sequence=["ACE", "ALA", "NME"])
+    for atom in own.topology.atoms():
+        atom.name = "CH3" if atom.residue.name == "NME" and atom.name == "C" else atom.name
+    with (folder / "in.pdb").open("w") as file:
+        app.PDBFile.writeFile(own.topology, unit.Quantity(own.positions, unit.nanometer), file)
+    for command in (
+        "pdb2gmx -f in.pdb -o in.gro -p topol.top -ff amber99sb-ildn -water tip3p -ignh",
+        f"editconf -f in.gro -o box.gro -bt {shape} -d 1.0",
+        "solvate -cp box.gro -cs spc216.gro -p topol.top -o solvated.gro",
+    ):
+        subprocess.run(["gmx", *command.split()], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("gmx") is None, reason="gmx (GROMACS) is not installed")
+@pytest.mark.parametrize("shape", ["dodecahedron", "octahedron"])
+def test_a_gromacs_topology_gives_the_forces_of_gromacs(tmp_path, shape):
+    import MDAnalysis
+
+    solvated(tmp_path, shape)
+    (tmp_path / "run.mdp").write_text(
+        "integrator = md\nnsteps = 0\nnstfout = 1\nnstxout = 1\ncoulombtype = PME\nrcoulomb = 0.9\nrvdw = 0.9\n"
+        "vdw-modifier = none\ncoulomb-modifier = none\nconstraints = h-bonds\nfourierspacing = 0.08\n"
+        "ewald-rtol = 1e-6\nverlet-buffer-tolerance = -1\nrlist = 1.0\ncontinuation = yes\n"
+    )
+    for command in (
+        "grompp -f run.mdp -c solvated.gro -p topol.top -o run.tpr -maxwarn 5",
+        "mdrun -s run.tpr -rerun solvated.gro -o run.trr -nt 1",
+    ):
+        subprocess.run(["gmx", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    source = {"type": "gromacs", "top": "topol.top", "coordinates": "solvated.gro"}
+    own = built(tmp_path, topology=source, cutoff=0.9, hydrogen_mass=None)
+    frame = MDAnalysis.coordinates.TRR.TRRReader(str(tmp_path / "run.trr"))[0]
+    theirs = 10.0 * frame.forces.astype(np.float64)
+    ours = forces_of(own.system, 0.1 * frame.positions.astype(np.float64))
+    error = np.sqrt(((ours - theirs) ** 2).mean() / (theirs**2).mean())
+    assert error < 1e-3
+    assert len(own.stored) == 22
+    assert same_cell(own.box, reduced(own.box))
+    settings = MoleculeSettings(topology=source, cutoff=0.9)
+    assert any(path.name == "ffbonded.itp" for path in settings.files(tmp_path))
