@@ -74,7 +74,9 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         for note in notes:
             work.log.warning(note)
         beads, map_hash, facts = with_map(system)
-        facts |= {"bias": None, IMPORTED_FILES: reader.files, STAMPS: stamped, "notes": notes}
+        function = None if reader.bias is None else reader.bias.function
+        bias = None if function is None else function.definition()
+        facts |= {"bias": bias, IMPORTED_FILES: reader.files, STAMPS: stamped, "notes": notes}
         if imported.forces is not None and (whole := reader.snapshots()) is not None:
             work.keep(FrameContent(whole), stage=snapshot_stage(stage), batch=work.batch, facts=facts)
 

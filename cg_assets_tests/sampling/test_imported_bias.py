@@ -149,6 +149,13 @@ def test_what_does_not_fit_the_frames_is_named(run, home, change, imported, mess
         stored(home, run, bias=COLVAR | imported).imported_reader("0000")
 
 
+def test_colvar_files_in_another_order_are_refused(run, home):
+    for replica, mine in each(run[1]):
+        (home / f"COLVAR.{1 - replica}").write_text(HEADER + "".join(lines(mine)))
+    with pytest.raises(SamplingError, match=r"COLVAR.0: p[hs]i differs by .* another run"):
+        read(stored(home, run, bias=COLVAR).imported_reader("0000"))
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -172,7 +179,7 @@ def test_files_of_plumed_without_a_bias_are_no_sign_of_one(run, home):
 
 def test_a_bias_that_was_still_being_built_is_refused_unless_corrected(run, home):
     """A bias that rises by 15 kJ/mol over the run: c(t) of metadynamics, which rbias takes off."""
-    header = HEADER.replace("ext.bias", "metad.bias metad.rbias")
+    header = HEADER.replace("ext.bias", "metad.bias metad.rbias").replace("phi", "one").replace("psi", "two")
     random = np.random.default_rng(0)
     time, phi, psi = 0.01 * np.arange(800), random.normal(-1.2, 0.3, 800), random.uniform(-math.pi, math.pi, 800)
     energy = 3 * np.cos(psi + 0.4)
@@ -181,7 +188,7 @@ def test_a_bias_that_was_still_being_built_is_refused_unless_corrected(run, home
         (home / f"COLVAR.{replica}").write_text(
             header + "".join(" ".join(f"{value:.6f}" for value in row) + "\n" for row in table)
         )
-    with pytest.raises(SamplingError, match=r"at the same phi, psi changes by [345].* kT .*was still being built"):
+    with pytest.raises(SamplingError, match=r"at the same one, two changes by [345].* kT .*was still being built"):
         stored(home, run, bias=COLVAR | {"columns": ["metad.bias"]}).imported_reader("0000")
     beads = read(stored(home, run, bias=COLVAR | {"columns": ["metad.rbias"]}).imported_reader("0000"))
     np.testing.assert_allclose(beads.bias_energy, np.tile(energy[::10], 2), atol=1e-6)

@@ -37,6 +37,9 @@ EnergyUnit = Literal["kJ/mol", "kcal/mol", "eV", "kT"]
 _ACTIONS = ("METAD", "OPES", "RESTRAINT", "WALLS", "EXTERNAL", "BIASVALUE", "ABMD", "DRR", "VES", "PBMETAD", "MAXENT")
 """Parts of the names of PLUMED's biases, in its input."""
 
+_SAME_ANGLE = 0.15
+"""Difference [rad] that rounded coordinates may make."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -139,13 +142,14 @@ class ColvarBias(ImportedBias):
                 f"imported.bias.files: {len(paths)} COLVAR files for {len(run.paths)} trajectories; give one for each, "
                 "in the same order (a file that a restart continued is one file)"
             )
-        energies, usable = [], []
+        energies, usable, angles = [], [], []
         for number, path in enumerate(paths):
             tables, found = read_plumed(path)
             notes += found
             used = self._used(path, tables[0].fields, notes)
             series = self._series(path, tables, used, self._energy(run), notes)
-            energy, covered = _matched(path, run, number, self.since, series, notes)
+            energy, covered, line = _matched(path, run, number, self.since, series, notes)
+            angles.append({n: series.places[line, i] for i, n in enumerate(series.names) if run.periodic.get(n)})
             energies.append(energy)
             usable.append(covered)
             self._judge_filling(path, tables[0], used, series, run.thermal_energy)
@@ -155,7 +159,7 @@ class ColvarBias(ImportedBias):
                 f"{path}: bias {' + '.join(used)} from {kept.min():.4g} to {kept.max():.4g} kJ/mol; its weights leave "
                 f"{effective:.0f} effective of {len(kept)} frames"
             )
-        return ColvarEnergies(energies, usable, paths, notes)
+        return ColvarEnergies(energies, usable, angles, paths, notes)
 
     def _judge_filling(
         self, path: Path, table: PlumedTable, used: list[str], series: Series, thermal_energy: float
@@ -226,8 +230,8 @@ class Series:
 
 def _matched(
     path: Path, run: Run, number: int, start: float, series: Series, notes: list[str]
-) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Energy at each time of a trajectory, NaN without a line, and which frames COLVAR covers.
+) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.int64]]:
+    """Energy at each time of a trajectory, NaN without a line, which frames COLVAR covers, and their lines.
 
     Raises:
         SamplingError: a frame that is taken has no line, other than those after the last one of a killed run.
@@ -259,7 +263,7 @@ def _matched(
         )
     if behind.any():
         notes.append(f"{path}: ends before {int(behind.sum())} frames of {trajectory}, which are left out")
-    return np.where(matched & covered, energy[nearest], np.nan), covered
+    return np.where(matched & covered, energy[nearest], np.nan), covered, nearest
 
 
 @dataclass
@@ -268,6 +272,7 @@ class ColvarEnergies(FrameBias):
 
     energies: list[FloatArray]
     covered: list[NDArray[np.bool_]]
+    angles: list[dict[str, FloatArray]]
     paths: list[Path]
     notes: list[str]
     function: GridBias | None = None
@@ -280,11 +285,19 @@ class ColvarEnergies(FrameBias):
         """By the number of the frame.
 
         Raises:
-            SamplingError: a frame has none.
+            SamplingError: a frame has none, or angles of the same name show that COLVAR is of another run.
         """
         energy = self.energies[file][frames]
         if len(missing := np.flatnonzero(~np.isfinite(energy))):
             raise SamplingError(f"{self.paths[file]}: has no line for frame {frames[missing[0]]}; set another stride")
+        for name, angle in self.angles[file].items():
+            apart = np.abs(np.angle(np.exp(1j * (angle[frames] - np.asarray(variables[name], dtype=np.float64)))))
+            if (typical := float(np.median(apart))) > _SAME_ANGLE:
+                raise SamplingError(
+                    f"{self.paths[file]}: {name} differs by {typical:.2g} rad (median) from that of the frames at the "
+                    f"same times, from frame {frames[0]} of trajectory {file} on: it is of another run, or {name} is "
+                    "another angle there; correct the order of bias.files, or the name of the collective variable"
+                )
         return energy
 
 
