@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cg_assets.biases.reweighting import bias_weights
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
 from cg_assets.core.statistics.clusters import Bins
@@ -254,14 +255,19 @@ def of_data(case: ReferenceCase, data: Frames) -> Reference:
     runs = []
     for half in parts:
         values = np.stack([half.collective_variables[name].astype(np.float64) for name in names], axis=1)
-        runs.append(free_energy_surface(values, bins, thermal_energy, half.replica, half.time, unit=energy_unit))
+        runs.append(
+            free_energy_surface(
+                values, bins, thermal_energy, half.replica, half.time, weights=_weights(case, half), unit=energy_unit
+            )
+        )
     populations, free_energies = {}, {}
     for name, basin in case.settings.basins.items():
         shares, energies = [], []
         for half in parts:
             arguments = (half.collective_variables, basin.limits, half.replica, half.time)
-            shares.append(basin_population(*arguments))
-            energies.append(basin_free_energy(*arguments, thermal_energy=thermal_energy))
+            weights = _weights(case, half)
+            shares.append(basin_population(*arguments, weights=weights))
+            energies.append(basin_free_energy(*arguments, weights=weights, thermal_energy=thermal_energy))
         populations[name] = _over_runs(*_values_and_errors(shares))
         with np.errstate(invalid="ignore"):  # a half without a frame in the basin
             free_energies[name] = _over_runs(*_values_and_errors(energies), energy_unit)
@@ -273,6 +279,11 @@ def of_data(case: ReferenceCase, data: Frames) -> Reference:
         populations=populations,
         free_energies=free_energies,
     )
+
+
+def _weights(case: ReferenceCase, data: Frames) -> NDArray[np.float64] | None:
+    """Weights that remove the bias of imported runs; None without one."""
+    return None if data.bias_energy is None else bias_weights(data.bias_energy, case.beads.thermal_energy)
 
 
 def _values_and_errors(estimates: list[Estimate]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

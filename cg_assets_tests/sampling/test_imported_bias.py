@@ -113,6 +113,19 @@ def test_forces_come_with_the_bias(run, home):
     np.testing.assert_allclose(atoms.bias_energy, run[1].bias_energy, atol=5e-6)
 
 
+def test_the_reference_of_a_biased_run_is_weighted(run, home):
+    for replica, mine in each(run[1]):
+        (home / f"COLVAR.{replica}").write_text(HEADER + "".join(lines(mine)))
+    system = stored(home, run, bias=COLVAR)
+    beads = read(system.imported_reader("0000"))
+    reference = system.compute_reference(0, home, None, beads)
+    shares = []
+    for _, mine in each(run[1]):  # the halves
+        weights, psi = bias_weights(mine.bias_energy, system.thermal_energy), mine.collective_variables["psi"]
+        shares.append(weights[(psi > -2) & (psi < 1)].sum() / weights.sum())
+    assert reference.populations["alpha"].value == pytest.approx(np.mean(shares), abs=1e-4)
+
+
 def test_lines_more_often_than_frames_and_times_in_other_units(run, home):
     """Every fourth frame is taken, COLVAR has a line for every second, in fs."""
     for replica, mine in each(run[1]):
