@@ -329,8 +329,14 @@ TENSORS = {"type": "tensor_network", "cutoff": 0.6, "soft_cutoff": 0.5}
         (
             "capped_alanine_implicit",
             "collective_variables.phi.atoms.3",
+            "2-C:",
+            "collective_variables.phi.atoms.3 (value '2-C:')",
+        ),
+        (
+            "capped_alanine_implicit",
+            "collective_variables.phi.atoms.3",
             "C",
-            "collective_variables.phi.atoms.3 (value 'C')",
+            "collective_variables phi uses C: no bead",
         ),
         ("capped_alanine_implicit", "sampling.biased.bias.width.phi", -1, "sampling.biased.bias.width.phi (value -1)"),
         ("capped_alanine_quick", "network.features", 0, "network.features (value 0)"),
