@@ -23,6 +23,7 @@ _USUAL = {"H", "C", "N", "O", "S", "P", ""}
 """Elements that are guessed right from the names of atoms; "" of virtual sites."""
 _BEAD = re.compile("BB[0-9]*|SC[0-9]+")
 """Usual names of beads."""
+_HAS_ATOMS = re.compile(rb"^(ATOM|HETATM)", re.MULTILINE)
 _SAME_PLACE = 0.02
 _SHORT_BOND = 0.04
 """Distances of atoms that are one, and of bonded atoms whose positions are in nm [nm]."""
@@ -41,6 +42,8 @@ def open_pdb(path: Path, field: str) -> tuple[Any, NDArray[np.float64]]:
     from openmm import app, unit
 
     with library_errors(SystemSpecError, f"{field}: {path} cannot be read as a PDB file"):
+        if path.suffix not in (".gz", ".bz2") and not _HAS_ATOMS.search(path.read_bytes()):
+            raise SystemSpecError(f"{field}: {path} holds no atom; give a PDB file with ATOM or HETATM lines")
         pdb = app.PDBFile(str(path))
         places = np.array(pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer), dtype=np.float64).reshape(-1, 3)
     if not len(places):

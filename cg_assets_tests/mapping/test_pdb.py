@@ -123,3 +123,8 @@ def test_conformer_and_handedness_are_printed_back(tmp_path):
 @pytest.mark.parametrize("text", ["", "END", "ATOM", "nothing", "ATOM      1  N   GLY A   1       x  y  z", "\x00\x01"])
 def test_what_is_no_pdb_file(tmp_path, text):
     assert refusal(tmp_path, [text]).startswith(f"model.pdb: {tmp_path / 'own.pdb'}")
+
+
+@pytest.mark.parametrize("text", ["", "REMARK of nothing\nEND", "data_x\nloop_\n_atom_site.id\n1"])
+def test_a_file_without_atoms_gets_no_words_of_python(tmp_path, text):
+    assert refusal(tmp_path, [text]).endswith("holds no atom; give a PDB file with ATOM or HETATM lines")
