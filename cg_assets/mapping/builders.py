@@ -223,6 +223,8 @@ def build_molecule(
     """
     parts = [settings, mapping, *variables.values()]
     content = json.dumps([[part.model_dump(mode="json") for part in parts], list(variables), str(folder)])
+    if missing := [str(path) for path in settings.files(folder) if not path.is_file()]:
+        raise SystemSpecError(f"model: there is no file {missing[0]}; give paths relative to the YAML file")
     files = b"".join(path.read_bytes() for path in settings.files(folder))
     key = hashlib.sha256(content.encode() + files).hexdigest()
     if key not in _built:
@@ -305,9 +307,6 @@ def _of_topology(
     molecule: MoleculeSettings, source: Topology, folder: Path, box: NDArray[np.float64] | None
 ) -> tuple[Any, NDArray[np.float64], int, list[Fact], Callable[[], openmm.System]]:
     """As `_structure`, of the files of another engine."""
-    for path in source.files(folder):
-        if not path.is_file():
-            raise SystemSpecError(f"model.topology: there is no file {path}; give paths relative to the YAML file")
     found = source.load(folder, box)
     own = None if found.box is None else reduced(found.box)
     if box is not None and own is not None and not same_cell(box, own):

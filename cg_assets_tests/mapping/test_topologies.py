@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -149,3 +150,20 @@ def test_a_gromacs_topology_gives_the_forces_of_gromacs(tmp_path, shape):
     assert same_cell(own.box, reduced(own.box))
     settings = MoleculeSettings(topology=source, cutoff=0.9)
     assert any(path.name == "ffbonded.itp" for path in settings.files(tmp_path))
+
+
+def test_an_amber_topology_in_its_box_has_all_atoms_and_rigid_water():
+    from MDAnalysisTests.datafiles import __file__ as place
+
+    folder = Path(place).parent / "data" / "Amber"
+    source = {"type": "amber", "prmtop": "parmed_ala2_solv.parm7", "coordinates": "parmed_ala2_solv.rst7"}
+    own = built(folder, topology=source, cutoff=0.8, hydrogen_mass=None)
+    waters = sum(residue.name == "HOH" for residue in own.topology.residues())
+    assert own.n_atoms == len(own.stored) + 3 * waters
+    assert len(own.constraints) >= 3 * waters
+    assert np.isfinite(forces_of(own.system, own.positions)).all()
+
+
+def test_a_missing_file_of_a_topology_is_named(tmp_path):
+    with pytest.raises(SystemSpecError, match=r"no file .*it\.gro"):
+        built(tmp_path, topology={"type": "gromacs", "top": "it.top", "coordinates": "it.gro"})

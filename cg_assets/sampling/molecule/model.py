@@ -43,6 +43,8 @@ class Molecule(MoleculeSettings, Model):
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """A PDB file that is missing, and lengths in Å."""
         yield from scope.missing("pdb", self.pdb)
+        for path in [] if self.topology is None else self.topology.files(scope.folder):
+            yield from scope.missing("topology", path.absolute())
         yield from scope.unlikely("cutoff", self.cutoff, 0.3, 5, NANOMETRES)
         if self.box is not None:
             edge = cell_vectors(self.box)[0, 0]
