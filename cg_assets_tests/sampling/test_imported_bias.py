@@ -1,6 +1,7 @@
 """Runs biased by PLUMED: frames get the energy of their bias from its files, or are refused with the reason."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import mdtraj
@@ -227,6 +228,17 @@ def test_hills_of_an_earlier_run_are_the_bias_of_its_frames_and_of_cg_runs(run, 
     assert reader.bias.function.definition()["collective_variables"] == ["psi"]
     with pytest.raises(SamplingError, match="acts on tors, but the collective variables are phi, psi"):
         stored(home, run, bias=bias | {"frozen": True, "variables": {}}).imported_reader("0000")
+
+
+def test_runs_under_different_biases_are_refused(run, home):
+    """Two umbrella windows, of which each file holds its own energies."""
+    for replica, centre in ((0, -1.0), (1, 1.0)):
+        mine = run[1].select(run[1].replica == replica)
+        away = mine.collective_variables["psi"] - centre
+        window = replace(mine, bias_energy=20.0 * away.astype(float) ** 2)
+        (home / f"COLVAR.{replica}").write_text(HEADER + "".join(lines(window)))
+    with pytest.raises(SamplingError, match=r"COLVAR.0 and .*COLVAR.1: their biases differ by .* umbrella windows"):
+        stored(home, run, bias=COLVAR).imported_reader("0000")
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from cg_assets.core.family import Family
 from cg_assets.core.settings import Name
 from cg_assets.core.statistics.estimates import effective_samples
 from cg_assets.sampling.imported.files import found_files
-from cg_assets.sampling.imported.filling import filling_fault
+from cg_assets.sampling.imported.filling import difference_fault, filling_fault
 
 FloatArray = NDArray[np.float64]
 EnergyUnit = Literal["kJ/mol", "kcal/mol", "eV", "kT"]
@@ -143,6 +143,7 @@ class ColvarBias(ImportedBias):
                 "in the same order (a file that a restart continued is one file)"
             )
         energies, usable, angles = [], [], []
+        before: tuple[Path, Series] | None = None
         for number, path in enumerate(paths):
             tables, found = read_plumed(path)
             notes += found
@@ -153,6 +154,9 @@ class ColvarBias(ImportedBias):
             energies.append(energy)
             usable.append(covered)
             self._judge_filling(path, tables[0], used, series, run.thermal_energy)
+            if before is not None:
+                self._judge_sameness(before, (path, series), tables[0], run.thermal_energy)
+            before = before or (path, series)
             kept = energy[np.isfinite(energy)]
             effective = effective_samples(np.exp((kept - kept.max()) / run.thermal_energy))
             notes.append(
@@ -173,6 +177,21 @@ class ColvarBias(ImportedBias):
             raise SamplingError(
                 f"{path}: {' + '.join(used)} {fault}: the bias was still being built; take the column metad.rbias "
                 "(CALC_RCT), set bias.start to a time after the filling, or run on with the bias frozen"
+            )
+
+    def _judge_sameness(
+        self, one: tuple[Path, Series], other: tuple[Path, Series], table: PlumedTable, thermal_energy: float
+    ) -> None:
+        """Refuse runs under different biases, such as umbrella windows: their frames are not of one density."""
+        series = [item for _, item in (one, other)]
+        limits = [table.limits(name) for name in series[0].names]
+        late = [(item.places[item.time >= self.since], item.energy[item.time >= self.since]) for item in series]
+        if series[0].names == series[1].names and (
+            fault := difference_fault(series[0].names, limits, late[0], late[1], thermal_energy)
+        ):
+            raise SamplingError(
+                f"{one[0]} and {other[0]}: their biases {fault}: the runs were under different biases, such as "
+                "umbrella windows, whose frames have no common weights; import the runs of one bias"
             )
 
     def _used(self, path: Path, names: Sequence[str], notes: list[str]) -> list[str]:

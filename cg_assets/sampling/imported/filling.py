@@ -1,4 +1,4 @@
-"""Whether a bias was still being built while frames were taken."""
+"""Whether a bias was still being built while frames were taken, and whether two runs had the same."""
 
 from __future__ import annotations
 
@@ -33,12 +33,37 @@ def filling_fault(
         return ""
     every = -(-third // _MOST)
     first, last = slice(0, third, every), slice(len(bias) - third, None, every)
-    found = _rise(_scaled(places, limits), bias, first, last)
-    if found is None or abs(found[0]) <= max(0.5 * kt, 2.0 * found[1]):
+    changes, spread = _changes(_scaled(places, limits), bias, first, last)
+    if len(changes) < _FEWEST or abs(rise := float(np.median(changes))) <= max(0.5 * kt, 2.0 * spread):
         return ""
-    return (
-        f"at the same {', '.join(names)} changes by {found[0] / kt:.2g} kT from the first to the last third of the run"
-    )
+    return f"at the same {', '.join(names)} changes by {rise / kt:.2g} kT from the first to the last third of the run"
+
+
+def difference_fault(
+    names: Sequence[str],
+    limits: Sequence[tuple[float, float] | None],
+    one: tuple[FloatArray, FloatArray],
+    other: tuple[FloatArray, FloatArray],
+    kt: float,
+) -> str:
+    """How much the biases of two runs differ at the same places, in words; empty where nothing shows that they differ.
+
+    Args:
+        names: of the variables.
+        limits: range of each that is periodic; None for others.
+        one: `(n, n_variables)` values of the variables and `(n,)` energies there [kJ/mol].
+        other: those of the other run.
+        kt: thermal energy [kJ/mol].
+    """
+    if not names:
+        return ""
+    places, bias = (np.concatenate(parts) for parts in zip(one, other, strict=True))
+    count = len(one[1])
+    every = -(-max(count, len(bias) - count) // _MOST)
+    changes, spread = _changes(_scaled(places, limits), bias, slice(0, count, every), slice(count, None, every))
+    if len(changes) < _FEWEST or (apart := float(np.median(np.abs(changes)))) <= max(0.5 * kt, 2.0 * spread):
+        return ""
+    return f"differ by {apart / kt:.2g} kT at the same {', '.join(names)}"
 
 
 def _scaled(places: FloatArray, limits: Sequence[tuple[float, float] | None]) -> FloatArray:
@@ -53,15 +78,13 @@ def _scaled(places: FloatArray, limits: Sequence[tuple[float, float] | None]) ->
     return np.stack(parts, axis=1)
 
 
-def _rise(places: FloatArray, bias: FloatArray, first: slice, last: slice) -> tuple[float, float] | None:
-    """Median change of the bias, and its median difference between neighbours; None with too few near pairs."""
+def _changes(places: FloatArray, bias: FloatArray, first: slice, last: slice) -> tuple[FloatArray, float]:
+    """Changes of the bias from one part to the other at near places, and its median difference between neighbours."""
     from scipy.spatial import cKDTree
 
     tree = cKDTree(places[first])
     apart, own = tree.query(places[first], k=2)
     distance, nearest = tree.query(places[last])
     near = distance <= np.median(apart[:, 1])
-    if near.sum() < _FEWEST:
-        return None
     spread = float(np.median(np.abs(bias[first] - bias[first][own[:, 1]])))
-    return float(np.median((bias[last] - bias[first][nearest])[near])), spread
+    return (bias[last] - bias[first][nearest])[near], spread
