@@ -148,6 +148,7 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         beads, map_hash, facts = with_map(system)
         facts |= {
             "bias": work.inputs.facts(source, work.batch)["bias"],
+            "grid": work.inputs.facts(source, work.batch).get("grid"),
             "force_map": force_map.to_json(),
             "noise_floor": noise.to_json(),
         }

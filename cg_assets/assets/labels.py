@@ -11,6 +11,7 @@ from cg_assets.assets.data import read_source, with_map
 from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage
 from cg_assets.assets.training import ModelTraining, train_and_register
 from cg_assets.assets.work import Work
+from cg_assets.core.errors import TrainingError
 from cg_assets.labels.kernels.sources import FlowKernel
 from cg_assets.systems import SystemSpec
 
@@ -27,7 +28,10 @@ def labels_stage(system: SystemSpec, stage: str) -> Stage:
         from cg_assets.labels.source import LabelInputs
 
         (batch,) = work.inputs.sound(frames_stage, [str(work.batch)])
-        frames, bias = work.inputs.frames(frames_stage, batch), work.inputs.facts(frames_stage, batch)["bias"]
+        frames, of_frames = work.inputs.frames(frames_stage, batch), work.inputs.facts(frames_stage, batch)
+        bias = of_frames["bias"]
+        if fault := source.rounding_fault(of_frames.get("grid")):
+            raise TrainingError(f"{system.name}/{frames_stage}/{batch}: {fault}")
         bead_types, map_hash, facts = with_map(system)
         model = None
         if model_stage:

@@ -104,6 +104,10 @@ class LabelSource(Family, family="label source"):
         elif self.of == "imported" and self.needs_forces and imported and imported.forces is None:
             yield Fault("of", "is imported, but imported.forces is null; these labels need forces")
 
+    def rounding_fault(self, grid: float | None) -> str | None:
+        """What is wrong with labels of coordinates that are rounded to a grid [nm]; None for nothing."""
+        return None
+
     def other_faults(self, name: str, others: Mapping[str, LabelSource]) -> Iterator[Fault]:
         """What does not fit the other sources of the system."""
         return iter(())

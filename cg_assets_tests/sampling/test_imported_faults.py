@@ -183,7 +183,7 @@ def test_coarse_coordinates_are_measured(run, folder, positions):  # noqa: F811
     reader, _ = imported(folder)
     assert reader.grid == 0.01
     assert any("rounded to 0.01 nm" in note for note in reader.notes)
-    assert "as coarse as the noise of 0.007 nm" in grid_fault(reader.grid, 0.007)
+    assert "as coarse as the noise of 0.007 nm" in changed(folder).labels["flow"].rounding_fault(reader.grid)
     assert grid_fault(0.001, 0.007) is None
 
 

@@ -10,6 +10,7 @@ from pydantic import PositiveFloat, model_validator
 from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
 from cg_assets.core.settings import Fault, Name, Scope, Size, Training
 from cg_assets.labels.source import LabelInputs, Labelled, LabelSource
+from cg_assets.sampling.imported.bad_frames import grid_fault
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
@@ -84,6 +85,10 @@ class Kernel(LabelSource):
                 f"is {self.of}, whose umbrella windows have no common density; take frames of a plan with one bias, or "
                 "without",
             )
+
+    def rounding_fault(self, grid: float | None) -> str | None:
+        """Coordinates as coarse as the noise, whose rounding the kernel would learn."""
+        return grid_fault(grid, self.noise)
 
     def other_faults(self, name: str, others: Mapping[str, LabelSource]) -> Iterator[Fault]:
         """A flow of another kernel that cannot be used."""
