@@ -271,7 +271,7 @@ def test_a_force_field_is_needed_only_to_simulate(folder):
 
 def test_the_example_of_the_documentation_loads_and_is_checked(run, folder):
     molecule, frames = run
-    text = (Path(__file__).parents[2] / "docs" / "operator_forces.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "own_simulations.md").read_text(encoding="utf-8")
     (example,) = [part for part in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if part.startswith("name:")]
     (folder / "my_alanine.yaml").write_text(example, encoding="utf-8")
     system = load_system("my_alanine")
