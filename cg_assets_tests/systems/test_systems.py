@@ -117,7 +117,7 @@ WINDOWS = {
             put("collective_variables.phi.atoms", ["1:C", "2:N", "2:CA", "2:HB1"]),
             ["phi", "2:HB1", "no bead"],
         ),
-        ("capped_alanine_implicit", put("model.pdb", "missing.pdb"), ["sequence and pdb"]),
+        ("capped_alanine_implicit", put("model.pdb", "missing.pdb"), ["sequence, pdb and topology"]),
         (
             "capped_alanine_implicit",
             lambda content: content["model"].update(sequence=None, pdb="missing.pdb"),

@@ -142,7 +142,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         beads = self._map.apply(block.positions)
         variables = self._beads.variables(beads)
         count, atoms = len(beads), block.forces is not None
-        numbers = np.array(stretch.frames)[rows]
+        numbers = stretch.frames.start + stretch.frames.step * rows
         box = None if block.box is None or not atoms else cell_columns(block.box)
         return Frames(
             positions=(block.positions if atoms else beads).astype(np.float32),
