@@ -32,8 +32,9 @@ class Check:
     remedy: str = "see the figures on the page of the stage"
 
     def verdict(self, passed: bool, **facts: Any) -> Verdict:
-        """The outcome, with the numbers behind it; those that are None are left out."""
-        return Verdict(self, bool(passed), {name: value for name, value in facts.items() if value is not None})
+        """The outcome, with the numbers behind it, in plain types; those that are None are left out."""
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in facts.items()}
+        return Verdict(self, bool(passed), {name: value for name, value in plain.items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from cg_assets.assets.data import sane
 from cg_assets.assets.imports import judge_import
-from cg_assets.core.checks import FINITE_BEADS, finite_verdict, frame_fault
+from cg_assets.core.checks import FINITE_BEADS, Check, finite_verdict, frame_fault
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.frames import Frames
 from cg_assets.training.thermal_targets import ThermalTargets
@@ -99,3 +99,9 @@ def test_response_targets_name_the_frame_and_the_temperature(name, value):
     columns[name][6] = value
     with pytest.raises(ValueError, match=f"{name} of CG frame 4 at 500 K"):
         ThermalTargets.from_columns(columns)
+
+
+def test_numbers_of_numpy_become_plain():
+    """Dagster stores no others."""
+    facts = Check("any", "Anything.").verdict(True, value=np.float64(1.5), count=np.int32(2), left_out=None).facts
+    assert {name: type(value) for name, value in facts.items()} == {"value": float, "count": int}

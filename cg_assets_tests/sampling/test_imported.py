@@ -252,7 +252,10 @@ def test_missing_damaged_and_foreign_files_are_explained(run, folder):
     ("sections", "message"),
     [
         ({"imported": None, "labels": {}}, "type is data, but there are neither imported"),
-        ({"labels": {"flow": {"type": "flow", "of": "imported", "noise": 0.01}}}, r"imported\.forces is null; use clean"),
+        (
+            {"labels": {"flow": {"type": "flow", "of": "imported", "noise": 0.01}}},
+            r"imported\.forces is null; use clean",
+        ),
         ({"labels": {"flow": {"type": "flow", "noise": 0.01}}}, "labels.flow.of is unbiased; there are imported"),
         ({"potentials": {"flow": {"labels": "imported_beads"}}}, "potentials.flow.labels is imported_beads"),
         ({"learning_curve": {"fractions": [0.5, 1.0]}}, "learning_curve needs simulated times"),
