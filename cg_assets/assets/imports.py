@@ -70,7 +70,7 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         pieces, _, _ = work.sample(f"{reader.files}{reader.n_chunks}", lambda: reader, None)
         if stamps(system.imported_files(str(work.batch))) != stamped:
             raise StorageError(f"{', '.join(reader.files)}: changed while they were imported; import them again")
-        notes = reader.notes
+        notes = [*reader.notes, *filter(None, [reader.rounding_note()])]
         for note in notes:
             work.log.warning(note)
         beads, map_hash, facts = with_map(system)

@@ -1,5 +1,6 @@
 """Forces that came with a trajectory become labels, and those of another unit, frame or orientation do not."""
 
+import re
 from dataclasses import replace
 
 import ase.io
@@ -135,6 +136,17 @@ def test_recomputed_forces_are_those_of_the_run(run, tmp_path):
     scale = np.sqrt((frames.forces.astype(float) ** 2).mean())
     assert np.sqrt(((read.forces - frames.forces) ** 2).mean()) < 1e-3 * scale
     np.testing.assert_allclose(read.potential_energy, frames.potential_energy, rtol=1e-4, atol=0.02)
+
+
+def test_rounded_positions_are_measured_by_the_forces_that_they_change(run, tmp_path):
+    own, frames = run
+    rounded = (np.round(frames.positions / 0.001) * 0.001).astype(np.float32)
+    system = mine(tmp_path / "mine", own, frames, positions=rounded, how="recomputed")
+    reader = system.imported_reader("0000")
+    noise = float(re.search(r"rounded to 0.001 nm change the recomputed forces by (\S+) of", reader.rounding_note())[1])
+    read = reader.next_chunk()
+    true = frames.forces[: len(read)].astype(float)
+    assert noise == pytest.approx(np.sqrt(((read.forces - true) ** 2).mean()), rel=0.15)
 
 
 def test_without_a_force_field_the_noise_has_an_upper_bound(run):

@@ -337,6 +337,20 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             box = real_box(block.box)
             yield replace(block, positions=whole.apply(block.positions, box), box=box)
 
+    def rounding_note(self, count: int = 8) -> str:
+        """How much rounded positions change recomputed forces; empty where nothing is recomputed or rounded."""
+        if self._recomputed is None or self.grid is None:
+            return ""
+        stretch = self._stretches[0]
+        some = next(self._all_atoms(stretch.file, stretch.frames[:count], count))
+        found = self._recomputed.apply(some)
+        noise = self._recomputed.rounding_noise(found, self.grid, self._molecule.stored, seed=0)
+        size = float(np.sqrt((np.asarray(found.forces)[:, self._molecule.stored] ** 2).mean()))
+        return (
+            f"positions rounded to {self.grid:g} nm change the recomputed forces by {noise:.3g} of {size:.3g} "
+            "kJ/mol/nm rms, which is noise of the labels; recompute from positions in full precision (TRR)"
+        )
+
     def snapshots(self, count: int = 48) -> Frames | None:
         """Some frames with all atoms, evenly spread; None where all frames have them, or no force field uses them."""
         molecule = self._molecule
