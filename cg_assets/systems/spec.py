@@ -187,13 +187,13 @@ class SystemSpec(System):
             imported_files(self.imported, self.folder, batch)
 
     def imported_files(self, batch: str) -> list[Path]:
-        """The trajectories that a batch is imported from; none where they are not there."""
+        """All files that a batch is imported from; none where they are not there."""
         if self.imported is None:
             return []
-        from cg_assets.sampling.imported.files import imported_files
+        from cg_assets.sampling.imported.files import read_files
 
         try:
-            return imported_files(self.imported, self.folder, batch)
+            return read_files(self.imported, self.folder, batch)
         except SamplingError:
             return []
 

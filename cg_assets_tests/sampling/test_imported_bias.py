@@ -230,6 +230,16 @@ def test_hills_of_an_earlier_run_are_the_bias_of_its_frames_and_of_cg_runs(run, 
         stored(home, run, bias=bias | {"frozen": True, "variables": {}}).imported_reader("0000")
 
 
+def test_the_files_of_the_bias_belong_to_the_import(run, home):
+    for replica in (0, 1):
+        mine = run[1].select(run[1].replica == replica)
+        (home / f"COLVAR.{replica}").write_text(HEADER + "".join(lines(mine)))
+    system = stored(home, run, bias=COLVAR)
+    names = [path.name for path in system.imported_files("0000")]
+    assert names == ["run_0000_0.npz", "run_0000_1.npz", "COLVAR.0", "COLVAR.1"]
+    assert list(map(str, system.imported_files("0000"))) == list(system.imported_reader("0000").files)
+
+
 def test_runs_under_different_biases_are_refused(run, home):
     """Two umbrella windows, of which each file holds its own energies."""
     for replica, centre in ((0, -1.0), (1, 1.0)):

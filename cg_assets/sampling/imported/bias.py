@@ -115,13 +115,23 @@ class ImportedBias(Family, family="imported bias"):
         """Time from which frames count [ps]."""
         return -math.inf if self.start is None else self.start
 
+    def own_files(self, folder: Path, batch: str) -> list[Path]:
+        """Its files of a batch, without the backups that a wildcard caught.
+
+        Raises:
+            SamplingError: there are none.
+        """
+        named = {folder / name.replace("{batch}", batch) for name in self.files}
+        found = found_files("bias.files", self.files, folder, batch)
+        return [path for path in found if path in named or not is_backup(path)]
+
     def _found(self, run: Run) -> tuple[list[Path], list[str]]:
         """Its files, without the backups that a wildcard caught, and a sentence on each of these."""
         found = found_files("bias.files", self.files, run.folder, run.batch)
-        named = {run.folder / name.replace("{batch}", run.batch) for name in self.files}
-        left = [path for path in found if is_backup(path) and path not in named]
+        kept = self.own_files(run.folder, run.batch)
+        left = [path for path in found if path not in kept]
         notes = [f"{path}: a backup of an earlier run, left out; name it without wildcards to use it" for path in left]
-        return [path for path in found if path not in left], notes
+        return kept, notes
 
     def _energy(self, run: Run) -> float:
         return run.thermal_energy if self.energy_unit == "kT" else ENERGY_UNITS[self.energy_unit]

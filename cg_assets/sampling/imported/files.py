@@ -30,6 +30,17 @@ def imported_files(imported: ImportedTrajectories, folder: Path, batch: str) -> 
     return found_files("files", imported.files, folder, batch)
 
 
+def read_files(imported: ImportedTrajectories, folder: Path, batch: str) -> list[Path]:
+    """All files that a batch is read from: trajectories, those of forces, those of the bias.
+
+    Raises:
+        SamplingError: as of `imported_files`.
+    """
+    forces = found_files("force_files", imported.force_files or [], folder, batch)
+    biases = [] if imported.bias is None else imported.bias.own_files(folder, batch)
+    return [*imported_files(imported, folder, batch), *forces, *biases]
+
+
 def found_files(field: str, names: list[str], folder: Path, batch: str) -> list[Path]:
     """Files by their names, wildcards filled in, in the order of the names; errors as of `imported_files`."""
     found: list[Path] = []
