@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cg_assets.assets.common_checks import FINITE
 from cg_assets.assets.data import with_map
+from cg_assets.assets.samples import EQUILIBRATION, shown_equilibration
 from cg_assets.assets.soundness import IMPORTED_FILES, STAMPS, stamps
 from cg_assets.assets.stage import Figure, FrameContent, PieceContent, Product, Report, Stage, Stored
 from cg_assets.assets.work import Work, snapshot_stage
@@ -64,7 +65,12 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
     """The stage of imported trajectories: of beads, or of atoms where there are forces."""
     stage = IMPORTED if imported.forces is None else IMPORTED_SAMPLES
 
+    compared = imported.forces is not None and imported.bias is not None
+
     def make(work: Work) -> Product:
+        from cg_assets.labels.quality import ImportedReplicas, check_equilibration
+
+        found: dict[str, Any] = {}
         reader = system.imported_reader(str(work.batch))
         stamped = stamps(system.imported_files(str(work.batch)))
         pieces, _, _ = work.sample(f"{reader.files}{reader.n_chunks}", lambda: reader, None)
@@ -82,14 +88,22 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
 
         # A block at a time: trajectories of tens of gigabytes have beads of gigabytes.
         def judge(stored: Stored) -> list[Verdict]:
-            return judge_import(stored.blocks(), list(reader.files))
+            verdicts = judge_import(stored.blocks(), list(reader.files))
+            if compared:
+                frames = stored.frames()
+                single = len(np.unique(frames.replica)) == 1
+                replicas = ImportedReplicas("equilibrium" if single else "replicas")
+                checked = check_equilibration(system.beads(), system.mapping, replicas, frames)
+                found["equilibration"] = shown_equilibration(system.beads(), checked, replicas)
+                verdicts.append(EQUILIBRATION.verdict(checked.passed, **checked.to_json()))
+            return verdicts
 
         def report(_: object) -> Report:
             from cg_assets.figures.samples import sampling_figure
             from cg_assets.storage.dataset import read_frames
 
             drawn = read_frames([work.store.file(system.name, stage, work.batch)], limit=_DRAWN)
-            return {
+            return found | {
                 "figure": Figure(sampling_figure(system.beads(), drawn), "collective variables of the trajectories"),
                 "left out, joined or taken on trust": [{"note": note} for note in notes] or "nothing",
                 "files": [{"file": name, "SHA-256": digest} for name, digest in reader.files.items()],
@@ -104,7 +118,7 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         name=stage,
         description=_BEADS if imported.forces is None else _ATOMS,
         make=make,
-        checks=(FINITE_POSITIONS, FRAMES_DIFFER),
+        checks=(FINITE_POSITIONS, FRAMES_DIFFER, *([EQUILIBRATION] if compared else [])),
         batched=True,
         raw=True,
         kinds=frozenset({"parquet", "mdtraj"}),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.core.statistics.equilibration import ConditionalEquilibration
     from cg_assets.evaluation.settings import LiquidSettings
+    from cg_assets.labels.quality import ImportedReplicas
     from cg_assets.mapping.beads import Beads
     from cg_assets.sampling.piecewise import DynamicsSummary
     from cg_assets.sampling.settings import Sampled, SamplingPlan
@@ -93,7 +94,7 @@ def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
         def report(_: object) -> Report:
             shown = _report(system, beads, found["frames"], summary)
             if biased:
-                shown["conditional_equilibration"] = _equilibration_figure(beads, found["equilibration"], plan)
+                shown["conditional_equilibration"] = shown_equilibration(beads, found["equilibration"], plan)
             shown |= _beyond_the_grid(summary.bias, found["frames"])
             if plan.tempering:
                 shown |= {name: str(getattr(summary, name)) for name in _EXCHANGE}
@@ -119,7 +120,8 @@ def _pairs(summary: DynamicsSummary) -> list[list[float]]:
     return [[item.value, item.standard_error] for item in summary.kinetic.values()]
 
 
-def _equilibration_figure(beads: Beads, found: ConditionalEquilibration, plan: SamplingPlan) -> Figure:
+def shown_equilibration(beads: Beads, found: ConditionalEquilibration, plan: SamplingPlan | ImportedReplicas) -> Figure:
+    """The figure of the check of conditional equilibration."""
     from cg_assets.figures.samples import equilibration_figure
     from cg_assets.labels.quality import compares_windows
 

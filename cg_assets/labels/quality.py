@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -174,7 +174,22 @@ def combined_noise_floor(noise_floors: list[dict[str, Any]], rows: list[int]) ->
     return Estimate(float(value), float(np.sqrt(variance)), estimates[0].unit)
 
 
-def check_equilibration(beads: Beads, mapping: Mapping, plan: SamplingPlan, frames: Frames) -> ConditionalEquilibration:
+@dataclass(frozen=True)
+class ImportedReplicas:
+    """How imported replicas are compared, in the place of a plan.
+
+    Attributes:
+        starts: `replicas` that are compared with each other, or `equilibrium`: the halves in time of a single one.
+    """
+
+    starts: Literal["replicas", "equilibrium"]
+    n_hills = 0
+    windows = 1
+
+
+def check_equilibration(
+    beads: Beads, mapping: Mapping, plan: SamplingPlan | ImportedReplicas, frames: Frames
+) -> ConditionalEquilibration:
     """Do replicas from different starts agree on the mean forces?
 
     Replicas drawn from the exact density of a static bias need not forget where they started, for together they are in
@@ -185,7 +200,7 @@ def check_equilibration(beads: Beads, mapping: Mapping, plan: SamplingPlan, fram
     Args:
         beads: the beads.
         mapping: their settings.
-        plan: the plan that was sampled.
+        plan: the plan that was sampled, or imported replicas.
         frames: atomistic frames of a biased batch, probe replicas included.
     """
     names = beads.variable_names
@@ -216,7 +231,7 @@ def check_equilibration(beads: Beads, mapping: Mapping, plan: SamplingPlan, fram
     )
 
 
-def compares_windows(plan: SamplingPlan) -> bool:
+def compares_windows(plan: SamplingPlan | ImportedReplicas) -> bool:
     """Whether the check compares replicas within umbrella windows."""
     return plan.windows > 1 and plan.starts != "equilibrium"
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from plain_runs import make
 from test_imported import MINE, read, topology_of
 
 import cg_assets.systems
@@ -238,6 +239,16 @@ def test_the_files_of_the_bias_belong_to_the_import(run, home):
     names = [path.name for path in system.imported_files("0000")]
     assert names == ["run_0000_0.npz", "run_0000_1.npz", "COLVAR.0", "COLVAR.1"]
     assert list(map(str, system.imported_files("0000"))) == list(system.imported_reader("0000").files)
+
+
+def test_replicas_of_a_biased_run_are_compared(run, home):
+    """Of 8 ps each, which is too short for the labels to be trusted."""
+    for replica in (0, 1):
+        mine = run[1].select(run[1].replica == replica)
+        (home / f"COLVAR.{replica}").write_text(HEADER + "".join(lines(mine)))
+    done = make(home.parent, stored(home, run, bias=COLVAR, forces="file"), "imported_samples")
+    (verdict,) = [item for item in done.verdicts if item.check.name == "conditional_equilibration"]
+    assert not verdict.passed
 
 
 def test_runs_under_different_biases_are_refused(run, home):
