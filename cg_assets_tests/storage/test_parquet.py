@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -86,6 +87,15 @@ def test_round_trip_is_exact(tmp_path, full, n_sites, dimension):
     assert written.content_hash == content_hash(path) == verify(path)
     assert describe(path).metadata == METADATA
     assert os.listdir(tmp_path) == ["part-0.parquet"]
+
+
+@pytest.mark.parametrize("cell", [np.array([2.0, 2.5, 3.0]), np.array([[3.0, 0, 0], [0, 3.0, 0], [1.5, 1.5, 2.12]])])
+def test_boxes_of_any_shape_are_read_as_they_were_written(tmp_path, cell):
+    frames = make_frames(n_frames=5)
+    box = np.repeat(cell[None], 5, axis=0).astype(np.float32) * np.linspace(1, 1.1, 5).reshape(-1, *[1] * cell.ndim)
+    frames = replace(frames, box=box.astype(np.float32))
+    write(tmp_path / "part-0.parquet", frames)
+    np.testing.assert_array_equal(read_frames([tmp_path / "part-0.parquet"]).box, frames.box)
 
 
 def test_schema_follows_the_contract(tmp_path):
