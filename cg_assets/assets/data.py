@@ -100,11 +100,17 @@ def training_frames(inputs: Inputs, system: SystemSpec, name: str, apart: bool =
     return pooled_frames(inputs, system, stage, batches or inputs.sound(stage), apart)
 
 
-def frozen_bias(inputs: Inputs, settings: CGSimulation) -> Mapping[str, Any] | None:
-    """The bias of the enhanced CG run, that of the first biased batch; None where the settings ask for no such run."""
-    if not settings.enhanced_duration:
+def frozen_bias(inputs: Inputs, settings: CGSimulation, labels: str | None) -> Mapping[str, Any] | None:
+    """The bias of the enhanced CG run, that of the first biased batch; None where the settings ask for no such run.
+
+    Args:
+        inputs: of the stage.
+        settings: of the run.
+        labels: stage of the biased frames.
+    """
+    if not settings.enhanced_duration or labels is None:
         return None
-    return inputs.facts("relabelled_forces", inputs.sound("relabelled_forces")[0])["bias"]
+    return inputs.facts(labels, inputs.sound(labels)[0])["bias"]
 
 
 def with_map(system: SystemSpec) -> tuple[list[str], str, dict[str, Any]]:

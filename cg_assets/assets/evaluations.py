@@ -216,7 +216,10 @@ def _judge_again(
     worst = Judgement(dict.fromkeys(lost, math.inf), lost, new.reference_hash)
     if config.get("bead_names", own.cg_map.bead_names) != own.cg_map.bead_names:
         return worst
-    bias, settings = frozen_bias(Inputs(work.store, system), system.cg_simulation), system.cg_simulation
+    bias, settings = (
+        frozen_bias(Inputs(work.store, system), system.cg_simulation, system.biased_labels),
+        system.cg_simulation,
+    )
     try:
         run = run_cg_simulation(earlier, own, settings, data, system.temperatures, bias)
     except ExplosionError:

@@ -91,7 +91,7 @@ def _points(work: Work, system: SystemSpec, name: str, kept: Path) -> list[Learn
     from cg_assets.training.checkpoints import identity_of
 
     inputs, labels, learner = work.inputs, system.potentials[name].labels, system.learner(name)
-    reference, bias = read_reference(inputs, system), frozen_bias(inputs, learner.simulation)
+    reference, bias = read_reference(inputs, system), frozen_bias(inputs, learner.simulation, system.biased_labels)
     parts = {batch: inputs.frames(labels, batch) for batch in inputs.sound(labels)}
     kept.mkdir(parents=True, exist_ok=True)
     points = []

@@ -56,7 +56,7 @@ def judge_simulation(system: SystemSpec, runs: Sequence[Run]) -> list[Verdict]:
 def cg_simulation_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of the simulations with one potential."""
     data, settings = system.data_stage(name), system.cg_simulation
-    read = sorted({data, "relabelled_forces"} if settings.enhanced_duration else {data})
+    read = sorted({data, system.biased_labels or data} if settings.enhanced_duration else {data})
 
     def make(work: Work) -> Product:
         from cg_assets.simulation.run import run_cg_simulation
@@ -65,7 +65,7 @@ def cg_simulation_stage(system: SystemSpec, name: str) -> Stage:
         model = {item: trained[item] for item in ("registered_model", "version", "weights_hash")}
         potential, _ = work.open_tracking().load(*model.values())
         frames = training_frames(work.inputs, system, name, apart=True)
-        bias = frozen_bias(work.inputs, settings)
+        bias = frozen_bias(work.inputs, settings, system.biased_labels)
         with work.leased() as device:
             result = run_cg_simulation(
                 potential, system.beads(), settings, frames, system.temperatures, bias, device, work.progress

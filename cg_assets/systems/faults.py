@@ -123,9 +123,13 @@ def _simulation_faults(system: SystemSpec) -> Iterator[Fault]:
     curve = system.learning_curve.cg_simulation if system.learning_curve else None
     if not run.enhanced_duration and (curve is None or not curve.enhanced_duration):
         return
-    if system.sampling.biased is None:
+    if system.biased_labels is None:
         yield Fault("cg_simulation.enhanced_duration", "needs the bias of sampling.biased, which is missing")
-    elif system.sampling.biased.bias is not None and system.sampling.biased.bias.windowed:
+    elif (
+        system.sampling.biased is not None
+        and system.sampling.biased.bias is not None
+        and system.sampling.biased.bias.windowed
+    ):
         yield Fault(
             "cg_simulation.enhanced_duration",
             "runs under one frozen bias, not under umbrella windows; set it to 0 or sample with metadynamics or "

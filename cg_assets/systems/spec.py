@@ -264,6 +264,14 @@ class SystemSpec(System):
         """Of further dynamics: those of the first plan, or for imported trajectories half the longest time step."""
         return self.sampling.dynamics or Dynamics(0.5 * (self.model.longest_timestep or _TIMESTEP), _FRICTION)
 
+    @property
+    def biased_labels(self) -> str | None:
+        """Stage of the frames whose frozen bias CG simulations can run under; None without any."""
+        if self.sampling.biased is not None:
+            return "relabelled_forces"
+        declared = None if self.imported is None else self.imported.bias
+        return self.imported.stage if self.imported and declared and declared.is_function else None
+
     def samples_of(self, labels: str) -> str:
         """The stage of the atoms that the labels of single frames are mapped from."""
         own = self.sampling.by_labels()

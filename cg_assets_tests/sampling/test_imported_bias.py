@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from plain_runs import make
+from plain_runs import make, stage_of
 from test_imported import MINE, read, topology_of
 
 import cg_assets.systems
@@ -227,6 +227,10 @@ def test_hills_of_an_earlier_run_are_the_bias_of_its_frames_and_of_cg_runs(run, 
     exact = read_hills([home / "HILLS"])[0].energy(psi[:, None])
     np.testing.assert_allclose(beads.bias_energy, exact, atol=0.01)
     assert reader.bias.function.definition()["collective_variables"] == ["psi"]
+    labelled = stored(home, run, bias=bias | {"frozen": True}, forces="file")
+    enhanced = labelled.cg_simulation.model_copy(update={"enhanced_duration": 1.0})
+    simulation = stage_of(labelled.model_copy(update={"cg_simulation": enhanced}), "cg_simulation_flow")
+    assert "imported_forces" in [item.stage for item in simulation.reads]
     with pytest.raises(SamplingError, match="acts on tors, but the collective variables are phi, psi"):
         stored(home, run, bias=bias | {"frozen": True, "variables": {}}).imported_reader("0000")
 

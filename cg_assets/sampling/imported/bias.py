@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -93,6 +93,9 @@ class FrameBias(ABC):
 class ImportedBias(Family, family="imported bias"):
     """The bias of imported trajectories."""
 
+    is_function: ClassVar[bool] = True
+    """Whether it is known as a function of the collective variables, not only by its energies."""
+
     files: list[str] = Field(min_length=1)
     """Files of PLUMED, relative to the folder of the YAML file; wildcards and `{batch}` as in `imported.files`."""
     energy_unit: EnergyUnit = "kJ/mol"
@@ -139,6 +142,8 @@ class ImportedBias(Family, family="imported bias"):
 
 class ColvarBias(ImportedBias):
     """Energies of the bias in columns of COLVAR, at the times of the frames."""
+
+    is_function: ClassVar[bool] = False
 
     type: Literal["colvar"]
     columns: list[str] = Field(min_length=1)
