@@ -14,8 +14,6 @@ from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from cg_assets.core.frames import Frames
     from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.labels.quality import LabelNoise
@@ -75,11 +73,12 @@ def judge_forces(system: SystemSpec, frames: Frames, force_map: ForceMap, noise:
 
 def judge_scale(system: SystemSpec, frames: Frames) -> Verdict:
     """Whether force labels have the unit and the temperature of their positions."""
+    from cg_assets.biases.reweighting import bias_weights
     from cg_assets.core.statistics.estimates import independent_blocks
     from cg_assets.core.statistics.stein import force_scale
 
     forces = np.asarray(frames.forces)
-    weights = None if frames.bias_energy is None else _weights(frames.bias_energy / system.thermal_energy)
+    weights = None if frames.bias_energy is None else bias_weights(frames.bias_energy, system.thermal_energy)
     block = independent_blocks(frames.replica, frames.time)
     scale = force_scale(frames.positions, forces, system.thermal_energy, block, weights)
     if frames.n_sites == 1:
@@ -116,10 +115,6 @@ def scale_fault(scale: Estimate, temperature: float) -> str:
         f"{found}: the run was at about {temperature * value:.0f} K, or the forces are not those of these frames alone "
         "(turned positions, forces of a bias or a thermostat)"
     )
-
-
-def _weights(reduced: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.exp(reduced - reduced.max())
 
 
 def forces_stage(system: SystemSpec, name: str) -> Stage:

@@ -148,6 +148,6 @@ def _add_header(path: Path, parts: list[_Part], number: int, words: list[str]) -
 
 
 def is_backup(path: Path) -> bool:
-    """Whether PLUMED moved a file aside, as `bck.0.COLVAR`, when a run started anew in its place."""
+    """Whether PLUMED moved a file aside, as `bck.0.COLVAR`, when a new run started in its folder."""
     first, _, rest = path.name.partition(".")
     return first == "bck" and rest.split(".")[0].isdigit()

@@ -18,6 +18,8 @@ _SHAPES = {
 }
 """Vectors of the rhombic dodecahedron (with a square face in the plane of x and y) and the truncated octahedron."""
 _SAME = 1e-3
+DUMMY_EDGE = 0.11
+"""Edge of a cell below which it stands for none: some programs write 1 Å or 0 [nm]."""
 
 
 class CellShape(Strict):
@@ -85,4 +87,4 @@ def shown_cell(vectors: NDArray[np.float64]) -> str:
 
 def is_dummy(box: NDArray[np.float64]) -> bool:
     """Whether a cell `(3, 3)` [nm] only fills a field: edges of 0, or of 1 Å."""
-    return bool((np.diag(box) < 0.11).any())
+    return bool((np.diag(box) < DUMMY_EDGE).any())

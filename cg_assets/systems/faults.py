@@ -125,11 +125,7 @@ def _simulation_faults(system: SystemSpec) -> Iterator[Fault]:
         return
     if system.biased_labels is None:
         yield Fault("cg_simulation.enhanced_duration", "needs the bias of sampling.biased, which is missing")
-    elif (
-        system.sampling.biased is not None
-        and system.sampling.biased.bias is not None
-        and system.sampling.biased.bias.windowed
-    ):
+    elif (biased := system.sampling.biased) is not None and biased.bias is not None and biased.bias.windowed:
         yield Fault(
             "cg_simulation.enhanced_duration",
             "runs under one frozen bias, not under umbrella windows; set it to 0 or sample with metadynamics or "

@@ -19,9 +19,9 @@ from cg_assets.systems.spec import SystemSpec
 
 SHIPPED = Path(__file__).parent
 _FILES = ("pdb", "file", "files")
+"""Fields that name files."""
 _NO_FILES = ("type", "defines")
 """Fields of model.topology that name no file."""
-"""Fields that name files."""
 
 
 @dataclass(frozen=True)

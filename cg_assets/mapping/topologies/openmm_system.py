@@ -53,9 +53,8 @@ class OpenMMSystem(Topology):
                 "dynamics; remove it and serialise the System again"
             )
         own = np.array(unit.Quantity(system.getDefaultPeriodicBoxVectors()).value_in_unit(unit.nanometer))
-        if not system.usesPeriodicBoundaryConditions() or is_dummy(own):
-            return Parameterised(pdb.topology, positions, None, lambda **arguments: _checked(system, path, arguments))
-        return Parameterised(pdb.topology, positions, own, lambda **arguments: _checked(system, path, arguments))
+        vectors = None if is_dummy(own) or not system.usesPeriodicBoundaryConditions() else own
+        return Parameterised(pdb.topology, positions, vectors, lambda **arguments: _checked(system, path, arguments))
 
 
 def _checked(system: openmm.System, path: Path, arguments: dict[str, Any]) -> openmm.System:

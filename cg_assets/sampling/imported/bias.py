@@ -130,9 +130,8 @@ class ImportedBias(Family, family="imported bias"):
 
     def _found(self, run: Run) -> tuple[list[Path], list[str]]:
         """Its files, without the backups that a wildcard caught, and a sentence on each of these."""
-        found = found_files("bias.files", self.files, run.folder, run.batch)
         kept = self.own_files(run.folder, run.batch)
-        left = [path for path in found if path not in kept]
+        left = [path for path in found_files("bias.files", self.files, run.folder, run.batch) if path not in kept]
         notes = [f"{path}: a backup of an earlier run, left out; name it without wildcards to use it" for path in left]
         return kept, notes
 
@@ -429,7 +428,7 @@ class GridFileBias(_FunctionBias):
 
 
 def undeclared_bias(trajectories: Sequence[Path]) -> str:
-    """What beside the trajectories shows that they were biased, in a sentence; empty where nothing does."""
+    """Which file next to the trajectories shows that they were biased, in a sentence; empty where none does."""
     for folder in dict.fromkeys(path.parent for path in trajectories):
         for path in sorted(folder.iterdir()):
             if path in trajectories or not path.is_file() or path.stat().st_size > 1 << 30:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,6 +28,7 @@ from cg_assets.sampling.imported.settings import ImportedTrajectories
 from cg_assets.sampling.imported.timeline import Stretch, timeline
 from cg_assets.sampling.imported.whole import WholeMolecules, real_box
 from cg_assets.sampling.piecewise import Piece, PiecewiseSampler
+from cg_assets.storage.hashing import file_sha256
 
 BLOCK_NUMBERS = 6_000_000
 """Coordinates in a block of frames."""
@@ -205,7 +206,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         if plan.bias is None:
             if "bias" not in plan.model_fields_set and (sign := undeclared_bias(self._paths)):
                 raise SamplingError(
-                    f"{sign}, beside the trajectories: frames of a biased run are no reference without their bias; "
+                    f"{sign}, next to the trajectories: frames of a biased run are no reference without their bias; "
                     "declare it in imported.bias, or set it to null if these runs were not biased"
                 )
             return None
@@ -295,7 +296,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
 
     def _hash(self, path: Path) -> str:
         if path not in self._hashes:
-            self._hashes[path] = _sha256(path)
+            self._hashes[path] = file_sha256(path)
         return self._hashes[path]
 
     def _same_frame(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
@@ -357,8 +358,9 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         if molecule.system is None or len(molecule.stored) == molecule.n_atoms:
             return None
         whole = [stretch for stretch in self._stretches if self._holds_all(stretch.file)]
-        rows = [(stretch.file, row) for stretch in whole for row in stretch.frames]
-        chosen = rows[:: max(1, len(rows) // count)][:count]
+        every = max(1, sum(len(stretch.frames) for stretch in whole) // count)
+        rows = ((stretch.file, row) for stretch in whole for row in stretch.frames)
+        chosen = list(itertools.islice(rows, 0, every * count, every))
         if not chosen:
             return None
         blocks = [next(self._all_atoms(file, range(row, row + 1), 1)) for file, row in chosen]
@@ -387,8 +389,3 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
 
 def _usable(found: Contents, more: NDArray[np.bool_]) -> Contents:
     return replace(found, usable=more if found.usable is None else found.usable & more)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

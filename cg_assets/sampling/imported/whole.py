@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_DUMMY = 0.11
-"""Edge of a box below which it stands for none: some programs write 1 Å or 0 [nm]."""
+from cg_assets.mapping.cells import DUMMY_EDGE
 
 
 class WholeMolecules:
@@ -73,5 +72,5 @@ def real_box(box: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
         return None
     edges = np.linalg.norm(box, axis=2)
     with np.errstate(invalid="ignore"):
-        fine = (edges > _DUMMY).all() and (np.abs(np.linalg.det(box)) > _DUMMY**3).all()
+        fine = (edges > DUMMY_EDGE).all() and (np.abs(np.linalg.det(box)) > DUMMY_EDGE**3).all()
     return box if fine else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,22 +29,14 @@ class AmberNetcdfFile(TrajectoryFile):
         """Reads the units; errors as of `TrajectoryFile`, and where an attribute contradicts the user."""
         super().__init__(source)
         with self._variables(self.path) as variables:
-            self.length_unit = self._unit(variables, "coordinates", LENGTH, source.length_unit) or self.length_unit
+            length = self._agreed("coordinates", _stated(variables, "coordinates"), LENGTH, source.length_unit)
         with self._variables(self._force_path) as variables:
-            self.force_unit = self._unit(variables, "forces", FORCE, source.force_unit) or self.force_unit
+            force = self._agreed("forces", _stated(variables, "forces"), FORCE, source.force_unit)
+        self.length_unit, self.force_unit = length or self.length_unit, force or self.force_unit
 
     @property
     def _force_path(self) -> Path:
         return self.source.force_file or self.path
-
-    def _unit(self, variables: dict[str, Any], name: str, known: dict[str, float], given: str | None) -> str | None:
-        stated = getattr(variables.get(name), "units", b"").decode()
-        unit = same_unit(stated, known)
-        if stated and unit is None:
-            raise SamplingError(f"{self.path}: {name} are in {stated!r}; known units are {', '.join(known)}")
-        if unit and given and unit != given:
-            raise SamplingError(f"{self.path}: states that {name} are in {unit}, but imported gives {given}")
-        return unit
 
     def contents(self) -> Contents:
         """Shapes, times, and whether the forces are there."""
@@ -100,6 +92,11 @@ class AmberNetcdfFile(TrajectoryFile):
             warnings.filterwarnings("ignore", message="Cannot close a netcdf_file opened with mmap")
             with netcdf_file(str(path), mmap=True) as file:
                 yield dict(file.variables)
+
+
+def _stated(variables: Mapping[str, Any], name: str) -> str:
+    """The unit of a variable; empty where none is stated."""
+    return getattr(variables.get(name), "units", b"").decode()
 
 
 def _native(array: NDArray) -> NDArray[np.floating]:

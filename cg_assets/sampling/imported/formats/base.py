@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError
-from cg_assets.sampling.imported.formats.units import ENERGY, FORCE, LENGTH
+from cg_assets.sampling.imported.formats.units import ENERGY, FORCE, LENGTH, same_unit
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,21 @@ class TrajectoryFile(ABC):
                     f"{self.path}: its unit of {name} is not stated; give imported.{name}_unit ({known})"
                 )
         return str(length), str(force or "kJ/mol/nm")
+
+    def _agreed(self, what: str, stated: str, known: dict[str, float], given: str | None) -> str | None:
+        """The unit that a file states, None where it states none.
+
+        Raises:
+            SamplingError: it is not known, or the user contradicts it.
+        """
+        unit = same_unit(stated, known) if stated else None
+        if stated and unit is None:
+            raise SamplingError(
+                f"{self.path}: its unit {stated!r} of {what} is not known; known are {', '.join(known)}"
+            )
+        if unit and given and unit != given:
+            raise SamplingError(f"{self.path}: states the unit {unit}, but imported gives {given} for {what}")
+        return unit
 
     def blocks(self, frames: range, size: int, atoms: NDArray[np.int64] | None = None) -> Iterator[AtomBlock]:
         """Blocks of at most `size` of some frames, in nm, kJ/mol and ps, positions and forces as float64.

@@ -28,19 +28,15 @@ class Hdf5File(TrajectoryFile):
         """Reads the units; errors as of `TrajectoryFile`, and where an attribute contradicts the user."""
         super().__init__(source)
         with self._group() as group:
-            self.length_unit = self._unit(_value(group, "position"), LENGTH, source.length_unit)
+            self.length_unit = self._unit(group, "position", LENGTH, source.length_unit)
             if source.forces and _value(group, "force") is not None:
-                self.force_unit = self._unit(_value(group, "force"), FORCE, source.force_unit)
+                self.force_unit = self._unit(group, "force", FORCE, source.force_unit)
 
-    def _unit(self, data: Any, known: dict[str, float], given: str | None) -> str | None:
+    def _unit(self, group: Any, name: str, known: dict[str, float], given: str | None) -> str | None:
+        data = _value(group, name)
         stated = "" if data is None else data.attrs.get("unit", data.attrs.get("units", ""))
         stated = stated.decode() if isinstance(stated, bytes) else str(stated)
-        unit = same_unit(stated, known) if stated else None
-        if stated and unit is None:
-            raise SamplingError(f"{self.path}: its unit {stated!r} is not known; known are {', '.join(known)}")
-        if unit and given and unit != given:
-            raise SamplingError(f"{self.path}: states the unit {unit}, but imported gives {given}")
-        return unit
+        return self._agreed(name, stated, known, given)
 
     def contents(self) -> Contents:
         """Shapes, times, and which frames have forces."""
