@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -204,7 +205,7 @@ def _judge_again(
 ) -> Judgement:
     """How an earlier version does, whose CG simulation is run again: only that of the newest version is kept.
 
-    Infinitely bad where it is for other beads or does not stay stable.
+    Infinitely bad where it is for other beads, does not stay stable or fails a check.
     """
     from cg_assets.core.errors import ExplosionError
     from cg_assets.core.statistics.estimates import Estimate
@@ -215,16 +216,18 @@ def _judge_again(
     lost = {key: Estimate(math.inf, math.nan) for key in new.decisive}
     worst = Judgement(dict.fromkeys(lost, math.inf), lost, new.reference_hash)
     if config.get("bead_names", own.cg_map.bead_names) != own.cg_map.bead_names:
-        return worst
+        return replace(worst, fault="it is for other beads")
     bias, settings = (
         frozen_bias(Inputs(work.store, system), system.cg_simulation, system.biased_labels),
         system.cg_simulation,
     )
     try:
         run = run_cg_simulation(earlier, own, settings, data, system.temperatures, bias)
-    except ExplosionError:
-        return worst
+    except ExplosionError as error:
+        return replace(worst, fault=str(error))
     found = against(earlier, run.frames, run.runs)
+    if failed := names_of_failed(found.verdicts(work.stage.checks)):
+        return replace(worst, fault=f"its evaluation failed {', '.join(failed)}")
     return Judgement({**worst.metrics, **found.metrics()}, lost | found.criteria, new.reference_hash)
 
 

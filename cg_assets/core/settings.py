@@ -140,6 +140,15 @@ class Scope:
                 "ps; lower it (1 fs is 0.001 ps), or set model.constraints to h_bonds and model.hydrogen_mass to 4",
             )
 
+    def friction_faults(self, friction: float, timestep: float) -> Iterator[Fault]:
+        """The fault of a thermostat that replaces the velocities within a step: times are then those of the step."""
+        if friction * timestep > 1.0:
+            yield Fault(
+                "friction",
+                f"is {friction:g}, so velocities are forgotten within a step of {timestep:g}; give at most "
+                f"{1.0 / timestep:.3g}, or a shorter timestep",
+            )
+
     def missing(self, field: str, file: Path | None) -> Iterator[Fault]:
         """A fault of a field whose file is missing."""
         if file is not None and not (self.folder / file).is_file():

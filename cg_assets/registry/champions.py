@@ -61,9 +61,16 @@ def choose_champion(
     champion = client.get_registered_model(name).aliases.get(CHAMPION)
     # The alias can name a version that is not there any more.
     champion = None if champion is None or _tags_of(client, name, str(champion)) is None else str(champion)
-    for judged, found in {**earlier, version: judgement}.items():
-        tag_version(client, name, judged, found.tags())
+    judged = {**earlier, version: judgement}
+    for number, found in judged.items():
+        tag_version(client, name, number, found.tags())
     rivals = {} if champion is None else _rivals(client, name, champion)
+    if champion in judged and judged[champion].fault:
+        # Nothing takes its place but a version that passes now.
+        client.delete_registered_model_alias(name, CHAMPION)
+        client.update_model_version(name, champion, f"is not champion any more: {judged[champion].fault}")
+        champion = None
+    rivals = {number: tags for number, tags in rivals.items() if number not in judged or not judged[number].fault}
     decision = _decide(rivals, version, judgement, champion)
     if decision.promoted:
         tag_version(client, name, version, {BEST: json.dumps(_best_with(rivals, version, judgement))})
@@ -134,7 +141,7 @@ def _decide(
         return ChampionDecision(False, champion, judgement.fault)
     if unknown := [f"its {key} is {item.value}" for key, item in decisive.items() if not math.isfinite(item.value)]:
         return ChampionDecision(False, champion, unknown[0])
-    if champion is None:
+    if not rivals:
         return ChampionDecision(True, version, "it passed its checks and there was no champion")
     if champion == version:
         return ChampionDecision(False, version, "it is already the champion")

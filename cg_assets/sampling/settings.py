@@ -134,7 +134,9 @@ class SamplingPlan(Strict):
         points = list(self.starts) if isinstance(self.starts, list) else []
         points += self.probe.starts if self.probe else []
         known = scope.coordinates or scope.variables
-        yield from scope.step_faults("timestep", self.timestep)
+        yield from [*scope.step_faults("timestep", self.timestep)] or scope.friction_faults(
+            self.friction, self.timestep
+        )
         for point in points:
             if scope.coordinates and set(point) != set(known):
                 yield Fault("starts", f"names {point}; it must give each of {sorted(known)}")
@@ -314,7 +316,9 @@ class ConditionalSampling(Strict):
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """A step that is too long, and temperatures that are not in K."""
-        yield from scope.step_faults("timestep", self.timestep)
+        yield from [*scope.step_faults("timestep", self.timestep)] or scope.friction_faults(
+            self.friction, self.timestep
+        )
         yield from scope.unlikely("temperatures", self.temperatures[0], 100, 2000, KELVIN)
 
     def built_faults(self, built: Built) -> Iterator[Fault]:

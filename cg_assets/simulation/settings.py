@@ -12,7 +12,15 @@ from pydantic import (
 )
 
 from cg_assets.core.replica_exchange import Tempering
-from cg_assets.core.settings import NANOMETRES, PICOSECONDS, Fault, Scope, Strict, check_size, is_multiple
+from cg_assets.core.settings import (
+    NANOMETRES,
+    PICOSECONDS,
+    Fault,
+    Scope,
+    Strict,
+    check_size,
+    is_multiple,
+)
 
 UNBIASED, ENHANCED = 0, 1
 """Value of `Frames.window` in CG simulations: without a bias, and under the frozen bias of the biased samples."""
@@ -52,8 +60,9 @@ class CGSimulation(Strict):
         return self.replicas // len(self.tempering.temperatures) if self.tempering else self.replicas
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """Times and lengths in other units."""
-        yield from scope.unlikely("timestep", self.timestep, 1e-6, 0.05, PICOSECONDS)
+        """Times and lengths in other units, and a friction that leaves no dynamics."""
+        slips = list(scope.unlikely("timestep", self.timestep, 1e-6, 0.05, PICOSECONDS))
+        yield from slips or scope.friction_faults(self.friction, self.timestep)
         yield from scope.unlikely("displacement", self.displacement, 0, 0.5, NANOMETRES)
 
     @model_validator(mode="after")

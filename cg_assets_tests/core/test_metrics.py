@@ -268,6 +268,17 @@ def test_chains_of_windows_that_touch_are_never_refused(spacing, per_window):
         assert window_fault(bias, frames, 1.0) == ""
 
 
+@pytest.mark.parametrize("batches", [2, 3, 7])
+@pytest.mark.parametrize("turn", [0.0, 1e-15], ids=["equal", "equal but for a digit"])
+def test_windows_that_are_the_same_touch(batches, turn):
+    """One window in several batches: each frame belongs to each of them alike, which is no slow change."""
+    parts = [draws_in_windows([0.3 * (1.0 + turn * seed)], 4.0, 300, seed) for seed in range(batches)]
+    pooled = pooled_batches([frames for _, frames in parts], 1.0, [bias for bias, _ in parts])
+    x, weights = pooled.collective_variables["x"], bias_weights(pooled.bias_energy, 1.0)
+    alone = umbrella_weights(parts[0][0], window_frames(x, np.zeros(len(x), int)), 1.0)
+    assert weights / weights.sum() == pytest.approx(alone / alone.sum(), rel=1e-6)
+
+
 def test_one_visit_to_the_next_window_is_no_overlap():
     """Many frames of one slow excursion are worth one independent frame."""
     rng = np.random.default_rng(5)

@@ -21,9 +21,13 @@ class Registry:
         _, self.client = tracking._connection.open()
         self.client.create_registered_model(name)
 
-    def judged(self, version, reference):
+    def judged(self, version, reference, fault=""):
         decisive = self.results[version]
-        return Judgement({key: item.value for key, item in decisive.items()}, decisive, reference)
+        return Judgement({key: item.value for key, item in decisive.items()}, decisive, reference, fault)
+
+    @property
+    def aliases(self):
+        return self.client.get_registered_model(self.name).aliases
 
     def add(self, reference="first", **decisive):
         """A new version with these results; which is champion afterwards."""
@@ -100,3 +104,28 @@ def test_a_best_version_that_was_deleted_is_no_obstacle(registry):
     assert json.loads(tags["best_versions"]) == ["1"]
     registry.client.delete_model_version(registry.name, "1")
     assert registry.add("b", pmf_rmse=(0.11, 0.02)) == "3"
+
+
+def test_a_champion_that_fails_when_it_is_judged_again_is_none(registry):
+    """The alias names nothing that fails its checks, and a later version need not be better than that."""
+    assert registry.add(pmf_rmse=(0.1, 0.02)) == "1"
+    again = registry.judged("1", "first", "its evaluation failed bonds")
+    decision = registry.tracking.decide_champion(registry.name, "1", again)
+    assert (decision.promoted, decision.champion, decision.reason) == (False, None, "its evaluation failed bonds")
+    assert registry.aliases == {}
+    assert registry.add(pmf_rmse=(0.5, 0.02)) == "2"
+    assert json.loads(registry.client.get_model_version(registry.name, "2").tags["best_versions"]) == ["2"]
+
+
+@pytest.mark.parametrize(("error", "champion"), [(0.11, "3"), (0.5, None)], ids=["good", "worse than the best"])
+def test_a_champion_that_fails_on_a_new_reference_is_none(registry, error, champion):
+    """It does not stay because the challenger is worse than an even earlier version."""
+    registry.add("a", pmf_rmse=(0.1, 0.02))
+    assert registry.add("a", pmf_rmse=(0.11, 0.02)) == "2"
+    registry.client.create_model_version(registry.name, str(registry.tracking.home))
+    registry.results["3"] = {"pmf_rmse": Estimate(error, 0.02)}
+    earlier = {"1": registry.judged("1", "b"), "2": registry.judged("2", "b", "its evaluation failed bonds")}
+    decision = registry.tracking.decide_champion(registry.name, "3", registry.judged("3", "b"), earlier)
+    assert decision.champion == champion and {str(number) for number in registry.aliases.values()} == {champion} - {
+        None
+    }

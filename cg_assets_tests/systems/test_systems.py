@@ -232,6 +232,27 @@ def grouped(**beads):
             ["timestep 4.0 is longer than frame_interval", "1 fs is 0.001 ps"],
         ),
         ("water_quick", put("sampling", {"unbiased": {"timestep": 0.02}}), ["sampling.unbiased.timestep", "0.02 ps"]),
+        # a thermostat that leaves no dynamics
+        (
+            "capped_alanine_quick",
+            put("cg_simulation", {"friction": 1000, "timestep": 0.02}),
+            ["cg_simulation.friction is 1000", "at most 50"],
+        ),
+        (
+            "capped_alanine_implicit",
+            put("sampling.unbiased.friction", 1000.0),
+            ["sampling.unbiased.friction", "at most 250"],
+        ),
+        ("muller_brown", put("sampling.unbiased.friction", 100.0), ["sampling.unbiased.friction is 100"]),
+        (
+            "water_quick",
+            put("sampling", {"conditional": {"friction": 2000.0}}),
+            ["sampling.conditional.friction is 2000"],
+        ),
+        # basis functions that are all alike, or far apart
+        ("muller_brown", put("network.basis_width", 100.0), ["network.basis_width is 100", "at most their range, 70"]),
+        ("muller_brown", put("network.basis_width", 0.1), ["network.basis_width is 0.1", "overlap"]),
+        ("muller_brown_plane", put("network.spacing", 200.0), ["network", "spacing 200.0 is beyond the range"]),
         # other slips of units
         ("capped_alanine_implicit", put("cg_simulation", {"timestep": 2}), ["cg_simulation.timestep", "ps (1 fs"]),
         ("capped_alanine_implicit", put("temperature", 27), ["temperature is 27", "K (0 °C"]),
@@ -452,6 +473,7 @@ def test_a_wrong_or_clashing_file_stops_no_other_system(tmp_path, monkeypatch, c
 
 def test_data_of_a_system_whose_file_is_wrong_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow leaves it behind
     (tmp_path / "systems").mkdir()
     (tmp_path / "systems" / "wrong.yaml").write_text("name: wrong\nname: wrong\n")
     for name in ("wrong", "gone"):

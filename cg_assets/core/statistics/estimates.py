@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 FEW_REPLICAS = 8
 """With fewer replicas than this, blocks of time take the place of replicas as independent pieces."""
+_ROUNDING = 1e-12
+"""Part of a number that its last digits may err by after some arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,9 @@ def autocorrelation_time(series: Sequence[ArrayLike] | NDArray[np.float64], wind
             products[:length] += np.fft.irfft(spectrum, axis=1)[:, :length].sum(axis=0)
         pairs[:length] += len(values) * np.arange(length, 0, -1)
         lowered[:length] += len(values) * np.arange(length, 0, -1) / length
-    if n_times < 4 or not products[0] > 0.0:
-        return 0.5
+    largest = max(float(np.abs(run).max(initial=0.0)) for run in runs)
+    if n_times < 4 or not products[0] > pairs[0] * (_ROUNDING * largest) ** 2:
+        return 0.5  # a constant, as far as its digits go
     correlation, lowered = products / pairs, lowered / pairs
     correlation /= correlation[0]
     lags = np.arange(1, max(2, n_times // 3) + 1)

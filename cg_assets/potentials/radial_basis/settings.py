@@ -44,9 +44,17 @@ class RadialBasisSettings(PotentialSettings):
         return self.range
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """More than one CG coordinate."""
+        """More than one CG coordinate, functions that are all alike or do not touch."""
         if len(scope.variables) != 1:
             yield Fault("type", f"is radial_basis, which is for one CG coordinate, not {len(scope.variables)}")
+        low, high = self.range
+        least = (high - low) / max(self.basis_functions - 1, 1) / 2
+        if not least <= self.basis_width <= high - low:
+            yield Fault(
+                "basis_width",
+                f"is {self.basis_width:g}; give at least half the distance of the {self.basis_functions} functions, "
+                f"{least:.3g}, so that they overlap, and at most their range, {high - low:g}",
+            )
 
     def refuse(self, positions: NDArray[np.float32]) -> None:
         """Refuse frames outside the range, where the potential is a wall.

@@ -46,6 +46,8 @@ class SplineSurfaceSettings(PotentialSettings):
     def _not_too_fine(self) -> SplineSurfaceSettings:
         knots = 1.0
         for low, high in (rising_limits(limits) for limits in self.range.values()):
+            if self.spacing > high - low:
+                raise ValueError(f"spacing {self.spacing} is beyond the range {[low, high]}; lower it")
             knots *= (high - low) / self.spacing + 3.0
         if knots > MOST_SPLINES:
             raise ValueError(f"spacing {self.spacing} makes {knots:.0f} splines, more than {MOST_SPLINES}; raise it")
