@@ -122,16 +122,21 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
     source = system.samples_of(name)
     dynamics = next(iter(system.sampling.by_section()), None)
     imported = system.imported is not None and name == system.imported.labels
+    recomputed = system.imported is not None and system.imported.forces == "recomputed"
 
     def make(work: Work) -> Product:
         from cg_assets.labels.quality import measure_label_noise
         from cg_assets.mapping.force_maps import ForceMap
         from cg_assets.mapping.run import fit_force_map, map_frames
+        from cg_assets.sampling.imported.recomputed import label_rounding
 
         samples, whole = read_samples(work.inputs, source, work.batch)
         of_system = system.beads()
         force_map = fit_force_map(system.mapping, of_system, samples)
         frames = map_frames(of_system, samples, force_map)
+        grid, changes = work.inputs.facts(source, work.batch).get("grid"), None
+        if imported and recomputed and grid is not None:
+            changes = label_rounding(system.structure(), whole, grid, work.seed)
         noise = measure_label_noise(
             of_system,
             system.mapping,
@@ -139,11 +144,12 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
             frames,
             force_map,
             lambda maps: system.repeated_labels(whole, frames, maps, work.seed, work.progress),
+            changes,
         )
         beads, map_hash, facts = with_map(system)
         facts |= {
             "bias": work.inputs.facts(source, work.batch)["bias"],
-            "grid": work.inputs.facts(source, work.batch).get("grid"),
+            "grid": grid,
             "force_map": force_map.to_json(),
             "noise_floor": noise.to_json(),
         }
@@ -156,7 +162,7 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
 
         def report(_: object) -> Report:
             shown = _report(system, frames, noise)
-            return shown | {"force_map": force_map.kind, "noise_floor": str(noise.floor)}
+            return shown | {"force_map": force_map.kind, "noise_floor": f"{noise.floor}: {noise.method}"}
 
         return Product(FrameContent(frames), facts, judge, report, work.seed, beads, map_hash)
 

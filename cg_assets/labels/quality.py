@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.clusters import Bins
@@ -109,7 +110,13 @@ def bin_model_labels(beads: Beads, frames: Frames) -> BinnedLabels:
 
 
 def measure_label_noise(
-    beads: Beads, mapping: Mapping, samples: Frames, frames: Frames, force_map: ForceMap, repeat: Repeat
+    beads: Beads,
+    mapping: Mapping,
+    samples: Frames,
+    frames: Frames,
+    force_map: ForceMap,
+    repeat: Repeat,
+    changes: NDArray[np.float64] | None = None,
 ) -> LabelNoise:
     """Measure the noise floor of force labels.
 
@@ -122,6 +129,8 @@ def measure_label_noise(
         frames: CG frames with force labels.
         force_map: the map that made the labels.
         repeat: gives repeated labels of some force maps; None where there is one CG coordinate, or no force field.
+        changes: `(n, n_atoms, 3)` errors of the forces on the atoms of the labels in some frames, which repeated labels
+            do not have: those of rounded positions [kJ/mol/nm].
     """
     others = mapping.further_force_maps(beads.cg_map, beads.constraints, samples.forces)
     repeated = repeat([force_map, *others.values()])
@@ -145,11 +154,18 @@ def measure_label_noise(
         bins = bin_model_labels(beads, frames)
         method = f"variance in {len(bins.centres)} bins of the CG coordinate"
         return LabelNoise(bins.noise_floor, method, bins=bins)
-    own, *noises = [conditional_noise(forces, squared_force_unit(beads.units)) for forces in repeated.forces]
+    noises = [conditional_noise(forces, squared_force_unit(beads.units)) for forces in repeated.forces]
     n_configurations, n_samples = repeated.forces.shape[1:3]
+    method = f"{n_samples} {repeated.how} in each of {n_configurations} frames"
+    if changes is not None:
+        exact = noises[0].noise_floor.value
+        maps = [force_map, *others.values()]
+        noises = [noise.with_changes(one.apply(changes)) for noise, one in zip(noises, maps, strict=True)]
+        method += f", plus {noises[0].noise_floor.value - exact:.4g} by positions that are rounded"
+    own, *noises = noises
     return LabelNoise(
         own.noise_floor,
-        f"{n_samples} {repeated.how} in each of {n_configurations} frames",
+        method,
         beads=own,
         bead_names=tuple(beads.cg_map.bead_names),
         map_kind=force_map.kind,

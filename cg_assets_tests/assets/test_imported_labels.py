@@ -17,6 +17,7 @@ from cg_assets.assets.forces import judge_scale
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.labels.force_matching import unexplained_noise
+from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.run import fit_force_map, map_frames
 from cg_assets.storage.dataset import read_frames
 from cg_assets.storage.store import ParquetStore
@@ -147,6 +148,21 @@ def test_rounded_positions_are_measured_by_the_forces_that_they_change(run, tmp_
     read = reader.next_chunk()
     true = frames.forces[: len(read)].astype(float)
     assert noise == pytest.approx(np.sqrt(((read.forces - true) ** 2).mean()), rel=0.15)
+
+
+def test_the_noise_floor_holds_what_rounding_did_to_the_labels(run, tmp_path):
+    """The true change: mapped forces at the exact positions less those at the rounded positions of the same frames."""
+    own, frames = run
+    rounded = (np.round(frames.positions / 0.001) * 0.001).astype(np.float32)
+    labels_of(tmp_path / "home", mine(tmp_path / "mine", own, frames, positions=rounded, how="recomputed"))
+    store = ParquetStore(tmp_path / "home")
+    facts = store.describe("my_alanine", "imported_forces", "0000").metadata.extra
+    stored = read_frames([store.file("my_alanine", "imported_forces", "0000")])
+    force_map = ForceMap.from_json(facts["force_map"])
+    exact = map_frames(own.beads(), frames, force_map)
+    true = ((stored.forces.astype(float) - exact.forces) ** 2).mean()
+    added = float(re.search(r", plus (\S+) by positions that are rounded", facts["noise_floor"]["method"])[1])
+    assert added == pytest.approx(true, rel=0.1)
 
 
 def test_without_a_force_field_the_noise_has_an_upper_bound(run):

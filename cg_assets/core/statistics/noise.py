@@ -7,7 +7,7 @@ loss without its floor means nothing; the estimators here give the floor from th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -87,6 +87,25 @@ class ConditionalNoise:
     autocorrelation_time: float
     effective_samples: float
     resolved: bool
+
+    def with_changes(self, changes: ArrayLike) -> ConditionalNoise:
+        """The noise of labels that hold further errors, independent of what is here.
+
+        Args:
+            changes: `(n, n_beads, dimension)` errors of labels, drawn independently of each other [force unit].
+        """
+        further = (np.asarray(changes, dtype=np.float64) ** 2).mean(axis=2)
+        root = math.sqrt(len(further))
+        error = float(further.mean(axis=1).std(ddof=1)) / root if len(further) > 1 else 0.0
+        floor = self.noise_floor
+        return replace(
+            self,
+            noise_floor=Estimate(
+                floor.value + float(further.mean()), math.hypot(floor.standard_error, error), floor.unit
+            ),
+            bead_noise_floor=self.bead_noise_floor + further.mean(axis=0),
+            bead_standard_error=np.hypot(self.bead_standard_error, further.std(axis=0) / root),
+        )
 
 
 def bin_labels(

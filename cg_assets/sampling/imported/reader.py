@@ -344,12 +344,13 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             return ""
         stretch = self._stretches[0]
         some = next(self._all_atoms(stretch.file, stretch.frames[:count], count))
-        found = self._recomputed.apply(some)
-        noise = self._recomputed.rounding_noise(found, self.grid, self._molecule.stored, seed=0)
-        size = float(np.sqrt((np.asarray(found.forces)[:, self._molecule.stored] ** 2).mean()))
+        forces = np.asarray(self._recomputed.apply(some).forces)
+        changes = self._recomputed.rounding_changes(some, self.grid, seed=0)
+        noise, size = (np.sqrt((array[:, self._molecule.stored] ** 2).mean()) for array in (changes, forces))
         return (
             f"positions rounded to {self.grid:g} nm change the recomputed forces by {noise:.3g} of {size:.3g} "
-            "kJ/mol/nm rms, which is noise of the labels; recompute from positions in full precision (TRR)"
+            "kJ/mol/nm rms; this noise counts in the noise floor of the labels; recompute from positions in full "
+            "precision (TRR) to be rid of it"
         )
 
     def snapshots(self, count: int = 48) -> Frames | None:
@@ -364,12 +365,14 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         if not chosen:
             return None
         blocks = [next(self._all_atoms(file, range(row, row + 1), 1)) for file, row in chosen]
-        return Frames.of_replicas(
+        boxes = [block.box for block in blocks if block.box is not None]
+        frames = Frames.of_replicas(
             np.zeros(1),
             np.arange(len(blocks)),
             temperature=self._beads.temperature,
             positions=np.stack([block.positions for block in blocks]).astype(np.float32),
         )
+        return replace(frames, box=cell_columns(np.concatenate(boxes)) if len(boxes) == len(blocks) else None)
 
     def _blocks(self, number: int, frames: range, size: int) -> Iterator[AtomBlock]:
         """Whole molecules of some frames of a file, the stored atoms alone."""

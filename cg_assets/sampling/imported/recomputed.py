@@ -8,9 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError
+from cg_assets.core.frames import Frames
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.sampling.imported.formats import AtomBlock
 from cg_assets.sampling.molecule.platforms import choose_platform
+
+_FRAMES = 48
+"""Frames at most in which the effect of rounding is measured."""
 
 
 class RecomputedForces:
@@ -62,16 +66,37 @@ class RecomputedForces:
             energy[index] = state.getPotentialEnergy()._value
         return replace(block, forces=forces, energy=energy)
 
-    def rounding_noise(self, block: AtomBlock, grid: float, stored: NDArray[np.int64], seed: int) -> float:
-        """Root mean square change of the forces on the stored atoms when positions are rounded [kJ/mol/nm].
+    def rounding_changes(self, block: AtomBlock, grid: float, seed: int) -> NDArray[np.float64]:
+        """How positions that lie on a grid change the forces: `(n_frames, n_atoms, 3)` [kJ/mol/nm].
+
+        The curvature of the energy is that of the rounded positions, so a further rounding changes the forces as the
+        first one did.
 
         Args:
-            block: some frames with forces.
+            block: some frames with all atoms of whole molecules, and the box where there is one.
             grid: on which positions lie [nm].
-            stored: the atoms.
             seed: of the displacements.
         """
         shift = np.random.default_rng(seed).uniform(-0.5 * grid, 0.5 * grid, block.positions.shape)
-        moved = self.apply(replace(block, positions=block.positions + shift))
-        change = np.asarray(moved.forces)[:, stored] - np.asarray(block.forces)[:, stored]
-        return float(np.sqrt((change**2).mean()))
+        exact, moved = (self.apply(replace(block, positions=block.positions + part)) for part in (0.0, shift))
+        return np.asarray(moved.forces) - np.asarray(exact.forces)
+
+
+def label_rounding(molecule: MoleculeModel, frames: Frames, grid: float, seed: int) -> NDArray[np.float64]:
+    """How rounded positions change recomputed forces on the atoms that are stored, in some frames.
+
+    Args:
+        molecule: with its force field.
+        frames: with all its atoms.
+        grid: on which positions lie [nm].
+        seed: of the displacements.
+
+    Returns:
+        Changes `(n_frames, n_stored, 3)` [kJ/mol/nm].
+    """
+    some = frames.select(np.arange(0, len(frames), -(-len(frames) // _FRAMES)))
+    vectors = None if some.box is None else some.box.astype(np.float64)
+    if vectors is not None and vectors.ndim == 2:
+        vectors = vectors[:, None] * np.eye(3)
+    block = AtomBlock(some.positions.astype(np.float64), box=vectors)
+    return RecomputedForces(molecule).rounding_changes(block, grid, seed)[:, molecule.stored]
