@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.labels.quality import LabelNoise
+    from cg_assets.mapping.beads import Beads
     from cg_assets.mapping.force_maps import ForceMap
 
 FORCE_MAP = Check(
@@ -49,11 +50,11 @@ _BIASED = (
 )
 
 
-def judge_forces(system: SystemSpec, frames: Frames, force_map: ForceMap, noise: LabelNoise) -> list[Verdict]:
+def judge_forces(beads: Beads, frames: Frames, force_map: ForceMap, noise: LabelNoise) -> list[Verdict]:
     """Verdicts on one batch of force labels, as stored in its file."""
     from cg_assets.mapping.run import force_map_fault
 
-    fault = force_map_fault(system.beads(), force_map)
+    fault = force_map_fault(beads, force_map)
     floor = noise.floor
     mean_square = float((np.asarray(frames.forces, dtype=np.float64) ** 2).mean())
     known = math.isfinite(floor.value) and floor.standard_error <= 0.1 * floor.value + 1e-12
@@ -131,10 +132,11 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         from cg_assets.sampling.imported.recomputed import label_rounding
 
         samples, whole = read_samples(work.inputs, source, work.batch)
-        of_system = system.beads()
+        of_source = work.inputs.facts(source, work.batch)
+        of_system = system.beads().with_constraints(of_source.get("rigid", []))
         force_map = fit_force_map(system.mapping, of_system, samples)
         frames = map_frames(of_system, samples, force_map)
-        grid, changes = work.inputs.facts(source, work.batch).get("grid"), None
+        grid, changes = of_source.get("grid"), None
         if imported and recomputed and grid is not None:
             changes = label_rounding(system.structure(), whole, grid, work.seed)
         noise = measure_label_noise(
@@ -148,7 +150,7 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         )
         beads, map_hash, facts = with_map(system)
         facts |= {
-            "bias": work.inputs.facts(source, work.batch)["bias"],
+            "bias": of_source["bias"],
             "grid": grid,
             "force_map": force_map.to_json(),
             "noise_floor": noise.to_json(),
@@ -158,7 +160,7 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
             kept = ForceMap.from_json(stored.facts()["force_map"])
             frames = stored.frames()
             scale = [judge_scale(system, frames)] if imported else []
-            return [*judge_forces(system, frames, kept, noise), *scale]
+            return [*judge_forces(of_system, frames, kept, noise), *scale]
 
         def report(_: object) -> Report:
             shown = _report(system, frames, noise)

@@ -83,6 +83,7 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         function = None if reader.bias is None else reader.bias.function
         bias = None if function is None else function.definition()
         facts |= {"bias": bias, IMPORTED_FILES: reader.files, STAMPS: stamped, "notes": notes, "grid": reader.grid}
+        facts |= {"rigid": reader.rigid} if reader.rigid else {}
         if imported.forces is not None and (whole := reader.snapshots()) is not None:
             work.keep(FrameContent(whole), stage=snapshot_stage(stage), batch=work.batch, facts=facts)
 

@@ -53,7 +53,7 @@ def mean_forces_stage(system: SystemSpec, name: str) -> Stage:
             }
 
         def judge(stored: Stored) -> list[Verdict]:
-            return judge_forces(system, stored.frames(), force_map, noise)
+            return judge_forces(system.beads(), stored.frames(), force_map, noise)
 
         return Product(PieceContent(pieces), facts, judge, report, work.seed, beads, map_hash)
 

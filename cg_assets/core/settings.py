@@ -168,12 +168,14 @@ class Built:
         model: what is simulated.
         structure: what `model` built.
         beads: made of it.
+        mapping: settings of the beads.
     """
 
     scope: Scope
     model: Any
     structure: Any
     beads: Any
+    mapping: Any
 
     @cached_property
     def step_seconds(self) -> float:

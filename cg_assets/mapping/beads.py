@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,6 +40,15 @@ class Beads:
     box: float | None = None
     temperatures: tuple[float, ...] = ()
     _sites: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def with_constraints(self, pairs: Sequence[Sequence[int]]) -> Beads:
+        """The same beads of atoms that have further constraints.
+
+        Args:
+            pairs: of atoms of the map.
+        """
+        further = [(int(first), int(second)) for first, second in pairs]
+        return replace(self, constraints=[*self.constraints, *further]) if further else self
 
     @property
     def thermal_energy(self) -> float:

@@ -158,7 +158,7 @@ def validate_force_map(
                 f"{force_map.kind} force map: atoms {names[first_atom]} and {names[second_atom]} are rigidly bound but "
                 f"enter the force of bead {cg_map.bead_names[bead]} with different coefficients "
                 f"({matrix[bead, first_atom]:.4g} and {matrix[bead, second_atom]:.4g}), so its mean is not the mean "
-                "force; set mapping.force_map to group or optimal, or model.constraints to none"
+                "force; set mapping.force_map to group or optimal, or run without constraints (model.constraints: none)"
             )
 
 
@@ -170,7 +170,7 @@ def _no_valid_map(cg_map: CGMap, group: NDArray[np.int64]) -> str:
                 atoms = [cg_map.atom_names[int(atom)] for atom in np.flatnonzero(np.isin(group, list(both)))]
                 return (
                     f"beads {cg_map.bead_names[first]} and {cg_map.bead_names[second]} share the rigidly bound atoms "
-                    f"{', '.join(atoms)}, so no force map is valid for both; merge the beads or set model.constraints "
-                    "to none"
+                    f"{', '.join(atoms)}, so no force map is valid for both; merge the beads, or run without "
+                    "constraints (model.constraints: none)"
                 )
     return "the beads are not linearly independent functions of the atoms; remove one of them from mapping.beads"

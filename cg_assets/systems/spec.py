@@ -165,7 +165,7 @@ class SystemSpec(System):
 
     def built(self) -> Built:
         """The molecule or model potential and its beads; errors as in `System.built`."""
-        return Built(self.scope(), self.model, self.structure(), self.beads())
+        return Built(self.scope(), self.model, self.structure(), self.beads(), self.mapping)
 
     def facts(self, built: Built) -> Iterator[Fact]:
         """The temperature, and the collective variables in the structure that dynamics start from."""

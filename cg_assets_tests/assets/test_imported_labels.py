@@ -9,16 +9,19 @@ import pytest
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from conftest import REPOSITORY
+from openmm import app, unit
 from plain_runs import make
 from scipy.spatial.transform import Rotation
 from test_imported_forces import write_trr
 
 from cg_assets.assets.forces import judge_scale
+from cg_assets.core.errors import ForceMapError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.labels.force_matching import unexplained_noise
 from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.run import fit_force_map, map_frames
+from cg_assets.sampling.imported.rigid import rigid_bonds
 from cg_assets.storage.dataset import read_frames
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -103,15 +106,15 @@ def test_a_wrong_unit_is_refused_with_its_factor_in_every_format(run, tmp_path, 
     system = mine(tmp_path / "mine", own, frames)
     for file in (tmp_path / "mine").glob("*.npz"):
         file.unlink()
-    for unit, factor in (UNITS | {"": 1.0}).items():
+    for name, factor in (UNITS | {"": 1.0}).items():
         for replica in range(4):
             rows = frames.replica == replica
             write(tmp_path / "mine" / f"run_0000_{replica}", frames.positions[rows], frames.forces[rows] / factor)
         reader = system.imported_reader("0000")
         read = Frames.concatenate([reader.next_chunk() for _ in range(reader.n_chunks)])
         verdict = verdict_of(own, read)
-        assert verdict.passed == (not unit)
-        if unit:
+        assert verdict.passed == (not name)
+        if name:
             assert f", a factor of {factor:.6g}" in verdict.message
 
 
@@ -177,3 +180,54 @@ def test_without_a_force_field_the_noise_has_an_upper_bound(run):
         unexplained_noise(beads, mapped, "").noise_floor,
     )
     assert -3 * true.standard_error < bound.value - true.value < 0.25 * true.value
+
+
+def without_force_field(run, tmp_path, how, positions=None):
+    """A system that has the atoms of the run alone, and no constraints but those of its data."""
+    own, frames = run
+    mine(tmp_path / "mine", own, frames, positions=positions)
+    molecule = own.structure()
+    with (tmp_path / "mine" / "it.pdb").open("w") as file:
+        app.PDBFile.writeFile(molecule.topology, unit.Quantity(molecule.positions, unit.nanometer), file)
+    path = tmp_path / "mine" / "my_alanine.yaml"
+    content = yaml.safe_load(path.read_text()) | {"model": {"type": "molecule", "pdb": "it.pdb"}}
+    content["mapping"]["force_map"] = how
+    path.write_text(yaml.safe_dump(content))
+    return load_system(path)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_rigid_bonds_are_found_in_the_data_without_a_force_field(run, tmp_path, rounded):
+    own, frames = run
+    positions = (np.round(frames.positions / 0.001) * 0.001).astype(np.float32) if rounded else frames.positions
+    system = without_force_field(run, tmp_path, "group", positions)
+    reader = system.imported_reader("0000")
+    assert {frozenset(pair) for pair in reader.rigid} == {frozenset(pair) for pair in own.beads().constraints}
+    assert any("12 bonds never change their length, the first 1:" in note for note in reader.notes)
+    system.check()
+    with pytest.raises(ForceMapError, match=r"atoms 1:C\S* and 1:H\S* are rigidly bound"):
+        without_force_field(run, tmp_path, "slice", positions).check()
+
+
+def test_labels_heed_the_rigid_bonds_of_the_data(run, tmp_path):
+    own, frames = run
+    system = without_force_field(run, tmp_path, "optimal")
+    assert not fault_of(labels_of(tmp_path / "home", system))
+    stored = read_frames([ParquetStore(tmp_path / "home").file("my_alanine", "imported_forces", "0000")])
+    expected = map_frames(own.beads(), frames, fit_force_map(system.mapping, own.beads(), frames))
+    np.testing.assert_allclose(stored.forces, expected.forces, atol=1e-3 * np.abs(expected.forces).max())
+
+
+def test_bonds_that_vibrate_are_not_rigid_and_coarse_frames_do_not_show_it():
+    """A bond of the stiffest kind, C=O, at 300 K, and a rigid one; in two files, of which one is of another run."""
+    generator, kt = np.random.default_rng(5), 2.494
+    vibrating, rigid = generator.normal(0.123, np.sqrt(kt / 5e5), (200, 40)), np.full((200, 40), 0.1)
+    lengths = [vibrating, rigid + 1e-5 * generator.normal(size=(200, 40))]
+    for grid in (None, 0.001):
+        noise = [0.0 if grid is None else generator.normal(0, grid / np.sqrt(6), part.shape) for part in lengths]
+        seen = [part + shift for part, shift in zip(lengths, noise, strict=True)]
+        assert not rigid_bonds([seen[0][:30], seen[0][30:60]], kt, grid).any()
+        assert rigid_bonds([seen[0], seen[1]], kt, grid).all()
+    assert rigid_bonds([rigid[:6], rigid[:3]], kt, None) is None
+    assert rigid_bonds([rigid[:5], rigid[5:10], rigid[10:13]], kt, None).all()
+    assert rigid_bonds([rigid], kt, 0.002) is None

@@ -23,17 +23,18 @@ class BadFrames:
     def __init__(self, molecule: MoleculeModel) -> None:
         """Takes the bonds and their lengths from the model."""
         structure = molecule.positions[molecule.stored]
-        self._pairs = np.array(molecule.stored_pairs(molecule.bonds), dtype=int).reshape(-1, 2)
+        self.bonds = np.array(molecule.stored_pairs(molecule.bonds), dtype=int).reshape(-1, 2)
         self._names = [molecule.atom_names[atom] for atom in molecule.stored]
         atoms = np.arange(len(structure) if len(structure) <= _SMALL else 0)
-        self._steps = (self._pairs[:, :1] == atoms).astype(float) - (self._pairs[:, 1:] == atoms)
-        self._most = _LONGEST * self._lengths(structure[None])[0] + _FURTHER
+        self._steps = (self.bonds[:, :1] == atoms).astype(float) - (self.bonds[:, 1:] == atoms)
+        self._most = _LONGEST * self.lengths(structure[None])[0] + _FURTHER
 
-    def _lengths(self, positions: NDArray) -> NDArray:
+    def lengths(self, positions: NDArray) -> NDArray:
+        """Lengths `(n_frames, n_bonds)` of the `bonds` between stored atoms of whole molecules [nm]."""
         if len(self._names) <= _SMALL:  # many frames of few atoms: ten times as fast as by index
             steps = np.matmul(self._steps, positions)
         else:
-            steps = positions[:, self._pairs[:, 0]] - positions[:, self._pairs[:, 1]]
+            steps = positions[:, self.bonds[:, 0]] - positions[:, self.bonds[:, 1]]
         return np.sqrt(np.einsum("fbi,fbi->fb", steps, steps))
 
     def find(self, block: AtomBlock) -> dict[int, str]:
@@ -54,11 +55,11 @@ class BadFrames:
                 place = int(np.argmax(np.where(np.isfinite(flat[frame]), flat[frame], np.inf)))
                 of_atom = f" of {self._names[place // 3]}" if name != "energy" else ""
                 found.setdefault(int(frame), f"{name}{of_atom} {array[frame].ravel()[place]:.4g}")
-        if len(self._pairs):
+        if len(self.bonds):
             with np.errstate(invalid="ignore"):
-                long = self._lengths(block.positions) > self._most
+                long = self.lengths(block.positions) > self._most
             for frame in np.flatnonzero(long.any(axis=1)):
-                first, second = (self._names[atom] for atom in self._pairs[int(np.argmax(long[frame]))])
+                first, second = (self._names[atom] for atom in self.bonds[int(np.argmax(long[frame]))])
                 found.setdefault(int(frame), f"{first} and {second}, which are bonded, lie far apart")
         return found
 

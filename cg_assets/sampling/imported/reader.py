@@ -24,6 +24,7 @@ from cg_assets.sampling.imported.bias import FrameBias, Run, undeclared_bias
 from cg_assets.sampling.imported.files import found_files, imported_files
 from cg_assets.sampling.imported.formats import AtomBlock, Contents, Source, TrajectoryFile, open_trajectory
 from cg_assets.sampling.imported.recomputed import RecomputedForces
+from cg_assets.sampling.imported.rigid import rigid_bonds
 from cg_assets.sampling.imported.settings import ImportedTrajectories
 from cg_assets.sampling.imported.timeline import Stretch, timeline
 from cg_assets.sampling.imported.whole import WholeMolecules, real_box
@@ -32,7 +33,7 @@ from cg_assets.storage.hashing import file_sha256
 
 BLOCK_NUMBERS = 6_000_000
 """Coordinates in a block of frames."""
-_FIRST, _FINE, _SAME = 10, 0.0005, 0.02
+_FIRST, _FINE, _SAME = 30, 0.0005, 0.02
 """Frames of a file that are looked at first; rounding of coordinates that is not reported, and largest difference of
 the coordinates of one frame in two files [nm]."""
 
@@ -89,7 +90,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         biased = [] if self.bias is None else self.bias.notes
         planned = timeline(self._paths, contents, imported, self._same_frame)
         self.interval = planned.interval * imported.stride
-        self._stretches, self._notes = planned.stretches, [*planned.notes, *self._grids, *biased]
+        self._stretches, self._notes = planned.stretches, [*planned.notes, *self._grids, *self._rigid_note, *biased]
         self._n_frames = sum(len(stretch.frames) for stretch in self._stretches)
         self._n_bad, self._first_bad = 0, ""
         self._per_chunk = max(1, BLOCK_NUMBERS // (3 * molecule.n_atoms * imported.stride))
@@ -254,9 +255,10 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         return None if found.n_atoms == len(stored) else stored
 
     def _check_first(self, contents: list[Contents]) -> None:
-        """Refuse files whose first frames are not those of the molecule; measure how finely coordinates are written."""
+        """Refuse files whose first frames are those of another molecule; find rigid bonds and the rounding."""
         self._grids: list[str] = []
         self.grid: float | None = None
+        lengths: list[NDArray[np.floating]] = []
         for number, (file, found) in enumerate(zip(self._files, contents, strict=True)):
             usable = np.arange(found.n_frames) if found.usable is None else np.flatnonzero(found.usable)
             rows = usable[:_FIRST].tolist()
@@ -275,6 +277,33 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             sound = sound or [block.positions for block in whole if np.isfinite(block.positions).all()]
             if sound:
                 check_first_frames(self._molecule, np.concatenate(sound), str(file.path))
+                lengths.append(self._bad.lengths(np.concatenate(sound).astype(np.float64)))
+        self._find_rigid(lengths)
+
+    def _find_rigid(self, lengths: list[NDArray[np.floating]]) -> None:
+        """Take bonds that never change their length as constraints of the run, where forces are mapped."""
+        self.rigid: list[tuple[int, int]] = []
+        self._rigid_note: list[str] = []
+        if self._plan.forces is None or not len(self._bad.bonds) or not lengths:
+            return
+        found = rigid_bonds(lengths, self._beads.thermal_energy, self.grid)
+        if found is None:
+            coarse = f"of {sum(map(len, lengths))} frames" + (f", rounded to {self.grid:g} nm," if self.grid else "")
+            self._rigid_note = [f"coordinates {coarse} do not show which bonds are rigid; model.constraints counts"]
+            return
+        declared = {frozenset(pair) for pair in self._beads.constraints}
+        pairs = [(int(first), int(second)) for first, second in self._bad.bonds[found]]
+        self.rigid = [pair for pair in pairs if frozenset(pair) not in declared]
+        if self.rigid:
+            first = "-".join(self._map.atom_names[atom] for atom in self.rigid[0])
+            self._rigid_note = [
+                f"{len(self.rigid)} bonds never change their length, the first {first}: they count as constraints"
+            ]
+
+    @property
+    def beads(self) -> Beads:
+        """The beads with the constraints of the run."""
+        return self._beads.with_constraints(self.rigid)
 
     def _refuse_copies(self, folder: Path, batch: str) -> None:
         """Refuse the content of a file twice, in this batch or in it and an earlier one."""

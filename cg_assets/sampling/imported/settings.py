@@ -55,10 +55,14 @@ class ImportedTrajectories(Strict):
 
         Raises:
             SamplingError: a file is missing or does not fit.
+            ForceMapError: the force map is not valid under the constraints of the run.
         """
+        from cg_assets.mapping.run import fit_force_map
         from cg_assets.sampling.imported.reader import ImportedReader
 
-        ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000")
+        reader = ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000")
+        if self.forces is not None and not built.mapping.needs_frames:
+            fit_force_map(built.mapping, reader.beads, None)
         return iter(())
 
     def facts(self, built: Built) -> Iterator[Fact]:
