@@ -9,7 +9,7 @@ import numpy as np
 
 from cg_assets.assets.common_checks import FINITE
 from cg_assets.assets.data import with_map
-from cg_assets.assets.samples import EQUILIBRATION, shown_equilibration
+from cg_assets.assets.samples import EQUILIBRATION, WINDOWS, shown_equilibration, windows_verdict
 from cg_assets.assets.soundness import IMPORTED_FILES, STAMPS, stamps
 from cg_assets.assets.stage import Figure, FrameContent, PieceContent, Product, Report, Stage, Stored
 from cg_assets.assets.work import Work, snapshot_stage
@@ -66,6 +66,7 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
     stage = IMPORTED if imported.forces is None else IMPORTED_SAMPLES
 
     compared = imported.forces is not None and imported.bias is not None
+    windowed = imported.bias is not None and imported.bias.windowed
 
     def make(work: Work) -> Product:
         from cg_assets.labels.quality import ImportedReplicas, check_equilibration
@@ -92,11 +93,12 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
             verdicts = judge_import(stored.blocks(), list(reader.files))
             if compared:
                 frames = stored.frames()
-                single = len(np.unique(frames.replica)) == 1
-                replicas = ImportedReplicas("equilibrium" if single else "replicas")
+                replicas = ImportedReplicas.of(frames)
                 checked = check_equilibration(system.beads(), system.mapping, replicas, frames)
                 found["equilibration"] = shown_equilibration(system.beads(), checked, replicas)
                 verdicts.append(EQUILIBRATION.verdict(checked.passed, **checked.to_json()))
+            if windowed:
+                verdicts.append(windows_verdict(system, bias, stored.frames()))
             return verdicts
 
         def report(_: object) -> Report:
@@ -119,7 +121,12 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         name=stage,
         description=_BEADS if imported.forces is None else _ATOMS,
         make=make,
-        checks=(FINITE_POSITIONS, FRAMES_DIFFER, *([EQUILIBRATION] if compared else [])),
+        checks=(
+            FINITE_POSITIONS,
+            FRAMES_DIFFER,
+            *([EQUILIBRATION] if compared else []),
+            *([WINDOWS] if windowed else []),
+        ),
         batched=True,
         raw=True,
         kinds=frozenset({"parquet", "mdtraj"}),

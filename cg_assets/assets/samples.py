@@ -88,7 +88,7 @@ def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
                 checked = found["equilibration"] = check_equilibration(beads, system.mapping, plan, frames)
                 verdicts.append(EQUILIBRATION.verdict(checked.passed, **checked.to_json()))
             if windowed:
-                verdicts.append(_windows_verdict(system, summary.bias, frames))
+                verdicts.append(windows_verdict(system, summary.bias, frames))
             return verdicts
 
         def report(_: object) -> Report:
@@ -166,7 +166,8 @@ def _liquid_report(title: str, settings: LiquidSettings, frames: Frames, summary
     return {"figure": Figure(png, "structure and energy"), "temperatures": rows}
 
 
-def _windows_verdict(system: SystemSpec, bias: Mapping[str, Any] | None, frames: Frames) -> Verdict:
+def windows_verdict(system: SystemSpec, bias: Mapping[str, Any] | None, frames: Frames) -> Verdict:
+    """Whether the umbrella windows of a batch touch."""
     from cg_assets.biases import bias_from_definition
     from cg_assets.biases.reweighting import window_fault
 

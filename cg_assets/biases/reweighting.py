@@ -113,7 +113,8 @@ def _mixture(bias: BiasFunction, frames: Frames, thermal_energy: float) -> State
 
 def _fault(bias: BiasFunction, mixture: StateMixture, common: FloatArray) -> str:
     centers = [
-        ", ".join(f"{name} {value:.4g}" for name, value in bias.center(i).items()) for i in range(bias.n_windows)
+        ", ".join(f"{name} {value:.4g}" for name, value in bias.center(i).items()) or "free"
+        for i in range(bias.n_windows)
     ]
     names = [f"window {number} ({center})" for number, center in enumerate(centers)]
     if fault := gap_fault(mixture.gaps(common), names):

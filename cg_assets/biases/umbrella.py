@@ -68,8 +68,8 @@ class Windows(BiasFunction, type="umbrella"):
     """Harmonic windows, k/2 times the squared difference from a centre, summed over the variables.
 
     Attributes:
-        centers: one entry per window, a value for each variable it holds.
-        force_constant: k [kJ/mol/rad^2, kJ/mol/nm^2 or reduced].
+        centers: one entry per window, a value for each variable it holds; an empty one is free.
+        constants: k of each of them [kJ/mol/rad^2, kJ/mol/nm^2 or reduced].
         periodic: variables that are angles: differences are taken to the nearest image, period 2 pi.
         collective_variables: every variable that some window holds.
     """
@@ -77,15 +77,22 @@ class Windows(BiasFunction, type="umbrella"):
     windowed: ClassVar[bool] = True
 
     def __init__(
-        self, centers: Sequence[Mapping[str, float]], force_constant: float, periodic: Sequence[str] = ()
+        self,
+        centers: Sequence[Mapping[str, float]],
+        force_constant: float | Sequence[Mapping[str, float]],
+        periodic: Sequence[str] = (),
     ) -> None:
-        """Set up the windows.
+        """Set up the windows, with one force constant for all or those of each.
 
         Raises:
             SamplingError: no window, or a periodic variable that no window holds.
         """
         self.centers = [{name: float(value) for name, value in center.items()} for center in centers]
-        self.force_constant = float(force_constant)
+        self.constants = (
+            [dict.fromkeys(center, float(force_constant)) for center in self.centers]
+            if isinstance(force_constant, float | int)
+            else [{name: float(value) for name, value in held.items()} for held in force_constant]
+        )
         self.periodic = list(periodic)
         self.collective_variables = sorted({name for center in self.centers for name in center})
         if not self.collective_variables:
@@ -107,7 +114,7 @@ class Windows(BiasFunction, type="umbrella"):
         index = np.asarray(0 if window is None else window, dtype=np.intp)
         if index.size and (index.min() < 0 or index.max() >= self.n_windows):
             raise SamplingError(f"umbrella window {index.max()} does not exist; there are {self.n_windows}")
-        differences = {}
+        unit, differences, parts = self._largest_constant, {}, {}
         for name in self.collective_variables:
             held = np.array([name in center for center in self.centers])
             center = np.array([entry.get(name, 0.0) for entry in self.centers])
@@ -115,8 +122,13 @@ class Windows(BiasFunction, type="umbrella"):
             if name in self.periodic:
                 difference -= _TURN * np.round(difference / _TURN)
             differences[name] = difference
-        energy = 0.5 * self.force_constant * np.sum([value**2 for value in differences.values()], axis=0)
-        return energy, {name: self.force_constant * value for name, value in differences.items()}
+            parts[name] = np.array([entry.get(name, 0.0) / unit for entry in self.constants])[index]
+        energy = 0.5 * unit * np.sum([parts[name] * value**2 for name, value in differences.items()], axis=0)
+        return energy, {name: unit * parts[name] * value for name, value in differences.items()}
+
+    @property
+    def _largest_constant(self) -> float:
+        return max(value for held in self.constants for value in held.values())
 
     def openmm_forces(self, variables: AtomVariables) -> list[openmm.Force]:
         """A harmonic force for each variable, with global parameters for its constant and its centre."""
@@ -127,17 +139,17 @@ class Windows(BiasFunction, type="umbrella"):
         values: dict[str, float] = {}
         for name in self.collective_variables:
             center = self.centers[window].get(name)
-            values[f"k_{name}"] = 0.0 if center is None else self.force_constant
+            values[f"k_{name}"] = 0.0 if center is None else self.constants[window][name]
             turns = round(center / _TURN) if center is not None and name in self.periodic else 0
             values[f"center_{name}"] = 0.0 if center is None else center - _TURN * turns
         return values
 
     def formula(self) -> BiasFormula:
-        """The windows as a formula whose parameters are the centres."""
+        """The windows as a formula whose parameters are the centres; all have one force constant."""
         for name in self.collective_variables:
             if any(name not in center for center in self.centers):
                 raise SamplingError(f"bias.centers: each window must give a value of {name}")
-        terms = [f"{0.5 * self.force_constant!r}*({name} - Center_{name})**2" for name in self.collective_variables]
+        terms = [f"{0.5 * self._largest_constant!r}*({name} - Center_{name})**2" for name in self.collective_variables]
         parameters = {
             f"Center_{name}": np.array([center[name] for center in self.centers]) for name in self.collective_variables
         }
@@ -148,16 +160,19 @@ class Windows(BiasFunction, type="umbrella"):
         return self.centers[window]
 
     def joined(self, others: Sequence[BiasFunction]) -> Windows:
-        """One bias with the windows of all, whose force constants are equal."""
-        every = [bias.center(window) for bias in (self, *others) for window in range(bias.n_windows)]
-        return Windows(every, self.force_constant, self.periodic)
+        """One bias with the windows of all."""
+        every = [self, *(bias for bias in others if isinstance(bias, Windows))]
+        periodic = dict.fromkeys(name for bias in every for name in bias.periodic)
+        centers = [center for bias in every for center in bias.centers]
+        return Windows(centers, [held for bias in every for held in bias.constants], list(periodic))
 
     def definition(self) -> dict[str, object]:
         """Plain JSON types."""
+        values = {value for held in self.constants for value in held.values()}
         return {
             "type": "umbrella",
             "centers": self.centers,
-            "force_constant": self.force_constant,
+            "force_constant": values.pop() if len(values) == 1 else self.constants,
             "periodic": self.periodic,
         }
 

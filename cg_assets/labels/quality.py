@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,12 +195,21 @@ class ImportedReplicas:
     """How imported replicas are compared, in the place of a plan.
 
     Attributes:
-        starts: `replicas` that are compared with each other, or `equilibrium`: the halves in time of a single one.
+        halves: whether halves in time are compared: a replica that is alone in its window has no other.
+        windows: number of umbrella windows; 1 without any.
     """
 
-    starts: Literal["replicas", "equilibrium"]
-    n_hills = 0
-    windows = 1
+    halves: bool
+    windows: int
+    starts: ClassVar[str] = "files"
+
+    @classmethod
+    def of(cls, frames: Frames) -> ImportedReplicas:
+        """Those of a batch."""
+        window = np.zeros(len(frames), dtype=np.int32) if frames.window is None else frames.window
+        runs = np.unique(np.stack([window, frames.replica], axis=1), axis=0)
+        _, counts = np.unique(runs[:, 0], return_counts=True)
+        return cls(halves=bool(counts.min() == 1), windows=len(counts))
 
 
 def check_equilibration(
@@ -224,8 +233,7 @@ def check_equilibration(
     positions, labels = map_coordinates(beads, frames, mapping.plainest_force_map(beads.cg_map))
     forces = beads.projected_forces(positions, labels)
     bins = Bins.between([_limits(beads, name) for name in names], 12) if len(names) == 2 else None
-    exact_starts = plan.starts == "equilibrium" and not plan.n_hills
-    group = halves_in_time(frames.replica, frames.time) if exact_starts else frames.start
+    group = halves_in_time(frames.replica, frames.time) if plan.halves else frames.start
     if compares_windows(plan) and frames.window is not None:
         fine = Bins.between([_extent(beads, name, frames) for name in names[:2]], 12)
         inside, _ = fine.locate(variables[:, :2])
@@ -242,7 +250,7 @@ def check_equilibration(
         bins=bins,
         labelled=~frames.probe,
         names=names[:2],
-        groups_are="half" if exact_starts else "start",
+        groups_are="half" if plan.halves else "start",
         few_replicas=FEWEST_REPLICAS * (plan.windows if compares_windows(plan) else 1),
     )
 

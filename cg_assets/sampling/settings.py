@@ -193,6 +193,11 @@ class SamplingPlan(Strict):
         return self.bias.deposited.n_hills if self.bias is not None and self.bias.deposited else 0
 
     @property
+    def halves(self) -> bool:
+        """Whether the halves of replicas in time are compared, which start in equilibrium, not their starts."""
+        return self.starts == "equilibrium" and not self.n_hills
+
+    @property
     def hill_steps(self) -> int:
         """Steps between two hills of a replica; 0 without hills."""
         deposited = self.bias.deposited if self.bias is not None else None

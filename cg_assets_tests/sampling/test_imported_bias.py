@@ -29,8 +29,8 @@ HEADER = (
 COLVAR = {"type": "colvar", "files": ["COLVAR.*"], "columns": ["ext.bias"]}
 
 
-def biased_run(seed, replicas, duration, burn_in=1.0):
-    """A run of the own engine under a fixed bias: the molecule, and frames of all its atoms."""
+def biased_run(seed, replicas, duration, burn_in=1.0, bias=None):
+    """A run of the own engine under a bias: the molecule, and frames of all its atoms."""
     system = load_system("capped_alanine_quick")
     plan = system.sampling.unbiased.model_copy(
         update={
@@ -38,7 +38,7 @@ def biased_run(seed, replicas, duration, burn_in=1.0):
             "burn_in": burn_in,
             "duration": duration,
             "frame_interval": 0.1,
-            "bias": StaticBias(type="static", expression=BIAS),
+            "bias": bias or StaticBias(type="static", expression=BIAS),
         }
     )
     sampler = system.sampler(plan, seed=seed)
@@ -65,7 +65,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "systems"
 
 
-def stored(folder, run, **imported):
+def stored(folder, run, variables=None, **imported):
     """The system of a run whose replicas are written as trajectories with forces, beside COLVAR where it is there."""
     molecule, frames = run
     mdtraj.Trajectory(frames.positions[:1], topology_of(molecule)).save_pdb(str(folder / "alanine.pdb"))
@@ -79,6 +79,10 @@ def stored(folder, run, **imported):
         )
     content = yaml.safe_load(MINE)
     content["imported"] = {"files": ["run_{batch}_*"], "frame_interval": 0.1} | imported
+    content["collective_variables"] |= variables or {}
+    if (imported.get("bias") or {}).get("type") in ("colvar", "umbrella"):  # kernels need the force of the bias
+        del content["labels"]
+        content["potentials"], content["imported"]["forces"] = {"mine": {"labels": "imported_forces"}}, "file"
     (folder / "my_alanine.yaml").write_text(yaml.safe_dump(content))
     return load_system("my_alanine")
 
@@ -143,6 +147,36 @@ def test_frames_after_the_last_line_are_left_out_and_counted(run, home):
     reader = stored(home, run, bias=COLVAR).imported_reader("0000")
     assert [int((read_all.replica == 0).sum()) for read_all in [read(reader)]] == [69]
     assert sum("ends before 11 frames" in note for note in reader.notes) == 2
+
+
+def in_parts(folder, run, names):
+    """Each replica in three files, the last of which begins again from frame 50 of 60."""
+    for path in folder.glob("run_0000_*.npz"):
+        path.unlink()
+    for replica, mine in each(run[1]):
+        for number, rows in enumerate((slice(0, 30), slice(30, 60), slice(50, 80))):
+            np.savez(
+                folder / names.format(replica=replica, number=number + 1),
+                positions=mine.positions[rows],
+                forces=mine.forces[rows],
+                time=0.1 * np.arange(80)[rows],
+            )
+
+
+@pytest.mark.parametrize("names", ["run_0000_{replica}.part000{number}.npz", "run_0000_{replica}{number}.npz"])
+def test_one_colvar_covers_the_parts_of_its_run(run, home, names):
+    """Parts by the names that GROMACS gives them, or by their times alone."""
+    for replica, mine in each(run[1]):
+        (home / f"COLVAR.{replica}").write_text(with_restart(lines(mine)))
+    system = stored(home, run, bias=COLVAR)
+    in_parts(home, run, names)
+    reader = system.imported_reader("0000")
+    frames = read(reader)
+    assert [int((frames.replica == replica).sum()) for replica in (0, 1)] == [80, 80]
+    np.testing.assert_allclose(frames.bias_energy, run[1].bias_energy, atol=5e-6)
+    (home / "COLVAR.1").unlink()
+    with pytest.raises(SamplingError, match="1 COLVAR files for 6 trajectories; give one for each, or for the parts"):
+        system.imported_reader("0000")
 
 
 @pytest.mark.parametrize(
@@ -264,6 +298,33 @@ def test_runs_under_different_biases_are_refused(run, home):
         (home / f"COLVAR.{replica}").write_text(HEADER + "".join(lines(window)))
     with pytest.raises(SamplingError, match=r"COLVAR.0 and .*COLVAR.1: their biases differ by .* umbrella windows"):
         stored(home, run, bias=COLVAR).imported_reader("0000")
+
+
+def series(path, psi, energy):
+    """A COLVAR of a run at one phi and some psi."""
+    rows = np.column_stack([0.1 * np.arange(80), np.full(80, -1.2), psi, energy])
+    path.write_text(HEADER + "".join(" ".join(f"{value:.6f}" for value in row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("bias", "message"),
+    [
+        (lambda psi, centre: 20.0 * (psi - centre) ** 2, "COLVAR.0 and .*COLVAR.1: are umbrella windows, at psi -1 .*"),
+        (lambda psi, centre: 3.0 * np.cos(psi), ""),
+    ],
+)
+def test_runs_that_share_no_places_do_not_go_unnoticed(run, home, bias, message):
+    """Windows 2 rad apart are refused; two basins under one bias are listed as taken on trust."""
+    for replica, centre in ((0, -1.0), (1, 1.0)):
+        psi = centre + 0.7 * np.sin(np.arange(80))
+        series(home / f"COLVAR.{replica}", psi, bias(psi, centre))
+    system = stored(home, run, bias=COLVAR)
+    if message:
+        with pytest.raises(SamplingError, match=message + "set bias.type to umbrella"):
+            system.imported_reader("0000")
+    else:
+        notes = system.imported_reader("0000").notes
+        assert sum("shares no places" in note and "taken on trust" in note for note in notes) == 1
 
 
 @pytest.mark.slow

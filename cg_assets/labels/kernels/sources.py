@@ -79,6 +79,12 @@ class Kernel(LabelSource):
             yield Fault("labels", f"is {self.labels}, but imported.forces is null; use clean, or import forces")
             return
         yield from super().source_faults(plans, imported)
+        if self.of == "imported" and imported and imported.bias and not imported.bias.is_function:
+            yield Fault(
+                "of",
+                "is imported, whose frames have no one density with a known bias force, which the kernel takes out of "
+                "its labels; give imported.bias as hills or a grid, or import forces and train on imported_forces",
+            )
         if self.of in plans and plans[self.of].windows > 1:
             yield Fault(
                 "of",

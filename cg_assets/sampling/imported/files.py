@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,11 @@ def read_files(imported: ImportedTrajectories, folder: Path, batch: str) -> list
     forces = found_files("force_files", imported.force_files or [], folder, batch)
     biases = [] if imported.bias is None else imported.bias.own_files(folder, batch)
     return [*imported_files(imported, folder, batch), *forces, *biases]
+
+
+def run_name(path: Path) -> str:
+    """Name of a run without the number that GROMACS gives to its parts."""
+    return str(path.parent / re.sub(r"\.part\d+$", "", path.stem))
 
 
 def found_files(field: str, names: list[str], folder: Path, batch: str) -> list[Path]:

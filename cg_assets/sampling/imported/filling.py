@@ -45,8 +45,10 @@ def difference_fault(
     one: tuple[FloatArray, FloatArray],
     other: tuple[FloatArray, FloatArray],
     kt: float,
-) -> str:
-    """How much the biases of two runs differ at the same places, in words; empty where nothing shows that they differ.
+) -> str | None:
+    """How much the biases of two runs differ at the same places, in words; empty where they do not.
+
+    None where the runs share too few places to compare.
 
     Args:
         names: of the variables.
@@ -56,12 +58,14 @@ def difference_fault(
         kt: thermal energy [kJ/mol].
     """
     if not names:
-        return ""
+        return None
     places, bias = (np.concatenate(parts) for parts in zip(one, other, strict=True))
     count = len(one[1])
     every = -(-max(count, len(bias) - count) // _MOST)
     changes, spread = _changes(_scaled(places, limits), bias, slice(0, count, every), slice(count, None, every))
-    if len(changes) < _FEWEST or (apart := float(np.median(np.abs(changes)))) <= max(0.5 * kt, 2.0 * spread):
+    if len(changes) < _FEWEST:
+        return None
+    if (apart := float(np.median(np.abs(changes)))) <= max(0.5 * kt, 2.0 * spread):
         return ""
     return f"differ by {apart / kt:.2g} kT at the same {', '.join(names)}"
 

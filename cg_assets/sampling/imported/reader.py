@@ -144,6 +144,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         beads = self._map.apply(block.positions)
         variables = self._beads.variables(beads)
         count, atoms = len(beads), block.forces is not None
+        windows = None if self.bias is None else self.bias.windows
         numbers = stretch.frames.start + stretch.frames.step * rows
         box = None if block.box is None or not atoms else cell_columns(block.box)
         return Frames(
@@ -153,6 +154,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             temperature=np.full(count, self._beads.temperature),
             start=np.full(count, stretch.replica, dtype=np.int32),
             probe=np.zeros(count, dtype=bool),
+            window=None if windows is None else np.full(count, windows[stretch.file], dtype=np.int32),
             forces=None if block.forces is None else block.forces.astype(np.float32),
             potential_energy=block.energy if atoms else None,
             bias_energy=None if self.bias is None else self.bias.energy(stretch.file, numbers, variables),

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from cg_assets.core.settings import Built, Fact, Fault, Strict, distinct
+from cg_assets.sampling.imported import colvar, frozen, windows  # noqa: F401 - biases are found where they are imported
 from cg_assets.sampling.imported.bias import ImportedBias
 
 IMPORTED = "imported_beads"

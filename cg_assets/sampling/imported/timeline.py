@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError
+from cg_assets.sampling.imported.files import run_name
 from cg_assets.sampling.imported.formats import Contents
 from cg_assets.sampling.imported.settings import ImportedTrajectories
 
@@ -236,7 +237,7 @@ class _Builder:
             other = self._paths[run.parts[-1].file]
             common = self._common(run, part)
             same = common is not None and self._same_frame(common, (part.file, part.frames.start))
-            named = _run_name(path) == _run_name(other)
+            named = run_name(path) == run_name(other)
             overlapping = part.start <= run.end(self._interval) + self._tolerance(part.start)
             if overlapping and not same and not named:
                 self._notes.append(f"{path}: has times of {other.name}, but other frames: another replica")
@@ -288,11 +289,6 @@ def _order(path: Path, time: NDArray | None) -> tuple[float, list[tuple[bool, in
 def _common_letters(one: str, other: str) -> int:
     """Length of the beginning that two names share."""
     return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
-
-
-def _run_name(path: Path) -> str:
-    """Name of a run without the number that GROMACS gives to its parts."""
-    return str(path.parent / re.sub(r"\.part\d+$", "", path.stem))
 
 
 def _strided(run: _Run, replica: int, interval: float, stride: int) -> list[Stretch]:
