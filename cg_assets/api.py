@@ -50,7 +50,13 @@ def run(name: str, batch: str | None = None, stages: list[str] | None = None) ->
     return run_system(name, batch, stages) is not Outcome.FAILED
 
 
-def sample(system: SystemSpec, plan: str = "unbiased", seed: int = 0, progress: Progress | None = None) -> Samples:
+def sample(
+    system: SystemSpec,
+    plan: str = "unbiased",
+    seed: int = 0,
+    progress: Progress | None = None,
+    every_temperature: bool = False,
+) -> Samples:
     """Sample a plan of a system: atomistic frames with their unbiased forces.
 
     Args:
@@ -58,6 +64,8 @@ def sample(system: SystemSpec, plan: str = "unbiased", seed: int = 0, progress: 
         plan: `unbiased`, `biased`, or the name of a further one.
         seed: of all random numbers; the same seed gives the same frames.
         progress: called after each piece of work.
+        every_temperature: gives the frames of all rungs of a ladder that keeps them, not only those at the system's
+            temperature, the only ones that `train` takes.
 
     Raises:
         SystemSpecError: there is no such plan.
@@ -73,6 +81,7 @@ def sample(system: SystemSpec, plan: str = "unbiased", seed: int = 0, progress: 
         if progress is not None:
             progress(number + 1, sampler.n_chunks, "pieces")
     frames = Frames.concatenate([block for block in blocks if block is not None])
+    frames = frames if every_temperature else system.at_own_temperature(frames)
     return Samples(frames.select(~frames.probe), sampler.summary().bias)
 
 

@@ -51,17 +51,22 @@ def sane(frames: Frames, path: Path) -> Frames:
     return frames
 
 
-def read_samples(inputs: Inputs, source: str, batch: str | None) -> tuple[Frames, Frames]:
+def read_samples(
+    inputs: Inputs, source: str, batch: str | None, every_temperature: bool = False
+) -> tuple[Frames, Frames]:
     """A sound batch of samples without probes, and those of its frames that hold all atoms.
+
+    The latter are at the temperature of the system, the former too unless those of all rungs of a ladder are asked for.
 
     Raises:
         StorageError: the batch failed its checks.
     """
     (sound,) = inputs.sound(source, [str(batch)])
-    samples = inputs.frames(source, sound)
+    samples = inputs.frames(source, sound, every_temperature)
     samples = samples.select(~samples.probe)
     stored = snapshot_stage(source)
-    return samples, inputs.frames(stored, sound) if inputs.has(stored, sound) else samples
+    whole = inputs.frames(stored, sound) if inputs.has(stored, sound) else inputs.system.at_own_temperature(samples)
+    return samples, whole
 
 
 def pooled_frames(

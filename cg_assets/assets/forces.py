@@ -51,12 +51,12 @@ _BIASED = (
 
 
 def judge_forces(beads: Beads, frames: Frames, force_map: ForceMap, noise: LabelNoise) -> list[Verdict]:
-    """Verdicts on one batch of force labels, as stored in its file."""
+    """Verdicts on one batch of force labels, as stored in its file; noise is that at the temperature of the beads."""
     from cg_assets.mapping.run import force_map_fault
 
     fault = force_map_fault(beads, force_map)
     floor = noise.floor
-    mean_square = float((np.asarray(frames.forces, dtype=np.float64) ** 2).mean())
+    mean_square = float((np.asarray(frames.at_temperature(beads.temperature).forces, dtype=np.float64) ** 2).mean())
     known = math.isfinite(floor.value) and floor.standard_error <= 0.1 * floor.value + 1e-12
     return [
         finite_verdict(FINITE_BEADS, frames),
@@ -131,11 +131,12 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         from cg_assets.mapping.run import fit_force_map, map_frames
         from cg_assets.sampling.imported.recomputed import label_rounding
 
-        samples, whole = read_samples(work.inputs, source, work.batch)
+        samples, whole = read_samples(work.inputs, source, work.batch, every_temperature=True)
         of_source = work.inputs.facts(source, work.batch)
         of_system = system.beads().with_constraints(of_source.get("rigid", []))
-        force_map = fit_force_map(system.mapping, of_system, samples)
-        frames = map_frames(of_system, samples, force_map)
+        force_map = fit_force_map(system.mapping, of_system, system.at_own_temperature(samples))
+        mapped = map_frames(of_system, samples, force_map)
+        frames = system.at_own_temperature(mapped)
         grid, changes = of_source.get("grid"), None
         if imported and recomputed and grid is not None:
             changes = label_rounding(system.structure(), whole, grid, work.seed)
@@ -166,7 +167,7 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
             shown = _report(system, frames, noise)
             return shown | {"force_map": force_map.kind, "noise_floor": f"{noise.floor}: {noise.method}"}
 
-        return Product(FrameContent(frames), facts, judge, report, work.seed, beads, map_hash)
+        return Product(FrameContent(mapped), facts, judge, report, work.seed, beads, map_hash)
 
     return Stage(
         name=name,

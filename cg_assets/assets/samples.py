@@ -92,7 +92,7 @@ def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
             return verdicts
 
         def report(_: object) -> Report:
-            shown = _report(system, beads, found["frames"], summary)
+            shown = _report(system, beads, system.at_own_temperature(found["frames"]), summary)
             if biased:
                 shown["conditional_equilibration"] = shown_equilibration(beads, found["equilibration"], plan)
             shown |= _beyond_the_grid(summary.bias, found["frames"])

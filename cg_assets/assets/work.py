@@ -105,13 +105,19 @@ class Inputs:
         why = "; ".join(unsound.values()) or "no data"
         raise StorageError(f"{self.system.name}/{stage}: no usable batch: {why}; sample with another plan or batch")
 
-    def frames(self, stage: str, batch: str | None = None) -> Frames:
-        """The frames of a stage or of one of its batches."""
+    def frames(self, stage: str, batch: str | None = None, every_temperature: bool = False) -> Frames:
+        """The frames of a stage or of one of its batches, of those from a ladder the ones at the system's temperature.
+
+        Args:
+            stage: which.
+            batch: of which batch.
+            every_temperature: gives the frames of all rungs of a ladder.
+        """
         from cg_assets.storage.dataset import FrameDataset
 
         dataset = FrameDataset(self.store.file(self.system.name, stage, batch))
         self._noted(stage, batch, dataset.infos[0])
-        return dataset.read()
+        return dataset.read() if every_temperature else self.system.at_own_temperature(dataset.read())
 
     def table(self, stage: str, batch: str | None = None) -> dict[str, NDArray]:
         """The columns of a table."""

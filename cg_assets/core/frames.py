@@ -127,6 +127,11 @@ class Frames:
         variables = {name: value[index] for name, value in self.collective_variables.items()}
         return replace(self, **arrays, collective_variables=variables)
 
+    def at_temperature(self, temperature: float) -> Frames:
+        """The frames at one of several temperatures [K]; frames that have one temperature only, as they are."""
+        kelvin = self.temperature
+        return self if len(self) == 0 or (kelvin == kelvin[0]).all() else self.select(kelvin == temperature)
+
     def of_window(self, window: int) -> Frames:
         """The frames of one window; none where frames have no windows."""
         mask = np.zeros(len(self), dtype=bool) if self.window is None else self.window == window

@@ -156,11 +156,14 @@ class TemperatureLadders:
         self._scale = np.ones(len(self._scale))
         return heat
 
+    def replicas_at_rungs(self) -> NDArray[np.int64]:
+        """`(n_ladders, n_rungs)` which replica is at each rung of each ladder."""
+        size = len(self.temperatures)
+        return np.arange(0, len(self.rung), size)[:, None] + np.argsort(self.rung.reshape(-1, size), axis=1)
+
     def exchange(self, energy: FloatArray) -> None:
         """Exchange temperatures on each ladder; energies `(n_replicas,)` [kJ/mol]."""
-        size, before = len(self.temperatures), self.temperatures[self.rung]
-        first = np.arange(0, len(self.rung), size)[:, None]
-        at = first + np.argsort(self.rung.reshape(-1, size), axis=1)  # the replica at each rung
+        size, before, at = len(self.temperatures), self.temperatures[self.rung], self.replicas_at_rungs()
         at = np.take_along_axis(at, self._exchange.attempt(energy[at]), 1)
         self.rung[at] = np.arange(size)
         self._scale *= np.sqrt(self.temperatures[self.rung] / before)

@@ -136,6 +136,11 @@ class LongRunReference(Reference):
         """The plan."""
         return self.plan
 
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """Frames of other temperatures than that of the reference."""
+        if self.plan.kept_rungs > 1:
+            yield Fault("plan.tempering.kept_rungs", "is all, but a reference is at one temperature; leave it out")
+
     def facts(self, built: Built) -> Iterator[Fact]:
         """Where it comes from."""
         yield "reference", f"{self.runs} runs of its plan" if self.file is None else f"{self.file}: its plan is not run"

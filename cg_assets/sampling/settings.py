@@ -9,7 +9,9 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -62,6 +64,18 @@ class Probe(Strict):
     _distinct = field_validator("starts")(distinct)
 
 
+class SampledLadder(Tempering):
+    """A ladder whose frames are kept, of the lowest temperature or of all."""
+
+    kept_rungs: Literal["all"] | None = None
+    """`all` keeps the frames of every temperature, each with its own; null those of the lowest alone."""
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without `kept_rungs` where it is null: runs that were begun before there was such a field continue."""
+        return {name: value for name, value in plain(self).items() if value is not None}
+
+
 class SamplingPlan(Strict):
     """How one batch of frames is sampled. All times [ps, or reduced]."""
 
@@ -78,8 +92,8 @@ class SamplingPlan(Strict):
     frame_interval: PositiveFloat
     bias: Bias | None = None
     probe: Probe | None = None
-    tempering: Tempering | None = None
-    """Replica exchange of a molecule without bias; each ladder of replicas keeps one replica's frames."""
+    tempering: SampledLadder | None = None
+    """Replica exchange of a molecule without bias."""
 
     _distinct = field_validator("starts")(distinct)
 
@@ -150,7 +164,8 @@ class SamplingPlan(Strict):
 
     def facts(self, built: Built) -> Iterator[Fact]:
         """Frames, and estimates of time and disk."""
-        yield from plan_facts(built, self.kept_replicas * self.frames_per_replica, self.total_time / self.timestep)
+        kept = self.kept_replicas * self.kept_rungs * self.frames_per_replica
+        yield from plan_facts(built, kept, self.total_time / self.timestep)
 
     def _temperature_faults(self, number: int) -> Iterator[Fault]:
         """What does not fit replicas at several temperatures, as many at each."""
@@ -215,8 +230,13 @@ class SamplingPlan(Strict):
 
     @property
     def kept_replicas(self) -> int:
-        """Replicas that frames are kept of: one of each ladder of temperatures, else all of the plan."""
+        """Replicas that frames at the lowest temperature are kept of: one of each ladder, else all of the plan."""
         return self.replicas // len(self.tempering.temperatures) if self.tempering else self.replicas
+
+    @property
+    def kept_rungs(self) -> int:
+        """Temperatures of a ladder whose frames are kept; 1 without ladders."""
+        return len(self.tempering.temperatures) if self.tempering and self.tempering.kept_rungs else 1
 
     @property
     def frame_steps(self) -> int:
@@ -236,7 +256,8 @@ class SamplingPlan(Strict):
     @property
     def frames(self) -> int:
         """Frames kept of all replicas, probes included."""
-        return (self.kept_replicas + (self.probe.replicas if self.probe else 0)) * self.frames_per_replica
+        probes = self.probe.replicas if self.probe else 0
+        return (self.kept_replicas * self.kept_rungs + probes) * self.frames_per_replica
 
     @property
     def total_time(self) -> float:

@@ -139,6 +139,10 @@ class SystemSpec(System):
         """A sampler of one batch of a plan; errors as in `Model.sampler`."""
         return self.model.sampler(self.structure(), self.beads(), plan, seed, snapshots)
 
+    def at_own_temperature(self, frames: Frames) -> Frames:
+        """Those at its temperature of frames from all rungs of a ladder; all where it has several temperatures."""
+        return frames if self.temperatures else frames.at_temperature(self.temperature)
+
     def repeated_labels(
         self,
         samples: Frames,

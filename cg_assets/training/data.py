@@ -160,13 +160,19 @@ class TrainingData(TrainingSet):
         Groups are (batch, window, replica, time block), the blocks being equal stretches of each replica's frames.
 
         Raises:
-            TrainingError: a batch has no forces.
+            TrainingError: a batch has no forces, or frames are at different temperatures.
         """
         parts = []
         for index, frames in enumerate(batches):
             if frames.forces is None:
                 raise TrainingError(f"batch {index} of {len(batches)} carries no force labels")
             parts.append(frames.select(~frames.probe))
+        kelvin = np.unique(np.concatenate([frames.temperature for frames in parts]))
+        if len(kelvin) > 1:
+            raise TrainingError(
+                f"frames are at {len(kelvin)} temperatures, {kelvin[0]:g} to {kelvin[-1]:g}, and these labels are of "
+                "one; take those of one with `Frames.at_temperature`"
+            )
         group = correlated_groups(parts, blocks_per_replica)
         boxes = [frames.box for frames in parts if frames.box is not None]
         return TrainingData(

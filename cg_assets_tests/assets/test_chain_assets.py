@@ -1,5 +1,7 @@
 """A chain of alpha carbons as assets: data as reference, prior, tempered beads, slow coordinates."""
 
+from dataclasses import replace
+
 import dagster as dg
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ collective_variables:
   end_to_end: {type: distance, atoms: ["1:CA", "5:CA"], range: [0.2, 1.8]}
   turn: {type: distance, atoms: ["1:CA", "4:CA"], range: [0.2, 1.4]}
 sampling:
-  unbiased: {tempering: {temperatures: [300, 360], pace: 2}}
+  unbiased: {tempering: {temperatures: [300, 360], pace: 2, kept_rungs: all}}
 network: {features: 8, interactions: 1}
 training: {epochs: 2, batch_size: 200}
 cg_simulation:
@@ -47,7 +49,10 @@ NOISE = 300.0
 
 
 def _write_labels(system, store, positions):
-    """A batch of labels of two ladders, as `mapped_forces` writes it: forces of a prior, with noise."""
+    """A batch of labels of two ladders, as `mapped_forces` writes it: forces of a prior, with noise.
+
+    Frames of the hotter rung are twice as large, which would spoil everything that is made of them.
+    """
     count, generator = len(positions), np.random.default_rng(0)
     fit = fitted_prior(system.network, system.beads(), positions)
     alone = ChainPrior(fit.config(), THERMAL_ENERGY)
@@ -63,6 +68,8 @@ def _write_labels(system, store, positions):
         forces=(forces + generator.normal(0, NOISE, forces.shape)).astype(np.float32),
         collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
     )
+    hot = replace(frames, positions=2 * frames.positions, temperature=np.full(count, 360.0))
+    frames = Frames.concatenate([frames, hot])
     floor = Estimate(NOISE**2, 0.01 * NOISE**2, "(kJ/mol/nm)²")
     extra = {"bias": None, "noise_floor": LabelNoise(floor, "as they were made").to_json()}
     units = system.variable_units

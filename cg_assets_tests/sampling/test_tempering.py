@@ -5,13 +5,17 @@ import itertools
 import numpy as np
 import pytest
 
-from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.errors import SystemSpecError, TrainingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.replica_exchange import TemperatureLadders
 from cg_assets.core.units import BOLTZMANN
+from cg_assets.labels.kernels.sources import NoiseKernel
+from cg_assets.labels.source import LabelInputs
+from cg_assets.mapping.run import fit_force_map, map_frames
 from cg_assets.sampling.molecule.sampler import MoleculeSampler
 from cg_assets.systems import load_system
 from cg_assets.systems.spec import SystemSpec
+from cg_assets.training.data import TrainingData
 
 LADDER = [300.0, 380.0, 480.0, 610.0, 770.0]
 
@@ -24,7 +28,7 @@ def tempered(**changes) -> SystemSpec:
         "burn_in": 10.0,
         "duration": 400.0,
         "frame_interval": 0.2,
-        "tempering": {"temperatures": LADDER, "pace": 0.4},
+        "tempering": {"temperatures": LADDER, "pace": 0.4, "kept_rungs": "all"},
     } | changes
     return SystemSpec.model_validate(content)
 
@@ -35,10 +39,110 @@ def all_frames(sampler: MoleculeSampler) -> Frames:
 
 
 @pytest.fixture(scope="module")
-def run():
+def ladder():
     system = tempered()
     sampler = system.sampler(system.sampling.unbiased, seed=3)
     return sampler, all_frames(sampler)
+
+
+@pytest.fixture(scope="module")
+def run(ladder):
+    sampler, frames = ladder
+    return sampler, frames.at_temperature(300.0)
+
+
+def boltzmann_slope(cold: Frames, hot: Frames) -> tuple[float, float]:
+    """Slope [mol/kJ] of ln(p_hot(u)/p_cold(u)) in u by logistic regression, and its error from blocks of 40 ps.
+
+    It is 1/kT_cold - 1/kT_hot whatever the density of states (Shirts, J. Chem. Theory Comput. 9, 909 (2013)).
+    """
+    energy = np.concatenate([cold.potential_energy, hot.potential_energy])
+    centre, label = energy.mean(), np.repeat([0.0, 1.0], [len(cold), len(hot)])
+    block = np.concatenate([part.replica * 10 + (part.time - 1e-6) // 40 for part in (cold, hot)]).astype(int)
+
+    def fitted(kept: np.ndarray) -> float:
+        design, theta = np.stack([np.ones(kept.sum()), energy[kept] - centre], axis=1), np.zeros(2)
+        for _ in range(30):
+            chance = 1.0 / (1.0 + np.exp(-design @ theta))
+            curvature = design.T @ (design * (chance * (1.0 - chance))[:, None])
+            theta = theta + np.linalg.solve(curvature, design.T @ (label[kept] - chance))
+        return float(theta[1])
+
+    numbers = np.unique(block)
+    parts = np.array([fitted(block != number) for number in numbers])
+    return fitted(np.ones(len(energy), bool)), float(np.sqrt((len(parts) - 1) * parts.var()))
+
+
+def test_every_rung_keeps_frames_of_its_own_ensemble(ladder):
+    sampler, frames = ladder
+    assert len(frames) == 2 * 5 * 2000 == sampler._plan.frames and set(frames.replica) == {0, 1}
+    assert sorted(set(frames.temperature)) == LADDER == sorted(sampler.summary().kinetic)
+    for kelvin, kinetic in sampler.summary().kinetic.items():
+        assert abs(kinetic.value - kelvin) < 4 * kinetic.standard_error + 0.01 * kelvin, kinetic
+    for low, high in itertools.pairwise(LADDER):
+        slope, error = boltzmann_slope(frames.at_temperature(low), frames.at_temperature(high))
+        expected = (1.0 / low - 1.0 / high) / BOLTZMANN
+        assert error < 0.15 * expected
+        assert abs(slope - expected) < 4 * error + 0.04 * expected, (low, slope, error, expected)  # 4 fs: some per cent
+
+
+def test_energy_and_forces_are_those_of_the_same_frame(ladder):
+    """Of frames of all rungs, calculated again from their stored positions in single precision."""
+    import openmm
+
+    sampler, frames = ladder
+    context = openmm.Context(
+        openmm.XmlSerializer.clone(sampler.molecule.system),
+        openmm.VerletIntegrator(0.001),
+        openmm.Platform.getPlatformByName("Reference"),
+    )
+    for row in range(37, len(frames), 1999):
+        context.setPositions(frames.positions[row].astype(float))
+        state = context.getState(energy=True, forces=True)
+        assert state.getPotentialEnergy()._value == pytest.approx(frames.potential_energy[row], abs=0.05)
+        np.testing.assert_allclose(state.getForces(asNumpy=True)._value, frames.forces[row], rtol=0.01, atol=2.0)
+
+
+SHORT = {"duration": 4.0, "burn_in": 0.8}
+
+
+@pytest.fixture(scope="module")
+def short():
+    system = tempered(**SHORT)
+    return all_frames(system.sampler(system.sampling.unbiased, seed=5))
+
+
+def test_lowest_rung_is_the_same_whether_others_are_kept(short):
+    system = tempered(**SHORT, tempering={"temperatures": LADDER, "pace": 0.4})
+    lowest = all_frames(system.sampler(system.sampling.unbiased, seed=5))
+    own = system.at_own_temperature(short)
+    assert len(short) == 5 * len(lowest) and set(lowest.temperature) == {300.0}
+    for name in ("positions", "forces", "potential_energy", "time", "replica", "start"):
+        np.testing.assert_array_equal(getattr(own, name), getattr(lowest, name))
+
+
+def test_ladders_from_before_the_choice_are_the_same():
+    """Plans without it are dumped as they were, so that unfinished runs and hashes stay as they are."""
+    plan = tempered(tempering={"temperatures": LADDER, "pace": 0.4}).sampling.unbiased
+    assert plan.model_dump(mode="json")["tempering"] == {"temperatures": LADDER, "pace": 0.4}
+    assert tempered().sampling.unbiased.model_dump(mode="json")["tempering"]["kept_rungs"] == "all"
+
+
+def test_frames_of_all_rungs_are_not_taken_for_those_of_one(short):
+    """Training, kernels and references at one temperature refuse them, or are given those of their own."""
+    system = tempered()
+    beads = system.beads()
+    mapped = map_frames(beads, short, fit_force_map(system.mapping, beads, short.at_temperature(300.0)))
+    with pytest.raises(TrainingError, match="frames are at 5 temperatures, 300 to 770"):
+        TrainingData.from_frames([mapped])
+    assert len(TrainingData.from_frames([system.at_own_temperature(mapped)])) == 2 * 20
+    kernel = NoiseKernel(type="noise", noise=0.005, labels="clean")
+    with pytest.raises(TrainingError, match="a frame is at temperature 380, and a kernel labels those at 300"):
+        kernel.label(LabelInputs(mapped, beads, None, 0))
+    content = system.model_dump()
+    content["evaluation"]["reference"] = {"type": "long_runs", "plan": content["sampling"]["unbiased"]}
+    with pytest.raises(ValueError, match="kept_rungs\n  is all, but a reference is at one temperature"):
+        SystemSpec.model_validate(content)
 
 
 def test_frames_are_those_of_the_lowest_temperature(run):

@@ -42,8 +42,8 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
     others in number; their `start` counts on after the plan's starts.
 
     With tempering, neighbours on a ladder of temperatures may exchange after each stretch of `tempering.pace` (see
-    `TemperatureLadders`); frames are kept of whatever replica is at the lowest rung, and their `replica` is the number
-    of the ladder.
+    `TemperatureLadders`); frames are kept of whatever replica is at the lowest rung, or at each rung where the plan
+    keeps all of them. Their `replica` is the number of the ladder, their `temperature` that of the rung.
 
     Results depend on the seed and the platform, not on the number of processes: `CG_ASSETS_THREADS`, else one per core
     that this process may use. On the Reference platform they are the same bit for bit.
@@ -93,11 +93,12 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
         super().__init__(pieces, seed, own, n_replicas, seconds)
         self._walkers = self._replicas[: plan.replicas]
         self._kept = self._replicas[: plan.kept_replicas] + self._replicas[plan.replicas :]
-        self._ladders = None
+        self._ladders, self._temperatures = None, [beads.temperature]
         if plan.tempering is not None:
             temperatures = plan.tempering.temperatures
             self._ladders = TemperatureLadders(temperatures, plan.kept_replicas, self._derived_seed(2))
-        self._kinetic = np.zeros((len(self._kept), _temperature_blocks(plan)))
+            self._temperatures = temperatures[: plan.kept_rungs]
+        self._kinetic = np.zeros((len(self._kept) * plan.kept_rungs, _temperature_blocks(plan)))
         self._frames_done = 0
         self._snapshots: list[Arrays] = []
         self._snapshot_frames = self._choose_snapshots(max(_SNAPSHOTS, snapshots))
@@ -145,7 +146,7 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
         """What is known after the last piece."""
         bias, ladders = self._bias(), self._ladders
         return DynamicsSummary(
-            kinetic={self._beads.temperature: Estimate(*self._kinetic_temperature(), "K")},
+            kinetic={kelvin: self._kinetic_temperature(rung) for rung, kelvin in enumerate(self._temperatures)},
             bias=bias.definition() if bias else None,
             sampled_time=self._plan.total_time + preparation_time(self._plan),
             steps=round(self._plan.total_time / self._plan.timestep),
@@ -244,7 +245,7 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
             self._ladders.exchange(ends["potential_energy"])
 
     def _record(self, pool: EnginePool, n_frames: int, snapshots: list[int]) -> Arrays:
-        """Frames `(n_kept, n_frames, ...)` of the replicas that frames are kept of."""
+        """Frames `(n_kept, n_frames, ...)` of the replicas that frames are kept of, ladder after ladder."""
         frame_steps = self._plan.frame_steps
         if self._ladders is None:
             return pool.record(self._replicas, n_frames, frame_steps, snapshots)
@@ -253,8 +254,9 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
         for first in range(0, n_frames, per_stretch):
             wanted = [frame - first for frame in snapshots if first <= frame < first + per_stretch]
             arrays = pool.record(self._replicas, per_stretch, frame_steps, wanted, self._ladders.heat())
-            coldest = np.flatnonzero(self._ladders.rung == 0)
-            parts.append({name: values[coldest] for name, values in arrays.items()})
+            at = self._ladders.replicas_at_rungs()
+            kept, coldest = at[:, : self._plan.kept_rungs].ravel(), at[:, 0]
+            parts.append({name: values[coldest if name == "snapshots" else kept] for name, values in arrays.items()})
             self._ladders.exchange(arrays["potential_energy"][:, -1])
         return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
 
@@ -289,12 +291,13 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
     def _frames(self, arrays: Arrays, first: int, n_frames: int) -> Frames:
         """One block of frames, replica after replica."""
         names = ("positions", "forces", "potential_energy", *(["bias_energy"] if "bias_energy" in arrays else []))
+        kept = np.repeat(self._kept, len(self._temperatures))
         frames = Frames.of_replicas(
             (np.arange(first, first + n_frames) + 1) * self._plan.frame_interval,
-            self._kept,
-            temperature=self._beads.temperature,
-            start=np.array(self._start_of)[self._kept],
-            probe=np.array(self._kept) >= self._plan.replicas,
+            kept,
+            temperature=np.tile(self._temperatures, len(self._kept)),
+            start=np.array(self._start_of)[kept],
+            probe=kept >= self._plan.replicas,
             window=self._windows,
             box=self.molecule.box,
             **{name: arrays[name] for name in names},
@@ -342,18 +345,19 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
         """The bias as it is now."""
         return self._grid.bias() if self._grid is not None else self._fixed
 
-    def _kinetic_temperature(self) -> tuple[float, float]:
-        """Mean and standard error [K] from blocks of time of the independent replicas."""
-        n_frames, n_blocks = self._plan.frames_per_replica, self._kinetic.shape[1]
+    def _kinetic_temperature(self, rung: int) -> Estimate:
+        """Kinetic temperature at a rung [K], its error from blocks of time of the independent replicas or ladders."""
+        kinetic, kelvin = self._kinetic[rung :: len(self._temperatures)], self._temperatures[rung]
+        n_frames, n_blocks = self._plan.frames_per_replica, kinetic.shape[1]
         counts = np.bincount(np.arange(n_frames) * n_blocks // n_frames, minlength=n_blocks)
         factor = 2.0 / (self.molecule.n_degrees_of_freedom * BOLTZMANN)
-        blocks = (factor * self._kinetic / counts).ravel()
+        blocks = (factor * kinetic / counts).ravel()
         if len(blocks) > 1:
-            return float(blocks.mean()), float(blocks.std(ddof=1) / math.sqrt(len(blocks)))
+            return Estimate(float(blocks.mean()), float(blocks.std(ddof=1) / math.sqrt(len(blocks))), "K")
         # A single short block: the kinetic energy forgets itself within 1/(2 friction).
         independent = max(1.0, self._plan.duration * self._plan.friction)
-        spread = self._beads.temperature * math.sqrt(2.0 / self.molecule.n_degrees_of_freedom / independent)
-        return float(blocks[0]), spread
+        spread = kelvin * math.sqrt(2.0 / self.molecule.n_degrees_of_freedom / independent)
+        return Estimate(float(blocks[0]), spread, "K")
 
 
 def _temperature_blocks(plan: SamplingPlan) -> int:
