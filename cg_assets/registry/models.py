@@ -21,12 +21,14 @@ class RegisteredModel:
         versions: tags of each version.
         aliases: alias to version.
         updated: when it last changed [ms since 1970].
+        without_run: versions whose training run was deleted: they cannot be judged, and what they learned from is lost.
     """
 
     name: str
     versions: dict[str, dict[str, str]]
     aliases: dict[str, str]
     updated: int | None
+    without_run: frozenset[str] = frozenset()
 
     @property
     def latest_version(self) -> str:
@@ -75,9 +77,14 @@ def read_models(database: Path) -> list[RegisteredModel]:
             times = dict(ask("SELECT name, last_updated_time FROM registered_models ORDER BY name").fetchall())
             versions: dict[str, dict[str, dict[str, str]]] = {name: {} for name in times}
             aliases: dict[str, dict[str, str]] = {name: {} for name in times}
-            there = "SELECT name, version FROM model_versions WHERE current_stage != 'Deleted_Internal'"
-            for name, number in ask(f"{there} ORDER BY version"):
+            lost: dict[str, set[str]] = {name: set() for name in times}
+            for name, number, run, stage in ask(
+                "SELECT v.name, version, run_id, lifecycle_stage FROM model_versions v "
+                "LEFT JOIN runs ON run_uuid = run_id WHERE current_stage != 'Deleted_Internal' ORDER BY version"
+            ):
                 versions[name][str(number)] = {}
+                if run and stage != "active":
+                    lost[name].add(str(number))
             for name, number, key, value in ask("SELECT name, version, key, value FROM model_version_tags"):
                 if str(number) in versions[name]:
                     versions[name][str(number)][key] = value
@@ -85,7 +92,10 @@ def read_models(database: Path) -> list[RegisteredModel]:
                 aliases[name][alias] = str(number)
     except sqlite3.Error as error:
         raise TrackingError(f"{database}: cannot be read: {error}; copy it back from a backup") from error
-    return [RegisteredModel(name, versions[name], aliases[name], time) for name, time in times.items()]
+    return [
+        RegisteredModel(name, versions[name], aliases[name], time, frozenset(lost[name]))
+        for name, time in times.items()
+    ]
 
 
 def parts_of(reference: str) -> tuple[str, str | None, str | None]:

@@ -50,6 +50,8 @@ def fault_of(facts: Mapping[str, Any], models: Mapping[str, RegisteredModel]) ->
     model = models.get(name)
     if model is None or number not in model.versions:
         return f"MLflow has no version {number} of {name}"
+    if number in model.without_run:
+        return f"MLflow has lost the training run of version {number} of {name}"
     tags = model.versions[number]
     weights = facts.get("weights_hash")
     if weights and tags.get("weights_hash", weights) != weights:
@@ -102,7 +104,11 @@ def record_versions(store: ParquetStore, models: Iterable[RegisteredModel]) -> l
         TrackingError: MLflow does not answer.
     """
     own, recorded = installation(), []
+    models = list(models)
+    lost = {(model.name, number) for model in models for number in model.without_run}
     for name, number in unrecorded(store, models):
+        if (name, number) in lost:
+            continue  # what it learned from is not known any more
         lineage = ModelTracking(own.tracking_uri, own.home).lookup(f"{name}/{number}").lineage
         first = next((store.home / item.file for item in lineage if item.status == "same"), None)
         if first is None:
@@ -130,6 +136,10 @@ def disagreements(home: Path, models: Iterable[RegisteredModel]) -> list[str]:
         faults += [
             f"alias {alias} of {model.name} is version {model.aliases[alias]}, which MLflow does not have"
             for alias in dangling(model)
+        ]
+        faults += [
+            f"MLflow has lost the training run of version {number} of {model.name}"
+            for number in sorted(model.without_run, key=int)
         ]
     faults += [
         f"the data of {name} version {number} are not recorded" for name, number in unrecorded(store, by_name.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -307,23 +307,24 @@ class ModelTracking:
         if self._connection.local:
             return read_models(self._connection.database)
         _, client = self._connection.open()
-        found, token = [], None
+        found = []
         with self._connection.explained():
-            while True:
-                page = client.search_registered_models(page_token=token)
-                for model in page:
-                    versions = client.search_model_versions(f"name = '{model.name}'", max_results=10_000)
-                    found.append(
-                        RegisteredModel(
-                            name=model.name,
-                            versions={str(item.version): dict(item.tags) for item in versions},
-                            aliases={alias: str(number) for alias, number in model.aliases.items()},
-                            updated=model.last_updated_timestamp,
-                        )
+            experiments = [item.experiment_id for item in _all(client.search_experiments)]
+            for model in _all(client.search_registered_models):
+                versions = client.search_model_versions(f"name = '{model.name}'", max_results=10_000)
+                runs = _runs_of(client, experiments, [item.run_id for item in versions if item.run_id])
+                found.append(
+                    RegisteredModel(
+                        name=model.name,
+                        versions={str(item.version): dict(item.tags) for item in versions},
+                        aliases={alias: str(number) for alias, number in model.aliases.items()},
+                        updated=model.last_updated_timestamp,
+                        without_run=frozenset(
+                            str(item.version) for item in versions if item.run_id and item.run_id not in runs
+                        ),
                     )
-                token = page.token
-                if not token:
-                    return sorted(found, key=lambda item: item.name)
+                )
+        return sorted(found, key=lambda item: item.name)
 
     def versions(self, name: str) -> list[str]:
         """Versions of a registered model, oldest first."""
@@ -348,11 +349,11 @@ class ModelTracking:
             raise TrackingError(f"no model {reference!r}: none is registered in {self.home} yet; run a system first")
         _, client = self._connection.open()
         version = self._find(client, reference)
+        run = self._run_of(client, version)
         with self._connection.explained():
-            run = client.get_run(version.run_id)
             aliases = client.get_registered_model(version.name).aliases
         datasets = []
-        for item in run.inputs.dataset_inputs if run.inputs else []:
+        for item in run.inputs.dataset_inputs if run and run.inputs else []:
             facts = {tag.key: tag.value for tag in item.tags}
             source = json.loads(item.dataset.source).get("uri", "")
             datasets.append((item.dataset.name, facts.get("file", source), item.dataset.digest))
@@ -362,11 +363,31 @@ class ModelTracking:
             uri=f"models:/{version.name}/{version.version}",
             aliases=sorted(alias for alias, number in aliases.items() if str(number) == str(version.version)),
             run_id=version.run_id,
-            metrics=dict(run.data.metrics),
-            params=dict(run.data.params),
+            metrics=dict(run.data.metrics) if run else {},
+            params=dict(run.data.params) if run else {},
             tags=dict(version.tags),
-            run_tags={key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")},
+            run_tags={key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
+            if run
+            else {},
             lineage=trace(self.home, version.name, datasets, check_content),
+        )
+
+    def _run_of(self, client: Any, version: Any) -> Any:
+        """The training run of a version; None where it was registered without one, by other means."""
+        from mlflow.exceptions import MlflowException
+
+        if not version.run_id:
+            return None
+        with self._connection.explained():
+            try:
+                return client.get_run(version.run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        raise TrackingError(
+            f"model {version.name} version {version.version}: its training run {version.run_id} was deleted from "
+            f"MLflow, so what it learned from is not known; cg-assets refresh {version.name.partition('.')[0]} trains "
+            "it again, then delete this version"
         )
 
     def specification(self, run_id: str) -> str:
@@ -433,6 +454,26 @@ class ModelTracking:
         except MlflowException as error:
             named = f", which alias {alias} names; cg-assets refresh {name.partition('.')[0]}" if alias else ""
             raise TrackingError(f"model {name}: no version {version}{named}; see cg-assets models") from error
+
+
+def _all(search: Callable[..., Any]) -> Iterator[Any]:
+    """What all pages of a search give."""
+    token = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _runs_of(client: Any, experiments: list[str], asked: Sequence[str]) -> set[str]:
+    """Those of some runs that are there, deleted ones being left out."""
+    found: set[str] = set()
+    for first in range(0, len(asked), 100):
+        names = ", ".join(f"'{run_id}'" for run_id in asked[first : first + 100])
+        found |= {run.info.run_id for run in client.search_runs(experiments, f"attributes.run_id IN ({names})")}
+    return found
 
 
 def _shipment(registered_name: str, folder: Path) -> Shipment:

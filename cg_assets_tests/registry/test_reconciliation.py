@@ -87,6 +87,40 @@ def test_a_judgement_that_was_lost_is_made_again(own):
     assert reasons(own)["evaluation_biased"] == f"MLflow has no judgement of version 1 of {MODEL}"
 
 
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid IN ({0})", "DELETE FROM runs WHERE run_uuid IN ({0})"],
+    ids=["on the page", "for good"],
+)
+def test_a_training_run_that_was_deleted(own, statement):
+    """Its version is still there and loads, but nothing can be added to it, and what it learned from is lost."""
+    change(own, statement.format(f"SELECT run_id FROM model_versions WHERE name = '{MODEL}'"))
+    lost = f"MLflow has lost the training run of version 1 of {MODEL}"
+    assert lost in differences(own)
+    (model,) = [
+        item
+        for item in ModelTracking(f"sqlite:///{own.home}/mlflow/mlflow.db", own.home).models()
+        if item.name == MODEL
+    ]
+    assert model.without_run == {"1"}, "as MLflow's own interface gives it"
+    found = reasons(own)
+    assert found["potential_biased"] == lost and "potential_unbiased" not in found
+    if statement.startswith("DELETE"):
+        ParquetStore(own.home).file("small_wells", REGISTERED, "biased-1").unlink()
+        assert record_versions(ParquetStore(own.home), ModelTracking(None, own.home).models()) == []
+        with pytest.raises(TrackingError, match=r"its training run .* was deleted from MLflow.* refresh small_wells"):
+            ModelTracking(None, own.home).lookup(MODEL)
+
+
+def test_a_model_of_others_that_has_no_run_stops_nothing(own):
+    _, client = ModelTracking(None, own.home)._connection.open()
+    client.create_registered_model("theirs")
+    client.create_model_version("theirs", str(own.home))
+    tracking = ModelTracking(None, own.home)
+    assert (tracking.lookup("theirs/1").lineage, tracking.models()[-1].without_run) == ([], frozenset())
+    assert record_versions(ParquetStore(own.home), tracking.models()) == []
+
+
 def test_a_champion_that_is_gone(own):
     change(own, f"UPDATE registered_model_aliases SET version = 7 WHERE alias = 'champion' AND name = '{MODEL}'")
     assert f"alias champion of {MODEL} is version 7, which MLflow does not have" in differences(own)
