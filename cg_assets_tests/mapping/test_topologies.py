@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import openmm
 import pytest
+from charmm_files import write_parameters, write_psf
 from openmm import app, unit
 
 from cg_assets.core.errors import SystemSpecError
@@ -14,6 +15,7 @@ from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.builders import MoleculeSettings, build_molecule
 from cg_assets.mapping.cells import CellShape, cell_vectors, reduced, same_cell
 
+GROMACS = pytest.mark.skipif(shutil.which("gmx") is None, reason="gmx (GROMACS) is not installed")
 HEAVY = BeadMapping(type="beads", beads="heavy_atoms")
 
 
@@ -108,28 +110,26 @@ def test_an_own_force_field_lies_next_to_the_yaml_file_and_counts(peptide):
     assert build_molecule(settings, HEAVY, {}, folder).n_atoms == own.n_atoms
 
 
-def solvated(folder, shape):
-    """A capped alanine in TIP3P, by GROMACS's own tools."""
-    own = built(folder, sequence=["ACE", "ALA", "NME"])
+def solvated(folder, shape, force_field="amber99sb-ildn", sequence=("ACE", "ALA", "NME")):
+    """A peptide in TIP3P, by GROMACS's own tools."""
+    own = built(folder, sequence=list(sequence))
     for atom in own.topology.atoms():
         atom.name = "CH3" if atom.residue.name == "NME" and atom.name == "C" else atom.name
     with (folder / "in.pdb").open("w") as file:
         app.PDBFile.writeFile(own.topology, unit.Quantity(own.positions, unit.nanometer), file)
     for command in (
-        "pdb2gmx -f in.pdb -o in.gro -p topol.top -ff amber99sb-ildn -water tip3p -ignh",
+        f"pdb2gmx -f in.pdb -o in.gro -p topol.top -ff {force_field} -water tip3p -ignh",
         f"editconf -f in.gro -o box.gro -bt {shape} -d 1.0",
         "solvate -cp box.gro -cs spc216.gro -p topol.top -o solvated.gro",
     ):
         subprocess.run(["gmx", *command.split()], cwd=folder, check=True, capture_output=True)
 
 
-@pytest.mark.skipif(shutil.which("gmx") is None, reason="gmx (GROMACS) is not installed")
-@pytest.mark.parametrize("shape", ["dodecahedron", "octahedron"])
-def test_a_gromacs_topology_gives_the_forces_of_gromacs(tmp_path, shape):
+def forces_of_gromacs(folder):
+    """Positions and forces `(n_atoms, 3)` of `solvated.gro`, by GROMACS itself."""
     import MDAnalysis
 
-    solvated(tmp_path, shape)
-    (tmp_path / "run.mdp").write_text(
+    (folder / "run.mdp").write_text(
         "integrator = md\nnsteps = 0\nnstfout = 1\nnstxout = 1\ncoulombtype = PME\nrcoulomb = 0.9\nrvdw = 0.9\n"
         "vdw-modifier = none\ncoulomb-modifier = none\nconstraints = h-bonds\nfourierspacing = 0.08\n"
         "ewald-rtol = 1e-6\nverlet-buffer-tolerance = -1\nrlist = 1.0\ncontinuation = yes\n"
@@ -138,21 +138,55 @@ def test_a_gromacs_topology_gives_the_forces_of_gromacs(tmp_path, shape):
         "grompp -f run.mdp -c solvated.gro -p topol.top -o run.tpr -maxwarn 5",
         "mdrun -s run.tpr -rerun solvated.gro -o run.trr -nt 1",
     ):
-        subprocess.run(["gmx", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run(["gmx", *command.split()], cwd=folder, check=True, capture_output=True)
+    frame = MDAnalysis.coordinates.TRR.TRRReader(str(folder / "run.trr"))[0]
+    return 0.1 * frame.positions.astype(np.float64), 10.0 * frame.forces.astype(np.float64)
+
+
+def difference(ours, theirs):
+    return np.sqrt(((ours - theirs) ** 2).mean() / (theirs**2).mean())
+
+
+@GROMACS
+@pytest.mark.parametrize("shape", ["dodecahedron", "octahedron"])
+def test_a_gromacs_topology_gives_the_forces_of_gromacs(tmp_path, shape):
+    solvated(tmp_path, shape)
+    positions, theirs = forces_of_gromacs(tmp_path)
     source = {"type": "gromacs", "top": "topol.top", "coordinates": "solvated.gro"}
     own = built(tmp_path, topology=source, cutoff=0.9, hydrogen_mass=None)
-    frame = MDAnalysis.coordinates.TRR.TRRReader(str(tmp_path / "run.trr"))[0]
-    theirs = 10.0 * frame.forces.astype(np.float64)
-    ours = forces_of(own.system, 0.1 * frame.positions.astype(np.float64))
-    error = np.sqrt(((ours - theirs) ** 2).mean() / (theirs**2).mean())
-    assert error < 1e-3
+    assert difference(forces_of(own.system, positions), theirs) < 1e-3
     assert len(own.stored) == 22
     assert same_cell(own.box, reduced(own.box))
     settings = MoleculeSettings(topology=source, cutoff=0.9)
     assert any(path.name == "ffbonded.itp" for path in settings.files(tmp_path))
 
 
-def test_an_amber_topology_in_its_box_has_all_atoms_and_rigid_water():
+@GROMACS
+def test_a_charmm_topology_gives_the_forces_of_gromacs(tmp_path):
+    """CHARMM27 in a psf and a prm, without the springs of rigid bonds, which OpenMM keeps unless asked not to."""
+    solvated(tmp_path, "dodecahedron", "charmm27", ["ALA", "TRP", "SER"])
+    positions, theirs = forces_of_gromacs(tmp_path)
+    top = app.GromacsTopFile(str(tmp_path / "topol.top"), includeDir="/usr/share/gromacs/top")
+    flexible = top.createSystem(rigidWater=False)
+    write_parameters(tmp_path / "it.prm", top.topology, flexible)
+    write_psf(tmp_path / "it.psf", top.topology, flexible)
+    source = {"type": "charmm", "psf": "it.psf", "parameters": ["it.prm"], "coordinates": "solvated.gro"}
+    own = built(tmp_path, topology=source, cutoff=0.9, hydrogen_mass=None)
+    ours = forces_of(own.system, positions)
+    assert difference(ours, theirs) < 1e-3
+    assert difference(ours[own.stored], theirs[own.stored]) < 1e-3
+    same = built(
+        tmp_path,
+        topology={"type": "gromacs", "top": "topol.top", "coordinates": "solvated.gro"},
+        cutoff=0.9,
+        hydrogen_mass=None,
+    )
+    assert len(own.constraints) == len(same.constraints)
+    assert own.elements == same.elements
+    assert len(own.stored) == len(same.stored)
+
+
+def test_an_amber_topology_in_its_box_gives_the_forces_of_ff14sb_and_rigid_water():
     from MDAnalysisTests.datafiles import __file__ as place
 
     folder = Path(place).parent / "data" / "Amber"
@@ -161,7 +195,12 @@ def test_an_amber_topology_in_its_box_has_all_atoms_and_rigid_water():
     waters = sum(residue.name == "HOH" for residue in own.topology.residues())
     assert own.n_atoms == len(own.stored) + 3 * waters
     assert len(own.constraints) >= 3 * waters
-    assert np.isfinite(forces_of(own.system, own.positions)).all()
+    field = app.ForceField("amber14/protein.ff14SB.xml", "amber14/tip3p.xml")
+    again = field.createSystem(
+        own.topology, nonbondedMethod=app.PME, nonbondedCutoff=0.8, constraints=app.HBonds, rigidWater=True
+    )
+    ours, theirs = (forces_of(system, own.positions) for system in (own.system, again))
+    assert difference(ours[own.stored], theirs[own.stored]) < 1e-5
 
 
 def test_a_missing_file_of_a_topology_is_named(tmp_path):

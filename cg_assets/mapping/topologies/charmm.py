@@ -37,4 +37,6 @@ class CharmmTopology(Topology):
             psf = app.CharmmPsfFile(str(folder / self.psf), periodicBoxVectors=vectors)
             parameters = app.CharmmParameterSet(*(str(folder / path) for path in self.parameters))
         check_number(psf.topology, positions, folder / self.coordinates)
-        return Parameterised(psf.topology, positions, own, partial(psf.createSystem, parameters))
+        return Parameterised(
+            psf.topology, positions, own, partial(psf.createSystem, parameters, flexibleConstraints=False)
+        )
