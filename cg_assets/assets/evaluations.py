@@ -106,7 +106,7 @@ def judge(
         plane=None if reference is None else lambda: exact_plane(system.model.landscape(beads), reference.surface.bins),
         domain=system.domain,
         thermodynamics=thermodynamics(module) if many else None,
-        folder=system.folder,
+        native=system.native_beads(),
     )
     return evaluate(case)
 

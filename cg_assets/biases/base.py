@@ -210,7 +210,7 @@ def bias_from_definition(definition: Mapping[str, Any]) -> BiasFunction:
 
 def range_faults(scope: Scope, names: Sequence[str], ranges: Mapping[str, tuple[float, float]]) -> Iterator[Fault]:
     """Unknown collective variables, and those that are no angles and have no `grid_range`."""
-    yield from scope.unknown("collective_variables", names)
+    yield from scope.not_driven("collective_variables", names)
     for name in names:
         if name in scope.angles or name not in scope.variables:
             continue

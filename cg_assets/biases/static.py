@@ -39,7 +39,7 @@ class StaticBias(Bias):
                 "mean force; write it in the CG coordinate",
             )
         else:
-            yield from scope.unknown("expression", used)
+            yield from scope.not_driven("expression", used)
             if not used - known:
                 yield from self._jumps(scope)
 

@@ -43,7 +43,7 @@ class UmbrellaBias(Bias):
         """Unknown variables, centres that cannot be, and windows that are one."""
         places: list[StartPoint] = []
         for center in self.centers:
-            yield from scope.unknown("centers", center)
+            yield from scope.not_driven("centers", center)
             yield from scope.place_faults("centers", {} if scope.coordinates else center)
             place = {
                 name: round((value + math.pi) % _TURN if name in scope.angles else value, 6)

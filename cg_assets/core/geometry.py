@@ -97,6 +97,36 @@ def radius_of_gyration(positions: ArrayLike, sites: Sequence[int]) -> tuple[Floa
     return radius, apart / (len(sites) * radius[:, None, None])
 
 
+def deviation(positions: ArrayLike, sites: Sequence[int], structure: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Root mean square deviation of sites from a structure after the best rotation.
+
+    W. Kabsch, Acta Cryst. A 32, 922 (1976). Mirror images are not superposed.
+
+    Args:
+        positions: `(n_frames, n_sites, 3)` of whole molecules [nm].
+        sites: which of them, of equal weight.
+        structure: `(len(sites), 3)` [nm].
+
+    Returns:
+        Deviations `(n_frames,)` [nm] and their gradients by the sites `(n_frames, len(sites), 3)`, 0 where there is no
+        deviation.
+    """
+    arrays, points = array_library(positions)
+    target = np.asarray(structure, dtype=np.float64)
+    target = target - target.mean(axis=0)
+    if arrays is not np:
+        target = points.new_tensor(target)
+    apart = points[:, list(sites)]
+    apart = apart - apart.mean(1)[:, None]
+    left, _, right = arrays.linalg.svd(arrays.einsum("fnd,ne->fde", apart, target))
+    hand = arrays.where(arrays.linalg.det(left @ right) < 0, -1.0, 1.0)
+    turned = arrays.stack([left[..., 0], left[..., 1], hand[:, None] * left[..., 2]], 2) @ right
+    difference = apart - arrays.einsum("ne,fde->fnd", target, turned)
+    square = (difference * difference).sum(2).mean(1)
+    values = arrays.sqrt(square)
+    return values, difference / (len(sites) * arrays.where(square > 0, values, 1.0)[:, None, None])
+
+
 def torsion(positions: ArrayLike, sites: tuple[int, int, int, int]) -> tuple[FloatArray, FloatArray]:
     """Dihedral angle of four sites in the IUPAC sign convention (trans is π).
 

@@ -62,6 +62,7 @@ class Scope:
         folder: of the file, against which relative paths are read.
         variables: names of the collective variables; of a model potential, of its CG coordinates, in order.
         angles: those of them that are angles.
+        undriven: those of them that the atoms cannot be driven along.
         coordinates: names of a model potential's coordinates; none for molecules.
         box: edge of the periodic box of the beads [nm]; None where they are one molecule.
         limits: range of each collective variable, or of each coordinate of a model potential.
@@ -76,6 +77,7 @@ class Scope:
     folder: Path
     variables: tuple[str, ...] = ()
     angles: frozenset[str] = frozenset()
+    undriven: frozenset[str] = frozenset()
     coordinates: tuple[str, ...] = ()
     box: float | None = None
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -96,6 +98,12 @@ class Scope:
         there = set(self.variables if known is None else known)
         if there and (wrong := set(names) - there):
             yield Fault(field, f"uses {sorted(wrong)}; known are {sorted(there)}")
+
+    def not_driven(self, field: str, names: Iterable[str], known: Iterable[str] | None = None) -> Iterator[Fault]:
+        """Faults of a field whose variables the atoms are driven along: unknown ones, and those that cannot be."""
+        yield from self.unknown(field, names, known)
+        if wrong := self.undriven & set(names):
+            yield Fault(field, f"uses {sorted(wrong)}, which can be evaluated but not biased; take another variable")
 
     def unlikely(self, field: str, value: float | None, low: float, high: float, units: str) -> Iterator[Fault]:
         """The fault of a number of a molecule that only a slip of units explains.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -51,7 +50,7 @@ class Case(Generic[S_co]):
         domain: range of the one CG coordinate that the potential is defined on.
         thermodynamics: frames at one temperature to the mean energy of the atoms at fixed beads U_W [kJ/mol] and their
             heat capacity C_W [kJ/mol/K], each `(n_frames,)`; None for potentials of one temperature.
-        folder: of the system's file, against which relative paths are read.
+        native: `(n_beads, 3)` beads of the native structure [nm]; None without one.
     """
 
     beads: Beads
@@ -66,7 +65,7 @@ class Case(Generic[S_co]):
     plane: Callable[[], Plane] | None = None
     domain: tuple[float, float] | None = None
     thermodynamics: Callable[[Frames], tuple[FloatArray, FloatArray]] | None = None
-    folder: Path = Path()
+    native: FloatArray | None = None
     _made: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, function: Callable[[Case[Any]], T]) -> T:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     Field,
     PositiveFloat,
@@ -222,15 +224,20 @@ class NativeStructure(Strict):
         yield from scope.unlikely("folded_rmsd", self.folded_rmsd, 0.01, 1, NANOMETRES)
 
     def built_faults(self, built: Built) -> Iterator[Fault]:
-        """None, where the file has the atoms of all beads.
-
-        Raises:
-            SystemSpecError: it has not.
-        """
-        from cg_assets.evaluation.metrics.native import native_beads
-
-        native_beads(built.beads.cg_map, built.scope.folder / self.file)
+        """None, where the file has the atoms of all beads; errors as of `beads_in`."""
+        self.beads(built)
         return iter(())
+
+    def facts(self, built: Built) -> Iterator[Fact]:
+        """How its residues were found, where they are counted or named otherwise."""
+        yield from self.beads(built)[1]
+
+    def beads(self, built: Built) -> tuple[NDArray[np.float64], list[Fact]]:
+        """Positions of the beads, and how the residues were found; errors as of `beads_in`."""
+        from cg_assets.mapping.other_structure import beads_in
+
+        path = built.scope.folder / self.file
+        return beads_in(built.structure, built.beads.cg_map, path, "evaluation.native.file")
 
 
 class EvaluationSettings(Family, family="evaluation"):

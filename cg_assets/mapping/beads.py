@@ -101,11 +101,7 @@ class Beads:
             SystemSpecError: it uses an atom on which no bead sits.
         """
         if name not in self._sites:
-            names = self.cg_map.bead_names
-            self._sites[name] = [
-                names.index(site) if site in names else self.cg_map.bead_on_atom(site)
-                for site in self.collective_variables[name].atoms
-            ]
+            self._sites[name] = [self.cg_map.site(site) for site in self.collective_variables[name].atoms]
         return self._sites[name]
 
     def variables(self, positions: ArrayLike) -> dict[str, FloatArray]:

@@ -19,8 +19,9 @@ from cg_assets.mapping.chains import connected_groups
 RADII = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "F": 0.057, "P": 0.107, "S": 0.105, "Cl": 0.102}
 RADII |= {"B": 0.084, "Si": 0.111, "Se": 0.12, "Br": 0.12, "I": 0.139}
 """Covalent radii [nm], B. Cordero et al., Dalton Trans. 2832 (2008)."""
-_REACH, _BROKEN = 1.25, 2.0
-"""Longest bond that is found by distance, and that of a template that is kept, relative to the sum of the radii."""
+_REACH, _BROKEN = 1.25, 1.5
+"""Longest bond that is found by distance, and that of a template or of CONECT that is kept, relative to the sum of the
+radii; two neighbours of one atom are 1.6 times as far apart, or more."""
 _ALPHA_CARBONS = (0.25, 0.45)
 """Distance of neighbouring alpha carbons, cis to trans with room for motion [nm]."""
 _BEADS = 0.6
@@ -54,9 +55,12 @@ def complete_bonds(
     places = _whole(topology, places)
     topology, cut = _without_gaps(topology, places)
     if cut:
-        facts.append(("gaps", f"not bonded over missing residues or a missing TER: {shortened(cut)}"))
+        facts.append(
+            ("gaps", f"too far apart to be bonded (missing residues, no TER, or a wrong CONECT): {shortened(cut)}")
+        )
     if found := _by_distance(topology, places, beads):
-        names = list(dict.fromkeys(residue_name(atom.residue) for pair in found for atom in pair))
+        inside = [one.residue for one, other in found if one.residue == other.residue]
+        names = list(dict.fromkeys(map(residue_name, inside or [atom.residue for pair in found for atom in pair])))
         facts.append(("bonds by distance", f"{len(found)}, of residues without template: {shortened(names)}"))
     _check_pieces(topology, path, beads)
     far = _bond_chain_of_beads(topology, places, beads)

@@ -368,7 +368,9 @@ def _check_atoms(mapping: BeadMapping, names: list[str], element_of: dict[str, s
         if not members or len(set(members)) < len(members):
             raise SystemSpecError(f"mapping.beads.{bead} is {members}; list each of its atoms once")
         if all(element_of[atom] == "" for atom in members):
-            raise SystemSpecError(f"mapping.beads.{bead} holds only virtual sites; name atoms with mass")
+            raise SystemSpecError(
+                f"mapping.beads.{bead} holds only virtual sites; name atoms with mass, or of beads give model.masses"
+            )
 
 
 def _check_variable(name: str, variable: CollectiveVariable, mapping: BeadMapping, element_of: dict[str, str]) -> None:

@@ -6,15 +6,21 @@ import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.family import Family
-from cg_assets.core.geometry import FloatArray, angle, centre_distance, distance, radius_of_gyration, torsion
+from cg_assets.core.geometry import FloatArray, angle, centre_distance, deviation, distance, radius_of_gyration, torsion
 from cg_assets.core.settings import NANOMETRES, Fault, Scope, SiteName, rising_limits
+
+if TYPE_CHECKING:
+    from cg_assets.mapping.builders import MoleculeModel
+    from cg_assets.mapping.maps import CGMap
 
 
 class CollectiveVariable(Family, family="collective variable"):
@@ -25,6 +31,7 @@ class CollectiveVariable(Family, family="collective variable"):
         quantity: `angle` or `length`.
         stiffness: of the restraint that leads a molecule to a given value [kJ/mol per unit squared].
         tolerance: largest deviation from a given value that counts as reached.
+        drivable: whether OpenMM can bias the atoms along it.
     """
 
     goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
@@ -35,6 +42,16 @@ class CollectiveVariable(Family, family="collective variable"):
     quantity: ClassVar[str] = "length"
     stiffness: ClassVar[float]
     tolerance: ClassVar[float]
+    drivable: ClassVar[bool] = True
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that it names, relative to the folder of the YAML file."""
+        return []
+
+    def bound(self, molecule: MoleculeModel, cg_map: CGMap, folder: Path) -> CollectiveVariable:
+        """The variable with all that it needs of a molecule; errors as of `beads_in`."""
+        return self
 
     @property
     @abstractmethod
@@ -195,6 +212,71 @@ class RadiusOfGyration(Length):
         """Radii [nm]."""
         points = _points(steps)
         return np.sqrt(((points - points.mean(axis=-2, keepdims=True)) ** 2).sum(axis=-1).mean(axis=-1))
+
+
+class RootMeanSquareDeviation(Length):
+    """The root mean square deviation of beads, all of equal weight, from a structure after the best rotation [nm]."""
+
+    drivable: ClassVar[bool] = False
+
+    type: Literal["rmsd"]
+    atoms: tuple[SiteName, ...] = Field(min_length=3)
+    structure: Path | None = None
+    """A PDB file, relative to the folder of the YAML file; null for the structure that the model starts from."""
+    reference: tuple[tuple[float, float, float], ...] | None = None
+    """Positions of its beads in that structure [nm]; null to take them from there."""
+
+    @model_validator(mode="after")
+    def _one_structure(self) -> RootMeanSquareDeviation:
+        if self.reference is not None and len(self.reference) != len(self.atoms):
+            raise ValueError(f"reference has {len(self.reference)} positions for {len(self.atoms)} atoms")
+        return self
+
+    def faults(self, scope: Scope) -> Iterator[Fault]:
+        """A range in other units, and a file that is missing."""
+        yield from super().faults(scope)
+        yield from scope.missing("structure", self.structure)
+
+    @property
+    def files(self) -> list[Path]:
+        """That of the structure."""
+        return [] if self.structure is None else [self.structure]
+
+    def bound(self, molecule: MoleculeModel, cg_map: CGMap, folder: Path) -> CollectiveVariable:
+        """With the positions of its beads in the structure."""
+        from cg_assets.mapping.other_structure import beads_in
+
+        if self.reference is not None:
+            return self
+        if self.structure is None:
+            places = cg_map.apply(molecule.positions[molecule.stored])
+        else:
+            places = beads_in(molecule, cg_map, folder / self.structure, "collective_variables: structure")[0]
+        mine = places[[cg_map.site(atom) for atom in self.atoms]]
+        return self.model_copy(update={"reference": tuple(map(tuple, mine.tolist()))})
+
+    def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Deviations [nm] and their gradients.
+
+        Raises:
+            SystemSpecError: it is not `bound` to a structure.
+        """
+        if self.reference is None:
+            raise SystemSpecError("the variable has no structure yet; take it from the beads of a system")
+        return deviation(positions, sites, self.reference)
+
+    def openmm_formula(self, points: Sequence[str]) -> str:
+        """None.
+
+        Raises:
+            SystemSpecError: always.
+        """
+        raise SystemSpecError("a deviation from a structure can be evaluated but not biased; take another variable")
+
+    def from_steps(self, steps: FloatArray) -> FloatArray:
+        """Deviations [nm]."""
+        points = _points(steps)
+        return self.measure(points.reshape(-1, *points.shape[-2:]), range(len(self.atoms)))[0].reshape(steps.shape[:-2])
 
 
 class Angle(CollectiveVariable):

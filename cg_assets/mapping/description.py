@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,9 @@ def molecule_facts(settings: MoleculeSettings, molecule: MoleculeModel, folder: 
     if bare:
         left_out = [f"{count} {name}" for name, count in Counter(bare).most_common()]
         yield "without beads", f"{shortened(left_out)}; frames leave them out"
-    if table := _numbers_of_file([residue for residue in residues if residue.name not in bare]):
-        yield "residue numbers", table
+    numbers = [(item.index + 1, *number_in_file(item)) for item in residues if item.name not in bare]
+    if any(number != str(place) for place, _, number in numbers):
+        yield "residue numbers", f"{numbers_of_file(numbers)} (place = chain/number of the file)"
     yield "conformer", _conformer(settings, folder)
     if mirrored := [f"{residue.index + 1} {residue.name}" for residue in residues if _is_mirrored(residue, molecule)]:
         yield "D-residues", f"{shortened(mirrored)}; force fields describe them as L-residues"
@@ -52,21 +53,23 @@ def molecule_facts(settings: MoleculeSettings, molecule: MoleculeModel, folder: 
         yield "constraints", f"{len(molecule.constraints)}; steps of up to {1000 * settings.longest_timestep:.2g} fs"
 
 
-def _numbers_of_file(residues: list[Any]) -> str:
-    """Places of residues and their chains and numbers in the file, where these differ."""
+def number_in_file(residue: Any) -> tuple[str, str]:
+    """Chain and number of an OpenMM residue in its file."""
+    return residue.chain.id.strip(), f"{residue.id}{residue.insertionCode}".strip()
+
+
+def numbers_of_file(residues: Iterable[tuple[int, str, str]]) -> str:
+    """Places of residues, from 1, and their chains and numbers in the file, as a table in one line."""
     runs: list[list[tuple[int, str, str]]] = []
-    for residue in residues:
-        here = (residue.index + 1, residue.chain.id.strip(), f"{residue.id}{residue.insertionCode}".strip())
+    for here in residues:
         last = runs[-1][-1] if runs else None
         follows = last is not None and last[1] == here[1] and last[2].lstrip("-").isdigit()
         if follows and last is not None and (last[0] + 1, str(int(last[2]) + 1)) == (here[0], here[2]):
             runs[-1].append(here)
         else:
             runs.append([here])
-    if all(number == str(place) for run in runs for place, _, number in run):
-        return ""
     rows = [f"{_ends([str(one[0]) for one in run])} = {run[0][1]}/{_ends([one[2] for one in run])}" for run in runs]
-    return f"{'; '.join(rows[:20])}{'; ...' if len(rows) > 20 else ''} (place = chain/number of the file)"
+    return f"{'; '.join(rows[:20])}{'; ...' if len(rows) > 20 else ''}"
 
 
 def _ends(numbers: list[str]) -> str:

@@ -57,6 +57,10 @@ class CGMap:
         """Number of atoms, or of coordinates of a model potential."""
         return self.matrix.shape[1]
 
+    def site(self, name: str) -> int:
+        """Index of a bead by its name or by the atom that it sits on; errors as of `bead_on_atom`."""
+        return self.bead_names.index(name) if name in self.bead_names else self.bead_on_atom(name)
+
     def bead_on_atom(self, atom: str) -> int:
         """Index of the bead that sits exactly on an atom.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SystemSpecError, library_errors
+from cg_assets.core.errors import SystemSpecError, library_errors, shortened
 from cg_assets.core.settings import Fact
 from cg_assets.mapping.bead_mapping import WATER
 from cg_assets.mapping.bonds import complete_bonds
@@ -23,6 +23,8 @@ _USUAL = {"H", "C", "N", "O", "S", "P", ""}
 """Elements that are guessed right from the names of atoms; "" of virtual sites."""
 _BEAD = re.compile("BB[0-9]*|SC[0-9]+")
 """Usual names of beads."""
+_TRACES, _FAR = {"CA", "CB", "P"}, 0.3
+"""Atoms that stand for a residue, and distance of bonded ones that only beads have [nm]."""
 _HAS_ATOMS = re.compile(rb"^(ATOM|HETATM)", re.MULTILINE)
 _SAME_PLACE = 0.02
 _SHORT_BOND = 0.04
@@ -68,7 +70,7 @@ def read_pdb(molecule: MoleculeSettings, path: Path) -> tuple[Any, NDArray[np.fl
     for atom in topology.atoms():
         if atom.name in beads:
             atom.element = None
-    _check_elements(topology, path)
+    blank = _check_elements(topology, path)
     has_hydrogens = any(atom.element is not None and atom.element.symbol == "H" for atom in topology.atoms())
     if molecule.force_fields and not has_hydrogens:
         raise SystemSpecError(
@@ -77,6 +79,8 @@ def read_pdb(molecule: MoleculeSettings, path: Path) -> tuple[Any, NDArray[np.fl
         )
     _check_places(topology, places, path)
     topology, places, facts = complete_bonds(topology, places, path, beads)
+    if blank:
+        _check_beads(topology, places, path)
     vectors = topology.getPeriodicBoxVectors()
     if vectors is not None:
         box = np.array(vectors.value_in_unit(unit.nanometer))
@@ -105,8 +109,12 @@ def _restore_names(topology: Any, path: Path) -> None:
                 (atom.name,) = names
 
 
-def _check_elements(topology: Any, path: Path) -> None:
-    """Without an element column OpenMM takes an alpha carbon that is alone for calcium, and BB for boron."""
+def _check_elements(topology: Any, path: Path) -> bool:
+    """Without an element column OpenMM takes an alpha carbon that is alone for calcium, and BB for boron.
+
+    Returns:
+        Whether an element is blank.
+    """
     from openmm.app import element
 
     beads = {
@@ -121,7 +129,7 @@ def _check_elements(topology: Any, path: Path) -> None:
         )
     with path.open(encoding="utf-8", errors="replace") as lines:
         if not any(line.startswith(("ATOM", "HETATM")) and not line[76:78].strip() for line in lines):
-            return
+            return False
     for atom in topology.atoms():
         symbol = atom.element.symbol if atom.element is not None else ""
         ion = symbol.upper() == atom.residue.name.upper().strip("+-0123456789")
@@ -132,6 +140,25 @@ def _check_elements(topology: Any, path: Path) -> None:
                 f"model.pdb: {path}: atom {_name(atom)} of residue {atom.residue.name} would be read as the element "
                 f"{symbol}, because columns 77 and 78 are blank; fill in the elements, or of beads give model.masses"
             )
+    return True
+
+
+def _check_beads(topology: Any, places: NDArray[np.float64], path: Path) -> None:
+    """Refuse beads that would get the masses of elements: bonded, and too far apart to be atoms."""
+    far = [
+        atom
+        for one, other in topology.bonds()
+        if one.element is not None and other.element is not None
+        if np.linalg.norm(places[one.index] - places[other.index]) > _FAR
+        for atom in (one, other)
+        if atom.name not in _TRACES and "'" not in atom.name
+    ]
+    if names := {atom.name: atom.element.name for atom in far}:
+        raise SystemSpecError(
+            f"model.pdb: {path}: {shortened(list(names))} are too far from what they are bonded to for atoms, and as "
+            f"beads would get the masses of {shortened(list(dict.fromkeys(names.values())))}, because columns 77 and "
+            f"78 are blank; give model.masses, for example {{{next(iter(names))}: 72}}"
+        )
 
 
 def _check_places(topology: Any, places: NDArray[np.float64], path: Path) -> None:

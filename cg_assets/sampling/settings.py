@@ -155,7 +155,7 @@ class SamplingPlan(Strict):
             if scope.coordinates and set(point) != set(known):
                 yield Fault("starts", f"names {point}; it must give each of {sorted(known)}")
             else:
-                yield from scope.unknown("starts", point, known)
+                yield from scope.not_driven("starts", point, known)
                 yield from scope.place_faults("starts", point)
         if self.replicas % self.windows:
             yield Fault("replicas", f"{self.replicas} is not a multiple of the {self.windows} windows of its bias")

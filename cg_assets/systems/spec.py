@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from cg_assets.core.errors import SamplingError, SystemSpecError
@@ -128,6 +130,7 @@ class SystemSpec(System):
             folder=self.folder,
             variables=tuple(self.variable_names),
             angles=frozenset(name for name, variable in variables.items() if variable.periodic),
+            undriven=frozenset(name for name, variable in variables.items() if not variable.drivable),
             coordinates=self.model.coordinate_names,
             box=self.cg_box,
             limits=self.model.coordinate_limits | {name: variable.limits for name, variable in variables.items()},
@@ -170,6 +173,11 @@ class SystemSpec(System):
     def built(self) -> Built:
         """The molecule or model potential and its beads; errors as in `System.built`."""
         return Built(self.scope(), self.model, self.structure(), self.beads(), self.mapping)
+
+    def native_beads(self) -> NDArray[np.float64] | None:
+        """Bead positions `(n_beads, 3)` of the native structure [nm]; None without one; errors as of `beads_in`."""
+        judged = self.evaluation.free_energies
+        return None if judged is None or judged.native is None else judged.native.beads(self.built())[0]
 
     def facts(self, built: Built) -> Iterator[Fact]:
         """The temperature, and the collective variables in the structure that dynamics start from."""
@@ -322,13 +330,17 @@ class SystemSpec(System):
             SystemSpecError: the specification does not fit the molecule.
         """
         structure = self.structure()
+        cg_map = self.mapping.cg_map(structure)
+        variables = {
+            name: variable.bound(structure, cg_map, self.folder) for name, variable in self.collective_variables.items()
+        }
         return Beads(
             name=self.name,
             title=self.title,
             units=self.units,
             temperature=self.temperature,
-            cg_map=self.mapping.cg_map(structure),
-            collective_variables=self.collective_variables,
+            cg_map=cg_map,
+            collective_variables=variables,
             constraints=structure.stored_constraints,
             box=self.cg_box,
             temperatures=tuple(self.temperatures),
@@ -426,12 +438,12 @@ class SystemSpec(System):
         )
 
     def outside_files(self) -> dict[str, list[Path]]:
-        """Those of the model, of the reference and of the native structure."""
-        judged = self.evaluation.free_energies
-        if judged is None:
-            return super().outside_files()
-        native = [] if judged.native is None else [judged.native.file]
-        found = {"evaluation.native": native, "evaluation.reference": judged.reference.files}
+        """Those of the model, of the collective variables, of the reference and of the native structure."""
+        variables = [file for variable in self.collective_variables.values() for file in variable.files]
+        found = {"collective_variables": variables} if variables else {}
+        if (judged := self.evaluation.free_energies) is not None:
+            found["evaluation.native"] = [] if judged.native is None else [judged.native.file]
+            found["evaluation.reference"] = judged.reference.files
         return super().outside_files() | {
             place: [self.folder / file for file in files] for place, files in found.items()
         }

@@ -9,9 +9,10 @@ import pytest
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
+from cg_assets.core.geometry import deviation
 from cg_assets.evaluation.case import Case
 from cg_assets.evaluation.evaluation import evaluate
-from cg_assets.evaluation.metrics.native import Native, native_beads, rmsd
+from cg_assets.evaluation.metrics.native import Native
 from cg_assets.evaluation.metrics.slow_coordinates import SlowCoordinates, SlowFreeEnergy, lag_steps, time_scale
 from cg_assets.systems.load import load_system
 
@@ -22,7 +23,7 @@ def chignolin():
 
 
 def _native(system):
-    return native_beads(system.beads().cg_map, system.folder / system.evaluation.native.file)
+    return system.native_beads()
 
 
 def _frames(positions, n_replicas, interval=1.0):
@@ -92,7 +93,7 @@ def test_comparison_with_a_right_and_a_wrong_model(chignolin):
         zero = lambda positions: np.zeros(len(positions))  # noqa: E731
         case = Case(
             *(chignolin.beads(), chignolin.evaluation, zero, simulation, (), reference, reference),
-            folder=chignolin.folder,
+            native=_native(chignolin),
         )
         return evaluate(case, [SlowFreeEnergy(), Native()])
 
@@ -121,11 +122,12 @@ def test_rmsd_is_that_of_mdtraj(chignolin):
     for _ in range(10):
         topology.add_atom("CA", mdtraj.element.carbon, residue)
     expected = mdtraj.rmsd(mdtraj.Trajectory(positions, topology), mdtraj.Trajectory(native[None], topology))
-    np.testing.assert_allclose(rmsd(positions, native), expected, atol=2e-4)
+    rmsd = lambda places: deviation(places, range(10), native)[0]  # noqa: E731
+    np.testing.assert_allclose(rmsd(positions), expected, atol=2e-4)
     turn = np.linalg.qr(generator.normal(size=(3, 3)))[0]
     turn *= np.linalg.det(turn)
-    assert rmsd(native[None] @ turn.T + 1.0, native)[0] < 1e-6
-    assert rmsd(-native[None], native)[0] > 0.05  # a mirror image is another structure
+    assert rmsd(native[None] @ turn.T + 1.0)[0] < 1e-6
+    assert rmsd(-native[None])[0] > 0.05  # a mirror image is another structure
 
 
 def _content(system):
@@ -138,7 +140,7 @@ def test_native_structures_are_checked(chignolin, tmp_path):
     (tmp_path / "short.pdb").write_text("\n".join(lines[:8]) + "\n")
     native = chignolin.evaluation.native.model_copy(update={"file": tmp_path / "short.pdb"})
     evaluation = chignolin.evaluation.model_copy(update={"native": native})
-    with pytest.raises(SystemSpecError, match="bead 8:CA sits on 8:CA"):
+    with pytest.raises(SystemSpecError, match=r"short\.pdb lacks 8:CA, 9:CA, 10:CA, on which beads sit"):
         _native(chignolin.model_copy(update={"evaluation": evaluation}))
     (tmp_path / "short.pdb").write_text("ATOM  nonsense\n")
     with pytest.raises(SystemSpecError, match="cannot be read as a PDB file"):

@@ -5,6 +5,7 @@ import numpy as np
 import openmm
 import pytest
 import yaml
+from scipy.spatial.transform import Rotation
 from test_collective_variables import numerical_gradient
 from test_imported import MINE, read
 
@@ -26,6 +27,7 @@ VARIABLES = {
     "bend": {"type": "angle", "atoms": ["cap", "middle", "end"]},
     "turn": {"type": "torsion", "atoms": ["cap", "middle", "carbonyl", "end"]},
     "size": {"type": "radius_of_gyration", "atoms": ["cap", "middle", "carbonyl", "end"], "range": [0.1, 0.6]},
+    "moved": {"type": "rmsd", "atoms": ["cap", "middle", "carbonyl", "end"], "range": [0.0, 0.3]},
     "halves": {"type": "group_distance", "atoms": ["cap", "middle", "end"], "first": 2, "range": [0.0, 1.0]},
 }
 
@@ -39,6 +41,7 @@ MEMBERS = [
     variable(type="radius_of_gyration", atoms=["a", "b", "c", "d"], range=[0, 1]),
     variable(type="group_distance", atoms=["a", "b", "c", "d"], first=1, range=[0, 1]),
     variable(type="group_distance", atoms=["a", "b", "c", "d"], first=2, range=[0, 1]),
+    variable(type="rmsd", atoms=["a", "b", "c", "d"], range=[0, 1], reference=np.eye(4, 3).tolist()),
 ]
 
 
@@ -60,7 +63,7 @@ def test_gradients_are_exact_and_torch_gives_the_same(member):
 
 def test_known_values():
     square = np.array([[[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]])
-    corner, radius, one, two = (member.measure(square, range(len(member.atoms)))[0][0] for member in MEMBERS)
+    corner, radius, one, two, _ = (member.measure(square, range(len(member.atoms)))[0][0] for member in MEMBERS)
     assert corner == pytest.approx(np.pi / 2)
     assert radius == pytest.approx(np.sqrt(0.5))
     assert one == pytest.approx(np.linalg.norm(np.mean(square[0, 1:], axis=0)))
@@ -74,10 +77,11 @@ def built(tmp_path_factory):
     mapping = BeadMapping(type="beads", beads=BEADS)
     variables = {name: variable(**fields) for name, fields in VARIABLES.items()}
     molecule = build_molecule(settings, mapping, variables, folder)
-    return molecule, mapping.cg_map(molecule), variables
+    cg_map = mapping.cg_map(molecule)
+    return molecule, cg_map, {name: item.bound(molecule, cg_map, folder) for name, item in variables.items()}
 
 
-@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("name", sorted(VARIABLES.keys() - {"moved"}))
 @pytest.mark.parametrize("box", [None, 3.0])
 def test_openmm_biases_them_through_the_atoms(built, name, box):
     """Energies in OpenMM are those of the beads, and its forces those of finite differences; in a box through it."""
@@ -142,6 +146,45 @@ def test_a_map_of_centres_of_mass_alone_is_imported(tmp_path, monkeypatch):
     assert facts["collective variable bend"].endswith("rad in the start structure")
 
 
+def test_deviations_from_the_start_and_from_a_file(tmp_path, monkeypatch):
+    """The file counts its residues from 38, of chain B, and is turned."""
+    moved = {"type": "rmsd", "atoms": ["cap", "carbonyl", "end"], "range": [0.0, 0.3]}
+    variables = {"moved": VARIABLES["moved"], "part": moved | {"structure": "other.pdb"}}
+    judged = yaml.safe_load(MINE)["evaluation"] | {"collective_variables": ["moved", "part"], "basins": {}}
+    molecule, folder = home(tmp_path, monkeypatch, collective_variables=variables, evaluation=judged)
+    rng = np.random.default_rng(1)
+    positions = molecule.positions + 0.006 * rng.normal(size=(40, molecule.n_atoms, 3))
+    for replica in range(2):
+        np.savez(folder / f"run_0000_{replica}.npz", positions=positions[20 * replica :][:20])
+    topology = mdtraj.Topology.from_openmm(molecule.topology)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    turn *= np.linalg.det(turn)
+    mdtraj.Trajectory(positions[7:8] @ turn, topology).save_pdb(str(folder / "plain.pdb"))
+    lines = (folder / "plain.pdb").read_text().splitlines()
+    lines = [f"{line[:21]}B{int(line[22:26]) + 37:4d}{line[26:]}" for line in lines if line.startswith("ATOM")]
+    (folder / "other.pdb").write_text("\n".join([*lines, "END", ""]))
+    system = load_system("my_alanine")
+    frames = read(system.imported_reader("0000"))
+    cg_map = system.beads().cg_map
+    beads, start = cg_map.apply(positions), cg_map.apply(molecule.positions[None])
+    part = [cg_map.bead_names.index(name) for name in ("cap", "carbonyl", "end")]
+    for name, structure, sites in (("moved", start, range(4)), ("part", beads[7:8], part)):
+        centred = [places[:, sites] - places[:, sites].mean(axis=1, keepdims=True) for places in (beads, structure)]
+        expected = [Rotation.align_vectors(centred[1][0], frame)[1] / np.sqrt(len(sites)) for frame in centred[0]]
+        np.testing.assert_allclose(frames.collective_variables[name], expected, atol=5e-5)  # as the file rounds
+    assert frames.collective_variables["part"][7] < 1e-3
+    surface = system.compute_reference(0, folder, data=frames)
+    assert list(surface.names) == ["moved", "part"]
+    ((_, reason),) = system.scope().not_driven("centers", ["moved"])
+    assert "which can be evaluated but not biased" in reason
+    before = system.content_hash
+    (folder / "other.pdb").write_text((folder / "plain.pdb").read_text())
+    assert load_system("my_alanine").content_hash != before
+    (folder / "other.pdb").unlink()
+    with pytest.raises(SystemSpecError, match="structure names no file"):
+        load_system("my_alanine")
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -149,6 +192,8 @@ def test_a_map_of_centres_of_mass_alone_is_imported(tmp_path, monkeypatch):
         ({"type": "angle", "atoms": ["cap", "middle", "end"], "range": [0, 180]}, "between 0 and pi radians"),
         ({"type": "group_distance", "atoms": ["cap", "end"], "first": 2, "range": [0, 1]}, "leave at least one"),
         ({"type": "radius_of_gyration", "atoms": ["cap"], "range": [0, 1]}, "atoms"),
+        ({"type": "rmsd", "atoms": ["cap", "end"], "range": [0, 1]}, "atoms"),
+        ({"type": "rmsd", "atoms": ["cap", "middle", "end"], "range": [0, 1], "reference": [[0, 0, 0]]}, "1 positions"),
     ],
 )
 def test_wrong_variables_of_beads_are_refused(tmp_path, monkeypatch, fields, words):

@@ -144,6 +144,17 @@ def test_missing_residues_are_not_bonded_over(tmp_path):
         built(tmp_path, lines, force_fields=["amber14-all.xml"])
 
 
+def test_a_wrong_conect_makes_no_bond(tmp_path):
+    """As MDTraj writes for a slice: CONECT counts its atoms, ATOM has the numbers of the whole structure."""
+    lines = [line for line in written(["ACE", "ALA", "NME"]) if line[77] != "H"]
+    expected = built(tmp_path, lines)[0]
+    serial = {(line[12:16].strip(), int(line[22:26])): int(line[6:11]) for line in lines}
+    model, facts = built(tmp_path, [*lines, f"CONECT{serial['O', 1]:5d}{serial['CA', 2]:5d}"])
+    assert bonds(model) == bonds(expected)
+    assert len(model.bonds) == 9
+    assert "a wrong CONECT): 1 ACE O and 2 ALA CA (0.274 nm)" in facts["gaps"]
+
+
 def test_chains_without_ter_are_two_molecules_and_simulated(tmp_path):
     one = written(["GLY", "ALA", "GLY"])
     other = [moved(line, (0, 30, 0)) for line in one]
@@ -218,6 +229,16 @@ def test_beads_ask_for_masses(tmp_path):
     cg_map = BeadMapping(type="beads", beads="heavy_atoms").cg_map(model)
     assert cg_map.bead_masses.tolist() == [72.0, 54.0] * 3
     assert cg_map.bonds == [(0, 1), (0, 2), (2, 3), (2, 4), (4, 5)]
+
+
+@pytest.mark.parametrize(("name", "element"), [("S", "sulfur"), ("C1A", "carbon"), ("NC3", "nitrogen")])
+def test_beads_named_like_atoms_ask_for_masses_too(tmp_path, name, element):
+    with pytest.raises(SystemSpecError, match=f"{name} are too far .* masses of {element}.*give model.masses"):
+        built(tmp_path, chain(1, 4, name))
+    model, _ = built(tmp_path, chain(1, 4, name), masses={name: 60.0})
+    assert model.masses.tolist() == [60.0] * 4
+    assert len(model.bonds) == 3
+    assert len(built(tmp_path, chain(1, 4, "P"))[0].bonds) == 3  # phosphorus it is
 
 
 def test_other_guessed_elements_are_refused(tmp_path):

@@ -60,7 +60,9 @@ def test_a_format_without_a_clock_needs_the_users_word(run, folder, positions): 
     mdtraj.Trajectory(positions[:50], topology_of(run[0])).save_dcd(str(folder / "run_0000_a.dcd"))
     with pytest.raises(SamplingError, match=r"run_0000_a\.dcd: has no clock; give imported\.frame_interval"):
         imported(folder, frame_interval=None)
-    np.testing.assert_allclose(imported(folder, frame_interval=2.0)[1].time, 2.0 * np.arange(50))
+    reader, beads = imported(folder, frame_interval=2.0)
+    np.testing.assert_allclose(beads.time, 2.0 * np.arange(50))
+    assert any("has no clock; imported.frame_interval counts, 2 ps" in note for note in reader.notes)
 
 
 @pytest.mark.parametrize("times", [np.arange(50.0), np.zeros(50)])
@@ -70,6 +72,17 @@ def test_a_clock_of_nonsense_gives_way_to_the_users_word(run, folder, positions,
     reader, beads = imported(folder, frame_interval=2.0)
     np.testing.assert_allclose(beads.time, 2.0 * np.arange(50))
     assert any("imported.frame_interval counts, 2 ps" in note for note in reader.notes)
+
+
+def test_times_that_number_the_frames_are_taken_for_ps_and_shown(run, folder, positions):  # noqa: F811
+    write_trr(folder / "run_0000_a.trr", positions[:50], time=np.arange(50.0))
+    system = changed(folder, imported={"frame_interval": None})
+    shown = [text for about, text in system.understood(system.check()) if about == "imported"]
+    assert shown[0] == "50 frames in 1 replica(s), 1 ps apart"
+    assert shown[1].endswith("has the times 0, 1, 2, ...; if these number the frames, give frame_interval")
+    write_trr(folder / "run_0000_a.trr", positions[:50], time=np.arange(50.0)[::-1])
+    with pytest.raises(SamplingError, match=r"times that never rise, from 49 to 0 ps; give imported\.frame_interval"):
+        imported(folder, frame_interval=None)
 
 
 def test_parts_of_one_run_are_one_replica(run, folder, positions):  # noqa: F811
@@ -136,6 +149,39 @@ def test_the_same_content_twice_is_refused_by_name(run, folder, positions):  # n
         imported(folder, files=["run_0000_*", "run_0000_a.trr"])
 
 
+@pytest.mark.parametrize("other", ["another format", "other times", "turned", "a gap"])
+def test_the_same_frames_twice_are_refused(run, folder, positions, other):  # noqa: F811
+    """Of two replicas that start from one structure the first frames may be equal."""
+    time, places = 0.1 * np.arange(50), positions[:50]
+    write_trr(folder / "run_0000_a.trr", places, time=time)
+    if other == "turned":
+        places = places[:, :, [1, 2, 0]] + 2.0
+    if other == "another format":
+        save_xtc(run, folder / "run_0000_b.xtc", places, time)
+    elif other == "a gap":
+        twice = np.concatenate([time, time + 90.0])
+        write_trr(folder / "run_0000_a.trr", np.concatenate([places, places]), time=twice)
+    else:
+        write_trr(folder / "run_0000_b.trr", places, time=time + 90.0)
+    name = "a" if other == "a gap" else "b"
+    with pytest.raises(SamplingError, match=rf"_{name}\.\w+ \(frame .*has the same frames as .*_a\.trr \(frame 1"):
+        imported(folder)
+    (folder / "run_0000_b.xtc").unlink(missing_ok=True)
+    write_trr(folder / "run_0000_a.trr", positions[:50], time=time)
+    write_trr(folder / "run_0000_b.trr", np.concatenate([positions[:1], positions[100:149]]), time=time)
+    assert imported(folder)[0].n_replicas == 2
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3])
+def test_a_collapsed_frame_is_left_out(run, folder, positions, size):  # noqa: F811
+    bad = positions.copy()
+    bad[321] *= size
+    write_trr(folder / "run_0000_a.trr", bad, time=0.1 * np.arange(1000))
+    reader, beads = imported(folder)
+    assert len(beads) == 999
+    assert any("the first frame 321 of" in note and "nm apart" in note for note in reader.notes)
+
+
 @pytest.mark.parametrize("fault", [50.0, np.nan])
 def test_one_bad_frame_in_a_thousand_is_left_out_and_named(run, folder, positions, fault):  # noqa: F811
     bad = positions.copy()
@@ -161,7 +207,7 @@ def test_a_bad_force_is_found_too(run, folder, positions):  # noqa: F811
     assert any("frame 5 of" in note and "forces" in note for note in reader.notes)
 
 
-@pytest.mark.parametrize("suffix", ["xtc", "trr", "dcd"])
+@pytest.mark.parametrize("suffix", ["xtc", "trr", "dcd", "mdcrd", "xyz"])
 def test_whole_frames_of_a_cut_file_are_used(run, folder, positions, suffix):  # noqa: F811
     path = folder / f"run_0000_a.{suffix}"
     whole = mdtraj.Trajectory(positions[:50], topology_of(run[0]), time=0.1 * np.arange(50))
@@ -172,6 +218,19 @@ def test_whole_frames_of_a_cut_file_are_used(run, folder, positions, suffix):  #
     assert len(beads) == 49
     assert [note for note in reader.notes if "cut within its last frame; its 49 whole frames are used" in note]
     np.testing.assert_allclose(beads.positions, changed(folder).beads().cg_map.apply(positions[:49]), atol=1e-3)
+
+
+@pytest.mark.parametrize(("place", "letters"), [(0, b"\0" * 4), (4, b"\0" * 4), (88, b"\x11" * 4), (30, b"")])
+def test_an_xtc_file_damaged_in_its_middle_is_not_taken_for_cut(run, folder, positions, place, letters):  # noqa: F811
+    """First number, number of atoms, size of the coordinates; 100 bytes that are missing."""
+    path = folder / "run_0000_a.xtc"
+    save_xtc(run, path, positions[:50], 0.1 * np.arange(50))
+    with mdtraj.formats.XTCTrajectoryFile(str(path)) as file:
+        begin = int(file.offsets[25]) + place
+    content = path.read_bytes()
+    path.write_bytes(content[:begin] + letters + content[begin + (len(letters) or 100) :])
+    with pytest.raises(SamplingError, match=r"run_0000_a\.xtc: frame 2[56] is damaged; copy it again"):
+        imported(folder)
 
 
 def test_coarse_coordinates_are_measured(run, folder, positions):  # noqa: F811
@@ -187,7 +246,9 @@ def test_coarse_coordinates_are_measured(run, folder, positions):  # noqa: F811
     assert grid_fault(0.001, 0.007) is None
 
 
-@pytest.mark.parametrize("name", ["run_0000.mdcrd", "run_0000.XTC", "run_0000[1].xtc", "run_0000.pdb", "run_0000.gro"])
+@pytest.mark.parametrize(
+    "name", ["run_0000.mdcrd", "run_0000.XTC", "run_0000[1].xtc", "run_0000.pdb", "run_0000.gro", "r.xyz"]
+)
 def test_names_and_formats(run, folder, positions, name):  # noqa: F811
     suffix = name.rpartition(".")[2].lower()
     whole = mdtraj.Trajectory(positions[:20], topology_of(run[0]), time=0.1 * np.arange(20))

@@ -42,18 +42,15 @@ def with_forces(run, folder):  # noqa: F811
 def test_forces_of_trr_and_npz_are_those_of_the_engine(with_forces, run):  # noqa: F811
     folder, positions, forces = with_forces  # noqa: F811
     time = 0.05 * np.arange(len(positions))
-    write_trr(folder / "run_0000_a.trr", positions, forces, time)
-    write_trr(folder / "run_0000_b.trr", positions, forces, time, np.eye(3) * 5, velocities=True, kind=">f8")
-    np.savez(folder / "run_0000_c.npz", positions=positions, forces=forces, box=np.full((len(positions), 3), 5.0))
-    system = changed(folder, imported={"forces": "file"})
-    atoms = read(system.imported_reader("0000"))
-    for replica in range(3):
-        mine = atoms.select(atoms.replica == replica)
-        np.testing.assert_allclose(mine.positions, positions, atol=1e-6)
-        np.testing.assert_array_equal(mine.forces, forces)
-        np.testing.assert_allclose(
-            mine.collective_variables["psi"], run[1].collective_variables["psi"][: len(mine)], atol=1e-4
-        )
+    np.savez(folder / "c.npz", positions=positions, forces=forces, box=np.full((len(positions), 3), 5.0))
+    write_trr(folder / "a.trr", positions, forces, time)
+    write_trr(folder / "b.trr", positions, forces, time, np.eye(3) * 5, velocities=True, kind=">f8")
+    for name in ("a.trr", "b.trr", "c.npz"):
+        atoms = read(changed(folder, imported={"forces": "file", "files": [name]}).imported_reader("0000"))
+        np.testing.assert_allclose(atoms.positions, positions, atol=1e-6)
+        np.testing.assert_array_equal(atoms.forces, forces)
+        psi = run[1].collective_variables["psi"][: len(atoms)]
+        np.testing.assert_allclose(atoms.collective_variables["psi"], psi, atol=1e-4)
 
 
 def test_our_trr_reader_agrees_with_mdanalysis():

@@ -1,4 +1,4 @@
-"""Frames that no dynamics gives: numbers that are not finite, and atoms far from those that they are bonded to."""
+"""Frames that no dynamics gives: numbers that are not finite, and bonds of impossible length."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ MOST_BAD = 0.001
 """Part of all frames that may be bad."""
 _SMALL = 200
 """Most atoms of a molecule whose bonds are taken by a matrix."""
-_LONGEST, _FURTHER = 3.0, 0.1
-"""A bond may be so many times as long as in the structure of the model, and so much longer [nm]."""
+_LONGEST, _FURTHER, _SHORTEST = 3.0, 0.1, 0.4
+"""A bond may be so many times as long as in the structure of the model, and so much longer [nm]; and so short."""
 
 
 class BadFrames:
@@ -27,7 +27,8 @@ class BadFrames:
         self._names = [molecule.atom_names[atom] for atom in molecule.stored]
         atoms = np.arange(len(structure) if len(structure) <= _SMALL else 0)
         self._steps = (self.bonds[:, :1] == atoms).astype(float) - (self.bonds[:, 1:] == atoms)
-        self._most = _LONGEST * self.lengths(structure[None])[0] + _FURTHER
+        known = self.lengths(structure[None])[0]
+        self._least, self._most = _SHORTEST * known, _LONGEST * known + _FURTHER
 
     def lengths(self, positions: NDArray) -> NDArray:
         """Lengths `(n_frames, n_bonds)` of the `bonds` between stored atoms of whole molecules [nm]."""
@@ -57,10 +58,13 @@ class BadFrames:
                 found.setdefault(int(frame), f"{name}{of_atom} {array[frame].ravel()[place]:.4g}")
         if len(self.bonds):
             with np.errstate(invalid="ignore"):
-                long = self.lengths(block.positions) > self._most
-            for frame in np.flatnonzero(long.any(axis=1)):
-                first, second = (self._names[atom] for atom in self.bonds[int(np.argmax(long[frame]))])
-                found.setdefault(int(frame), f"{first} and {second}, which are bonded, lie far apart")
+                lengths = self.lengths(block.positions)
+                wrong = (lengths > self._most) | (lengths < self._least)
+            for frame in np.flatnonzero(wrong.any(axis=1)):
+                bond = int(np.argmax(wrong[frame]))
+                first, second = (self._names[atom] for atom in self.bonds[bond])
+                length = f"{lengths[frame, bond]:.3g} nm apart"
+                found.setdefault(int(frame), f"{first} and {second}, which are bonded, lie {length}")
         return found
 
 

@@ -24,6 +24,7 @@ from cg_assets.sampling.imported.bias import FrameBias, Run, undeclared_bias
 from cg_assets.sampling.imported.files import found_files, imported_files
 from cg_assets.sampling.imported.formats import AtomBlock, Contents, Source, TrajectoryFile, open_trajectory
 from cg_assets.sampling.imported.recomputed import RecomputedForces
+from cg_assets.sampling.imported.repeats import FRAMES, repeated
 from cg_assets.sampling.imported.rigid import rigid_bonds
 from cg_assets.sampling.imported.settings import ImportedTrajectories
 from cg_assets.sampling.imported.timeline import Stretch, timeline
@@ -56,6 +57,12 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
 
     Molecules that a periodic box has cut are made whole. Frames are those of one density: time counts from the first
     frame of each replica.
+
+    Attributes:
+        n_frames: frames that are read, damaged ones too.
+        interval: between them [ps].
+        grid: to which coordinates are rounded [nm]; None if they are not, or finely.
+        bias: of the frames; None without one.
     """
 
     def __init__(
@@ -91,7 +98,8 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         planned = timeline(self._paths, contents, imported, self._same_frame)
         self.interval = planned.interval * imported.stride
         self._stretches, self._notes = planned.stretches, [*planned.notes, *self._grids, *self._rigid_note, *biased]
-        self._n_frames = sum(len(stretch.frames) for stretch in self._stretches)
+        self._refuse_repeats()
+        self.n_frames = sum(len(stretch.frames) for stretch in self._stretches)
         self._n_bad, self._first_bad = 0, ""
         self._per_chunk = max(1, BLOCK_NUMBERS // (3 * molecule.n_atoms * imported.stride))
         pieces = [
@@ -101,6 +109,11 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         ]
         super().__init__(pieces, seed=0)
         self._open: tuple[int, Iterator[AtomBlock]] | None = None
+
+    @property
+    def n_replicas(self) -> int:
+        """Number of replicas."""
+        return len({stretch.replica for stretch in self._stretches})
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -133,9 +146,9 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         frame = min(bad)
         where = f"frame {stretch.frames[first + frame]} of {self._paths[stretch.file]}: {bad[frame]}"
         self._n_bad, self._first_bad = self._n_bad + len(bad), self._first_bad or where
-        if self._n_bad > MOST_BAD * self._n_frames:
+        if self._n_bad > MOST_BAD * self.n_frames:
             raise SamplingError(
-                f"{self._n_bad} of {self._n_frames} frames are damaged, the first {self._first_bad}; at most one in a "
+                f"{self._n_bad} of {self.n_frames} frames are damaged, the first {self._first_bad}; at most one in a "
                 "thousand is left out: write the trajectory again"
             )
 
@@ -324,6 +337,20 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
                         "small"
                     )
             alike.append(path)
+
+    def _refuse_repeats(self) -> None:
+        """Refuse the frames of a trajectory twice, whatever their format and times."""
+        long = [stretch for stretch in self._stretches if len(stretch.frames) > FRAMES]
+        found = []
+        for stretch in long if len(long) > 1 else []:
+            rows = stretch.frames[1 : FRAMES + 1]
+            block = next(self._files[stretch.file].blocks(rows, FRAMES, self._atoms[stretch.file]))
+            found.append(self._whole.apply(block.positions, real_box(block.box)))
+        if pair := repeated(found, self._molecule.stored_groups, self.grid or 0.0):
+            one, other = (f"{self._paths[long[k].file]} (frame {long[k].frames[1]} and those after it)" for k in pair)
+            raise SamplingError(
+                f"{other}: has the same frames as {one}; import each run once, or errors come out too small"
+            )
 
     def _hash(self, path: Path) -> str:
         if path not in self._hashes:

@@ -67,10 +67,12 @@ class ImportedTrajectories(Strict):
         return iter(())
 
     def facts(self, built: Built) -> Iterator[Fact]:
-        """What is left out, joined or taken on trust in the first batch."""
+        """What the first batch holds, and what is left out, joined or taken on trust."""
         from cg_assets.sampling.imported.reader import ImportedReader
 
-        for note in ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000").notes:
+        reader = ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000")
+        yield "", f"{reader.n_frames} frames in {reader.n_replicas} replica(s), {reader.interval:.6g} ps apart"
+        for note in reader.notes:
             yield "", note
 
     _distinct = field_validator("files")(distinct)

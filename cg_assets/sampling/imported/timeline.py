@@ -137,18 +137,21 @@ def _clock(
     else:
         time = np.asarray(found.time, np.float64)[rows]
         steps = np.diff(time)
-        if not np.isfinite(time).all() or not (steps > 0).any():
+        if not np.isfinite(time).all() or not steps.any():
             why = f"has the time {time[0]:g} in every frame"
+        elif not (steps > 0).any():
+            why = f"has times that never rise, from {time[0]:g} to {time[-1]:g} ps"
         elif given is not None and not math.isclose(given, 1.0) and np.array_equal(time, rows):
             why = "has the numbers of its frames for times"
         elif _RESOLUTION * np.abs(time).max() > 0.3 * np.median(steps[steps > 0]):
             why = f"has times of {np.abs(time).max():g} ps, which float32 cannot tell apart"
         else:
+            if given is None and np.array_equal(time, rows):
+                notes.append(f"{path}: has the times 0, 1, 2, ...; if these number the frames, give frame_interval")
             return time
     if given is None:
         raise SamplingError(f"{path}: {why}; give imported.frame_interval [ps]")
-    if found.time is not None:
-        notes.append(f"{path}: {why}; imported.frame_interval counts, {given:g} ps")
+    notes.append(f"{path}: {why}; imported.frame_interval counts, {given:g} ps")
     return None
 
 

@@ -87,7 +87,9 @@ class AmberNetcdfFile(TrajectoryFile):
     def _variables(self, path: Path) -> Iterator[dict[str, Any]]:
         from scipy.io import netcdf_file
 
-        fault = library_errors(SamplingError, f"{path}: is no AMBER NetCDF file of the classic kind, or it is cut")
+        fault = library_errors(
+            SamplingError, f"{path}: is no AMBER NetCDF file of the classic kind, or it is cut (copy it again)"
+        )
         with fault, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Cannot close a netcdf_file opened with mmap")
             with netcdf_file(str(path), mmap=True) as file:

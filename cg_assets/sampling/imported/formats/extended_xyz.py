@@ -1,4 +1,4 @@
-"""Extended XYZ files, read by ASE: forces in eV/Å as ASE writes them, unless LAMMPS wrote the file."""
+"""Extended XYZ files, read by ASE: forces in eV/Å as ASE writes them, unless LAMMPS wrote the file; plain ones too."""
 
 from __future__ import annotations
 
@@ -36,29 +36,49 @@ class ExtendedXyzFile(StreamedFile):
         with library_errors(SamplingError, f"{self.path}: is no XYZ file"), opener(self.path, "rt") as file:
             comment = [file.readline() for _ in range(2)][1]
         self._by_lammps = "timestep=" in comment.lower()
+        self._plain, self._opener = "properties=" not in comment.lower(), opener
         if self._by_lammps:
             self.force_unit = None
 
     def _stream(self) -> Iterator[AtomBlock]:
+        waiting: list[AtomBlock] = []
+        for block in self._plain_frames() if self._plain else self._frames():
+            waiting.append(block)
+            if len(waiting) == _CHUNK:
+                yield joined(waiting)
+                waiting = []
+        if waiting:
+            yield joined(waiting)
+
+    def _plain_frames(self) -> Iterator[AtomBlock]:
+        """Frames without columns of their own: names of atoms, which need not be elements, and positions."""
+        frame = 0
+        with self._opener(self.path, "rt") as file:
+            try:
+                while head := file.readline():
+                    if not head.strip():
+                        continue
+                    lines = [file.readline().split() for _ in range(int(head) + 1)][1:]
+                    if not all(len(line) >= 4 for line in lines):
+                        self.cut = True
+                        return
+                    yield AtomBlock(np.array([line[1:4] for line in lines], np.float64)[None])
+                    frame += 1
+            except ValueError as error:
+                raise SamplingError(f"{self.path}: frame {frame} is no frame of an XYZ file: {error}") from error
+
+    def _frames(self) -> Iterator[AtomBlock]:
         from ase.io import iread
 
-        waiting: list[AtomBlock] = []
         with library_errors(SamplingError, f"{self.path}: is no extended XYZ file, or it is damaged"):
             for atoms in iread(str(self.path), index=":", format="extxyz"):
                 results = atoms.calc.results if atoms.calc is not None else {}
                 forces = results.get("forces", atoms.arrays.get("forces", atoms.arrays.get("force")))
                 energy = None if self._by_lammps or self.source.force_unit else results.get("energy")
                 cell = np.asarray(atoms.cell)
-                waiting.append(
-                    AtomBlock(
-                        atoms.positions[None],
-                        forces=None if forces is None or not self.source.forces else forces[None],
-                        box=cell[None] if atoms.pbc.all() else None,
-                        energy=None if energy is None else np.array([float(energy)]),
-                    )
+                yield AtomBlock(
+                    atoms.positions[None],
+                    forces=None if forces is None or not self.source.forces else forces[None],
+                    box=cell[None] if atoms.pbc.all() else None,
+                    energy=None if energy is None else np.array([float(energy)]),
                 )
-                if len(waiting) == _CHUNK:
-                    yield joined(waiting)
-                    waiting = []
-        if waiting:
-            yield joined(waiting)

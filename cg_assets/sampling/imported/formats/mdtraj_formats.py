@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from cg_assets.core.errors import SamplingError, library_errors
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, TrajectoryFile
 from cg_assets.sampling.imported.formats.streamed import StreamedFile
 
-_XTC_TIME = 12
-"""Where the time of a frame stands, after its begin [bytes]."""
+_XTC_MAGIC, _XTC_SIZE = (1995, 2023), 88
+"""First number of a frame of an XTC file, and where the size of its coordinates stands, after its begin [bytes]."""
 _CHUNK = 1_000_000
 
 
@@ -59,24 +60,39 @@ class XtcFile(_SeekedFile):
         count, n_atoms = self._first
         with library_errors(SamplingError, f"{self.path}: MDTraj cannot read it"), self._open() as file:
             offsets = np.asarray(file.offsets)
-            cut = count > 1 and not self._reads(file, count - 1)
+        if not count:
+            return Contents(0, n_atoms)
         content = np.memmap(self.path, np.uint8, "r")
-        times = [
-            content[offsets[first : first + _CHUNK, None] + np.arange(_XTC_TIME, _XTC_TIME + 4)].view(">f4")[:, 0]
-            for first in range(0, count, _CHUNK)
-        ]
-        return Contents(count - cut, n_atoms, np.concatenate(times)[: count - cut] if times else None, cut=cut)
+        times = []
+        for first in range(0, count, _CHUNK):
+            heads = content[offsets[first : first + _CHUNK, None] + np.arange(16)]
+            numbers = heads.view(">i4")
+            if (damaged := ~np.isin(numbers[:, 0], _XTC_MAGIC) | (numbers[:, 1] != n_atoms)).any():
+                self._refuse(first + int(np.argmax(damaged)))
+            times.append(heads.view(">f4")[:, 3])
+        last = int(offsets[-1])
+        end = last + _size_of_xtc_frame(content[last : last + 96].tobytes(), n_atoms)
+        cut = end > len(content)
+        largest = np.diff(offsets).max() if count > 1 else end - last
+        if len(content) - (last if cut else end) > 2 * largest:  # more follows than a frame
+            self._refuse(count - cut)
+        return Contents(count - cut, n_atoms, np.concatenate(times)[: count - cut], cut=cut or end < len(content))
 
-    def _reads(self, file: Any, frame: int) -> bool:
-        try:
-            file.seek(frame)
-            return len(file.read(1)[0]) == 1
-        except (OSError, RuntimeError, ValueError):
-            return False
+    def _refuse(self, frame: int) -> NoReturn:
+        raise SamplingError(f"{self.path}: frame {frame} is damaged; copy it again")
 
     def _block(self, read: Any) -> AtomBlock:
         positions, time, _, box = read
         return AtomBlock(positions, time.astype(np.float64), box=box)
+
+
+def _size_of_xtc_frame(head: bytes, n_atoms: int) -> int:
+    """Length of a frame from its first 96 bytes; coordinates of at most nine atoms are not compressed."""
+    if n_atoms <= 9:
+        return 56 + 12 * n_atoms
+    number = 8 if int.from_bytes(head[:4], "big") == _XTC_MAGIC[1] else 4
+    size = int.from_bytes(head[_XTC_SIZE : _XTC_SIZE + number], "big")
+    return _XTC_SIZE + number + 4 * -(-size // 4)
 
 
 class DcdFile(_SeekedFile):
@@ -163,12 +179,13 @@ class OtherFile(StreamedFile):
         ".binpos",
     )
     _whole: ClassVar[tuple[str, ...]] = (".pdb", ".pdb.gz", ".gro")
+    _of_amber: ClassVar[tuple[str, ...]] = (".mdcrd", ".crd")
 
     def _stream(self) -> Iterator[AtomBlock]:
         import mdtraj
 
         name = str(self.path)
-        with library_errors(SamplingError, f"{self.path}: MDTraj cannot read it"):
+        with library_errors(SamplingError, f"{self.path}: MDTraj cannot read it, perhaps because it is cut"):
             if self.path.name.lower().endswith(self._whole):
                 yield _of_trajectory(mdtraj.load(name))
                 return
@@ -179,11 +196,20 @@ class OtherFile(StreamedFile):
                 except Exception as error:
                     fault = error
                     continue
+                self.cut = self.path.name.lower().endswith(self._of_amber) and _ends_early(self.path, count)
                 while block is not None:
                     yield _of_trajectory(block)
                     block = next(blocks, None)
                 return
         raise SamplingError(f"{self.path}: cannot be read with {self.source.atom_counts} atoms: {fault}")
+
+
+def _ends_early(path: Path, n_atoms: int) -> bool:
+    """Whether an AMBER text file ends within a frame: ten numbers of eight letters a line, then perhaps the edges."""
+    with path.open("rb") as file:
+        title = len(file.readline())
+    frame = 24 * n_atoms + -(-3 * n_atoms // 10)
+    return all((path.stat().st_size - title) % size for size in (frame, frame + 25))
 
 
 def _plain_topology(n_atoms: int) -> Any:
