@@ -82,6 +82,14 @@ CASES = {
     "sum of network, walls, series and prior": Case(
         UNLIKE | {"torsions": [[0, 1, 2, 3]], "torsion_order": 2, "prior": PRIOR}, _beads()
     ),
+    "thermal_curve": Case(
+        {
+            **{"type": "thermal_curve", "range": [-3.5, 3.5], "spacing": 0.5},
+            "temperature_dependence": {"form": "constant_heat_capacity", "origin": 1.2},
+        },
+        ONE,
+        {"temperature": 1.5},
+    ),
     "spline": Case(SPLINES | {"periodic": True}, liquid(20), WARM),
     "tensor_network": Case(TENSORS | {"periodic": True}, liquid(20), WARM),
     "toy_polynomial": Case({"type": "toy_polynomial", "order": 5, "range": [-3, 3], "thermal_energy": 1.5}, ONE),

@@ -1,18 +1,17 @@
-"""What all potentials W(R, T) have: energies W_k(R), a temperature dependence, a repulsive prior, exact derivatives."""
+"""What all potentials W(R, T) of pairs of beads have: neighbours, and a repulsive prior."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Labels, Potential
+from cg_assets.potentials.thermal.dependent import TemperatureDependent
 from cg_assets.potentials.thermal.pairs import Pairs, neighbour_pairs
-from cg_assets.potentials.thermal.temperature import TemperatureDependence
 
 PRIOR_DEPTH = 0.015
 """Distance over which the prior's force rises from a twentieth to all of the mean force [nm]."""
@@ -22,28 +21,9 @@ BEGIN = 0.01
 """The data begin where the radial distribution function first exceeds this."""
 BEADS_AT_ONCE = 2048
 """Beads evaluated at once without gradients; more would leave the cache."""
-ROWS_AT_ONCE = 32
-"""Frames whose response to temperature is evaluated at once."""
 
 
-class Response(NamedTuple):
-    """What a potential predicts at temperatures; `(f, n, 3)` forces and `(f,)` energies."""
-
-    forces: Tensor
-    """-grad W [kJ/mol/nm]."""
-    first_order: Tensor
-    """Their derivative by T [kJ/mol/nm/K]."""
-    second_order: Tensor
-    """And again [kJ/mol/nm/K²]."""
-    energy: Tensor
-    """W [kJ/mol]."""
-    mean_energy: Tensor
-    """U = W - T dW/dT, the mean energy of the atoms at frozen beads [kJ/mol]."""
-    heat_capacity: Tensor
-    """C = -T d²W/dT², their heat capacity at frozen beads [kJ/mol/K]."""
-
-
-class ThermalPotential(Potential):
+class ThermalPotential(TemperatureDependent):
     """W(R, T) = sum_k s_k(T) W_k(R), and a repulsive prior that no data can teach.
 
     The prior is the pair energy (s p / a) exp(a (t - r)) with a = ln(1/p)/d (`PRIOR_DEPTH` d, `PRIOR_PART` p), t the
@@ -51,7 +31,6 @@ class ThermalPotential(Potential):
     does not depend on temperature.
     """
 
-    is_value: Tensor
     prior: Tensor
     low: Tensor
 
@@ -73,10 +52,6 @@ class ThermalPotential(Potential):
             raise ValueError(f"bead_types has {len(self.bead_types)} bead(s); a potential of pairs needs at least 2")
         self.n_beads, self.dimension = len(self.bead_types), 3
         self.frames_at_once = max(1, BEADS_AT_ONCE // self.n_beads)
-        self.dependence = TemperatureDependence(config["temperature_dependence"])
-        self.n_terms = self.dependence.n_terms
-        value = self.n_terms // 2 if self.dependence.form == "anchored" else 1
-        self.register_buffer("is_value", (torch.arange(self.n_terms) < value).double(), persistent=False)
         self.register_buffer("prior", torch.zeros(2, dtype=torch.float64))
         self.register_buffer("low", torch.zeros((), dtype=torch.float64))
 
@@ -88,10 +63,6 @@ class ThermalPotential(Potential):
     @abstractmethod
     def own_terms(self, pairs: Pairs, n_frames: int) -> Tensor:
         """The energies `(f, n_terms)` without the prior [kJ/mol]."""
-
-    @abstractmethod
-    def add_constants(self, values: Tensor) -> None:
-        """Add energies `(n_terms,)` per bead, which have no forces [kJ/mol]."""
 
     # ------------------------------------------------------------------------------- statistics of the data
 
@@ -147,74 +118,3 @@ class ThermalPotential(Potential):
         pairs = neighbour_pairs(positions, box, self.cutoff)
         own = self.own_terms(pairs, len(positions))
         return own + self._prior_energy(pairs, len(positions))[:, None].to(own) * self.is_value.to(own)
-
-    def coefficients_at(self, temperature: Any, like: Tensor) -> Tensor:
-        """s_k and their derivatives `(3, f, n_terms)` for positions `like` `(f, n, 3)`.
-
-        Raises:
-            ValueError: a temperature is not positive.
-        """
-        kelvin = torch.as_tensor(temperature, device=like.device).double().expand(len(like))
-        return self.dependence.coefficients(kelvin)
-
-    def energy(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
-        """W `(f,)` of positions `(f, n, 3)` [kJ/mol]."""
-        terms = self.terms(positions, box)
-        return (self.coefficients_at(temperature, positions)[0].to(terms) * terms).sum(dim=1)
-
-    @torch.no_grad()
-    def energies(self, positions: Tensor, temperature: Any, box: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """W, U = W - T dW/dT [kJ/mol] and C = -T d²W/dT² [kJ/mol/K], each `(f,)`, without forces."""
-        self.check(positions, temperature, box)
-        terms = self.terms(positions, box)
-        kelvin = torch.as_tensor(temperature, device=positions.device).to(terms).expand(len(positions))
-        energy, slope, curvature = (self.coefficients_at(temperature, positions).to(terms) * terms).sum(dim=2)
-        return energy, energy - kelvin * slope, -kelvin * curvature
-
-    def response(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Response:
-        """Forces with their derivatives by temperature, and mean energy and heat capacity at frozen beads."""
-        self.check(positions, temperature, box)
-        create_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
-            points = positions.detach().requires_grad_(True)
-            terms = self.terms(points, box)
-            coefficients = self.coefficients_at(temperature, positions).to(terms)
-            energies = (coefficients * terms).sum(dim=2)
-            first, second, third = (
-                -torch.autograd.grad(energy.sum(), points, create_graph=create_graph, retain_graph=True)[0]
-                for energy in energies
-            )
-            kelvin = torch.as_tensor(temperature, device=points.device).to(terms).expand(len(points))
-            energy, slope, curvature = energies if create_graph else energies.detach()
-        return Response(first, second, third, energy, energy - kelvin * slope, -kelvin * curvature)
-
-    @torch.no_grad()
-    def predict(self, positions: Tensor, temperature: Tensor, box: Tensor | None) -> Response:
-        """`response` of many frames `(f, n, 3)` at temperatures `(f,)` in boxes `(f, 3)`, in double precision."""
-        place = next(self.buffers())
-        dtype = next((weight.dtype for weight in self.parameters()), torch.float64)
-        parts = []
-        for first in range(0, len(positions), ROWS_AT_ONCE):
-            rows = slice(first, first + ROWS_AT_ONCE)
-            point, kelvin = (array[rows].to(place.device, dtype) for array in (positions, temperature))
-            edges = None if box is None else box[rows].to(place.device, dtype)
-            parts.append([part.double().cpu() for part in self.response(point, kelvin, edges)])
-        return Response(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-    # ------------------------------------------------------------------------------- training
-
-    def solve(self, labels: Labels) -> dict[str, float]:
-        """Set the energies per bead that make mean energies right on average, as far as the form can.
-
-        Forces do not determine them, and W itself is left open by any multiple of T, which no observable sees: least
-        squares take the solution of least size.
-        """
-        if labels.temperature is None or "mean_energy" not in labels.values:
-            raise ValueError("this potential learns from response labels: temperatures and mean energies")
-        kelvin = labels.temperature.double().cpu().numpy()
-        found = self.predict(labels.positions, labels.temperature, labels.box).mean_energy.numpy()
-        missing = labels.values["mean_energy"].cpu().numpy() - found
-        coefficients = self.dependence.coefficients(torch.as_tensor(kelvin)).cpu().numpy()
-        design = self.n_beads * (coefficients[0] - kelvin[:, None] * coefficients[1])
-        self.add_constants(torch.as_tensor(np.linalg.lstsq(design, missing, rcond=1e-8)[0]))
-        return {}

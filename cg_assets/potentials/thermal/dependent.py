@@ -1,0 +1,139 @@
+"""What all potentials W(R, T) have: energies W_k(R), a temperature dependence, and exact derivatives by temperature."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cg_assets.potentials.base import Labels, Potential
+from cg_assets.potentials.thermal.temperature import TemperatureDependence
+
+ROWS_AT_ONCE = 32
+"""Frames whose response to temperature is evaluated at once."""
+
+
+class Response(NamedTuple):
+    """What a potential predicts at temperatures; `(f, n, 3)` forces and `(f,)` energies."""
+
+    forces: Tensor
+    """-grad W [kJ/mol/nm]."""
+    first_order: Tensor
+    """Their derivative by T [kJ/mol/nm/K]."""
+    second_order: Tensor
+    """And again [kJ/mol/nm/K²]."""
+    energy: Tensor
+    """W [kJ/mol]."""
+    mean_energy: Tensor
+    """U = W - T dW/dT, the mean energy of the atoms at frozen beads [kJ/mol]."""
+    heat_capacity: Tensor
+    """C = -T d²W/dT², their heat capacity at frozen beads [kJ/mol/K]."""
+
+
+class TemperatureDependent(Potential):
+    """W(R, T) = sum_k s_k(T) W_k(R); a class needs `terms`, the energies W_k.
+
+    Attributes:
+        dependence: the functions s_k.
+        rows_at_once: frames whose response is evaluated at once.
+    """
+
+    is_value: Tensor
+    rows_at_once: int = ROWS_AT_ONCE
+
+    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+        """Take the dependence on temperature.
+
+        Args:
+            config: with `temperature_dependence` (`TemperatureDependence`).
+            generator: of the initial weights.
+
+        Raises:
+            ValueError: a key is missing or out of range.
+        """
+        super().__init__(config, generator)
+        self.conditions = frozenset({"temperature"})
+        self.dependence = TemperatureDependence(config["temperature_dependence"])
+        self.n_terms = self.dependence.n_terms
+        value = self.n_terms // 2 if self.dependence.form == "anchored" else 1
+        self.register_buffer("is_value", (torch.arange(self.n_terms) < value).double(), persistent=False)
+
+    @abstractmethod
+    def terms(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """The energies W_k `(f, n_terms)` of positions `(f, n, d)` [kJ/mol or reduced]."""
+
+    @abstractmethod
+    def add_constants(self, values: Tensor) -> None:
+        """Add energies `(n_terms,)` per bead, which have no forces [kJ/mol or reduced]."""
+
+    def coefficients_at(self, temperature: Any, like: Tensor) -> Tensor:
+        """s_k and their derivatives `(3, f, n_terms)` for positions `like` `(f, n, 3)`.
+
+        Raises:
+            ValueError: a temperature is not positive.
+        """
+        kelvin = torch.as_tensor(temperature, device=like.device).double().expand(len(like))
+        return self.dependence.coefficients(kelvin)
+
+    def energy(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """W `(f,)` of positions `(f, n, 3)` [kJ/mol]."""
+        terms = self.terms(positions, box)
+        return (self.coefficients_at(temperature, positions)[0].to(terms) * terms).sum(dim=1)
+
+    @torch.no_grad()
+    def energies(self, positions: Tensor, temperature: Any, box: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """W, U = W - T dW/dT [kJ/mol] and C = -T d²W/dT² [kJ/mol/K], each `(f,)`, without forces."""
+        self.check(positions, temperature, box)
+        terms = self.terms(positions, box)
+        kelvin = torch.as_tensor(temperature, device=positions.device).to(terms).expand(len(positions))
+        energy, slope, curvature = (self.coefficients_at(temperature, positions).to(terms) * terms).sum(dim=2)
+        return energy, energy - kelvin * slope, -kelvin * curvature
+
+    def response(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Response:
+        """Forces with their derivatives by temperature, and mean energy and heat capacity at frozen beads."""
+        self.check(positions, temperature, box)
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            points = positions.detach().requires_grad_(True)
+            terms = self.terms(points, box)
+            coefficients = self.coefficients_at(temperature, positions).to(terms)
+            energies = (coefficients * terms).sum(dim=2)
+            first, second, third = (
+                -torch.autograd.grad(energy.sum(), points, create_graph=create_graph, retain_graph=True)[0]
+                for energy in energies
+            )
+            kelvin = torch.as_tensor(temperature, device=points.device).to(terms).expand(len(points))
+            energy, slope, curvature = energies if create_graph else energies.detach()
+        return Response(first, second, third, energy, energy - kelvin * slope, -kelvin * curvature)
+
+    @torch.no_grad()
+    def predict(self, positions: Tensor, temperature: Tensor, box: Tensor | None) -> Response:
+        """`response` of many frames `(f, n, 3)` at temperatures `(f,)` in boxes `(f, 3)`, in double precision."""
+        place = next(self.buffers())
+        dtype = next((weight.dtype for weight in self.parameters()), torch.float64)
+        parts = []
+        for first in range(0, len(positions), self.rows_at_once):
+            rows = slice(first, first + self.rows_at_once)
+            point, kelvin = (array[rows].to(place.device, dtype) for array in (positions, temperature))
+            edges = None if box is None else box[rows].to(place.device, dtype)
+            parts.append([part.double().cpu() for part in self.response(point, kelvin, edges)])
+        return Response(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def solve(self, labels: Labels) -> dict[str, float]:
+        """Set the energies per bead that make mean energies right on average, as far as the form can.
+
+        Forces do not determine them, and W itself is left open by any multiple of T, which no observable sees: least
+        squares take the solution of least size.
+        """
+        if labels.temperature is None or "mean_energy" not in labels.values:
+            raise ValueError("this potential learns from response labels: temperatures and mean energies")
+        kelvin = labels.temperature.double().cpu().numpy()
+        found = self.predict(labels.positions, labels.temperature, labels.box).mean_energy.numpy()
+        missing = labels.values["mean_energy"].cpu().numpy() - found
+        coefficients = self.dependence.coefficients(torch.as_tensor(kelvin)).cpu().numpy()
+        design = self.n_beads * (coefficients[0] - kelvin[:, None] * coefficients[1])
+        self.add_constants(torch.as_tensor(np.linalg.lstsq(design, missing, rcond=1e-8)[0]))
+        return {}

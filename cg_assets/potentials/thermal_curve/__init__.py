@@ -1,0 +1,1 @@
+"""W(s, T) of one CG coordinate at all temperatures: cubic B-splines."""
