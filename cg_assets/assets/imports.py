@@ -15,11 +15,12 @@ from cg_assets.assets.stage import Figure, FrameContent, PieceContent, Product, 
 from cg_assets.assets.work import Work, snapshot_stage
 from cg_assets.core.checks import Check, Verdict, absurd
 from cg_assets.core.errors import StorageError
+from cg_assets.core.frames import Frames
 from cg_assets.sampling.imported.settings import IMPORTED, IMPORTED_SAMPLES, ImportedTrajectories
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
-    from cg_assets.core.frames import Frames
+    from cg_assets.storage.dataset import FrameDataset
 
 FINITE_POSITIONS = Check(
     FINITE.name,
@@ -33,8 +34,8 @@ FRAMES_DIFFER = Check(
 )
 _BEADS = "Beads of existing trajectories without forces; kernels make force labels for them."
 _ATOMS = "Atoms of existing trajectories with their forces."
-_DRAWN = 500_000
-"""Most frames in the figure, evenly spread over all."""
+_DRAWN, _GROUPS = 500_000, 200
+"""Most frames in the figure, and row groups that they are taken from."""
 
 
 def judge_import(blocks: Iterable[Frames], files: Sequence[str] = ()) -> list[Verdict]:
@@ -47,18 +48,28 @@ def judge_import(blocks: Iterable[Frames], files: Sequence[str] = ()) -> list[Ve
     bad = same = 0
     last, first = None, "none"
     for frames in blocks:
-        broken = np.flatnonzero(absurd(np.abs(frames.positions).max(axis=(1, 2))))
+        flat = frames.positions.reshape(len(frames), -1)
+        broken = np.flatnonzero(absurd(np.abs(flat).max(axis=1)))
         if len(broken) and not bad:
             replica = int(frames.replica[broken[0]])
             first = f"the frame at time {frames.time[broken[0]]:g} of {[*files, replica][min(replica, len(files))]}"
         bad += len(broken)
-        positions = frames.positions if last is None else np.concatenate([last, frames.positions])
-        same += int((positions[1:] == positions[:-1]).all(axis=(1, 2)).sum())
-        last = positions[-1:]
+        alike = 1 + np.flatnonzero(flat[1:, 0] == flat[:-1, 0])  # few, of which the rest is compared
+        same += int((flat[alike] == flat[alike - 1]).all(axis=1).sum())
+        same += int(last is not None and np.array_equal(flat[0], last))
+        last = flat[-1]
     return [
         FINITE_POSITIONS.verdict(not bad, frames_not_finite_or_absurd=bad, first=first),
         FRAMES_DIFFER.verdict(not same, frames_like_the_one_before=same),
     ]
+
+
+def _spread(stored: FrameDataset) -> Frames:
+    """Some frames of evenly spread row groups, so that not all must be read."""
+    groups = np.unique(np.linspace(0, stored.n_row_groups - 1, _GROUPS).astype(int))
+    every = -(-int(stored.row_group_sizes[groups].sum()) // _DRAWN)
+    parts = [stored.row_group(int(group)) for group in groups]
+    return Frames.concatenate([part.select(np.arange(0, len(part), every)) for part in parts])
 
 
 def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
@@ -103,9 +114,8 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
 
         def report(_: object) -> Report:
             from cg_assets.figures.samples import sampling_figure
-            from cg_assets.storage.dataset import read_frames
 
-            drawn = read_frames([work.store.file(system.name, stage, work.batch)], limit=_DRAWN)
+            drawn = _spread(Stored(work.store.file(system.name, stage, work.batch)).blocks())
             return found | {
                 "figure": Figure(sampling_figure(system.beads(), drawn), "collective variables of the trajectories"),
                 "left out, joined or taken on trust": [{"note": note} for note in notes] or "nothing",

@@ -75,9 +75,12 @@ ABSURD = 1e4
 
 def absurd(largest: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Which of the largest numbers of each frame `(n_frames,)` are not finite, or absurd next to those of others."""
+    top = np.float64(largest.max(initial=0.0))
+    if top < np.inf and top <= ABSURD * np.float64(largest.min(initial=top)):  # the usual case, without a median
+        return np.zeros(len(largest), dtype=bool)
     finite = np.isfinite(largest)
     median = float(np.median(largest[finite])) if finite.any() else 0.0
-    return ~finite | (largest > (ABSURD * median if median > 0.0 else np.inf))
+    return ~finite | (largest > np.float64(ABSURD * median if median > 0.0 else np.inf))
 
 
 def frame_fault(frames: Frames) -> str:

@@ -52,7 +52,7 @@ class Frames:
         n_frames = len(self.positions)
         if self.positions.ndim != 3:
             raise ValueError(f"positions must have shape (n_frames, n_sites, dimension), not {self.positions.shape}")
-        for name, value in self._arrays().items():
+        for name, value in self.arrays().items():
             if len(value) != n_frames:
                 raise ValueError(f"{name} has {len(value)} frames where positions has {n_frames}")
         if self.forces is not None and self.forces.shape != self.positions.shape:
@@ -99,7 +99,8 @@ class Frames:
             **{name: values.reshape(n * n_times, *values.shape[2:]) for name, values in columns.items()},
         )
 
-    def _arrays(self) -> dict[str, NDArray]:
+    def arrays(self) -> dict[str, NDArray]:
+        """The columns that are there by name, collective variables with `cv_` before theirs."""
         arrays = {
             item.name: value
             for item in fields(self)
@@ -123,7 +124,7 @@ class Frames:
 
     def select(self, index: NDArray) -> Frames:
         """The frames picked by an index or boolean mask, in that order."""
-        arrays = {name: value[index] for name, value in self._arrays().items() if not name.startswith("cv_")}
+        arrays = {name: value[index] for name, value in self.arrays().items() if not name.startswith("cv_")}
         variables = {name: value[index] for name, value in self.collective_variables.items()}
         return replace(self, **arrays, collective_variables=variables)
 
@@ -144,8 +145,8 @@ class Frames:
             raise ValueError("no frames to join")
         first = parts[0]
         arrays = {
-            name: np.concatenate([part._arrays()[name] for part in parts])
-            for name in first._arrays()
+            name: np.concatenate([part.arrays()[name] for part in parts])
+            for name in first.arrays()
             if not name.startswith("cv_")
         }
         variables = {

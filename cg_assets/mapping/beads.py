@@ -116,7 +116,14 @@ class Beads:
         Raises:
             SystemSpecError: a collective variable uses an atom on which no bead sits.
         """
-        return self.variable_gradients(positions)[0]
+        arrays, points = array_library(positions)
+        if arrays is not np:
+            return self.variable_gradients(positions)[0]
+        known, names = self.collective_variables, self.cg_map.bead_names
+        return {
+            name: known[name].values(points, self.sites_of(name)) if name in known else points[:, names.index(name), 0]
+            for name in self.variable_names
+        }
 
     def variable_gradients(
         self, positions: ArrayLike, names: Sequence[str] | None = None

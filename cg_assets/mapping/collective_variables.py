@@ -15,7 +15,16 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.family import Family
-from cg_assets.core.geometry import FloatArray, angle, centre_distance, deviation, distance, radius_of_gyration, torsion
+from cg_assets.core.geometry import (
+    FloatArray,
+    angle,
+    centre_distance,
+    deviation,
+    distance,
+    radius_of_gyration,
+    torsion,
+    torsion_angles,
+)
 from cg_assets.core.settings import NANOMETRES, Fault, Scope, SiteName, rising_limits
 
 if TYPE_CHECKING:
@@ -70,6 +79,10 @@ class CollectiveVariable(Family, family="collective variable"):
             Values `(n_frames,)` and gradients `(n_frames, len(sites), 3)`.
         """
 
+    def values(self, positions: FloatArray, sites: Sequence[int]) -> FloatArray:
+        """Its values alone `(n_frames,)`; arguments as of `measure`."""
+        return self.measure(positions, sites)[0]
+
     @abstractmethod
     def from_steps(self, steps: FloatArray) -> FloatArray:
         """Its values `(...)` from the vectors `(..., n_atoms - 1, 3)` from each atom to the next [nm]."""
@@ -104,6 +117,10 @@ class Torsion(CollectiveVariable):
         """Angles in (-π, π] [rad] and their gradients [rad/nm]."""
         first, second, third, fourth = sites
         return torsion(positions, (first, second, third, fourth))
+
+    def values(self, positions: FloatArray, sites: Sequence[int]) -> FloatArray:
+        """Angles in (-π, π] [rad]."""
+        return torsion_angles(positions, sites)
 
     def openmm_formula(self, points: Sequence[str]) -> str:
         """A dihedral angle."""

@@ -193,6 +193,7 @@ def _fill(path: Path, first: pa.RecordBatch, rest: Iterator[pa.RecordBatch], met
         compression="zstd",
         use_dictionary=False,
         column_encoding={name: "BYTE_STREAM_SPLIT" for name in _float_leaves(schema)},
+        write_statistics=[item.name for item in schema if not pa.types.is_fixed_size_list(item.type)],
         write_page_checksum=True,
     ) as writer:
         for group in _row_groups(first, rest, _group_rows(schema)):

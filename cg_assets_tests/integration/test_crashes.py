@@ -170,7 +170,7 @@ def test_killed_while_sampling(own, undisturbed, whole_group):
     status, errors = kill_when(own, SAMPLE, sampling, whole_group)
     assert status == (-signal.SIGKILL if whole_group else 1), errors
     assert_no_partial_data(own, "many_frames", "trajectories", "0000")
-    kept = sorted(path.name for path in (stage / ".pieces-0000").glob("piece-*.parquet"))
+    kept = sorted(path.name for path in (stage / ".pieces-0000").glob("piece-*.npz"))
     assert kept or (stage / ".pieces-0000" / "state.npz").exists()
     done = own(*SAMPLE)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cg_assets.core.geometry import distance, projected_force, torsion
+from cg_assets.core.geometry import distance, projected_force, torsion, torsion_angles
 from cg_assets.systems import load_system
 
 
@@ -22,6 +22,12 @@ def chain(angle: float) -> np.ndarray:
     """Four sites with a dihedral angle in the IUPAC convention: clockwise positive, seen from site 2 to site 3."""
     last = [np.cos(angle), np.sin(angle), 1.0]
     return np.array([[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0], last]])
+
+
+def test_angles_alone_are_those_with_gradients():
+    """To the last bit: hashes of data depend on them."""
+    positions = np.random.default_rng(5).normal(size=(4000, 6, 3))
+    np.testing.assert_array_equal(torsion_angles(positions, [4, 0, 3, 1]), torsion(positions, (4, 0, 3, 1))[0])
 
 
 @pytest.mark.parametrize("angle", [-3.0, -1.4, -1e-9, 0.0, 0.3, 2.6, np.pi])

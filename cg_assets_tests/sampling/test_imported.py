@@ -86,7 +86,7 @@ def test_a_long_file_is_never_whole_in_memory(run, folder, monkeypatch):
     _, frames = run
     positions = np.tile(frames.positions[frames.replica == 0], (200, 1, 1))
     np.savez(folder / "run_0000_a.npz", positions=positions)
-    monkeypatch.setattr("cg_assets.sampling.imported.reader.BLOCK_NUMBERS", positions.size // 200)
+    monkeypatch.setattr("cg_assets.sampling.imported.reader.PIECE_NUMBERS", positions.size // 200)
     reader = load_system("my_alanine").imported_reader("0000")
     assert reader.n_chunks >= 200
     reader.next_chunk()
@@ -109,7 +109,7 @@ from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.systems import load_system
 
-imported.BLOCK_NUMBERS = 3_000_000
+imported.PIECE_NUMBERS = 3_000_000
 system = load_system("my_alanine")
 assets = [asset for asset in build_assets({system.name: system}) if asset.key.path[-1] == "imported_beads"]
 peaks = []
@@ -147,7 +147,7 @@ def test_a_long_import_needs_no_more_memory_than_a_short_one(run, folder):
 @pytest.mark.parametrize("suffix", ["npz", "xtc"])
 def test_stride_and_an_interruption(run, folder, monkeypatch, suffix):
     molecule, frames = run
-    monkeypatch.setattr("cg_assets.sampling.imported.reader.BLOCK_NUMBERS", 3 * molecule.n_atoms * 3 * 70)
+    monkeypatch.setattr("cg_assets.sampling.imported.reader.PIECE_NUMBERS", 3 * molecule.n_atoms * 3 * 70)
     for replica in range(2):
         positions = frames.positions[frames.replica == replica]
         if suffix == "npz":

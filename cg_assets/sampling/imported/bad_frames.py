@@ -11,7 +11,7 @@ from cg_assets.sampling.imported.formats import AtomBlock
 
 MOST_BAD = 0.001
 """Part of all frames that may be bad."""
-_SMALL = 200
+_SMALL = 40
 """Most atoms of a molecule whose bonds are taken by a matrix."""
 _LONGEST, _FURTHER, _SHORTEST = 3.0, 0.1, 0.4
 """A bond may be so many times as long as in the structure of the model, and so much longer [nm]; and so short."""
@@ -26,17 +26,22 @@ class BadFrames:
         self.bonds = np.array(molecule.stored_pairs(molecule.bonds), dtype=int).reshape(-1, 2)
         self._names = [molecule.atom_names[atom] for atom in molecule.stored]
         atoms = np.arange(len(structure) if len(structure) <= _SMALL else 0)
-        self._steps = (self.bonds[:, :1] == atoms).astype(float) - (self.bonds[:, 1:] == atoms)
+        steps = (self.bonds[:, :1] == atoms).astype(np.float32) - (self.bonds[:, 1:] == atoms)
+        self._steps = np.einsum("ba,ij->aijb", steps, np.eye(3, dtype=np.float32)).reshape(3 * len(atoms), -1)
         known = self.lengths(structure[None])[0]
-        self._least, self._most = _SHORTEST * known, _LONGEST * known + _FURTHER
+        self._least, self._most = (np.float32((_SHORTEST * known) ** 2), np.float32((_LONGEST * known + _FURTHER) ** 2))
 
     def lengths(self, positions: NDArray) -> NDArray:
         """Lengths `(n_frames, n_bonds)` of the `bonds` between stored atoms of whole molecules [nm]."""
-        if len(self._names) <= _SMALL:  # many frames of few atoms: ten times as fast as by index
-            steps = np.matmul(self._steps, positions)
+        return np.linalg.norm(positions[:, self.bonds[:, 0]] - positions[:, self.bonds[:, 1]], axis=2)
+
+    def _squares(self, positions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Squared lengths of the bonds; of few atoms by one product of matrices, twice as fast."""
+        if len(self._names) <= _SMALL:
+            x, y, z = np.split(positions.reshape(len(positions), -1) @ self._steps, 3, axis=1)
         else:
-            steps = positions[:, self.bonds[:, 0]] - positions[:, self.bonds[:, 1]]
-        return np.sqrt(np.einsum("fbi,fbi->fb", steps, steps))
+            x, y, z = np.moveaxis(positions[:, self.bonds[:, 0]] - positions[:, self.bonds[:, 1]], 2, 0)
+        return x * x + y * y + z * z
 
     def find(self, block: AtomBlock) -> dict[int, str]:
         """Number of each bad frame of a block to what is wrong with it.
@@ -57,13 +62,13 @@ class BadFrames:
                 of_atom = f" of {self._names[place // 3]}" if name != "energy" else ""
                 found.setdefault(int(frame), f"{name}{of_atom} {array[frame].ravel()[place]:.4g}")
         if len(self.bonds):
-            with np.errstate(invalid="ignore"):
-                lengths = self.lengths(block.positions)
-                wrong = (lengths > self._most) | (lengths < self._least)
-            for frame in np.flatnonzero(wrong.any(axis=1)):
+            with np.errstate(invalid="ignore", over="ignore"):
+                squares = self._squares(block.positions.astype(np.float32, copy=False))
+                wrong = (squares > self._most) | (squares < self._least)
+            for frame in np.flatnonzero(wrong.any(axis=1)) if wrong.any() else ():
                 bond = int(np.argmax(wrong[frame]))
                 first, second = (self._names[atom] for atom in self.bonds[bond])
-                length = f"{lengths[frame, bond]:.3g} nm apart"
+                length = f"{np.sqrt(squares[frame, bond]):.3g} nm apart"
                 found.setdefault(int(frame), f"{first} and {second}, which are bonded, lie {length}")
         return found
 

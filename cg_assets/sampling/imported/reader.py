@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -32,8 +31,10 @@ from cg_assets.sampling.imported.whole import WholeMolecules, real_box
 from cg_assets.sampling.piecewise import Piece, PiecewiseSampler
 from cg_assets.storage.hashing import file_sha256
 
-BLOCK_NUMBERS = 6_000_000
-"""Coordinates in a block of frames."""
+PIECE_NUMBERS, BLOCK_NUMBERS = 6_000_000, 500_000
+"""Coordinates in a piece of work, which is stored as a whole, and in a block of frames, which fits the cache."""
+_LEAST = 256
+"""Frames of a block at least, so that an absurd one stands out."""
 _FIRST, _FINE, _SAME = 30, 0.0005, 0.02
 """Frames of a file that are looked at first; rounding of coordinates that is not reported, and largest difference of
 the coordinates of one frame in two files [nm]."""
@@ -101,11 +102,14 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         self._refuse_repeats()
         self.n_frames = sum(len(stretch.frames) for stretch in self._stretches)
         self._n_bad, self._first_bad = 0, ""
-        self._per_chunk = max(1, BLOCK_NUMBERS // (3 * molecule.n_atoms * imported.stride))
+        width = 3 * molecule.n_atoms * imported.stride
+        most = max(1, PIECE_NUMBERS // width)
+        self._per_block = min(most, max(_LEAST, BLOCK_NUMBERS // width))
+        self._per_piece = most - most % self._per_block
         pieces = [
             Piece("block", first, number)
             for number, stretch in enumerate(self._stretches)
-            for first in range(0, math.ceil(len(stretch.frames) / self._per_chunk))
+            for first in range(0, len(stretch.frames), self._per_piece)
         ]
         super().__init__(pieces, seed=0)
         self._open: tuple[int, Iterator[AtomBlock]] | None = None
@@ -122,25 +126,28 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         return {str(path): self._hash(path) for path in [*self._paths, *self._force_paths, *biases]}
 
     def _do(self, piece: Piece) -> Frames:
-        """Block `piece.amount` of the stretch `piece.part`.
+        """The frames of the stretch `piece.part` from `piece.amount` on.
 
         Raises:
             SamplingError: the file changed or is damaged further on.
         """
-        stretch, first = self._stretches[piece.part], piece.amount * self._per_chunk
+        stretch, begin = self._stretches[piece.part], piece.amount
         if self._open is None or self._open[0] != piece.part:
-            self._open = (piece.part, self._blocks(stretch.file, stretch.frames[first:], self._per_chunk))
-        block = next(self._open[1], None)
-        if block is None or len(block.positions) != len(stretch.frames[first : first + self._per_chunk]):
-            raise SamplingError(
-                f"{self._paths[stretch.file]}: ends before frame {stretch.frames[first]}; copy it again"
-            )
-        rows = first + np.arange(len(block.positions))
-        if bad := self._bad.find(block):
-            self._count_bad(stretch, first, bad)
-            kept = np.setdiff1d(rows - first, list(bad))
-            block, rows = block.select(kept), rows[kept]
-        return self._frames(block, stretch, rows)
+            self._open = (piece.part, self._blocks(stretch.file, stretch.frames[begin:], self._per_block))
+        found = []
+        for first in range(begin, min(begin + self._per_piece, len(stretch.frames)), self._per_block):
+            block = next(self._open[1], None)
+            if block is None or len(block.positions) != len(stretch.frames[first : first + self._per_block]):
+                raise SamplingError(
+                    f"{self._paths[stretch.file]}: ends before frame {stretch.frames[first]}; copy it again"
+                )
+            rows = first + np.arange(len(block.positions))
+            if bad := self._bad.find(block):
+                self._count_bad(stretch, first, bad)
+                kept = np.setdiff1d(rows - first, list(bad))
+                block, rows = block.select(kept), rows[kept]
+            found.append(self._frames(block, stretch, rows))
+        return Frames.concatenate(found)
 
     def _count_bad(self, stretch: Stretch, first: int, bad: dict[int, str]) -> None:
         frame = min(bad)

@@ -58,7 +58,7 @@ class WholeMolecules:
         steps = positions[:, bonds[:, 1]] - positions[:, bonds[:, 0]]
         if not (np.abs(np.einsum("fbi,fij->fbj", steps, inverse)) >= 0.5).any():
             return positions
-        positions = positions.copy()
+        positions = np.array(positions, np.float64)
         for pairs in self._levels:
             step = positions[:, pairs[:, 1]] - positions[:, pairs[:, 0]]
             turns = np.round(np.einsum("fbi,fij->fbj", step, inverse))

@@ -158,7 +158,7 @@ class TrajectoryFile(ABC):
         return unit
 
     def blocks(self, frames: range, size: int, atoms: NDArray[np.int64] | None = None) -> Iterator[AtomBlock]:
-        """Blocks of at most `size` of some frames, in nm, kJ/mol and ps, positions and forces as float64.
+        """Blocks of at most `size` of some frames, in nm, kJ/mol and ps, positions and forces in the file's precision.
 
         Args:
             frames: numbers of the frames, rising.
@@ -170,11 +170,22 @@ class TrajectoryFile(ABC):
         """
         length, force = self.units()
         for block in self._read(frames, size):
-            pick = slice(None) if atoms is None else atoms
             yield replace(
                 block,
-                positions=block.positions[:, pick].astype(np.float64) * LENGTH[length],
-                forces=None if block.forces is None else block.forces[:, pick].astype(np.float64) * FORCE[force],
+                positions=_scaled(block.positions, atoms, LENGTH[length]),
+                forces=None if block.forces is None else _scaled(block.forces, atoms, FORCE[force]),
                 box=None if block.box is None else block.box.astype(np.float64) * LENGTH[length],
                 energy=None if block.energy is None else block.energy * ENERGY[self.energy_unit],
             )
+
+
+def _scaled(numbers: NDArray, atoms: NDArray[np.int64] | None, unit: float) -> NDArray[np.floating]:
+    """Some atoms of `(n_frames, n_atoms, 3)` in our units, of float32 as such, of all else as float64."""
+    picked = numbers if atoms is None else numbers[:, atoms]
+    if picked.dtype != np.float32:
+        return picked.astype(np.float64) * unit
+    if unit == 1.0:
+        return picked
+    inverse = round(1.0 / unit)
+    exact = abs(inverse * unit - 1.0) < 1e-12  # a quotient by a whole number is rounded but once
+    return picked / np.float32(inverse) if exact else picked * np.float32(unit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, BinaryIO, ClassVar, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,20 +135,34 @@ class DcdFile(_SeekedFile):
 
     def _read(self, frames: range, size: int) -> Iterator[AtomBlock]:
         begin, kind = self._layout
-        count = self._first[0]
+        count, n_atoms = self._first
         usual = begin + count * kind.itemsize <= self.path.stat().st_size
-        content = np.memmap(self.path, kind, "r", offset=begin, shape=(count,)) if usual else None
-        if content is None or any(content[0][f"before_{axis}"] != 4 * self._first[1] for axis in "xyz"):
-            yield from super()._read(frames, size)  # fixed atoms, a fourth coordinate
-            return
-        for first in range(0, len(frames), size):
-            rows = frames[first : first + size]
-            part = content[rows.start : rows.stop : rows.step]
-            if not all(
-                (part[f"{end}_{axis}"] == 4 * self._first[1]).all() for axis in "xyz" for end in ("before", "after")
-            ):
-                raise SamplingError(f"{self.path}: is damaged between frames {rows[0]} and {rows[-1]}; copy it again")
-            yield AtomBlock(np.stack([part[axis] for axis in "xyz"], axis=2), box=self._cells(part))
+        with self.path.open("rb") as file:  # not mapped into memory, which would count as used
+            first_frame = self._records(file, range(usual))
+            if not len(first_frame) or not self._is_sound(first_frame):  # fixed atoms, a fourth coordinate
+                yield from super()._read(frames, size)
+                return
+            for first in range(0, len(frames), size):
+                rows = frames[first : first + size]
+                part = self._records(file, rows)
+                if len(part) != len(rows) or not self._is_sound(part):
+                    raise SamplingError(
+                        f"{self.path}: is damaged between frames {rows[0]} and {rows[-1]}; copy it again"
+                    )
+                positions = np.empty((len(part), n_atoms, 3), np.float32)
+                for number, axis in enumerate("xyz"):
+                    positions[:, :, number] = part[axis]
+                yield AtomBlock(positions, box=self._cells(part))
+
+    def _records(self, file: BinaryIO, rows: range) -> NDArray:
+        """Frames as they are stored, fewer where the file ends."""
+        begin, kind = self._layout
+        file.seek(begin + rows.start * kind.itemsize)
+        return np.fromfile(file, kind, (rows[-1] - rows[0] + 1) if rows else 0)[:: rows.step]
+
+    def _is_sound(self, part: NDArray) -> bool:
+        """Whether each record lies between its lengths."""
+        return all((part[f"{end}_{axis}"] == 4 * self._first[1]).all() for axis in "xyz" for end in ("before", "after"))
 
     def _cells(self, part: NDArray) -> NDArray[np.float64] | None:
         """Vectors of the cells, which are stored as a, gamma, b, beta, alpha, c; angles as such or as their cosines."""
