@@ -12,6 +12,8 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.geometry import deviation
 from cg_assets.evaluation.case import Case
 from cg_assets.evaluation.evaluation import evaluate
+from cg_assets.evaluation.free_energies import SurfacesDrawing
+from cg_assets.evaluation.metrics.bonds import Bonds
 from cg_assets.evaluation.metrics.native import Native
 from cg_assets.evaluation.metrics.slow_coordinates import SlowCoordinates, SlowFreeEnergy, lag_steps, time_scale
 from cg_assets.systems.load import load_system
@@ -83,21 +85,37 @@ def test_slowest_coordinate_is_found(chignolin):
         SlowCoordinates(chignolin.beads().cg_map, frames, lag=2000.0)
 
 
+def _judged(chignolin, simulation, reference):
+    simulation = replace(simulation, window=np.zeros(len(simulation), np.int32))
+    zero = lambda positions: np.zeros(len(positions))  # noqa: E731
+    case = Case(
+        *(chignolin.beads(), chignolin.evaluation, zero, simulation, (), reference, reference),
+        native=_native(chignolin),
+    )
+    return evaluate(case, [SlowFreeEnergy(), Native(), Bonds()])
+
+
+def test_biased_data_are_weighted_and_have_no_time_scales(chignolin):
+    """A pull that moves the slow process by one standard deviation: without its bias the data are the simulation's."""
+    slow, kt = 1.0 + _process(20.0, 8, 1500, 5), chignolin.beads().thermal_energy
+    biased = replace(_frames(_hairpin(chignolin, slow, _process(3.0, 8, 1500, 6), 7), 8), bias_energy=kt * (0.5 - slow))
+    free = _frames(_hairpin(chignolin, _process(20.0, 40, 300, 8), _process(3.0, 40, 300, 9), 10), 40)
+    found = _judged(chignolin, free, biased)
+    plain = _judged(chignolin, free, replace(biased, bias_energy=None))
+    for key in ("jsd.slow_coordinates", "largest_bond_jsd", "largest_1_3_jsd"):
+        assert found[key].value.value < 0.3 * plain[key].value.value
+    mean, shifted = found["native_rmsd"], plain["native_rmsd"]
+    assert abs(mean.value.z(mean.reference)) < 4 < abs(shifted.value.z(shifted.reference))
+    scales = [item for item in found.quantities if item.name == "time_scale"]
+    assert [item.reference for item in scales] == [None, None]
+
+
 def test_comparison_with_a_right_and_a_wrong_model(chignolin):
     """A model from the same process is as far as the halves are from each other; one that stays on one side is not."""
     reference = _frames(_hairpin(chignolin, _process(20.0, 8, 1500, 5), _process(3.0, 8, 1500, 6), 7), 8)
     right = _frames(_hairpin(chignolin, _process(20.0, 40, 300, 8), _process(3.0, 40, 300, 9), 10), 40)
 
-    def judged(simulation):
-        simulation = replace(simulation, window=np.zeros(len(simulation), np.int32))
-        zero = lambda positions: np.zeros(len(positions))  # noqa: E731
-        case = Case(
-            *(chignolin.beads(), chignolin.evaluation, zero, simulation, (), reference, reference),
-            native=_native(chignolin),
-        )
-        return evaluate(case, [SlowFreeEnergy(), Native()])
-
-    found = judged(right)
+    found = _judged(chignolin, right, reference)
     model = found["jsd.slow_coordinates"]
     between = model.reference
     assert model.value.value < 2.0 * between.value
@@ -105,12 +123,13 @@ def test_comparison_with_a_right_and_a_wrong_model(chignolin):
     folded = found["folded_share"]
     assert abs(folded.value.z(folded.reference)) < 4
     assert found["native_rmsd"].value.unit == "nm"
-    for drawing in found.drawings:
+    surfaces = [drawing for drawing in found.drawings if isinstance(drawing, SurfacesDrawing)]
+    assert len(surfaces) == 2
+    for drawing in surfaces:
         assert set(drawing.surfaces) == {"reference", "CG model"}
         assert all(surface.probability.sum() == pytest.approx(1.0) for surface in drawing.surfaces.values())
-    assert len(found.drawings) == 2
     stuck = _hairpin(chignolin, 2.0 + 0.3 * _process(20.0, 40, 300, 8), _process(3.0, 40, 300, 9), 10)
-    assert judged(_frames(stuck, 40))["jsd.slow_coordinates"].value.value > 5.0 * between.value
+    assert _judged(chignolin, _frames(stuck, 40), reference)["jsd.slow_coordinates"].value.value > 5.0 * between.value
 
 
 def test_rmsd_is_that_of_mdtraj(chignolin):

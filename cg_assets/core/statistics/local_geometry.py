@@ -66,7 +66,11 @@ class LocalGeometry:
 
 
 def local_geometry(
-    positions: ArrayLike, data: ArrayLike, bonds: Sequence[tuple[int, int]], bead_names: Sequence[str]
+    positions: ArrayLike,
+    data: ArrayLike,
+    bonds: Sequence[tuple[int, int]],
+    bead_names: Sequence[str],
+    weights: FloatArray | None = None,
 ) -> LocalGeometry:
     """Compare bonds, angles and 1-3 distances of frames with those of the data.
 
@@ -75,6 +79,7 @@ def local_geometry(
         data: the same of the data, in order of time.
         bonds: pairs of bonded beads.
         bead_names: of all beads.
+        weights: `(n_data_frames,)` that remove a bias from the data; None for equal ones.
     """
     neighbours: dict[int, list[int]] = {}
     for i, j in bonds:
@@ -86,7 +91,13 @@ def local_geometry(
     edges = mean[:, None] + deviation[:, None] * np.linspace(-5.0, 5.0, (_BINS if bonds else _COORDINATE_BINS) + 1)
     half = true.shape[1] // 2
     found, reference, first, second = (
-        histograms(values, edges) for values in (mine, true, true[:, :half], true[:, half:])
+        histograms(values, edges, own)
+        for values, own in (
+            (mine, None),
+            (true, weights),
+            (true[:, :half], None if weights is None else weights[:half]),
+            (true[:, half:], None if weights is None else weights[half:]),
+        )
     )
     members = [*bonds, *angles, *((i, j) for i, _, j in angles)]
     names = [" - ".join(bead_names[bead] for bead in beads) for beads in members]

@@ -29,13 +29,16 @@ def jensen_shannon_divergence(p: ArrayLike, q: ArrayLike) -> float:
     return 0.5 * (_relative_entropy(one, middle) + _relative_entropy(other, middle))
 
 
-def histograms(values: FloatArray, edges: FloatArray) -> FloatArray:
+def histograms(values: FloatArray, edges: FloatArray, weights: FloatArray | None = None) -> FloatArray:
     """Probabilities `(n, n_bins)` of rows of values `(n, m)` between edges of their own `(n, n_bins + 1)`.
 
-    Values beyond the outer edges, and nan, are in the outer bins.
+    Values beyond the outer edges, and nan, are in the outer bins. Columns have weights `(m,)`, or equal ones.
     """
     known = np.clip(np.where(np.isnan(values), edges[:, -1:], values), edges[:, :1], edges[:, -1:])
-    return np.array([np.histogram(row, edge)[0] for row, edge in zip(known, edges, strict=True)]) / values.shape[1]
+    total = values.shape[1] if weights is None else weights.sum()
+    return (
+        np.array([np.histogram(row, edge, weights=weights)[0] for row, edge in zip(known, edges, strict=True)]) / total
+    )
 
 
 def jensen_shannon_divergences(p: FloatArray, q: FloatArray) -> FloatArray:

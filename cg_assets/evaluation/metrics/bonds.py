@@ -41,13 +41,14 @@ class Bonds(OfMolecules, Metric[FreeEnergySettings]):
         cg_map, positions, truth = case.beads.cg_map, case.free.positions, case.true_frames.positions
         if not cg_map.bonds:
             return
-        monitor = bond_monitor(positions, truth, cg_map.bonds)
+        weights = case.weights(case.true_frames)
+        monitor = bond_monitor(positions, truth, cg_map.bonds, weights=weights)
         for (i, j), divergence in zip(monitor.pairs, monitor.divergence, strict=True):
             where = f"{cg_map.bead_names[i]} - {cg_map.bead_names[j]}"
             yield Quantity("bond_jsd", Estimate(float(divergence), math.nan), where=where)
         worst = Estimate(float(monitor.divergence.max()), math.nan)
         yield Quantity("largest_bond_jsd", worst, bound=MAX_BOND_DIVERGENCE)
-        geometry = local_geometry(positions, truth, cg_map.bonds, cg_map.bead_names)
+        geometry = local_geometry(positions, truth, cg_map.bonds, cg_map.bead_names, weights)
         yield Quantity("largest_1_3_jsd", Estimate(geometry.largest("1-3 distance"), math.nan))
         yield BondsDrawing(monitor, tuple(cg_map.bead_names))
 
@@ -92,6 +93,7 @@ def bond_monitor(
     data: ArrayLike,
     pairs: Sequence[tuple[int, int]],
     n_bins: int = 60,
+    weights: FloatArray | None = None,
 ) -> BondMonitor:
     """Compare bond-length distributions of a CG simulation with those of the data.
 
@@ -100,6 +102,7 @@ def bond_monitor(
         data: `(n_data_frames, n_beads, 3)` [nm].
         pairs: bonds.
         n_bins: bins over the mean ± 6 standard deviations of the data.
+        weights: `(n_data_frames,)` that remove a bias from the data; None for equal ones.
 
     Raises:
         ValueError: the two have different numbers of beads, or the simulation has no frame.
@@ -109,17 +112,18 @@ def bond_monitor(
         raise ValueError(f"simulation {simulated.shape} and data {reference.shape} must hold frames of the same beads")
     bonds = tuple((int(i), int(j)) for i, j in pairs)
     true, mine = (_lengths(frames, bonds) for frames in (reference, simulated))
-    width = np.maximum(true.std(axis=1), 1e-6)
-    edges = true.mean(axis=1)[:, None] + width[:, None] * np.linspace(-6.0, 6.0, n_bins + 1)
-    data_histogram, histogram = histograms(true, edges), histograms(mine, edges)
+    mean = np.average(true, axis=1, weights=weights)
+    deviation = np.sqrt(np.average((true - mean[:, None]) ** 2, axis=1, weights=weights))
+    edges = mean[:, None] + np.maximum(deviation, 1e-6)[:, None] * np.linspace(-6.0, 6.0, n_bins + 1)
+    data_histogram, histogram = histograms(true, edges, weights), histograms(mine, edges)
     return BondMonitor(
         pairs=bonds,
         edges=edges,
         data=data_histogram,
         simulation=histogram,
         divergence=jensen_shannon_divergences(histogram, data_histogram),
-        data_mean=true.mean(axis=1),
-        data_deviation=true.std(axis=1),
+        data_mean=mean,
+        data_deviation=deviation,
         simulation_mean=mine.mean(axis=1),
         simulation_deviation=mine.std(axis=1),
     )

@@ -45,18 +45,20 @@ class Native(Metric[FreeEnergySettings]):
         bins = Bins.between([(0.0, 1.05 * float(values[0].max()))], _BINS)
         surfaces, folded, mean = [], [], []
         for apart, frames in zip(values, (truth, case.free), strict=True):
-            surfaces.append(clipped_surface(case.beads, apart, frames, bins))
+            weights = case.weights(frames)
+            surfaces.append(clipped_surface(case.beads, apart, frames, bins, weights))
             limits = {"rmsd": (0.0, settings.folded_rmsd)}
-            folded.append(basin_population({"rmsd": apart}, limits, frames.replica, frames.time))
-            mean.append(_mean(apart, frames))
+            folded.append(basin_population({"rmsd": apart}, limits, frames.replica, frames.time, weights=weights))
+            mean.append(_mean(apart, frames, weights))
         yield Quantity("folded_share", folded[1], folded[0], headline=True)
         yield Quantity("native_rmsd", mean[1], mean[0])
         labelled = dict(zip(("reference", "CG model"), surfaces, strict=True))
         yield SurfacesDrawing(labelled, ("RMSD",), ("nm",), marginals="native structure")
 
 
-def _mean(values: NDArray[np.float64], frames: Frames) -> Estimate:
+def _mean(values: NDArray[np.float64], frames: Frames, weights: NDArray[np.float64] | None) -> Estimate:
     block = independent_blocks(frames.replica, frames.time)
-    totals = np.stack([np.bincount(block, values), np.bincount(block)], axis=1)
+    own = np.ones(len(values)) if weights is None else weights
+    totals = np.stack([np.bincount(block, own * values), np.bincount(block, own)], axis=1)
     value, error = jackknife(lambda total: total[0] / total[1], totals)
     return Estimate(float(value), float(error), "nm")

@@ -52,7 +52,10 @@ class SlowFreeEnergy(Metric[FreeEnergySettings]):
         return settings.slow_coordinates is not None
 
     def measure(self, case: Case[FreeEnergySettings]) -> Iterable[Found]:
-        """Of the CG simulation without a bias; the halves of the data disagree by the error."""
+        """Of the CG simulation without a bias; the halves of the data disagree by the error.
+
+        Biased data have weights, but no time scales of their own: their dynamics are those under the bias.
+        """
         settings = given(case.settings.slow_coordinates, "slow coordinates")
         truth, simulation = case.truth, case.free
         if truth is None:
@@ -64,14 +67,18 @@ class SlowFreeEnergy(Metric[FreeEnergySettings]):
         low, high = np.concatenate(own).min(axis=0), np.concatenate(own).max(axis=0)
         margin = _REACH * (high - low)
         bins = Bins.between(np.stack([low - margin, high + margin], axis=1), settings.bins)
-        one, two = surfaces = [clipped_surface(case.beads, *item, bins) for item in zip(own, parts, strict=True)]
+        one, two = surfaces = [
+            clipped_surface(case.beads, values, part, bins, case.weights(part))
+            for values, part in zip(own, parts, strict=True)
+        ]
         found, pooled = clipped_surface(case.beads, model, simulation, bins), FreeEnergySurface.pool(surfaces)
         yield Quantity("pmf_error", pmf_error(found, pooled), pmf_error(one, two), where=SLOW, headline=True)
         yield Quantity("jsd", jsd(found, pooled), jsd(one, two), where=SLOW, headline=True)
-        whole = slow(truth.positions)
+        whole, biased = slow(truth.positions), case.weights(truth) is not None
         for axis, name in enumerate(TICS):
             scale = time_scale(model[:, axis], simulation, settings.lag)
-            yield Quantity("time_scale", scale, time_scale(whole[:, axis], truth, settings.lag), where=name)
+            known = None if biased else time_scale(whole[:, axis], truth, settings.lag)
+            yield Quantity("time_scale", scale, known, where=name)
         yield SurfacesDrawing({"reference": pooled, "CG model": found}, TICS, ("", ""), maps="slow coordinates")
 
 
@@ -161,8 +168,12 @@ def time_scale(values: ArrayLike, frames: Frames, lag: float) -> Estimate:
     return Estimate(float(value), float(error), "ps")
 
 
-def clipped_surface(beads: Beads, values: FloatArray, frames: Frames, bins: Bins) -> FreeEnergySurface:
-    """Free energy; what lies beyond the bins counts in the outer ones."""
+def clipped_surface(
+    beads: Beads, values: FloatArray, frames: Frames, bins: Bins, weights: FloatArray | None = None
+) -> FreeEnergySurface:
+    """Free energy of weighted frames; what lies beyond the bins counts in the outer ones."""
     ends = np.array([edges[[0, -1]] for edges in bins.edges])
     inside = np.clip(values.reshape(len(values), -1), ends[:, 0], ends[:, 1])
-    return free_energy_surface(inside, bins, beads.thermal_energy, frames.replica, frames.time, unit=beads.energy_unit)
+    return free_energy_surface(
+        inside, bins, beads.thermal_energy, frames.replica, frames.time, weights=weights, unit=beads.energy_unit
+    )
