@@ -96,6 +96,14 @@ def pooled_frames(
         raise SamplingError(f"{system.name}/{stage}, batches {', '.join(batches)}: {error}") from None
 
 
+def weighted(frames: Frames, bias: Mapping[str, Any] | None, thermal_energy: float) -> Frames:
+    """Frames of a batch under a bias (its definition) as `bias_weights` takes them, also from umbrella windows."""
+    from cg_assets.biases import bias_from_definition
+    from cg_assets.biases.reweighting import pooled_batches
+
+    return pooled_batches([frames], thermal_energy, [bias_from_definition(bias) if bias else None], apart=True)
+
+
 def training_frames(inputs: Inputs, system: SystemSpec, name: str, apart: bool = False) -> Frames:
     """CG frames of the batches that a potential learned from; of all sound ones where it learned from others."""
     stage = system.data_stage(name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cg_assets.assets.data import read_samples, with_map
+from cg_assets.assets.data import read_samples, weighted, with_map
 from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage, Stored
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
@@ -160,11 +160,12 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         def judge(stored: Stored) -> list[Verdict]:
             kept = ForceMap.from_json(stored.facts()["force_map"])
             frames = stored.frames()
-            scale = [judge_scale(system, frames)] if imported else []
+            alike = weighted(frames, of_source["bias"], system.thermal_energy)
+            scale = [judge_scale(system, alike)] if imported else []
             return [*judge_forces(of_system, frames, kept, noise), *scale]
 
         def report(_: object) -> Report:
-            shown = _report(system, frames, noise)
+            shown = _report(system, weighted(frames, of_source["bias"], system.thermal_energy), noise)
             return shown | {"force_map": force_map.kind, "noise_floor": f"{noise.floor}: {noise.method}"}
 
         return Product(FrameContent(mapped), facts, judge, report, work.seed, beads, map_hash)

@@ -13,11 +13,16 @@ from plain_runs import make, stage_of
 from test_imported import MINE, read, topology_of
 
 import cg_assets.systems
+from cg_assets.assets.evaluations import read_reference
+from cg_assets.assets.work import Inputs
 from cg_assets.biases.plumed_biases import read_hills
 from cg_assets.biases.reweighting import bias_weights
 from cg_assets.biases.static import StaticBias
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.clusters import Bins
+from cg_assets.core.statistics.surfaces import free_energy_surface
+from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
 SYSTEMS = Path(cg_assets.systems.__file__).parent
@@ -29,7 +34,7 @@ HEADER = (
 COLVAR = {"type": "colvar", "files": ["COLVAR.*"], "columns": ["ext.bias"]}
 
 
-def biased_run(seed, replicas, duration, burn_in=1.0, bias=None):
+def biased_run(seed, replicas, duration, burn_in=1.0, bias=None, starts=None):
     """A run of the own engine under a bias: the molecule, and frames of all its atoms."""
     system = load_system("capped_alanine_quick")
     plan = system.sampling.unbiased.model_copy(
@@ -39,6 +44,7 @@ def biased_run(seed, replicas, duration, burn_in=1.0, bias=None):
             "duration": duration,
             "frame_interval": 0.1,
             "bias": bias or StaticBias(type="static", expression=BIAS),
+            "starts": starts or system.sampling.unbiased.starts,
         }
     )
     sampler = system.sampler(plan, seed=seed)
@@ -72,7 +78,7 @@ def stored(folder, run, variables=None, **imported):
     for replica in np.unique(frames.replica):
         mine = frames.select(frames.replica == replica)
         np.savez(
-            folder / f"run_0000_{replica}.npz",
+            folder / f"run_0000_{replica:02d}.npz",
             positions=mine.positions,
             forces=mine.forces,
             time=0.1 * np.arange(len(mine)),
@@ -182,7 +188,7 @@ def test_one_colvar_covers_the_parts_of_its_run(run, home, names):
 @pytest.mark.parametrize(
     ("change", "imported", "message"),
     [
-        (lambda text: text[:20] + text[21:], {}, "no line at time 2 ps of frame 20 of .*run_0000_0.npz"),
+        (lambda text: text[:20] + text[21:], {}, "no line at time 2 ps of frame 20 of .*run_0000_00.npz"),
         (lambda text: text[::3], {}, "nor for 5[0-9] further frames; set imported.stride"),
         (lambda text: text, {"time_unit": "fs"}, "ends at 0.0079 ps, before 79 of 80 frames"),
         (lambda text: text, {"columns": ["metad.bias"]}, "no column metad.bias; its columns are time, phi, psi, ext"),
@@ -275,7 +281,7 @@ def test_the_files_of_the_bias_belong_to_the_import(run, home):
         (home / f"COLVAR.{replica}").write_text(HEADER + "".join(lines(mine)))
     system = stored(home, run, bias=COLVAR)
     names = [path.name for path in system.imported_files("0000")]
-    assert names == ["run_0000_0.npz", "run_0000_1.npz", "COLVAR.0", "COLVAR.1"]
+    assert names == ["run_0000_00.npz", "run_0000_01.npz", "COLVAR.0", "COLVAR.1"]
     assert list(map(str, system.imported_files("0000"))) == list(system.imported_reader("0000").files)
 
 
@@ -361,3 +367,51 @@ def test_a_biased_run_gives_the_free_energy_of_the_unbiased_reference(home, seed
     assert error < 1.5
     plain = inside[left].mean()
     assert abs(-system.thermal_energy * math.log(plain / (1 - plain)) - expected) > 3 * error
+
+
+def coarse(surface):
+    """Free energy [kJ/mol] and its error over 10 x 10 bins."""
+    n = surface.bins.shape[0] // 10
+    edges = tuple(edge[::n] for edge in surface.bins.edges)
+    found = replace(surface, bins=Bins(edges), blocks=surface.blocks.reshape(-1, 10, n, 10, n).sum(axis=(2, 4)))
+    with np.errstate(divide="ignore"):
+        return -found.thermal_energy * np.log(found.probability), found.standard_error
+
+
+def deviations(surface, truth):
+    """Deviations from another free energy in their errors, where that is within 20 kJ/mol of its minimum."""
+    (mine, error), (known, its_error) = coarse(surface), coarse(truth)
+    within = (known < known.min() + 20.0) & np.isfinite(mine)
+    assert within.sum() > 0.95 * (known < known.min() + 20.0).sum()
+    return ((mine - known) / np.hypot(error, its_error))[within], error[within]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_stages_give_the_whole_free_energy_of_the_unbiased_reference(home, seed):
+    """Frozen metadynamics of 16 replicas, each with a restart, against the long reference."""
+    own = load_system("capped_alanine_quick")
+    metadynamics = own.sampling.biased.bias.model_copy(update={"deposition": 40.0})
+    run = biased_run(seed, 16, 150.0, 30.0, metadynamics, own.sampling.biased.starts)
+    for replica, mine in each(run[1]):
+        (home / f"COLVAR.{replica:02d}").write_text(with_restart(lines(mine)))
+    system = stored(home, run, bias=COLVAR)
+    for stage in ("imported_samples", "imported_forces", "reference"):
+        make(home.parent, system, stage)
+    found = read_reference(Inputs(ParquetStore(home.parent), system), system)
+    truth = own.compute_reference(0, home, None, None).surface
+    z, error = deviations(found.surface, truth)
+    plain, _ = deviations(data_without_bias(found, run[1]), truth)
+    rms, worst = np.sqrt(np.mean(z**2)), np.abs(z).max()
+    print(f"seed {seed}: z rms {rms:.2f}, largest {worst:.1f} in {len(z)} bins, median error {np.median(error):.2f}")
+    assert rms < 2.0
+    assert worst < 5.0
+    assert np.median(error) < 1.0
+    assert np.sqrt(np.mean(plain**2)) > 5.0
+
+
+def data_without_bias(found, frames):
+    """The free energy of frames as they come."""
+    values = np.stack([frames.collective_variables[name].astype(float) for name in found.names], axis=1)
+    return free_energy_surface(values, found.bins, found.surface.thermal_energy, frames.replica, frames.time)

@@ -9,19 +9,23 @@ from plain_runs import make, system_of
 from test_imported import MINE, read
 from test_imported_bias import HEADER, biased_run, home, lines, stored  # noqa: F401 - a fixture
 
+from cg_assets.assets.evaluations import read_reference
+from cg_assets.assets.work import Inputs
 from cg_assets.biases.reweighting import pooled_batches
 from cg_assets.biases.umbrella import UmbrellaBias, Windows
 from cg_assets.core.errors import SamplingError, StorageError, SystemSpecError
 from cg_assets.labels.quality import ImportedReplicas
 from cg_assets.sampling.imported.restraints import fitted_restraint
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_system
 
 KT = 300 * 0.00831446261815324
 WINDOWS = {"type": "umbrella", "files": ["COLVAR.*"], "columns": ["ext.bias"]}
 ANGLES = ["phi", "psi"]
 
 
-def umbrella(centers):
-    return UmbrellaBias(type="umbrella", centers=[{"psi": center} for center in centers], force_constant=20.0)
+def umbrella(centers, constant=20.0):
+    return UmbrellaBias(type="umbrella", centers=[{"psi": center} for center in centers], force_constant=constant)
 
 
 def colvars(folder, frames, decimals=6):
@@ -173,3 +177,22 @@ def test_kernels_are_not_trained_on_frames_whose_bias_force_is_not_known(kind):
     """It would stay in their labels: those of the biased density would pass for unbiased."""
     with pytest.raises(SystemSpecError, match=r"labels.flow.of.* is imported, whose frames have no one density"):
         system_of(MINE.replace("frame_interval: 0.05}", f"bias: {{type: {kind}, files: [COLVAR], columns: [b]}}}}", 1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_windows_give_the_free_energy_of_the_unbiased_reference(home):  # noqa: F811
+    """Two runs in each of 14 windows around psi, from COLVAR to the reference, by the stages."""
+    own = load_system("capped_alanine_quick")
+    run = biased_run(1, 28, 60.0, 10.0, umbrella(np.linspace(-math.pi, math.pi, 14, endpoint=False), 40.0))
+    colvars(home, run[1])
+    system = stored(home, run, bias=WINDOWS)
+    for stage in ("imported_samples", "imported_forces", "reference"):
+        make(home.parent, system, stage)
+    found = read_reference(Inputs(ParquetStore(home.parent), system), system).surface.marginal(1)
+    truth = own.compute_reference(0, home, None, None).surface.marginal(1)
+    known = truth.probability.reshape(20, 3).sum(axis=1)
+    z = KT * np.log(known / found.probability) / found.standard_error
+    print(f"z rms {np.sqrt(np.mean(z**2)):.2f}, median error {np.median(found.standard_error):.2f} kJ/mol")
+    assert np.sqrt(np.mean(z**2)) < 2.0
+    assert np.median(found.standard_error) < 1.0
