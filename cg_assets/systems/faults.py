@@ -67,7 +67,7 @@ def _variable_faults(system: SystemSpec) -> Iterator[Fault]:
     if not system.variable_names:
         yield Fault(
             "collective_variables",
-            "is empty; a molecule of one bead, or of heavy atoms, needs at least one to be judged by",
+            "is empty; name at least one to judge by, of two beads or more: a single bead has none",
         )
     outside = {
         name: [atom for atom in variable.atoms if not system.mapping.holds_atom(atom)]

@@ -15,6 +15,7 @@ from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.builders import MoleculeSettings, build_molecule
 from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.systems import load_system
+from cg_assets.systems.default_variables import with_variables
 
 BEADS = {
     "cap": ["1:CH3", "1:C", "1:O"],
@@ -226,19 +227,29 @@ def test_maps_without_variables_are_judged_by_their_size(tmp_path, monkeypatch, 
     assert low < frames.collective_variables[expected].min() < frames.collective_variables[expected].max() < high
 
 
-def test_a_bead_a_residue_is_judged_without_variables(tmp_path, monkeypatch):
+@pytest.mark.parametrize("beads", ["alpha_carbons", "heavy_atoms"])
+def test_a_bead_a_residue_is_judged_without_variables(tmp_path, monkeypatch, beads):
     judged = yaml.safe_load(MINE)["evaluation"] | {"basins": {}}
     del judged["collective_variables"]
     model = {"type": "molecule", "sequence": ["GLY", "ALA", "SER", "GLY"]}
-    mapping = {"type": "beads", "beads": "alpha_carbons"}
+    mapping = {"type": "beads", "beads": beads}
     home(tmp_path, monkeypatch, model=model, mapping=mapping, collective_variables={}, evaluation=judged)
     system = load_system("my_alanine")
     assert system.collective_variables["radius_of_gyration"].atoms == ("1:CA", "2:CA", "3:CA", "4:CA")
     value = system.model.start_values(system.structure(), system.beads())["radius_of_gyration"]
     assert 0.3 < value < 0.6
+    assert system.collective_variables["radius_of_gyration"].limits == (0.0, 0.874)
+
+
+def test_the_range_of_a_long_chain_holds_coils_and_is_allowed():
+    content = {"model": {"type": "molecule", "sequence": ["ALA"] * 300}, "mapping": {"beads": "alpha_carbons"}}
+    variable = with_variables(content)["collective_variables"]["radius_of_gyration"]
+    assert 1.3 * 0.1927 * 300**0.598 < variable["range"][1] < 20
+    content["mapping"] = {"beads": {f"b{k}": [f"{k}:CA", f"{k}:C"] for k in range(300)}}
+    assert with_variables(content)["collective_variables"]["radius_of_gyration"]["range"] == [0.0, 20.0]
 
 
 def test_one_bead_has_nothing_to_be_judged_by(tmp_path, monkeypatch):
     home(tmp_path, monkeypatch, mapping={"type": "beads", "beads": {"all": ["1:C", "2:C"]}}, collective_variables={})
-    with pytest.raises(SystemSpecError, match="a molecule of one bead"):
+    with pytest.raises(SystemSpecError, match="at least one to judge by, of two beads or more: a single bead has none"):
         load_system("my_alanine")

@@ -87,19 +87,3 @@ def test_one_alpha_carbon_is_a_bead(tmp_path):
     cg_map = BeadMapping(type="beads", beads="alpha_carbons").cg_map(model)
     assert cg_map.bead_names == ["2:CA"]
     assert np.count_nonzero(cg_map.matrix) == 1
-
-
-def test_a_protein_with_water_and_ions_that_gromacs_wrote():
-    """Adenylate kinase in a dodecahedron, cut by its box (MDAnalysisTests)."""
-    from pathlib import Path
-
-    from cg_assets.mapping.description import molecule_facts
-
-    path = Path(pytest.importorskip("MDAnalysisTests.datafiles").PDB)
-    settings, mapping = MoleculeSettings(pdb=path.name), BeadMapping(type="beads", beads="alpha_carbons")
-    model = build_molecule(settings, mapping, {}, path.parent)
-    cg_map = mapping.cg_map(model)
-    assert (len(model.stored), cg_map.n_beads, len(cg_map.bonds)) == (3341, 214, 213)
-    assert dict(molecule_facts(settings, model, path.parent))["without beads"].startswith("11084 HOH, 4 NA+;")
-    ends = model.positions[np.array(model.bonds)]
-    assert np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1).max() < 0.2

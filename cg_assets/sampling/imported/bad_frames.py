@@ -27,7 +27,8 @@ class BadFrames:
         self._names = [molecule.atom_names[atom] for atom in molecule.stored]
         atoms = np.arange(len(structure) if len(structure) <= _SMALL else 0)
         steps = (self.bonds[:, :1] == atoms).astype(np.float32) - (self.bonds[:, 1:] == atoms)
-        self._steps = np.einsum("ba,ij->aijb", steps, np.eye(3, dtype=np.float32)).reshape(3 * len(atoms), -1)
+        shape = 3 * len(atoms), 3 * len(self.bonds)
+        self._steps = np.einsum("ba,ij->aijb", steps, np.eye(3, dtype=np.float32)).reshape(shape)
         known = self.lengths(structure[None])[0]
         self._least, self._most = (np.float32((_SHORTEST * known) ** 2), np.float32((_LONGEST * known + _FURTHER) ** 2))
 

@@ -17,7 +17,7 @@ from cg_assets.core.frames import Frames, cell_columns
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.mapping.first_frames import check_first_frames
-from cg_assets.mapping.images import keep_together
+from cg_assets.mapping.images import MoleculesTogether, nearest_image
 from cg_assets.sampling.imported.bad_frames import MOST_BAD, BadFrames, coordinate_grid
 from cg_assets.sampling.imported.bias import FrameBias, Run, undeclared_bias
 from cg_assets.sampling.imported.files import found_files, imported_files
@@ -88,7 +88,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         self._files = [self._opened(number) for number in range(len(self._paths))]
         contents = [file.contents() for file in self._files]
         self._atoms = [self._look_at(file, found) for file, found in zip(self._files, contents, strict=True)]
-        self._bad = BadFrames(molecule)
+        self._bad, self._molecules = BadFrames(molecule), MoleculesTogether(molecule.stored_groups)
         self._check_first(contents)
         self._hashes: dict[Path, str] = {}
         self._refuse_copies(folder, batch)
@@ -133,6 +133,8 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         """
         stretch, begin = self._stretches[piece.part], piece.amount
         if self._open is None or self._open[0] != piece.part:
+            if begin == 0 and (piece.part == 0 or self._stretches[piece.part - 1].replica != stretch.replica):
+                self._molecules.last = None
             self._open = (piece.part, self._blocks(stretch.file, stretch.frames[begin:], self._per_block))
         found = []
         for first in range(begin, min(begin + self._per_piece, len(stretch.frames)), self._per_block):
@@ -146,6 +148,8 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
                 self._count_bad(stretch, first, bad)
                 kept = np.setdiff1d(rows - first, list(bad))
                 block, rows = block.select(kept), rows[kept]
+            numbers = stretch.frames.start + stretch.frames.step * rows
+            block = self._joined(self._molecules, block, numbers, self._paths[stretch.file])
             found.append(self._frames(block, stretch, rows))
         return Frames.concatenate(found)
 
@@ -190,11 +194,13 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         super().restore(state)
         self._open = None
         self._n_bad, self._first_bad = int(state["n_bad"]), state["first_bad"].tobytes().decode()
+        self._molecules.last = state["molecules"] if len(state["molecules"]) else None
 
     def state(self) -> dict[str, NDArray]:
-        """What is done, and the bad frames so far."""
+        """What is done, the bad frames so far, and where the molecules were in the last frame."""
         first = np.frombuffer(self._first_bad.encode(), np.uint8)
-        return super().state() | {"n_bad": np.array(self._n_bad), "first_bad": first}
+        last = np.zeros((0, 3)) if self._molecules.last is None else self._molecules.last
+        return super().state() | {"n_bad": np.array(self._n_bad), "first_bad": first, "molecules": last}
 
     def summary(self) -> ImportedSummary:
         """The files, and what was left out, joined or taken on trust."""
@@ -294,8 +300,12 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             if grid is not None and grid > max(self.grid or 0.0, _FINE):
                 self.grid = grid
                 self._grids.append(f"{file.path}: coordinates are rounded to {grid:g} nm")
-            whole = [self._made_whole(block, file.path) for block in as_written]
-            sound = [block.positions for block in whole if not self._bad.find(block)]
+            whole = [self._made_whole(block) for block in as_written]
+            molecules, fine = MoleculesTogether(self._molecule.stored_groups), []
+            for block, row in zip(whole, itertools.chain(*parts), strict=False):
+                if not self._bad.find(block):
+                    fine.append(self._joined(molecules, block, np.array([row]), file.path))
+            sound = [block.positions for block in fine]
             sound = sound or [block.positions for block in whole if np.isfinite(block.positions).all()]
             if sound:
                 check_first_frames(self._molecule, np.concatenate(sound), str(file.path))
@@ -366,8 +376,10 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
 
     def _same_frame(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
         """Whether two frames, each given by file and number, hold the same molecule, wherever in the box."""
-        places = [next(self._blocks(file, range(row, row + 1), 1)).positions[0] for file, row in (one, other)]
-        apart = places[0] - places[1]
+        first, second = (next(self._blocks(file, range(row, row + 1), 1)) for file, row in (one, other))
+        apart = first.positions[0] - second.positions[0]
+        if first.box is not None:  # each molecule may be at another image
+            apart = nearest_image(apart - apart[:1], first.box[0])
         return bool(np.abs(apart - apart.mean(axis=0)).max() < _SAME)
 
     @cached_property
@@ -442,17 +454,20 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
     def _blocks(self, number: int, frames: range, size: int) -> Iterator[AtomBlock]:
         """Whole molecules of some frames of a file, the stored atoms alone."""
         for block in self._with_forces(number, frames, size):
-            yield self._made_whole(block, self._paths[number])
+            yield self._made_whole(block)
 
-    def _made_whole(self, block: AtomBlock, path: Path) -> AtomBlock:
+    def _made_whole(self, block: AtomBlock) -> AtomBlock:
         box = real_box(block.box)
-        positions = self._whole.apply(block.positions, box)
-        if box is not None and self._beads.box is None:  # a potential without a box finds no images
-            sound = np.flatnonzero(np.isfinite(positions).all(axis=(1, 2)))
-            places, vectors = positions[sound].astype(np.float64), box[sound].astype(np.float64)
-            positions = positions.copy()
-            positions[sound] = keep_together(places, self._molecule.stored_groups, vectors, str(path))
-        return replace(block, positions=positions, box=box)
+        return replace(block, positions=self._whole.apply(block.positions, box), box=box)
+
+    def _joined(
+        self, molecules: MoleculesTogether, block: AtomBlock, numbers: NDArray[np.int64], path: Path
+    ) -> AtomBlock:
+        """The molecules of finite frames together, for a potential without a box, which finds no images."""
+        if block.box is None or self._beads.box is not None or molecules.number < 2:
+            return block
+        places, box = block.positions.astype(np.float64), block.box.astype(np.float64)
+        return replace(block, positions=molecules.apply(places, box, numbers, str(path)))
 
 
 def _usable(found: Contents, more: NDArray[np.bool_]) -> Contents:
