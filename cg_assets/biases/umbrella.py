@@ -41,17 +41,10 @@ class UmbrellaBias(Bias):
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """Unknown variables, centres that cannot be, and windows that are one."""
-        places: list[StartPoint] = []
         for center in self.centers:
             yield from scope.not_driven("centers", center)
             yield from scope.place_faults("centers", {} if scope.coordinates else center)
-            place = {
-                name: round((value + math.pi) % _TURN if name in scope.angles else value, 6)
-                for name, value in center.items()
-            }
-            if place in places:
-                yield Fault("centers", f"holds {center} twice; the replicas of a window are dealt out to it in turn")
-            places.append(place)
+        yield from scope.same_place_faults("centers", self.centers, "the replicas of a window are dealt out in turn")
 
     def built_faults(self, built: Built) -> Iterator[Fault]:
         """Centres that the molecule cannot reach."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -137,6 +138,18 @@ class Scope:
                 yield Fault(
                     field, f"gives {name} = {value:g}, outside its range, {low:g} to {high:g}; correct one of them"
                 )
+
+    def same_place_faults(self, field: str, points: Iterable[Mapping[str, float]], why: str) -> Iterator[Fault]:
+        """Faults of points that are one, also by a whole turn of an angle; `why` is what that is bad for."""
+        places: list[dict[str, complex]] = []
+        for point in points:
+            directions = {name: cmath.rect(1.0, value) for name, value in point.items() if name in self.angles}
+            place = {**point, **directions}
+            if any(
+                place.keys() == other.keys() and all(abs(place[x] - other[x]) < 1e-5 for x in place) for other in places
+            ):
+                yield Fault(field, f"holds {dict(point)} twice; {why}")
+            places.append(place)
 
     def step_faults(self, field: str, timestep: float) -> Iterator[Fault]:
         """The fault of a step that is too long for the fastest motion that constraints and masses leave."""

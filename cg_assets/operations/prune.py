@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -12,14 +13,18 @@ from pathlib import Path
 from cg_assets.assets import stages_of
 from cg_assets.assets.soundness import failed_checks
 from cg_assets.core.errors import StorageError
-from cg_assets.registry.reconciliation import REGISTERED, models_named
+from cg_assets.registry.models import RegisteredModel
+from cg_assets.registry.reconciliation import REGISTERED, fault_of, lost_run, models_named
 from cg_assets.registry.tracking import ModelTracking
-from cg_assets.settings import installation
+from cg_assets.settings import TRACKING, installation
 from cg_assets.storage.atomic import atomic_file, is_locked, leftovers
 from cg_assets.storage.catalogue import data_files, record
 from cg_assets.storage.parquet import FileInfo, describe
 from cg_assets.storage.store import PRUNED, ParquetStore
 from cg_assets.systems import find_systems
+
+_log = logging.getLogger(__name__)
+_MODEL = "registered_model"
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def find_prunable(home: Path) -> list[Prunable]:
     """What is no longer needed: failed batches, stages of no system, pieces of finished batches, leftovers.
 
     A data file from which a registered model, or a data file that stays, was made is needed, whatever its state. So is
-    whatever belongs to a system whose file is wrong.
+    whatever belongs to a system whose file is wrong, or whose models MLflow lacks: they may be in another one.
 
     Raises:
         TrackingError: MLflow does not answer, or has none of the models that the data name.
@@ -56,8 +61,34 @@ def find_prunable(home: Path) -> list[Prunable]:
     stages = {name: {stage.name for stage in stages_of(system)} for name, system in found_systems.systems.items()}
     infos = {path: _info(path) for path in data_files(store) if path.relative_to(store.data).parts[0] not in wrong}
     found = {path: item for path, info in infos.items() if (item := _unneeded(store, path, info, stages))}
-    needed = _needed(store, {path: info for path, info in infos.items() if path not in found}, infos)
+    models = models_named({name for info in infos.values() if info and (name := info.metadata.extra.get(_MODEL))})
+    lacking = _lacking(infos, models)
+    kept = {path: info for path, info in infos.items() if path not in found or _system(store, path) in lacking}
+    needed = kept.keys() | _needed(store, kept, infos, models)
     return [item for path, item in found.items() if path not in needed] + list(_remains(store))
+
+
+def _lacking(infos: dict[Path, FileInfo | None], models: dict[str, RegisteredModel]) -> set[str]:
+    """Systems of which MLflow lacks a model, or what one learned from, so that what they need is not known."""
+    faults: dict[str, str] = {}
+    for info in filter(None, infos.values()):
+        if fault := fault_of(info.metadata.extra, models):
+            faults.setdefault(info.metadata.system, fault)
+    for model in models.values():
+        for number in model.without_run:
+            faults.setdefault(model.name.partition(".")[0], lost_run(model.name, number))
+    for system, fault in faults.items():
+        _log.warning(
+            "%s: nothing is removed: %s; set %s to where it is, refresh the system, or remove its data yourself",
+            system,
+            fault,
+            TRACKING,
+        )
+    return set(faults)
+
+
+def _system(store: ParquetStore, path: Path) -> str:
+    return path.relative_to(store.data).parts[0]
 
 
 def _remains(store: ParquetStore) -> Iterator[Prunable]:
@@ -144,12 +175,16 @@ def _info(path: Path) -> FileInfo | None:
         return None
 
 
-def _needed(store: ParquetStore, kept: dict[Path, FileInfo | None], infos: dict[Path, FileInfo | None]) -> set[Path]:
+def _needed(
+    store: ParquetStore,
+    kept: dict[Path, FileInfo | None],
+    infos: dict[Path, FileInfo | None],
+    models: dict[str, RegisteredModel],
+) -> set[Path]:
     """The files that others, or registered models, were made from, however many steps lie between."""
     needed: set[Path] = set()
     waiting = [key for info in kept.values() for key in _parents(info)]
-    models = {info.metadata.extra.get("registered_model") for info in infos.values() if info is not None}
-    waiting += _learned_from({model for model in models if model is not None})
+    waiting += _learned_from(models)
     while waiting:
         try:
             path = store.locate(waiting.pop())
@@ -161,12 +196,13 @@ def _needed(store: ParquetStore, kept: dict[Path, FileInfo | None], infos: dict[
     return needed
 
 
-def _learned_from(named: set[str]) -> list[str]:
-    """Keys of the data behind all registered models. Errors as in `models_named`."""
-    models = models_named(named)
+def _learned_from(models: dict[str, RegisteredModel]) -> list[str]:
+    """Keys of the data behind all registered models, as far as MLflow has them."""
     own = installation()
     tracking = ModelTracking(own.tracking_uri, own.home)
-    versions = [(model.name, version) for model in models.values() for version in model.versions]
+    versions = [
+        (model.name, number) for model in models.values() for number in model.versions.keys() - model.without_run
+    ]
     return [item.data for name, version in versions for item in tracking.lookup(f"{name}/{version}").lineage]
 
 

@@ -25,6 +25,9 @@ from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import SystemSpec
 
+_TRIES = 3
+"""Batches that may fail their checks, one after the other, before no more are added."""
+
 
 class Part(NamedTuple):
     """The data of one stage: of one batch, or (None) of a stage without batches."""
@@ -51,7 +54,7 @@ class RefreshPlan:
         reasons: why each part is made; parts that follow from others are left out.
         note: why no batch is added, where that is not because of unfinished work.
         left_out: samples of another specification, and what has changed since.
-        failed: whether that is because a training failed its checks.
+        failed: whether that is because a training, or batch after batch, failed its checks.
     """
 
     added: str | None
@@ -95,7 +98,8 @@ def plan_refresh(
 ) -> RefreshPlan:
     """Plan a refresh: finish what is not finished, else add a batch; then everything that follows from it.
 
-    None is added after a training that failed its checks: the next one would only add to data that are not learned.
+    None is added after a training that failed its checks, since the next one would only add to data that are not
+    learned, nor where the last three batches failed theirs.
 
     Args:
         store: the data.
@@ -114,7 +118,7 @@ def plan_refresh(
     left = graph.left_out
     if add is None and planned and set(known) - {part.batch for part in left}:
         return RefreshPlan(None, graph.runs(planned), _roots(planned), left_out=left)
-    if add is None and (failed := graph.failed_trainings()):
+    if add is None and (failed := graph.failed_trainings() | graph.failed_batches(known)):
         note = f"{explained(failed)}; change its data or settings, or name the batch to add (--batch)"
         return RefreshPlan(None, [], {}, note, left, failed=True)
     name = next_batch_name({*known, *used, *graph.named_batches()}) if add is None else add
@@ -201,6 +205,20 @@ class _Graph:
             if self.is_unsound(part := Part(stage, None)) and not self._changed(part):
                 key = key_of(self.system, stage, None)
                 found |= {name: checks for name, checks in self.soundness.faults(stage).items() if name == key}
+        return found
+
+    def failed_batches(self, batches: list[str]) -> Failures:
+        """The last few batches of a stage if all of them failed a blocking check: another one would fail, too."""
+        found: Failures = {}
+        for stage in sorted(self.batched):
+            last = [
+                Part(stage, batch)
+                for batch in batches[-_TRIES:]
+                if self.store.file(self.system.name, stage, batch).is_file()
+            ]
+            if len(last) == _TRIES and all(self.is_unsound(part) and not self._changed(part) for part in last):
+                for part in last:
+                    found |= self.soundness.faults(*part)
         return found
 
     def runs(self, planned: dict[Part, str]) -> list[PlannedRun]:

@@ -51,7 +51,7 @@ def fault_of(facts: Mapping[str, Any], models: Mapping[str, RegisteredModel]) ->
     if model is None or number not in model.versions:
         return f"MLflow has no version {number} of {name}"
     if number in model.without_run:
-        return f"MLflow has lost the training run of version {number} of {name}"
+        return lost_run(name, number)
     tags = model.versions[number]
     weights = facts.get("weights_hash")
     if weights and tags.get("weights_hash", weights) != weights:
@@ -62,6 +62,11 @@ def fault_of(facts: Mapping[str, Any], models: Mapping[str, RegisteredModel]) ->
         if CHAMPION in dangling(model):
             return f"the champion of {name} is version {model.aliases[CHAMPION]}, which MLflow does not have"
     return ""
+
+
+def lost_run(name: str, number: str) -> str:
+    """That the training run of a version was deleted, in words."""
+    return f"MLflow has lost the training run of version {number} of {name}"
 
 
 def dangling(model: RegisteredModel) -> list[str]:
@@ -137,10 +142,7 @@ def disagreements(home: Path, models: Iterable[RegisteredModel]) -> list[str]:
             f"alias {alias} of {model.name} is version {model.aliases[alias]}, which MLflow does not have"
             for alias in dangling(model)
         ]
-        faults += [
-            f"MLflow has lost the training run of version {number} of {model.name}"
-            for number in sorted(model.without_run, key=int)
-        ]
+        faults += [lost_run(model.name, number) for number in sorted(model.without_run, key=int)]
     faults += [
         f"the data of {name} version {number} are not recorded" for name, number in unrecorded(store, by_name.values())
     ]

@@ -157,6 +157,8 @@ class SamplingPlan(Strict):
             else:
                 yield from scope.not_driven("starts", point, known)
                 yield from scope.place_faults("starts", point)
+        alike = "replicas of different starts are compared, and those would agree whatever they have forgotten"
+        yield from scope.same_place_faults("starts", points, alike)
         if self.replicas % self.windows:
             yield Fault("replicas", f"{self.replicas} is not a multiple of the {self.windows} windows of its bias")
         if self.bias is not None and scope.coordinates and len(scope.variables) > 1:

@@ -6,9 +6,11 @@ import json
 import os
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import asdict, replace
 
 import dagster as dg
@@ -382,6 +384,16 @@ def test_pruning_refuses_an_mlflow_without_the_models(moved, monkeypatch, tmp_pa
         find_prunable(moved.home)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     assert find_prunable(moved.home) == []
+
+
+def test_pruning_keeps_what_a_model_of_another_mlflow_may_need(moved, caplog):
+    """One of two models is here: nothing shows what the other one was made of."""
+    with closing(sqlite3.connect(moved.home / "mlflow" / "mlflow.db")) as connection, connection:
+        for table in ("model_versions", "registered_model_aliases", "registered_models"):
+            connection.execute(f"DELETE FROM {table} WHERE name = 'small_wells.unbiased'")
+    (moved.home / "systems" / "small_wells.yaml").rename(moved.home / "away.yaml")
+    assert find_prunable(moved.home) == []
+    assert "small_wells: nothing is removed: MLflow has no version 1 of small_wells.unbiased" in caplog.text
 
 
 # --------------------------------------------------------------------------------------- lineage

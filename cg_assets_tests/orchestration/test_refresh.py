@@ -136,6 +136,27 @@ def test_a_batch_that_failed_its_checks_trains_nothing(stored):
     assert runs == [("0001", {"trajectories", "mapped_forces"} | unbiased)]
 
 
+def test_no_batch_is_added_where_one_after_the_other_fails(stored):
+    """Else each tick of a schedule would add one more batch that nothing can use."""
+    store, system = stored
+    known, metadata = ["0000"], {}
+    for batch in ("0001", "0002", "0003"):
+        known.append(batch)
+        assert planned(stored, *known[:-1])[0] == batch
+        for stage in ("trajectories", "biased_samples"):
+            metadata[stage] = store.describe("small_wells", stage, "0000").metadata
+            metadata[stage].extra["failed_checks"] = ["finite"]
+            store.write_frames(store.read_frames("small_wells", stage, ["0000"]), metadata[stage], batch)
+    plan = plan_refresh(store, system, known)
+    assert (plan.added, plan.runs, plan.failed) == (None, [], True)
+    assert "small_wells/biased_samples/0003 failed finite" in plan.note and "name the batch to add" in plan.note
+    assert planned(stored, *known, add="0004")[0] == "0004"
+    for stage, changed in metadata.items():
+        changed.extra["recipe"] = dict.fromkeys(changed.extra["recipe"], "another")
+        store.write_frames(store.read_frames("small_wells", stage, ["0000"]), changed, "0003")
+    assert planned(stored, *known)[0] == "0004", "settings have changed since"
+
+
 def test_what_was_made_of_a_batch_that_failed_later_is_made_without_it(stored):
     """A check failed when a batch was made again, with the same content: a model of it and others is trained again."""
     store, system = stored

@@ -211,6 +211,16 @@ def grouped(**beads):
         ),
         (
             "capped_alanine_implicit",
+            put("sampling.biased.starts", [{"phi": math.pi, "psi": 1.0}, {"phi": -3.1415926, "psi": 1.0}]),
+            ["starts", "twice"],
+        ),
+        (
+            "capped_alanine_implicit",
+            put("sampling.unbiased.probe", {"replicas": 2, "starts": [{"phi": -1.4, "psi": 2.6}]}),
+            ["starts holds", "twice; replicas of different starts are compared"],
+        ),
+        (
+            "capped_alanine_implicit",
             put("model.force_fields", ["amber14-all.xml"] * 2),
             ["force_fields", "stands twice"],
         ),
