@@ -389,7 +389,7 @@ def test_pruning_refuses_an_mlflow_without_the_models(moved, monkeypatch, tmp_pa
 def test_pruning_keeps_what_a_model_of_another_mlflow_may_need(moved, caplog):
     """One of two models is here: nothing shows what the other one was made of."""
     with closing(sqlite3.connect(moved.home / "mlflow" / "mlflow.db")) as connection, connection:
-        for table in ("model_versions", "registered_model_aliases", "registered_models"):
+        for table in ("model_version_tags", "model_versions", "registered_model_aliases", "registered_models"):
             connection.execute(f"DELETE FROM {table} WHERE name = 'small_wells.unbiased'")
     (moved.home / "systems" / "small_wells.yaml").rename(moved.home / "away.yaml")
     assert find_prunable(moved.home) == []
