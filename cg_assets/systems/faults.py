@@ -124,7 +124,9 @@ def _simulation_faults(system: SystemSpec) -> Iterator[Fault]:
     if not run.enhanced_duration and (curve is None or not curve.enhanced_duration):
         return
     if system.biased_labels is None:
-        yield Fault("cg_simulation.enhanced_duration", "needs the bias of sampling.biased, which is missing")
+        yield Fault(
+            "cg_simulation.enhanced_duration", "needs the bias of sampling.biased, or imported.bias as hills or a grid"
+        )
     elif (biased := system.sampling.biased) is not None and biased.bias is not None and biased.bias.windowed:
         yield Fault(
             "cg_simulation.enhanced_duration",
