@@ -19,6 +19,8 @@ from cg_assets.core.checks import Verdict
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cg_assets.labels.kernels.flow_network import FlowConfig
+    from cg_assets.potentials.base import PotentialConfig
     from cg_assets.training.training_run import TrainingResult
 
 
@@ -45,7 +47,7 @@ class ModelTraining:
     name: str
     source: Source
     positions: NDArray
-    config: dict[str, Any]
+    config: PotentialConfig | FlowConfig
     params: dict[str, Any]
     seed: int
     identity: tuple[Any, ...]

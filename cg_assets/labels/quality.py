@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from cg_assets.core.statistics.equilibration import (
     conditional_equilibration,
     halves_in_time,
 )
-from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.statistics.estimates import Estimate, EstimateJson
 from cg_assets.core.statistics.noise import BinnedLabels, ConditionalNoise, bin_labels, conditional_noise
 from cg_assets.core.units import UnitSystem, unit
 from cg_assets.labels.force_matching import unexplained_noise
@@ -176,7 +176,7 @@ def measure_label_noise(
     )
 
 
-def combined_noise_floor(noise_floors: list[dict[str, Any]], rows: list[int]) -> Estimate:
+def combined_noise_floor(noise_floors: list[EstimateJson], rows: list[int]) -> Estimate:
     """Noise floor of several batches together, each weighted by its number of frames.
 
     Args:

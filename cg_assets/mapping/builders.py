@@ -317,7 +317,10 @@ def _of_topology(
     box = own if box is None else box
     if box is not None:
         if molecule.cutoff is None:
-            raise SystemSpecError(f"model.cutoff is null, but {source.coordinates} has a periodic box; give one [nm]")
+            raise SystemSpecError(
+                f"model.cutoff is null, but {source.coordinates} has a periodic box; give one [nm], or, for an "
+                "isolated molecule, positions without a box (gmx editconf -box 0)"
+            )
         with library_errors(SystemSpecError, "model"):
             check_cutoff(molecule.cutoff, box)
     found.topology.setPeriodicBoxVectors(box)

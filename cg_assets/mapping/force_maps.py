@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,13 @@ TOLERANCE = 1e-6
 _BLOCK = 4096
 
 Constraints = Sequence[tuple[int, int]]
+
+
+class ForceMapJson(TypedDict):
+    """A `ForceMap` in the metadata of a file."""
+
+    kind: str
+    matrix: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,12 @@ class ForceMap:
         """Bead forces `(..., n_beads, dimension)` from atomistic forces `(..., n_atoms, dimension)`."""
         return np.matmul(self.matrix, forces)
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> ForceMapJson:
         """Plain JSON types."""
         return {"kind": self.kind, "matrix": self.matrix.tolist()}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> ForceMap:
+    def from_json(cls, content: ForceMapJson) -> ForceMap:
         """The map that `to_json` described."""
         return cls(np.array(content["matrix"], dtype=np.float64), str(content["kind"]))
 

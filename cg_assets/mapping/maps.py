@@ -7,7 +7,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,19 @@ from cg_assets.core.settings import Built, Fact, Fault, Name, Scope
 
 if TYPE_CHECKING:
     from cg_assets.mapping.force_maps import ForceMap
+
+
+class MapJson(TypedDict):
+    """A `CGMap` in the metadata of a file."""
+
+    matrix: list[list[float]]
+    bead_names: list[str]
+    bead_types: list[int]
+    bead_masses: list[float]
+    """[amu or reduced]."""
+    atom_names: list[str]
+    bead_elements: list[str]
+    bonds: list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ class CGMap:
             return np.add(np.take(positions, atoms, axis=-2), 0.0, dtype=np.float64)
         return np.matmul(self.matrix, positions)
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> MapJson:
         """Plain JSON types."""
         return {
             "matrix": self.matrix.tolist(),
@@ -94,7 +107,7 @@ class CGMap:
         }
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> CGMap:
+    def from_json(cls, content: MapJson) -> CGMap:
         """The map that `to_json` described."""
         return cls(
             matrix=np.array(content["matrix"], dtype=np.float64),

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import numpy as np
 import torch
@@ -28,6 +28,32 @@ MISSING = {
 EVALUATION_BATCH = 256
 """Frames evaluated at once without gradients; larger temporaries leave the cache (200 frames ran 1.8 x faster a
 frame than 400)."""
+
+
+class PotentialConfig(TypedDict, total=False):
+    """What a potential is built from, as plain JSON in its file; each kind of potential adds its settings."""
+
+    type: Required[str]
+    """A member of `PotentialSettings`."""
+    units: str
+    system: str
+    bead_names: list[str]
+    bead_types: list[int]
+    """Beads of equal type share their weights."""
+    bead_masses: list[float]
+    """[amu or reduced]."""
+    temperature: float
+    """Of the labels, where they have one [K]."""
+    thermal_energy: float
+    """k_B T of the labels, where they have one temperature [kJ/mol or reduced]."""
+    periodic: bool
+    """Whether it needs a box."""
+    committee: int
+    """Number of further networks, whose scatter is its uncertainty."""
+    bonds: list[list[int]]
+    """Pairs of beads."""
+    prior: dict[str, list[list[float]]]
+    """Terms of a `ChainPrior`, by kind."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +125,7 @@ class Potential(torch.nn.Module, ABC):
     frames_at_once: int = EVALUATION_BATCH
 
     @classmethod
-    def build(cls, config: dict[str, Any], generator: torch.Generator) -> Potential:
+    def build(cls, config: PotentialConfig, generator: torch.Generator) -> Potential:
         """The potential that a config describes, with initial weights from a generator.
 
         Raises:
@@ -107,7 +133,7 @@ class Potential(torch.nn.Module, ABC):
         """
         return cls(config, generator)
 
-    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+    def __init__(self, config: PotentialConfig, generator: torch.Generator) -> None:
         """See `build`."""
         super().__init__()
 

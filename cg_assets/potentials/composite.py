@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Engine, Labels, Potential
+from cg_assets.potentials.base import Engine, Labels, Potential, PotentialConfig
 
 
-def build(kind: type[Potential], config: dict[str, Any], generator: torch.Generator | None = None) -> Potential:
+def build(kind: type[Potential], config: PotentialConfig, generator: torch.Generator | None = None) -> Potential:
     """Build a potential, before its weights are read or trained.
 
     Args:

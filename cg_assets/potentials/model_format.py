@@ -20,7 +20,7 @@ FORMAT_VERSION = 2
 
 
 def save_potential(
-    directory: Path, module: torch.nn.Module, config: dict[str, Any], metadata: dict[str, object] | None = None
+    directory: Path, module: torch.nn.Module, config: Mapping[str, object], metadata: dict[str, object] | None = None
 ) -> None:
     """Write a network into a directory, which is made if needed; each file appears whole or not at all.
 
@@ -35,7 +35,7 @@ def save_potential(
     """
     import torch
 
-    content = config | {"format_version": FORMAT_VERSION, "metadata": metadata or {}}
+    content = {**config, "format_version": FORMAT_VERSION, "metadata": metadata or {}}
     try:
         text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -55,7 +55,7 @@ def save_potential(
 
 
 def load_potential(
-    directory: Path, others: Mapping[str, Callable[[dict[str, Any]], torch.nn.Module]] | None = None
+    directory: Path, others: Mapping[str, Callable[[Any], torch.nn.Module]] | None = None
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Read a network, ready to evaluate, and its config with `metadata`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cg_assets.core.settings import Training
     from cg_assets.mapping.beads import Beads
-    from cg_assets.potentials.base import Potential
+    from cg_assets.potentials.base import Potential, PotentialConfig
     from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
 
     PotentialClass = type[Potential]
@@ -59,14 +59,14 @@ class PotentialSettings(Family, family="potential"):
         """Its own training settings; None where those of the system apply, or where it is solved."""
         return None
 
-    def config(self, beads: Beads) -> dict[str, Any]:
+    def config(self, beads: Beads) -> PotentialConfig:
         """Plain JSON from which `build_potential` makes it, with facts for users of a registered model.
 
         Args:
             beads: of the system.
         """
         cg_map = beads.cg_map
-        found = self.model_dump(mode="json", exclude={"training", "prior"}) | {
+        found: dict[str, Any] = self.model_dump(mode="json", exclude={"training", "prior"}) | {
             "units": beads.units,
             "system": beads.name,
             "bead_names": list(cg_map.bead_names),
@@ -75,7 +75,7 @@ class PotentialSettings(Family, family="potential"):
         }
         if not self.needs_temperature:
             found |= {"thermal_energy": beads.thermal_energy, "temperature": beads.temperature}
-        return found | ({"periodic": True} if beads.box is not None else {})
+        return cast("PotentialConfig", found | ({"periodic": True} if beads.box is not None else {}))
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """A cutoff beyond half the box."""
@@ -94,7 +94,7 @@ class PotentialSettings(Family, family="potential"):
         """
 
 
-def build_potential(config: dict[str, Any], generator: torch.Generator | None = None) -> Potential:
+def build_potential(config: PotentialConfig, generator: torch.Generator | None = None) -> Potential:
     """Build a potential from its config, before its weights are read or trained.
 
     Args:
@@ -110,7 +110,7 @@ def build_potential(config: dict[str, Any], generator: torch.Generator | None = 
     return build(potential_class(config), config, generator)
 
 
-def potential_class(config: dict[str, Any]) -> type[Potential]:
+def potential_class(config: PotentialConfig) -> type[Potential]:
     """The class of potentials that a config names.
 
     Raises:

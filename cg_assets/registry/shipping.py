@@ -15,7 +15,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from cg_assets.potentials.base import PotentialConfig
 
 _PACKAGE = Path(__file__).parent.parent
 _IMPORT = re.compile(r"^(\s*(?:from|import)\s+)cg_assets\b", re.MULTILINE)
@@ -77,12 +80,13 @@ def shipment_of(config: dict[str, Any]) -> Shipment:
     from cg_assets.potentials.composite import build
     from cg_assets.potentials.settings import build_potential, potential_class
 
-    potential = build_potential(config)
+    own = cast("PotentialConfig", config)
+    potential = build_potential(own)
     needed = {name: _NEEDED[name] for name in potential.conditions}
     outputs = ("energy", "forces", *(["force_deviation"] if potential.members else []))
     return Shipment(
         _PACKAGE / "potentials" / "registered_model.py",
-        {"kind": potential_class(config), "build": build},
+        {"kind": potential_class(own), "build": build},
         outputs,
         _OPTIONAL | needed,
         potential.conditions,

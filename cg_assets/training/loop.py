@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cg_assets.core.errors import TrainingError
-from cg_assets.potentials.base import Labels, Potential
+from cg_assets.potentials.base import Labels, Potential, PotentialConfig
 from cg_assets.potentials.torsions.torques import BondTorques
 from cg_assets.training.own_ensemble import own_ensemble
 from cg_assets.training.training_run import Descent
@@ -60,7 +60,7 @@ class ForceMatching(Descent):
     def __init__(
         self,
         potential: Potential,
-        config: dict[str, Any],
+        config: PotentialConfig,
         training: Training,
         data: TrainingData,
         seed: int,
@@ -88,7 +88,7 @@ class ForceMatching(Descent):
         if self.force_scale == 0.0:
             raise TrainingError("all force labels are zero; check the force map and the labels' column")
         n_beads = self.rows.forces.shape[1]
-        self.torques = BondTorques(n_beads, config.get("bonds", []), device)
+        self.torques = BondTorques(n_beads, [(a, b) for a, b in config.get("bonds", ())], device)
         self.weights = torch.ones(n_beads + len(self.torques.bonds), device=device)
         self.weights[n_beads:] = TORQUE_WEIGHT
         self.squares = self._floored(self._squares(self.rows.positions, self.rows.forces).mean(dim=0))

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from cg_assets.core.statistics.estimates import Estimate, jackknife
 from cg_assets.potentials.base import Labels
 from cg_assets.potentials.thermal.base import ThermalPotential
 from cg_assets.potentials.thermal.loss import QUANTITIES
+from cg_assets.potentials.thermal.temperature import DependenceConfig
 from cg_assets.training.data import TrainingSet
 from cg_assets.training.thermal_targets import ThermalTargets
 
@@ -133,11 +134,11 @@ class Method:
         data: the rows that are used, with the weights of the loss.
     """
 
-    dependence: dict[str, Any]
+    dependence: DependenceConfig
     data: ResponseData
 
 
-def method_dependence(name: str, dependence: dict[str, Any]) -> dict[str, Any]:
+def method_dependence(name: str, dependence: DependenceConfig) -> DependenceConfig:
     """The temperature dependence that a method of `METHODS` can have; that of `response` is `dependence`.
 
     Raises:
@@ -151,13 +152,13 @@ def method_dependence(name: str, dependence: dict[str, Any]) -> dict[str, Any]:
     return {"form": "taylor_temperature", "origin": middle_of(dependence), "order": order}
 
 
-def middle_of(dependence: dict[str, Any]) -> float:
+def middle_of(dependence: DependenceConfig) -> float:
     """T_0 of the config of a temperature dependence, its `origin`, or the middle one of its anchors [K]."""
     anchors = dependence.get("anchors")
     return float(anchors[len(anchors) // 2] if anchors else dependence["origin"])
 
 
-def method(name: str, targets: ThermalTargets, dependence: dict[str, Any]) -> Method:
+def method(name: str, targets: ThermalTargets, dependence: DependenceConfig) -> Method:
     """One of `METHODS` on the same data, for comparison.
 
     `response` uses everything. `force_matching` uses the forces at T_0 alone, so its potential does not depend on

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from cg_assets.training.training_run import TrainingResult
 from cg_assets.training.unconstrained import with_product_labels
 
 if TYPE_CHECKING:
+    from cg_assets.potentials.thermal.dependent import ThermalConfig
+    from cg_assets.potentials.thermal.temperature import DependenceConfig
     from cg_assets.training.settings import ResponsePotential
 
 HELD_OUT = 0.2
@@ -49,17 +51,17 @@ class ResponseTraining(TrainingResult):
     least_heat_capacity: float
 
 
-def response_config(settings: ResponsePotential, beads: Beads) -> dict[str, Any]:
+def response_config(settings: ResponsePotential, beads: Beads) -> ThermalConfig:
     """The config from which the potential of a specification is built."""
     training = settings.network.own_training
     config = potential_config(settings.network, beads, 0 if training is None else training.committee)
-    dependence = settings.temperature_dependence.model_dump(mode="json", exclude_none=True)
-    return config | {"temperature_dependence": method_dependence(settings.method, dependence)}
+    dependence = cast("DependenceConfig", settings.temperature_dependence.model_dump(mode="json", exclude_none=True))
+    return {**config, "temperature_dependence": method_dependence(settings.method, dependence)}
 
 
 def fit_response(
     settings: ResponsePotential,
-    config: dict[str, Any],
+    config: ThermalConfig,
     targets: ThermalTargets,
     unconstrained: ThermalTargets | None = None,
     device: str = "cpu",
@@ -111,7 +113,7 @@ def fit_response(
     return ResponseTraining(**vars(result), held_out=by_temperature, least_heat_capacity=capacity)
 
 
-def with_products(config: dict[str, Any], targets: ThermalTargets, seed: int) -> ThermalTargets:
+def with_products(config: ThermalConfig, targets: ThermalTargets, seed: int) -> ThermalTargets:
     """Give frames of ordinary dynamics labels of F_1: each half from a potential fitted to the other half.
 
     Args:

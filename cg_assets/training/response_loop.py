@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cg_assets.core.errors import TrainingError
-from cg_assets.potentials.base import Potential
+from cg_assets.potentials.base import Potential, PotentialConfig
 from cg_assets.potentials.thermal.loss import label_weights
 from cg_assets.training.response import ResponseData
 from cg_assets.training.thermal_targets import ThermalTargets
@@ -52,7 +52,7 @@ class ResponseMatching(Descent):
     def __init__(
         self,
         potential: Potential,
-        config: dict[str, Any],
+        config: PotentialConfig,
         training: Training,
         data: ResponseData,
         seed: int,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
@@ -12,8 +12,11 @@ from cg_assets.potentials.settings import PotentialSettings
 from cg_assets.training.data import TrainingData, drawn_rows
 from cg_assets.training.priors import PriorFit, fit_prior
 
+if TYPE_CHECKING:
+    from cg_assets.potentials.base import PotentialConfig
 
-def potential_config(settings: PotentialSettings, beads: Beads, committee: int = 0) -> dict[str, Any]:
+
+def potential_config(settings: PotentialSettings, beads: Beads, committee: int = 0) -> PotentialConfig:
     """The config from which `build_potential` makes a potential, with facts for users of the model.
 
     Args:

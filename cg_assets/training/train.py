@@ -19,11 +19,11 @@ from cg_assets.training.training_run import TrainingResult, TrainingRun, take_st
 
 if TYPE_CHECKING:
     from cg_assets.core.settings import Training
-    from cg_assets.potentials.base import Potential
+    from cg_assets.potentials.base import Potential, PotentialConfig
 
 
 def train(
-    config: dict[str, Any],
+    config: PotentialConfig,
     training: Training | None,
     data: TrainingSet,
     seed: int,
@@ -62,7 +62,8 @@ def train(
         DeviceError: `cuda` was asked for and is not there.
     """
     members = 0 if training is None else training.committee
-    single = {name: value for name, value in config.items() if name != "committee"}
+    single = config.copy()
+    single.pop("committee", None)
 
     def stored(number: int) -> Path | None:
         if checkpoint is None or not number:
@@ -99,7 +100,7 @@ def _counting(progress: Progress | None, number: int, members: int, training: Tr
 
 
 def _train_one(
-    config: dict[str, Any],
+    config: PotentialConfig,
     training: Training | None,
     data: TrainingSet,
     seed: int,

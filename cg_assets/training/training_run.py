@@ -21,7 +21,7 @@ from cg_assets.training.optimizer import MatrixMomentum, schedule
 
 if TYPE_CHECKING:
     from cg_assets.core.settings import Training
-    from cg_assets.potentials.base import Labels, Potential
+    from cg_assets.potentials.base import Labels, Potential, PotentialConfig
     from cg_assets.training.data import TrainingSet
 
 
@@ -226,7 +226,7 @@ class Descent(TrainingRun):
     def __init__(
         self,
         potential: Potential,
-        config: dict[str, Any],
+        config: PotentialConfig,
         training: Training,
         data: Any,
         seed: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,14 @@ FEW_REPLICAS = 8
 """With fewer replicas than this, blocks of time take the place of replicas as independent pieces."""
 _ROUNDING = 1e-12
 """Part of a number that its last digits may err by after some arithmetic."""
+
+
+class EstimateJson(TypedDict):
+    """An `Estimate` in the metadata of a file."""
+
+    value: float | None
+    standard_error: float | None
+    unit: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -45,16 +53,16 @@ class Estimate:
         other = reference if isinstance(reference, Estimate) else Estimate(float(reference), 0.0)
         return (self.value - other.value) / math.hypot(self.standard_error, other.standard_error)
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> EstimateJson:
         """Plain JSON types; numbers that are not finite become null."""
         value, error = (number if math.isfinite(number) else None for number in (self.value, self.standard_error))
         return {"value": value, "standard_error": error, "unit": self.unit}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Estimate:
+    def from_json(cls, content: EstimateJson) -> Estimate:
         """The estimate that `to_json` described; null is read as nan."""
-        value, error = (math.nan if content[key] is None else content[key] for key in ("value", "standard_error"))
-        return cls(float(value), float(error), str(content.get("unit", "")))
+        value, error = (math.nan if item is None else item for item in (content["value"], content["standard_error"]))
+        return cls(float(value), float(error), content.get("unit", ""))
 
 
 def independent_blocks(

@@ -12,7 +12,7 @@ back at the configuration that it started from.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Required, TypedDict
 
 import torch
 from torch import Tensor
@@ -24,13 +24,30 @@ RESIDUAL_NOISE = 0.07
 TIME_FEATURES = 3
 
 
-def build_flow(config: dict[str, Any], generator: torch.Generator | None = None) -> DistanceFlow | CoordinateFlow:
+class FlowConfig(TypedDict, total=False):
+    """What a velocity field is built from, as plain JSON in its file, with facts for its users."""
+
+    type: Required[str]
+    """`distances` (beads in space), or `coordinates` (those of a model potential)."""
+    n_beads: int
+    noise: float
+    """Standard deviation of the noise on each Cartesian component [nm or reduced]."""
+    hidden: int
+    """Number of hidden units."""
+    thermal_energy: float
+    """k_B T of the configurations [kJ/mol or reduced]."""
+    temperature: float
+    units: str
+    system: str
+    bead_names: list[str]
+    bonds: list[list[int]]
+
+
+def build_flow(config: FlowConfig, generator: torch.Generator | None = None) -> DistanceFlow | CoordinateFlow:
     """Build a velocity field from its config, with initial weights from `generator` (seed 0 where None).
 
     Args:
-        config: `type` is `distances` (beads in space) or `coordinates` (those of a model potential); both need
-            `n_beads`, `noise`, the standard deviation of the noise on each Cartesian component, and `hidden`, the
-            number of hidden units. Further keys are ignored.
+        config: `type`, `n_beads`, `noise` and `hidden`; further keys are ignored.
         generator: source of the initial weights.
 
     Raises:

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.progress import Progress
-from cg_assets.labels.kernels.flow_network import RESIDUAL_NOISE, build_flow
+from cg_assets.labels.kernels.flow_network import RESIDUAL_NOISE, FlowConfig, build_flow
 from cg_assets.labels.kernels.kernel import centred
 from cg_assets.training.data import held_out_mask
 from cg_assets.training.training_run import TrainingResult, TrainingRun, torch_device
@@ -34,7 +34,7 @@ _HELD_OUT_SAMPLES = 20_000
 
 
 def train_flow(
-    config: dict[str, Any],
+    config: FlowConfig,
     training: Training,
     positions: NDArray,
     group: NDArray[np.int64],
@@ -76,7 +76,7 @@ class _FlowMatching(TrainingRun):
 
     def __init__(
         self,
-        config: dict[str, Any],
+        config: FlowConfig,
         training: Training,
         positions: NDArray,
         group: NDArray[np.int64],

@@ -26,6 +26,8 @@ from cg_assets.training.data import correlated_groups
 if TYPE_CHECKING:
     import torch
 
+    from cg_assets.labels.kernels.flow_network import FlowConfig
+
 STEIN_FIELDS = 60
 _DENOISER_STEPS = 1500
 
@@ -76,7 +78,7 @@ class KernelReport:
         ]
 
 
-def flow_config(beads: Beads, noise: float, hidden: int) -> dict[str, Any]:
+def flow_config(beads: Beads, noise: float, hidden: int) -> FlowConfig:
     """The config from which `build_flow` makes a velocity field for these beads, with facts for its users."""
     cg_map = beads.cg_map
     return {

@@ -28,7 +28,7 @@ class ChainPrior(Potential):
     The odd part of the dihedrals distinguishes left from right.
     """
 
-    def __init__(self, terms_by_kind: dict[str, Any], thermal_energy: float) -> None:
+    def __init__(self, terms_by_kind: dict[str, list[list[float]]], thermal_energy: float) -> None:
         """Read the terms.
 
         Args:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Potential, thermal_energy_of
+from cg_assets.potentials.base import Potential, PotentialConfig, thermal_energy_of
 from cg_assets.potentials.chain_prior.module import ChainPrior
 from cg_assets.potentials.composite import Sum
 from cg_assets.potentials.handedness import MOST_BEADS, HandednessWalls
@@ -20,6 +20,17 @@ SOFT_LIMIT = 5.0
 
 MAX_STATISTICS = 4_000_000
 """Distances per pair type kept for quantiles; minimum and maximum always come from all."""
+
+
+class MessagePassingConfig(PotentialConfig, total=False):
+    """With its settings, and `torsions`, sets of four beads."""
+
+    features: int
+    interactions: int
+    basis_functions: int
+    cutoff: float | None
+    torsion_order: int
+    torsions: list[list[int]]
 
 
 class MessagePassing(Potential):
@@ -61,7 +72,7 @@ class MessagePassing(Potential):
     neighbours: Tensor
 
     @classmethod
-    def build(cls, config: dict[str, Any], generator: torch.Generator) -> Potential:
+    def build(cls, config: PotentialConfig, generator: torch.Generator) -> Potential:
         """The sum of a network and of what it cannot represent.
 
         - `handedness`, of up to `MOST_BEADS` unlike beads: walls, since distances do not distinguish left from right;
@@ -76,18 +87,19 @@ class MessagePassing(Potential):
         Raises:
             ValueError: a key is missing or out of range.
         """
-        network = cls(config, generator)
+        own = cast(MessagePassingConfig, config)
+        network = cls(own, generator)
         parts: dict[str, Potential] = {"network": network}
         if network.unique and 4 <= network.n_kinds <= MOST_BEADS and not network.conditions:
             parts["handedness"] = HandednessWalls(network.n_kinds, network.thermal_energy)
-        if config.get("torsions") and config.get("torsion_order"):
-            about = config["torsions"], int(config["torsion_order"]), network.thermal_energy
-            parts["series"] = TorsionSeries(*about, config.get("bonds", ()))
-        if config.get("prior"):
-            parts["prior"] = ChainPrior(config["prior"], network.thermal_energy)
+        if own.get("torsions") and own.get("torsion_order"):
+            about = own["torsions"], int(own["torsion_order"]), network.thermal_energy
+            parts["series"] = TorsionSeries(*about, own.get("bonds", ()))
+        if own.get("prior"):
+            parts["prior"] = ChainPrior(own["prior"], network.thermal_energy)
         return Sum(parts) if len(parts) > 1 else network
 
-    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+    def __init__(self, config: MessagePassingConfig, generator: torch.Generator) -> None:
         """Build the network with random weights.
 
         Args:
@@ -101,7 +113,8 @@ class MessagePassing(Potential):
         super().__init__(config, generator)
         self.dimension, self.thermal_energy = 3, thermal_energy_of(config)
         self.conditions = frozenset({"box"} if config.get("periodic") else ())
-        self.cutoff = None if config.get("cutoff") is None else float(config["cutoff"])
+        cutoff = config.get("cutoff")
+        self.cutoff = None if cutoff is None else float(cutoff)
         features, basis = int(config["features"]), int(config["basis_functions"])
         interactions = int(config["interactions"])
         if min(features, basis, interactions) < 1:

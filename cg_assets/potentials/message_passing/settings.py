@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import Field, PositiveFloat
 
@@ -14,6 +14,7 @@ from cg_assets.potentials.settings import PotentialSettings
 
 if TYPE_CHECKING:
     from cg_assets.mapping.beads import Beads
+    from cg_assets.potentials.base import PotentialConfig
     from cg_assets.potentials.settings import PotentialClass
 
 
@@ -63,7 +64,7 @@ class MessagePassingSettings(PotentialSettings):
         elif self.cutoff > scope.box / 2:
             yield Fault("cutoff", f"{self.cutoff} nm is beyond {half}; lower it")
 
-    def config(self, beads: Beads) -> dict[str, Any]:
+    def config(self, beads: Beads) -> PotentialConfig:
         """Also the bonds of the beads, and the torsions of the series.
 
         Torsions are those collective variables that turn about a bond which splits the molecule, one for a bond. A
@@ -77,4 +78,4 @@ class MessagePassingSettings(PotentialSettings):
                 if (bond := tuple(sorted(sites[1:3]))) in hinges:
                     torsions.setdefault(bond, sites)
         bonds = [list(bond) for bond in cg_map.bonds]
-        return super().config(beads) | {"bonds": bonds, "torsions": list(torsions.values())}
+        return cast("PotentialConfig", {**super().config(beads), "bonds": bonds, "torsions": list(torsions.values())})

@@ -10,11 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Labels, Potential, thermal_energy_of
+from cg_assets.potentials.base import Labels, Potential, PotentialConfig, thermal_energy_of
 from cg_assets.potentials.layers import activation, normal
 
 _GRID = 4001
 """Points of the cumulative distribution from which configurations are drawn."""
+
+
+class RadialBasisConfig(PotentialConfig, total=False):
+    """With its settings."""
+
+    range: tuple[float, float]
+    basis_functions: int
+    basis_width: float
+    hidden: list[int]
 
 
 class RadialBasis(Potential):
@@ -29,7 +38,7 @@ class RadialBasis(Potential):
     low: Tensor
     high: Tensor
 
-    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+    def __init__(self, config: RadialBasisConfig, generator: torch.Generator) -> None:
         """Build the network.
 
         Args:

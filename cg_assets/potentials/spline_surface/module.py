@@ -8,13 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Labels, Potential, thermal_energy_of
+from cg_assets.potentials.base import Labels, Potential, PotentialConfig, thermal_energy_of
 
 LARGEST_BEND = 3.0
 """Standard deviation of a second difference of spline coefficients without data [k_B T]."""
 
 RISE = 2.0
 """Energy of a spline coefficient without data, one knot away from the nearest with some [k_B T]."""
+
+
+class SplineSurfaceConfig(PotentialConfig, total=False):
+    """With its settings."""
+
+    range: dict[str, tuple[float, float]]
+    spacing: float
 
 
 class SplineSurface(Potential):
@@ -31,7 +38,7 @@ class SplineSurface(Potential):
     high: Tensor
     wall: Tensor
 
-    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+    def __init__(self, config: SplineSurfaceConfig, generator: torch.Generator) -> None:
         """Build the surface.
 
         Args:

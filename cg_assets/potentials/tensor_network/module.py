@@ -15,12 +15,12 @@ followed by residual layers x <- A x + M softplus(a), and energies that are line
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cg_assets.potentials.thermal.base import ThermalPotential
+from cg_assets.potentials.thermal.dependent import ThermalConfig
 from cg_assets.potentials.thermal.pairs import Pairs
 
 CUSP = 1e-6
@@ -31,6 +31,17 @@ COMPONENTS = (1, 4, 9)
 """Numbers of components of all tensors up to an order."""
 
 
+class TensorNetworkConfig(ThermalConfig, total=False):
+    """With its settings."""
+
+    cutoff: float
+    soft_cutoff: float
+    tensor_order: int
+    features: int
+    layers: int
+    sensitivities: int
+
+
 class TensorNetwork(ThermalPotential):
     """See the module. Where the form has a constant heat capacity its energy head is never positive: C >= 0."""
 
@@ -38,7 +49,7 @@ class TensorNetwork(ThermalPotential):
     constant: Tensor
     kinds: Tensor
 
-    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+    def __init__(self, config: TensorNetworkConfig, generator: torch.Generator) -> None:
         """Build the network with random weights.
 
         Args:

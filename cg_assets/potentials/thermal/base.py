@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.thermal.dependent import TemperatureDependent
+from cg_assets.potentials.thermal.dependent import TemperatureDependent, ThermalConfig
 from cg_assets.potentials.thermal.pairs import Pairs, neighbour_pairs
 
 PRIOR_DEPTH = 0.015
@@ -34,7 +33,7 @@ class ThermalPotential(TemperatureDependent):
     prior: Tensor
     low: Tensor
 
-    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+    def __init__(self, config: ThermalConfig, generator: torch.Generator) -> None:
         """Take what all of them need.
 
         Args:

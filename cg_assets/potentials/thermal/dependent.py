@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Labels, Potential
-from cg_assets.potentials.thermal.temperature import TemperatureDependence
+from cg_assets.potentials.base import Labels, Potential, PotentialConfig
+from cg_assets.potentials.thermal.temperature import DependenceConfig, TemperatureDependence
 
 ROWS_AT_ONCE = 32
 """Frames whose response to temperature is evaluated at once."""
@@ -33,6 +33,12 @@ class Response(NamedTuple):
     """C = -T d²W/dT², their heat capacity at frozen beads [kJ/mol/K]."""
 
 
+class ThermalConfig(PotentialConfig, total=False):
+    """With its dependence on temperature."""
+
+    temperature_dependence: DependenceConfig
+
+
 class TemperatureDependent(Potential):
     """W(R, T) = sum_k s_k(T) W_k(R); a class needs `terms`, the energies W_k.
 
@@ -44,7 +50,7 @@ class TemperatureDependent(Potential):
     is_value: Tensor
     rows_at_once: int = ROWS_AT_ONCE
 
-    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+    def __init__(self, config: ThermalConfig, generator: torch.Generator) -> None:
         """Take the dependence on temperature.
 
         Args:

@@ -15,7 +15,7 @@ are scaled to energies: at the origin T₀ the first three are W, T₀ dW/dT and
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -24,10 +24,19 @@ FORMS = ("taylor_temperature", "taylor_inverse_temperature", "constant_heat_capa
 MAX_ORDER = 2
 
 
+class DependenceConfig(TypedDict, total=False):
+    """A form in the file of a potential."""
+
+    form: str
+    origin: float
+    order: int
+    anchors: list[float]
+
+
 class TemperatureDependence:
     """The functions s_k(T) of a form, with their first two derivatives."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: DependenceConfig) -> None:
         """Read a form from its config.
 
         Args:

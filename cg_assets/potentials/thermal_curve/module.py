@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from cg_assets.potentials.base import Labels
-from cg_assets.potentials.thermal.dependent import TemperatureDependent
+from cg_assets.potentials.thermal.dependent import TemperatureDependent, ThermalConfig
 
 RISE = 2.0
 """Half the stiffness of the wall beyond the data [k_B T_0 per squared knot spacing]."""
+
+
+class ThermalCurveConfig(ThermalConfig, total=False):
+    """With its settings."""
+
+    range: tuple[float, float]
+    spacing: float
 
 
 class ThermalCurve(TemperatureDependent):
@@ -26,7 +31,7 @@ class ThermalCurve(TemperatureDependent):
     low: Tensor
     high: Tensor
 
-    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+    def __init__(self, config: ThermalCurveConfig, generator: torch.Generator) -> None:
         """Build the curve, with all coefficients zero.
 
         Args:

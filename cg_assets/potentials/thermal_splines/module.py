@@ -23,6 +23,7 @@ from torch import Tensor
 
 from cg_assets.potentials.base import MISSING, Engine, Labels
 from cg_assets.potentials.thermal.base import ThermalPotential
+from cg_assets.potentials.thermal.dependent import ThermalConfig
 from cg_assets.potentials.thermal.pairs import Pairs, neighbour_pairs
 
 MAX_DEGREE = 6
@@ -59,6 +60,16 @@ def legendre(degree: int) -> Tensor:
     return table
 
 
+class SplinesConfig(ThermalConfig, total=False):
+    """With its settings."""
+
+    pair_cutoff: float
+    pair_functions: int
+    triple_cutoff: float | None
+    triple_functions: int
+    triple_degree: int
+
+
 class SplinePotential(ThermalPotential):
     """See the module; coefficients are solved for (`solve`), in float64."""
 
@@ -70,7 +81,7 @@ class SplinePotential(ThermalPotential):
     degrees: Tensor
     legendre: Tensor
 
-    def __init__(self, config: dict[str, Any], generator: torch.Generator) -> None:
+    def __init__(self, config: SplinesConfig, generator: torch.Generator) -> None:
         """Build the potential, with all coefficients zero.
 
         Args:
@@ -88,8 +99,9 @@ class SplinePotential(ThermalPotential):
                 "message-passing form for mixtures"
             )
         self.pair_cutoff, self.pair_functions = float(config["pair_cutoff"]), int(config["pair_functions"])
-        self.triple_functions = int(config["triple_functions"]) if config.get("triple_cutoff") else 0
-        self.triple_cutoff = float(config["triple_cutoff"]) if self.triple_functions else 0.0
+        triple_cutoff = config.get("triple_cutoff")
+        self.triple_functions = int(config["triple_functions"]) if triple_cutoff else 0
+        self.triple_cutoff = float(triple_cutoff) if triple_cutoff and self.triple_functions else 0.0
         self.degree = int(config["triple_degree"]) if self.triple_functions else 0
         if self.pair_cutoff <= 0 or self.pair_functions < 4:
             raise ValueError(
