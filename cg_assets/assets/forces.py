@@ -95,7 +95,7 @@ def scale_fault(scale: Estimate, temperature: float) -> str:
         scale: of the labels, 1 for right ones.
         temperature: of the system [K].
     """
-    from cg_assets.sampling.imported.formats.units import FORCE
+    from cg_assets.sampling.imported.formats.units import unit_slip
 
     value, error = scale.value, 5.0 * scale.standard_error
     if not error <= 0.5:
@@ -105,13 +105,8 @@ def scale_fault(scale: Estimate, temperature: float) -> str:
     found = f"forces are {scale} times those that the positions ask for at {temperature:g} K"
     if abs(value) <= max(error, 1e-4):
         return f"{found}: they are of other frames, or positions were rotated without them (trjconv -fit)"
-    for read, factor in FORCE.items():
-        for unit, own in FORCE.items():
-            if unit != read and abs(value * own / factor - 1.0) <= max(_SCALE_ERROR, error / abs(value)):
-                return (
-                    f"{found}: {unit} was read as {read}, a factor of {own / factor:.6g}; set imported.force_unit to "
-                    f"{unit} where the file was read in {read}"
-                )
+    if slip := unit_slip(value, max(_SCALE_ERROR, error / abs(value))):
+        return f"{found}: {slip}"
     return (
         f"{found}: the run was at about {temperature * value:.0f} K, or the forces are not those of these frames alone "
         "(turned positions, forces of a bias or a thermostat)"

@@ -12,10 +12,10 @@ from conftest import REPOSITORY
 from openmm import app, unit
 from plain_runs import make
 from scipy.spatial.transform import Rotation
-from test_imported_forces import write_trr
+from test_imported_forces import write_dump, write_netcdf, write_trr
 
 from cg_assets.assets.forces import judge_scale
-from cg_assets.core.errors import ForceMapError
+from cg_assets.core.errors import ForceMapError, SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.labels.force_matching import unexplained_noise
@@ -100,22 +100,82 @@ def as_extended_xyz(path, positions, forces):
     ase.io.write(path.with_suffix(".xyz"), frames, format="extxyz")
 
 
-@pytest.mark.parametrize("write", [as_npz, as_trr, as_extended_xyz])
+def as_netcdf(path, positions, forces):
+    write_netcdf(path.with_suffix(".nc"), positions, forces)
+
+
+def as_dump(path, positions, forces):
+    write_dump(path.with_suffix(".lammpstrj"), positions, forces, factor=1.0)
+
+
+@pytest.mark.parametrize("write", [as_npz, as_trr, as_extended_xyz, as_netcdf, as_dump])
 def test_a_wrong_unit_is_refused_with_its_factor_in_every_format(run, tmp_path, write):
+    """By Stein's identity where there is no force field, and at once where there is one."""
     own, frames = run
-    system = mine(tmp_path / "mine", own, frames)
-    for file in (tmp_path / "mine").glob("*.npz"):
+    alone = without_force_field(run, tmp_path, "optimal")
+    full = mine(tmp_path / "full", own, frames)
+    systems = [alone, full]
+    if write is as_dump:
+        imported = [system.imported.model_copy(update={"force_unit": "kJ/mol/nm"}) for system in systems]
+        systems = [system.model_copy(update={"imported": one}) for system, one in zip(systems, imported, strict=True)]
+    for file in tmp_path.glob("*/*.npz"):
         file.unlink()
     for name, factor in (UNITS | {"": 1.0}).items():
-        for replica in range(4):
-            rows = frames.replica == replica
-            write(tmp_path / "mine" / f"run_0000_{replica}", frames.positions[rows], frames.forces[rows] / factor)
-        reader = system.imported_reader("0000")
-        read = Frames.concatenate([reader.next_chunk() for _ in range(reader.n_chunks)])
+        for system in systems:
+            for replica in range(4 if system is systems[0] else 1):
+                rows = frames.replica == replica
+                write(system.folder / f"run_0000_{replica}", frames.positions[rows], frames.forces[rows] / factor)
+        read = all_of(systems[0].imported_reader("0000"))
         verdict = verdict_of(own, read)
         assert verdict.passed == (not name)
-        if name:
-            assert f", a factor of {factor:.6g}" in verdict.message
+        if not name:
+            systems[1].imported_reader("0000")
+            continue
+        assert f", a factor of {factor:.6g}" in verdict.message
+        with pytest.raises(
+            SamplingError, match=rf"those of the force field of the model: {name} was read as .*{factor:.6g}"
+        ):
+            systems[1].imported_reader("0000")
+
+
+def all_of(reader):
+    return Frames.concatenate([reader.next_chunk() for _ in range(reader.n_chunks)])
+
+
+def with_other_forces(run, tmp_path, forces):
+    """A reader of the frames of a run with other forces, where the model has a force field."""
+    own, frames = run
+    return mine(tmp_path / "mine", own, frames, forces=forces.astype(np.float32)).imported_reader("0000")
+
+
+def test_forces_are_compared_with_the_force_field_frame_by_frame(run, tmp_path):
+    """Those of other frames are refused, noise on each atom is said; forces of rigid bonds do not count."""
+    own, frames = run
+    reader = with_other_forces(run, tmp_path, frames.forces)
+    assert not any(": forces" in note or "add up" in note for note in reader.notes)
+    with pytest.raises(SamplingError, match=r"forces have a correlation of .* they are of other frames"):
+        with_other_forces(run, tmp_path, np.roll(frames.forces, 100, axis=0))
+    rms = np.sqrt((frames.forces**2).mean())
+    noise = rms * np.random.default_rng(2).normal(size=frames.forces.shape)
+    notes = with_other_forces(run, tmp_path, frames.forces + noise).notes
+    (net,) = [note for note in notes if "(fix langevin of LAMMPS)" in note]
+    assert float(re.search(r"add up to (\S+) of", net)[1]) == pytest.approx(np.sqrt(0.5), rel=0.25)
+    assert net.endswith("(and of 3 more files)")
+    assert any("force field of the model: they hold a bias or the noise" in note for note in notes)
+    notes = with_other_forces(run, tmp_path, frames.forces + _pulls(frames, own.structure().constraints)).notes
+    assert not any(": forces" in note or "add up" in note for note in notes)
+
+
+def _pulls(frames, pairs):
+    """Forces along rigid bonds, as SHAKE adds them."""
+    pulls, generator = np.zeros_like(frames.forces), np.random.default_rng(3)
+    for first, second in pairs:
+        pull = (
+            1000 * generator.normal(size=(len(frames), 1)) * (frames.positions[:, first] - frames.positions[:, second])
+        )
+        pulls[:, first] += pull
+        pulls[:, second] -= pull
+    return pulls
 
 
 def verdict_of(own, frames):
@@ -136,7 +196,7 @@ def test_recomputed_forces_are_those_of_the_run(run, tmp_path):
     own, frames = run
     system = mine(tmp_path / "mine", own, frames, forces=np.zeros_like(frames.forces), how="recomputed")
     reader = system.imported_reader("0000")
-    read = Frames.concatenate([reader.next_chunk() for _ in range(reader.n_chunks)])
+    read = all_of(reader)
     scale = np.sqrt((frames.forces.astype(float) ** 2).mean())
     assert np.sqrt(((read.forces - frames.forces) ** 2).mean()) < 1e-3 * scale
     np.testing.assert_allclose(read.potential_energy, frames.potential_energy, rtol=1e-4, atol=0.02)

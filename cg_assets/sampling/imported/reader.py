@@ -20,6 +20,7 @@ from cg_assets.mapping.first_frames import check_first_frames
 from cg_assets.mapping.images import MoleculesTogether, nearest_image
 from cg_assets.sampling.imported.bad_frames import MOST_BAD, BadFrames, coordinate_grid
 from cg_assets.sampling.imported.bias import FrameBias, Run, undeclared_bias
+from cg_assets.sampling.imported.file_forces import TESTED, force_notes, shortened, unseen_note
 from cg_assets.sampling.imported.files import found_files, imported_files
 from cg_assets.sampling.imported.formats import AtomBlock, Contents, Source, TrajectoryFile, open_trajectory
 from cg_assets.sampling.imported.recomputed import RecomputedForces
@@ -90,6 +91,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         self._atoms = [self._look_at(file, found) for file, found in zip(self._files, contents, strict=True)]
         self._bad, self._molecules = BadFrames(molecule), MoleculesTogether(molecule.stored_groups)
         self._check_first(contents)
+        of_forces = shortened([self._force_notes(number, found) for number, found in enumerate(contents)])
         self._hashes: dict[Path, str] = {}
         self._refuse_copies(folder, batch)
         self.bias = self._bias(folder, batch, contents)
@@ -98,7 +100,8 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         biased = [] if self.bias is None else self.bias.notes
         planned = timeline(self._paths, contents, imported, self._same_frame)
         self.interval = planned.interval * imported.stride
-        self._stretches, self._notes = planned.stretches, [*planned.notes, *self._grids, *self._rigid_note, *biased]
+        self._stretches = planned.stretches
+        self._notes = [*planned.notes, *self._grids, *self._rigid_note, *of_forces, *biased]
         self._refuse_repeats()
         self.n_frames = sum(len(stretch.frames) for stretch in self._stretches)
         self._n_bad, self._first_bad = 0, ""
@@ -288,13 +291,9 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         self.grid: float | None = None
         lengths: list[NDArray[np.floating]] = []
         for number, (file, found) in enumerate(zip(self._files, contents, strict=True)):
-            usable = np.arange(found.n_frames) if found.usable is None else np.flatnonzero(found.usable)
-            rows = usable[:_FIRST].tolist()
-            if not rows:
+            parts = found.first(_FIRST)
+            if not parts:
                 continue
-            step = rows[1] - rows[0] if len(rows) > 1 else 1
-            even = range(rows[0], rows[-1] + 1, step)
-            parts = [even] if list(even) == rows else [range(row, row + 1) for row in rows]
             as_written = [block for part in parts for block in file.blocks(part, 1, self._atoms[number])]
             grid = coordinate_grid(np.concatenate([block.positions for block in as_written]))
             if grid is not None and grid > max(self.grid or 0.0, _FINE):
@@ -331,6 +330,16 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             self._rigid_note = [
                 f"{len(self.rigid)} bonds never change their length, the first {first}: they count as constraints"
             ]
+
+    def _force_notes(self, number: int, found: Contents) -> list[str]:
+        """What the forces that a file states are, as `force_notes` has it."""
+        file = self._files[number]
+        if self._plan.forces != "file":
+            return []
+        if not self._holds_all(number):
+            return [unseen_note(file)]
+        blocks = [block for part in found.first(TESTED) for block in self._all_atoms(number, part, TESTED)]
+        return force_notes(self._molecule, self._bad, file, blocks, self._force_field)
 
     @property
     def beads(self) -> Beads:
@@ -381,6 +390,10 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         if first.box is not None:  # each molecule may be at another image
             apart = nearest_image(apart - apart[:1], first.box[0])
         return bool(np.abs(apart - apart.mean(axis=0)).max() < _SAME)
+
+    @cached_property
+    def _force_field(self) -> RecomputedForces | None:
+        return None if self._molecule.system is None else RecomputedForces(self._molecule)
 
     @cached_property
     def _recomputed(self) -> RecomputedForces | None:

@@ -62,6 +62,12 @@ class Contents:
     usable: NDArray[np.bool_] | None = None
     cut: bool = False
 
+    def first(self, count: int) -> list[range]:
+        """The first usable frames, in one range where they are evenly spaced."""
+        rows = (np.arange(self.n_frames) if self.usable is None else np.flatnonzero(self.usable))[:count].tolist()
+        even = range(rows[0], rows[-1] + 1, rows[1] - rows[0] if len(rows) > 1 else 1) if rows else range(0)
+        return ([even] if rows else []) if list(even) == rows else [range(row, row + 1) for row in rows]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -93,6 +99,7 @@ class TrajectoryFile(ABC):
         length_unit: in which `_read` gives positions; None where the format fixes none.
         force_unit: in which `_read` gives forces; None where the format fixes none.
         energy_unit: in which `_read` gives energies.
+        holds_fixes: whether forces may hold those of a thermostat, as LAMMPS writes them.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -100,6 +107,7 @@ class TrajectoryFile(ABC):
     length_unit: str | None = "nm"
     force_unit: str | None = "kJ/mol/nm"
     energy_unit: str = "kJ/mol"
+    holds_fixes: bool = False
 
     def __init__(self, source: Source) -> None:
         """Nothing is read yet.

@@ -35,9 +35,9 @@ class ExtendedXyzFile(StreamedFile):
         opener = gzip.open if self.path.name.lower().endswith(".gz") else open
         with library_errors(SamplingError, f"{self.path}: is no XYZ file"), opener(self.path, "rt") as file:
             comment = [file.readline() for _ in range(2)][1]
-        self._by_lammps = "timestep=" in comment.lower()
+        self.holds_fixes = "timestep=" in comment.lower()
         self._plain, self._opener = "properties=" not in comment.lower(), opener
-        if self._by_lammps:
+        if self.holds_fixes:
             self.force_unit = None
 
     def _stream(self) -> Iterator[AtomBlock]:
@@ -74,7 +74,7 @@ class ExtendedXyzFile(StreamedFile):
             for atoms in iread(str(self.path), index=":", format="extxyz"):
                 results = atoms.calc.results if atoms.calc is not None else {}
                 forces = results.get("forces", atoms.arrays.get("forces", atoms.arrays.get("force")))
-                energy = None if self._by_lammps or self.source.force_unit else results.get("energy")
+                energy = None if self.holds_fixes or self.source.force_unit else results.get("energy")
                 cell = np.asarray(atoms.cell)
                 yield AtomBlock(
                     atoms.positions[None],

@@ -33,6 +33,7 @@ class LammpsDump(StreamedFile):
     gives_forces = True
     length_unit: str | None = "angstrom"
     force_unit: str | None = None
+    holds_fixes = True
 
     def __init__(self, source: Source) -> None:
         """Reads the units, which a dump states under `dump_modify units yes`."""

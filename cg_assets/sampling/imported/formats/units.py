@@ -46,6 +46,23 @@ def same_unit(stated: str, known: dict[str, float]) -> str | None:
     return next((name for name in known if _powers(name) == powers), None)
 
 
+def unit_slip(factor: float, tolerance: float) -> str:
+    """Which unit of force was read as which, in words, where forces are too large by a factor; empty for no such pair.
+
+    Args:
+        factor: of the forces.
+        tolerance: relative error of the factor.
+    """
+    for read, size in FORCE.items():
+        for unit, own in FORCE.items():
+            if unit != read and abs(factor * own / size - 1.0) <= tolerance:
+                return (
+                    f"{unit} was read as {read}, a factor of {own / size:.6g}; set imported.force_unit to {unit} where "
+                    f"the file was read in {read}"
+                )
+    return ""
+
+
 def _powers(text: str) -> dict[str, int]:
     powers: dict[str, int] = {}
     for operator, name, power in re.findall(r"([/*\s]*)([A-Za-zÅåö]+0?)\s*(?:\^|\*\*)?\s*([+-]?\d+)?", text.strip()):
