@@ -238,8 +238,8 @@ class RootMeanSquareDeviation(Length):
 
     type: Literal["rmsd"]
     atoms: tuple[SiteName, ...] = Field(min_length=3)
-    structure: Path | None = None
-    """A PDB file, relative to the folder of the YAML file; null for the structure that the model starts from."""
+    file: Path | None = None
+    """A PDB file of the structure, relative to the folder of the YAML file; null for the structure that the model starts from."""
     reference: tuple[tuple[float, float, float], ...] | None = None
     """Positions of its beads in that structure [nm]; null to take them from there."""
 
@@ -252,12 +252,12 @@ class RootMeanSquareDeviation(Length):
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """A range in other units, and a file that is missing."""
         yield from super().faults(scope)
-        yield from scope.missing("structure", self.structure)
+        yield from scope.missing("file", self.file)
 
     @property
     def files(self) -> list[Path]:
         """That of the structure."""
-        return [] if self.structure is None else [self.structure]
+        return [] if self.file is None else [self.file]
 
     def bound(self, molecule: MoleculeModel, cg_map: CGMap, folder: Path) -> CollectiveVariable:
         """With the positions of its beads in the structure."""
@@ -265,10 +265,10 @@ class RootMeanSquareDeviation(Length):
 
         if self.reference is not None:
             return self
-        if self.structure is None:
+        if self.file is None:
             places = cg_map.apply(molecule.positions[molecule.stored])
         else:
-            places = beads_in(molecule, cg_map, folder / self.structure, "collective_variables: structure")[0]
+            places = beads_in(molecule, cg_map, folder / self.file, "collective_variables: file")[0]
         mine = places[[cg_map.site(atom) for atom in self.atoms]]
         return self.model_copy(update={"reference": tuple(map(tuple, mine.tolist()))})
 

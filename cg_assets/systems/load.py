@@ -18,7 +18,7 @@ from cg_assets.systems.plain_yaml import read_yaml
 from cg_assets.systems.spec import SystemSpec
 
 SHIPPED = Path(__file__).parent
-_FILES = ("pdb", "file", "files")
+_FILES = ("pdb", "file", "files", "force_files")
 """Fields that name files."""
 _NO_FILES = ("type", "defines")
 """Fields of model.topology that name no file."""

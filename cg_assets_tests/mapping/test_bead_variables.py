@@ -150,7 +150,7 @@ def test_a_map_of_centres_of_mass_alone_is_imported(tmp_path, monkeypatch):
 def test_deviations_from_the_start_and_from_a_file(tmp_path, monkeypatch):
     """The file counts its residues from 38, of chain B, and is turned."""
     moved = {"type": "rmsd", "atoms": ["cap", "carbonyl", "end"], "range": [0.0, 0.3]}
-    variables = {"moved": VARIABLES["moved"], "part": moved | {"structure": "other.pdb"}}
+    variables = {"moved": VARIABLES["moved"], "part": moved | {"file": "other.pdb"}}
     judged = yaml.safe_load(MINE)["evaluation"] | {"collective_variables": ["moved", "part"], "basins": {}}
     molecule, folder = home(tmp_path, monkeypatch, collective_variables=variables, evaluation=judged)
     rng = np.random.default_rng(1)
@@ -182,7 +182,7 @@ def test_deviations_from_the_start_and_from_a_file(tmp_path, monkeypatch):
     (folder / "other.pdb").write_text((folder / "plain.pdb").read_text())
     assert load_system("my_alanine").content_hash != before
     (folder / "other.pdb").unlink()
-    with pytest.raises(SystemSpecError, match="structure names no file"):
+    with pytest.raises(SystemSpecError, match="file names no file"):
         load_system("my_alanine")
 
 
