@@ -239,7 +239,7 @@ class RootMeanSquareDeviation(Length):
     type: Literal["rmsd"]
     atoms: tuple[SiteName, ...] = Field(min_length=3)
     file: Path | None = None
-    """A PDB file of the structure, relative to the folder of the YAML file; null for the structure that the model starts from."""
+    """A PDB file, relative to the folder of the YAML file; null for the structure that the model starts from."""
     reference: tuple[tuple[float, float, float], ...] | None = None
     """Positions of its beads in that structure [nm]; null to take them from there."""
 
