@@ -105,6 +105,23 @@ def test_parts_of_one_run_are_one_replica(run, folder, positions):  # noqa: F811
     assert any("repeats the times of 30 frames" in note for note in reader.notes)
 
 
+def test_parts_without_a_clock_that_share_a_frame_are_one_replica(run, folder, positions):  # noqa: F811
+    """Three parts of a DCD run, each of which begins with the last frame before it, and a run of its own."""
+    ends = {"a1": (0, 20), "a2": (19, 40), "a10": (39, 60), "b": (100, 130)}
+    for name, (begin, end) in ends.items():
+        trajectory = mdtraj.Trajectory(positions[begin:end], topology_of(run[0]))
+        trajectory.save_dcd(str(folder / f"run_0000_{name}.dcd"))
+    reader, beads = imported(folder)
+    np.testing.assert_array_equal(beads.replica, np.repeat([0, 1], [60, 30]))
+    np.testing.assert_allclose(beads.time, 0.1 * np.concatenate([np.arange(60), np.arange(30)]), atol=1e-9)
+    kept = np.concatenate([positions[:60], positions[100:130]])
+    np.testing.assert_allclose(beads.positions, changed(folder).beads().cg_map.apply(kept), atol=1e-6)
+    assert sum("begins with the last frame of run_0000_a" in note for note in reader.notes) == 2
+    assert "2 files without a clock count as independent replicas; join those that are parts of one run" in reader.notes
+    _, strided = imported(folder, stride=7)
+    np.testing.assert_allclose(strided.time[strided.replica == 0], 0.7 * np.arange(9), atol=1e-9)
+
+
 def test_numbered_parts_continue_the_run_of_their_name(run, folder, positions):  # noqa: F811
     """Without a frame in common the names decide; ten comes after nine."""
     for name, frames in (("x", positions), ("y", run[1].positions[run[1].replica == 1])):

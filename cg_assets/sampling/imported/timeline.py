@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +109,10 @@ def timeline(
     builder = _Builder(paths, interval, same_frame, notes)
     for number in sorted(range(len(paths)), key=lambda item: _order(paths[item], clocks[item])):
         builder.add(number, rows[number], clocks[number])
+    if (alone := sum(not run.clocked for run in builder.runs)) > 1:
+        notes.append(
+            f"{alone} files without a clock count as independent replicas; join those that are parts of one run"
+        )
     runs = sorted(builder.runs, key=lambda run: (run.parts[0].file, run.parts[0].frames.start))
     stretches = [item for replica, run in enumerate(runs) for item in _strided(run, replica, interval, imported.stride)]
     return Timeline(stretches, interval, notes)
@@ -190,10 +194,14 @@ class _Builder:
 
     def add(self, number: int, rows: NDArray[np.int64], time: NDArray[np.float64] | None) -> None:
         """Add a file: its frames that are used, and their times."""
-        run = None
+        run, shift = None, 0.0
         for part in self._parts(number, rows, time):
             if time is None:
+                if run is None and (run := self._followed(part)) is not None:
+                    shift = run.end(self._interval) - part.start
+                    part = replace(part, frames=part.frames[1:], start=part.start + self._interval)
                 run = run or self._begin(clocked=False)
+                part = replace(part, start=part.start + shift)
             elif run is None:
                 run = self._continued(part) or self._begin()
             elif not self._fits(run, part):
@@ -255,6 +263,17 @@ class _Builder:
             raise SamplingError(f"{path}: its times continue {names} alike; begin its name as that of its run")
         self._notes.append(f"{path}: continues {self._paths[chosen[0].parts[-1].file].name}: one replica")
         return chosen[0]
+
+    def _followed(self, part: _Part) -> _Run | None:
+        """The last run without a clock, where a file without one begins with its last frame."""
+        if not self.runs or self.runs[-1].clocked or len(part.frames) < 2:
+            return None
+        last = self.runs[-1].parts[-1]
+        if not self._same_frame((last.file, last.frames[-1]), (part.file, part.frames[0])):
+            return None
+        before = self._paths[last.file].name
+        self._notes.append(f"{self._paths[part.file]}: begins with the last frame of {before}: one replica without it")
+        return self.runs[-1]
 
     def _common(self, run: _Run, part: _Part) -> tuple[int, int] | None:
         """File and number of the frame of a run at the time at which a part starts."""
