@@ -97,11 +97,12 @@ def dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     path = _lock_of(run.run_id)
     holder = lock_holder(path)
-    if holder is None:
+    if not path.exists():
         return _was_never_executed(instance, run)
     if is_locked(path):
         return False
-    return holder.shares_kernel or _silence(path) > _SILENT_SECONDS
+    # A file that names nobody was cut short by a power failure.
+    return (holder is not None and holder.shares_kernel) or _silence(path) > _SILENT_SECONDS
 
 
 def _silence(path: Path) -> float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import shutil
+import signal
 from types import SimpleNamespace
 
 import dagster as dg
@@ -13,6 +15,7 @@ import matplotlib.image
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import kill_group, wait_for
 from small_systems import LEFT_ONLY, SMALL_WELLS
 
 from cg_assets.assets.data import training_frames
@@ -303,6 +306,30 @@ def test_a_bias_that_leaves_a_hidden_barrier_is_stopped(home):
     assert not later.success
     (failure,) = [event for event in later.all_events if event.event_type_value == "STEP_FAILURE"]
     assert "biased_samples/0000 failed conditional_equilibration" in step_failure_cause(failure)
+
+
+def test_ctrl_c_while_steps_run_ends_in_one_line(command):
+    """The terminal interrupts the whole group: no process of it prints a traceback, and the same command resumes."""
+    command.add_system(SMALL_WELLS)
+    process = command.start("run", "small_wells")
+    try:
+        wait_for(lambda: list(command.home.glob("data/*/*/.pieces-*/*")), 240.0, "a step", 0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    finally:
+        kill_group(process.pid)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in output + errors
+    said = [line for line in errors.splitlines() if line.startswith("cg-assets:")]
+    assert said == ["cg-assets: interrupted; the same command resumes from the last finished piece"]
+
+
+def test_what_a_step_prints_is_kept_for_its_page(finished):
+    """In files of the home, and only there; Dagster's own class also starts four processes to copy it."""
+    with dg.DagsterInstance.from_config(str(finished.home / "dagster")) as instance:
+        assert type(instance.compute_log_manager).__name__ == "StepLogs"
+    kept = list((finished.home / "dagster" / "storage").glob("*/compute_logs/*.complete"))
+    assert kept and all(path.with_suffix(".err").is_file() for path in kept)
 
 
 def test_a_failed_check_is_printed_once_with_numbers_and_remedy(home):

@@ -96,6 +96,15 @@ def test_under_another_kernel_silence_decides(instance):
     assert is_dead(instance, run)
 
 
+def test_a_lock_that_names_nobody_blocks_nothing_for_ever(instance):
+    """As a power failure leaves it, in a container that has another name when it starts again."""
+    run = run_of(instance, **{PROCESS_TAG: "old-container 1 77 boot pid:[1]"})
+    left_by(run, "", age=60.0)
+    assert not is_dead(instance, run)
+    left_by(run, "", age=400.0)
+    assert is_dead(instance, run)
+
+
 def test_process_numbers_that_are_given_again(instance):
     mine = this_process()
     assert mine.start and Process.parse(str(mine)) == mine and not mine.is_gone
