@@ -319,3 +319,15 @@ def test_missing_upstream_is_named(command):
     assert "small_wells/trajectories" in done.stderr
     assert "materialize" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_figures_are_written_as_png_files(finished, tmp_path):
+    done = finished("figures", "small_wells", "--folder", str(tmp_path / "figures"))
+    assert done.returncode == 0, done.stderr
+    files = [Path(line) for line in done.stdout.splitlines()]
+    assert [file.name for file in files] == ["small_wells.png", "small_wells_accuracy_and_speed.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+    other = finished("figures", "muller_brown", "--folder", str(tmp_path / "figures"))
+    assert other.returncode == 1
+    assert "evaluation_unbiased" in other.stderr
+    assert "Traceback" not in other.stderr

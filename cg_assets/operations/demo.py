@@ -6,7 +6,6 @@ import os
 import time
 from pathlib import Path
 
-from cg_assets.core.errors import StorageError
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.operations.runs import Outcome, run_system
 from cg_assets.operations.tables import table
@@ -33,7 +32,9 @@ def run_demo(demo: str) -> int:
     failed = [name for name in names if run_system(name) is Outcome.FAILED]
     print_results(folder, names)
     print(f"\nwall time {time.monotonic() - started:.0f} s")
-    figures = write_figures(folder, names)
+    figures = folder / "figures"
+    compared = ParquetStore(folder)
+    write_figures(folder, [name for name in names if compared.file(name, "comparison").is_file()], figures)
     print(
         f"\ndata     {folder / 'data'}   (SQL: cg-assets query 'select * from lineage')"
         f"\nplots    {figures}   (and in the Dagster pages, on each asset)"
@@ -69,27 +70,33 @@ def print_results(folder: Path, names: list[str], everything: bool = False) -> N
         print(table(header, [[row[name] for name in header] for row in rows], ruled=True))
 
 
-def write_figures(folder: Path, names: list[str]) -> Path:
+def write_figures(folder: Path, names: list[str], figures: Path) -> list[Path]:
     """Write the comparison figures of each system as PNG.
 
+    Args:
+        folder: the home.
+        names: of the systems.
+        figures: the folder of the figures.
+
     Returns:
-        The folder of the figures.
+        Their files.
+
+    Raises:
+        SystemSpecError: there is no such system.
+        StorageError: a system has no comparison yet.
     """
     from cg_assets.assets.comparison import read_comparison
     from cg_assets.assets.work import Inputs
     from cg_assets.figures.comparison import comparison_figures
 
     store = ParquetStore(folder)
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    systems = load_all_systems()
+    figures.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
     for name in names:
-        system = systems[name]
-        try:
-            comparison = read_comparison(Inputs(store, system), system.potentials)
-        except StorageError:
-            continue
+        system = load_system(name)
+        comparison = read_comparison(Inputs(store, system), system.potentials)
         for title, png in comparison_figures(comparison, system.title).items():
             file = name if title == "figure" else f"{name}_{title.replace(' ', '_')}"
-            (figures / f"{file}.png").write_bytes(png)
-    return figures
+            written.append(figures / f"{file}.png")
+            written[-1].write_bytes(png)
+    return written
