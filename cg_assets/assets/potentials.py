@@ -59,13 +59,16 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
             [info.metadata.extra["noise_floor"] for info in source.infos], [info.rows for info in source.infos]
         )
         data = training_data(system.network, source.frames, settings.frames, fit.seed, floor.value)
+        labels = data.labels()
+        box = None if labels.box is None or not labels.box.isfinite().all() else labels.box
+        given = {"temperature": labels.temperature, "box": box}
         config = potential_config(system.network, system.beads(), fit.committee)
         if prior:
             config["prior"] = work.inputs.facts(prior)["prior"]
         training = ModelTraining(
             name=name,
             source=source,
-            positions=data.positions,
+            positions=labels.positions.numpy(),
             config=config,
             params={"frames": len(data), **fit.model_dump(), "network": system.network.model_dump()},
             seed=fit.seed,
@@ -78,7 +81,7 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
             },
             judge=lambda result: judge_potential(result, floor),
             facts={"noise_floor": floor.to_json()},
-            conditions={} if data.box is None else {"box": data.box[:2]},
+            conditions={name: value[:2].numpy() for name, value in given.items() if value is not None},
         )
         return train_and_register(work, training)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cg_assets.biases.base import bias_from_definition
 from cg_assets.core.errors import SamplingError
 from cg_assets.mapping.beads import Beads
@@ -58,3 +61,26 @@ class BeadBias:
         for name in self._names:
             forces -= slopes[name][:, None, None] * gradients[name]
         return energy, forces
+
+
+def bias_forces(
+    beads: Beads, bias: Mapping[str, Any] | None, positions: NDArray, window: NDArray | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Energy `(f,)` and forces `(f, n, d)` of a bias at positions `(f, n, d)`; zero without one.
+
+    Args:
+        beads: what it acts on.
+        bias: its definition; None for none.
+        positions: of whole molecules.
+        window: `(f,)` umbrella window of each frame, where the bias has some.
+
+    Raises:
+        SamplingError: as `BeadBias`.
+    """
+    if bias is None:
+        return np.zeros(len(positions)), np.zeros(positions.shape)
+    import torch
+
+    number = None if window is None else torch.as_tensor(window)
+    energy, forces = BeadBias(beads, bias).energy_and_forces(torch.tensor(positions), number)
+    return energy.numpy(), forces.numpy()

@@ -89,6 +89,8 @@ def frame_fault(frames: Frames) -> str:
         "positions": frames.positions,
         "forces": frames.forces,
         "force_variance": frames.force_variance,
+        "first_order": frames.first_order,
+        "second_order": frames.second_order,
         "potential_energy": frames.potential_energy,
         "bias_energy": frames.bias_energy,
         "temperature": frames.temperature,

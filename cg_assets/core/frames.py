@@ -25,6 +25,9 @@ class Frames:
         probe: `(n_frames,)` bool, True for replicas run only to test conditional equilibration.
         forces: unbiased forces, same shape as positions [kJ/mol/nm or reduced]; None where unknown.
         force_variance: `(n_frames, n_sites)` variance of each force component's label, where known.
+        first_order: labels of dF/dT, the derivative of the mean force at fixed beads, same shape as positions
+            [kJ/mol/nm/K or reduced]; None without.
+        second_order: labels of d²F/dT², same shape [kJ/mol/nm/K² or reduced].
         window: `(n_frames,)` int32 umbrella window.
         bias_energy: `(n_frames,)` float64 energy of the bias [kJ/mol or reduced].
         potential_energy: `(n_frames,)` float64 unbiased potential energy [kJ/mol or reduced].
@@ -41,6 +44,8 @@ class Frames:
     probe: NDArray[np.bool_]
     forces: NDArray[np.float32] | None = None
     force_variance: NDArray[np.float32] | None = None
+    first_order: NDArray[np.float32] | None = None
+    second_order: NDArray[np.float32] | None = None
     window: NDArray[np.int32] | None = None
     bias_energy: NDArray[np.float64] | None = None
     potential_energy: NDArray[np.float64] | None = None

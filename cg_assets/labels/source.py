@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cg_assets.core.checks import Check, Verdict
+from cg_assets.core.errors import TrainingError
 from cg_assets.core.family import Family
 from cg_assets.core.settings import Fault, Name
 
@@ -41,6 +42,19 @@ class LabelInputs:
     model: Any = None
     progress: Progress | None = None
 
+    def refuse_other_temperatures(self) -> None:
+        """Refuse frames at another temperature than that of the beads.
+
+        Raises:
+            TrainingError: there are some.
+        """
+        kelvin, own = self.frames.temperature, self.beads.temperature
+        if (other := kelvin[kelvin != own]).size:
+            raise TrainingError(
+                f"a frame is at temperature {other[0]:g}, and these labels are those at {own:g}; take the frames of "
+                "one temperature with `Frames.at_temperature`"
+            )
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -70,6 +84,11 @@ class LabelSource(Family, family="label source"):
     @property
     def needs_forces(self) -> bool:
         """Whether it uses the mapped forces of the atoms."""
+        return False
+
+    @property
+    def responds(self) -> bool:
+        """Whether its frames carry labels of dF/dT, too."""
         return False
 
     def own_flow(self) -> FlowKernel | None:

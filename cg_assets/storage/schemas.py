@@ -35,7 +35,10 @@ _SCALARS: dict[str, tuple[pa.DataType, str | None, bool, bool]] = {
     "bias_energy": (pa.float64(), "energy", False, False),
     "potential_energy": (pa.float64(), "energy", False, False),
 }
-_LISTS: dict[str, str] = {"positions": "length", "forces": "force", "force_variance": "force", "box": "length"}
+_LISTS: dict[str, str] = {
+    **{"positions": "length", "forces": "force", "force_variance": "force", "first_order": "force"},
+    **{"second_order": "force", "box": "length"},
+}
 REQUIRED = ("replica", "start", "probe", "time", "temperature", "positions")
 """Columns without which rows are no frames."""
 
@@ -186,13 +189,15 @@ def _variable_unit(name: str, metadata: FileMetadata) -> str:
 def _list_field(name: str, frames: Frames, units: UnitSystem) -> pa.Field:
     cell = (1, 3) if frames.box is None or frames.box.ndim == 2 else (3, 3)
     shape = {"force_variance": (frames.n_sites, 1), "box": cell}.get(name, (frames.n_sites, frames.dimension))
-    text = unit(_LISTS[name], units)
+    text, kelvin = unit(_LISTS[name], units), unit("temperature", units)
+    of_unit = {"force_variance": f"({text})^2", "first_order": f"{text}/({kelvin})"}
+    of_unit["second_order"] = f"{text}/({kelvin})^2"
     return pa.field(
         name,
         pa.list_(pa.field("element", pa.float32(), False), shape[0] * shape[1]),
         False,
         metadata={
-            "unit": f"({text})^2" if name == "force_variance" else text,
+            "unit": of_unit.get(name, text),
             "n_sites": str(shape[0]),
             "dimension": str(shape[1]),
         },

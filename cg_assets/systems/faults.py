@@ -99,6 +99,7 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
     known = [*system.sampling.by_labels(), *system.sampling.by_mean_force_labels()]
     known += [source.stage(name) for name, source in system.labels.items()]
     known += [] if system.targets is None else [TARGETS]
+    responding = [source.stage(name) for name, source in system.labels.items() if source.responds]
     known += [system.imported.labels] if system.imported and system.imported.labels else []
     for name, potential in system.potentials.items():
         if potential.labels not in known and potential.response is None:
@@ -106,6 +107,12 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
                 f"potentials.{name}.labels",
                 f"is {potential.labels}, but sampling, imported and labels give only {', '.join(known)}; choose one of "
                 "these or add what is missing",
+            )
+        elif system.network.needs_temperature and potential.response is None and potential.labels not in responding:
+            yield Fault(
+                f"potentials.{name}.labels",
+                f"is {potential.labels}, without labels of the temperature dependence that network.type "
+                f"{system.network.type} learns from; name those of a source of type product",
             )
 
 

@@ -19,6 +19,7 @@ from cg_assets.core.units import thermal_energy, unit
 from cg_assets.evaluation.settings import EvaluationSettings, FreeEnergySettings, LearningCurve
 from cg_assets.labels.kernels import sources as _kernels  # noqa: F401  (members of the family)
 from cg_assets.labels.source import LabelSource
+from cg_assets.labels.thermal import product_source as _products  # noqa: F401
 from cg_assets.labels.thermal.settings import Targets
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable

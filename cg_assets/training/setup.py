@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cg_assets.core.frames import Frames
 from cg_assets.mapping.beads import Beads
 from cg_assets.potentials.settings import PotentialSettings
-from cg_assets.training.data import TrainingData, drawn_rows
+from cg_assets.training.data import TrainingData, TrainingSet, drawn_rows
 from cg_assets.training.priors import PriorFit, fit_prior
 
 if TYPE_CHECKING:
@@ -50,8 +50,10 @@ def training_data(
     n_frames: int | None,
     seed: int,
     noise_floor: float | None = None,
-) -> TrainingData:
+) -> TrainingSet:
     """The frames that a potential learns from: all of its batches, or some drawn at random.
+
+    A potential that depends on temperature learns the labels of that dependence, too.
 
     Args:
         settings: the form of the potential.
@@ -63,6 +65,14 @@ def training_data(
     Raises:
         TrainingError: there are fewer frames than asked for, they cannot train, or the potential cannot describe them.
     """
-    data = TrainingData.from_frames(batches, noise_floor=noise_floor)
-    settings.refuse(data.positions)
-    return data if n_frames is None else data.draw(n_frames, seed)
+    data: TrainingSet
+    if settings.needs_temperature:
+        from cg_assets.training.response import ResponseData
+        from cg_assets.training.unconstrained import product_targets
+
+        data = ResponseData(product_targets(batches))
+    else:
+        data = TrainingData.from_frames(batches, noise_floor=noise_floor)
+    for frames in batches:
+        settings.refuse(frames.positions[~frames.probe])
+    return data if n_frames is None else data.select(drawn_rows(len(data), n_frames, seed))

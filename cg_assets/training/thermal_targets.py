@@ -41,16 +41,17 @@ class ThermalTargets:
     are correlated: its rows come from the same samples. A number that is not known has an infinite error.
 
     Attributes:
-        positions: `(n_rows, n_beads, 3)` beads [nm].
+        positions: `(n_rows, n_beads, d)` beads [nm]; in reduced units where they are CG coordinates of a model
+            potential, and so are all others.
         box: `(n_rows, 3)` edges of the periodic box [nm]; inf where there is none.
         temperature: `(n_rows,)` T [K].
         frame: `(n_rows,)` number of the CG frame, the same at each of its temperatures.
         origin_temperature: `(n_rows,)` temperature of the run that the CG frame came from [K].
-        forces: `(n_rows, n_beads, 3)` F [kJ/mol/nm].
+        forces: `(n_rows, n_beads, d)` F [kJ/mol/nm].
         forces_error: their standard errors, same shape and unit.
-        first_order: `(n_rows, n_beads, 3)` F_1 = dF/dT [kJ/mol/nm/K].
+        first_order: `(n_rows, n_beads, d)` F_1 = dF/dT [kJ/mol/nm/K].
         first_order_error: their standard errors.
-        second_order: `(n_rows, n_beads, 3)` F_2 = d²F/dT² [kJ/mol/nm/K²].
+        second_order: `(n_rows, n_beads, d)` F_2 = d²F/dT² [kJ/mol/nm/K²].
         second_order_error: their standard errors.
         mean_energy: `(n_rows,)` <u>_R, mean potential energy of the atoms at fixed beads [kJ/mol].
         mean_energy_error: its standard error.
@@ -80,8 +81,8 @@ class ThermalTargets:
         Raises:
             ValueError: one of these; the message names the array.
         """
-        if np.ndim(self.positions) != 3 or self.positions.shape[2] != 3:
-            raise ValueError(f"positions must have shape (n_rows, n_beads, 3), not {np.shape(self.positions)}")
+        if np.ndim(self.positions) != 3:
+            raise ValueError(f"positions must have shape (n_rows, n_beads, d), not {np.shape(self.positions)}")
         rows = len(self.positions)
         vectors = {"positions", "forces", "first_order", "second_order"}
         for name, values in self._arrays().items():

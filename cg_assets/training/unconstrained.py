@@ -11,6 +11,7 @@ is a label of F_1 = dF/dT (arXiv 2602.23198): its mean errs only by the product 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -92,3 +93,45 @@ def with_product_labels(targets: ThermalTargets, forces: FloatArray, mean_energy
         here = kelvin == one
         error[here] = np.sqrt(np.mean(labels[here] ** 2))
     return replace(targets, first_order=labels, first_order_error=error)
+
+
+def product_targets(batches: Sequence[Frames]) -> ThermalTargets:
+    """Frames with labels of the temperature dependence as rows of targets.
+
+    Args:
+        batches: frames of a source of such labels; those of probe replicas are left out.
+
+    Returns:
+        The labels; each has the root mean square of all labels of its quantity as its error, which is nearly all noise.
+        Energies have infinite errors: they only fix the constants of a potential.
+
+    Raises:
+        TrainingError: frames have no such labels.
+    """
+    frames = Frames.concatenate([part.select(~part.probe) for part in batches])
+    if frames.forces is None or frames.first_order is None or frames.second_order is None:
+        raise TrainingError(
+            "frames have no labels of the temperature dependence, which this potential learns from; name labels of a "
+            "source of type product"
+        )
+    if frames.potential_energy is None:
+        raise TrainingError("frames with labels of the temperature dependence need energies; label them again")
+    kelvin, nothing = frames.temperature.astype(np.float64), np.zeros(len(frames))
+    columns: dict[str, FloatArray] = {}
+    for name in ("forces", "first_order", "second_order"):
+        values = getattr(frames, name).astype(np.float64)
+        columns |= {name: values, f"{name}_error": np.full(values.shape, np.sqrt(np.mean(values**2)))}
+    unknown = np.full(len(frames), np.inf)
+    box = np.full((len(frames), 3), np.inf) if frames.box is None else frames.box.astype(np.float64)
+    return ThermalTargets(
+        positions=frames.positions.astype(np.float64),
+        box=box,
+        temperature=kelvin,
+        frame=np.arange(len(frames)),
+        origin_temperature=kelvin,
+        mean_energy=frames.potential_energy.astype(np.float64),
+        mean_energy_error=unknown,
+        heat_capacity=nothing,
+        heat_capacity_error=unknown,
+        **columns,
+    )

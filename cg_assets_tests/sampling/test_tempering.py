@@ -137,7 +137,7 @@ def test_frames_of_all_rungs_are_not_taken_for_those_of_one(short):
         TrainingData.from_frames([mapped])
     assert len(TrainingData.from_frames([system.at_own_temperature(mapped)])) == 2 * 20
     kernel = NoiseKernel(type="noise", noise=0.005, labels="clean")
-    with pytest.raises(TrainingError, match="a frame is at temperature 380, and a kernel labels those at 300"):
+    with pytest.raises(TrainingError, match="a frame is at temperature 380, and these labels are those at 300"):
         kernel.label(LabelInputs(mapped, beads, None, 0))
     content = system.model_dump()
     content["evaluation"]["reference"] = {"type": "long_runs", "plan": content["sampling"]["unbiased"]}

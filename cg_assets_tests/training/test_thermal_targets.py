@@ -38,7 +38,7 @@ def targets(rows=4, beads=3, seed=0):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"positions": np.zeros((4, 3))}, r"positions must have shape \(n_rows, n_beads, 3\)"),
+        ({"positions": np.zeros((4, 3))}, r"positions must have shape \(n_rows, n_beads, d\)"),
         ({"first_order": np.zeros((4, 2, 3))}, r"first_order must have shape \(4, 3, 3\), not \(4, 2, 3\)"),
         ({"second_order_error": -np.ones((4, 3, 3))}, "second_order_error must be at least 0"),
         ({"box": np.ones((4,))}, r"box must have shape \(4, 3\)"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cg_assets.biases.bead_bias import bias_forces
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
@@ -120,7 +121,7 @@ def _labelled(
     beads: Beads, frames: Frames, positions: NDArray, labels: NDArray, bias: Mapping[str, Any] | None
 ) -> Frames:
     """Frames moved to new positions with these labels, less the force of the bias there."""
-    energy, pull = _bias_forces(beads, bias, positions)
+    energy, pull = bias_forces(beads, bias, positions)
     return replace(
         frames,
         positions=positions,
@@ -169,7 +170,7 @@ def kernel_frames(
             f"labels are {kernel.labels}, but the frames carry no forces; set labels of this kernel to clean"
         )
     frames = frames.select(np.repeat(np.arange(len(frames)), kernel.draws))
-    pull = _bias_forces(beads, bias, frames.positions)[1]
+    pull = bias_forces(beads, bias, frames.positions)[1]
     perturbed = perturb(
         *(frames.positions, kernel.noise, beads.thermal_energy, seed),
         forces=None if frames.forces is None else frames.forces + pull,
@@ -198,17 +199,3 @@ def kernel_frames(
         coefficients=coefficients if kernel.labels == "mixed" else None,
     )
     return _labelled(beads, kept, perturbed.positions, chosen, bias), report
-
-
-def _bias_forces(
-    beads: Beads, bias: Mapping[str, Any] | None, positions: NDArray
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Energy `(f,)` and forces of a bias at beads; zero without one."""
-    if bias is None:
-        return np.zeros(len(positions)), np.zeros(positions.shape)
-    import torch
-
-    from cg_assets.biases.bead_bias import BeadBias
-
-    energy, forces = BeadBias(beads, bias).energy_and_forces(torch.tensor(positions))
-    return energy.numpy(), forces.numpy()

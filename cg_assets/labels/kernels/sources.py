@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import PositiveFloat, model_validator
 
 from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
-from cg_assets.core.errors import TrainingError
 from cg_assets.core.settings import Fault, Name, Scope, Size, Training
 from cg_assets.labels.source import LabelInputs, Labelled, LabelSource
 from cg_assets.sampling.imported.bad_frames import grid_fault
@@ -128,12 +127,7 @@ class Kernel(LabelSource):
         """
         from cg_assets.labels.kernels.run import denoiser, kernel_frames
 
-        kelvin, own = inputs.frames.temperature, inputs.beads.temperature
-        if (other := kelvin[kelvin != own]).size:
-            raise TrainingError(
-                f"a frame is at temperature {other[0]:g}, and a kernel labels those at {own:g}, whose density it has; "
-                "take these with `Frames.at_temperature`"
-            )
+        inputs.refuse_other_temperatures()
         model = inputs.model
         if model is None:
             model = denoiser(inputs.beads, self, inputs.frames, inputs.seed)
