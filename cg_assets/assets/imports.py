@@ -68,7 +68,7 @@ def _spread(stored: FrameDataset) -> Frames:
     """Some frames of evenly spread row groups, so that not all must be read."""
     groups = np.unique(np.linspace(0, stored.n_row_groups - 1, _GROUPS).astype(int))
     every = -(-int(stored.row_group_sizes[groups].sum()) // _DRAWN)
-    parts = [stored.row_group(int(group)) for group in groups]
+    parts = (stored.row_group(int(group)) for group in groups)
     return Frames.concatenate([part.select(np.arange(0, len(part), every)) for part in parts])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,8 @@ from cg_assets.sampling.imported.formats.streamed import StreamedFile
 
 _XTC_MAGIC, _XTC_SIZE = (1995, 2023), 88
 """First number of a frame of an XTC file, and where the size of its coordinates stands, after its begin [bytes]."""
-_CHUNK = 1_000_000
+_MAPPED = 2**26
+"""Bytes of a file that are mapped into memory at once, where they count as used."""
 
 
 class _SeekedFile(TrajectoryFile):
@@ -62,21 +64,26 @@ class XtcFile(_SeekedFile):
             offsets = np.asarray(file.offsets)
         if not count:
             return Contents(0, n_atoms)
-        content = np.memmap(self.path, np.uint8, "r")
+        size = self.path.stat().st_size
         times = []
-        for first in range(0, count, _CHUNK):
-            heads = content[offsets[first : first + _CHUNK, None] + np.arange(16)]
+        edges = np.searchsorted(offsets, np.arange(0, size + _MAPPED, _MAPPED))
+        for first, after in itertools.pairwise(edges.tolist()):
+            begin = int(offsets[min(first, count - 1)])
+            content = np.memmap(self.path, np.uint8, "r", begin, (min(size - begin, 2 * _MAPPED),))
+            heads = content[offsets[first:after, None] - begin + np.arange(16)]
             numbers = heads.view(">i4")
             if (damaged := ~np.isin(numbers[:, 0], _XTC_MAGIC) | (numbers[:, 1] != n_atoms)).any():
                 self._refuse(first + int(np.argmax(damaged)))
             times.append(heads.view(">f4")[:, 3])
         last = int(offsets[-1])
-        end = last + _size_of_xtc_frame(content[last : last + 96].tobytes(), n_atoms)
-        cut = end > len(content)
+        with self.path.open("rb") as stream:
+            stream.seek(last)
+            end = last + _size_of_xtc_frame(stream.read(96), n_atoms)
+        cut = end > size
         largest = np.diff(offsets).max() if count > 1 else end - last
-        if len(content) - (last if cut else end) > 2 * largest:  # more follows than a frame
+        if size - (last if cut else end) > 2 * largest:  # more follows than a frame
             self._refuse(count - cut)
-        return Contents(count - cut, n_atoms, np.concatenate(times)[: count - cut], cut=cut or end < len(content))
+        return Contents(count - cut, n_atoms, np.concatenate(times)[: count - cut], cut=cut or end < size)
 
     def _refuse(self, frame: int) -> NoReturn:
         raise SamplingError(f"{self.path}: frame {frame} is damaged; copy it again")
