@@ -97,6 +97,11 @@ def read_plumed(path: Path) -> tuple[list[PlumedTable], list[str]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SamplingError(f"{path}: cannot be read as text: {error}") from None
+    if "\0" in text:
+        raise SamplingError(
+            f"{path}: holds zero bytes from line {text[: text.index(chr(0))].count(chr(10)) + 1} on: "
+            "its end was never written; copy it again"
+        )
     parts: list[_Part] = []
     notes: list[str] = []
     for number, line in enumerate(text.splitlines(keepends=True), 1):

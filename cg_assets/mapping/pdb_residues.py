@@ -50,7 +50,7 @@ def _read(path: Path, changed: int) -> tuple[PdbResidue, ...]:
                 continue
             here = (line[21:22], line[22:27], line[17:20])
             other = here[:2] != last[:2] or (here[2] != last[2] and not line[16:17].strip())
-            if other:
+            if other or not rows:
                 segment += bool(last[0]) and last[0] != here[0]
                 rows.append((segment, here[0].strip(), here[1].strip(), here[2].strip(), set()))
                 last = here

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cg_assets.core.errors import SamplingError, library_errors
+from cg_assets.core.errors import SamplingError, library_errors, one_line
 from cg_assets.sampling.imported.formats.base import AtomBlock, Source
 from cg_assets.sampling.imported.formats.streamed import StreamedFile, joined
 
@@ -60,12 +60,16 @@ class ExtendedXyzFile(StreamedFile):
                         continue
                     lines = [file.readline().split() for _ in range(int(head) + 1)][1:]
                     if not all(len(line) >= 4 for line in lines):
+                        if file.readline():
+                            raise ValueError("it lacks atoms or columns, and more follows")
                         self.cut = True
                         return
                     yield AtomBlock(np.array([line[1:4] for line in lines], np.float64)[None])
                     frame += 1
             except ValueError as error:
-                raise SamplingError(f"{self.path}: frame {frame} is no frame of an XYZ file: {error}") from error
+                raise SamplingError(
+                    f"{self.path}: frame {frame} is no frame of an XYZ file: {one_line(error)}"
+                ) from error
 
     def _frames(self) -> Iterator[AtomBlock]:
         from ase.io import iread

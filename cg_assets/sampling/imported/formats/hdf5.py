@@ -46,6 +46,8 @@ class Hdf5File(TrajectoryFile):
                 raise SamplingError(f"{self.path}: holds no positions (n_frames, n_atoms, 3)")
             if self.source.forces and forces is None:
                 raise SamplingError(f"{self.path}: holds no forces; write them, or leave imported.forces out")
+            if self.source.forces and forces.shape[1:] != positions.shape[1:]:
+                raise SamplingError(f"{self.path}: holds forces {forces.shape} for positions {positions.shape}")
             clock = _beside(group, "position", "time")
             unit = clock.attrs.get("unit", clock.attrs.get("units", "ps")) if clock is not None else "ps"
             time = None

@@ -10,7 +10,7 @@ from typing import IO, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SamplingError
+from cg_assets.core.errors import SamplingError, one_line
 from cg_assets.sampling.imported.formats.base import AtomBlock, Source
 from cg_assets.sampling.imported.formats.streamed import StreamedFile, joined
 
@@ -89,12 +89,16 @@ class LammpsDump(StreamedFile):
                 n_atoms = int(head["NUMBER OF ATOMS"][0])
                 rows = [file.readline().split() for _ in range(n_atoms)]
                 if any(len(row) < len(line.split()) - 2 for row in rows):
+                    if file.readline() or any("\0" in word for row in rows for word in row):
+                        raise ValueError("it lacks atoms or columns, and more follows")
                     self.cut = True
                     return
                 yield self._frame(line.split()[2:], rows, head)
                 count += 1
         except (ValueError, KeyError, EOFError, OSError) as error:
-            raise SamplingError(f"{self.path}: frame {count} is no frame of a LAMMPS dump: {error}") from error
+            raise SamplingError(
+                f"{self.path}: frame {count} is no frame of a LAMMPS dump: {one_line(error)}"
+            ) from error
 
     def _frame(self, columns: list[str], rows: list[list[str]], head: dict[str, list[str]]) -> AtomBlock:
         table = np.array(rows)
@@ -106,7 +110,9 @@ class LammpsDump(StreamedFile):
                 return None
             return table[:, [columns.index(name) for name in names]].astype(np.float64)
 
-        vectors, corner = _box(*next((name, lines) for name, lines in head.items() if name.startswith("BOX")))
+        vectors, corner = _box(
+            *next(((name, lines) for name, lines in head.items() if name.startswith("BOX")), ("", []))
+        )
         found = [take(*(axis + end for axis in "xyz")) for end in ("u", "", "su", "s")]
         scaled = [None if part is None else corner + part @ vectors for part in found[2:]]
         positions = next((part for part in [*found[:2], *scaled] if part is not None), None)
@@ -124,6 +130,8 @@ class LammpsDump(StreamedFile):
 def _box(name: str, lines: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Vectors and lower corner of a box; of a tilted one the file gives the bounds of its corners (LAMMPS manual)."""
     bounds = np.array([[float(number) for number in line.split()] for line in lines])
+    if bounds.ndim != 2 or bounds.shape[1] not in (2, 3, 4):
+        raise ValueError("it has no bounds of its box")
     if "abc origin" in name:  # general triclinic: the vectors and the origin
         return bounds[:, :3], bounds[:, 3]
     xy, xz, yz = bounds[:, 2] if bounds.shape[1] == 3 else (0.0, 0.0, 0.0)

@@ -15,8 +15,8 @@ from cg_assets.core.errors import SamplingError, library_errors
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, TrajectoryFile
 from cg_assets.sampling.imported.formats.streamed import StreamedFile
 
-_XTC_MAGIC, _XTC_SIZE = (1995, 2023), 88
-"""First number of a frame of an XTC file, and where the size of its coordinates stands, after its begin [bytes]."""
+_XTC_MAGIC, _XTC_SIZE, _XTC_HEAD = (1995, 2023), 88, 92
+"""First number of a frame of an XTC file, where the size of its coordinates stands, length of its header [bytes]."""
 _MAPPED = 2**26
 """Bytes of a file that are mapped into memory at once, where they count as used."""
 
@@ -57,6 +57,16 @@ class XtcFile(_SeekedFile):
 
     suffixes: ClassVar[tuple[str, ...]] = (".xtc",)
 
+    @cached_property
+    def _first(self) -> tuple[int, int]:
+        """As of other files; MDTraj decodes no frame whose header is damaged."""
+        head = np.fromfile(self.path, np.uint8, _XTC_HEAD)
+        n_atoms = int.from_bytes(head[4:8].tobytes(), "big")
+        if len(head) < 56 + 12 * min(n_atoms, 3) or _damaged(head[None], n_atoms).any():
+            raise SamplingError(f"{self.path}: frame 0 is damaged, or this is no XTC file")
+        with library_errors(SamplingError, f"{self.path}: MDTraj cannot read it"), self._open() as file:
+            return len(file), n_atoms
+
     def contents(self) -> Contents:
         """Frames with their times; the last one may be cut."""
         count, n_atoms = self._first
@@ -70,11 +80,11 @@ class XtcFile(_SeekedFile):
         for first, after in itertools.pairwise(edges.tolist()):
             begin = int(offsets[min(first, count - 1)])
             content = np.memmap(self.path, np.uint8, "r", begin, (min(size - begin, 2 * _MAPPED),))
-            heads = content[offsets[first:after, None] - begin + np.arange(16)]
-            numbers = heads.view(">i4")
-            if (damaged := ~np.isin(numbers[:, 0], _XTC_MAGIC) | (numbers[:, 1] != n_atoms)).any():
+            places = offsets[first:after, None] - begin + np.arange(_XTC_HEAD)
+            heads = content[np.minimum(places, len(content) - 1)]
+            if (damaged := _damaged(heads, n_atoms)).any():
                 self._refuse(first + int(np.argmax(damaged)))
-            times.append(heads.view(">f4")[:, 3])
+            times.append(heads[:, 12:16].copy().view(">f4")[:, 0])
         last = int(offsets[-1])
         with self.path.open("rb") as stream:
             stream.seek(last)
@@ -91,6 +101,22 @@ class XtcFile(_SeekedFile):
     def _block(self, read: Any) -> AtomBlock:
         positions, time, _, box = read
         return AtomBlock(positions, time.astype(np.float64), box=box)
+
+
+def _damaged(heads: NDArray[np.uint8], n_atoms: int) -> NDArray[np.bool_]:
+    """Which headers `(n_frames, 92)` of XTC frames hold numbers that cannot be.
+
+    Number of the format, atoms, step, time, box, atoms, precision, smallest and largest integer of each axis, index of
+    the smallest step, bytes; of at most nine atoms no more than the first five (GROMACS, xdrfile).
+    """
+    numbers = heads.view(">i4").astype(np.int64)
+    wrong = ~np.isin(numbers[:, 0], _XTC_MAGIC) | (numbers[:, 1] != n_atoms) | (numbers[:, 13] != n_atoms)
+    if n_atoms > 9:
+        low, high, index = numbers[:, 15:18], numbers[:, 18:21], numbers[:, 21]
+        wrong |= ~(heads.view(">f4")[:, 14] > 0) | ((high < low) | (high - low >= 2**31 - 1)).any(axis=1)
+        size = np.where(numbers[:, 0] == _XTC_MAGIC[0], numbers[:, 22], 1)
+        wrong |= (index < 9) | (index > 72) | (size < 1) | (size > 4 * int(3.6 * n_atoms))
+    return wrong | (n_atoms < 1)
 
 
 def _size_of_xtc_frame(head: bytes, n_atoms: int) -> int:

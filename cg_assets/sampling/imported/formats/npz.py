@@ -12,7 +12,7 @@ from typing import IO, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SamplingError
+from cg_assets.core.errors import SamplingError, one_line
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, TrajectoryFile
 
 _WHOLE = 500_000_000
@@ -87,7 +87,7 @@ class NpzFile(TrajectoryFile):
                 yield archive
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise SamplingError(
-                f"{self.path}: needs an array named positions (n_frames, n_atoms, 3) in nm: {error}"
+                f"{self.path}: needs an array named positions (n_frames, n_atoms, 3) in nm: {one_line(error)}"
             ) from error
 
 

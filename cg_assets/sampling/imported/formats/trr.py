@@ -43,6 +43,8 @@ class TrrFile(TrajectoryFile):
     def contents(self) -> Contents:
         """Every frame; usable are those with positions, and with forces where they are wanted."""
         found = self._frames
+        if not len(found.time):
+            raise SamplingError(f"{self.path}: holds no whole frame; it is cut or damaged")
         usable = found.sizes[:, 2] > 0
         if self.source.forces:
             if not (found.sizes[:, 4] > 0).any():
@@ -73,6 +75,8 @@ class TrrFile(TrajectoryFile):
                 start = place + _LETTERS + _HEADER.size + (16 if double else 8)
                 place = start + ir + energy + box + virial + pressure + top + sym + x + v + f
                 if place > size:
+                    if size - start > 2 * max((sum(item) for item in sizes), default=size):
+                        raise SamplingError(f"{self.path}: frame {len(times)} is damaged; copy it again")
                     cut = True
                     break
                 begin.append(start + ir + energy)
