@@ -324,6 +324,24 @@ def test_ctrl_c_while_steps_run_ends_in_one_line(command):
     assert said == ["cg-assets: interrupted; the same command resumes from the last finished piece"]
 
 
+@pytest.mark.parametrize(
+    ("blocking", "severity", "outcome"),
+    [
+        (True, dg.AssetCheckSeverity.ERROR, Outcome.FAILED),
+        (False, dg.AssetCheckSeverity.ERROR, Outcome.DOUBTFUL),
+        (False, dg.AssetCheckSeverity.WARN, Outcome.SOUND),
+    ],
+)
+def test_exit_status_tells_checks_that_failed(blocking, severity, outcome):
+    @dg.asset(check_specs=[dg.AssetCheckSpec("good", asset="made", blocking=blocking)])
+    def made():
+        return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=False, severity=severity)])
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = dg.Definitions([made], jobs=[dg.define_asset_job("job", [made])]).resolve_job_def("job")
+        assert Outcome.of(job.execute_in_process(instance=instance, raise_on_error=False)) is outcome
+
+
 def test_what_a_step_prints_is_kept_for_its_page(finished):
     """In files of the home, and only there; Dagster's own class also starts four processes to copy it."""
     with dg.DagsterInstance.from_config(str(finished.home / "dagster")) as instance:
