@@ -1,6 +1,7 @@
 """Forces of trajectories made elsewhere: the same numbers from every format."""
 
 import struct
+from pathlib import Path
 
 import mdtraj
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from test_imported import MINE, changed, folder, read, run, topology_of  # noqa: F401 - fixtures
 
 from cg_assets.core.errors import SamplingError
+from cg_assets.sampling.imported.formats import Source, open_trajectory
 
 
 def write_trr(path, positions, forces=None, time=None, box=None, every=(1, 1), velocities=False, kind=">f4"):
@@ -54,12 +56,8 @@ def test_forces_of_trr_and_npz_are_those_of_the_engine(with_forces, run):  # noq
 
 
 def test_our_trr_reader_agrees_with_mdanalysis():
-    from pathlib import Path
-
     from MDAnalysis.lib.formats.libmdaxdr import TRRFile
     from MDAnalysisTests.datafiles import TRR_xvf
-
-    from cg_assets.sampling.imported.formats import Source, open_trajectory
 
     file = open_trajectory(Source(Path(TRR_xvf), forces=True))
     assert file.contents().n_frames == 3
@@ -228,6 +226,111 @@ def test_forces_of_amber_may_lie_in_a_second_file(folder, run, short):  # noqa: 
     write_netcdf(folder / "run.frc", positions[1:], forces[1:])
     with pytest.raises(SamplingError, match=r"run\.frc: its forces .* are not those of the frames"):
         changed(folder, imported=imported).imported_reader("0000")
+
+
+@pytest.mark.parametrize("name", ["posfor.ncdf", "bala.ncdf", "tz2.truncoct.nc", "ace_tip3p.nc", "cpptraj_traj.nc"])
+def test_our_netcdf_reader_agrees_with_mdanalysis(name):
+    """Files of AMBER and of cpptraj: positions, forces, cells and times."""
+    from MDAnalysis.coordinates.TRJ import NCDFReader
+    from MDAnalysisTests.datafiles import __file__ as place
+
+    path = Path(place).parent / "data" / "Amber" / name
+    file = open_trajectory(Source(path, forces=name == "posfor.ncdf"))
+    blocks = list(file.blocks(range(file.contents().n_frames), 7))
+    with NCDFReader(str(path)) as other:
+        steps = [(0.1 * step.positions, step.triclinic_dimensions, step.time) for step in other]
+        forces = [10 * step.forces for step in other] if other.has_forces else None
+    np.testing.assert_allclose(np.concatenate([block.positions for block in blocks]), [step[0] for step in steps], 1e-6)
+    if name == "cpptraj_traj.nc":
+        assert file.contents().time is None
+    else:
+        np.testing.assert_allclose(file.contents().time, [step[2] for step in steps], 1e-6)
+    if file.source.forces:
+        np.testing.assert_allclose(np.concatenate([block.forces for block in blocks]), forces, 1e-5)
+    if blocks[0].box is not None and steps[0][1] is not None:
+        boxes = np.concatenate([block.box for block in blocks])
+        np.testing.assert_allclose(boxes, [0.1 * step[1] for step in steps], atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["run_0000_a.nc", "run.frc"])
+def test_whole_frames_of_cut_amber_files_are_used(folder, run, short, which):  # noqa: F811
+    """Cut within its last frame, and by so much that the header counts frames that are not there."""
+    positions, forces = short
+    for lost, left in ((100, 59), (2000, 56)):
+        write_netcdf(folder / "run_0000_a.nc", positions, forces)
+        write_netcdf(folder / "run.frc", positions, forces)
+        content = (folder / which).read_bytes()
+        (folder / which).write_bytes(content[:-lost])
+        reader = changed(folder, imported={"forces": "file", "force_files": ["run.frc"]}).imported_reader("0000")
+        atoms = read(reader)
+        assert len(atoms) == left
+        assert any(f"cut within its last frame; its {left} whole frames are used" in note for note in reader.notes)
+        np.testing.assert_allclose(atoms.forces, forces[:left], atol=2e-5 * np.abs(forces).max())
+    (folder / which).write_bytes(content[:200])
+    with pytest.raises(SamplingError, match=rf"{which}: is no AMBER NetCDF file .*: it ends"):
+        changed(folder, imported={"forces": "file", "force_files": ["run.frc"]}).imported_reader("0000")
+
+
+def test_scale_factors_of_netcdf_are_heeded(folder, run, short):  # noqa: F811
+    """AMBER's convention lets a variable hold its numbers over a factor; here MDAnalysis writes such a file."""
+    import MDAnalysis
+
+    positions, forces = (part[:12] for part in short)
+    atoms = MDAnalysis.Universe.empty(positions.shape[1], trajectory=True, forces=True)
+    path = folder / "run_0000_a.nc"
+    scales = {"scale_coordinates": 2.0, "scale_forces": 20.455}
+    with MDAnalysis.Writer(str(path), n_atoms=len(atoms.atoms), forces=True, **scales) as file:
+        for number, (places, pushes) in enumerate(zip(positions, forces, strict=True)):
+            atoms.atoms.positions, atoms.atoms.forces = 10 * places, pushes / 10
+            atoms.trajectory.ts.time = 0.05 * number
+            file.write(atoms.atoms)
+    found = read(changed(folder, imported={"forces": "file"}).imported_reader("0000"))
+    np.testing.assert_allclose(found.positions, positions, atol=2e-6)
+    np.testing.assert_allclose(found.forces, forces, atol=2e-5 * np.abs(forces).max())
+
+
+def write_amber_text(path, numbers, edges=None):
+    """By MDTraj: a title, and ten numbers of eight letters in a line."""
+    with mdtraj.formats.MDCRDTrajectoryFile(str(path), mode="w") as file:
+        file.write(numbers, None if edges is None else np.tile(edges, (len(numbers), 1)))
+
+
+@pytest.mark.parametrize("edges", [None, [50.0, 51.0, 52.0]])
+def test_text_files_of_amber_give_positions_and_forces(folder, run, short, edges):  # noqa: F811
+    positions, forces = short
+    path = folder / "run_0000_a.mdcrd"
+    write_amber_text(path, 10 * positions, edges)
+    write_amber_text(folder / "run.mdfrc", forces / KCAL)
+    imported = {"forces": "file", "force_files": ["run.mdfrc"]}
+    atoms = read(changed(folder, imported=imported).imported_reader("0000"))
+    np.testing.assert_allclose(atoms.positions, positions, atol=6e-5)
+    np.testing.assert_allclose(atoms.forces, forces, atol=0.021)
+    assert edges is None or np.allclose(atoms.box, np.array(edges) / 10)
+    for cut in (path, folder / "run.mdfrc"):
+        content = cut.read_bytes()
+        cut.write_bytes(content[:-24])
+        reader = changed(folder, imported=imported).imported_reader("0000")
+        assert len(read(reader)) == 59
+        assert any("its 59 whole frames are used" in note for note in reader.notes)
+        cut.write_bytes(content)
+    write_amber_text(folder / "run.mdfrc", forces[1:] / KCAL)
+    with pytest.raises(SamplingError, match=r"run\.mdfrc: has fewer frames than run_0000_a\.mdcrd"):
+        changed(folder, imported=imported).imported_reader("0000")
+    with pytest.raises(SamplingError, match="holds no forces"):
+        changed(folder, imported={"forces": "file"}).imported_reader("0000")
+
+
+def test_our_reader_of_amber_text_agrees_with_mdanalysis():
+    from MDAnalysis.coordinates.TRJ import TRJReader
+    from MDAnalysisTests.datafiles import __file__ as place
+
+    path = Path(place).parent / "data" / "Amber" / "ache.mdcrd"
+    with TRJReader(str(path), n_atoms=252) as other:
+        expected = np.array([0.1 * step.positions for step in other])
+    file = open_trajectory(Source(path, atom_counts=(300, 252, 84)))
+    (block,) = file.blocks(range(len(expected)), len(expected))
+    assert file.contents().n_frames == len(expected)
+    np.testing.assert_allclose(block.positions, expected, atol=1e-6)
 
 
 def test_a_unit_that_no_file_states_must_be_given(folder, run, short):  # noqa: F811

@@ -15,6 +15,7 @@ def open_trajectory(source: Source) -> TrajectoryFile:
         SamplingError: no format is known by such a name, or it cannot give what is asked for.
     """
     from cg_assets.sampling.imported.formats.amber_netcdf import AmberNetcdfFile
+    from cg_assets.sampling.imported.formats.amber_text import AmberTextFile
     from cg_assets.sampling.imported.formats.extended_xyz import ExtendedXyzFile
     from cg_assets.sampling.imported.formats.hdf5 import Hdf5File
     from cg_assets.sampling.imported.formats.lammps import LammpsDump
@@ -28,6 +29,7 @@ def open_trajectory(source: Source) -> TrajectoryFile:
         TrrFile,
         NpzFile,
         AmberNetcdfFile,
+        AmberTextFile,
         LammpsDump,
         ExtendedXyzFile,
         Hdf5File,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from cg_assets.core.errors import SamplingError, library_errors
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, Source, TrajectoryFile
 from cg_assets.sampling.imported.formats.mdtraj_formats import cell_vectors
+from cg_assets.sampling.imported.formats.netcdf import NetcdfVariable, read_netcdf
 from cg_assets.sampling.imported.formats.units import FORCE, LENGTH, TIME, same_unit
 
 
@@ -28,79 +27,84 @@ class AmberNetcdfFile(TrajectoryFile):
     def __init__(self, source: Source) -> None:
         """Reads the units; errors as of `TrajectoryFile`, and where an attribute contradicts the user."""
         super().__init__(source)
-        with self._variables(self.path) as variables:
-            length = self._agreed("coordinates", _stated(variables, "coordinates"), LENGTH, source.length_unit)
-        with self._variables(self._force_path) as variables:
-            force = self._agreed("forces", _stated(variables, "forces"), FORCE, source.force_unit)
+        length = self._agreed("coordinates", _unit(self._positions, "coordinates"), LENGTH, source.length_unit)
+        force = self._agreed("forces", _unit(self._forces, "forces"), FORCE, source.force_unit)
         self.length_unit, self.force_unit = length or self.length_unit, force or self.force_unit
 
     @property
-    def _force_path(self) -> Path:
-        return self.source.force_file or self.path
+    def _positions(self) -> dict[str, NetcdfVariable]:
+        return self._files[0][0]
+
+    @property
+    def _forces(self) -> dict[str, NetcdfVariable]:
+        return self._files[-1][0]
+
+    @cached_property
+    def _files(self) -> list[tuple[dict[str, NetcdfVariable], bool]]:
+        """Variables of the file, and of that of the forces, each with whether it ends within a frame."""
+        found = []
+        for path in filter(None, (self.path, self.source.force_file)):
+            with library_errors(SamplingError, f"{path}: is no AMBER NetCDF file of the classic kind"):
+                found.append(read_netcdf(path))
+        return found
 
     def contents(self) -> Contents:
         """Shapes, times, and whether the forces are there."""
-        with self._variables(self.path) as variables:
-            if "coordinates" not in variables:
-                raise SamplingError(f"{self.path}: holds {', '.join(variables)}, but no coordinates")
-            shape = variables["coordinates"].shape
-            clock = variables.get("time")
-            factor = TIME[same_unit(getattr(clock, "units", b"ps").decode(), TIME) or "ps"]
-            time = None if clock is None else clock[:].astype(np.float64) * factor
+        variables, cut = self._positions, any(cut for _, cut in self._files)
+        if "coordinates" not in variables:
+            raise SamplingError(f"{self.path}: holds {', '.join(variables)}, but no coordinates")
+        shape, time = variables["coordinates"].values.shape, _times(variables)
+        count = shape[0]
         if self.source.forces:
-            with self._variables(self._force_path) as variables:
-                found = None if "forces" not in variables else variables["forces"].shape
-                other = None if "time" not in variables else variables["time"][:].astype(np.float64) * factor
-            self._check_forces(found, shape, time, other)
-        return Contents(shape[0], shape[1], time)
+            count = self._checked_forces(shape, time, cut)
+        return Contents(count, shape[1], None if time is None else time[:count], cut=cut)
 
-    def _check_forces(
-        self, found: tuple[int, ...] | None, shape: tuple[int, ...], time: NDArray | None, other: NDArray | None
-    ) -> None:
-        if found is None:
+    def _checked_forces(self, shape: tuple[int, ...], time: NDArray | None, cut: bool) -> int:
+        """Number of frames with forces.
+
+        Raises:
+            SamplingError: there are none, or they are of other frames.
+        """
+        path = self.source.force_file or self.path
+        if "forces" not in self._forces:
             raise SamplingError(
-                f"{self._force_path}: holds no forces; set ntwf in AMBER, give imported.force_files, or leave "
-                "imported.forces out"
+                f"{path}: holds no forces; set ntwf in AMBER, give imported.force_files, or leave imported.forces out"
             )
-        same = time is None or other is None or (len(time) == len(other) and np.allclose(time, other, atol=1e-3))
-        if found != shape or not same:
+        found, other = self._forces["forces"].values.shape, _times(self._forces)
+        count = min(found[0], shape[0]) if cut else shape[0]
+        same = found[1:] == shape[1:] and (cut or found[0] == count)
+        if same and time is not None and other is not None:
+            same = np.allclose(time[:count], other[:count], atol=1e-3)
+        if not same:
             raise SamplingError(
-                f"{self._force_path}: its forces {found} are not those of the frames {shape} of {self.path.name}; "
-                "write both at the same steps (ntwx and ntwf)"
+                f"{path}: its forces {found} are not those of the frames {shape} of {self.path.name}; write both at "
+                "the same steps (ntwx and ntwf)"
             )
+        return count
 
     def _read(self, frames: range, size: int) -> Iterator[AtomBlock]:
-        with self._variables(self.path) as variables, self._variables(self._force_path) as further:
-            for first in range(0, len(frames), size):
-                rows = frames[first : first + size]
-                part = slice(rows.start, rows.stop, rows.step)
-                lengths, angles = (
-                    variables[name][part] if name in variables else None for name in ("cell_lengths", "cell_angles")
-                )
-                yield AtomBlock(
-                    _native(variables["coordinates"][part]),
-                    forces=_native(further["forces"][part]) if self.source.forces else None,
-                    box=cell_vectors(lengths, angles),
-                )
-
-    @contextmanager
-    def _variables(self, path: Path) -> Iterator[dict[str, Any]]:
-        from scipy.io import netcdf_file
-
-        fault = library_errors(
-            SamplingError, f"{path}: is no AMBER NetCDF file of the classic kind, or it is cut (copy it again)"
-        )
-        with fault, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Cannot close a netcdf_file opened with mmap")
-            with netcdf_file(str(path), mmap=True) as file:
-                yield dict(file.variables)
+        variables = self._positions
+        for first in range(0, len(frames), size):
+            rows = frames[first : first + size]
+            part = slice(rows.start, rows.stop, rows.step)
+            lengths, angles = (
+                variables[name][part] if name in variables else None for name in ("cell_lengths", "cell_angles")
+            )
+            yield AtomBlock(
+                variables["coordinates"][part],
+                forces=self._forces["forces"][part] if self.source.forces else None,
+                box=cell_vectors(lengths, angles),
+            )
 
 
-def _stated(variables: Mapping[str, Any], name: str) -> str:
+def _unit(variables: dict[str, NetcdfVariable], name: str) -> str:
     """The unit of a variable; empty where none is stated."""
-    return getattr(variables.get(name), "units", b"").decode()
+    return variables[name].units if name in variables else ""
 
 
-def _native(array: NDArray) -> NDArray[np.floating]:
-    """A copy, which outlives the file."""
-    return np.array(array, dtype=array.dtype.newbyteorder("="))
+def _times(variables: dict[str, NetcdfVariable]) -> NDArray[np.float64] | None:
+    """Times of the frames [ps]; None without a clock."""
+    if "time" not in variables:
+        return None
+    unit = same_unit(variables["time"].units or "ps", TIME) or "ps"
+    return variables["time"][:].astype(np.float64) * TIME[unit]

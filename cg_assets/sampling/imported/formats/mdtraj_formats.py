@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal, NoReturn
 
 import numpy as np
@@ -219,14 +218,11 @@ class OtherFile(StreamedFile):
         ".pdb",
         ".pdb.gz",
         ".gro",
-        ".mdcrd",
-        ".crd",
         ".arc",
         ".dtr",
         ".binpos",
     )
     _whole: ClassVar[tuple[str, ...]] = (".pdb", ".pdb.gz", ".gro")
-    _of_amber: ClassVar[tuple[str, ...]] = (".mdcrd", ".crd")
 
     def _stream(self) -> Iterator[AtomBlock]:
         import mdtraj
@@ -243,20 +239,11 @@ class OtherFile(StreamedFile):
                 except Exception as error:
                     fault = error
                     continue
-                self.cut = self.path.name.lower().endswith(self._of_amber) and _ends_early(self.path, count)
                 while block is not None:
                     yield _of_trajectory(block)
                     block = next(blocks, None)
                 return
         raise SamplingError(f"{self.path}: cannot be read with {self.source.atom_counts} atoms: {fault}")
-
-
-def _ends_early(path: Path, n_atoms: int) -> bool:
-    """Whether an AMBER text file ends within a frame: ten numbers of eight letters a line, then perhaps the edges."""
-    with path.open("rb") as file:
-        title = len(file.readline())
-    frame = 24 * n_atoms + -(-3 * n_atoms // 10)
-    return all((path.stat().st_size - title) % size for size in (frame, frame + 25))
 
 
 def _plain_topology(n_atoms: int) -> Any:
