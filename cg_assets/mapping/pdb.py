@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,8 +47,17 @@ def open_pdb(path: Path, field: str) -> tuple[Any, NDArray[np.float64]]:
     with library_errors(SystemSpecError, f"{field}: {path} cannot be read as a PDB file"):
         if path.suffix not in (".gz", ".bz2") and not _HAS_ATOMS.search(path.read_bytes()):
             raise SystemSpecError(f"{field}: {path} holds no atom; give a PDB file with ATOM or HETATM lines")
-        pdb = app.PDBFile(str(path))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pdb = app.PDBFile(str(path))
         places = np.array(pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer), dtype=np.float64).reshape(-1, 3)
+    if twice := [str(item.message) for item in caught if "duplicate atom" in str(item.message)]:
+        line = twice[0].partition("(")[2]
+        atom, residue = line[12:16].strip(), f"{line[17:20].strip()} {line[22:27].strip()}"
+        raise SystemSpecError(
+            f"{field}: {path}: several atoms of residue {residue} are named {atom}, of which OpenMM reads one "
+            f"({len(twice)} left out in all); number them, as in {atom}1 and {atom}2"
+        )
     if not len(places):
         raise SystemSpecError(f"{field}: {path} holds no atom; give a PDB file with ATOM or HETATM lines")
     for atom, place in zip(pdb.topology.atoms(), places, strict=True):

@@ -9,6 +9,7 @@ from cg_assets.core.errors import SystemSpecError
 from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.builders import MoleculeSettings, build_molecule
 from cg_assets.mapping.description import molecule_facts
+from cg_assets.mapping.pdb import open_pdb
 from cg_assets.mapping.peptides import build_peptide
 
 HEAVY = BeadMapping(type="beads", beads="heavy_atoms")
@@ -93,7 +94,7 @@ def test_conformer_and_handedness_are_printed_back(tmp_path):
     """OpenMM takes the first model, the first of alternate locations, and D-residues as L-residues without a word."""
     lines = [line for line in written(["ACE", "ALA", "NME"]) if line.startswith(("ATOM", "HETATM"))]
     mirrored = [moved(line, [-float(line[30:38]), float(line[38:46]), float(line[46:54])]) for line in lines]
-    other = next(line for line in mirrored if line[12:16].strip() == "HB1")
+    other = next(line for line in mirrored if line[12:16].strip() == "HB2")
     twice = []
     for line in mirrored:
         if line is other:
@@ -128,3 +129,16 @@ def test_what_is_no_pdb_file(tmp_path, text):
 @pytest.mark.parametrize("text", ["", "REMARK of nothing\nEND", "data_x\nloop_\n_atom_site.id\n1"])
 def test_a_file_without_atoms_gets_no_words_of_python(tmp_path, text):
     assert refusal(tmp_path, [text]).endswith("holds no atom; give a PDB file with ATOM or HETATM lines")
+
+
+def test_atoms_of_one_name_are_named_by_their_residue(tmp_path, peptide):
+    """As Open Babel writes them; OpenMM leaves out all but the first with a warning. Alternate locations are none."""
+    same = [f"{line[:12]} H  {line[16:]}" if line[12:16].strip() in {"HB2", "HB3"} else line for line in peptide]
+    words = refusal(tmp_path, same)
+    assert "several atoms of residue HIS 2 are named H, of which OpenMM reads one (2 left out in all)" in words
+    place = next(row for row, line in enumerate(peptide) if line[12:16].strip() == "HB2")
+    one, other = (f"{peptide[place][:16]}{letter}{peptide[place][17:]}" for letter in "AB")
+    alternate = [*peptide[:place], one, moved(other, (9.0, 9.0, 9.0)), *peptide[place + 1 :]]
+    (tmp_path / "own.pdb").write_text("\n".join([*alternate, "END", ""]))
+    atoms = sum(line.startswith("ATOM") for line in peptide)
+    assert len(open_pdb(tmp_path / "own.pdb", "model.pdb")[1]) == atoms
