@@ -16,6 +16,8 @@ from cg_assets.core.statistics.metrics import histograms, jensen_shannon_diverge
 
 FloatArray = NDArray[np.float64]
 _BINS = 60
+_MOST_PAIRED = 20
+"""Beads of which all pairs are taken where none is bonded; of more, neighbours in order."""
 _COORDINATE_BINS = 200
 """A coordinate of a model potential may be stiff in each of several basins far apart."""
 
@@ -26,7 +28,7 @@ class LocalGeometry:
 
     Attributes:
         names: of each coordinate, its beads joined by dashes.
-        kinds: `bond`, `angle`, `1-3 distance` or `coordinate` of each.
+        kinds: `bond`, `angle`, `1-3 distance`, `pair distance` (where no beads are bonded) or `coordinate` of each.
         edges: `(n, n_bins + 1)` edges of the histograms [nm, rad or reduced].
         data: `(n, n_bins)` probabilities in the data; what lies beyond the outer edges is in the outer bins.
         found: `(n, n_bins)` in the frames that are tested.
@@ -72,7 +74,7 @@ def local_geometry(
     bead_names: Sequence[str],
     weights: FloatArray | None = None,
 ) -> LocalGeometry:
-    """Compare bonds, angles and 1-3 distances of frames with those of the data.
+    """Compare bonds, angles and 1-3 distances of frames with those of the data; distances of pairs without bonds.
 
     Args:
         positions: `(n_frames, n_beads, 3)` [nm], or `(n_frames, n_beads, 1)` of a model potential.
@@ -86,9 +88,14 @@ def local_geometry(
         neighbours.setdefault(i, []).append(j)
         neighbours.setdefault(j, []).append(i)
     angles = [(i, k, j) for k in sorted(neighbours) for i in sorted(neighbours[k]) for j in neighbours[k] if i < j]
-    mine, true = (_values(np.asarray(item, dtype=np.float64), bonds, angles) for item in (positions, data))
+    frames, true_frames = (np.asarray(item, dtype=np.float64) for item in (positions, data))
+    flat, number = frames.shape[2] == 1, len(bead_names)
+    pairs = list(bonds) or [
+        pair for pair in combinations(range(number), 2) if number <= _MOST_PAIRED or pair[1] - pair[0] == 1
+    ]
+    mine, true = (_values(item, pairs, angles) for item in (frames, true_frames))
     mean, deviation = true.mean(axis=1), np.maximum(true.std(axis=1), 1e-6)
-    edges = mean[:, None] + deviation[:, None] * np.linspace(-5.0, 5.0, (_BINS if bonds else _COORDINATE_BINS) + 1)
+    edges = mean[:, None] + deviation[:, None] * np.linspace(-5.0, 5.0, (_COORDINATE_BINS if flat else _BINS) + 1)
     half = true.shape[1] // 2
     found, reference, first, second = (
         histograms(values, edges, own)
@@ -99,10 +106,12 @@ def local_geometry(
             (true[:, half:], None if weights is None else weights[half:]),
         )
     )
-    members = [*bonds, *angles, *((i, j) for i, _, j in angles)]
+    members = [*pairs, *angles, *((i, j) for i, _, j in angles)]
     names = [" - ".join(bead_names[bead] for bead in beads) for beads in members]
-    kinds = ["bond"] * len(bonds) + ["angle"] * len(angles) + ["1-3 distance"] * len(angles)
-    if not bonds:
+    kinds = (
+        ["bond" if bonds else "pair distance"] * len(pairs) + ["angle"] * len(angles) + ["1-3 distance"] * len(angles)
+    )
+    if flat:
         names = [*bead_names, *(f"{a} {sign} {b}" for a, b in combinations(bead_names, 2) for sign in "+-")]
         kinds = ["coordinate"] * len(names)
     return LocalGeometry(
@@ -116,12 +125,12 @@ def local_geometry(
     )
 
 
-def _values(points: FloatArray, bonds: Sequence[tuple[int, int]], angles: list[tuple[int, int, int]]) -> FloatArray:
+def _values(points: FloatArray, pairs: Sequence[tuple[int, int]], angles: list[tuple[int, int, int]]) -> FloatArray:
     """All local coordinates `(n, n_frames)`."""
     if points.shape[2] == 1:
         single = points[:, :, 0].T
         return np.stack([*single, *(a + sign * b for a, b in combinations(single, 2) for sign in (1.0, -1.0))])
-    rows = [np.linalg.norm(points[:, i] - points[:, j], axis=1) for i, j in bonds]
+    rows = [np.linalg.norm(points[:, i] - points[:, j], axis=1) for i, j in pairs]
     for i, k, j in angles:
         one, two = points[:, i] - points[:, k], points[:, j] - points[:, k]
         cosine = np.einsum("fd,fd->f", one, two) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)

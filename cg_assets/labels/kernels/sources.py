@@ -143,7 +143,7 @@ class Kernel(LabelSource):
 
     def _judge(self, frames: Frames, report: KernelReport) -> list[Verdict]:
         test, geometry = report.stein[report.chosen], report.geometry
-        widest = geometry.largest("bond", "1-3 distance", "coordinate")
+        widest = geometry.largest("bond", "1-3 distance", "pair distance", "coordinate")
         return [
             finite_verdict(FINITE_BEADS, frames),
             STEIN.verdict(test.largest <= MAX_STEIN_Z, largest_z=test.largest, limit=MAX_STEIN_Z, fields=len(test.z)),
