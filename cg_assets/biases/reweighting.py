@@ -57,7 +57,7 @@ def pooled_batches(
     if not windows or pooled.window is None:
         return pooled
     weights = umbrella_weights(windows[0].joined(windows[1:]), pooled, thermal_energy, apart)
-    return replace(pooled, bias_energy=thermal_energy * np.log(np.maximum(weights, 1e-300)), window=None)
+    return replace(pooled, bias_energy=thermal_energy * np.log(np.maximum(weights, 1e-300)))
 
 
 def bias_weights(bias_energy: ArrayLike, thermal_energy: float) -> FloatArray:

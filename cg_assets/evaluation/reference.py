@@ -240,9 +240,10 @@ def of_long_runs(
 
 
 def halves(data: Frames) -> list[Frames]:
-    """The first and the second half of the replicas, or of the time where there is one replica."""
+    """The first and the second half of the replicas, or of their time: of one, or of those in umbrella windows."""
     replicas, member = np.unique(data.replica, return_inverse=True)
-    second = 2 * member >= len(replicas) if len(replicas) > 1 else time_blocks(data.replica, data.time, 2) == 1
+    alike = len(replicas) > 1 and data.window is None
+    second = 2 * member >= len(replicas) if alike else time_blocks(data.replica, data.time, 2) == 1
     return [data.select(~second), data.select(second)]
 
 

@@ -206,10 +206,16 @@ class ImportedReplicas:
     @classmethod
     def of(cls, frames: Frames) -> ImportedReplicas:
         """Those of a batch."""
-        window = np.zeros(len(frames), dtype=np.int32) if frames.window is None else frames.window
-        runs = np.unique(np.stack([window, frames.replica], axis=1), axis=0)
-        _, counts = np.unique(runs[:, 0], return_counts=True)
+        _, counts = _number_in_window(frames)
         return cls(halves=bool(counts.min() == 1), windows=len(counts))
+
+
+def _number_in_window(frames: Frames) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number `(n_frames,)` of each replica among those of its window, and how many each window has."""
+    window = np.zeros(len(frames), dtype=np.int32) if frames.window is None else frames.window
+    runs, run = np.unique(np.stack([window, frames.replica], axis=1), axis=0, return_inverse=True)
+    _, first, counts = np.unique(runs[:, 0], return_index=True, return_counts=True)
+    return (np.arange(len(runs)) - np.repeat(first, counts))[run.ravel()], counts
 
 
 def check_equilibration(
@@ -233,7 +239,6 @@ def check_equilibration(
     positions, labels = map_coordinates(beads, frames, mapping.plainest_force_map(beads.cg_map))
     forces = beads.projected_forces(positions, labels)
     bins = Bins.between([_limits(beads, name) for name in names], 12) if len(names) == 2 else None
-    group = halves_in_time(frames.replica, frames.time) if plan.halves else frames.start
     if compares_windows(plan) and frames.window is not None:
         fine = Bins.between([_extent(beads, name, frames) for name in names[:2]], 12)
         inside, _ = fine.locate(variables[:, :2])
@@ -244,7 +249,7 @@ def check_equilibration(
     return conditional_equilibration(
         variables[:, :2],
         forces,
-        group,
+        _groups(plan, frames),
         frames.replica,
         frames.time,
         bins=bins,
@@ -253,6 +258,12 @@ def check_equilibration(
         groups_are="half" if plan.halves else "start",
         few_replicas=FEWEST_REPLICAS * (plan.windows if compares_windows(plan) else 1),
     )
+
+
+def _groups(plan: SamplingPlan | ImportedReplicas, frames: Frames) -> NDArray[np.integer]:
+    if plan.halves:
+        return halves_in_time(frames.replica, frames.time)
+    return frames.start if plan.starts != "files" else _number_in_window(frames)[0]
 
 
 def compares_windows(plan: SamplingPlan | ImportedReplicas) -> bool:
