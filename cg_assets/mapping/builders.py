@@ -100,8 +100,6 @@ class MoleculeSettings(Strict):
             raise ValueError("masses are of the beads in a PDB file without force field; remove them")
         if self.waters is not None and self.box is None:
             raise ValueError(f"waters is {self.waters}, but box is null; water needs a periodic box [nm]")
-        if self.waters is not None and not isinstance(self.box, float):
-            raise ValueError("waters are put into cubes only; give the edge of a cube as box, or a solvated pdb")
         if self.box is not None:
             if self.cutoff is None and self.has_forces:
                 raise ValueError("a periodic box needs a cutoff [nm]")
@@ -297,7 +295,7 @@ def _structure(
     n_solute = topology.getNumAtoms()
     if molecule.waters is not None and box is not None:
         files = molecule.force_field_files(folder)
-        topology, positions = add_water(topology, positions, files, molecule.waters, float(box[0, 0]))
+        topology, positions = add_water(topology, positions, files, molecule.waters, box)
     topology.setPeriodicBoxVectors(box)
     create = partial(_create_system, molecule, topology, folder) if molecule.force_fields else None
     return topology, positions, n_solute, facts, create

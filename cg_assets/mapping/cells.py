@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Annotated, Any, Literal
 
@@ -69,6 +70,12 @@ def reduced(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     c = c - a * np.round(c[0] / a[0])
     b = b - a * np.round(b[0] / a[0])
     return np.array([a, b, c])
+
+
+def shortest_vector(vectors: NDArray[np.float64]) -> float:
+    """Distance of the nearest images [nm], given vectors `(3, 3)` in reduced form."""
+    steps = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+    return float(np.linalg.norm(steps[steps.any(axis=1)] @ vectors, axis=1).min())
 
 
 def same_cell(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:

@@ -1,13 +1,19 @@
 """A molecule in water: the box, which atoms frames keep, and force labels that include the water."""
 
+import itertools
+
 import numpy as np
 import openmm
 import pytest
+from scipy.spatial import cKDTree
 from test_builders import molecule_system
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.statistics.noise import conditional_noise
+from cg_assets.mapping.builders import MoleculeSettings
+from cg_assets.mapping.cells import cell_vectors
 from cg_assets.mapping.force_maps import group_map
+from cg_assets.mapping.images import nearest_image
 from cg_assets.mapping.peptides import build_peptide
 from cg_assets.mapping.run import map_frames
 from cg_assets.sampling.conditional import sample_conditional_forces
@@ -78,6 +84,47 @@ def test_box_of_water():
     np.testing.assert_allclose(bonds, 0.09572, atol=1e-4)
     # a molecule is built once in a process
     assert solvated().structure() is molecule
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        {"shape": "dodecahedron", "edge": 2.0},
+        {"shape": "octahedron", "edge": 1.9},
+        [1.7, 1.8, 1.65],
+        [[1.9, 0, 0], [0.7, 1.8, 0], [-0.6, 0.5, 1.6]],
+    ],
+)
+def test_water_fills_a_box_of_any_shape(box):
+    """The number asked for, the density that it gives, nothing nearer than molecules are, and no cavity."""
+    fields = WATER | {"sequence": ["ACE", "ALA", "NME"], "box": box, "cutoff": 0.7}
+    waters = round(33.3 * np.linalg.det(cell_vectors(MoleculeSettings.model_validate(fields).box)) - 5.5)
+    molecule = solvated(box=box, cutoff=0.7, waters=waters).structure()
+    assert molecule.n_atoms == 22 + 3 * waters
+    assert molecule.density == pytest.approx(1000, rel=0.04)
+    sites = np.concatenate([molecule.positions[:22], molecule.positions[22::3]])
+    grid = np.array(list(itertools.product(np.arange(0, 1, 0.1), repeat=3))) @ molecule.box
+    images = np.array(list(itertools.product((-1, 0, 1), repeat=3))) @ molecule.box
+    tree = cKDTree((sites[:, None] + images).reshape(-1, 3))
+    assert tree.query(sites[22:], k=2)[0][:, 1].min() > 0.15
+    assert tree.query(nearest_image(grid - sites.mean(axis=0), molecule.box) + sites.mean(axis=0))[0].max() < 0.5
+
+
+@pytest.mark.parametrize(("shape", "edge", "waters"), [("dodecahedron", 2.0, 183), ("octahedron", 1.9, 170)])
+def test_a_box_of_water_of_another_shape_is_sampled(shape, edge, waters):
+    system = solvated(box={"shape": shape, "edge": edge}, cutoff=0.7, waters=waters)
+    plan = SamplingPlan.model_validate(PLAN | {"replicas": 1, "burn_in": 0.4, "duration": 0.4})
+    sampler = MoleculeSampler(system.structure(), system.beads(), plan, 7, platform="CPU")
+    frames = [block for block in (sampler.next_chunk() for _ in range(sampler.n_chunks)) if block is not None]
+    frames = type(frames[0]).concatenate(frames)
+    assert np.isfinite(frames.forces).all()
+    assert np.abs(frames.forces).max() < 1e4
+    np.testing.assert_allclose(frames.box, np.broadcast_to(system.structure().box, frames.box.shape), atol=1e-6)
+
+
+def test_more_water_than_a_box_holds_is_refused():
+    with pytest.raises(SystemSpecError, match=r"model\.waters is 600, but .* nm holds about 1\d\d; correct one"):
+        solvated(box={"shape": "dodecahedron", "edge": 2.0}, cutoff=0.7, waters=600).structure()
 
 
 @pytest.mark.parametrize(
