@@ -190,6 +190,7 @@ class Built:
         structure: what `model` built.
         beads: made of it.
         mapping: settings of the beads.
+        examined: what sections made of it to check it, by their names.
     """
 
     scope: Scope
@@ -197,6 +198,7 @@ class Built:
     structure: Any
     beads: Any
     mapping: Any
+    examined: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def step_seconds(self) -> float:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cg_assets.core.errors import SystemSpecError, shortened
 from cg_assets.core.settings import Fact
 from cg_assets.mapping.bead_mapping import WATER
+from cg_assets.mapping.cells import real_box
 from cg_assets.mapping.chains import connected_groups
 
 RADII = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "F": 0.057, "P": 0.107, "S": 0.105, "Cl": 0.102}
@@ -90,31 +91,12 @@ def _radii(topology: Any) -> NDArray[np.float64]:
 
 
 def _whole(topology: Any, places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Positions of molecules that the box of the file does not cut: each atom at the image nearest to a neighbour's."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import breadth_first_order
+    """Positions of molecules that the box of the file does not cut."""
+    from cg_assets.mapping.images import WholeMolecules
 
-    from cg_assets.mapping.images import nearest_image
-
-    vectors, pairs = topology.getPeriodicBoxVectors(), _pairs(topology)
-    if vectors is None or not len(pairs):
-        return places
-    box = np.array([[float(component._value) for component in vector] for vector in vectors])
-    if np.linalg.norm(box, axis=1).min() < 0.2:  # a dummy cell
-        return places
-    steps = places[pairs[:, 1]] - places[pairs[:, 0]]
-    crossing = np.abs(nearest_image(steps, box) - steps).max(axis=1) > 1e-9
-    if not crossing.any():
-        return places
-    n_atoms = len(places)
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n_atoms, n_atoms)).tocsr()
-    groups, whole = connected_groups(n_atoms, pairs.tolist()), places.copy()
-    for start in np.unique(groups, return_index=True)[1][np.unique(groups[pairs[crossing, 0]])]:
-        order, before = breadth_first_order(graph, start, directed=False)
-        images = nearest_image(places[order[1:]] - places[before[order[1:]]], box)
-        for atom, step in zip(order[1:], images, strict=True):
-            whole[atom] = whole[before[atom]] + step
-    return whole
+    vectors = topology.getPeriodicBoxVectors()
+    box = vectors and real_box(np.array([[[float(component._value) for component in vector] for vector in vectors]]))
+    return WholeMolecules(len(places), _pairs(topology).tolist()).apply(places[None], box)[0]
 
 
 def _without_gaps(topology: Any, places: NDArray[np.float64]) -> tuple[Any, list[str]]:

@@ -95,3 +95,13 @@ def shown_cell(vectors: NDArray[np.float64]) -> str:
 def is_dummy(box: NDArray[np.float64]) -> bool:
     """Whether a cell `(3, 3)` [nm] only fills a field: edges of 0, or of 1 Å."""
     return bool((np.diag(box) < DUMMY_EDGE).any())
+
+
+def real_box(box: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """The box, or None where it is a dummy: absent, of zeros or NaN, or as small as an atom."""
+    if box is None or not len(box):
+        return None
+    edges = np.linalg.norm(box, axis=2)
+    with np.errstate(invalid="ignore"):
+        fine = (edges > DUMMY_EDGE).all() and (np.abs(np.linalg.det(box)) > DUMMY_EDGE**3).all()
+    return box if fine else None

@@ -303,3 +303,12 @@ def test_our_dcd_reader_agrees_with_mdtraj(run, tmp_path, positions, cell):  # n
     else:
         boxes = np.concatenate([block.box for block in blocks])
         np.testing.assert_allclose(boxes, other.unitcell_vectors[2::3], atol=1e-5)
+
+
+def test_check_examines_the_files_once(run, folder, positions):  # noqa: F811
+    path = folder / "run_0000_a.trr"
+    write_trr(path, positions[:50], time=0.1 * np.arange(50))
+    system = changed(folder, imported={"frame_interval": None})
+    built = system.check()
+    path.unlink()
+    assert ("imported", "50 frames in 1 replica(s), 0.1 ps apart") in system.understood(built)

@@ -16,8 +16,9 @@ from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames, cell_columns
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel
+from cg_assets.mapping.cells import real_box
 from cg_assets.mapping.first_frames import check_first_frames
-from cg_assets.mapping.images import MoleculesTogether, nearest_image
+from cg_assets.mapping.images import MoleculesTogether, WholeMolecules, nearest_image
 from cg_assets.sampling.imported.bad_frames import MOST_BAD, BadFrames, coordinate_grid
 from cg_assets.sampling.imported.bias import FrameBias, Run, undeclared_bias
 from cg_assets.sampling.imported.file_forces import TESTED, force_notes, shortened, unseen_note
@@ -28,7 +29,6 @@ from cg_assets.sampling.imported.repeats import FRAMES, repeated
 from cg_assets.sampling.imported.rigid import rigid_bonds
 from cg_assets.sampling.imported.settings import ImportedTrajectories
 from cg_assets.sampling.imported.timeline import Stretch, timeline
-from cg_assets.sampling.imported.whole import WholeMolecules, real_box
 from cg_assets.sampling.piecewise import Piece, PiecewiseSampler
 from cg_assets.storage.hashing import file_sha256
 
@@ -421,12 +421,15 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
     def _holds_all(self, number: int) -> bool:
         return self._atoms[number] is not None or len(self._molecule.stored) == self._molecule.n_atoms
 
+    @cached_property
+    def _all_whole(self) -> WholeMolecules:
+        return WholeMolecules(self._molecule.n_atoms, self._molecule.bonds)
+
     def _all_atoms(self, number: int, frames: range, size: int) -> Iterator[AtomBlock]:
         """All atoms of some frames of a file, in whole molecules."""
-        whole = WholeMolecules(self._molecule.n_atoms, self._molecule.bonds)
         for block in self._files[number].blocks(frames, size, None):
             box = real_box(block.box)
-            yield replace(block, positions=whole.apply(block.positions, box), box=box)
+            yield replace(block, positions=self._all_whole.apply(block.positions, box), box=box)
 
     def rounding_note(self, count: int = 8) -> str:
         """How much rounded positions change recomputed forces; empty where nothing is recomputed or rounded."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from cg_assets.core.settings import Built, Fact, Fault, Strict, distinct
 from cg_assets.sampling.imported import colvar, frozen, windows  # noqa: F401 - biases are found where they are imported
 from cg_assets.sampling.imported.bias import ImportedBias
+
+if TYPE_CHECKING:
+    from cg_assets.sampling.imported.reader import ImportedReader
 
 IMPORTED = "imported_beads"
 IMPORTED_SAMPLES, IMPORTED_LABELS = "imported_samples", "imported_forces"
@@ -59,20 +62,25 @@ class ImportedTrajectories(Strict):
             ForceMapError: the force map is not valid under the constraints of the run.
         """
         from cg_assets.mapping.run import fit_force_map
-        from cg_assets.sampling.imported.reader import ImportedReader
 
-        reader = ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000")
+        reader = self._reader(built)
         if self.forces is not None and not built.mapping.needs_frames:
             fit_force_map(built.mapping, reader.beads, None)
         return iter(())
 
     def facts(self, built: Built) -> Iterator[Fact]:
         """What the first batch holds, and what is left out, joined or taken on trust."""
-        from cg_assets.sampling.imported.reader import ImportedReader
-
-        reader = ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000")
+        reader = self._reader(built)
         yield "", f"{reader.n_frames} frames in {reader.n_replicas} replica(s), {reader.interval:.6g} ps apart"
         for note in reader.notes:
             yield "", note
+
+    def _reader(self, built: Built) -> ImportedReader:
+        """The reader of the first batch, made once."""
+        from cg_assets.sampling.imported.reader import ImportedReader
+
+        if "imported" not in built.examined:
+            built.examined["imported"] = ImportedReader(self, built.scope.folder, built.structure, built.beads, "0000")
+        return built.examined["imported"]
 
     _distinct = field_validator("files")(distinct)

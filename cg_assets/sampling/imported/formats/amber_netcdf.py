@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError, library_errors
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, Source, TrajectoryFile
-from cg_assets.sampling.imported.formats.mdtraj_formats import cell_vectors
+from cg_assets.sampling.imported.formats.mdtraj_formats import vectors_of_edges
 from cg_assets.sampling.imported.formats.netcdf import NetcdfVariable, read_netcdf
 from cg_assets.sampling.imported.formats.units import FORCE, LENGTH, TIME, same_unit
 
@@ -93,7 +93,7 @@ class AmberNetcdfFile(TrajectoryFile):
             yield AtomBlock(
                 variables["coordinates"][part],
                 forces=self._forces["forces"][part] if self.source.forces else None,
-                box=cell_vectors(lengths, angles),
+                box=vectors_of_edges(lengths, angles),
             )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError, library_errors
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, Source, TrajectoryFile
-from cg_assets.sampling.imported.formats.mdtraj_formats import cell_vectors
+from cg_assets.sampling.imported.formats.mdtraj_formats import vectors_of_edges
 from cg_assets.sampling.imported.formats.units import FORCE, LENGTH, TIME, same_unit
 
 
@@ -87,7 +87,7 @@ class Hdf5File(TrajectoryFile):
         if "coordinates" in group:
             if "cell_lengths" not in group:
                 return None
-            return cell_vectors(group["cell_lengths"][part], group["cell_angles"][part])
+            return vectors_of_edges(group["cell_lengths"][part], group["cell_angles"][part])
         edges = group.get("box/edges")
         if edges is None:
             return None

@@ -204,11 +204,11 @@ class DcdFile(_SeekedFile):
         angles = np.stack([alpha, beta, gamma], axis=1)
         if (np.abs(angles) <= 1.0).all():
             angles = np.rad2deg(np.arccos(angles))
-        return cell_vectors(np.stack([a, b, c], axis=1), angles)
+        return vectors_of_edges(np.stack([a, b, c], axis=1), angles)
 
     def _block(self, read: Any) -> AtomBlock:
         positions, lengths, angles = read
-        return AtomBlock(positions, box=cell_vectors(lengths, angles))
+        return AtomBlock(positions, box=vectors_of_edges(lengths, angles))
 
 
 class OtherFile(StreamedFile):
@@ -261,7 +261,7 @@ def _of_trajectory(block: Any) -> AtomBlock:
     return AtomBlock(block.xyz, block.time.astype(np.float64), box=vectors)
 
 
-def cell_vectors(lengths: NDArray | None, angles: NDArray | None) -> NDArray[np.float64] | None:
+def vectors_of_edges(lengths: NDArray | None, angles: NDArray | None) -> NDArray[np.float64] | None:
     """Vectors `(n_frames, 3, 3)` of cells from edges and angles [degrees], the first along x, the second in xy."""
     if lengths is None or angles is None:
         return None
