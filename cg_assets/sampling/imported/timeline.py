@@ -327,6 +327,8 @@ def _strided(run: _Run, replica: int, interval: float, stride: int) -> list[Stre
 
 def _regular(rows: NDArray[np.int64]) -> list[range]:
     """Numbers of frames as ranges."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:  # all of them; no further arrays of tens of millions
+        return [range(int(rows[0]), int(rows[-1]) + 1)]
     found: list[range] = []
     begin = 0
     steps = np.diff(rows)
