@@ -15,7 +15,8 @@ from cg_assets.sampling.model_potential.quadrature import equilibrium_draws, exa
 
 EXPRESSION = "3*(x**2 - 1)**2 - 1.3*x + 0.25*y**4 + 1.5*x*y**2 + 0.5*x*y"
 DOMAIN = {"x": [-2.6, 2.6], "y": [-5.0, 5.0]}
-BIAS = "-2.5*exp(-x**2/0.3)"
+HEIGHT = 4.0
+BIAS = f"-{HEIGHT}*exp(-x**2/0.3)"
 ORIGIN = 1.2
 SYSTEM = f"""
 name: coupled_wells
@@ -59,7 +60,7 @@ def landscape(temperature=ORIGIN):
 
 def bias_force(x):
     """-dV/dx of `BIAS`."""
-    return -2.5 * np.exp(-(x**2) / 0.3) * 2 * x / 0.3
+    return -HEIGHT * np.exp(-(x**2) / 0.3) * 2 * x / 0.3
 
 
 def drawn(count, seed, temperature=ORIGIN, bias=BIAS):
@@ -76,7 +77,7 @@ def drawn(count, seed, temperature=ORIGIN, bias=BIAS):
         probe=np.zeros(count, bool),
         forces=forces[:, None, :1].astype(np.float32),
         potential_energy=energy,
-        bias_energy=-2.5 * np.exp(-(points[:, 0].astype(float) ** 2) / 0.3) if bias else None,
+        bias_energy=-HEIGHT * np.exp(-(points[:, 0].astype(float) ** 2) / 0.3) if bias else None,
         collective_variables={"x": points[:, 0]},
     )
 
