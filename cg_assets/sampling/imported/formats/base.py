@@ -64,7 +64,8 @@ class Contents:
 
     def first(self, count: int) -> list[range]:
         """The first usable frames, in one range where they are evenly spaced."""
-        rows = (np.arange(self.n_frames) if self.usable is None else np.flatnonzero(self.usable))[:count].tolist()
+        all_rows = range(self.n_frames) if self.usable is None else np.flatnonzero(self.usable).tolist()
+        rows = list(all_rows[:count])
         even = range(rows[0], rows[-1] + 1, rows[1] - rows[0] if len(rows) > 1 else 1) if rows else range(0)
         return ([even] if rows else []) if list(even) == rows else [range(row, row + 1) for row in rows]
 
