@@ -6,21 +6,28 @@ import subprocess
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from test_published_numbers import figures_of_merit
 
 from cg_assets.core.frames import Frames
 from cg_assets.mapping.run import fit_force_map, map_frames
+from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
 STEPS = 2000
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def prepared(script, folder, *arguments):
+    """Run a script of the example."""
     if shutil.which("gmx") is None:
         pytest.skip("GROMACS is not installed: apt-get install gromacs")
+    path = REPOSITORY / "examples" / "gromacs" / script
+    subprocess.run(["bash", str(path), str(folder), *map(str, arguments)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gromacs")
-    script = REPOSITORY / "examples" / "gromacs" / "prepare.sh"
-    subprocess.run(["bash", str(script), str(folder), str(STEPS)], check=True, capture_output=True, timeout=1200)
+    prepared("prepare.sh", folder, STEPS)
     return folder
 
 
@@ -45,3 +52,22 @@ def test_three_parts_are_one_replica_with_the_forces_of_the_topology(folder):
     force_map = fit_force_map(system.mapping, beads, read)
     mine, other = (map_frames(beads, frames, force_map).forces.astype(float) for frames in (read, recomputed))
     assert np.sqrt(((mine - other) ** 2).mean()) < 1e-3 * np.sqrt((mine**2).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_potential_of_imported_forces_is_that_of_own_sampling(command, seed):
+    """Judged against the frames of GROMACS; 20 minutes each."""
+    prepared("prepare_vacuum.sh", command.home / "systems", 10_000_000, seed)
+    command("run", "vacuum_alanine", timeout=7200)
+    store = ParquetStore(command.home)
+    found = {name: figures_of_merit(store, "vacuum_alanine", name) for name in ("gromacs", "own")}
+    keys = ("pmf_error", "jsd", "free_energy.phi_positive")
+    print(seed, {name: {key: merits[key] for key in keys} for name, merits in found.items()})
+    for key in keys:
+        (mine, error, _), (other, other_error, _) = (found[name][key] for name in ("gromacs", "own"))
+        assert abs(mine - other) < 3 * np.hypot(error, other_error)
+    assert found["gromacs"]["pmf_error"][0] < 1
+    assert found["own"]["pmf_error"][0] < 1
+    assert found["gromacs"]["stable_replicas"][0] == 1.0

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Capped alanine in vacuum at 500 K with GROMACS: one run of 20 ns with forces in its TRR.
+# Capped alanine in vacuum at 650 K with GROMACS: one run of 20 ns with forces in its TRR.
 # Usage: prepare_vacuum.sh FOLDER [STEPS [SEED]]; needs gmx, and takes about 4 minutes on one core for 10,000,000 steps.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,9 +27,9 @@ nsteps = $steps
 constraints = h-bonds
 tc-grps = System
 tau-t = 1
-ref-t = 500
+ref-t = 650
 gen-vel = yes
-gen-temp = 500
+gen-temp = 650
 gen-seed = $seed
 ld-seed = $seed
 comm-mode = none

@@ -133,13 +133,17 @@ class SampledPMF(OfMolecules, Metric[FreeEnergySettings]):
 
     measures = (
         Measure("pmf_error", "mass-weighted squared error of ln p over the bins of the reference"),
+        Measure("reference_error", "the same of the reference: what its runs differ by, over twice their number"),
         Measure("jsd", "Jensen-Shannon divergence of the sampled density from that of the reference"),
         Measure("effective_share", "smallest share of the frames that counts after reweighting to a member"),
     )
 
     def checks(self, settings: FreeEnergySettings) -> Mapping[str, str]:
-        """The error of the potential has a bound."""
-        return {"pmf_error": f"The PMF error is at most {settings.max_pmf_error}."}
+        """The error of the potential has a bound, and the reference must know it as well."""
+        return {
+            "pmf_error": f"The PMF error is at most {settings.max_pmf_error}.",
+            "reference_error": f"The reference's own PMF error is at most {settings.max_pmf_error}; else lengthen it.",
+        }
 
     def measure(self, case: FreeEnergyCase) -> Iterable[Found]:
         """Of the simulation, of the training data, of their forces alone, and the scatter of the committee."""
@@ -148,6 +152,10 @@ class SampledPMF(OfMolecules, Metric[FreeEnergySettings]):
         bound, noise = case.settings.max_pmf_error, between["pmf_error"]
         yield Quantity("pmf_error", pmf_error(surface, pooled), noise, bound=bound, decides=True, headline=True)
         yield Quantity("jsd", jsd(surface, pooled), between["jsd"], headline=True)
+        # Two runs differ by twice the variance of one, and the mean of all has that of one over their number.
+        share = 0.5 / len(reference.runs)
+        own = Estimate(share * noise.value, share * noise.standard_error)
+        yield Quantity("reference_error", own, bound=bound)
         yield Quantity("pmf_error", pmf_error(of_data, pooled), noise, of="data")
         yield Quantity("jsd", jsd(of_data, pooled), between["jsd"], of="data")
         labels, known = case.once(labels_surface), pooled.probability
