@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.evaluation.evaluation import Evaluation
     from cg_assets.evaluation.reference import Reference
+    from cg_assets.labels.kernels.flow_network import FlowConfig
+    from cg_assets.potentials.base import PotentialConfig
     from cg_assets.registry.champions import ChampionDecision, Judgement
     from cg_assets.simulation.run import Run
 
@@ -112,7 +114,11 @@ def judge(
 
 
 def decide(
-    work: Work, model: str, version: str, judgement: Judgement, again: Callable[[Any, dict[str, Any]], Judgement]
+    work: Work,
+    model: str,
+    version: str,
+    judgement: Judgement,
+    again: Callable[[Any, Any], Judgement],
 ) -> ChampionDecision:
     """Whether a version becomes champion.
 
@@ -201,7 +207,7 @@ def _judge_again(
     data: Frames,
     new: Judgement,
     earlier: Any,
-    config: dict[str, Any],
+    config: PotentialConfig | FlowConfig,
 ) -> Judgement:
     """How an earlier version does, whose CG simulation is run again: only that of the newest version is kept.
 

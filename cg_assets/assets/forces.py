@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,15 +136,8 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         grid, changes = of_source.get("grid"), None
         if imported and recomputed and grid is not None:
             changes = label_rounding(system.structure(), whole, grid, work.seed)
-        noise = measure_label_noise(
-            of_system,
-            system.mapping,
-            whole,
-            frames,
-            force_map,
-            lambda maps: system.repeated_labels(whole, frames, maps, work.seed, work.progress),
-            changes,
-        )
+        repeat = partial(system.repeated_labels, whole, frames, seed=work.seed, progress=work.progress)
+        noise = measure_label_noise(of_system, system.mapping, whole, frames, force_map, repeat, changes)
         beads, map_hash, facts = with_map(system)
         facts |= {
             "bias": of_source["bias"],

@@ -32,6 +32,7 @@ FRAMES_DIFFER = Check(
     "No frame repeats the one before it, as when a trajectory was written twice or stood still.",
     remedy="join the parts of the trajectory without overlap, or set a stride",
 )
+CHECKS = FINITE_POSITIONS, FRAMES_DIFFER
 _BEADS = "Beads of existing trajectories without forces; kernels make force labels for them."
 _ATOMS = "Atoms of existing trajectories with their forces."
 _DRAWN, _GROUPS = 500_000, 200
@@ -72,16 +73,23 @@ def _spread(stored: FrameDataset) -> Frames:
     return Frames.concatenate([part.select(np.arange(0, len(part), every)) for part in parts])
 
 
+def _compared(system: SystemSpec, frames: Frames) -> tuple[Verdict, object]:
+    """Whether biased replicas agree at equal beads, and how it is shown."""
+    from cg_assets.labels.quality import ImportedReplicas, check_equilibration
+
+    replicas = ImportedReplicas.of(frames)
+    checked = check_equilibration(system.beads(), system.mapping, replicas, frames)
+    shown = shown_equilibration(system.beads(), checked, replicas)
+    return EQUILIBRATION.verdict(checked.passed, **checked.to_json()), shown
+
+
 def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
     """The stage of imported trajectories: of beads, or of atoms where there are forces."""
     stage = IMPORTED if imported.forces is None else IMPORTED_SAMPLES
-
     compared = imported.forces is not None and imported.bias is not None
     windowed = imported.bias is not None and imported.bias.windowed
 
     def make(work: Work) -> Product:
-        from cg_assets.labels.quality import ImportedReplicas, check_equilibration
-
         found: dict[str, Any] = {}
         reader = system.imported_reader(str(work.batch))
         stamped = stamps(system.imported_files(str(work.batch)))
@@ -103,11 +111,8 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         def judge(stored: Stored) -> list[Verdict]:
             verdicts = judge_import(stored.blocks(), list(reader.files))
             if compared:
-                frames = stored.frames()
-                replicas = ImportedReplicas.of(frames)
-                checked = check_equilibration(system.beads(), system.mapping, replicas, frames)
-                found["equilibration"] = shown_equilibration(system.beads(), checked, replicas)
-                verdicts.append(EQUILIBRATION.verdict(checked.passed, **checked.to_json()))
+                verdict, found["equilibration"] = _compared(system, stored.frames())
+                verdicts.append(verdict)
             if windowed:
                 verdicts.append(windows_verdict(system, bias, stored.frames()))
             return verdicts
@@ -131,12 +136,7 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         name=stage,
         description=_BEADS if imported.forces is None else _ATOMS,
         make=make,
-        checks=(
-            FINITE_POSITIONS,
-            FRAMES_DIFFER,
-            *([EQUILIBRATION] if compared else []),
-            *([WINDOWS] if windowed else []),
-        ),
+        checks=(*CHECKS, *([EQUILIBRATION] if compared else []), *([WINDOWS] if windowed else [])),
         batched=True,
         raw=True,
         kinds=frozenset({"parquet", "mdtraj"}),

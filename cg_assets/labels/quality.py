@@ -135,21 +135,7 @@ def measure_label_noise(
     others = mapping.further_force_maps(beads.cg_map, beads.constraints, samples.forces)
     repeated = repeat([force_map, *others.values()])
     if repeated is None and frames.dimension > 1:
-        kinds = {force_map.kind: force_map} | others
-        left = {
-            kind: unexplained_noise(beads, map_frames(beads, samples, item), squared_force_unit(beads.units))
-            for kind, item in kinds.items()
-            if not force_map_fault(beads, item)
-        }
-        own = left.pop(force_map.kind)
-        return LabelNoise(
-            own.noise_floor,
-            "at most: what a linear force field of distances and torsions leaves, cross-validated",
-            beads=own,
-            bead_names=tuple(beads.cg_map.bead_names),
-            map_kind=force_map.kind,
-            other_maps={kind: (noise, "") for kind, noise in left.items()},
-        )
+        return _unexplained(beads, samples, force_map.kind, {force_map.kind: force_map} | others)
     if repeated is None:
         bins = bin_model_labels(beads, frames)
         method = f"variance in {len(bins.centres)} bins of the CG coordinate"
@@ -173,6 +159,24 @@ def measure_label_noise(
             kind: (noise, force_map_fault(beads, other))
             for (kind, other), noise in zip(others.items(), noises, strict=True)
         },
+    )
+
+
+def _unexplained(beads: Beads, samples: Frames, own_kind: str, maps: dict[str, ForceMap]) -> LabelNoise:
+    """An upper bound where labels cannot be repeated, for want of a force field."""
+    left = {
+        kind: unexplained_noise(beads, map_frames(beads, samples, item), squared_force_unit(beads.units))
+        for kind, item in maps.items()
+        if not force_map_fault(beads, item)
+    }
+    own = left.pop(own_kind)
+    return LabelNoise(
+        own.noise_floor,
+        "at most: what a linear force field of distances and torsions leaves, cross-validated",
+        beads=own,
+        bead_names=tuple(beads.cg_map.bead_names),
+        map_kind=own_kind,
+        other_maps={kind: (noise, "") for kind, noise in left.items()},
     )
 
 

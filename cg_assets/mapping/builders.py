@@ -27,6 +27,7 @@ from cg_assets.mapping.pdb import read_pdb
 from cg_assets.mapping.peptides import build_peptide
 from cg_assets.mapping.solvation import add_water
 from cg_assets.mapping.topologies import Topology
+from cg_assets.mapping.topologies.base import CreateArguments
 from cg_assets.mapping.water import DALTON_PER_NM3
 
 if TYPE_CHECKING:
@@ -337,13 +338,13 @@ def _of_topology(
     return found.topology, found.positions, found.topology.getNumAtoms(), read, create
 
 
-def _nonbonded(molecule: MoleculeSettings, periodic: bool) -> dict[str, Any]:
+def _nonbonded(molecule: MoleculeSettings, periodic: bool) -> CreateArguments:
     """Arguments of OpenMM's `createSystem`."""
     from openmm import app, unit
 
     isolated = app.NoCutoff if molecule.cutoff is None else app.CutoffNonPeriodic
     rigid = molecule.constraints == "h_bonds"
-    arguments: dict[str, Any] = {
+    arguments: CreateArguments = {
         "nonbondedMethod": app.PME if periodic else isolated,
         "removeCMMotion": False,
         "constraints": app.HBonds if rigid else None,

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from numpy.typing import NDArray
 
@@ -30,6 +30,8 @@ from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.parquet import FileInfo
 
 if TYPE_CHECKING:
+    from cg_assets.labels.kernels.flow_network import FlowConfig
+    from cg_assets.potentials.base import PotentialConfig
     from cg_assets.registry.shipping import Shipment
 
 _log = logging.getLogger(__name__)
@@ -402,7 +404,7 @@ class ModelTracking:
                 return ""
             return Path(client.download_artifacts(run_id, "system.yaml", scratch)).read_text(encoding="utf-8")
 
-    def load(self, name: str, version: str, weights: str | None = None) -> tuple[Any, dict[str, Any]]:
+    def load(self, name: str, version: str, weights: str | None = None) -> tuple[Any, PotentialConfig | FlowConfig]:
         """The network of a registered version, ready to evaluate, and its config.
 
         Args:
@@ -429,7 +431,7 @@ class ModelTracking:
                 f"{name} version {version} has other weights in MLflow than the file that names it: the number was "
                 f"given again; cg-assets refresh {name.partition('.')[0]} trains it again"
             )
-        return module, config
+        return module, cast("PotentialConfig | FlowConfig", config)
 
     def _find(self, client: Any, reference: str) -> Any:
         from mlflow.exceptions import MlflowException

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -62,8 +62,7 @@ def train(
         DeviceError: `cuda` was asked for and is not there.
     """
     members = 0 if training is None else training.committee
-    single = config.copy()
-    single.pop("committee", None)
+    single = cast("PotentialConfig", {name: value for name, value in config.items() if name != "committee"})
 
     def stored(number: int) -> Path | None:
         if checkpoint is None or not number:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     import openmm
 
 
+class CreateArguments(TypedDict, total=False):
+    """Arguments of OpenMM's `createSystem`; methods and constraints are OpenMM's objects, numbers its quantities."""
+
+    nonbondedMethod: Any
+    nonbondedCutoff: Any
+    constraints: Any
+    rigidWater: bool
+    removeCMMotion: bool
+    hydrogenMass: Any
+
+
 @dataclass(frozen=True)
 class Parameterised:
     """A molecule with its parameters.
@@ -27,7 +38,7 @@ class Parameterised:
         topology: OpenMM topology.
         positions: `(n_atoms, 3)` [nm].
         box: `(3, 3)` vectors of the file of positions [nm]; None where it has none.
-        create: makes the System from the arguments of OpenMM's `createSystem`.
+        create: makes the System from `CreateArguments`.
     """
 
     topology: Any

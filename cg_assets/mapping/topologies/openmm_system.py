@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SystemSpecError, library_errors
 from cg_assets.mapping.cells import is_dummy
-from cg_assets.mapping.topologies.base import Parameterised, Topology, check_number
+from cg_assets.mapping.topologies.base import CreateArguments, Parameterised, Topology, check_number
 
 if TYPE_CHECKING:
     import openmm
@@ -54,10 +54,14 @@ class OpenMMSystem(Topology):
             )
         own = np.array(unit.Quantity(system.getDefaultPeriodicBoxVectors()).value_in_unit(unit.nanometer))
         vectors = None if is_dummy(own) or not system.usesPeriodicBoundaryConditions() else own
-        return Parameterised(pdb.topology, positions, vectors, lambda **arguments: _checked(system, path, arguments))
+
+        def create(**arguments: Any) -> openmm.System:
+            return _checked(system, path, cast("CreateArguments", arguments))
+
+        return Parameterised(pdb.topology, positions, vectors, create)
 
 
-def _checked(system: openmm.System, path: Path, arguments: dict[str, Any]) -> openmm.System:
+def _checked(system: openmm.System, path: Path, arguments: CreateArguments) -> openmm.System:
     """The System as it is, where it does not contradict what the YAML file states."""
     import openmm
 
