@@ -79,12 +79,12 @@ def test_labels_say_where_they_come_from(made):
 
 def test_a_bias_is_taken_out_of_the_labels(made):
     """Labels of biased frames obey Stein's identity with the bias put back; without it they are those of the PMF."""
-    from cg_assets.labels.kernels.run import _bias_forces
+    from cg_assets.labels.kernels.run import bias_forces
 
     system, store, _ = made
     frames = store.read_frames(system.name, "biased_noise_kernel_forces", ["0000"])
     bias = store.describe(system.name, "biased_noise_kernel_forces", "0000").metadata.extra["bias"]
-    energy, pull = _bias_forces(system.beads(), bias, frames.positions)
+    energy, pull = bias_forces(system.beads(), bias, frames.positions)
     np.testing.assert_allclose(frames.bias_energy, energy)
     assert np.std(pull) > 5.0
     block = frames.replica * 1000 + (frames.time // 8).astype(np.int64)

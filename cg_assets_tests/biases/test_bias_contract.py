@@ -77,7 +77,9 @@ def values_of(molecule):
 
 
 def test_every_bias_is_tried():
-    assert set(CASES) >= set(Bias.members())
+    """Those that other tests define for themselves aside."""
+    shared = {name for name, member in Bias.members().items() if not member.__module__.startswith("test_")}
+    assert set(CASES) >= shared
 
 
 def test_slopes_are_the_derivatives_of_the_energy(function, molecule):

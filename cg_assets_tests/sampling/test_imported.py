@@ -235,7 +235,7 @@ def test_missing_damaged_and_foreign_files_are_explained(run, folder):
         system.imported_reader("0000")
     (folder / "run_0000_1.npz").unlink()
     (folder / "run_0000_1.xtc").write_bytes(b"no trajectory at all" * 20)
-    with pytest.raises(SamplingError, match="cannot"):
+    with pytest.raises(SamplingError, match="frame 0 is damaged, or this is no XTC file"):
         system.imported_reader("0000")
     part = mdtraj.Trajectory(frames.positions[:20], topology_of(molecule)).atom_slice(range(12))
     part.save_xtc(str(folder / "run_0000_1.xtc"))

@@ -427,7 +427,7 @@ def test_listed_starts_are_taken_in_turn_and_equilibrium_starts_carry_their_basi
 
 
 def _same(first, second):
-    one, two = first._arrays(), second._arrays()
+    one, two = first.arrays(), second.arrays()
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)

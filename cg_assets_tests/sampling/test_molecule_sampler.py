@@ -79,8 +79,8 @@ def run(sampler):
 
 
 def assert_equal(first, second):
-    for name, values in first._arrays().items():
-        assert np.array_equal(values, second._arrays()[name]), name
+    for name, values in first.arrays().items():
+        assert np.array_equal(values, second.arrays()[name]), name
 
 
 @pytest.mark.parametrize("kind", BIASES)

@@ -60,7 +60,7 @@ def make_frames(n_frames=50, n_sites=3, dimension=3, seed=0, full=True) -> Frame
 
 
 def assert_same(first: Frames, second: Frames) -> None:
-    left, right = first._arrays(), second._arrays()
+    left, right = first.arrays(), second.arrays()
     assert set(left) == set(right)
     for name, values in left.items():
         assert values.dtype == right[name].dtype, name
