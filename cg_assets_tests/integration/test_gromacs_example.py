@@ -58,16 +58,17 @@ def test_three_parts_are_one_replica_with_the_forces_of_the_topology(folder):
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_potential_of_imported_forces_is_that_of_own_sampling(command, seed):
-    """Judged against the frames of GROMACS; 20 minutes each."""
+    """Judged against the frames of GROMACS, with the error of the forces alone; within an hour each on busy cores."""
     prepared("prepare_vacuum.sh", command.home / "systems", 10_000_000, seed)
     command("run", "vacuum_alanine", timeout=7200)
     store = ParquetStore(command.home)
     found = {name: figures_of_merit(store, "vacuum_alanine", name) for name in ("gromacs", "own")}
-    keys = ("pmf_error", "jsd", "free_energy.phi_positive")
+    keys = {"pmf_error": "", "jsd": "", "free_energy.phi_positive": "free_energy.labels.phi_positive"}
     print(seed, {name: {key: merits[key] for key in keys} for name, merits in found.items()})
-    for key in keys:
-        (mine, error, _), (other, other_error, _) = (found[name][key] for name in ("gromacs", "own"))
-        assert abs(mine - other) < 3 * np.hypot(error, other_error)
+    for key, of_labels in keys.items():
+        values = [merits[key][0] for merits in found.values()]
+        errors = [merits[item][1] for merits in found.values() for item in (key, of_labels) if item]
+        assert abs(values[0] - values[1]) < 3 * np.linalg.norm(errors)
     assert found["gromacs"]["pmf_error"][0] < 1
     assert found["own"]["pmf_error"][0] < 1
     assert found["gromacs"]["stable_replicas"][0] == 1.0
