@@ -223,10 +223,8 @@ def _judge_again(
     worst = Judgement(dict.fromkeys(lost, math.inf), lost, new.reference_hash)
     if config.get("bead_names", own.cg_map.bead_names) != own.cg_map.bead_names:
         return replace(worst, fault="it is for other beads")
-    bias, settings = (
-        frozen_bias(Inputs(work.store, system), system.cg_simulation, system.biased_labels),
-        system.cg_simulation,
-    )
+    settings = system.cg_simulation
+    bias = frozen_bias(Inputs(work.store, system), settings, system.biased_labels)
     try:
         run = run_cg_simulation(earlier, own, settings, data, system.temperatures, bias)
     except ExplosionError as error:

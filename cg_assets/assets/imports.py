@@ -110,11 +110,12 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         # A block at a time: trajectories of tens of gigabytes have beads of gigabytes.
         def judge(stored: Stored) -> list[Verdict]:
             verdicts = judge_import(stored.blocks(), list(reader.files))
-            if compared:
-                verdict, found["equilibration"] = _compared(system, stored.frames())
+            frames = stored.frames() if compared or windowed else None
+            if frames is not None and compared:
+                verdict, found["equilibration"] = _compared(system, frames)
                 verdicts.append(verdict)
-            if windowed:
-                verdicts.append(windows_verdict(system, bias, stored.frames()))
+            if frames is not None and windowed:
+                verdicts.append(windows_verdict(system, bias, frames))
             return verdicts
 
         def report(_: object) -> Report:

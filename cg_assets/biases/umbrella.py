@@ -12,6 +12,7 @@ from pydantic import Field, PositiveFloat
 
 from cg_assets.biases.base import Bias, BiasFormula, BiasFunction, FloatArray, Variables, column
 from cg_assets.core.errors import SamplingError
+from cg_assets.core.geometry import within_half_turn
 from cg_assets.core.settings import Built, Fault, Scope, StartPoint
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Windows(BiasFunction, type="umbrella"):
             center = np.array([entry.get(name, 0.0) for entry in self.centers])
             difference = np.where(held[index], column(variables, name) - center[index], 0.0)
             if name in self.periodic:
-                difference -= _TURN * np.round(difference / _TURN)
+                difference = within_half_turn(difference)
             differences[name] = difference
             parts[name] = np.array([entry.get(name, 0.0) / unit for entry in self.constants])[index]
         energy = 0.5 * unit * np.sum([parts[name] * value**2 for name, value in differences.items()], axis=0)

@@ -168,5 +168,10 @@ def cell_columns(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.array(vectors if oblique else edges, dtype=np.float32)
 
 
+def cell_vectors_of(columns: NDArray) -> NDArray:
+    """Vectors `(n_frames, 3, 3)` of cells, which `cell_columns` made edges `(n_frames, 3)` of where they could be."""
+    return columns if columns.ndim == 3 else columns[..., None] * np.eye(3)
+
+
 def _vectors(box: float | NDArray[np.float64]) -> NDArray[np.float64]:
     return np.eye(3) * box if np.ndim(box) == 0 else np.asarray(box)

@@ -127,6 +127,11 @@ def deviation(positions: ArrayLike, sites: Sequence[int], structure: ArrayLike) 
     return values, difference / (len(sites) * arrays.where(square > 0, values, 1.0)[:, None, None])
 
 
+def within_half_turn(difference: FloatArray) -> FloatArray:
+    """Differences of angles without whole turns, from -pi to pi."""
+    return difference - 2 * np.pi * np.round(difference / (2 * np.pi))
+
+
 def torsion(positions: ArrayLike, sites: tuple[int, int, int, int]) -> tuple[FloatArray, FloatArray]:
     """Dihedral angle of four sites in the IUPAC sign convention (trans is π).
 

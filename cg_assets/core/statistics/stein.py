@@ -94,10 +94,21 @@ def stein_test(
             term = pushed + np.cos(angle) * laplacian - np.sin(angle) * slope
             sums[field] += np.bincount(number[part], term, minlength=n_clusters)
             squares[field] += np.sum(pushed**2)
-    mean_term = sums.sum(axis=1) / count
-    residual = sums - mean_term[:, None] * np.bincount(number, minlength=n_clusters)
-    error = np.sqrt((residual**2).sum(axis=1) * n_clusters / (n_clusters - 1)) / count
+    mean_term, error = clustered_mean(sums, np.bincount(number, minlength=n_clusters))
     return SteinTest(z=mean_term / error, bias=mean_term / np.sqrt(squares / count))
+
+
+def clustered_mean(sums: FloatArray, counts: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    """Means `(n,)` of terms and their standard errors, by the scatter between independent clusters of frames.
+
+    Args:
+        sums: `(n, n_clusters)` of the terms of each cluster.
+        counts: `(n_clusters,)` frames of each.
+    """
+    n_clusters, count = len(counts), counts.sum()
+    mean = sums.sum(axis=1) / count
+    residual = sums - mean[:, None] * counts
+    return mean, np.sqrt((residual**2).sum(axis=1) * n_clusters / (n_clusters - 1)) / count
 
 
 def force_scale(

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.statistics.clusters import binned_means
 from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.statistics.stein import clustered_mean
 
 if TYPE_CHECKING:
     from scipy.interpolate import BSpline
@@ -204,7 +205,7 @@ def energy_test(
     """
     generator, thermal = np.random.default_rng([seed, 1]), boltzmann * temperature
     s = (place - place.mean()) / place.std()
-    number = np.unique(block, return_inverse=True)[1]
+    _, number, counts = np.unique(block, return_inverse=True, return_counts=True)
     force = labels.mean_force + bias_force
     squared = labels.energy**2 / (thermal * temperature) - labels.heat_capacity
     left = {"first_order": forces - temperature * labels.first_order, "second_order": temperature * labels.second_order}
@@ -218,9 +219,8 @@ def energy_test(
             "first_order": g * left["first_order"] + g * labels.energy_slope - labels.energy * flux,
             "second_order": g * left["second_order"] - g * labels.heat_capacity_slope + squared * flux,
         }
-        for name, term in terms.items():
-            sums, counts = np.bincount(number, term), np.bincount(number)
-            residual = sums - term.mean() * counts
-            error = math.sqrt((residual**2).sum() * len(sums) / (len(sums) - 1)) / len(term)
-            z[name].append(float(term.mean()) / error)
+        sums = np.array([np.bincount(number, term) for term in terms.values()])
+        mean, error = clustered_mean(sums, counts)
+        for name, value in zip(terms, mean / error, strict=True):
+            z[name].append(float(value))
     return {name: np.array(values) for name, values in z.items()}

@@ -16,6 +16,7 @@ from pydantic import Field
 from cg_assets.biases.base import BiasFunction
 from cg_assets.biases.plumed_files import TIME_UNITS, PlumedTable, read_plumed
 from cg_assets.core.errors import SamplingError
+from cg_assets.core.geometry import within_half_turn
 from cg_assets.core.statistics.estimates import effective_samples
 from cg_assets.sampling.imported.bias import FloatArray, FrameBias, ImportedBias, Run
 from cg_assets.sampling.imported.files import run_name
@@ -308,7 +309,7 @@ class ColvarEnergies(FrameBias):
         if len(missing := np.flatnonzero(~np.isfinite(energy))):
             raise SamplingError(f"{path}: has no line for frame {frames[missing[0]]}; set another stride")
         for name, angle in self.angles[file].items():
-            apart = np.abs(np.angle(np.exp(1j * (angle[frames] - np.asarray(variables[name], dtype=np.float64)))))
+            apart = np.abs(within_half_turn(angle[frames] - np.asarray(variables[name], dtype=np.float64)))
             if (typical := float(np.median(apart))) > _SAME_ANGLE:
                 raise SamplingError(
                     f"{path}: {name} differs by {typical:.2g} rad (median) from that of the frames at the "

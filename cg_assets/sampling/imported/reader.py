@@ -153,7 +153,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
                 block, rows = block.select(kept), rows[kept]
             numbers = stretch.frames.start + stretch.frames.step * rows
             block = self._joined(self._molecules, block, numbers, self._paths[stretch.file])
-            found.append(self._frames(block, stretch, rows))
+            found.append(self._frames(block, stretch, rows, numbers))
         return Frames.concatenate(found)
 
     def _count_bad(self, stretch: Stretch, first: int, bad: dict[int, str]) -> None:
@@ -166,13 +166,14 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
                 "thousand is left out: write the trajectory again"
             )
 
-    def _frames(self, block: AtomBlock, stretch: Stretch, rows: NDArray[np.int64]) -> Frames:
-        """Beads, or with forces the stored atoms, of frames of a stretch."""
+    def _frames(
+        self, block: AtomBlock, stretch: Stretch, rows: NDArray[np.int64], numbers: NDArray[np.int64]
+    ) -> Frames:
+        """Beads, or with forces the stored atoms, of frames by their place in a stretch and number in its file."""
         beads = self._map.apply(block.positions)
         variables = self._beads.variables(beads)
         count, atoms = len(beads), block.forces is not None
         windows = None if self.bias is None else self.bias.windows
-        numbers = stretch.frames.start + stretch.frames.step * rows
         box = None if block.box is None or not atoms else cell_columns(block.box)
         return Frames(
             positions=(block.positions if atoms else beads).astype(np.float32),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError
-from cg_assets.core.frames import Frames
+from cg_assets.core.frames import Frames, cell_vectors_of
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.sampling.imported.formats import AtomBlock
 from cg_assets.sampling.molecule.platforms import choose_platform
@@ -95,8 +95,6 @@ def label_rounding(molecule: MoleculeModel, frames: Frames, grid: float, seed: i
         Changes `(n_frames, n_stored, 3)` [kJ/mol/nm].
     """
     some = frames.select(np.arange(0, len(frames), -(-len(frames) // _FRAMES)))
-    vectors = None if some.box is None else some.box.astype(np.float64)
-    if vectors is not None and vectors.ndim == 2:
-        vectors = vectors[:, None] * np.eye(3)
+    vectors = None if some.box is None else cell_vectors_of(some.box.astype(np.float64))
     block = AtomBlock(some.positions.astype(np.float64), box=vectors)
     return RecomputedForces(molecule).rounding_changes(block, grid, seed)[:, molecule.stored]

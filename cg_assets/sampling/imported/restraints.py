@@ -10,6 +10,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from cg_assets.core.geometry import within_half_turn
+
 FloatArray = NDArray[np.float64]
 
 _MOST_LINES, _MOST_VARIABLES = 2000, 3
@@ -76,7 +78,7 @@ def _fit(places: Mapping[str, FloatArray], angles: Sequence[str], energy: FloatA
     near = {name: values[int(energy.argmin())] for name, values in places.items()}
     for _ in range(3):  # the nearest images are those at the centre, which the first fit finds
         away = {
-            name: np.angle(np.exp(1j * (values - near[name]))) if name in angles else values - near[name]
+            name: within_half_turn(values - near[name]) if name in angles else values - near[name]
             for name, values in places.items()
         }
         columns = [column for values in away.values() for column in (0.5 * values**2, values)]

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError
 from cg_assets.sampling.imported.formats.base import AtomBlock
-from cg_assets.sampling.imported.formats.streamed import StreamedFile, joined
+from cg_assets.sampling.imported.formats.streamed import CHUNK, StreamedFile, joined
 
-_CHUNK = 200
-"""Frames in a block."""
 _WIDTH, _PER_LINE = 8, 10
 """Letters of a number, and numbers in a line."""
 
@@ -36,7 +34,7 @@ class AmberTextFile(StreamedFile):
         n_atoms = self._n_atoms()
         frames = self._frames(self.path, n_atoms)
         further = self._frames(self.source.force_file, n_atoms) if self.source.force_file else None
-        while waiting := list(islice(frames, _CHUNK)):
+        while waiting := list(islice(frames, CHUNK)):
             forces = None if further is None else list(islice(further, len(waiting)))
             if forces is not None and len(forces) < len(waiting) and not self.cut:
                 raise SamplingError(

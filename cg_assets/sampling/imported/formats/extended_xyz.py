@@ -10,10 +10,7 @@ import numpy as np
 
 from cg_assets.core.errors import SamplingError, library_errors, one_line
 from cg_assets.sampling.imported.formats.base import AtomBlock, Source
-from cg_assets.sampling.imported.formats.streamed import StreamedFile, joined
-
-_CHUNK = 200
-"""Frames in a block."""
+from cg_assets.sampling.imported.formats.streamed import StreamedFile, joined_in_turn
 
 
 class ExtendedXyzFile(StreamedFile):
@@ -41,14 +38,7 @@ class ExtendedXyzFile(StreamedFile):
             self.force_unit = None
 
     def _stream(self) -> Iterator[AtomBlock]:
-        waiting: list[AtomBlock] = []
-        for block in self._plain_frames() if self._plain else self._frames():
-            waiting.append(block)
-            if len(waiting) == _CHUNK:
-                yield joined(waiting)
-                waiting = []
-        if waiting:
-            yield joined(waiting)
+        return joined_in_turn(self._plain_frames() if self._plain else self._frames())
 
     def _plain_frames(self) -> Iterator[AtomBlock]:
         """Frames without columns of their own: names of atoms, which need not be elements, and positions."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError, library_errors
+from cg_assets.core.frames import cell_vectors_of
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, Source, TrajectoryFile
 from cg_assets.sampling.imported.formats.mdtraj_formats import vectors_of_edges
 from cg_assets.sampling.imported.formats.units import FORCE, LENGTH, TIME, same_unit
@@ -92,7 +93,7 @@ class Hdf5File(TrajectoryFile):
         if edges is None:
             return None
         values = edges["value"][part] if "value" in edges else np.broadcast_to(edges[:], (count, *edges.shape))
-        return np.array(values if values.ndim == 3 else values[..., None] * np.eye(3), dtype=np.float64)
+        return np.array(cell_vectors_of(values), dtype=np.float64)
 
     @contextmanager
     def _group(self) -> Iterator[Any]:

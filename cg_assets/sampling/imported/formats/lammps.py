@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError, one_line
 from cg_assets.sampling.imported.formats.base import AtomBlock, Source
-from cg_assets.sampling.imported.formats.streamed import StreamedFile, joined
+from cg_assets.sampling.imported.formats.streamed import StreamedFile, joined_in_turn
 
-_CHUNK = 200
-"""Frames in a block."""
 _UNITS = {
     "real": ("angstrom", "kcal/mol/angstrom", 1e-3),
     "metal": ("angstrom", "eV/angstrom", 1.0),
@@ -63,15 +61,8 @@ class LammpsDump(StreamedFile):
         return opener(self.path, "rt", encoding="utf-8", errors="replace")
 
     def _stream(self) -> Iterator[AtomBlock]:
-        waiting: list[AtomBlock] = []
         with self._open() as file:
-            for block in self._frames(file):
-                waiting.append(block)
-                if len(waiting) == _CHUNK:
-                    yield joined(waiting)
-                    waiting = []
-        if waiting:
-            yield joined(waiting)
+            yield from joined_in_turn(self._frames(file))
 
     def _frames(self, file: IO[str]) -> Iterator[AtomBlock]:
         count = 0

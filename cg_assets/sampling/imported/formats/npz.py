@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError, one_line
+from cg_assets.core.frames import cell_vectors_of
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, TrajectoryFile
 
 _WHOLE = 500_000_000
@@ -56,7 +57,7 @@ class NpzFile(TrajectoryFile):
                 yield AtomBlock(
                     read["positions"],
                     forces=read.get("forces"),
-                    box=None if box is None else _vectors(box[rows.start : rows.stop : rows.step]),
+                    box=None if box is None else cell_vectors_of(box[rows.start : rows.stop : rows.step]),
                 )
 
     def _shape(self, archive: zipfile.ZipFile, name: str) -> tuple[int, int, int]:
@@ -124,8 +125,3 @@ def _header(stream: IO[bytes]) -> _Header:
     if header.kind.hasobject:
         raise ValueError("it holds Python objects, not numbers")
     return header
-
-
-def _vectors(box: NDArray) -> NDArray:
-    """Vectors `(n_frames, 3, 3)` of boxes given as edges or as vectors."""
-    return box if box.ndim == 3 else box[..., None] * np.eye(3)

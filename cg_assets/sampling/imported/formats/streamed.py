@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SamplingError
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, TrajectoryFile
+
+CHUNK = 200
+"""Frames that are parsed before they become a block."""
 
 
 class StreamedFile(TrajectoryFile):
@@ -64,6 +68,13 @@ class StreamedFile(TrajectoryFile):
                 break
         if n_waiting:
             yield joined(waiting)
+
+
+def joined_in_turn(frames: Iterable[AtomBlock]) -> Iterator[AtomBlock]:
+    """Blocks of `CHUNK` frames that follow each other, of fewer in the last."""
+    coming = iter(frames)
+    while waiting := list(islice(coming, CHUNK)):
+        yield joined(waiting)
 
 
 def joined(blocks: list[AtomBlock]) -> AtomBlock:
