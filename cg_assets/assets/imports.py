@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +71,12 @@ def _spread(stored: FrameDataset) -> Frames:
     groups = np.unique(np.linspace(0, stored.n_row_groups - 1, _GROUPS).astype(int))
     every = -(-int(stored.row_group_sizes[groups].sum()) // _DRAWN)
     parts = (stored.row_group(int(group)) for group in groups)
-    return Frames.concatenate([part.select(np.arange(0, len(part), every)) for part in parts])
+    return Frames.concatenate([_without_sites(part).select(np.arange(0, len(part), every)) for part in parts])
+
+
+def _without_sites(frames: Frames) -> Frames:
+    """Frames with their times and collective variables, which is what is drawn."""
+    return replace(frames, positions=frames.positions[:, :0], forces=None)
 
 
 def _compared(system: SystemSpec, frames: Frames) -> tuple[Verdict, object]:

@@ -101,7 +101,7 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         remaining = [key for key in selection if key not in finished]
         if finished and remaining:
             print(f"resuming the last run: {len(finished)} of {len(selection)} stages are finished")
-        return Outcome.of(_execute(instance, name, batch, remaining or selection, {_COMMAND_TAG: command}))
+        return Outcome.of(_execute(instance, system, batch, remaining or selection, {_COMMAND_TAG: command}))
 
 
 def refresh_system(name: str, batch: str | None = None) -> Outcome:
@@ -148,7 +148,7 @@ def refresh_system(name: str, batch: str | None = None) -> Outcome:
         outcome = Outcome.FAILED if plan.failed else Outcome.SOUND
         for run in plan.runs:
             keys = [dg.AssetKey([name, stage]) for stage in run.stages]
-            result = _execute(instance, name, run.batch, keys, {REFRESH_TAG: "command"})
+            result = _execute(instance, system, run.batch, keys, {REFRESH_TAG: "command"})
             _print_champions(result)
             outcome = max(outcome, Outcome.of(result))
             if not result.success:
@@ -186,14 +186,20 @@ def _ready(system: SystemSpec) -> Iterator[dg.DagsterInstance]:
         start_step_server()
         end_dead_runs(instance)
         register_first_batches(instance, {system.name: system})
-        set_gpu_slots(instance)
         yield instance
 
 
 def _execute(
-    instance: dg.DagsterInstance, name: str, batch: str | None, selection: list[dg.AssetKey], tags: dict[str, str]
+    instance: dg.DagsterInstance,
+    system: SystemSpec,
+    batch: str | None,
+    selection: list[dg.AssetKey],
+    tags: dict[str, str],
 ) -> dg.JobExecutionResult:
     """Run some assets of a system for one batch, and print why steps failed."""
+    if any(stage.gpu for stage in stages_of(system) if dg.AssetKey([system.name, stage.name]) in selection):
+        set_gpu_slots(instance)  # which imports torch
+    name = system.name
     job = dg.build_reconstructable_job("cg_assets.operations.runs", "system_job", reconstructable_kwargs={"name": name})
     partition = {} if batch is None else {"dagster/partition": batch}
     result = dg.execute_job(

