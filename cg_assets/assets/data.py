@@ -56,7 +56,7 @@ def read_samples(
 ) -> tuple[Frames, Frames]:
     """A sound batch of samples without probes, and those of its frames that hold all atoms.
 
-    The latter are at the temperature of the system, the former too unless those of all rungs of a ladder are asked for.
+    Both are at the temperature of the system unless those of all rungs of a ladder are asked for.
 
     Raises:
         StorageError: the batch failed its checks.
@@ -65,8 +65,7 @@ def read_samples(
     samples = inputs.frames(source, sound, every_temperature)
     samples = samples.select(~samples.probe)
     stored = snapshot_stage(source)
-    whole = inputs.frames(stored, sound) if inputs.has(stored, sound) else inputs.system.at_own_temperature(samples)
-    return samples, whole
+    return samples, inputs.frames(stored, sound, every_temperature) if inputs.has(stored, sound) else samples
 
 
 def pooled_frames(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,7 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
     recomputed = system.imported is not None and system.imported.forces == "recomputed"
 
     def make(work: Work) -> Product:
-        from cg_assets.labels.quality import measure_label_noise
+        from cg_assets.labels.quality import measure_label_noise, noise_floors
         from cg_assets.mapping.force_maps import ForceMap
         from cg_assets.mapping.run import fit_force_map, map_frames
         from cg_assets.sampling.imported.recomputed import label_rounding
@@ -132,12 +133,19 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         of_system = system.beads().with_constraints(of_source.get("rigid", []))
         force_map = fit_force_map(system.mapping, of_system, system.at_own_temperature(samples))
         mapped = map_frames(of_system, samples, force_map)
-        frames = system.at_own_temperature(mapped)
         grid, changes = of_source.get("grid"), None
         if imported and recomputed and grid is not None:
             changes = label_rounding(system.structure(), whole, grid, work.seed)
-        repeat = partial(system.repeated_labels, whole, frames, seed=work.seed, progress=work.progress)
-        noise = measure_label_noise(of_system, system.mapping, whole, frames, force_map, repeat, changes)
+
+        def noise_at(kelvin: float) -> LabelNoise:
+            frames, some, atoms = (item.select(item.temperature == kelvin) for item in (mapped, samples, whole))
+            atoms = atoms if len(atoms) else some  # snapshots with all atoms may be those of the lowest rung alone
+            drawn = partial(system.repeated_labels, seed=work.seed, progress=work.progress, temperature=kelvin)
+            of_frames = partial(drawn, atoms, frames)
+            return measure_label_noise(of_system, system.mapping, atoms, frames, force_map, of_frames, changes)
+
+        noises = {kelvin: noise_at(kelvin) for kelvin in np.unique(mapped.temperature).tolist()}
+        noise = next(iter(noises.values())) if len(noises) == 1 else noises[system.temperature]
         beads, map_hash, facts = with_map(system)
         facts |= {
             "bias": of_source["bias"],
@@ -145,6 +153,8 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
             "force_map": force_map.to_json(),
             "noise_floor": noise.to_json(),
         }
+        if len(noises) > 1:
+            facts["noise_floors"] = noise_floors(mapped, {kelvin: item.floor for kelvin, item in noises.items()})
 
         def judge(stored: Stored) -> list[Verdict]:
             kept = ForceMap.from_json(stored.facts()["force_map"])
@@ -154,7 +164,10 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
             return [*judge_forces(of_system, frames, kept, noise), *scale]
 
         def report(_: object) -> Report:
-            shown = _report(system, weighted(frames, of_source["bias"], system.thermal_energy), noise)
+            own = system.at_own_temperature(mapped)
+            shown = _report(system, weighted(own, of_source["bias"], system.thermal_energy), noise)
+            if len(noises) > 1:
+                shown["noise_floors"] = _noise_rows(mapped, noises)
             return shown | {"force_map": force_map.kind, "noise_floor": f"{noise.floor}: {noise.method}"}
 
         return Product(FrameContent(mapped), facts, judge, report, work.seed, beads, map_hash)
@@ -169,6 +182,23 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         kinds=frozenset({"parquet", "numpy"}),
         sections=(f"{dynamics}.timestep", f"{dynamics}.friction") if dynamics else ("model",),
     )
+
+
+def _noise_rows(frames: Frames, noises: Mapping[float, LabelNoise]) -> list[dict[str, object]]:
+    """The noise of labels at each temperature of a ladder, as rows of a table."""
+    rows = []
+    for kelvin, noise in noises.items():
+        forces = np.asarray(frames.at_temperature(kelvin).forces, dtype=np.float64)
+        rows.append(
+            {
+                "temperature [K]": kelvin,
+                "frames": len(forces),
+                "noise floor": str(noise.floor),
+                "mean square force": f"{(forces**2).mean():.6g} {noise.floor.unit}",
+                "method": noise.method,
+            }
+        )
+    return rows
 
 
 def _report(system: SystemSpec, frames: Frames, noise: LabelNoise) -> Report:

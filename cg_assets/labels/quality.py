@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -178,6 +179,19 @@ def _unexplained(beads: Beads, samples: Frames, own_kind: str, maps: dict[str, F
         map_kind=own_kind,
         other_maps={kind: (noise, "") for kind, noise in left.items()},
     )
+
+
+def noise_floors(frames: Frames, floors: Dictionary[float, Estimate]) -> list[dict[str, object]]:
+    """Noise floor and number of frames of each temperature in plain JSON types, as `combined_noise_floor` takes them.
+
+    Args:
+        frames: with labels.
+        floors: of the labels at each temperature.
+    """
+    return [
+        floor.to_json() | {"temperature": kelvin, "rows": int((frames.temperature == kelvin).sum())}
+        for kelvin, floor in floors.items()
+    ]
 
 
 def combined_noise_floor(noise_floors: list[EstimateJson], rows: list[int]) -> Estimate:

@@ -50,6 +50,10 @@ class Beads:
         further = [(int(first), int(second)) for first, second in pairs]
         return replace(self, constraints=[*self.constraints, *further]) if further else self
 
+    def at_temperature(self, temperature: float) -> Beads:
+        """The same beads at another temperature [K or reduced]."""
+        return self if temperature == self.temperature else replace(self, temperature=temperature)
+
     @property
     def thermal_energy(self) -> float:
         """k_B T [kJ/mol or reduced]."""

@@ -154,9 +154,13 @@ class SystemSpec(System):
         force_maps: Sequence[ForceMap],
         seed: int,
         progress: Progress | None = None,
+        temperature: float | None = None,
     ) -> ConditionalForces | None:
-        """Force labels at the same bead positions, again and again; see `Model.repeated_labels`."""
-        own = self.structure(), self.beads()
+        """Force labels at the same bead positions, again and again, at the system's temperature or another one.
+
+        See `Model.repeated_labels`.
+        """
+        own = self.structure(), self.beads().at_temperature(temperature or self.temperature)
         return self.model.repeated_labels(*own, samples, frames, force_maps, self.dynamics, seed, progress)
 
     def imported_reader(self, batch: str) -> ImportedReader:

@@ -3,9 +3,13 @@
 import dagster as dg
 import numpy as np
 import pytest
-from test_pipeline import materialize, verdicts_of
+from test_pipeline import materialize, metadata_of, verdicts_of
 
 from cg_assets.assets.work import Inputs
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.statistics.noise import conditional_noise
+from cg_assets.labels.quality import combined_noise_floor
+from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
@@ -59,3 +63,25 @@ def test_the_noise_is_that_at_the_temperature_of_the_system(made):
     mean_square = {kelvin: float((frames.at_temperature(kelvin).forces ** 2).mean()) for kelvin in (300.0, 610.0)}
     assert mean_square[610.0] > 1.4 * mean_square[300.0]
     assert floor["value"] < mean_square[300.0]
+
+
+def test_each_temperature_has_a_noise_floor_of_its_own(made):
+    """That at 610 K is what dynamics at 610 K at the beads of its frames give, with other seeds; not that at 300 K."""
+    system, store, result = made
+    extra = store.describe("ladder", "mapped_forces", "0000").metadata.extra
+    floors = {item["temperature"]: item for item in extra["noise_floors"]}
+    assert {kelvin: item["rows"] for kelvin, item in floors.items()} == dict.fromkeys((300.0, 380.0, 480.0, 610.0), 800)
+    assert floors[300.0]["value"] == extra["noise_floor"]["value"]
+    atoms = Inputs(store, system).frames("trajectories", "0000", every_temperature=True).at_temperature(610.0)
+    force_map = ForceMap.from_json(extra["force_map"])
+    noise = {}
+    for kelvin in (300.0, 610.0):
+        repeated = system.repeated_labels(atoms, atoms, [force_map], seed=99, temperature=kelvin)
+        noise[kelvin] = conditional_noise(repeated.forces[0]).noise_floor
+    found = Estimate(floors[610.0]["value"], floors[610.0]["standard_error"])
+    assert abs(found.value - noise[610.0].value) < 4 * np.hypot(found.standard_error, noise[610.0].standard_error)
+    assert found.value > 1.5 * noise[300.0].value
+    rows = metadata_of(result)["mapped_forces"]["noise_floors"].value
+    assert rows.count("610") and rows.count("300")
+    combined = combined_noise_floor(extra["noise_floors"], [item["rows"] for item in extra["noise_floors"]])
+    assert combined.value == pytest.approx(np.mean([item["value"] for item in floors.values()]))
