@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.thermal_potentials import atoms
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.labels.thermal.build_targets import check_frames
-from cg_assets.mapping.water import Water
+from cg_assets.mapping.liquids.water import Water
 from cg_assets.sampling.frozen_water import FrozenWaterSampler
 from cg_assets.systems import load_system
 

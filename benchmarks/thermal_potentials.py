@@ -29,7 +29,8 @@ import numpy as np
 import torch
 
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.mapping.water import WATER_MODELS, Water, box_edge
+from cg_assets.mapping.liquids.liquid import box_edge
+from cg_assets.mapping.liquids.water import WATER_MODELS, Water
 from cg_assets.potentials.settings import build_potential
 from cg_assets.potentials.thermal.base import ThermalPotential
 from cg_assets.potentials.thermal.pairs import neighbour_pairs
@@ -67,7 +68,7 @@ def atoms(molecules: int) -> tuple[Any, float, Water]:
     """A running OpenMM context of water after 4 ps, and the edge of its box."""
     import openmm
 
-    edge = box_edge(WATER_MODELS["spce"], molecules, 997.0)
+    edge = box_edge(WATER_MODELS["spce"].mass, molecules, 997.0)
     water = Water(WATER_MODELS["spce"], molecules, edge, 0.6)
     integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 1.0, ATOM_TIMESTEP)
     integrator.setRandomNumberSeed(1)

@@ -13,7 +13,7 @@ from cg_assets.assets.data import Source, pooled_frames
 from cg_assets.assets.potentials import LOSS, judge_potential
 from cg_assets.assets.stage import Batches, Product, Read, Report, Stage
 from cg_assets.assets.training import ModelTraining, train_and_register
-from cg_assets.assets.work import Work
+from cg_assets.assets.work import Inputs, Work
 from cg_assets.core.checks import Verdict
 from cg_assets.core.errors import TrainingError
 from cg_assets.systems import SystemSpec
@@ -22,6 +22,7 @@ from cg_assets.training.settings import AT_ONE_TEMPERATURE, TARGETS, TRAJECTORIE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from cg_assets.potentials.thermal.dependent import ThermalConfig
     from cg_assets.training.thermal_targets import ThermalTargets
 
 
@@ -58,40 +59,50 @@ def _targets(path: Path, columns: Mapping[str, NDArray]) -> ThermalTargets:
         raise TrainingError(f"{path}: {error}") from None
 
 
+def _labels(
+    inputs: Inputs, system: SystemSpec, settings: ResponsePotential, config: ThermalConfig
+) -> tuple[ThermalTargets | None, ThermalTargets | None]:
+    """Labels at fixed beads, and those of ordinary dynamics; None where a potential learns from none."""
+    from cg_assets.training.response import SAME_TEMPERATURE, middle_of
+    from cg_assets.training.thermal_targets import ThermalTargets
+    from cg_assets.training.unconstrained import greatest_noise, unconstrained_targets
+
+    targets = unconstrained = None
+    if settings.labels == TARGETS:
+        found = [(inputs.peek(TARGETS, batch).path, inputs.table(TARGETS, batch)) for batch in inputs.sound(TARGETS)]
+        targets = ThermalTargets.concatenate([_targets(path, columns) for path, columns in found])
+        noise = np.concatenate([columns["force_variance"] for _, columns in found])
+        known = (targets.temperature, noise, targets.heat_capacity)
+    if settings.unconstrained_frames:
+        atoms = pooled_frames(inputs, system, TRAJECTORIES, inputs.sound(TRAJECTORIES))
+        if settings.method in AT_ONE_TEMPERATURE:
+            middle = middle_of(config["temperature_dependence"])
+            atoms = atoms.select(np.abs(atoms.temperature - middle) < SAME_TEMPERATURE)
+        known = greatest_noise(atoms) if targets is None else known
+        unconstrained = unconstrained_targets(atoms, settings.unconstrained_frames, *known)
+    return targets, unconstrained
+
+
 def response_potential_stage(system: SystemSpec, name: str, settings: ResponsePotential) -> Stage:
-    """The stage of one potential; it learns from all batches of targets."""
+    """The stage of one potential; it learns from all batches of its labels."""
     number = settings.unconstrained_frames
 
     def make(work: Work) -> Product:
         from cg_assets.figures.training import response_training_plot
-        from cg_assets.training.response import SAME_TEMPERATURE, middle_of
         from cg_assets.training.response_fit import fit_response, response_config
-        from cg_assets.training.thermal_targets import ThermalTargets
-        from cg_assets.training.unconstrained import unconstrained_targets
 
-        inputs = work.inputs
-        batches = inputs.sound(TARGETS)
-        tables = [inputs.table(TARGETS, batch) for batch in batches]
-        infos = [inputs.peek(TARGETS, batch) for batch in batches]
-        targets = ThermalTargets.concatenate(
-            [_targets(info.path, columns) for info, columns in zip(infos, tables, strict=True)]
-        )
-        config = response_config(settings, system.beads())
-        unconstrained = None
-        if number:
-            atoms = pooled_frames(inputs, system, TRAJECTORIES, inputs.sound(TRAJECTORIES))
-            if settings.method in AT_ONE_TEMPERATURE:
-                middle = middle_of(config["temperature_dependence"])
-                atoms = atoms.select(np.abs(atoms.temperature - middle) < SAME_TEMPERATURE)
-            noise = np.concatenate([columns["force_variance"] for columns in tables])
-            unconstrained = unconstrained_targets(atoms, number, targets.temperature, noise, targets.heat_capacity)
+        inputs, config = work.inputs, response_config(settings, system.beads())
+        batches = inputs.sound(settings.labels)
+        infos = [inputs.peek(settings.labels, batch) for batch in batches]
+        targets, unconstrained = _labels(inputs, system, settings, config)
+        learnt: Any = unconstrained if targets is None else targets
         training = ModelTraining(
             name=name,
             source=Source(batches, infos, []),
-            positions=targets.positions,
+            positions=learnt.positions,
             config=config,
             params={
-                "rows": len(targets),
+                "rows": 0 if targets is None else len(targets),
                 "unconstrained_rows": 0 if unconstrained is None else len(unconstrained),
                 **settings.model_dump(mode="json"),
             },
@@ -101,7 +112,7 @@ def response_potential_stage(system: SystemSpec, name: str, settings: ResponsePo
             figure=lambda result: response_training_plot(result.held_out, f"{system.title}: {name}"),
             report=_report,
             judge=_judge,
-            conditions={"temperature": targets.temperature[:2], "box": targets.box[:2]},
+            conditions={"temperature": learnt.temperature[:2], "box": learnt.box[:2]},
         )
         return train_and_register(work, training)
 
@@ -110,7 +121,9 @@ def response_potential_stage(system: SystemSpec, name: str, settings: ResponsePo
         description=f"The potential of mean force at all temperatures, by {settings.method.replace('_', ' ')}; "
         f"registered in MLflow as `{system.name}.{name}` with the alias candidate. It takes `temperature` and `box`.",
         make=make,
-        reads=(Read(TARGETS, Batches.ALL), *([Read(TRAJECTORIES, Batches.ALL)] if number else [])),
+        reads=tuple(
+            Read(stage, Batches.ALL) for stage in dict.fromkeys([settings.labels, *([TRAJECTORIES] if number else [])])
+        ),
         checks=(LOSS,),
         gpu=True,
         kinds=frozenset({"pytorch", "mlflow"}),

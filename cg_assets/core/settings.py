@@ -259,6 +259,10 @@ def _plain_numbers(schema: Any) -> Any:
     return schema
 
 
+LIQUIDS = ("water", "liquid")
+"""Types of models whose molecules are beads."""
+
+
 class Strict(BaseModel):
     """Refuses unknown fields and text for numbers, and cannot be changed after loading."""
 

@@ -19,6 +19,7 @@ from pydantic import (
 
 from cg_assets.core.family import Family
 from cg_assets.core.settings import (
+    LIQUIDS,
     NANOMETRES,
     Built,
     Fact,
@@ -346,7 +347,7 @@ class LiquidSettings(EvaluationSettings):
     A replica that explodes is left out and counted; a temperature without a stable one is infinitely wrong.
     """
 
-    goes_with: ClassVar[tuple[str, ...]] = ("water",)
+    goes_with: ClassVar[tuple[str, ...]] = LIQUIDS
     all_must_be_stable: ClassVar[bool] = False
     type: Literal["liquid"] = "liquid"
 

@@ -114,6 +114,8 @@ def response_training_plot(held_out: Mapping[float, Mapping[str, Any]], title: s
     left.set_ylim(bottom=0.0)
     names = {"forces": "forces", "first_order": "first order", "second_order": "second order"}
     for colour, (quantity, label) in zip(COLOURS, names.items(), strict=False):
+        if quantity not in held_out[kelvin[0]]:
+            continue
         part = np.array([held_out[each][quantity].explained for each in kelvin])
         right.plot(kelvin, part, color=colour, marker="o", label=label)
     right.set(xlabel="temperature [K]", ylabel="explained part of the signal", title="Forces and responses")

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cg_assets.core.errors import ForceMapError, SystemSpecError
-from cg_assets.core.settings import AtomName, Fault, Scope
+from cg_assets.core.settings import LIQUIDS, AtomName, Fault, Scope
 from cg_assets.mapping.force_maps import ForceMap, group_map, optimal_map, slice_map
+from cg_assets.mapping.liquids.water import Centre
 from cg_assets.mapping.maps import CGMap, Mapping
-from cg_assets.mapping.water import Centre
 
 if TYPE_CHECKING:
     from cg_assets.mapping.builders import MoleculeModel
-    from cg_assets.mapping.water import Water
+    from cg_assets.mapping.liquids.liquid import Liquid
 
 WATER = {"HOH", "WAT", "H2O", "SOL", "TIP", "TIP3", "TIP4", "TIP5", "TP3", "TP4", "T3P", "T4P", "SPC", "DOD"}
 """Residue names of water."""
@@ -182,29 +182,28 @@ class BeadMapping(Mapping):
 class MoleculeBeads(Mapping):
     """One bead for each molecule."""
 
-    goes_with: ClassVar[tuple[str, ...]] = ("water",)
+    goes_with: ClassVar[tuple[str, ...]] = LIQUIDS
 
     type: Literal["molecules"]
     beads: Centre = "centre_of_mass"
 
-    def cg_map(self, structure: Water) -> CGMap:
+    def cg_map(self, structure: Liquid) -> CGMap:
         """The centre of each molecule, or its oxygen."""
-        parameters, number = structure.parameters, structure.n_molecules
-        weights, names = parameters.centre(self.beads), ("O", "H1", "H2", "M")[: parameters.n_sites]
+        number, names = structure.n_molecules, structure.site_names
         return CGMap(
-            matrix=np.kron(np.eye(number), weights).astype(np.float64),
+            matrix=np.kron(np.eye(number), structure.bead_weights).astype(np.float64),
             bead_names=[str(molecule + 1) for molecule in range(number)],
             bead_types=[0] * number,
-            bead_masses=np.full(number, parameters.mass),
+            bead_masses=np.full(number, structure.bead_mass),
             atom_names=[f"{molecule + 1}:{name}" for molecule in range(number) for name in names],
-            bead_elements=["HHO"] * number,
+            bead_elements=[structure.bead_element] * number,
             bonds=[],
         )
 
     def fitted_force_map(
         self, cg_map: CGMap, constraints: Sequence[tuple[int, int]], forces: NDArray | None
     ) -> ForceMap:
-        """The total force on each molecule, which is rigid."""
+        """The total force on each molecule, whether it is rigid or not."""
         return self.plainest_force_map(cg_map)
 
     def plainest_force_map(self, cg_map: CGMap) -> ForceMap:

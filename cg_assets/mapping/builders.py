@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,12 +23,12 @@ from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.cells import Cell, cell_vectors, reduced, same_cell, shown_cell
 from cg_assets.mapping.chains import connected_groups
 from cg_assets.mapping.collective_variables import CollectiveVariable
+from cg_assets.mapping.liquids.liquid import DALTON_PER_NM3
 from cg_assets.mapping.pdb import read_pdb
 from cg_assets.mapping.peptides import build_peptide
 from cg_assets.mapping.solvation import add_water
 from cg_assets.mapping.topologies import Topology
 from cg_assets.mapping.topologies.base import CreateArguments
-from cg_assets.mapping.water import DALTON_PER_NM3
 
 if TYPE_CHECKING:
     import openmm
@@ -400,26 +400,41 @@ def _check_exists(where: str, atom: str, element_of: dict[str, str]) -> None:
 
 def _create_system(molecule: MoleculeSettings, topology: Any, folder: Path) -> openmm.System:
     """The OpenMM System with the native implicit-solvent force, every force in group 0."""
-    from openmm import app
-
     files = molecule.force_field_files(folder) + (["implicit/obc2.xml"] if molecule.implicit_solvent else [])
-    named = ", ".join(molecule.force_fields)
-    with library_errors(SystemSpecError, f"model.force_fields: {named} cannot be read"):
-        force_field = app.ForceField(*files)
-    try:
-        created = force_field.createSystem(topology, **_nonbonded(molecule, molecule.box is not None))
-    except Exception as error:  # a bare one of charmm36.xml
-        fault = _template_fault(error, force_field, topology)
-        raise SystemSpecError(
-            f"model.force_fields: {named} cannot describe the molecule: {fault}; choose force fields with one "
-            "template for each residue, and give the molecule with all its hydrogens and standard residue names"
-        ) from error
+    arguments = _nonbonded(molecule, molecule.box is not None)
+    created = matched_system(files, ", ".join(molecule.force_fields), topology, arguments)
     _check_solvent(molecule, created)
     if molecule.implicit_solvent:
         use_native_obc(created)
     for force in created.getForces():
         force.setForceGroup(0)
     return created
+
+
+def matched_system(files: Sequence[str], named: str, topology: Any, arguments: CreateArguments) -> openmm.System:
+    """The OpenMM System of a topology by force field files.
+
+    Args:
+        files: what OpenMM reads.
+        named: the files as `model.force_fields` names them.
+        topology: of OpenMM.
+        arguments: of `createSystem`.
+
+    Raises:
+        SystemSpecError: a file cannot be read, or a residue has no template.
+    """
+    from openmm import app
+
+    with library_errors(SystemSpecError, f"model.force_fields: {named} cannot be read"):
+        force_field = app.ForceField(*files)
+    try:
+        return force_field.createSystem(topology, **arguments)
+    except Exception as error:  # a bare one of charmm36.xml
+        fault = _template_fault(error, force_field, topology)
+        raise SystemSpecError(
+            f"model.force_fields: {named} cannot describe the molecule: {fault}; choose force fields with one "
+            "template for each residue, and give the molecule with all its hydrogens and standard residue names"
+        ) from error
 
 
 def _template_fault(error: Exception, force_field: Any, topology: Any) -> str:

@@ -18,7 +18,7 @@ from cg_assets.core.replica_exchange import TemperatureLadders
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.atom_variables import AtomVariables
-from cg_assets.mapping.water import Water
+from cg_assets.mapping.liquids.water import Water
 from cg_assets.sampling.molecule.engine import Arrays, EngineSettings
 from cg_assets.sampling.molecule.platforms import choose_platform, seconds_per_step
 from cg_assets.sampling.molecule.worker import EnginePool

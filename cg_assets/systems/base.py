@@ -16,10 +16,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from cg_assets.core.errors import CgAssetsError, SystemSpecError
 from cg_assets.core.settings import Built, Fact, Fault, Name, Scope, Strict
 from cg_assets.core.units import UnitSystem, unit
+from cg_assets.sampling.liquid_box import WaterBox  # noqa: F401
 from cg_assets.sampling.model import Model
 from cg_assets.sampling.model_potential.model import ModelPotential  # noqa: F401 - models are found where they are imported
 from cg_assets.sampling.molecule.model import Molecule  # noqa: F401
-from cg_assets.sampling.water_box import WaterBox  # noqa: F401
 
 FAULT = "fault"
 """Type of the errors of sections that do not agree."""

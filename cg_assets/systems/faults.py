@@ -42,14 +42,15 @@ def _liquid_faults(system: SystemSpec) -> Iterator[Fault]:
         ladder = conditional.temperatures if conditional else []
         yield from within("targets", system.targets.ladder_faults(ladder))
     for name, potential in system.potentials.items():
-        if system.targets is None:
+        targets = [] if system.targets is None else system.targets.temperatures
+        if potential.labels == TARGETS and not targets:
             yield Fault("targets", f"is missing, but potentials.{name} learns from them")
         elif potential.response is not None:
-            faults = potential.response.data_faults(system.targets.temperatures, system.temperatures)
+            faults = potential.response.data_faults(targets, system.temperatures)
             yield from within(f"potentials.{name}", faults)
     for name in ("enhanced_duration", "displacement"):
         if getattr(run, name):
-            yield Fault(f"cg_simulation.{name}", "is for molecules, not for water; remove it")
+            yield Fault(f"cg_simulation.{name}", "is for molecules, not for liquids; remove it")
     for section, timed in {"cg_simulation": run, "sampling.unbiased": system.sampling.unbiased}.items():
         if system.evaluation.liquid is not None and timed is not None:
             faults = system.evaluation.liquid.time_faults(section, timed.duration, timed.frame_interval)

@@ -231,7 +231,7 @@ def predicted(potential: ThermalPotential, targets: ThermalTargets) -> dict[str,
 
 
 def deviations(potential: ThermalPotential, targets: ThermalTargets) -> dict[str, Deviation]:
-    """Deviation from each quantity's labels, mean energies up to their own mean at each temperature.
+    """Deviation from the labels of each known quantity, mean energies up to their mean at a temperature.
 
     Args:
         potential: the potential.
@@ -241,6 +241,8 @@ def deviations(potential: ThermalPotential, targets: ThermalTargets) -> dict[str
     result = {}
     for quantity in QUANTITIES:
         labels, errors = getattr(targets, quantity), getattr(targets, f"{quantity}_error")
+        if not np.isfinite(errors).any():
+            continue
         difference = found[quantity] - labels
         if quantity == "mean_energy":
             labels, difference = (_centred(values, targets.temperature) for values in (labels, difference))

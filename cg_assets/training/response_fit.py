@@ -62,7 +62,7 @@ def response_config(settings: ResponsePotential, beads: Beads) -> ThermalConfig:
 def fit_response(
     settings: ResponsePotential,
     config: ThermalConfig,
-    targets: ThermalTargets,
+    targets: ThermalTargets | None,
     unconstrained: ThermalTargets | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
@@ -74,8 +74,8 @@ def fit_response(
     Args:
         settings: method, form, network, seed.
         config: of the potential (`response_config`).
-        targets: all labels at fixed beads, some of which test the potential.
-        unconstrained: labels of ordinary dynamics, learnt as well.
+        targets: all labels at fixed beads, some of which test the potential; None where there are none.
+        unconstrained: labels of ordinary dynamics, learnt as well, or alone.
         device: `cpu` or `cuda`; splines are always solved on the CPU.
         progress: called with the finished epochs, or CG frames.
         checkpoint: file of an unfinished training; splines need none.
@@ -84,8 +84,8 @@ def fit_response(
     Raises:
         TrainingError: the data cannot train this potential, or training diverged.
     """
-    seed, number = settings.seed, int(targets.frame.max()) + 1
-    parts = [targets] if unconstrained is None else [targets, unconstrained]
+    seed, number = settings.seed, 0 if targets is None else int(targets.frame.max()) + 1
+    parts = [part for part in (targets, unconstrained) if part is not None]
     if settings.method == "product_response":
         if unconstrained is None:
             raise TrainingError("method product_response learns from ordinary dynamics; give unconstrained frames")
@@ -98,18 +98,21 @@ def fit_response(
     if plan is not None:
         apart = data.held_out(plan.held_out_fraction, seed)
     else:  # it was solved from all rows; what is judged is solved without some
-        fixed = frame < number
+        fixed = np.full(len(frame), True) if targets is None else frame < number
         apart = np.zeros(len(fixed), dtype=bool)
         if fixed.any():
             apart[fixed] = held_out_mask(frame[fixed], HELD_OUT, seed)
         judged = train(config, plan, data.select(~apart), seed).module
-    judge = targets.select(np.isin(targets.frame, np.unique(frame[apart]))) if number else targets
+    if targets is None:
+        judge = data.targets.select(apart)
+    else:
+        judge = targets.select(np.isin(targets.frame, np.unique(frame[apart]))) if number else targets
     by_temperature = {
         float(kelvin): deviations(judged, judge.select(judge.temperature == kelvin))
-        for kelvin in np.unique(targets.temperature)
+        for kelvin in np.unique(judge.temperature)
     }
     potential: Any = result.module
-    capacity = float(predicted(potential, targets)["heat_capacity"].min())
+    capacity = float(predicted(potential, judge if targets is None else targets)["heat_capacity"].min())
     return ResponseTraining(**vars(result), held_out=by_temperature, least_heat_capacity=capacity)
 
 

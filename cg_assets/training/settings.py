@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from cg_assets.core.family import Family
-from cg_assets.core.settings import Fault, Name
+from cg_assets.core.settings import LIQUIDS, Fault, Name
 from cg_assets.potentials.settings import PotentialSettings
 from cg_assets.potentials.thermal.settings import TemperatureForm
 
@@ -50,11 +50,12 @@ class Potential(LearntPotential):
 
 
 class ResponsePotential(LearntPotential):
-    """A potential that depends on temperature, from thermal response targets."""
+    """A potential of a liquid that depends on temperature, from thermal response targets, from ordinary dynamics, or both."""
 
-    goes_with: ClassVar[tuple[str, ...]] = ("water",)
+    goes_with: ClassVar[tuple[str, ...]] = LIQUIDS
     type: Literal["response"]
-    labels: Literal["thermal_response_targets"] = TARGETS
+    labels: Literal["thermal_response_targets", "trajectories"] = TARGETS
+    """`trajectories` for ordinary dynamics alone."""
     frames: None = None
     epochs: None = None
     method: Literal["response", "force_matching", "multi_temperature", "energy_matching", "product_response"] = (
@@ -83,14 +84,17 @@ class ResponsePotential(LearntPotential):
             raise ValueError(
                 f"unconstrained_frames is {self.unconstrained_frames}, but only splines learn from them; set it to 0"
             )
-        if self.method == "product_response" and not self.unconstrained_frames:
-            raise ValueError("method product_response needs unconstrained_frames; set their number")
+        if self.method == "response" and self.labels == TRAJECTORIES:
+            raise ValueError("method response needs thermal_response_targets; choose product_response, or another one")
+        if (self.method == "product_response" or self.labels == TRAJECTORIES) and not self.unconstrained_frames:
+            raise ValueError(f"method {self.method} from trajectories needs unconstrained_frames; set their number")
         return self
 
     def data_faults(self, targets: Sequence[float], sampled: Sequence[float]) -> Iterator[Fault]:
         """A T_0 without data: neither among the temperatures of the targets nor among those of the trajectories [K]."""
         middle = self.temperature_dependence.middle
-        if self.method in {"force_matching", "energy_matching"} and middle not in targets:
+        fixed = self.labels == TARGETS and self.method in {"force_matching", "energy_matching"}
+        if fixed and middle not in targets:
             yield Fault("method", f"{self.method} needs targets at T_0 = {middle} K; take one of {list(targets)}")
         if self.method in AT_ONE_TEMPERATURE and self.unconstrained_frames and middle not in sampled:
             yield Fault("unconstrained_frames", f"needs trajectories at T_0 = {middle} K; take one of {list(sampled)}")

@@ -74,6 +74,27 @@ def unconstrained_targets(
     )
 
 
+def greatest_noise(frames: Frames) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Bounds of the noise of forces and energies of ordinary dynamics: all of their scatter.
+
+    Args:
+        frames: with forces and energies, at some temperatures.
+
+    Returns:
+        Temperatures `(n,)` [K], mean square of a force component [(kJ/mol/nm)²] and Var(u)/(kT²) [kJ/mol/K] at each.
+
+    Raises:
+        TrainingError: the frames lack forces or energies.
+    """
+    if frames.forces is None or frames.potential_energy is None:
+        raise TrainingError("frames of ordinary dynamics need forces and energies; sample them again")
+    known = np.unique(frames.temperature).astype(np.float64)
+    rows = [frames.temperature == kelvin for kelvin in known]
+    squares = np.array([np.mean(frames.forces[here].astype(np.float64) ** 2) for here in rows])
+    spread = np.array([frames.potential_energy[here].astype(np.float64).var() for here in rows])
+    return known, squares, spread / (BOLTZMANN * known**2)
+
+
 def with_product_labels(targets: ThermalTargets, forces: FloatArray, mean_energy: FloatArray) -> ThermalTargets:
     """The same labels, those of F_1 from the product of what a potential leaves over.
 

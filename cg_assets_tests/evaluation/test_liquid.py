@@ -11,9 +11,10 @@ from cg_assets.evaluation.metrics.angles import angular_distribution
 from cg_assets.evaluation.metrics.diffusion import diffusion
 from cg_assets.evaluation.metrics.energies import heat_capacity
 from cg_assets.evaluation.metrics.rdf import radial_distribution, structure_and_energy
-from cg_assets.mapping.water import WATER_MODELS, Water, box_edge
+from cg_assets.mapping.liquids.liquid import box_edge
+from cg_assets.mapping.liquids.water import WATER_MODELS, Water
+from cg_assets.sampling.liquid_sampler import LiquidSampler
 from cg_assets.sampling.settings import SamplingPlan
-from cg_assets.sampling.water_reference import WaterReferenceSampler
 
 
 def frames_of(positions, box=2.0, temperature=300.0):
@@ -104,11 +105,11 @@ def test_heat_capacity_is_the_variance_of_the_energy():
 
 def test_the_same_seed_gives_the_same_water():
     parameters = WATER_MODELS["spce"]
-    water = Water(parameters, 16, box_edge(parameters, 16, 997.0), 0.38)
+    water = Water(parameters, 16, box_edge(parameters.mass, 16, 997.0), 0.38)
     plan = SamplingPlan(replicas=2, timestep=0.002, friction=0.1, burn_in=0.4, duration=1.0, frame_interval=0.2)
     runs = []
     for _ in range(2):
-        sampler = WaterReferenceSampler(water, [400.0, 500.0], plan, seed=3, snapshots=1)
+        sampler = LiquidSampler(water, [400.0, 500.0], plan, seed=3, snapshots=1)
         runs.append(Frames.concatenate([part for _ in range(sampler.n_chunks) if (part := sampler.next_chunk())]))
     np.testing.assert_array_equal(runs[0].positions, runs[1].positions)
     np.testing.assert_array_equal(runs[0].potential_energy, runs[1].potential_energy)
@@ -116,13 +117,13 @@ def test_the_same_seed_gives_the_same_water():
 
 def test_water_is_sampled_at_each_temperature_and_goes_on_after_an_interruption():
     parameters = WATER_MODELS["tip4p2005"]
-    water = Water(parameters, 16, box_edge(parameters, 16, 997.0), 0.38)
+    water = Water(parameters, 16, box_edge(parameters.mass, 16, 997.0), 0.38)
     # A strong thermostat, for with the usual one the kinetic energy forgets in 10 ps only.
     plan = SamplingPlan(replicas=2, timestep=0.002, friction=5.0, burn_in=3.0, duration=6.0, frame_interval=0.2)
-    first = WaterReferenceSampler(water, [400.0, 700.0], plan, seed=3, snapshots=4)
+    first = LiquidSampler(water, [400.0, 700.0], plan, seed=3, snapshots=4)
     assert first.next_chunk() is None  # start
     assert first.next_chunk() is None  # burn-in
-    second = WaterReferenceSampler(water, [400.0, 700.0], plan, seed=3, snapshots=4)
+    second = LiquidSampler(water, [400.0, 700.0], plan, seed=3, snapshots=4)
     second.restore(first.state())
     first.close()
     frames = Frames.concatenate([second.next_chunk() for _ in range(2, second.n_chunks)])

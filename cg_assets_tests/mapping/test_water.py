@@ -8,14 +8,15 @@ import pytest
 from openmm import app, unit
 
 from cg_assets.core.errors import SystemSpecError
-from cg_assets.mapping.water import WATER_MODELS, Water, box_edge
+from cg_assets.mapping.liquids.liquid import box_edge
+from cg_assets.mapping.liquids.water import WATER_MODELS, Water
 
 FILES = {"spce": "spce.xml", "tip4p2005": "charmm36/tip4p2005.xml"}
 
 
 def water(name="spce", n=27, **changes):
     parameters = WATER_MODELS[name]
-    edge = box_edge(parameters, n, 997.0)
+    edge = box_edge(parameters.mass, n, 997.0)
     return Water(parameters, n, **{"box": edge, "cutoff": 0.45, **changes})
 
 
@@ -101,8 +102,8 @@ def test_bead_forces_are_the_slope_of_the_energy_when_molecules_are_moved():
 
 
 def test_density_sets_the_box():
-    assert box_edge(WATER_MODELS["spce"], 64, 997.0) == pytest.approx(1.2430, abs=1e-4)
-    assert box_edge(WATER_MODELS["spce"], 512, 997.0) == pytest.approx(2.4860, abs=1e-4)
+    assert box_edge(WATER_MODELS["spce"].mass, 64, 997.0) == pytest.approx(1.2430, abs=1e-4)
+    assert box_edge(WATER_MODELS["spce"].mass, 512, 997.0) == pytest.approx(2.4860, abs=1e-4)
 
 
 def test_a_cutoff_beyond_half_the_box_is_refused():

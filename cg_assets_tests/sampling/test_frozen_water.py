@@ -11,7 +11,8 @@ from cg_assets.core.units import BOLTZMANN
 from cg_assets.labels.thermal.differences import difference_test
 from cg_assets.labels.thermal.response import thermal_response
 from cg_assets.labels.thermal.samples import ConditionalSamples
-from cg_assets.mapping.water import WATER_MODELS, Water, box_edge
+from cg_assets.mapping.liquids.liquid import box_edge
+from cg_assets.mapping.liquids.water import WATER_MODELS, Water
 from cg_assets.sampling.frozen_water import FrozenWaterSampler
 from cg_assets.sampling.settings import ConditionalSampling
 
@@ -129,7 +130,7 @@ def test_a_plan_that_cannot_be_is_refused(change, message):
 def eight_molecules(scale):
     """Sites of eight neighbours in liquid SPC/E, their centres of mass scaled about their middle."""
     parameters = WATER_MODELS["spce"]
-    box = Water(parameters, 64, box_edge(parameters, 64, 997.0), 0.6)
+    box = Water(parameters, 64, box_edge(parameters.mass, 64, 997.0), 0.6)
     system = box.free_system()
     integrator = openmm.LangevinMiddleIntegrator(300.0, 5.0, 0.002)
     integrator.setRandomNumberSeed(1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from cg_assets.core.settings import Size, Training
+from cg_assets.core.settings import LIQUIDS, Size, Training
 from cg_assets.potentials.settings import PotentialSettings
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class TensorNetworkSettings(PotentialSettings):
     """HIP-NN-TS, the message-passing form, trained by descent."""
 
-    goes_with: ClassVar[tuple[str, ...]] = ("water",)
+    goes_with: ClassVar[tuple[str, ...]] = LIQUIDS
     needs_temperature: ClassVar[bool] = True
 
     type: Literal["tensor_network"]

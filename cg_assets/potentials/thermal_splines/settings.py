@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat
 
-from cg_assets.core.settings import Size
+from cg_assets.core.settings import LIQUIDS, Size
 from cg_assets.potentials.settings import PotentialSettings
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ThermalSplineSettings(PotentialSettings):
     """Cubic splines of pairs and triples, solved for: the fast form."""
 
-    goes_with: ClassVar[tuple[str, ...]] = ("water",)
+    goes_with: ClassVar[tuple[str, ...]] = LIQUIDS
     needs_temperature: ClassVar[bool] = True
     learns_unconstrained: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Dynamics of free water molecules at several temperatures: the reference of CG models, and frames to hold fixed."""
+"""Dynamics of a liquid at several temperatures: the reference of CG models, and frames to hold fixed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cg_assets.core.replica_exchange import Heat
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.atom_variables import AtomVariables
-from cg_assets.mapping.water import Water
+from cg_assets.mapping.liquids.liquid import Liquid
 from cg_assets.sampling.molecule.engine import EngineSettings
 from cg_assets.sampling.molecule.platforms import choose_platform, seconds_per_step
 from cg_assets.sampling.molecule.worker import EnginePool
@@ -29,7 +29,7 @@ _BURN_IN_FRICTION = 2.0
 """[1/ps]; a plan's own friction may be too weak to cool what has been melted."""
 
 
-class WaterReferenceSampler(EngineSampler[DynamicsSummary]):
+class LiquidSampler(EngineSampler[DynamicsSummary]):
     """Replicas at several temperatures.
 
     Frames hold beads: their positions, not wrapped into the box, the forces on the molecules, and the potential energy
@@ -38,7 +38,7 @@ class WaterReferenceSampler(EngineSampler[DynamicsSummary]):
 
     def __init__(
         self,
-        water: Water,
+        liquid: Liquid,
         temperatures: Sequence[float],
         plan: SamplingPlan,
         seed: int,
@@ -48,7 +48,7 @@ class WaterReferenceSampler(EngineSampler[DynamicsSummary]):
         """Prepare the replicas; nothing is simulated yet.
 
         Args:
-            water: molecules in a box.
+            liquid: molecules in a box.
             temperatures: of the replicas, in turn [K].
             plan: replicas and times.
             seed: seed of starts, velocities and noise.
@@ -58,13 +58,13 @@ class WaterReferenceSampler(EngineSampler[DynamicsSummary]):
         Raises:
             DeviceError: the platform asked for is not there.
         """
-        self._water, self._plan = water, plan
-        self._system = water.free_system()
+        self._liquid, self._plan = liquid, plan
+        self._system = liquid.free_system()
         self._temperatures = np.array(temperatures)[np.arange(plan.replicas) % len(temperatures)]
         total = plan.frames_per_replica
         each = min(total, math.ceil(snapshots / plan.replicas))
         self._snapshot_frames = (np.arange(1, each + 1) * total) // max(1, each) - 1
-        step_seconds = plan.replicas * seconds_per_step(water.n_sites, water.box is not None)
+        step_seconds = plan.replicas * seconds_per_step(liquid.n_sites, liquid.box is not None)
         total_seconds = step_seconds * (_MELTING + plan.burn_in + plan.duration) / plan.timestep
         longest = max(_PIECE_SECONDS, total_seconds / _MAX_PIECES)
         pieces = [Piece("start", 0)]
@@ -73,10 +73,10 @@ class WaterReferenceSampler(EngineSampler[DynamicsSummary]):
             ("sample", total, step_seconds * plan.frame_interval / plan.timestep),
         ):
             pieces += cut(kind, amount, math.ceil(amount * seconds / longest))
-        own = choose_platform(water.n_sites, water.box is not None, platform)
+        own = choose_platform(liquid.n_sites, liquid.box is not None, platform)
         super().__init__(pieces, seed, own, plan.replicas, total_seconds)
         self._frames_done = 0
-        self._snapshots = np.zeros((plan.replicas, 0, water.n_sites, 3), dtype=np.float32)
+        self._snapshots = np.zeros((plan.replicas, 0, liquid.n_sites, 3), dtype=np.float32)
         self._kinetic = np.zeros((plan.replicas, 0))
         self._pool_samples = False
 
@@ -127,25 +127,25 @@ class WaterReferenceSampler(EngineSampler[DynamicsSummary]):
         return DynamicsSummary(found, None, time, round(time / plan.timestep), self.platform)
 
     def _sample(self, pool: EnginePool, n_frames: int) -> Frames:
-        plan, first, n = self._plan, self._frames_done, self._water.n_molecules
+        plan, first, n = self._plan, self._frames_done, self._liquid.n_molecules
         inside = self._snapshot_frames[(self._snapshot_frames >= first) & (self._snapshot_frames < first + n_frames)]
         steps = round(plan.frame_interval / plan.timestep)
         arrays = pool.record(self._replicas, n_frames, steps, (inside - first).tolist(), self._heat())
         self._snapshots = np.concatenate([self._snapshots, arrays["snapshots"]], axis=1)
-        kinetic = arrays["kinetic_energy"] / (0.5 * BOLTZMANN * 6 * n)
+        kinetic = arrays["kinetic_energy"] / (0.5 * BOLTZMANN * self._liquid.n_degrees_of_freedom)
         self._kinetic = np.concatenate([self._kinetic, kinetic], axis=1)
         self._frames_done += n_frames
         shape = (len(self._replicas), n_frames, n, -1, 3)
         forces = arrays["forces"].reshape(shape).sum(axis=3, dtype=np.float64)
         return self._frames(
             (first + 1 + np.arange(n_frames)) * plan.frame_interval,
-            positions=self._water.beads(arrays["positions"]).astype(np.float32),
+            positions=self._liquid.beads(arrays["positions"]).astype(np.float32),
             forces=forces.astype(np.float32),
             potential_energy=arrays["potential_energy"],
         )
 
     def _frames(self, times: NDArray, **columns: NDArray) -> Frames:
-        box, temperature = self._water.box, self._temperatures
+        box, temperature = self._liquid.box, self._temperatures
         return Frames.of_replicas(times, self._replicas, temperature=temperature, box=box, **columns)
 
     def _heat(self) -> list[Heat]:
@@ -157,7 +157,7 @@ class WaterReferenceSampler(EngineSampler[DynamicsSummary]):
 
         platform = openmm.Platform.getPlatformByName(self.platform)
         context = openmm.Context(self._system, openmm.VerletIntegrator(0.001), platform, self._properties)
-        context.setPositions(self._water.lattice(self._derived_seed(replica)))
+        context.setPositions(self._liquid.lattice(self._derived_seed(replica)))
         context.computeVirtualSites()
         openmm.LocalEnergyMinimizer.minimize(context, 10.0, _MINIMIZER_STEPS)
         return np.asarray(context.getState(positions=True).getPositions(asNumpy=True)._value)
@@ -184,10 +184,10 @@ class WaterReferenceSampler(EngineSampler[DynamicsSummary]):
             temperature=float(self._temperatures.max()),
             friction=self._plan.friction if self._pool_samples else _BURN_IN_FRICTION,
             timestep=self._plan.timestep,
-            n_degrees_of_freedom=6 * self._water.n_molecules,
-            variables=AtomVariables({}, [], self._water.box).to_json(),
-            stored=list(range(self._water.n_sites)),
+            n_degrees_of_freedom=self._liquid.n_degrees_of_freedom,
+            variables=AtomVariables({}, [], self._liquid.box).to_json(),
+            stored=list(range(self._liquid.n_sites)),
         )
 
     def _identity(self) -> str:
-        return f"{len(self._replicas)} replicas of {self._water.n_sites} sites on {self.platform}, seed {self._seed}"
+        return f"{len(self._replicas)} replicas of {self._liquid.n_sites} sites on {self.platform}, seed {self._seed}"

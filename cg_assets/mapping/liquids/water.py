@@ -14,22 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import SystemSpecError
+from cg_assets.mapping.liquids.liquid import SWITCH, Electrostatics, FloatArray, Liquid
 
 if TYPE_CHECKING:
     import openmm
 
-FloatArray = NDArray[np.float64]
 Centre = Literal["centre_of_mass", "oxygen"]
-Electrostatics = Literal["reaction_field", "pme"]
 
 FROZEN_MASS = 1e17
 """Mass of a centre that must not move [amu]: its thermal motion is some 1e-6 nm in 1 ns."""
 _FROZEN_HYDROGEN_MASS = 4.0
 """Mass of a hydrogen that turns about a fixed centre [amu]; the distribution of orientations does not depend on it."""
-_SWITCH = 0.85
-"""Part of the cutoff from which Lennard-Jones energies are switched to zero, so that they have no step there."""
-DALTON_PER_NM3 = 1.66053906660
-"""kg/m³ in 1 amu/nm³."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,7 @@ WATER_MODELS = {
 
 
 @dataclass(frozen=True)
-class Water:
+class Water(Liquid):
     """Rigid water molecules, in a cubic periodic box or isolated.
 
     Attributes:
@@ -151,9 +146,34 @@ class Water:
             )
 
     @property
-    def n_sites(self) -> int:
-        """Number of sites of all molecules."""
-        return self.n_molecules * self.parameters.n_sites
+    def bead_weights(self) -> FloatArray:
+        """Those of the centre."""
+        return self.parameters.centre(self.centre)
+
+    @property
+    def geometry(self) -> FloatArray:
+        """That of the rigid molecule."""
+        return self.parameters.geometry
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """Oxygen, hydrogens and charge."""
+        return ("O", "H1", "H2", "M")[: self.parameters.n_sites]
+
+    @property
+    def bead_element(self) -> str:
+        """That of water."""
+        return "HHO"
+
+    @property
+    def bead_mass(self) -> float:
+        """Mass of a molecule [amu]."""
+        return self.parameters.mass
+
+    @property
+    def n_degrees_of_freedom(self) -> int:
+        """Six of each molecule."""
+        return 6 * self.n_molecules
 
     @property
     def stored_constraints(self) -> list[tuple[int, int]]:
@@ -165,11 +185,6 @@ class Water:
             for second in range(n)
             for first in range(second)
         ]
-
-    def beads(self, positions: NDArray) -> FloatArray:
-        """Beads `(..., n_molecules, 3)` of sites `(..., n_sites, 3)`: centres of mass, or oxygens."""
-        molecules = np.reshape(positions, (*positions.shape[:-2], self.n_molecules, -1, 3))
-        return np.einsum("s,...msd->...md", self.parameters.centre(self.centre), molecules.astype(np.float64))
 
     def free_system(self) -> openmm.System:
         """Molecules that move and rotate; sites in the order of the molecules: oxygen, hydrogens, charge."""
@@ -230,24 +245,6 @@ class Water:
             parts.insert(0, self.beads(positions)[:, None])
         return np.concatenate(parts, axis=1).reshape(-1, 3)
 
-    def lattice(self, seed: int) -> FloatArray:
-        """Sites `(n_sites, 3)` of molecules on a simple cubic lattice in the box, each turned at random [nm].
-
-        Raises:
-            SystemSpecError: there is no box to fill.
-        """
-        from scipy.spatial.transform import Rotation
-
-        if self.box is None:
-            raise SystemSpecError("an isolated cluster has no box to be filled; give its positions")
-        generator = np.random.default_rng(seed)
-        edge = math.ceil(round(self.n_molecules ** (1 / 3), 9))
-        places = np.stack(np.meshgrid(*[np.arange(edge)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-        chosen = np.sort(generator.choice(len(places), self.n_molecules, replace=False))
-        turns = Rotation.random(self.n_molecules, rng=generator).as_matrix()
-        turned = np.einsum("mij,sj->msi", turns, self.parameters.geometry)
-        return (turned + (places[chosen] + 0.5)[:, None] * self.box / edge).reshape(-1, 3)
-
     def _frozen_order(self) -> tuple[list[int], bool]:
         """Sites of a molecule in the order of its frozen particles, and whether a dummy comes before them."""
         dummy = self.centre == "centre_of_mass"
@@ -266,7 +263,7 @@ class Water:
             force.setNonbondedMethod(openmm.NonbondedForce.PME if pme else openmm.NonbondedForce.CutoffPeriodic)
             force.setCutoffDistance(self.cutoff)
             force.setUseSwitchingFunction(True)
-            force.setSwitchingDistance(_SWITCH * self.cutoff)
+            force.setSwitchingDistance(SWITCH * self.cutoff)
             force.setUseDispersionCorrection(
                 False
             )  # at constant volume a constant, which OpenMM takes of all particles
@@ -275,11 +272,6 @@ class Water:
 
     def _add_site(self, force: openmm.NonbondedForce, site: int, charge: float) -> None:
         force.addParticle(charge, self.parameters.sigma, self.parameters.epsilon if site == 0 else 0.0)
-
-
-def box_edge(parameters: WaterParameters, n_molecules: int, density: float) -> float:
-    """Edge of the cubic box [nm] of some molecules at a density [kg/m³]."""
-    return (n_molecules * parameters.mass * DALTON_PER_NM3 / density) ** (1 / 3)
 
 
 def _make_rigid(system: openmm.System, particles: list[int], places: FloatArray) -> None:

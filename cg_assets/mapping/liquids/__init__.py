@@ -1,0 +1,1 @@
+"""Liquids whose molecules are beads, as OpenMM Systems."""
