@@ -50,7 +50,7 @@ class Potential(LearntPotential):
 
 
 class ResponsePotential(LearntPotential):
-    """A potential of a liquid that depends on temperature, from thermal response targets, from ordinary dynamics, or both."""
+    """A potential of a liquid that depends on temperature, from samples at fixed beads, ordinary dynamics, or both."""
 
     goes_with: ClassVar[tuple[str, ...]] = LIQUIDS
     type: Literal["response"]

@@ -131,7 +131,7 @@ def test_shipped_water_is_ready_to_run(name):
             "sampling: {unbiased: {tempering: {temperatures: [300, 310], pace: 2}}}",
             "tempering is for model.type molecule",
         ),
-        ("cg_simulation: {enhanced_duration: 5}", "cg_simulation.enhanced_duration is for molecules, not for water"),
+        ("cg_simulation: {enhanced_duration: 5}", "cg_simulation.enhanced_duration is for molecules, not for liquids"),
         ("evaluation: {longest_lag: 400}", "longest_lag 400.0 ps is not between 4 frame_intervals"),
         ("evaluation: {neighbour_distance: 0.7}", r"neighbour_distance 0.7 nm is beyond half the box \(0.6215 nm\)"),
     ],

@@ -13,7 +13,7 @@ from cg_assets.training.response import deviations, method_dependence
 from cg_assets.training.response_fit import fit_response
 from cg_assets.training.settings import ResponsePotential
 from cg_assets.training.thermal_targets import ThermalTargets
-from cg_assets.training.unconstrained import unconstrained_targets, with_product_labels
+from cg_assets.training.unconstrained import greatest_noise, unconstrained_targets, with_product_labels
 
 TEMPERATURES = [300.0, ORIGIN, 600.0]
 SD = 30.0
@@ -76,6 +76,20 @@ def test_many_noisy_frames_teach_what_few_labels_do_not(known):
     assert 0.5 < float(z.square().mean().sqrt()) < 1.6
 
 
+def test_the_greatest_noise_is_all_of_the_scatter(known):
+    """Forces of variance `SD`² about zero mean forces, energies of a known variance."""
+    frames = dynamics(known, liquid(30), TEMPERATURES)
+    kelvin, squares, capacity = greatest_noise(frames)
+    assert kelvin.tolist() == TEMPERATURES
+    for row, temperature in enumerate(TEMPERATURES):
+        here = frames.temperature == temperature
+        assert squares[row] == pytest.approx(np.mean(frames.forces[here].astype(float) ** 2))
+        variance = np.var(frames.potential_energy[here].astype(float))
+        assert capacity[row] * BOLTZMANN * temperature**2 == pytest.approx(variance)
+    with pytest.raises(TrainingError, match="need forces and energies; sample them again"):
+        greatest_noise(replace(frames, potential_energy=None))
+
+
 def test_frames_without_forces_are_refused(known):
     frames = dynamics(known, liquid(3), TEMPERATURES)
     with pytest.raises(TrainingError, match="need forces, energies and a box; sample the reference again"):
@@ -123,6 +137,18 @@ def test_dynamics_at_one_temperature_tell_forces_at_others(known):
         result = fit_response(settings, CONFIG | {"temperature_dependence": form}, few, many)
         error[name] = deviations(result.module, ends)["forces"].excess.value
         assert set(result.held_out) == set(TEMPERATURES)
+        alone = fit_response(
+            settings.model_copy(update={"labels": "trajectories"}),
+            CONFIG | {"temperature_dependence": form},
+            None,
+            unconstrained_targets(frames, 400, *greatest_noise(frames)),
+        )
+        error[f"{name} alone"] = deviations(alone.module, ends)["forces"].excess.value
+        found = alone.held_out[ORIGIN]["forces"]
+        assert (
+            set(alone.held_out) == {ORIGIN} and found.explained > 0.5 and "second_order" not in alone.held_out[ORIGIN]
+        )
+    assert 2 * error["product_response alone"] < error["force_matching alone"], error
     assert 2 * error["product_response"] < error["force_matching"], error
     with pytest.raises(TrainingError, match="give unconstrained frames"):
         fit_response(settings, CONFIG, few)
