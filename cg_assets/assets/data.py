@@ -69,7 +69,12 @@ def read_samples(
 
 
 def pooled_frames(
-    inputs: Inputs, system: SystemSpec, stage: str, batches: Sequence[str], apart: bool = False
+    inputs: Inputs,
+    system: SystemSpec,
+    stage: str,
+    batches: Sequence[str],
+    apart: bool = False,
+    every_temperature: bool = False,
 ) -> Frames:
     """The label frames of these batches as one data set.
 
@@ -79,6 +84,7 @@ def pooled_frames(
         stage: of the labels.
         batches: their batches.
         apart: gives groups of umbrella windows that do not touch weights of their own.
+        every_temperature: gives the frames of all rungs of a ladder.
 
     Raises:
         SamplingError: umbrella windows do not touch.
@@ -88,7 +94,7 @@ def pooled_frames(
 
     definitions = [inputs.facts(stage, batch).get("bias") for batch in batches]
     biases = [bias_from_definition(definition) if definition else None for definition in definitions]
-    frames = [inputs.frames(stage, batch) for batch in batches]
+    frames = [inputs.frames(stage, batch, every_temperature) for batch in batches]
     try:
         return pooled_batches(frames, system.thermal_energy, biases, apart)
     except SamplingError as error:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from cg_assets.assets.data import frozen_bias, pooled_frames, training_frames
 from cg_assets.assets.simulations import runs_of
 from cg_assets.assets.soundness import explained, names_of_failed
-from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
+from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, Stored, TableContent
 from cg_assets.assets.work import Inputs, Work
+from cg_assets.core.checks import Check
 from cg_assets.core.units import unit
 from cg_assets.systems import SystemSpec, seed_of
 
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
     from cg_assets.simulation.run import Run
 
 
+AGREEMENT = Check(
+    "halves_agree",
+    "The two halves of the ladders have the same folded share at each temperature, within the bound.",
+    blocking=False,
+    remedy="sample longer, or more batches",
+)
+
+
 def read_reference(inputs: Inputs, system: SystemSpec) -> Reference:
     """The materialised reference of a system."""
     from cg_assets.evaluation.reference import Reference
@@ -35,14 +44,31 @@ def read_reference(inputs: Inputs, system: SystemSpec) -> Reference:
     return Reference.read(system.beads(), inputs.table("reference"), inputs.facts("reference")["reference"])
 
 
+def reference_frames(inputs: Inputs, system: SystemSpec) -> Frames | None:
+    """The frames that are the reference of a system, at all temperatures of its ladder; None where it has others."""
+    source = system.reference_data
+    if source is None:
+        return None
+    return pooled_frames(inputs, system, source, inputs.sound(source), every_temperature=bool(system.rungs))
+
+
+def agreement_verdict(reference: Reference, bound: float) -> Verdict:
+    """Whether the halves of a ladder have the same folded share at each temperature."""
+    found = [item for item in reference.quantities if item.name == "folded_share_difference"]
+    worst = max(found, key=lambda item: item.value.value)
+    facts = {f"{item.temperature:g} K": str(item.value) for item in found}
+    return AGREEMENT.verdict(worst.value.value <= bound, largest=worst.value.value, bound=bound, **facts)
+
+
 def reference_stage(system: SystemSpec) -> Stage:
     """The stage of the reference: exact quadrature, long runs, or the data themselves."""
-    source = system.reference_data
+    source, settings = system.reference_data, system.free_energies.reference
+    bound = settings.largest_difference if system.rungs else None
 
     def make(work: Work) -> Product:
         seed = seed_of(system.name, "reference", "0000")
         unfinished = work.store.stage_folder(system.name, "reference") / ".runs"
-        data = pooled_frames(work.inputs, system, source, work.inputs.sound(source)) if source else None
+        data = reference_frames(work.inputs, system)
         result = system.compute_reference(seed, unfinished, work.progress, data)
 
         def report(_: object) -> Report:
@@ -51,7 +77,10 @@ def reference_stage(system: SystemSpec) -> Stage:
             figure = Figure(reference_figure(system.beads(), result), "reference free energy")
             return {"figure": figure, "results": result.rows(), "source": result.source}
 
-        return Product(TableContent(result.columns()), {"reference": result.metadata()}, report=report, seed=seed)
+        def judge(_: Stored) -> list[Verdict]:
+            return [agreement_verdict(result, bound)] if bound else []
+
+        return Product(TableContent(result.columns()), {"reference": result.metadata()}, judge, report, seed)
 
     made_by = [] if source else ["scipy" if system.units == "reduced" else "openmm"]
     return Stage(
@@ -59,11 +88,13 @@ def reference_stage(system: SystemSpec) -> Stage:
         description="The reference free energy, with its standard error.",
         make=make,
         reads=(Read(source, Batches.ALL),) if source else (),
+        checks=(AGREEMENT,) if bound else (),
         kinds=frozenset({"parquet", *made_by}),
         sections=(
             *("model", "temperature", "collective_variables"),
             *(["mapping"] if system.free_energies.reference.exact else []),
             *(f"evaluation.{part}" for part in ("reference", "collective_variables", "bins", "basins")),
+            *(["evaluation.native", "evaluation.slow_coordinates"] if system.rungs else []),
         ),
     )
 

@@ -142,7 +142,6 @@ def _report(system: SystemSpec, beads: Beads, frames: Frames, summary: DynamicsS
 
 
 def _liquid_report(title: str, settings: LiquidSettings, frames: Frames, summary: DynamicsSummary) -> Report:
-    from cg_assets.evaluation.distributions import by_temperature
     from cg_assets.evaluation.metrics.angles import angular_distribution
     from cg_assets.evaluation.metrics.diffusion import diffusion
     from cg_assets.evaluation.metrics.energies import heat_capacity
@@ -150,7 +149,7 @@ def _liquid_report(title: str, settings: LiquidSettings, frames: Frames, summary
     from cg_assets.figures.simulation import water_plot
 
     structure, energy = structure_and_energy(frames)
-    parts = by_temperature(frames)
+    parts = frames.by_temperature()
     angles = {kelvin: angular_distribution(part, settings.neighbour_distance) for kelvin, part in parts.items()}
     rows = [
         {

@@ -71,6 +71,13 @@ def bias_weights(bias_energy: ArrayLike, thermal_energy: float) -> FloatArray:
     return np.exp(reduced - reduced.max())
 
 
+def weights_of(frames: Frames, thermal_energy: float) -> FloatArray | None:
+    """Weights that remove the bias of frames; None where there was none."""
+    if frames.bias_energy is None or not np.any(frames.bias_energy):
+        return None
+    return bias_weights(frames.bias_energy, thermal_energy)
+
+
 def umbrella_weights(bias: BiasFunction, frames: Frames, thermal_energy: float, apart: bool = False) -> FloatArray:
     """Weights that remove umbrella windows from their frames (MBAR: Shirts and Chodera, J. Chem. Phys. 129, 124105).
 

@@ -138,6 +138,10 @@ class Frames:
         kelvin = self.temperature
         return self if len(self) == 0 or (kelvin == kelvin[0]).all() else self.select(kelvin == temperature)
 
+    def by_temperature(self) -> dict[float, Frames]:
+        """The frames at each temperature, from the lowest up."""
+        return {float(kelvin): self.select(self.temperature == kelvin) for kelvin in np.unique(self.temperature)}
+
     def of_window(self, window: int) -> Frames:
         """The frames of one window; none where frames have no windows."""
         mask = np.zeros(len(self), dtype=bool) if self.window is None else self.window == window

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.reweighting import bias_weights
+from cg_assets.biases.reweighting import weights_of
 from cg_assets.core.frames import Frames
 from cg_assets.evaluation.reference import Reference
 from cg_assets.evaluation.settings import EvaluationSettings
@@ -17,6 +17,7 @@ from cg_assets.mapping.beads import Beads
 from cg_assets.simulation.settings import ENHANCED, UNBIASED
 
 if TYPE_CHECKING:
+    from cg_assets.evaluation.metrics.slow_coordinates import SlowCoordinates
     from cg_assets.sampling.model_potential.planes import Plane
     from cg_assets.simulation.run import Run
 
@@ -51,6 +52,7 @@ class Case(Generic[S_co]):
         thermodynamics: frames at one temperature to the mean energy of the atoms at fixed beads U_W [kJ/mol] and their
             heat capacity C_W [kJ/mol/K], each `(n_frames,)`; None for potentials of one temperature.
         native: `(n_beads, 3)` beads of the native structure [nm]; None without one.
+        slow: slow coordinates of frames at several temperatures; None to find those of `truth`.
     """
 
     beads: Beads
@@ -66,6 +68,7 @@ class Case(Generic[S_co]):
     domain: tuple[float, float] | None = None
     thermodynamics: Callable[[Frames], tuple[FloatArray, FloatArray]] | None = None
     native: FloatArray | None = None
+    slow: SlowCoordinates | None = None
     _made: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, function: Callable[[Case[Any]], T]) -> T:
@@ -92,9 +95,7 @@ class Case(Generic[S_co]):
 
     def weights(self, frames: Frames) -> FloatArray | None:
         """Weights that remove a bias from frames; None where there was none."""
-        if frames.bias_energy is None or not np.any(frames.bias_energy):
-            return None
-        return bias_weights(frames.bias_energy, self.beads.thermal_energy)
+        return weights_of(frames, self.beads.thermal_energy)
 
 
 def given(value: T | None, what: str) -> T:

@@ -54,11 +54,6 @@ class Distribution:
         return float(width * np.sqrt(2.0 / np.pi) * np.nansum(error))
 
 
-def by_temperature(frames: Frames) -> dict[float, Frames]:
-    """The frames at each temperature, from the lowest up."""
-    return {float(kelvin): frames.select(frames.temperature == kelvin) for kelvin in np.unique(frames.temperature)}
-
-
 def middles(reach: float, bins: int) -> FloatArray:
     """Middles of bins of equal width from 0 to `reach`."""
     return (np.arange(bins) + 0.5) * reach / bins
@@ -74,8 +69,8 @@ def sums_per_block(rows: FloatArray, replica: ArrayLike, time: ArrayLike | None)
 
 def at_temperatures(case: Case[LiquidSettings]) -> list[tuple[float, Frames | None, Frames]]:
     """Temperature [K], frames of the beads (None where no replica stayed stable) and of the atoms, lowest first."""
-    simulated = by_temperature(case.simulation)
-    return [(kelvin, simulated.get(kelvin), atoms) for kelvin, atoms in by_temperature(case.true_frames).items()]
+    simulated = case.simulation.by_temperature()
+    return [(kelvin, simulated.get(kelvin), atoms) for kelvin, atoms in case.true_frames.by_temperature().items()]
 
 
 def error_and_noise(beads: Distribution, atoms: Distribution, unit: str) -> tuple[Estimate, Estimate]:

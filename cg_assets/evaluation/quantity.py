@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,19 @@ class Quantity:
         if self.temperature is not None:
             parts.append(f"{self.temperature:g}K")
         return ".".join(part for part in parts if part)
+
+    def to_json(self) -> dict[str, object]:
+        """What it is and its numbers as plain JSON types; neither bound nor flags."""
+        known = None if self.reference is None else self.reference.to_json()
+        names = {"name": self.name, "of": self.of, "where": self.where, "temperature": self.temperature}
+        return {**names, "value": self.value.to_json(), "reference": known}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Quantity:
+        """The quantity that `to_json` described."""
+        known = content["reference"]
+        numbers = Estimate.from_json(content["value"]), None if known is None else Estimate.from_json(known)
+        return cls(content["name"], *numbers, content["of"], content["where"], content["temperature"])
 
     @property
     def label(self) -> str:

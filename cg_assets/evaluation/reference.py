@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.biases.reweighting import bias_weights
+from cg_assets.biases.reweighting import weights_of
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
 from cg_assets.core.statistics.clusters import Bins
 from cg_assets.core.statistics.estimates import Estimate, time_blocks
 from cg_assets.core.statistics.metrics import basin_free_energy, basin_population, jsd, pmf_error
 from cg_assets.core.statistics.surfaces import FreeEnergySurface, free_energy_surface
+from cg_assets.evaluation.quantity import Quantity
 from cg_assets.mapping.beads import Beads
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ReferenceCase:
         model: what is simulated.
         structure: what `model` built.
         folder: of the system's file, against which relative paths are read.
+        native: `(n_beads, 3)` beads of the native structure [nm]; None without one.
     """
 
     beads: Beads
@@ -43,6 +45,7 @@ class ReferenceCase:
     model: Model
     structure: Any
     folder: Path = Path()
+    native: NDArray[np.float64] | None = None
 
     def landscape(self) -> Landscape:
         """The potential energy of a model potential; errors as in `Model.landscape`."""
@@ -61,6 +64,9 @@ class Reference:
         populations: basin to its population.
         free_energies: basin to -kT ln(P / (1 - P)).
         pmf: `(n_bins,)` exact PMF at the centres of the bins [energy]; None where it is not exact.
+        rungs: the reference at each temperature of a ladder, its own among them; none where there is one temperature.
+        quantities: further numbers at each of these temperatures: folded shares, energies, their slopes. Their
+            `reference` is what the frames of that temperature alone give.
     """
 
     names: tuple[str, ...]
@@ -70,6 +76,24 @@ class Reference:
     populations: dict[str, Estimate]
     free_energies: dict[str, Estimate]
     pmf: NDArray[np.float64] | None = None
+    rungs: Mapping[float, Reference] = field(default_factory=dict)
+    quantities: tuple[Quantity, ...] = ()
+
+    def at(self, temperature: float) -> Reference:
+        """The reference at one temperature of a ladder [K], with the numbers at it.
+
+        Raises:
+            ValueError: it holds none.
+        """
+        if temperature not in self.rungs:
+            known = ", ".join(f"{kelvin:g}" for kelvin in self.rungs)
+            raise ValueError(f"the reference has no frames at {temperature:g} K, only at {known}; make it again")
+        numbers = tuple(item for item in self.quantities if item.temperature == temperature)
+        return replace(self.rungs[temperature], quantities=numbers)
+
+    def number(self, name: str, where: str = "") -> Estimate | None:
+        """One of its further numbers; None where it has none of that name."""
+        return next((item.value for item in self.quantities if (item.name, item.where) == (name, where)), None)
 
     @property
     def bins(self) -> Bins:
@@ -92,7 +116,14 @@ class Reference:
         }
 
     def columns(self) -> dict[str, NDArray]:
-        """The reference as columns of a table: a row for each run and bin."""
+        """The reference as columns of a table: a row for each run and bin, and each temperature of a ladder."""
+        if self.rungs:
+            parts = {kelvin: rung.columns() for kelvin, rung in self.rungs.items()}
+            columns = {name: np.concatenate([part[name] for part in parts.values()]) for name in self._columns()}
+            return {"temperature": np.repeat([*parts], [len(part["run"]) for part in parts.values()])} | columns
+        return self._columns()
+
+    def _columns(self) -> dict[str, NDArray]:
         size, n_runs = self.bins.size, len(self.runs)
         grid = np.meshgrid(*self.bins.centres, indexing="ij")
         columns: dict[str, NDArray] = {"run": np.repeat(np.arange(n_runs, dtype=np.int32), size)}
@@ -110,7 +141,10 @@ class Reference:
 
     def metadata(self) -> dict[str, object]:
         """What is needed, besides a table of `columns`, to read it back."""
+        rungs = {f"{kelvin:g}": rung.metadata() for kelvin, rung in self.rungs.items()}
+        ladder = {"rungs": rungs, "quantities": [item.to_json() for item in self.quantities]} if rungs else {}
         return {
+            **ladder,
             "names": list(self.names),
             "edges": [edges.tolist() for edges in self.bins.edges],
             "exact": self.exact,
@@ -122,6 +156,13 @@ class Reference:
     @classmethod
     def read(cls, beads: Beads, arrays: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Reference:
         """The reference that `columns` and `metadata` described."""
+        if "rungs" in metadata:
+            rungs = {}
+            for kelvin in np.unique(arrays["temperature"]):
+                part = {name: values[arrays["temperature"] == kelvin] for name, values in arrays.items()}
+                rungs[float(kelvin)] = cls.read(beads.at_temperature(float(kelvin)), part, metadata["rungs"][f"{kelvin:g}"])
+            numbers = tuple(Quantity.from_json(item) for item in metadata["quantities"])
+            return replace(rungs[beads.temperature], source=metadata["source"], rungs=rungs, quantities=numbers)
         bins = Bins(tuple(np.array(edges) for edges in metadata["edges"]))
         runs = []
         for run in np.unique(arrays["run"]):
@@ -139,6 +180,16 @@ class Reference:
 
     def rows(self) -> list[dict[str, str]]:
         """Its results as rows of a table."""
+        if self.quantities:
+            return [
+                {
+                    "temperature [K]": f"{item.temperature:g}",
+                    "quantity": item.label,
+                    "all temperatures": str(item.value),
+                    "this one alone": "" if item.reference is None else str(item.reference),
+                }
+                for item in self.quantities
+            ]
         rows = [{"quantity": f"population {name}", "result": str(value)} for name, value in self.populations.items()]
         rows += [
             {"quantity": f"free energy {name}", "result": str(value)} for name, value in self.free_energies.items()
@@ -241,10 +292,15 @@ def of_long_runs(
 
 def halves(data: Frames) -> list[Frames]:
     """The first and the second half of the replicas, or of their time: of one, or of those in umbrella windows."""
+    second = second_half(data)
+    return [data.select(~second), data.select(second)]
+
+
+def second_half(data: Frames) -> NDArray[np.bool_]:
+    """Which frames `(n_frames,)` are in the second of the `halves`."""
     replicas, member = np.unique(data.replica, return_inverse=True)
     alike = len(replicas) > 1 and data.window is None
-    second = 2 * member >= len(replicas) if alike else time_blocks(data.replica, data.time, 2) == 1
-    return [data.select(~second), data.select(second)]
+    return 2 * member >= len(replicas) if alike else time_blocks(data.replica, data.time, 2) == 1
 
 
 def of_data(case: ReferenceCase, data: Frames) -> Reference:
@@ -258,7 +314,13 @@ def of_data(case: ReferenceCase, data: Frames) -> Reference:
         values = np.stack([half.collective_variables[name].astype(np.float64) for name in names], axis=1)
         runs.append(
             free_energy_surface(
-                values, bins, thermal_energy, half.replica, half.time, weights=_weights(case, half), unit=energy_unit
+                values,
+                bins,
+                thermal_energy,
+                half.replica,
+                half.time,
+                weights=weights_of(half, thermal_energy),
+                unit=energy_unit,
             )
         )
     populations, free_energies = {}, {}
@@ -266,7 +328,7 @@ def of_data(case: ReferenceCase, data: Frames) -> Reference:
         shares, energies = [], []
         for half in parts:
             arguments = (half.collective_variables, basin.limits, half.replica, half.time)
-            weights = _weights(case, half)
+            weights = weights_of(half, thermal_energy)
             shares.append(basin_population(*arguments, weights=weights))
             energies.append(basin_free_energy(*arguments, weights=weights, thermal_energy=thermal_energy))
         populations[name] = _over_runs(*_values_and_errors(shares))
@@ -280,11 +342,6 @@ def of_data(case: ReferenceCase, data: Frames) -> Reference:
         populations=populations,
         free_energies=free_energies,
     )
-
-
-def _weights(case: ReferenceCase, data: Frames) -> NDArray[np.float64] | None:
-    """Weights that remove the bias of imported runs; None without one."""
-    return None if data.bias_energy is None else bias_weights(data.bias_energy, case.beads.thermal_energy)
 
 
 def _values_and_errors(estimates: list[Estimate]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

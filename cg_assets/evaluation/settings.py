@@ -59,6 +59,11 @@ class Reference(Family, family="reference"):
         return None
 
     @property
+    def largest_difference(self) -> float | None:
+        """Bound of what the folded shares of the halves of a ladder differ by; None without one."""
+        return None
+
+    @property
     def files(self) -> list[Path]:
         """The file that holds it, relative to the folder of the YAML file; none where it is computed."""
         return []
@@ -163,23 +168,36 @@ class LongRunReference(Reference):
 
 
 class DataReference(Reference):
-    """The imported trajectories, or else the unbiased frames; the disagreement of their halves is the error."""
+    """The imported trajectories, or else the unbiased frames; the disagreement of their halves is the error.
+
+    Of a ladder that keeps the frames of all rungs, a reference at each temperature.
+    """
 
     goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
     is_data: ClassVar[bool] = True
 
     type: Literal["data"]
+    max_difference: PositiveFloat | None = None
+    """Largest difference of the folded shares of two halves of a ladder, at any temperature, that passes; null for no
+    such check."""
+
+    @property
+    def largest_difference(self) -> float | None:
+        """The field."""
+        return self.max_difference
 
     def compute(
         self, case: ReferenceCase, seed: int, directory: Path, progress: Progress | None, data: Frames | None
     ) -> FreeEnergies:
         """From the halves of the data."""
+        from cg_assets.evaluation.ladder import of_ladder
         from cg_assets.evaluation.reference import of_data
 
         if data is None:
             raise ValueError("the reference is the data, but there are none")
-        return of_data(case, data)
+        several = len(set(data.temperature.tolist())) > 1
+        return of_ladder(case, data) if several else of_data(case, data)
 
 
 class Basin(Strict):
@@ -293,6 +311,8 @@ class FreeEnergySettings(EvaluationSettings):
             raise ValueError("slow_coordinates requires reference.type data, whose frames determine what is slow")
         if self.native is not None and self.slow_coordinates is None:
             raise ValueError("native requires slow_coordinates; give their lag")
+        if self.reference.largest_difference is not None and self.native is None:
+            raise ValueError("reference.max_difference is of folded shares; name the folded structure in native")
         return self
 
     def faults(self, scope: Scope) -> Iterator[Fault]:

@@ -94,6 +94,12 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
             "evaluation.reference.type",
             "is data, but there are neither imported trajectories nor sampling.unbiased",
         )
+    if judged is not None and judged.reference.largest_difference is not None and not system.rungs:
+        yield Fault(
+            "evaluation.reference.max_difference",
+            "compares the halves of a ladder, of which sampling.unbiased keeps no frames of all rungs; leave it out, "
+            "or set tempering.kept_rungs to all",
+        )
     for name, source in system.labels.items():
         if source.stage(name) in {*system.sampling.by_labels(), *system.sampling.by_mean_force_labels()}:
             yield Fault(f"labels.{name}", "has the name of a plan of sampling; choose another name")

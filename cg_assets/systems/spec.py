@@ -6,6 +6,7 @@ Every field is validated when the file is loaded, before any work.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -228,7 +229,8 @@ class SystemSpec(System):
         """What the reference is computed from; errors as in `free_energies`."""
         from cg_assets.evaluation.reference import ReferenceCase
 
-        return ReferenceCase(self.beads(), self.free_energies, self.model, self.structure(), self.folder)
+        case = ReferenceCase(self.beads(), self.free_energies, self.model, self.structure(), self.folder)
+        return replace(case, native=self.native_beads())
 
     def compute_reference(
         self, seed: int, directory: Path, progress: Progress | None = None, data: Frames | None = None
@@ -394,6 +396,14 @@ class SystemSpec(System):
         if self.imported is not None:
             return self.imported.stage
         return "mapped_forces" if self.sampling.unbiased is not None else None
+
+    @property
+    def rungs(self) -> list[float]:
+        """Temperatures of the frames that are the reference, where a ladder keeps those of all its rungs [K]."""
+        plan = self.sampling.unbiased
+        if self.reference_data is None or self.imported is not None or plan is None or plan.kept_rungs == 1:
+            return []
+        return list(plan.tempering.temperatures) if plan.tempering else []
 
     @property
     def domain(self) -> tuple[float, float] | None:

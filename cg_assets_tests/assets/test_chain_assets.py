@@ -12,6 +12,7 @@ from test_priors import THERMAL_ENERGY, chains  # noqa: F401
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.units import BOLTZMANN
 from cg_assets.labels.quality import LabelNoise
 from cg_assets.potentials.chain_prior.module import ChainPrior
 from cg_assets.registry.tracking import ModelTracking
@@ -70,6 +71,7 @@ def _write_labels(system, store, positions):
     )
     hot = replace(frames, positions=2 * frames.positions, temperature=np.full(count, 360.0))
     frames = Frames.concatenate([frames, hot])
+    frames = replace(frames, potential_energy=generator.gamma(20.0, BOLTZMANN * frames.temperature))
     floor = Estimate(NOISE**2, 0.01 * NOISE**2, "(kJ/mol/nm)²")
     extra = {"bias": None, "noise_floor": LabelNoise(floor, "as they were made").to_json()}
     units = system.variable_units

@@ -223,6 +223,13 @@ def basin_free_energy(
     return Estimate(float(value), float(error), unit)
 
 
+def within_limits(variables: Mapping[str, ArrayLike], limits: Mapping[str, tuple[float, float]]) -> NDArray[np.bool_]:
+    """Which frames `(n_frames,)` are in a basin, whose upper limits lie outside."""
+    parts = [np.asarray(variables[name], dtype=np.float64) for name in limits]
+    pairs = zip(parts, limits.values(), strict=True)
+    return np.logical_and.reduce([(values >= low) & (values < high) for values, (low, high) in pairs])
+
+
 def _basin_blocks(
     variables: Mapping[str, ArrayLike],
     limits: Mapping[str, tuple[float, float]],
@@ -233,10 +240,7 @@ def _basin_blocks(
 ) -> FloatArray:
     """Weight outside and inside the basin `(n_blocks, 2)`."""
     block = independent_blocks(replica, time, n_blocks)
-    inside = np.ones(len(block), dtype=bool)
-    for name, (low, high) in limits.items():
-        values = np.asarray(variables[name], dtype=np.float64)
-        inside &= (values >= low) & (values < high)
+    inside = within_limits(variables, limits)
     weight = np.ones(len(block)) if weights is None else np.asarray(weights, dtype=np.float64)
     n = int(block.max()) + 1
     return np.bincount(2 * block + inside, weight, minlength=2 * n).astype(np.float64).reshape(n, 2)

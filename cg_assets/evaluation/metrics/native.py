@@ -41,7 +41,7 @@ class Native(Metric[FreeEnergySettings]):
         if truth is None:
             return
         target = given(case.native, "the beads of the native structure")
-        values = [deviation(frames.positions, range(len(target)), target)[0] for frames in (truth, case.free)]
+        values = [apart_from(frames, target) for frames in (truth, case.free)]
         bins = Bins.between([(0.0, 1.05 * float(values[0].max()))], _BINS)
         surfaces, folded, mean = [], [], []
         for apart, frames in zip(values, (truth, case.free), strict=True):
@@ -54,6 +54,11 @@ class Native(Metric[FreeEnergySettings]):
         yield Quantity("native_rmsd", mean[1], mean[0])
         labelled = dict(zip(("reference", "CG model"), surfaces, strict=True))
         yield SurfacesDrawing(labelled, ("RMSD",), ("nm",), marginals="native structure")
+
+
+def apart_from(frames: Frames, target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Deviation `(n_frames,)` of all beads from those of a structure `(n_beads, 3)` [nm]."""
+    return deviation(frames.positions, range(len(target)), target)[0]
 
 
 def _mean(values: NDArray[np.float64], frames: Frames, weights: NDArray[np.float64] | None) -> Estimate:

@@ -15,7 +15,6 @@ from cg_assets.evaluation.case import Case, given
 from cg_assets.evaluation.distributions import (
     Distribution,
     at_temperatures,
-    by_temperature,
     compared,
     error_and_noise,
     mean_of,
@@ -200,7 +199,7 @@ def structure_and_energy(frames: Frames) -> tuple[dict[float, Distribution], dic
         ValueError: the frames have no box or no potential energies.
     """
     reach, bins = half_box(frames)
-    parts = by_temperature(frames)
+    parts = frames.by_temperature()
     return (
         {kelvin: radial_distribution(part, reach, bins) for kelvin, part in parts.items()},
         {kelvin: mean_energy(part) for kelvin, part in parts.items()},

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cg_assets.biases.reweighting import weights_of
 from cg_assets.core.frames import Frames
 from cg_assets.core.geometry import torsion
 from cg_assets.core.statistics.clusters import Bins
@@ -60,18 +61,10 @@ class SlowFreeEnergy(Metric[FreeEnergySettings]):
         truth, simulation = case.truth, case.free
         if truth is None:
             return
-        slow = SlowCoordinates(case.beads.cg_map, truth, settings.lag)
-        parts = halves(truth)
-        own = [slow(part.positions) for part in parts]
+        slow = case.slow or SlowCoordinates(case.beads.cg_map, truth, settings.lag)
         model = slow(simulation.positions)
-        low, high = np.concatenate(own).min(axis=0), np.concatenate(own).max(axis=0)
-        margin = _REACH * (high - low)
-        bins = Bins.between(np.stack([low - margin, high + margin], axis=1), settings.bins)
-        one, two = surfaces = [
-            clipped_surface(case.beads, values, part, bins, case.weights(part))
-            for values, part in zip(own, parts, strict=True)
-        ]
-        found, pooled = clipped_surface(case.beads, model, simulation, bins), FreeEnergySurface.pool(surfaces)
+        one, two = surfaces = surfaces_of_halves(case.beads, slow, truth, settings.bins)
+        found, pooled = clipped_surface(case.beads, model, simulation, one.bins), FreeEnergySurface.pool(surfaces)
         yield Quantity("pmf_error", pmf_error(found, pooled), pmf_error(one, two), where=SLOW, headline=True)
         yield Quantity("jsd", jsd(found, pooled), jsd(one, two), where=SLOW, headline=True)
         whole, biased = slow(truth.positions), case.weights(truth) is not None
@@ -123,6 +116,19 @@ class SlowCoordinates:
         return np.stack(columns, axis=1)
 
 
+def surfaces_of_halves(beads: Beads, slow: SlowCoordinates, data: Frames, n_bins: int) -> list[FreeEnergySurface]:
+    """Free energy of the two halves of data in slow coordinates, without their bias."""
+    parts = halves(data)
+    own = [slow(part.positions) for part in parts]
+    low, high = np.concatenate(own).min(axis=0), np.concatenate(own).max(axis=0)
+    margin = _REACH * (high - low)
+    bins = Bins.between(np.stack([low - margin, high + margin], axis=1), n_bins)
+    return [
+        clipped_surface(beads, values, part, bins, weights_of(part, beads.thermal_energy))
+        for values, part in zip(own, parts, strict=True)
+    ]
+
+
 def lag_steps(frames: Frames, lag: float) -> int:
     """Frames in a lag [ps], at least one."""
     times = np.unique(np.round(frames.time, 6))
@@ -131,9 +137,10 @@ def lag_steps(frames: Frames, lag: float) -> int:
 
 
 def _by_replica(frames: Frames) -> list[NDArray[np.int64]]:
-    """Rows of each replica in order of time."""
-    order = np.lexsort((frames.time, frames.replica))
-    return np.split(order, np.flatnonzero(np.diff(frames.replica[order])) + 1)
+    """Rows of each replica, and of each rung of a ladder, in order of time."""
+    order = np.lexsort((frames.time, frames.replica, frames.temperature))
+    breaks = np.diff(frames.replica[order]) | (np.diff(frames.temperature[order]) != 0)
+    return np.split(order, np.flatnonzero(breaks) + 1)
 
 
 def time_scale(values: ArrayLike, frames: Frames, lag: float) -> Estimate:
