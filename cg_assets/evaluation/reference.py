@@ -160,7 +160,9 @@ class Reference:
             rungs = {}
             for kelvin in np.unique(arrays["temperature"]):
                 part = {name: values[arrays["temperature"] == kelvin] for name, values in arrays.items()}
-                rungs[float(kelvin)] = cls.read(beads.at_temperature(float(kelvin)), part, metadata["rungs"][f"{kelvin:g}"])
+                rungs[float(kelvin)] = cls.read(
+                    beads.at_temperature(float(kelvin)), part, metadata["rungs"][f"{kelvin:g}"]
+                )
             numbers = tuple(Quantity.from_json(item) for item in metadata["quantities"])
             return replace(rungs[beads.temperature], source=metadata["source"], rungs=rungs, quantities=numbers)
         bins = Bins(tuple(np.array(edges) for edges in metadata["edges"]))
