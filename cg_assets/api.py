@@ -159,8 +159,8 @@ def train(
     beads, fit = system.beads(), system.fit
     seed = fit.seed if seed is None else seed
     data = training_data(system.network, [labelled.frames], None, seed)
-    config = potential_config(system.network, beads, fit.committee)
-    if (prior := fitted_prior(system.network, beads, labelled.frames.positions)) is not None:
+    config = potential_config(system.network, beads, fit.committee, [labelled.frames])
+    if (prior := fitted_prior(system.network, beads, [labelled.frames])) is not None:
         config["prior"] = prior.config()
     return training.train(config, fit, data, seed, device, progress).module
 

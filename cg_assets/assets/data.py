@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cg_assets.assets.work import Inputs, snapshot_stage
 from cg_assets.core.checks import frame_fault
 from cg_assets.core.errors import SamplingError, TrainingError
@@ -27,8 +29,16 @@ class Source:
     frames: list[Frames]
 
 
-def read_source(inputs: Inputs, stage: str) -> Source:
+def read_source(
+    inputs: Inputs, stage: str, every_temperature: bool = False, temperatures: Sequence[float] | None = None
+) -> Source:
     """All sound batches of a stage.
+
+    Args:
+        inputs: of the stage.
+        stage: which.
+        every_temperature: gives the frames of all rungs of a ladder.
+        temperatures: of these only those at some temperatures [K]; None for all.
 
     Raises:
         StorageError: there is none.
@@ -36,8 +46,25 @@ def read_source(inputs: Inputs, stage: str) -> Source:
     """
     batches = inputs.sound(stage)
     infos = [inputs.info(stage, batch) for batch in batches]
-    frames = [sane(inputs.frames(stage, batch), info.path) for batch, info in zip(batches, infos, strict=True)]
+    frames = [
+        sane(inputs.frames(stage, batch, every_temperature), info.path)
+        for batch, info in zip(batches, infos, strict=True)
+    ]
+    if temperatures is not None:
+        known = np.unique(np.concatenate([part.temperature for part in frames]))
+        if missing := sorted(set(temperatures) - set(known.tolist())):
+            raise TrainingError(
+                f"{stage} has no frames at {', '.join(f'{kelvin:g}' for kelvin in missing)}, only at "
+                f"{', '.join(f'{kelvin:g}' for kelvin in known)}; change temperatures"
+            )
+        frames = [part.select(np.isin(part.temperature, temperatures)) for part in frames]
     return Source(batches, infos, frames)
+
+
+def learnt_source(inputs: Inputs, system: SystemSpec, potential: str) -> Source:
+    """The frames that a potential learns from; errors as of `read_source`."""
+    settings = system.potentials[potential]
+    return read_source(inputs, settings.labels, system.network.needs_temperature, settings.temperatures)
 
 
 def sane(frames: Frames, path: Path) -> Frames:

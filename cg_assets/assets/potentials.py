@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cg_assets.assets.data import read_source
+from cg_assets.assets.data import learnt_source
 from cg_assets.assets.stage import Batches, Product, Read, Stage
 from cg_assets.assets.training import ModelTraining, train_and_register
 from cg_assets.assets.work import Work
@@ -54,7 +54,7 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
         from cg_assets.training.setup import potential_config, training_data
         from cg_assets.training.train import train
 
-        source = read_source(work.inputs, settings.labels)
+        source = learnt_source(work.inputs, system, name)
         floor = combined_noise_floor(
             [info.metadata.extra["noise_floor"] for info in source.infos], [info.rows for info in source.infos]
         )
@@ -62,7 +62,7 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
         labels = data.labels()
         box = None if labels.box is None or not labels.box.isfinite().all() else labels.box
         given = {"temperature": labels.temperature, "box": box}
-        config = potential_config(system.network, system.beads(), fit.committee)
+        config = potential_config(system.network, system.beads(), fit.committee, source.frames)
         if prior:
             config["prior"] = work.inputs.facts(prior)["prior"]
         training = ModelTraining(

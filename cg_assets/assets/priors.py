@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cg_assets.assets.data import read_source
+from cg_assets.assets.data import learnt_source
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Check, Verdict
+from cg_assets.core.units import thermal_energy
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
@@ -48,14 +49,16 @@ def prior_stage(system: SystemSpec, name: str) -> Stage:
         from cg_assets.training.prior_simulation import REPLICAS, simulate_prior
         from cg_assets.training.setup import fitted_prior
 
-        source = read_source(work.inputs, labels)
-        positions = np.concatenate([part.positions[~part.probe] for part in source.frames])
+        source = learnt_source(work.inputs, system, name)
         settings, beads = system.cg_simulation, system.beads()
-        fit = fitted_prior(system.network, beads, positions)
+        fit = fitted_prior(system.network, beads, source.frames)
+        kelvin = np.concatenate([part.temperature[~part.probe] for part in source.frames])
+        nearest = kelvin[np.abs(kelvin - system.temperature).argmin()]
+        positions = np.concatenate([part.positions[~part.probe] for part in source.frames])[kelvin == nearest]
         if fit is None:
             raise TypeError(f"{system.name} has no network.prior")
         rows = np.random.default_rng(settings.seed).integers(len(positions), size=REPLICAS)
-        masses, energy = beads.cg_map.bead_masses, beads.thermal_energy
+        masses, energy = beads.cg_map.bead_masses, thermal_energy(float(nearest), beads.units)
         simulated = simulate_prior(fit, positions[rows], masses, energy, settings, work.progress)
 
         def report(_: object) -> Report:

@@ -180,7 +180,7 @@ class Learner:
         beads, network, training = self.beads, self.network, self.training.model_copy(update={"committee": 0})
         taken = part.of(frames.select(~frames.probe), training.seed)
         data = training_data(network, [taken], None, training.seed)
-        config, prior = potential_config(network, beads), fitted_prior(network, beads, taken.positions)
+        config, prior = potential_config(network, beads, 0, [taken]), fitted_prior(network, beads, [taken])
         if prior is not None:
             config["prior"] = prior.config()
         module = train(config, training, data, seed=training.seed, device=device, progress=progress).module

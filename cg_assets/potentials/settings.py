@@ -27,17 +27,22 @@ class PotentialSettings(Family, family="potential"):
     """The form of a potential. A member names its class, and defines its own needs and limits.
 
     Attributes:
-        needs_temperature: whether it is a function of temperature, and learns from response labels.
+        needs_responses: whether it learns from labels of the temperature dependence only.
         learns_unconstrained: whether it learns from forces and energies of frames whose beads are free, too.
     """
 
-    needs_temperature: ClassVar[bool] = False
+    needs_responses: ClassVar[bool] = False
     learns_unconstrained: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
     def potential(cls) -> PotentialClass:
         """The class that is built."""
+
+    @property
+    def needs_temperature(self) -> bool:
+        """Whether it is a function of temperature."""
+        return False
 
     @property
     def reach(self) -> float | None:

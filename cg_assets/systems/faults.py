@@ -115,7 +115,12 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
                 f"is {potential.labels}, but sampling, imported and labels give only {', '.join(known)}; choose one of "
                 "these or add what is missing",
             )
-        elif system.network.needs_temperature and potential.response is None and potential.labels not in responding:
+        elif potential.temperatures is not None and not system.network.needs_temperature:
+            yield Fault(
+                f"potentials.{name}.temperatures",
+                "is for a network with a temperature_dependence; leave it out",
+            )
+        elif system.network.needs_responses and potential.response is None and potential.labels not in responding:
             yield Fault(
                 f"potentials.{name}.labels",
                 f"is {potential.labels}, without labels of the temperature dependence that network.type "

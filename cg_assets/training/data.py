@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -37,13 +37,17 @@ def drawn_rows(count: int, n_frames: int, seed: int) -> NDArray[np.int64]:
 
 
 def correlated_groups(batches: Sequence[Frames], blocks: int = BLOCKS_PER_REPLICA) -> NDArray[np.int64]:
-    """The stretch of time that each frame of all batches is of; each replica (and window) has `blocks` in a row."""
+    """The stretch of time that each frame of all batches is of; each replica (and window) has `blocks` in a row.
+
+    Frames of all rungs of a ladder at one time are of one stretch.
+    """
     groups, offset = [], 0
     for frames in batches:
         window = np.zeros(len(frames), np.int64) if frames.window is None else frames.window.astype(np.int64)
         replica = frames.replica.astype(np.int64)
         _, run = np.unique(window * (replica.max(initial=0) + 1) + replica, return_inverse=True)
-        groups.append(offset + run * blocks + time_blocks(run, frames.time, blocks))
+        moments, at = np.unique(np.stack([run, frames.time], axis=1), axis=0, return_inverse=True)
+        groups.append(offset + run * blocks + time_blocks(moments[:, 0], moments[:, 1], blocks)[at.ravel()])
         offset += (int(run.max(initial=-1)) + 1) * blocks
     return np.concatenate(groups)
 
@@ -117,6 +121,8 @@ class TrainingData(TrainingSet):
         box: `(n_frames, 3)` float32 edges of the periodic box, or None.
         run: `(n_frames,)` int64 the replica of the batch that a frame comes from; None where that is not known.
         noise_floor: least possible loss of these labels [force unit]^2; None where that is not known.
+        temperature: `(n_frames,)` float64 [K]; None where all are of one, which a potential need not be given.
+        energy: `(n_frames,)` float64 potential energy of the atoms without a bias [kJ/mol]; None where not known.
     """
 
     positions: NDArray[np.float32]
@@ -125,6 +131,8 @@ class TrainingData(TrainingSet):
     box: NDArray[np.float32] | None = None
     run: NDArray[np.int64] | None = None
     noise_floor: float | None = None
+    temperature: NDArray[np.float64] | None = None
+    energy: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Refuse data that cannot train.
@@ -153,11 +161,21 @@ class TrainingData(TrainingSet):
 
     @staticmethod
     def from_frames(
-        batches: Sequence[Frames], blocks_per_replica: int = BLOCKS_PER_REPLICA, noise_floor: float | None = None
+        batches: Sequence[Frames],
+        blocks_per_replica: int = BLOCKS_PER_REPLICA,
+        noise_floor: float | None = None,
+        every_temperature: bool = False,
     ) -> TrainingData:
         """Join the labelled frames of some batches; frames of probe replicas are left out.
 
-        Groups are (batch, window, replica, time block), the blocks being equal stretches of each replica's frames.
+        Groups are (batch, window, replica, time block), the blocks being equal stretches of each replica's time. Frames
+        of all rungs of a ladder at a time are of one group.
+
+        Args:
+            batches: labelled frames.
+            blocks_per_replica: number of blocks.
+            noise_floor: least possible loss [force unit]^2.
+            every_temperature: takes frames at several temperatures, with these and with their energies.
 
         Raises:
             TrainingError: a batch has no forces, or frames are at different temperatures.
@@ -168,13 +186,15 @@ class TrainingData(TrainingSet):
                 raise TrainingError(f"batch {index} of {len(batches)} carries no force labels")
             parts.append(frames.select(~frames.probe))
         kelvin = np.unique(np.concatenate([frames.temperature for frames in parts]))
-        if len(kelvin) > 1:
+        if len(kelvin) > 1 and not every_temperature:
             raise TrainingError(
                 f"frames are at {len(kelvin)} temperatures, {kelvin[0]:g} to {kelvin[-1]:g}, and these labels are of "
                 "one; take those of one with `Frames.at_temperature`"
             )
         group = correlated_groups(parts, blocks_per_replica)
         boxes = [frames.box for frames in parts if frames.box is not None]
+        energies = [frames.potential_energy for frames in parts if frames.potential_energy is not None]
+        thermal = every_temperature and len(energies) == len(parts)
         return TrainingData(
             positions=np.concatenate([frames.positions for frames in parts]),
             forces=np.concatenate([frames.forces for frames in parts if frames.forces is not None]),
@@ -182,25 +202,31 @@ class TrainingData(TrainingSet):
             box=np.concatenate(boxes) if len(boxes) == len(parts) else None,
             run=group // blocks_per_replica,
             noise_floor=noise_floor,
+            temperature=np.concatenate([frames.temperature for frames in parts]) if every_temperature else None,
+            energy=np.concatenate(energies).astype(np.float64) if thermal else None,
         )
 
     def select(self, index: NDArray) -> TrainingData:
         """The frames picked by an index or mask."""
-        box = None if self.box is None else self.box[index]
-        run = None if self.run is None else self.run[index]
-        return TrainingData(self.positions[index], self.forces[index], self.group[index], box, run, self.noise_floor)
+        known = {name: getattr(self, name) for name in ("box", "run", "temperature", "energy")}
+        picked = {name: None if values is None else values[index] for name, values in known.items()}
+        return replace(
+            self, positions=self.positions[index], forces=self.forces[index], group=self.group[index], **picked
+        )
 
     def groups(self) -> NDArray[np.int64]:
         """The groups of the frames."""
         return self.group
 
     def labels(self, held_out: NDArray[np.bool_] | None = None) -> Labels:
-        """Positions, forces and boxes."""
+        """Positions, forces and boxes; temperatures and energies of frames at several temperatures."""
         import torch
 
         from cg_assets.potentials.base import Labels
 
         return Labels(
+            temperature=None if self.temperature is None else torch.as_tensor(self.temperature),
+            values={} if self.energy is None else {"mean_energy": torch.as_tensor(self.energy)},
             positions=torch.as_tensor(self.positions),
             forces=torch.as_tensor(self.forces),
             box=None if self.box is None else torch.as_tensor(self.box),
@@ -246,7 +272,7 @@ class TrainingData(TrainingSet):
     def hash(self) -> str:
         """Hash of the content."""
         digest = hashlib.sha256()
-        for array in (self.positions, self.forces, self.group, self.box):
+        for array in (self.positions, self.forces, self.group, self.box, self.temperature, self.energy):
             if array is not None:
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]

@@ -7,7 +7,8 @@ Any positive quadratic form of the residual has the same minimiser, so the one t
 force space by their noise, as in generalised least squares: a bead with hydrogens has four times
 the noise of a carbonyl oxygen, and the torque about a bond, which decides on the populations of conformers, is far less
 noisy than the forces of its beads suggest. The sum is of each bead's squared residual and of each bond's squared
-residual torque, each divided by its own mean of the epoch before, torques with ten times the weight of beads.
+residual torque, each divided by its own mean of the epoch before, torques with ten times the weight of beads. Frames at
+several temperatures have weights 1/T, the inverse of the noise of forces: <|f - F|²> = kT <∇ · (F - f)> at given beads.
 """
 
 from __future__ import annotations
@@ -46,9 +47,12 @@ class _Rows:
     def __init__(self, data: TrainingData, device: torch.device) -> None:
         self.positions, self.forces = (torch.as_tensor(array).to(device) for array in (data.positions, data.forces))
         self.box = None if data.box is None else torch.as_tensor(data.box).to(device)
+        self.temperature = None if data.temperature is None else torch.as_tensor(data.temperature).to(device)
 
-    def part(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        return self.positions[index], self.forces[index], None if self.box is None else self.box[index]
+    def part(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Positions, forces, temperatures and boxes of some."""
+        kelvin, box = (None if values is None else values[index] for values in (self.temperature, self.box))
+        return self.positions[index], self.forces[index], kelvin, box
 
 
 class ForceMatching(Descent):
@@ -93,6 +97,7 @@ class ForceMatching(Descent):
         self.weights[n_beads:] = TORQUE_WEIGHT
         self.squares = self._floored(self._squares(self.rows.positions, self.rows.forces).mean(dim=0))
         self.gradient_norm = 0.0
+        self.middle = 1.0 if data.temperature is None else 1.0 / float((1.0 / self.kept.temperature).mean())
 
     def labels(self) -> Labels:
         """All frames on the device, and what the potential's own ensemble is made from."""
@@ -114,10 +119,13 @@ class ForceMatching(Descent):
         """
         total = torch.zeros_like(self.squares, dtype=torch.float64)
         for rows in self.batches(number):
-            positions, labels, box = self.rows.part(rows)
-            _, forces = self.module.energy_and_forces(positions, box=box)
+            positions, labels, kelvin, box = self.rows.part(rows)
+            _, forces = self.module.energy_and_forces(positions, kelvin, box)
             squares = self._squares(positions, forces - labels)
-            loss = (self.weights * squares / self.squares).mean()
+            ratios = self.weights * squares / self.squares
+            if kelvin is not None:
+                ratios = ratios * (self.middle / kelvin).to(ratios)[:, None]
+            loss = ratios.mean()
             self.optimizer.zero_grad()
             loss.backward()
             self._clip_outliers()
@@ -151,8 +159,8 @@ class ForceMatching(Descent):
         """Of the present weights."""
         total = 0.0
         for rows in torch.arange(len(self.held_out.positions)).split(1024):
-            positions, labels, box = self.held_out.part(rows)
-            _, forces = self.module.energy_and_forces(positions, box=box)
+            positions, labels, kelvin, box = self.held_out.part(rows)
+            _, forces = self.module.energy_and_forces(positions, kelvin, box)
             total += float((forces - labels).double().square().mean()) * len(rows)
         return total / len(self.held_out.positions)
 

@@ -18,16 +18,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.geometry import torsion
 from cg_assets.core.statistics.metrics import jensen_shannon_divergences
+from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.chains import chain_terms
-from cg_assets.potentials.chain_prior.module import ANGLE_ORDER
+from cg_assets.potentials.chain_prior.module import ANGLE_ORDER, ChainPrior
+from cg_assets.potentials.chain_prior.thermal import SHAPES, ThermalChainPrior
+from cg_assets.potentials.thermal.temperature import DependenceConfig, TemperatureDependence
 
 if TYPE_CHECKING:
+    from cg_assets.potentials.base import Potential
     from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
 
 FloatArray = NDArray[np.float64]
@@ -80,16 +85,28 @@ class PriorTerm:
 
 @dataclass(frozen=True)
 class PriorFit:
-    """All terms of a prior."""
+    """All terms of a prior.
+
+    Attributes:
+        terms: fitted; at the temperature of the system, where the prior depends on it.
+        form: of a temperature dependence; None without.
+        thermal: numbers of each term as `ThermalChainPrior` reads them; none without a temperature dependence.
+    """
 
     terms: tuple[PriorTerm, ...]
+    form: DependenceConfig | None = None
+    thermal: tuple[FloatArray, ...] = ()
 
     def config(self) -> dict[str, list[list[float]]]:
-        """The config of `ChainPrior`, plain JSON."""
+        """The config of `ChainPrior` or `ThermalChainPrior`, plain JSON."""
         found: dict[str, list[list[float]]] = {}
-        for term in self.terms:
-            found.setdefault(term.kind, []).append([*term.beads, *term.numbers])
+        for term, numbers in zip(self.terms, self.thermal or [term.numbers for term in self.terms], strict=True):
+            found.setdefault(term.kind, []).append([*term.beads, *(float(number) for number in numbers)])
         return found
+
+    def potential(self, thermal_energy: float) -> Potential:
+        """The prior; k_B T [kJ/mol] is that of the data, and not read where it depends on temperature."""
+        return ThermalChainPrior(self.config(), self.form) if self.form else ChainPrior(self.config(), thermal_energy)
 
     def rows(self) -> list[dict[str, str]]:
         """Each kind of term as rows of a table."""
@@ -172,6 +189,54 @@ def fit_prior(
             else:
                 terms.append(_repulsion(values, beads, name))
     return PriorFit(tuple(terms))
+
+
+def fit_thermal_prior(
+    positions: ArrayLike,
+    temperature: ArrayLike,
+    bonds: Sequence[tuple[int, int]],
+    bead_names: Sequence[str],
+    settings: ChainPriorSettings,
+    form: DependenceConfig,
+    shown: float,
+) -> PriorFit:
+    """Fit the terms at each temperature, and their strengths as functions of it.
+
+    A strength, in units of energy, is the function sum_k s_k(T) a_k with the least squared deviation from those of the
+    fits. Lengths of bonds and ranges of repulsion are those at the temperature that is shown.
+
+    Args:
+        positions: `(n_frames, n_beads, 3)` [nm].
+        temperature: `(n_frames,)` [K]; a fit is made at each of them.
+        bonds: pairs of bonded beads.
+        bead_names: of all beads.
+        settings: terms and order.
+        form: of the dependence on temperature.
+        shown: temperature whose fit, or that of the nearest, gives `terms` [K].
+
+    Raises:
+        TrainingError: as `fit_prior`, or the force constant of a bond is negative at a temperature.
+    """
+    points, kelvin = np.asarray(positions), np.asarray(temperature)
+    known = np.unique(kelvin)
+    fits = [fit_prior(points[kelvin == one], bonds, bead_names, settings).terms for one in known]
+    terms = fits[int(np.abs(known - shown).argmin())]
+    shares = TemperatureDependence(form).coefficients(torch.as_tensor(known))[0].numpy()
+    thermal = []
+    for own, *at_each in zip(terms, *fits, strict=True):
+        shape = own.numbers[: SHAPES[own.kind]]
+        strengths = np.array([term.numbers[len(shape) :] for term in at_each])
+        if own.kind == "repulsion":  # its strength at the shown range
+            strengths = np.array([[(term.numbers[0] / shape[0]) ** 6] for term in at_each])
+        energies = BOLTZMANN * known[:, None] * strengths
+        of_terms = np.linalg.lstsq(shares, energies, rcond=None)[0]
+        if own.kind == "bonds" and (negative := shares @ of_terms[:, 0] <= 0).any():
+            raise TrainingError(
+                f"network.prior: bond {own.name} has a negative force constant at {known[negative][0]:g} K; choose "
+                "another network.temperature_dependence"
+            )
+        thermal.append(np.concatenate([shape, of_terms.ravel()]))
+    return PriorFit(terms, form, tuple(thermal))
 
 
 def _bond(values: FloatArray, beads: tuple[int, ...], name: str) -> PriorTerm:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from cg_assets.core.family import Family
-from cg_assets.core.settings import LIQUIDS, Fault, Name
+from cg_assets.core.settings import LIQUIDS, Fault, Name, distinct
 from cg_assets.potentials.settings import PotentialSettings
 from cg_assets.potentials.thermal.settings import TemperatureForm
 
@@ -30,6 +30,10 @@ class LearntPotential(Family, family="learnt potential"):
     """Number of frames drawn at random from the labels; null for all."""
     epochs: PositiveInt | None = None
     """Epochs of this potential, where its labels have many more frames than others; null for training.epochs."""
+    temperatures: list[PositiveFloat] | None = None
+    """Temperatures of the frames that a potential at all temperatures learns from [K]; null for all."""
+
+    _distinct = field_validator("temperatures")(distinct)
 
     @property
     def response(self) -> ResponsePotential | None:
@@ -58,6 +62,7 @@ class ResponsePotential(LearntPotential):
     """`trajectories` for ordinary dynamics alone."""
     frames: None = None
     epochs: None = None
+    temperatures: None = None
     method: Literal["response", "force_matching", "multi_temperature", "energy_matching", "product_response"] = (
         "response"
     )

@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
-from numpy.typing import NDArray
+import numpy as np
 
 from cg_assets.core.frames import Frames
+from cg_assets.core.units import thermal_energy
 from cg_assets.mapping.beads import Beads
 from cg_assets.potentials.settings import PotentialSettings
 from cg_assets.training.data import TrainingData, TrainingSet, drawn_rows
-from cg_assets.training.priors import PriorFit, fit_prior
+from cg_assets.training.priors import PriorFit, fit_prior, fit_thermal_prior
 
 if TYPE_CHECKING:
     from cg_assets.potentials.base import PotentialConfig
+    from cg_assets.potentials.thermal.dependent import ThermalConfig
+    from cg_assets.potentials.thermal.temperature import DependenceConfig
 
 
-def potential_config(settings: PotentialSettings, beads: Beads, committee: int = 0) -> PotentialConfig:
+def potential_config(
+    settings: PotentialSettings, beads: Beads, committee: int = 0, batches: Sequence[Frames] = ()
+) -> PotentialConfig:
     """The config from which `build_potential` makes a potential, with facts for users of the model.
+
+    A potential that could depend on temperature does not where it learns nothing but forces at one temperature.
 
     Args:
         settings: the form of the potential.
         beads: of the system.
         committee: number of further networks.
+        batches: labelled frames that it learns from.
     """
-    return settings.config(beads) | ({"committee": committee} if committee else {})
+    config = settings.config(beads) | ({"committee": committee} if committee else {})
+    kelvin = np.unique(np.concatenate([frames.temperature for frames in batches] or [np.empty(0)]))
+    if settings.needs_temperature and len(kelvin) == 1 and batches[0].first_order is None:
+        form: DependenceConfig = {"form": "taylor_temperature", "origin": float(kelvin[0]), "order": 0}
+        energy = thermal_energy(float(kelvin[0]), beads.units)
+        config = cast("PotentialConfig", {**config, "temperature_dependence": form, "thermal_energy": energy})
+    return config
 
 
-def fitted_prior(settings: PotentialSettings, beads: Beads, positions: NDArray) -> PriorFit | None:
-    """The prior of a potential on these configurations `(n_frames, n_beads, 3)` [nm]; None where it has none.
+def fitted_prior(settings: PotentialSettings, beads: Beads, batches: Sequence[Frames]) -> PriorFit | None:
+    """The prior of a potential on the configurations of labelled frames; None where it has none.
 
     Raises:
         TrainingError: it cannot be fitted to them.
     """
     if settings.chain_prior is None:
         return None
-    return fit_prior(positions, beads.cg_map.bonds, beads.cg_map.bead_names, settings.chain_prior)
+    frames = [part.select(~part.probe) for part in batches]
+    positions = np.concatenate([part.positions for part in frames])
+    kelvin = np.concatenate([part.temperature for part in frames])
+    about = beads.cg_map.bonds, beads.cg_map.bead_names, settings.chain_prior
+    if not settings.needs_temperature:
+        return fit_prior(positions, *about)
+    config = cast("ThermalConfig", potential_config(settings, beads, batches=batches))
+    return fit_thermal_prior(positions, kelvin, *about, config["temperature_dependence"], beads.temperature)
 
 
 def drawn_frames(frames: Frames, n_frames: int | None, seed: int) -> Frames:
@@ -53,7 +75,7 @@ def training_data(
 ) -> TrainingSet:
     """The frames that a potential learns from: all of its batches, or some drawn at random.
 
-    A potential that depends on temperature learns the labels of that dependence, too.
+    A potential that depends on temperature learns the labels of that dependence, too, or forces at all temperatures.
 
     Args:
         settings: the form of the potential.
@@ -66,13 +88,13 @@ def training_data(
         TrainingError: there are fewer frames than asked for, they cannot train, or the potential cannot describe them.
     """
     data: TrainingSet
-    if settings.needs_temperature:
+    if settings.needs_temperature and any(frames.first_order is not None for frames in batches):
         from cg_assets.training.response import ResponseData
         from cg_assets.training.unconstrained import product_targets
 
         data = ResponseData(product_targets(batches))
     else:
-        data = TrainingData.from_frames(batches, noise_floor=noise_floor)
+        data = TrainingData.from_frames(batches, noise_floor=noise_floor, every_temperature=settings.needs_temperature)
     for frames in batches:
         settings.refuse(frames.positions[~frames.probe])
     return data if n_frames is None else data.select(drawn_rows(len(data), n_frames, seed))

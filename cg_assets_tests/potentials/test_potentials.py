@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -26,6 +26,14 @@ from cg_assets.training.response import ResponseData
 from cg_assets.training.train import train
 
 BEADS = {"type": "message_passing", "features": 8, "interactions": 2, "basis_functions": 3, "thermal_energy": 2.5}
+TAYLOR = {"form": "taylor_temperature", "origin": 350.0}
+ANCHORED = {"form": "anchored", "anchors": [300.0, 400.0]}
+THERMAL_PRIOR = {
+    "bonds": [[0, 1, 0.15, 10_000.0, 900.0, 50.0], [1, 2, 0.15, 15_000.0, -800.0, 0.0]],
+    "angles": [[0, 1, 2, 30.0, 50.0, -20.0, 12.0, 3.0, -2.0, 1.0, 4.0, 0.5, 0.0, 0.0, 1.0]],
+    "dihedrals": [[0, 1, 2, 3, 1.2, -2.5, 0.8, 0.5, 0.3, -0.4, 0.2, 0.1, 0.0, 0.1, 0.0, -0.2]],
+    "repulsion": [[0, 4, 0.3, 2.5, 0.3, 0.1]],
+}
 CHAIN = [[0, 1], [1, 2], [2, 3], [3, 4]]
 UNLIKE = BEADS | {"bead_types": [0, 1, 2, 3, 4], "bonds": CHAIN, "bead_masses": [12.0] * 5}
 RADIAL = {"type": "radial_basis", "range": [-3.5, 3.5], "basis_functions": 12, "basis_width": 0.6, "hidden": [8]}
@@ -51,7 +59,7 @@ class Case:
         size, box = torch.tensor([60.0]), self.conditions.get("box")
         potential.fit_statistics(torch.as_tensor(self.positions), box, size)
         for name, value in potential.state_dict().items():
-            if name.endswith(("coefficients", "series")):
+            if name.endswith(("coefficients", "series", "constant", "readout")):
                 value.copy_(torch.randn(value.shape, generator=generator))
         return potential.requires_grad_(False)
 
@@ -81,6 +89,14 @@ CASES = {
     ),
     "sum of network, walls, series and prior": Case(
         UNLIKE | {"torsions": [[0, 1, 2, 3]], "torsion_order": 2, "prior": PRIOR}, _beads()
+    ),
+    "message_passing at all temperatures in a box": Case(
+        BEADS | {"bead_types": [0, 1, 0, 1, 1], "cutoff": 0.4, "periodic": True, "temperature_dependence": ANCHORED},
+        _beads(),
+        BOX | {"temperature": 380.0},
+    ),
+    "sum of network, walls and prior at all temperatures": Case(
+        UNLIKE | {"temperature_dependence": TAYLOR, "prior": THERMAL_PRIOR}, _beads(), {"temperature": 380.0}
     ),
     "thermal_curve": Case(
         {
@@ -238,6 +254,11 @@ TRAINED = {
     "committee": (CASES["committee"].config, lambda: _one_dimensional(400, 3), 2),
     "spline_surface": (CASES["spline_surface"].config, lambda: _plane(400, 3), 1),
     "message_passing": (BEADS | {"bead_types": [0, 1, 2]}, lambda: _three_beads(400, 3), 2),
+    "message_passing at all temperatures": (
+        BEADS | {"bead_types": [0, 1, 2], "temperature_dependence": TAYLOR},
+        lambda: replace(_three_beads(400, 3), temperature=np.tile([300.0, 400.0], 200), energy=np.arange(400.0)),
+        2,
+    ),
     "tensor_network": (TENSORS, lambda: ResponseData(labels(known_potential(), 8, [300.0, 550.0], noise=0.2)), 2),
 }
 

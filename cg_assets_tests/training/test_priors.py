@@ -31,15 +31,14 @@ def _drawn(generator, grid, weight, count):
     return np.interp(generator.random(count), (sums - 0.5 * weight) / sums[-1], grid)
 
 
-@pytest.fixture(scope="module")
-def chains():
+def chain_frames(generator, count, stiffness, angle_stiffness, series):
     """Independent chains whose bonds, cosines and dihedrals have exactly the density of a known prior."""
-    generator, count = np.random.default_rng(7), 4000
     length = np.linspace(0.33, 0.43, 4001)
     cosine, angle = np.linspace(-1, 1, 4001), np.linspace(-np.pi, np.pi, 4001)
-    bonds = _drawn(generator, length, length**2 * np.exp(-0.5 * BOND[1] * (length - BOND[0]) ** 2), (count, 4))
-    cosines = _drawn(generator, cosine, np.exp(-0.5 * COSINE[1] * (cosine - COSINE[0]) ** 2), (count, 3))
-    a1, b1, a2, b2 = SERIES
+    bonds = _drawn(generator, length, length**2 * np.exp(-0.5 * stiffness * (length - BOND[0]) ** 2), (count, 4))
+    weight = np.exp(-0.5 * angle_stiffness * (cosine - COSINE[0]) ** 2)
+    cosines = _drawn(generator, cosine, weight, (count, 3))
+    a1, b1, a2, b2 = series
     energy = a1 * np.cos(angle) + b1 * np.sin(angle) + a2 * np.cos(2 * angle) + b2 * np.sin(2 * angle)
     dihedrals = _drawn(generator, angle, np.exp(-energy), (count, 2))
     frames = np.zeros((count, 5, 3))
@@ -50,6 +49,12 @@ def chains():
             places = frame[bead - 3], frame[bead - 2], frame[bead - 1]
             frame[bead] = _place(*places, bond[bead - 1], turn[bead - 2], dihedral[bead - 3])
     return frames
+
+
+@pytest.fixture(scope="module")
+def chains():
+    """Chains of one prior."""
+    return chain_frames(np.random.default_rng(7), 4000, BOND[1], COSINE[1], SERIES)
 
 
 def test_terms_of_a_chain_and_of_a_branch():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from cg_assets.potentials.base import Potential
 from cg_assets.potentials.layers import torsion_angles
 
+KINDS = {"bonds": 2, "angles": 3, "dihedrals": 4, "repulsion": 2}
+"""Beads of a term of each kind."""
 ANGLE_ORDER = 4
 """Order of the polynomial in the cosine of an angle: the lowest with two minima that rises beyond both."""
 
@@ -40,7 +43,7 @@ class ChainPrior(Potential):
         """
         torch.nn.Module.__init__(self)
         self.dimension, self.thermal_energy = 3, thermal_energy
-        for name, beads in (("bonds", 2), ("angles", 3), ("dihedrals", 4), ("repulsion", 2)):
+        for name, beads in KINDS.items():
             terms = terms_by_kind.get(name, [])
             numbers = torch.tensor([term[beads:] for term in terms] or [[0.0]], dtype=torch.float64)[: len(terms)]
             constants = numbers[:, -1] if name == "bonds" else numbers[:0]
@@ -61,6 +64,10 @@ class ChainPrior(Potential):
 
     def evaluate(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy `(f,)` and forces `(f, n, 3)`."""
+        return self._evaluated(positions, lambda name: getattr(self, name)[..., None])
+
+    def _evaluated(self, positions: Tensor, numbers: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
+        """Energy and forces with the numbers `(b, n, f or 1)` of each kind of terms."""
         rows = positions.permute(1, 2, 0)
         energy, forces = torch.zeros_like(rows[0, 0]), torch.zeros_like(rows)
         for name, evaluate in (
@@ -71,7 +78,7 @@ class ChainPrior(Potential):
         ):
             beads = getattr(self, f"{name}_beads")
             if len(beads):
-                more, gradients = evaluate(rows, beads, getattr(self, name))
+                more, gradients = evaluate(rows, beads, numbers(name))
                 energy = energy + more.sum(dim=0)
                 forces = forces.index_add(0, beads.flatten(), -gradients.flatten(0, 1))
         return self.thermal_energy * energy, (self.thermal_energy * forces).permute(2, 0, 1)
@@ -79,7 +86,7 @@ class ChainPrior(Potential):
     @staticmethod
     def _bonds(rows: Tensor, beads: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Energies `(b, f)` and gradients `(b, 2, 3, f)`."""
-        length, stiffness = numbers[:, :1], numbers[:, 1:]
+        length, stiffness = numbers.unbind(dim=1)
         difference = rows[beads[:, 0]] - rows[beads[:, 1]]
         distance = difference.square().sum(dim=1).sqrt()
         slope = stiffness * (distance - length)
@@ -96,7 +103,7 @@ class ChainPrior(Potential):
         energy = slope = torch.zeros_like(cosine)
         for power in range(ANGLE_ORDER, 0, -1):  # Horner's scheme
             slope = energy + slope * cosine
-            energy = numbers[:, power - 1, None] + energy * cosine
+            energy = numbers[:, power - 1] + energy * cosine
         energy, slope = energy * cosine, energy + slope * cosine
         by_one = slope[:, None] * (two - cosine[:, None] * one) / lengths[0]
         by_two = slope[:, None] * (one - cosine[:, None] * two) / lengths[1]
@@ -108,16 +115,18 @@ class ChainPrior(Potential):
         angle, gradients = torsion_angles(rows, beads)
         order = torch.arange(1, numbers.shape[1] // 2 + 1).to(numbers)[None, :, None]
         phase = order * angle[:, None]
-        cosine, sine = numbers[:, 0::2, None], numbers[:, 1::2, None]
+        cosine, sine = numbers[:, 0::2], numbers[:, 1::2]
         energy = (cosine * phase.cos() + sine * phase.sin()).sum(dim=1)
         slope = (order * (sine * phase.cos() - cosine * phase.sin())).sum(dim=1)
         return energy, slope[:, None, None] * gradients
 
     @staticmethod
     def _repulsion(rows: Tensor, beads: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies `(p, f)` and gradients `(p, 2, 3, f)`."""
+        """Energies `(p, f)`, times a strength where there is one, and gradients `(p, 2, 3, f)`."""
         difference = rows[beads[:, 0]] - rows[beads[:, 1]]
         square = difference.square().sum(dim=1)
-        energy = (numbers.square() / square).pow(3)
+        energy = (numbers[:, 0].square() / square).pow(3)
+        if numbers.shape[1] > 1:
+            energy = numbers[:, 1] * energy
         pull = (-6.0 * energy / square)[:, None] * difference
         return energy, torch.stack([pull, -pull], dim=1)

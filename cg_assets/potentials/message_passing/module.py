@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from cg_assets.potentials.base import Potential, PotentialConfig, thermal_energy_of
 from cg_assets.potentials.chain_prior.module import ChainPrior
+from cg_assets.potentials.chain_prior.thermal import ThermalChainPrior
 from cg_assets.potentials.composite import Sum
 from cg_assets.potentials.handedness import MOST_BEADS, HandednessWalls
 from cg_assets.potentials.layers import activation, normal, wall
+from cg_assets.potentials.thermal.dependent import TemperatureDependent, ThermalConfig
+from cg_assets.potentials.thermal.sum import ThermalSum
 from cg_assets.potentials.torsions.series import TorsionSeries
 
 SOFT_LIMIT = 5.0
@@ -22,8 +25,8 @@ MAX_STATISTICS = 4_000_000
 """Distances per pair type kept for quantiles; minimum and maximum always come from all."""
 
 
-class MessagePassingConfig(PotentialConfig, total=False):
-    """With its settings, and `torsions`, sets of four beads."""
+class MessagePassingConfig(ThermalConfig, total=False):
+    """With its settings, and `torsions`, sets of four beads; `temperature_dependence` only where it has one."""
 
     features: int
     interactions: int
@@ -31,6 +34,18 @@ class MessagePassingConfig(PotentialConfig, total=False):
     cutoff: float | None
     torsion_order: int
     torsions: list[list[int]]
+
+
+class _Forward(NamedTuple):
+    """A forward sweep; all `(n_beads, features, f)` unless it is said."""
+
+    last: Tensor
+    last_gain: Tensor
+    first_gain: Tensor
+    record: list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    """Of each interaction what was sent, filters of the pairs, and two gains."""
+    input_slopes: Tensor
+    """`(n_pairs, n_inputs, f)`."""
 
 
 class MessagePassing(Potential):
@@ -55,6 +70,7 @@ class MessagePassing(Potential):
     of whole rows.
     """
 
+    n_terms: int = 1
     mean: Tensor
     deviation: Tensor
     low: Tensor
@@ -79,6 +95,8 @@ class MessagePassing(Potential):
         - `series`, where the config names `torsions` and a `torsion_order`: a Fourier series in them;
         - `prior`, where the config holds one: trained on forces, the network learns what the prior lacks.
 
+        With a `temperature_dependence` network and prior depend on temperature, walls do not, and there is no series.
+
         Args:
             config: that of the network, with `torsions`, sets of four beads, the `torsion_order` of the series in
                 them, `bonds` and `prior` (`ChainPrior`).
@@ -88,16 +106,25 @@ class MessagePassing(Potential):
             ValueError: a key is missing or out of range.
         """
         own = cast(MessagePassingConfig, config)
-        network = cls(own, generator)
+        thermal = bool(own.get("temperature_dependence"))
+        network = (ThermalMessagePassing if thermal else cls)(own, generator)
         parts: dict[str, Potential] = {"network": network}
-        if network.unique and 4 <= network.n_kinds <= MOST_BEADS and not network.conditions:
+        if network.unique and 4 <= network.n_kinds <= MOST_BEADS and "box" not in network.conditions:
             parts["handedness"] = HandednessWalls(network.n_kinds, network.thermal_energy)
         if own.get("torsions") and own.get("torsion_order"):
+            if thermal:
+                raise ValueError("torsion_order must be 0 with a temperature_dependence: a series has one temperature")
             about = own["torsions"], int(own["torsion_order"]), network.thermal_energy
             parts["series"] = TorsionSeries(*about, own.get("bonds", ()))
         if own.get("prior"):
-            parts["prior"] = ChainPrior(own["prior"], network.thermal_energy)
-        return Sum(parts) if len(parts) > 1 else network
+            parts["prior"] = (
+                ThermalChainPrior(own["prior"], own["temperature_dependence"])
+                if thermal
+                else ChainPrior(own["prior"], network.thermal_energy)
+            )
+        if len(parts) == 1:
+            return network
+        return ThermalSum(parts, own["temperature_dependence"]) if thermal else Sum(parts)
 
     def __init__(self, config: MessagePassingConfig, generator: torch.Generator) -> None:
         """Build the network with random weights.
@@ -112,7 +139,7 @@ class MessagePassing(Potential):
         """
         super().__init__(config, generator)
         self.dimension, self.thermal_energy = 3, thermal_energy_of(config)
-        self.conditions = frozenset({"box"} if config.get("periodic") else ())
+        self.conditions |= frozenset({"box"} if config.get("periodic") else ())
         cutoff = config.get("cutoff")
         self.cutoff = None if cutoff is None else float(cutoff)
         features, basis = int(config["features"]), int(config["basis_functions"])
@@ -144,7 +171,7 @@ class MessagePassing(Potential):
         )
         self.hidden = normal(generator, *dense)
         self.hidden_bias = torch.nn.Parameter(torch.zeros(n_kinds, features, 1))
-        self.readout = normal(generator, n_kinds, 1, features, gain=0.3)
+        self.readout = normal(generator, n_kinds, self.n_terms, features, gain=0.3)
 
     def _index_beads(self, bead_types: list[int]) -> None:
         """Number types and pair types from zero, and order pairs so that equal types stand together."""
@@ -194,7 +221,7 @@ class MessagePassing(Potential):
         Raises:
             ValueError: no distance lies within the cutoff, or those of a pair type never change.
         """
-        self.check(positions, box=box)
+        self.check(positions, temperature=1.0, box=box)
         stride = max(1, len(positions) * self.n_pairs // (MAX_STATISTICS * self.n_pair_kinds))
         samples: list[list[Tensor]] = [[] for _ in range(self.n_pair_kinds)]
         low = torch.full_like(self.low, math.inf)
@@ -247,7 +274,10 @@ class MessagePassing(Potential):
 
     def evaluate(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy `(f,)` and forces `(f, n, 3)` from one forward and one hand-written backward sweep."""
-        difference, distance = self._distances(positions, box)
+        return self._swept(positions, box)
+
+    def _forward(self, distance: Tensor) -> _Forward:
+        """The forward sweep, up to the features that readouts take."""
         inputs, input_slopes = self._inputs(distance, slopes=True)
         hidden, first_gain = activation(self._typed(self.first, self._collect(inputs), self.first_bias))
         record = []
@@ -264,10 +294,19 @@ class MessagePassing(Potential):
             hidden = hidden + step
             record.append((sent, filters, receiver_gain, gain))
         last, last_gain = activation(self._typed(self.hidden, hidden, self.hidden_bias))
-        beyond, wall_slope = self._walls(distance)
-        energy = self._typed(self.readout, last).sum(dim=(0, 1)) + beyond
+        return _Forward(last, last_gain, first_gain, record, input_slopes)
 
+    def _swept(self, positions: Tensor, box: Tensor | None, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Energy and forces; of several readouts their sum with shares `(n_terms, f)`."""
+        difference, distance = self._distances(positions, box)
+        last, last_gain, first_gain, record, input_slopes = self._forward(distance)
+        beyond, wall_slope = self._walls(distance)
+        heads = self._typed(self.readout, last)
         readout = (self.readout if self.unique else self.readout[self.kinds]).transpose(1, 2)
+        if share is not None:
+            heads, readout = heads * share, readout @ share
+        energy = heads.sum(dim=(0, 1)) + beyond
+
         gradient = self._typed_back(self.hidden, last_gain * readout)
         from_filters: Tensor | float = 0.0
         for layer in reversed(range(len(record))):
@@ -382,3 +421,37 @@ class MessagePassing(Potential):
     def _sum_to_beads(self, to_first: Tensor, to_second: Tensor) -> Tensor:
         beads = torch.zeros_like(to_first[:1]).repeat(self.n_beads, 1, 1)
         return beads.index_add(0, self.first_bead, to_first).index_add(0, self.second_bead, to_second)
+
+
+class ThermalMessagePassing(MessagePassing, TemperatureDependent):
+    """W(R, T) = sum_k s_k(T) W_k(R): one trunk, and a readout for each W_k.
+
+    A readout whose weights are those sums gives energy and forces at a temperature in one pair of sweeps, as without
+    temperature. Walls belong to W_0. Readouts begin without temperature dependence, which data at T_0 alone leave.
+    """
+
+    constant: Tensor
+
+    def __init__(self, config: MessagePassingConfig, generator: torch.Generator) -> None:
+        """As `MessagePassing`, with `temperature_dependence`; `thermal_energy` is k_B T_0."""
+        super().__init__(config, generator)
+        self.register_buffer("constant", torch.zeros(self.n_terms, dtype=torch.float64))
+        with torch.no_grad():
+            self.readout.copy_(self.readout[:, :1] * self.is_value.to(self.readout)[:, None])
+
+    def evaluate(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Energy `(f,)` and forces `(f, n, 3)` from one forward and one hand-written backward sweep."""
+        shares = self.coefficients_at(temperature, positions)[0]
+        energy, forces = self._swept(positions, box, shares.T.to(positions))
+        return energy + (self.n_beads * shares @ self.constant.to(shares)).to(energy), forces
+
+    def terms(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """The energies W_k `(f, n_terms)` of positions `(f, n, 3)` [kJ/mol]."""
+        distance = self._distances(positions, box)[1]
+        heads = self._typed(self.readout, self._forward(distance).last).sum(dim=0).T
+        own = self.thermal_energy * (heads + self._walls(distance)[0][:, None] * self.is_value.to(heads))
+        return own + (self.n_beads * self.constant).to(own)
+
+    def add_constants(self, values: Tensor) -> None:
+        """Add energies `(n_terms,)` per bead, which have no forces [kJ/mol]."""
+        self.constant += values.to(self.constant)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, SerializerFunctionWrapHandler, model_serializer
 
 from cg_assets.core.settings import Fault, Scope, Size
+from cg_assets.core.units import thermal_energy
 from cg_assets.mapping.chains import splitting_bonds
 from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
 from cg_assets.potentials.settings import PotentialSettings
+from cg_assets.potentials.thermal.settings import TemperatureForm
 
 if TYPE_CHECKING:
     from cg_assets.mapping.beads import Beads
@@ -34,6 +36,19 @@ class MessagePassingSettings(PotentialSettings):
     it makes the potential's PMF of them that of the labels, for which replicas of 5 ps are simulated; 0 for none."""
     prior: ChainPriorSettings | None = None
     """A force field of the chain that the network corrects; null for the network alone."""
+    temperature_dependence: TemperatureForm | None = None
+    """How network and prior depend on temperature; null for a potential at one temperature."""
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without `temperature_dependence` where it is null: trainings from before there was such a field continue."""
+        found = plain(self)
+        return {name: value for name, value in found.items() if value is not None or name != "temperature_dependence"}
+
+    @property
+    def needs_temperature(self) -> bool:
+        """Whether it has a `temperature_dependence`."""
+        return self.temperature_dependence is not None
 
     @classmethod
     def potential(cls) -> PotentialClass:
@@ -53,7 +68,9 @@ class MessagePassingSettings(PotentialSettings):
         return self.prior
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """What does not fit a box of beads."""
+        """What does not fit a box of beads, or several temperatures."""
+        if self.temperature_dependence is not None and self.torsion_order:
+            yield Fault("torsion_order", f"is {self.torsion_order}, but the series has no temperature; set it to 0")
         if scope.box is None:
             return
         half = f"half the box ({scope.box / 2} nm)"
@@ -68,7 +85,7 @@ class MessagePassingSettings(PotentialSettings):
         """Also the bonds of the beads, and the torsions of the series.
 
         Torsions are those collective variables that turn about a bond which splits the molecule, one for a bond. A
-        prior is added where there are configurations to fit it to.
+        prior is added where there are configurations to fit it to. With a temperature dependence k_B T is that of T_0.
         """
         cg_map = beads.cg_map
         torsions: dict[tuple[int, ...], list[int]] = {}
@@ -78,4 +95,7 @@ class MessagePassingSettings(PotentialSettings):
                 if (bond := tuple(sorted(sites[1:3]))) in hinges:
                     torsions.setdefault(bond, sites)
         bonds = [list(bond) for bond in cg_map.bonds]
-        return cast("PotentialConfig", {**super().config(beads), "bonds": bonds, "torsions": list(torsions.values())})
+        found = {**super().config(beads), "bonds": bonds, "torsions": list(torsions.values())}
+        if self.temperature_dependence is not None:
+            found["thermal_energy"] = thermal_energy(self.temperature_dependence.middle, beads.units)
+        return cast("PotentialConfig", found)

@@ -17,7 +17,7 @@ class TensorNetworkSettings(PotentialSettings):
     """HIP-NN-TS, the message-passing form, trained by descent."""
 
     goes_with: ClassVar[tuple[str, ...]] = LIQUIDS
-    needs_temperature: ClassVar[bool] = True
+    needs_responses: ClassVar[bool] = True
 
     type: Literal["tensor_network"]
     cutoff: PositiveFloat
@@ -28,6 +28,11 @@ class TensorNetworkSettings(PotentialSettings):
     layers: int = Field(default=3, ge=0, le=100)
     tensor_order: int = Field(default=2, ge=0, le=2)
     training: Training
+
+    @property
+    def needs_temperature(self) -> bool:
+        """It is."""
+        return True
 
     @classmethod
     def potential(cls) -> PotentialClass:

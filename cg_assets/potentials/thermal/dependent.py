@@ -61,8 +61,16 @@ class TemperatureDependent(Potential):
             ValueError: a key is missing or out of range.
         """
         super().__init__(config, generator)
-        self.conditions = frozenset({"temperature"})
-        self.dependence = TemperatureDependence(config["temperature_dependence"])
+        self.depend_on(config["temperature_dependence"])
+
+    def depend_on(self, form: DependenceConfig) -> None:
+        """Take a form of the dependence.
+
+        Raises:
+            ValueError: a key is missing or out of range.
+        """
+        self.conditions |= frozenset({"temperature"})
+        self.dependence = TemperatureDependence(form)
         self.n_terms = self.dependence.n_terms
         value = self.n_terms // 2 if self.dependence.form == "anchored" else 1
         self.register_buffer("is_value", (torch.arange(self.n_terms) < value).double(), persistent=False)
@@ -128,16 +136,33 @@ class TemperatureDependent(Potential):
             parts.append([part.double().cpu() for part in self.response(point, kelvin, edges)])
         return Response(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
+    def mean_energies(self, positions: Tensor, temperature: Tensor, box: Tensor | None) -> Tensor:
+        """U of many frames `(f, n, 3)` at temperatures `(f,)` in boxes `(f, 3)`, in double precision."""
+        place = next(self.buffers())
+        dtype = next((weight.dtype for weight in self.parameters()), torch.float64)
+        parts = []
+        for first in range(0, len(positions), self.frames_at_once):
+            rows = slice(first, first + self.frames_at_once)
+            point, kelvin = (array[rows].to(place.device, dtype) for array in (positions, temperature))
+            edges = None if box is None else box[rows].to(place.device, dtype)
+            parts.append(self.energies(point, kelvin, edges)[1].double().cpu())
+        return torch.cat(parts)
+
     def solve(self, labels: Labels) -> dict[str, float]:
         """Set the energies per bead that make mean energies right on average, as far as the form can.
 
         Forces do not determine them, and W itself is left open by any multiple of T, which no observable sees: least
-        squares take the solution of least size.
+        squares take the solution of least size. Without energies they stay as they are.
+
+        Raises:
+            ValueError: labels have no temperatures.
         """
-        if labels.temperature is None or "mean_energy" not in labels.values:
-            raise ValueError("this potential learns from response labels: temperatures and mean energies")
+        if labels.temperature is None:
+            raise ValueError("this potential depends on temperature, and its labels have none")
+        if "mean_energy" not in labels.values:
+            return {}
         kelvin = labels.temperature.double().cpu().numpy()
-        found = self.predict(labels.positions, labels.temperature, labels.box).mean_energy.numpy()
+        found = self.mean_energies(labels.positions, labels.temperature, labels.box).numpy()
         missing = labels.values["mean_energy"].cpu().numpy() - found
         coefficients = self.dependence.coefficients(torch.as_tensor(kelvin)).cpu().numpy()
         design = self.n_beads * (coefficients[0] - kelvin[:, None] * coefficients[1])

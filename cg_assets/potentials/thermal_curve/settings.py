@@ -19,7 +19,7 @@ class ThermalCurveSettings(PotentialSettings):
     """PMF of one CG coordinate at all temperatures: cubic B-splines, solved by least squares."""
 
     goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
-    needs_temperature: ClassVar[bool] = True
+    needs_responses: ClassVar[bool] = True
 
     type: Literal["thermal_curve"]
     range: tuple[float, float]
@@ -29,6 +29,11 @@ class ThermalCurveSettings(PotentialSettings):
     temperature_dependence: TemperatureForm
 
     _rises = field_validator("range")(rising_limits)
+
+    @property
+    def needs_temperature(self) -> bool:
+        """It is."""
+        return True
 
     @classmethod
     def potential(cls) -> PotentialClass:

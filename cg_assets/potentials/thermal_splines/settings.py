@@ -17,7 +17,7 @@ class ThermalSplineSettings(PotentialSettings):
     """Cubic splines of pairs and triples, solved for: the fast form."""
 
     goes_with: ClassVar[tuple[str, ...]] = LIQUIDS
-    needs_temperature: ClassVar[bool] = True
+    needs_responses: ClassVar[bool] = True
     learns_unconstrained: ClassVar[bool] = True
 
     type: Literal["spline"]
@@ -29,6 +29,11 @@ class ThermalSplineSettings(PotentialSettings):
     triple_functions: Size = 5
     triple_degree: int = Field(default=4, ge=0, le=6)
     """Degree of the Legendre polynomials in the cosine of the angle."""
+
+    @property
+    def needs_temperature(self) -> bool:
+        """It is."""
+        return True
 
     @classmethod
     def potential(cls) -> PotentialClass:

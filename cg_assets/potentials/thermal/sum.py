@@ -1,0 +1,48 @@
+"""Sums of potentials of which some depend on temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from cg_assets.potentials.base import Labels, Potential
+from cg_assets.potentials.composite import Sum
+from cg_assets.potentials.thermal.dependent import TemperatureDependent
+from cg_assets.potentials.thermal.temperature import DependenceConfig
+
+
+class ThermalSum(Sum, TemperatureDependent):
+    """A sum whose parts without a temperature dependence belong to W_0. The first part has the constants."""
+
+    def __init__(self, parts: Mapping[str, Potential], form: DependenceConfig) -> None:
+        """Join parts, in this order.
+
+        Args:
+            parts: the first depends on temperature.
+            form: of the dependence, the same for all parts that have one.
+        """
+        Sum.__init__(self, parts)
+        self.depend_on(form)
+
+    def terms(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """The energies W_k `(f, n_terms)` of positions `(f, n, 3)` [kJ/mol]."""
+        found = []
+        for part in self._at_work():
+            if isinstance(part, TemperatureDependent):
+                found.append(part.terms(positions, box))
+            else:
+                energy = part.energy(positions, None, box)[:, None]
+                found.append(energy * self.is_value.to(energy))
+        return torch.stack(found).sum(dim=0)
+
+    def add_constants(self, values: Tensor) -> None:
+        """Add energies `(n_terms,)` per bead, which have no forces [kJ/mol]."""
+        first = self._parts()[0]
+        if isinstance(first, TemperatureDependent):
+            first.add_constants(values)
+
+    def solve(self, labels: Labels) -> dict[str, float]:
+        """The constants of the whole (`TemperatureDependent.solve`)."""
+        return TemperatureDependent.solve(self, labels)

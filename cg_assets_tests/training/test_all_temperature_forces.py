@@ -1,0 +1,176 @@
+"""Forces of a molecule at all temperatures train W(R, T): F, F_1, U are those of a known one; prior, data, faults."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_priors import BONDS, NAMES, chain_frames
+
+from cg_assets.core.errors import TrainingError
+from cg_assets.core.frames import Frames
+from cg_assets.core.settings import Training
+from cg_assets.core.units import BOLTZMANN
+from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
+from cg_assets.training.data import TrainingData
+from cg_assets.training.priors import fit_prior, fit_thermal_prior
+from cg_assets.training.train import train
+
+ORIGIN = 380.0
+KELVINS = np.array([280.0, 330.0, 380.0, 430.0, 500.0])
+BETWEEN = np.array([305.0, 355.0, 405.0, 455.0])
+"""Temperatures without data."""
+FORM = {"form": "taylor_temperature", "origin": ORIGIN}
+NETWORK = {
+    **{"type": "message_passing", "bead_types": [0, 1, 2], "features": 16, "interactions": 2, "basis_functions": 4},
+    **{"cutoff": None, "thermal_energy": ORIGIN * BOLTZMANN, "temperature_dependence": FORM},
+}
+PAIRS = ((0, 1, 0.15), (1, 2, 0.15), (0, 2, 0.24))
+CORNERS = np.array([[0.0, 0.0, 0.0], [0.15, 0.0, 0.0], [0.2, 0.14, 0.0]])
+STIFF = torch.tensor([[2.0e4, 2.0e4, 6.0e3], [-6.0e3, 8.0e3, 3.0e3], [0.0, 0.0, 0.0]])
+PULL = torch.tensor([[0.0, 0.0, 0.0], [60.0, -40.0, 150.0], [30.0, 60.0, -80.0]])
+"""W_k of the three beads: sums of STIFF r²/2 + PULL r over the pairs, r being the distance less its length."""
+NOISE, ENERGY_NOISE = 20.0, 5.0
+OFFSET, CAPACITY = -40.0, 0.04
+"""U of the atoms has more than that of W: an energy, and a heat capacity that the form can have [kJ/mol, kJ/mol/K]."""
+
+
+def known(positions, kelvin):
+    """F, F_1 = dF/dT and U of the known potential."""
+    points, warm = torch.as_tensor(positions).double().requires_grad_(True), torch.as_tensor(kelvin) / ORIGIN - 1
+    gaps = [(points[:, one] - points[:, two]).norm(dim=1) - length for one, two, length in PAIRS]
+    r = torch.stack(gaps, dim=1)[:, None]
+    terms = (0.5 * STIFF.double() * r**2 + PULL.double() * r).sum(dim=2)
+    energy = terms[:, 0] + warm * terms[:, 1] + 0.5 * warm**2 * terms[:, 2]
+    slope = (terms[:, 1] + warm * terms[:, 2]) / ORIGIN
+    forces, response = (-torch.autograd.grad(item.sum(), points, retain_graph=True)[0] for item in (energy, slope))
+    inner = (energy - torch.as_tensor(kelvin) * slope).detach() + OFFSET + CAPACITY * ORIGIN * (warm + 0.5 * warm**2)
+    return forces.numpy(), response.numpy(), inner.numpy()
+
+
+def drawn(count, seed):
+    """Places, temperatures, and exact values there with the noise of single samples."""
+    generator = np.random.default_rng([seed, 7])
+    positions, kelvin = CORNERS + 0.01 * generator.standard_normal((count, 3, 3)), np.resize(KELVINS, count)
+    forces, _, energy = known(positions, kelvin)
+    noise = NOISE * np.sqrt(kelvin / ORIGIN)[:, None, None] * generator.standard_normal(forces.shape)
+    return TrainingData(
+        positions.astype(np.float32),
+        (forces + noise).astype(np.float32),
+        np.arange(count) // 50,
+        temperature=kelvin,
+        energy=energy + ENERGY_NOISE * generator.standard_normal(count),
+    )
+
+
+PLACES = CORNERS + 0.007 * np.random.default_rng(99).standard_normal((240, 3, 3))
+AT = np.resize(BETWEEN, len(PLACES))
+
+
+def predictions(data, seed):
+    """F, F_1 and U of a potential trained on data, at temperatures between those of the data."""
+    training = Training(epochs=10, batch_size=64, learning_rate=0.01)
+    found = train(NETWORK, training, data, seed=seed).module.predict(torch.as_tensor(PLACES), torch.as_tensor(AT), None)
+    return [found.forces.numpy(), found.first_order.numpy(), found.mean_energy.numpy()]
+
+
+def root_mean_square(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def test_forces_response_and_energy_are_those_of_the_known_potential():
+    """Three seeds. Deviations are those by which seeds differ, and small against what is to be found.
+
+    The response is 0.28 kJ/mol/nm/K, and U varies by 4 kJ/mol at one temperature, with noise of 5 in each energy.
+    """
+    exact = known(PLACES, AT)
+    found = [predictions(drawn(4000, seed), seed) for seed in range(3)]
+    for number, (name, bound) in enumerate({"F": 0.05, "F_1": 0.1, "U": 0.1}.items()):
+        values = np.array([item[number] for item in found])
+        scatter = root_mean_square(values - values.mean(axis=0)) * np.sqrt(1.5)
+        size = root_mean_square(exact[number] - exact[number].mean())
+        for one in values:
+            error = root_mean_square(one - exact[number])
+            assert error < bound * size and error < 3 * scatter + 0.02 * size, (name, error, scatter, size)
+
+
+@pytest.mark.parametrize("wrong", ["mirrored temperatures", "forces of one temperature at all", "energy with a bias"])
+def test_wrong_data_are_seen_in_what_follows(wrong):
+    data = drawn(1500, 5)
+    if wrong == "mirrored temperatures":
+        data = replace(data, temperature=2 * ORIGIN - data.temperature)
+    elif wrong == "forces of one temperature at all":
+        data = replace(data, temperature=np.full(len(data), ORIGIN))
+    else:
+        data = replace(data, energy=data.energy + 10.0)
+    exact, found = known(PLACES, AT), predictions(data, 0)
+    which = 2 if wrong == "energy with a bias" else 1
+    size = root_mean_square(exact[which] - exact[which].mean())
+    assert root_mean_square(found[which] - exact[which]) > 0.8 * size
+
+
+def test_frames_at_one_temperature_give_no_temperature_dependence():
+    data = replace(drawn(600, 1), temperature=np.full(600, ORIGIN), energy=None)
+    training = Training(epochs=2, batch_size=64, learning_rate=0.01)
+    module = train(NETWORK, training, data, seed=0).module
+    warm, cold = (module.energy_and_forces(torch.as_tensor(PLACES).float(), kelvin)[1] for kelvin in (250.0, 500.0))
+    assert torch.equal(warm, cold)
+
+
+def test_rungs_of_a_ladder_at_one_time_are_never_divided():
+    """Three rungs of two ladders, at 50 times in a row: no time of a ladder is in two groups, or in both parts."""
+    times, kelvin = np.tile(np.repeat(np.arange(50.0), 3), 2), np.tile([300.0, 360.0, 430.0], 100)
+    places, nothing = np.zeros((300, 3, 3), np.float32), np.zeros(300, np.int32)
+    replica = np.repeat([0, 1], 150).astype(np.int32)
+    about = {"forces": places, "potential_energy": kelvin}
+    frames = Frames(places, times, replica, kelvin, nothing, nothing.astype(bool), **about)
+    data = TrainingData.from_frames([frames], every_temperature=True)
+    moment = 50 * frames.replica + times
+    assert np.unique(np.stack([moment, data.group]), axis=1).shape[1] == 100
+    assert len(np.unique(data.group)) == 20
+    held = data.held_out(0.2, 0)
+    assert not set(moment[held]) & set(moment[~held])
+    again = data.resample(1)
+    assert (np.unique(again.temperature, return_counts=True)[1] == len(again) // 3).all()
+    np.testing.assert_array_equal(again.energy, again.temperature)
+    with pytest.raises(TrainingError, match="frames are at 3 temperatures"):
+        TrainingData.from_frames([frames])
+
+
+def test_a_prior_has_the_strengths_of_the_force_field_at_each_temperature():
+    """Bonds, cosines and dihedrals of chains drawn exactly at four temperatures; also at one that was left out.
+
+    Errors: sqrt(2/n) of a normal density's variance, about sqrt(4/n) of a coefficient of the series [k_B T].
+    """
+
+    def strengths(kelvin):
+        warm = kelvin / ORIGIN - 1
+        return 50_000.0 + 20_000.0 * warm, 45.0 + 30.0 * warm, np.array([2.5 - 6.0 * warm, -3.0 + 4.0 * warm, 1.0, 1.2])
+
+    count, parts = 3000, []
+    for number, kelvin in enumerate((300.0, 340.0, 430.0, 500.0)):
+        energy, (bond, cosine, series) = BOLTZMANN * kelvin, strengths(kelvin)
+        parts.append(
+            chain_frames(np.random.default_rng(number), count, bond / energy, cosine / energy, series / energy)
+        )
+    at = np.repeat([300.0, 340.0, 430.0, 500.0], count)
+    terms = ChainPriorSettings(terms=["bonds", "angles", "dihedrals"], dihedral_order=2)
+    fit = fit_thermal_prior(np.concatenate(parts), at, BONDS, NAMES, terms, FORM, 300.0)
+    prior, error = fit.potential(1.0), 1 / np.sqrt(count)
+    for kelvin in (300.0, ORIGIN, 500.0):
+        energy, (bond, _, series) = BOLTZMANN * kelvin, strengths(kelvin)
+        shares = prior.dependence.coefficients(torch.tensor([kelvin]))[0].float()
+        found = {name: torch.einsum("fk,bkn->bn", shares, getattr(prior, name)) for name in ("bonds", "dihedrals")}
+        np.testing.assert_allclose(found["bonds"][:, 0], bond, rtol=6 * error)
+        np.testing.assert_allclose(found["dihedrals"], np.tile(series, (2, 1)), atol=8 * error * energy)
+
+
+def test_a_prior_of_one_temperature_is_that_prior():
+    frames = chain_frames(np.random.default_rng(3), 600, 15_000.0, 14.0, (0.8, -1.1, 0.3, 0.4))
+    settings, energy = ChainPriorSettings(), BOLTZMANN * 400.0
+    plain = fit_prior(frames, BONDS, NAMES, settings)
+    order = {"form": "taylor_temperature", "origin": 400.0, "order": 0}
+    thermal = fit_thermal_prior(frames, np.full(600, 400.0), BONDS, NAMES, settings, order, 400.0)
+    points = torch.as_tensor(frames[:20])
+    alone, same = plain.potential(energy).double(), thermal.potential(energy).double()
+    torch.testing.assert_close(same.evaluate(points, 320.0), alone.evaluate(points), rtol=1e-5, atol=1e-4)
