@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cg_assets.assets.data import learnt_source
+from cg_assets.assets.data import Source, learnt_source
 from cg_assets.assets.stage import Batches, Product, Read, Stage
 from cg_assets.assets.training import ModelTraining, train_and_register
 from cg_assets.assets.work import Work
@@ -42,6 +42,19 @@ def judge_potential(result: TrainingResult, floor: Estimate) -> list[Verdict]:
     ]
 
 
+def _noise_floor(source: Source) -> Estimate:
+    """Of all batches together, those of ladders with the noise of each temperature that is learnt from."""
+    from cg_assets.labels.quality import combined_noise_floor
+
+    floors, rows = [], []
+    for info, frames in zip(source.infos, source.frames, strict=True):
+        of_rungs = info.metadata.extra.get("noise_floors", [])
+        at_each = [floor for floor in of_rungs if floor["temperature"] in frames.temperature]
+        floors += at_each or [info.metadata.extra["noise_floor"]]
+        rows += [floor["rows"] for floor in at_each] or [info.rows]
+    return combined_noise_floor(floors, rows)
+
+
 def potential_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of one potential; it learns from all batches of its labels."""
     settings, fit = system.potentials[name], system.training_of(name)
@@ -49,15 +62,12 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
 
     def make(work: Work) -> Product:
         from cg_assets.figures.training import training_plot
-        from cg_assets.labels.quality import combined_noise_floor
         from cg_assets.training.loop import CHECKPOINT_VERSION
         from cg_assets.training.setup import potential_config, training_data
         from cg_assets.training.train import train
 
         source = learnt_source(work.inputs, system, name)
-        floor = combined_noise_floor(
-            [info.metadata.extra["noise_floor"] for info in source.infos], [info.rows for info in source.infos]
-        )
+        floor = _noise_floor(source)
         data = training_data(system.network, source.frames, settings.frames, fit.seed, floor.value)
         labels = data.labels()
         box = None if labels.box is None or not labels.box.isfinite().all() else labels.box

@@ -19,7 +19,7 @@ from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
-from cg_assets.training.setup import fitted_prior
+from cg_assets.training.priors import fit_prior
 
 CHAIN = """
 extends: chignolin
@@ -55,7 +55,8 @@ def _write_labels(system, store, positions):
     Frames of the hotter rung are twice as large, which would spoil everything that is made of them.
     """
     count, generator = len(positions), np.random.default_rng(0)
-    fit = fitted_prior(system.network, system.beads(), positions)
+    cg_map = system.beads().cg_map
+    fit = fit_prior(positions, cg_map.bonds, cg_map.bead_names, system.network.prior)
     alone = ChainPrior(fit.config(), THERMAL_ENERGY)
     forces = alone.energy_and_forces(torch.as_tensor(positions).float())[1].numpy()
     variables = system.beads().variables(positions)
