@@ -118,17 +118,17 @@ def _of_trajectory(damage: str, kind: str, content: bytes) -> Malformed:
     return Malformed(f"{kind}: {damage}", f"run_0000.{kind}", system, {f"run_0000.{kind}": content})
 
 
-def _cut(content: bytes, draw: random.Random) -> bytes:
+def cut(content: bytes, draw: random.Random) -> bytes:
     return content[: draw.randrange(1, len(content))]
 
 
-def _replaced(content: bytes, draw: random.Random) -> bytes:
+def replaced(content: bytes, draw: random.Random) -> bytes:
     return draw.choice(
         [b"", b"<html>404 Not Found</html>\n", bytes(len(content)), b"\x89PNG\r\n\x1a\n" + content[:500]]
     )
 
 
-def _hole(content: bytes, draw: random.Random) -> bytes:
+def hole(content: bytes, draw: random.Random) -> bytes:
     """What an interrupted download leaves: zeros from some place on."""
     begin = draw.randrange(len(content) // 2)
     return content[:begin] + bytes(len(content) - begin)
@@ -193,7 +193,7 @@ def trajectory(draw: random.Random, folder: Path) -> Malformed:
     content = _content(kind, frames, forces, folder)
     if damage == "flip":
         return _of_trajectory(damage, kind, _flipped(content, draw, HEADS[kind]))
-    change = {"cut": _cut, "replaced": _replaced, "hole": _hole, "bytes lost": _without_bytes, "text": _text}[damage]
+    change = {"cut": cut, "replaced": replaced, "hole": hole, "bytes lost": _without_bytes, "text": _text}[damage]
     return _of_trajectory(damage, kind, change(content, draw))
 
 
@@ -257,7 +257,7 @@ def archive(draw: random.Random, folder: Path) -> Malformed:
 def structure(draw: random.Random, folder: Path) -> Malformed:
     """A damaged PDB file next to a sound trajectory."""
     _, frames, forces = molecule()
-    damage = draw.choice([_cut, _replaced, _hole, _text, _text, _text])
+    damage = draw.choice([cut, replaced, hole, _text, _text, _text])
     files = {"alanine.pdb": damage(pdb().encode(), draw), "run_0000.npz": _content("npz", frames, forces, folder)}
     return Malformed(f"structure: {damage.__name__}", "alanine.pdb", _system(files=["run_0000.npz"]), files)
 
@@ -286,7 +286,7 @@ def plumed(draw: random.Random, folder: Path) -> Malformed:
     elif damage == "absurd":
         rows[draw.randrange(N_FRAMES), -1] = draw.choice([np.nan, np.inf, 1e300])
     text = (header + "".join(" ".join(f"{value:.7g}" for value in row) + "\n" for row in rows)).encode()
-    changes = {"cut": _cut, "replaced": _replaced, "hole": _hole, "text": _text}
+    changes = {"cut": cut, "replaced": replaced, "hole": hole, "text": _text}
     content = changes[damage](text, draw) if damage in changes else text
     system = _system(files=["run_0000.npz"], forces="file", bias=bias)
     del system["labels"]

@@ -20,7 +20,7 @@ from cg_assets.mapping.chains import connected_groups
 RADII = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "F": 0.057, "P": 0.107, "S": 0.105, "Cl": 0.102}
 RADII |= {"B": 0.084, "Si": 0.111, "Se": 0.12, "Br": 0.12, "I": 0.139}
 """Covalent radii [nm], B. Cordero et al., Dalton Trans. 2832 (2008)."""
-_REACH, _BROKEN = 1.25, 1.5
+_REACH, BROKEN = 1.25, 1.5
 """Longest bond that is found by distance, and that of a template or of CONECT that is kept, relative to the sum of the
 radii; two neighbours of one atom are 1.6 times as far apart, or more."""
 _ALPHA_CARBONS = (0.25, 0.45)
@@ -107,7 +107,7 @@ def _without_gaps(topology: Any, places: NDArray[np.float64]) -> tuple[Any, list
     """
     radii, pairs = _radii(topology), _pairs(topology)
     lengths = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
-    broken = lengths > _BROKEN * radii[pairs].sum(axis=1)
+    broken = lengths > BROKEN * radii[pairs].sum(axis=1)
     cut, words = [], []
     for (one, other), length, is_broken in zip(topology.bonds(), lengths, broken, strict=True):
         beads = not any({"N", "C"} & {near.name for near in atom.residue.atoms()} for atom in (one, other))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from cg_assets.core.errors import SystemSpecError, library_errors, one_line
+from cg_assets.core.errors import SystemSpecError, library_errors, shortened
 from cg_assets.core.settings import Fact, Strict, distinct
 from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.cells import Cell, cell_vectors, reduced, same_cell, shown_cell
@@ -28,7 +27,9 @@ from cg_assets.mapping.pdb import read_pdb
 from cg_assets.mapping.peptides import build_peptide
 from cg_assets.mapping.solvation import add_water
 from cg_assets.mapping.topologies import Topology
-from cg_assets.mapping.topologies.base import CreateArguments
+from cg_assets.mapping.topologies.base import CreateArguments, atom_names
+from cg_assets.mapping.topologies.force_fields import matched_system
+from cg_assets.mapping.topologies.soundness import check_system
 
 if TYPE_CHECKING:
     import openmm
@@ -237,7 +238,7 @@ def _build(
     topology, positions, n_solute, facts, create = _structure(molecule, folder)
     vectors = topology.getPeriodicBoxVectors()
     atoms = list(topology.atoms())
-    names = [f"{atom.residue.index + 1}:{atom.name}" for atom in atoms]
+    names = atom_names(topology)
     beads = molecule.masses or {}
     elements = [atom.element.symbol if atom.element is not None else atom.name * (atom.name in beads) for atom in atoms]
     element_of = dict(zip(names[:n_solute], elements, strict=False))  # added water carries no beads
@@ -306,7 +307,8 @@ def _of_topology(
     molecule: MoleculeSettings, source: Topology, folder: Path, box: NDArray[np.float64] | None
 ) -> tuple[Any, NDArray[np.float64], int, list[Fact], Callable[[], openmm.System]]:
     """As `_structure`, of the files of another engine."""
-    found = source.load(folder, box)
+    found, files = source.load(folder, box), [path.name for path in source.files(folder)]
+    where = f"model.topology ({source.type}: {shortened(files, 3)})"
     own = None if found.box is None else reduced(found.box)
     if box is not None and own is not None and not same_cell(box, own):
         raise SystemSpecError(
@@ -317,17 +319,18 @@ def _of_topology(
     if box is not None:
         if molecule.cutoff is None:
             raise SystemSpecError(
-                f"model.cutoff is null, but {source.coordinates} has a periodic box; give one [nm], or, for an "
-                "isolated molecule, positions without a box (gmx editconf -box 0)"
+                f"model.cutoff is null, but {where} has a periodic box; give one [nm], or, for an isolated molecule, "
+                "positions without a box (gmx editconf -box 0)"
             )
         with library_errors(SystemSpecError, "model"):
             check_cutoff(molecule.cutoff, box)
     found.topology.setPeriodicBoxVectors(box)
-    arguments = _nonbonded(molecule, box is not None)
+    arguments, names = _nonbonded(molecule, box is not None), atom_names(found.topology)
 
     def create() -> openmm.System:
-        with library_errors(SystemSpecError, f"model.topology: OpenMM can make no System of it ({source.type})"):
+        with library_errors(SystemSpecError, f"{where}: OpenMM can make no System of it"):
             created = found.create(**arguments)
+        check_system(created, names, where)
         if box is not None:
             created.setDefaultPeriodicBoxVectors(*box)
         for force in created.getForces():
@@ -409,46 +412,6 @@ def _create_system(molecule: MoleculeSettings, topology: Any, folder: Path) -> o
     for force in created.getForces():
         force.setForceGroup(0)
     return created
-
-
-def matched_system(files: Sequence[str], named: str, topology: Any, arguments: CreateArguments) -> openmm.System:
-    """The OpenMM System of a topology by force field files.
-
-    Args:
-        files: what OpenMM reads.
-        named: the files as `model.force_fields` names them.
-        topology: of OpenMM.
-        arguments: of `createSystem`.
-
-    Raises:
-        SystemSpecError: a file cannot be read, or a residue has no template.
-    """
-    from openmm import app
-
-    with library_errors(SystemSpecError, f"model.force_fields: {named} cannot be read"):
-        force_field = app.ForceField(*files)
-    try:
-        return force_field.createSystem(topology, **arguments)
-    except Exception as error:  # a bare one of charmm36.xml
-        fault = _template_fault(error, force_field, topology)
-        raise SystemSpecError(
-            f"model.force_fields: {named} cannot describe the molecule: {fault}; choose force fields with one "
-            "template for each residue, and give the molecule with all its hydrogens and standard residue names"
-        ) from error
-
-
-def _template_fault(error: Exception, force_field: Any, topology: Any) -> str:
-    """OpenMM's words, with residues counted from 1 and those without a template named."""
-    try:
-        unmatched = force_field.getUnmatchedResidues(topology)
-    except Exception:  # it may fail as createSystem did, whose error is the one to show
-        unmatched = []
-    words = re.sub(r"residue -1 \(Merged\)", "neighbouring residues together", one_line(error, 600))
-    words = re.sub(r"residue (\d+)", lambda found: f"residue {int(found[1]) + 1}", words)
-    words = words.partition("  For more")[0].partition(" For more information")[0].rstrip(".")
-    names = list(dict.fromkeys(f"{residue.index + 1} {residue.name}" for residue in unmatched))
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{words} (without a template: residue {', '.join(names[:5])}{more})" if names else words
 
 
 def _check_solvent(molecule: MoleculeSettings, created: openmm.System) -> None:

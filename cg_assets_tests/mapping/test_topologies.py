@@ -8,6 +8,7 @@ import numpy as np
 import openmm
 import pytest
 from charmm_files import write_parameters, write_psf
+from malformed_topologies import amber, own_field
 from openmm import app, unit
 
 from cg_assets.core.errors import SystemSpecError
@@ -206,3 +207,25 @@ def test_an_amber_topology_in_its_box_gives_the_forces_of_ff14sb_and_rigid_water
 def test_a_missing_file_of_a_topology_is_named(tmp_path):
     with pytest.raises(SystemSpecError, match=r"no file .*it\.gro"):
         built(tmp_path, topology={"type": "gromacs", "top": "it.top", "coordinates": "it.gro"})
+
+
+def test_positions_in_another_order_than_the_topology_are_refused(tmp_path):
+    """AMBER writes the first hydrogen of an acetyl group before its carbon, GROMACS and OpenMM after it."""
+    fields, files, _ = amber(tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert built(tmp_path, **fields).n_atoms == 6
+    title, number, first, *rest = files["it.inpcrd"].decode().splitlines()
+    (tmp_path / "it.inpcrd").write_text("\n".join([title, number, first[36:] + first[:36], *rest, ""]))
+    with pytest.raises(SystemSpecError, match=r"it\.inpcrd the atoms 1:CH3 and 1:H2.*bonds are too long"):
+        built(tmp_path, **fields)
+
+
+def test_a_bond_without_parameters_in_an_own_force_field_is_named(tmp_path):
+    """OpenMM leaves it out."""
+    fields, files, _ = own_field(tmp_path)
+    lines = files["field.xml"].decode().splitlines(keepends=True)
+    lost = next(line for line in lines if "<Bond" in line and 'type1="protein-C"' in line and "protein-N" in line)
+    (tmp_path / "field.xml").write_text("".join(line for line in lines if line != lost))
+    with pytest.raises(SystemSpecError, match=r"field\.xml: has no parameters for 2 bonds, the first 1:C-2:N"):
+        built(tmp_path, **fields)

@@ -12,10 +12,10 @@ import numpy as np
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.mapping.bonds import complete_bonds
-from cg_assets.mapping.builders import matched_system
 from cg_assets.mapping.chains import connected_groups
 from cg_assets.mapping.liquids.liquid import SWITCH, Electrostatics, FloatArray, Liquid
 from cg_assets.mapping.pdb import open_pdb
+from cg_assets.mapping.topologies.force_fields import matched_system
 
 if TYPE_CHECKING:
     import openmm

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import SystemSpecError, library_errors
 from cg_assets.core.family import Family
-from cg_assets.mapping.cells import is_dummy
+from cg_assets.mapping.bonds import BROKEN, RADII
+from cg_assets.mapping.cells import is_dummy, reduced
+from cg_assets.mapping.images import nearest_image
 
 if TYPE_CHECKING:
     import openmm
@@ -104,10 +106,41 @@ def read_coordinates(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float6
     return places, None if box is None or is_dummy(box) else box
 
 
-def check_number(topology: Any, positions: NDArray[np.float64], path: Path) -> None:
-    """Refuse positions of another number of atoms."""
+def atom_names(topology: Any) -> list[str]:
+    """`residue number:atom name` of each atom of an OpenMM topology, residues counted from 1."""
+    return [f"{atom.residue.index + 1}:{atom.name}" for atom in topology.atoms()]
+
+
+def check_positions(
+    topology: Any, positions: NDArray[np.float64], box: NDArray[np.float64] | None, path: Path, source: Path
+) -> None:
+    """Refuse positions of another number of atoms than the topology of a file has, and those at which bonds are broken.
+
+    Args:
+        topology: OpenMM topology.
+        positions: `(n_atoms, 3)` [nm].
+        box: `(3, 3)` vectors [nm], or None.
+        path: the file of the positions.
+        source: the file of the topology.
+
+    Raises:
+        SystemSpecError: they are of other atoms, or in another order.
+    """
     if topology.getNumAtoms() != len(positions):
         raise SystemSpecError(
-            f"model.topology.coordinates: {path} has {len(positions)} atoms where the topology has "
+            f"model.topology.coordinates: {path} has {len(positions)} atoms where {source} has "
             f"{topology.getNumAtoms()}; give positions of all atoms in the order of the topology"
+        )
+    radii = np.array([RADII.get(atom.element.symbol, np.nan) if atom.element else np.nan for atom in topology.atoms()])
+    pairs = np.array([(one.index, other.index) for one, other in topology.bonds()], dtype=int).reshape(-1, 2)
+    pairs = pairs[(radii[pairs] > RADII["H"]).any(axis=1)]  # rigid water may have one between its hydrogens
+    steps = positions[pairs[:, 1]] - positions[pairs[:, 0]]
+    lengths = np.linalg.norm(steps if box is None else nearest_image(steps, reduced(box)), axis=1)
+    if (broken := np.flatnonzero(lengths > BROKEN * radii[pairs].sum(axis=1))).size:
+        names = atom_names(topology)
+        one, other = (names[atom] for atom in pairs[broken[0]])
+        raise SystemSpecError(
+            f"model.topology.coordinates: in {path} the atoms {one} and {other}, which {source} bonds, lie "
+            f"{lengths[broken[0]]:.3g} nm apart ({len(broken)} of {len(pairs)} bonds are too long); give positions of "
+            "all atoms in the order of the topology"
         )

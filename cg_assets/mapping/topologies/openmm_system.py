@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import SystemSpecError, library_errors
 from cg_assets.mapping.cells import is_dummy
-from cg_assets.mapping.topologies.base import CreateArguments, Parameterised, Topology, check_number
+from cg_assets.mapping.topologies.base import CreateArguments, Parameterised, Topology, check_positions
+from cg_assets.mapping.topologies.soundness import check_read_back, read_xml
 
 if TYPE_CHECKING:
     import openmm
@@ -36,12 +37,13 @@ class OpenMMSystem(Topology):
 
         path = folder / self.xml
         with library_errors(SystemSpecError, f"model.topology.xml: {path} cannot be read as a System of OpenMM"):
+            root = read_xml(path, "model.topology.xml")
             system = openmm.XmlSerializer.deserialize(path.read_text(encoding="utf-8"))
             number = system.getNumParticles()
+            check_read_back(root, system, path)
         with library_errors(SystemSpecError, f"model.topology.coordinates: {folder / self.coordinates} cannot be read"):
             pdb = app.PDBFile(str(folder / self.coordinates))
         positions = np.array(pdb.getPositions(asNumpy=True).value_in_unit(unit.nanometer), dtype=np.float64)
-        check_number(pdb.topology, positions, folder / self.coordinates)
         if number != len(positions):
             raise SystemSpecError(
                 f"model.topology.xml: {path} has {number} particles where {self.coordinates} has {len(positions)} atoms"
@@ -52,8 +54,12 @@ class OpenMMSystem(Topology):
                 f"model.topology.xml: {path} contains {', '.join(found)}, which our runs would add to their own "
                 "dynamics; remove it and serialise the System again"
             )
+        with library_errors(SystemSpecError, f"model.topology.xml: OpenMM cannot simulate {path}"):
+            openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
         own = np.array(unit.Quantity(system.getDefaultPeriodicBoxVectors()).value_in_unit(unit.nanometer))
         vectors = None if is_dummy(own) or not system.usesPeriodicBoundaryConditions() else own
+
+        check_positions(pdb.topology, positions, vectors, folder / self.coordinates, path)
 
         def create(**arguments: Any) -> openmm.System:
             return _checked(system, path, cast("CreateArguments", arguments))
