@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cg_assets.assets.common_checks import FINITE
 from cg_assets.assets.data import with_map
@@ -40,30 +41,34 @@ _DRAWN, _GROUPS = 500_000, 200
 """Most frames in the figure, and row groups that they are taken from."""
 
 
-def judge_import(blocks: Iterable[Frames], files: Sequence[str] = ()) -> list[Verdict]:
-    """Verdicts on one batch of imported frames, which come in blocks: they may not fit into memory.
+class ImportJudge:
+    """Judges one batch of imported frames, which come in blocks: they may not fit into memory."""
 
-    Args:
-        blocks: of the frames.
-        files: the file that each replica is from, to name it.
-    """
-    bad = same = 0
-    last, first = None, "none"
-    for frames in blocks:
+    def __init__(self, files: Sequence[str] = ()) -> None:
+        """Takes the file that each replica is from, to name it."""
+        self._files, self._bad, self._same, self._first = files, 0, 0, "none"
+        self._last: NDArray | None = None
+
+    def see(self, frames: Frames) -> None:
+        """The next block."""
         flat = frames.positions.reshape(len(frames), -1)
         broken = np.flatnonzero(absurd(np.abs(flat).max(axis=1)))
-        if len(broken) and not bad:
+        if len(broken) and not self._bad:
             replica = int(frames.replica[broken[0]])
-            first = f"the frame at time {frames.time[broken[0]]:g} of {[*files, replica][min(replica, len(files))]}"
-        bad += len(broken)
+            file = [*self._files, replica][min(replica, len(self._files))]
+            self._first = f"the frame at time {frames.time[broken[0]]:g} of {file}"
+        self._bad += len(broken)
         alike = 1 + np.flatnonzero(flat[1:, 0] == flat[:-1, 0])  # few, of which the rest is compared
-        same += int((flat[alike] == flat[alike - 1]).all(axis=1).sum())
-        same += int(last is not None and np.array_equal(flat[0], last))
-        last = flat[-1]
-    return [
-        FINITE_POSITIONS.verdict(not bad, frames_not_finite_or_absurd=bad, first=first),
-        FRAMES_DIFFER.verdict(not same, frames_like_the_one_before=same),
-    ]
+        self._same += int((flat[alike] == flat[alike - 1]).all(axis=1).sum())
+        self._same += int(self._last is not None and np.array_equal(flat[0], self._last))
+        self._last = flat[-1].copy()
+
+    def verdicts(self) -> list[Verdict]:
+        """Verdicts on the blocks so far."""
+        return [
+            FINITE_POSITIONS.verdict(not self._bad, frames_not_finite_or_absurd=self._bad, first=self._first),
+            FRAMES_DIFFER.verdict(not self._same, frames_like_the_one_before=self._same),
+        ]
 
 
 def _spread(stored: FrameDataset) -> Frames:
@@ -113,9 +118,10 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         if imported.forces is not None and (whole := reader.snapshots()) is not None:
             work.keep(FrameContent(whole), stage=snapshot_stage(stage), batch=work.batch, facts=facts)
 
-        # A block at a time: trajectories of tens of gigabytes have beads of gigabytes.
+        seen = ImportJudge(list(reader.files))  # what is written, not read again: it may be gigabytes
+
         def judge(stored: Stored) -> list[Verdict]:
-            verdicts = judge_import(stored.blocks(), list(reader.files))
+            verdicts = seen.verdicts()
             frames = stored.frames() if compared or windowed else None
             if frames is not None and compared:
                 verdict, found["equilibration"] = _compared(system, frames)
@@ -134,7 +140,7 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
                 "files": [{"file": name, "SHA-256": digest} for name, digest in reader.files.items()],
             }
 
-        content = PieceContent(pieces)
+        content = PieceContent(pieces, seen.see)
         if imported.forces is not None:
             return Product(content, facts, judge, report)
         return Product(content, facts, judge, report, bead_types=beads, map_hash=map_hash)

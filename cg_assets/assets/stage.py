@@ -97,13 +97,14 @@ class FrameContent:
 
 @dataclass(frozen=True)
 class PieceContent:
-    """The finished pieces of a batch."""
+    """The finished pieces of a batch, each of which is shown to `watch` on its way into the file."""
 
     pieces: PieceStore
+    watch: Callable[[Frames], None] | None = None
 
     def write(self, store: ParquetStore, metadata: FileMetadata, batch: str | None, mark: Mark | None) -> None:
         """Join the pieces."""
-        self.pieces.finish(metadata, mark)
+        self.pieces.finish(metadata, mark, self.watch)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Product:
     Attributes:
         content: of its file.
         facts: for the metadata of the file.
-        judge: its verdicts on the file as it can be read back, before it is visible.
+        judge: its verdicts on the file as it can be read back, or on what was written, before it is visible.
         report: for its page; called with the verdicts when the file is there.
         seed: of its random numbers; None for that of the batch.
         bead_types: name of each bead, where the file holds beads.

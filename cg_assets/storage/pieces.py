@@ -146,8 +146,18 @@ class PieceStore:
             np.savez(stream, allow_pickle=False, header=np.frombuffer(header, np.uint8), **arrays)
         self._done, self._kept = number + 1, kept
 
-    def finish(self, metadata: FileMetadata, mark: parquet.Mark | None = None) -> Path:
-        """Join the pieces into the file of the batch, then remove them; `mark` as in `parquet.write_frames`.
+    def finish(
+        self,
+        metadata: FileMetadata,
+        mark: parquet.Mark | None = None,
+        watch: Callable[[Frames], None] | None = None,
+    ) -> Path:
+        """Join the pieces into the file of the batch, then remove them.
+
+        Args:
+            metadata: where the frames came from.
+            mark: as in `parquet.write_frames`; called after `watch` was shown all pieces.
+            watch: is shown the frames of each piece.
 
         Returns:
             The file.
@@ -160,7 +170,14 @@ class PieceStore:
         if not self._kept:
             raise StorageError(f"{self.folder}: no piece has frames; check the plan's duration and frame interval")
         metadata = replace(metadata, batch=self.batch)
-        parquet.write_frames(self.destination, map(self._read, self._kept), metadata, self.batch, mark)
+
+        def shown(number: int) -> Frames:
+            frames = self._read(number)
+            if watch is not None:
+                watch(frames)
+            return frames
+
+        parquet.write_frames(self.destination, map(shown, self._kept), metadata, self.batch, mark)
         if self._publish is not None:
             self._publish(self.destination)
         self.discard()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cg_assets.assets.data import sane
-from cg_assets.assets.imports import judge_import
+from cg_assets.assets.imports import ImportJudge
 from cg_assets.core.checks import FINITE_BEADS, Check, finite_verdict, frame_fault
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.frames import Frames
@@ -73,10 +73,15 @@ def test_forces_that_are_zero_almost_everywhere_are_not_judged_by_their_median()
 
 def test_imported_frames_are_named_with_their_file():
     good, broken = frames(1), spoiled("positions", np.nan, row=120)
-    verdict = judge_import([good, broken, spoiled("positions", 1e12, row=7)], ["a.xtc", "b.xtc", "c.xtc", "d.xtc"])[0]
+    judge = ImportJudge(["a.xtc", "b.xtc", "c.xtc", "d.xtc"])
+    for block in (good, broken, spoiled("positions", 1e12, row=7)):
+        judge.see(block)
+    verdict = judge.verdicts()[0]
     assert not verdict.passed and verdict.facts["frames_not_finite_or_absurd"] == 2
     assert verdict.facts["first"] == "the frame at time 10 of c.xtc"
-    assert judge_import([good])[0].passed
+    fine = ImportJudge()
+    fine.see(good)
+    assert fine.verdicts()[0].passed
 
 
 def test_training_names_the_file_and_the_frame():
