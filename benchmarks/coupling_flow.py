@@ -153,7 +153,7 @@ def main() -> None:
 
     started = time.process_time()
     flow = train_flow(
-        flow_config(system.beads(), settings.noise, settings.hidden),
+        flow_config(system.beads(), settings.noise, settings.hidden, learnt.temperature),
         settings.training,
         learnt.positions,
         correlated_groups([learnt]),

@@ -128,9 +128,9 @@ def _trained_flow(system: SystemSpec, source: str, frames: Frames) -> Any:
     kernel = system.labels[source].own_flow()
     if kernel is None:
         raise SystemSpecError(f"labels.{source} uses the flow of another source; label with that one")
-    config = flow_config(system.beads(), kernel.noise, kernel.hidden)
-    groups = correlated_groups([frames])
-    return train_flow(config, kernel.training, frames.positions, groups, kernel.training.seed).module
+    config = flow_config(system.beads(), kernel.noise, kernel.hidden, frames.temperature)
+    groups, settings, kelvin = correlated_groups([frames]), kernel.training, frames.temperature
+    return train_flow(config, settings, frames.positions, groups, settings.seed, temperature=kelvin).module
 
 
 def train(

@@ -25,10 +25,12 @@ def labels_stage(system: SystemSpec, stage: str) -> Stage:
     model_stage = source.model_stage(name)
 
     def make(work: Work) -> Product:
+        from cg_assets.labels.quality import noise_floors
         from cg_assets.labels.source import LabelInputs
 
         (batch,) = work.inputs.sound(frames_stage, [str(work.batch)])
-        frames, of_frames = work.inputs.frames(frames_stage, batch), work.inputs.facts(frames_stage, batch)
+        frames = work.inputs.frames(frames_stage, batch, source.every_temperature)
+        of_frames = work.inputs.facts(frames_stage, batch)
         bias = of_frames["bias"]
         if fault := source.rounding_fault(of_frames.get("grid")):
             raise TrainingError(f"{system.name}/{frames_stage}/{batch}: {fault}")
@@ -44,6 +46,8 @@ def labels_stage(system: SystemSpec, stage: str) -> Stage:
             "bias": bias,
             "noise_floor": labelled.noise.to_json(),
         }
+        if labelled.noise_floors:
+            facts["noise_floors"] = noise_floors(labelled.frames, labelled.noise_floors)
 
         def report(_: object) -> Report:
             from cg_assets.figures.labels import labels_figure
@@ -86,9 +90,11 @@ def flow_kernel_stage(system: SystemSpec, name: str, kernel: FlowKernel, labels:
         from cg_assets.labels.kernels.run import flow_config
         from cg_assets.training.data import correlated_groups
 
-        source = read_source(work.inputs, labels)
+        source = read_source(work.inputs, labels, kernel.every_temperature)
         positions = np.concatenate([part.positions for part in source.frames])
-        config, settings = flow_config(system.beads(), kernel.noise, kernel.hidden), kernel.training
+        temperature = np.concatenate([part.temperature for part in source.frames])
+        config = flow_config(system.beads(), kernel.noise, kernel.hidden, temperature)
+        settings, several = kernel.training, "temperatures" in config
         params = {"frames": len(positions), "noise": kernel.noise, "hidden": kernel.hidden}
         groups = correlated_groups(source.frames)
         training = ModelTraining(
@@ -99,8 +105,9 @@ def flow_kernel_stage(system: SystemSpec, name: str, kernel: FlowKernel, labels:
             params=params | settings.model_dump(),
             seed=settings.seed,
             identity=(dict(work.inputs.versions), CHECKPOINT_VERSION),
-            train=partial(train_flow, config, settings, positions, groups, seed=settings.seed),
+            train=partial(train_flow, config, settings, positions, groups, settings.seed, temperature=temperature),
             figure=lambda result: flow_training_plot(result.history, title=f"{system.title}: flow of kernel {name}"),
+            conditions={"temperature": temperature[:2]} if several else {},
         )
         return train_and_register(work, training)
 

@@ -15,6 +15,7 @@ from cg_assets.core.settings import Fault, Name
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.core.progress import Progress
+    from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.labels.kernels.sources import FlowKernel
     from cg_assets.labels.quality import LabelNoise
     from cg_assets.mapping.beads import Beads
@@ -66,6 +67,7 @@ class Labelled:
         judge: verdicts on the frames as they can be read back.
         report: what else their page shows.
         details: what a figure of their own is drawn from; None for none.
+        noise_floors: of the labels at each temperature, where there are several.
     """
 
     frames: Frames
@@ -73,6 +75,7 @@ class Labelled:
     judge: Callable[[Frames], list[Verdict]]
     report: Mapping[str, Any] = field(default_factory=dict)
     details: Any = None
+    noise_floors: Mapping[float, Estimate] = field(default_factory=dict)
 
 
 class LabelSource(Family, family="label source"):
@@ -89,6 +92,11 @@ class LabelSource(Family, family="label source"):
     @property
     def responds(self) -> bool:
         """Whether its frames carry labels of dF/dT, too."""
+        return False
+
+    @property
+    def every_temperature(self) -> bool:
+        """Whether it labels the frames of all rungs of a ladder, or those at the system's temperature alone."""
         return False
 
     def own_flow(self) -> FlowKernel | None:

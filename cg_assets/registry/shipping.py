@@ -71,12 +71,14 @@ def shipment_of(config: dict[str, Any]) -> Shipment:
     Raises:
         ValueError: there is no such type, or a key is missing.
     """
-    from cg_assets.labels.kernels.flow_network import FLOWS, build_flow, carry
+    from cg_assets.labels.kernels.flow_network import FLOWS, at_temperature, build_flow, carry
 
     if config.get("type") in FLOWS:
         runner = _PACKAGE / "labels" / "kernels" / "registered_kernel.py"
-        roots = {"build": build_flow, "carry": carry}
-        return Shipment(runner, roots, ("positions", "forces"), {"seed": "a whole number, optional"})
+        roots = {"build": build_flow, "at_temperature": at_temperature, "carry": carry}
+        conditions = {"temperature"} if len(config.get("temperatures", [])) > 1 else set()
+        inputs = {"seed": "a whole number, optional"} | {name: _NEEDED[name] for name in conditions}
+        return Shipment(runner, roots, ("positions", "forces"), inputs, frozenset(conditions))
     from cg_assets.potentials.composite import build
     from cg_assets.potentials.settings import build_potential, potential_class
 

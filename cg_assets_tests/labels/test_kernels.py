@@ -13,8 +13,8 @@ from scipy.interpolate import BSpline
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.settings import Training
 from cg_assets.core.statistics.stein import stein_test
-from cg_assets.labels.kernels.flow_network import build_flow, carry
-from cg_assets.labels.kernels.flow_training import train_flow
+from cg_assets.labels.kernels.flow_network import at_temperature, build_flow, carry
+from cg_assets.labels.kernels.flow_training import flow_at, train_flow
 from cg_assets.labels.kernels.kernel import mixed, mixing_coefficients, perturb
 
 WIDTH, STIFFNESS, CURVE = 0.05, 3.0, 0.5
@@ -254,3 +254,95 @@ def test_training_goes_on_bit_for_bit(tmp_path):
     assert resumed.held_out_loss == whole.held_out_loss
     with pytest.raises(TrainingError, match="other data"):
         train_flow(config, settings, frames, group, seed=6, checkpoint=checkpoint)
+
+
+# --------------------------------------------------------------------------------------- several temperatures
+
+
+LEVELS = (0.7, 1.0, 1.5)
+SEVERAL = {"type": "coordinates", "n_beads": 2, "noise": NOISE, "temperature": LEVELS[0], "temperatures": list(LEVELS)}
+
+
+def wells_at(level: float, count: int, seed: int) -> np.ndarray:
+    """Exact samples of the double well at k_B T = level."""
+    generator = np.random.default_rng(seed)
+    grid = np.linspace(-2.4, 2.4, 48_001)
+    cumulative = np.cumsum(np.exp(-STIFFNESS * (grid**2 - 1) ** 2 / level))
+    x = np.interp(generator.uniform(size=count), cumulative / cumulative[-1], grid)
+    spread = WIDTH * math.sqrt(level)
+    return np.stack([x, CURVE * x**2 + spread * generator.normal(size=count)], axis=1)[:, :, None]
+
+
+@pytest.mark.parametrize(("kind", "n_beads"), [("distances", 4), ("coordinates", 2)])
+def test_a_flow_of_several_temperatures_is_one_of_each(kind, n_beads):
+    """At one temperature it is a flow of one, with the exact velocities and labels of such a one."""
+    generator = torch.Generator().manual_seed(1)
+    config = {"type": kind, "n_beads": n_beads, "noise": 0.1, "hidden": 12, "temperatures": [250.0, 300.0, 420.0]}
+    flow = build_flow(config, generator).double()
+    shape = (n_beads, 3 if kind == "distances" else 1)
+    corners = 2.0 * torch.eye(n_beads, dtype=torch.float64)[:, : shape[1]]  # beads that are never near each other
+    places, rung = torch.randn(60, *shape, generator=generator, dtype=torch.float64), torch.arange(60) % 3
+    places = corners + 0.2 * (1.0 + 0.5 * rung[:, None, None]) * places
+    flow.fit_statistics(places, rung)
+    with torch.no_grad():
+        for weights in flow.parameters():
+            weights.add_(0.1 * torch.randn(weights.shape, generator=generator, dtype=torch.float64))
+    velocity = flow(0.3, places, rung)
+    for number, kelvin in enumerate(config["temperatures"]):
+        own, mine = at_temperature(flow, kelvin), rung == number
+        torch.testing.assert_close(own(0.3, places[mine]), velocity[mine])
+        noise = torch.randn(places[mine][:6].shape, generator=generator, dtype=torch.float64)
+        place, carried = carry(own, places[mine][:6] + 0.1 * noise, -noise[None] / 0.1, steps=16)
+        label = label_through_inverse(own, place, places[mine][:6], steps=16)
+        assert float((carried[0] - label).norm() / label.norm()) < 1e-3
+    assert not torch.allclose(flow(0.3, places, 0 * rung)[1:], velocity[1:])
+    with pytest.raises(TrainingError, match="trained at temperature 250, 300, 420 and is used at 310"):
+        flow_at(flow, 310.0)
+
+
+@pytest.fixture(scope="module")
+def of_several():
+    frames = np.concatenate([wells_at(level, 8_000, 10 + number) for number, level in enumerate(LEVELS)])
+    group, kelvin = np.arange(len(frames)) // 200, np.repeat(LEVELS, 8_000)
+    training = Training(epochs=25, batch_size=512, learning_rate=0.01)
+    return train_flow(SEVERAL | {"hidden": 128}, training, frames, group, seed=0, temperature=kelvin).module
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_one_flow_gives_back_the_density_of_each_temperature(of_several, level):
+    """Widths that differ by half between the temperatures, and labels of right mean with each one's own kT."""
+    frames = wells_at(level, 20_000, seed=7)
+    made = perturb(frames, NOISE, level, seed=3, flow=flow_at(of_several, level))
+    width = float(np.std(made.positions[:, 1, 0] - CURVE * made.positions[:, 0, 0] ** 2))
+    assert width == pytest.approx(WIDTH * math.sqrt(level), rel=0.08)
+    assert abs(np.mean(made.positions[:, 0, 0] > 0) - 0.5) < 0.02
+    right = stein_test(made.positions, made.labels["clean"], level, seed=0)
+    assert right.largest < 3.5
+    wrong = stein_test(made.positions, made.labels["clean"], 1.2 * level, seed=0)
+    assert wrong.largest > 4.5  # the bound of the stage's check
+
+
+def test_training_at_several_temperatures_resumes_bit_for_bit_and_refuses_others(tmp_path):
+    frames, kelvin = np.concatenate([wells_at(level, 700, 4) for level in LEVELS]), np.repeat(LEVELS, 700)
+    group, config = np.arange(len(frames)) // 50, SEVERAL | {"hidden": 16}
+    settings = Training(epochs=3, batch_size=100, learning_rate=0.01)
+    whole = train_flow(config, settings, frames, group, seed=5, temperature=kelvin)
+
+    def stop(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "flow.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train_flow(config, settings, frames, group, seed=5, checkpoint=checkpoint, on_epoch=stop, temperature=kelvin)
+    resumed = train_flow(config, settings, frames, group, seed=5, checkpoint=checkpoint, temperature=kelvin)
+    for name, weights in whole.module.state_dict().items():
+        assert torch.equal(weights, resumed.module.state_dict()[name])
+    with pytest.raises(TrainingError, match="other data"):
+        train_flow(config, settings, frames, group, seed=5, checkpoint=checkpoint, temperature=kelvin[::-1].copy())
+    with pytest.raises(TrainingError, match="needs those of its configurations"):
+        train_flow(config, settings, frames, group, seed=5)
+    with pytest.raises(TrainingError, match=r"at temperature 1\.1, which is none"):
+        train_flow(config, settings, frames, group, seed=5, temperature=np.where(kelvin == 1.0, 1.1, kelvin))
+    with pytest.raises(TrainingError, match="no configuration is at temperature 1"):
+        train_flow(config, settings, frames, group, seed=5, temperature=np.where(kelvin == 1.0, 0.7, kelvin))

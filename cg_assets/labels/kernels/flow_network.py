@@ -11,7 +11,9 @@ back at the configuration that it started from.
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Required, TypedDict
 
 import torch
@@ -37,6 +39,8 @@ class FlowConfig(TypedDict, total=False):
     thermal_energy: float
     """k_B T of the configurations [kJ/mol or reduced]."""
     temperature: float
+    temperatures: list[float]
+    """Those of the configurations, rising, where they are several: the field depends on them."""
     units: str
     system: str
     bead_names: list[str]
@@ -59,7 +63,29 @@ def build_flow(config: FlowConfig, generator: torch.Generator | None = None) -> 
         raise ValueError(f"noise is {noise!r}; give the standard deviation of the noise as a positive number")
     if config.get("type") not in FLOWS:
         raise ValueError(f"type is {config.get('type')!r}; it must be one of {', '.join(FLOWS)}")
-    return FLOWS[config["type"]](int(config["n_beads"]), float(noise), int(config["hidden"]), generator)
+    arguments = int(config["n_beads"]), float(noise), int(config["hidden"]), generator
+    one = [config["temperature"]] if "temperature" in config else []
+    temperatures = config.get("temperatures", one)
+    return FLOWS[config["type"]](*arguments, temperatures)
+
+
+def at_temperature(flow: DistanceFlow | CoordinateFlow, temperature: float) -> DistanceFlow | CoordinateFlow:
+    """The flow of the configurations at one of the temperatures of a flow [K or reduced].
+
+    Raises:
+        ValueError: it has not learned from configurations at this temperature.
+    """
+    known = flow.layers.temperatures
+    if known and temperature not in known:
+        raise ValueError(
+            f"the flow was trained at temperature {', '.join(f'{item:g}' for item in known)} and is used at "
+            f"{temperature:g}; train it again"
+        )
+    if len(known) < 2:
+        return flow
+    own = copy.deepcopy(flow)
+    own.layers = flow.layers.at_temperature(temperature)
+    return own
 
 
 def carry(flow: DistanceFlow | CoordinateFlow, positions: Tensor, scores: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -108,6 +134,14 @@ def _normal(generator: torch.Generator, *shape: int, gain: float = 1.0) -> torch
     return torch.nn.Parameter(torch.randn(*shape, generator=generator) * (gain / math.sqrt(shape[-1])))
 
 
+def _standard_logarithms(temperatures: Sequence[float]) -> Tensor:
+    """Logarithms of temperatures `(n,)` with mean 0 and standard deviation 1; empty for fewer than two."""
+    if len(temperatures) < 2:
+        return torch.zeros(0)
+    logarithms = torch.tensor(temperatures, dtype=torch.float64).log()
+    return ((logarithms - logarithms.mean()) / logarithms.std(correction=0)).float()
+
+
 class _Expansion(NamedTuple):
     """Components of a velocity and what their derivatives are made of.
 
@@ -134,35 +168,82 @@ class _Layers(torch.nn.Module):
     Coordinates are standardised by the spread that they have at time t, that of the data and of the noise which is
     still there, and saturate at five standard deviations. One hidden layer keeps the exact divergence as cheap as the
     field itself; a second one did not lower the loss.
+
+    At several temperatures the data of each have a mean and a spread of their own, and whatever depends on the time is
+    linear in the logarithm of the temperature: at one of them this is a network of one temperature again.
     """
 
     mean: Tensor
     deviation: Tensor
+    heat: Tensor
 
-    def __init__(self, count: int, noise: float, hidden: int, sensitivity: float, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        count: int,
+        noise: float,
+        hidden: int,
+        sensitivity: float,
+        generator: torch.Generator,
+        temperatures: Sequence[float] = (),
+    ) -> None:
         super().__init__()
         self.noise, self.sensitivity = noise, sensitivity
-        self.register_buffer("mean", torch.zeros(count))
-        self.register_buffer("deviation", torch.ones(count))
+        self.temperatures = tuple(temperatures)
+        several = (len(temperatures),) if len(temperatures) > 1 else ()
+        features = TIME_FEATURES * (2 if several else 1)
+        self.register_buffer("mean", torch.zeros(count, *several))
+        self.register_buffer("deviation", torch.ones(count, *several))
+        self.register_buffer("heat", _standard_logarithms(temperatures), persistent=False)
         self.inner = _normal(generator, hidden, count)
-        self.inner_time = _normal(generator, hidden, TIME_FEATURES)
-        self.gate = _normal(generator, hidden, TIME_FEATURES, gain=0.5)
+        self.inner_time = _normal(generator, hidden, features)
+        self.gate = _normal(generator, hidden, features, gain=0.5)
         self.outer = _normal(generator, count, hidden, gain=0.1)
-        self.line = torch.nn.Parameter(torch.zeros(count, TIME_FEATURES))
-        self.offset = torch.nn.Parameter(torch.zeros(count, TIME_FEATURES))
+        self.line = torch.nn.Parameter(torch.zeros(count, features))
+        self.offset = torch.nn.Parameter(torch.zeros(count, features))
 
-    def at(self, time: Tensor | float, values: Tensor) -> _Expansion:
-        """Components at internal coordinates `(p, f)` and times `(f,)` or one time, with derivatives."""
+    @torch.no_grad()
+    def fit_statistics(self, values: Tensor, rung: Tensor | None) -> None:
+        """Mean and standard deviation of internal coordinates `(p, f)`, of each temperature by itself."""
+        for number, (mean, deviation) in enumerate(zip(*self._by_temperature(), strict=True)):
+            own = values if rung is None else values[:, rung == number]
+            mean.copy_(own.mean(dim=1))
+            deviation.copy_(own.std(dim=1))
+
+    @torch.no_grad()
+    def at_temperature(self, temperature: float) -> _Layers:
+        """The network at one of its temperatures."""
+        number = self.temperatures.index(temperature)
+        count, hidden = self.outer.shape
+        own = _Layers(count, self.noise, hidden, self.sensitivity, torch.Generator())
+        own.mean, own.deviation = (values[number].clone() for values in self._by_temperature())
+        own.inner, own.outer = self.inner, self.outer
+        for name in ("inner_time", "gate", "line", "offset"):
+            constant, slope = getattr(self, name).split(TIME_FEATURES, dim=1)
+            setattr(own, name, torch.nn.Parameter(constant + self.heat[number] * slope))
+        return own.requires_grad_(False)
+
+    def _by_temperature(self) -> tuple[Tensor, Tensor]:
+        """Means and deviations `(n_temperatures, p)`, which share their memory with the buffers."""
+        return self.mean.view(len(self.mean), -1).T, self.deviation.view(len(self.mean), -1).T
+
+    def at(self, time: Tensor | float, values: Tensor, rung: Tensor | None = None) -> _Expansion:
+        """Components at internal coordinates `(p, f)` and times `(f,)` or one time, with derivatives.
+
+        Where there are several temperatures, `rung` `(f,)` gives the number of that of each frame.
+        """
         time = torch.as_tensor(time).to(values).expand(values.shape[1])
+        mean, deviation = (item[:, None] if rung is None else item[:, rung] for item in (self.mean, self.deviation))
         left = (1.0 - time).square() + RESIDUAL_NOISE**2
-        spread = (self.deviation[:, None].square() + (self.sensitivity * self.noise**2) * left).sqrt()
-        standard = (values - self.mean[:, None]) / spread
+        spread = (deviation.square() + (self.sensitivity * self.noise**2) * left).sqrt()
+        standard = (values - mean) / spread
         soft = torch.rsqrt(1.0 + (standard / SOFT_LIMIT).square())
         standard, slope = standard * soft, soft * soft * soft / spread
         bend = (-3.0 / SOFT_LIMIT**2) * standard * soft * slope / spread
 
         middle = 2.0 * time - 1.0
         features = torch.stack([torch.ones_like(time), middle, middle.square()])
+        if rung is not None:
+            features = torch.cat([features, self.heat[rung] * features])
         hidden = self.inner @ standard + self.inner_time @ features
         gate = torch.sigmoid(hidden)
         value = hidden * gate
@@ -181,21 +262,24 @@ class _Layers(torch.nn.Module):
 class CoordinateFlow(torch.nn.Module):
     """A flow of the coordinates of a model potential, each of them a bead in one dimension."""
 
-    def __init__(self, n_beads: int, noise: float, hidden: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, n_beads: int, noise: float, hidden: int, generator: torch.Generator, temperatures: Sequence[float] = ()
+    ) -> None:
         """See `build_flow`."""
         super().__init__()
         self.noise = noise
-        self.layers = _Layers(n_beads, noise, hidden, 1.0, generator)
+        self.layers = _Layers(n_beads, noise, hidden, 1.0, generator, temperatures)
 
-    @torch.no_grad()
-    def fit_statistics(self, positions: Tensor) -> None:
-        """Mean and standard deviation of training positions `(f, n, 1)`."""
-        self.layers.mean.copy_(positions[:, :, 0].mean(dim=0))
-        self.layers.deviation.copy_(positions[:, :, 0].std(dim=0))
+    def fit_statistics(self, positions: Tensor, rung: Tensor | None = None) -> None:
+        """Mean and standard deviation of training positions `(f, n, 1)`; `rung` as in `forward`."""
+        self.layers.fit_statistics(positions[:, :, 0].T, rung)
 
-    def forward(self, time: Tensor | float, positions: Tensor) -> Tensor:
-        """Velocity `(f, n, 1)` at positions `(f, n, 1)` and times `(f,)` or one time."""
-        return self.layers.at(time, positions[:, :, 0].T).components.T[:, :, None]
+    def forward(self, time: Tensor | float, positions: Tensor, rung: Tensor | None = None) -> Tensor:
+        """Velocity `(f, n, 1)` at positions `(f, n, 1)` and times `(f,)` or one time.
+
+        A flow of several temperatures needs the number `rung` `(f,)` of that of each frame.
+        """
+        return self.layers.at(time, positions[:, :, 0].T, rung).components.T[:, :, None]
 
     def divergence(self, time: Tensor | float, positions: Tensor) -> Tensor:
         """Exact divergence `(f,)` of the velocity."""
@@ -232,7 +316,9 @@ class DistanceFlow(torch.nn.Module):
     pair_of: Tensor
     signs: Tensor
 
-    def __init__(self, n_beads: int, noise: float, hidden: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, n_beads: int, noise: float, hidden: int, generator: torch.Generator, temperatures: Sequence[float] = ()
+    ) -> None:
         """See `build_flow`."""
         super().__init__()
         if n_beads < 2:
@@ -246,19 +332,19 @@ class DistanceFlow(torch.nn.Module):
         self.register_buffer("pair_of", pair_of, persistent=False)
         square = torch.ones(n_beads, n_beads)
         self.register_buffer("signs", square.triu(1) - square.tril(-1), persistent=False)
-        self.layers = _Layers(len(first), noise, hidden, 2.0, generator)
+        self.layers = _Layers(len(first), noise, hidden, 2.0, generator, temperatures)
 
-    @torch.no_grad()
-    def fit_statistics(self, positions: Tensor) -> None:
-        """Mean and standard deviation of the distances in training positions `(f, n, 3)`."""
-        distances = self._distances(positions)[1].double()
-        self.layers.mean.copy_(distances.mean(dim=1))
-        self.layers.deviation.copy_(distances.std(dim=1))
+    def fit_statistics(self, positions: Tensor, rung: Tensor | None = None) -> None:
+        """Mean and standard deviation of the distances in training positions `(f, n, 3)`; `rung` as in `forward`."""
+        self.layers.fit_statistics(self._distances(positions)[1].double(), rung)
 
-    def forward(self, time: Tensor | float, positions: Tensor) -> Tensor:
-        """Velocity `(f, n, 3)` at positions `(f, n, 3)` and times `(f,)` or one time."""
+    def forward(self, time: Tensor | float, positions: Tensor, rung: Tensor | None = None) -> Tensor:
+        """Velocity `(f, n, 3)` at positions `(f, n, 3)` and times `(f,)` or one time.
+
+        A flow of several temperatures needs the number `rung` `(f,)` of that of each frame.
+        """
         unit, distance = self._distances(positions)
-        return self._to_beads(self.layers.at(time, distance).components[:, None] * unit)
+        return self._to_beads(self.layers.at(time, distance, rung).components[:, None] * unit)
 
     def divergence(self, time: Tensor | float, positions: Tensor) -> Tensor:
         """Exact divergence `(f,)` of the velocity.

@@ -33,9 +33,11 @@ class ShippedKernel:
         import torch
 
         self._shape = (int(settings["n_beads"]), int(settings["dimension"]))
-        build, self._carry = (_imported(settings["code"][name]) for name in ("build", "carry"))
+        names = ("build", "at_temperature", "carry")
+        build, self._at_temperature, self._carry = (_imported(settings["code"][name]) for name in names)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self._thermal_energy = float(config["thermal_energy"])
+        self._temperatures = config.get("temperatures", [config["temperature"]])
+        self._boltzmann = float(config["thermal_energy"]) / float(config["temperature"])
         self._flow = build(config)
         self._flow.load_state_dict(torch.load(folder / "weights.pt", weights_only=True, map_location="cpu"))
         self._flow.eval().requires_grad_(False)
@@ -44,28 +46,30 @@ class ShippedKernel:
         """See `RegisteredKernel.predict`."""
         import torch
 
-        positions, seed = self._checked(model_input)
+        positions, temperature, seed = self._checked(model_input)
         generator = torch.Generator().manual_seed(seed)
-        places, labels = [np.zeros((0, *self._shape), np.float32)], [np.zeros((0, *self._shape), np.float32)]
-        for first in range(0, len(positions), _BATCH):
-            part = positions[first : first + _BATCH]
-            centre = part.mean(axis=1, keepdims=True) if self._shape[1] == 3 else np.zeros((1, 1, 1))
-            clean = torch.as_tensor(part - centre).float()
-            noise = torch.randn(clean.shape, generator=generator)
-            scores = -noise[None] / self._flow.noise
-            place, carried = self._carry(self._flow, clean + self._flow.noise * noise, scores, _STEPS)
-            label = carried[0] - (carried[0].mean(dim=1, keepdim=True) if self._shape[1] == 3 else 0.0)
-            places.append((place.double().numpy() + centre).astype(np.float32))
-            labels.append((self._thermal_energy * label).numpy())
-        return {"positions": np.concatenate(places), "forces": np.concatenate(labels)}
+        places, labels = (np.zeros(positions.shape, np.float32) for _ in range(2))
+        for kelvin in np.unique(temperature).tolist():
+            flow, rows = self._at_temperature(self._flow, kelvin), np.flatnonzero(temperature == kelvin)
+            for first in range(0, len(rows), _BATCH):
+                some = rows[first : first + _BATCH]
+                part = positions[some]
+                centre = part.mean(axis=1, keepdims=True) if self._shape[1] == 3 else np.zeros((1, 1, 1))
+                clean = torch.as_tensor(part - centre).float()
+                noise = torch.randn(clean.shape, generator=generator)
+                place, carried = self._carry(flow, clean + flow.noise * noise, -noise[None] / flow.noise, _STEPS)
+                label = carried[0] - (carried[0].mean(dim=1, keepdim=True) if self._shape[1] == 3 else 0.0)
+                places[some] = place.double().numpy() + centre
+                labels[some] = (self._boltzmann * kelvin * label).numpy()
+        return {"positions": places, "forces": labels}
 
-    def _checked(self, given: Any) -> tuple[np.ndarray, int]:
+    def _checked(self, given: Any) -> tuple[np.ndarray, np.ndarray, int]:
         n_beads, dimension = self._shape
         wanted = f"(n_frames, {n_beads}, {dimension})"
         if not isinstance(given, dict) or given.get("positions") is None:
-            raise ValueError(f"give a dictionary with positions {wanted} and, optionally, seed")
-        if unknown := set(given) - {"positions", "seed"}:
-            raise ValueError(f"unknown input {', '.join(map(str, unknown))}; known are positions and seed")
+            raise ValueError(f"give a dictionary with positions {wanted} and, optionally, temperature and seed")
+        if unknown := set(given) - {"positions", "temperature", "seed"}:
+            raise ValueError(f"unknown input {', '.join(map(str, unknown))}; known are positions, temperature and seed")
         positions = np.asarray(given["positions"], np.float64)
         if positions.ndim != 3 or positions.shape[1:] != self._shape:
             raise ValueError(f"positions have shape {positions.shape}; they must be {wanted} for this kernel")
@@ -74,7 +78,19 @@ class ShippedKernel:
         seed = np.asarray(0 if given.get("seed") is None else given["seed"]).reshape(-1)
         if len(seed) != 1 or seed[0] != int(seed[0]) or seed[0] < 0:
             raise ValueError(f"seed is {given['seed']!r}; give one whole number from 0 up")
-        return positions, int(seed[0])
+        return positions, self._temperature(given.get("temperature"), len(positions)), int(seed[0])
+
+    def _temperature(self, given: Any, n_frames: int) -> np.ndarray:
+        """Temperature `(n_frames,)` of each configuration; that of the flow where it has one only."""
+        shown = ", ".join(f"{item:g}" for item in self._temperatures)
+        if given is None and len(self._temperatures) > 1:
+            raise ValueError(f"give the temperature, (n_frames,) or one number, of {shown}")
+        kelvin = np.asarray(self._temperatures[0] if given is None else given, np.float64).reshape(-1)
+        if len(kelvin) not in (1, n_frames):
+            raise ValueError(f"temperature has {len(kelvin)} numbers for {n_frames} configurations")
+        if (other := kelvin[~np.isin(kelvin, self._temperatures)]).size:
+            raise ValueError(f"temperature is {other[0]:g}; this kernel has {shown}")
+        return np.broadcast_to(kelvin, n_frames)
 
 
 def _imported(place: str) -> Any:
@@ -102,7 +118,8 @@ with warnings.catch_warnings(record=True):  # MLflow wants types of inputs, by w
 
             Args:
                 context: given by MLflow.
-                model_input: `positions` `(n_frames, n_beads, dimension)`; optional `seed`, a whole number (default 0).
+                model_input: `positions` `(n_frames, n_beads, dimension)`; `temperature` `(n_frames,)` or one number,
+                    optional where the flow has one only; optional `seed`, a whole number (default 0).
                 params: not used.
 
             Returns:

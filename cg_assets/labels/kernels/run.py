@@ -19,17 +19,14 @@ from cg_assets.core.statistics.estimates import Estimate, independent_blocks
 from cg_assets.core.statistics.local_geometry import LocalGeometry, local_geometry
 from cg_assets.core.statistics.stein import SteinTest, stein_test
 from cg_assets.labels.kernels.kernel import LabelKind, mixed, mixing_coefficients, perturb
-from cg_assets.labels.kernels.sources import Kernel
+from cg_assets.labels.kernels.sources import STEIN_FIELDS, Kernel
 from cg_assets.labels.quality import LabelNoise, squared_force_unit
 from cg_assets.mapping.beads import Beads
 from cg_assets.training.data import correlated_groups
 
 if TYPE_CHECKING:
-    import torch
+    from cg_assets.labels.kernels.flow_network import CoordinateFlow, DistanceFlow, FlowConfig
 
-    from cg_assets.labels.kernels.flow_network import FlowConfig
-
-STEIN_FIELDS = 60
 _DENOISER_STEPS = 1500
 
 
@@ -79,10 +76,18 @@ class KernelReport:
         ]
 
 
-def flow_config(beads: Beads, noise: float, hidden: int) -> FlowConfig:
-    """The config from which `build_flow` makes a velocity field for these beads, with facts for its users."""
+def flow_config(beads: Beads, noise: float, hidden: int, temperature: NDArray[np.float64]) -> FlowConfig:
+    """The config from which `build_flow` makes a velocity field for these beads, with facts for its users.
+
+    Args:
+        beads: the beads.
+        noise: of the kernel.
+        hidden: units of the field.
+        temperature: `(n_frames,)` of the frames that it will learn from [K or reduced].
+    """
     cg_map = beads.cg_map
-    return {
+    known = np.unique(temperature).tolist()
+    config: FlowConfig = {
         "type": "distances" if beads.collective_variables else "coordinates",
         "n_beads": len(cg_map.bead_names),
         "noise": noise,
@@ -94,16 +99,20 @@ def flow_config(beads: Beads, noise: float, hidden: int) -> FlowConfig:
         "bead_names": list(cg_map.bead_names),
         "bonds": [list(bond) for bond in cg_map.bonds],
     }
+    if len(known) > 1:
+        config["temperatures"] = known
+    return config
 
 
-def denoiser(beads: Beads, kernel: Kernel, frames: Frames, seed: int) -> torch.nn.Module:
+def denoiser(beads: Beads, kernel: Kernel, frames: Frames, seed: int) -> DistanceFlow | CoordinateFlow:
     """A small velocity field for the frames of a noise kernel: it carries nothing, but gives the mean label."""
     from cg_assets.labels.kernels.flow_training import train_flow
 
     epochs = max(1, round(_DENOISER_STEPS * 512 / len(frames)))
     settings = Training(epochs=epochs, batch_size=512, learning_rate=0.01)
-    config = flow_config(beads, kernel.noise, hidden=64)
-    return train_flow(config, settings, frames.positions, correlated_groups([frames]), seed).module
+    config = flow_config(beads, kernel.noise, 64, frames.temperature)
+    groups = correlated_groups([frames])
+    return train_flow(config, settings, frames.positions, groups, seed, temperature=frames.temperature).module
 
 
 _OF_THE_KERNEL = {"clean", "noised"}
@@ -139,6 +148,27 @@ def _stein(
     return stein_test(positions, label, thermal_energy, seed, STEIN_FIELDS, cluster=cluster)
 
 
+def stein_of_frames(
+    beads: Beads, frames: Frames, kind: str, bias: Mapping[str, Any] | None, seed: int
+) -> dict[float, SteinTest]:
+    """Stein's identity of labelled frames at each temperature that they give, whatever their labels were made with.
+
+    Args:
+        beads: the beads.
+        frames: labelled frames, from which the force of the bias has been taken out.
+        kind: of the labels.
+        bias: definition of the bias that is in the density of the frames; None for none.
+        seed: of the fields.
+    """
+    found = {}
+    for kelvin in np.unique(frames.temperature).tolist():
+        own, at = frames.select(frames.temperature == kelvin), beads.at_temperature(kelvin)
+        label = np.asarray(own.forces, dtype=np.float64) + bias_forces(beads, bias, own.positions)[1]
+        block = independent_blocks(own.replica, own.time)
+        found[kelvin] = _stein(kind, label, own.positions, at.thermal_energy, seed, block)
+    return found
+
+
 def kernel_frames(
     beads: Beads,
     kernel: Kernel,
@@ -148,7 +178,7 @@ def kernel_frames(
     bias: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Frames, KernelReport]:
-    """Perturb each frame `draws` times, and label it.
+    """Perturb each frame `draws` times, and label it; all frames are at the temperature of the beads.
 
     Frames under a bias have the density of the biased ensemble, and so have the labels. The bias is a function of the
     beads and smooth on the scale of the noise: its force is taken out of the labels at R'.

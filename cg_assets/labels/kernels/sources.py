@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from pydantic import PositiveFloat, model_validator
 
 from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from cg_assets.sampling.imported.settings import ImportedTrajectories
     from cg_assets.sampling.settings import SamplingPlan
 
+STEIN_FIELDS = 60
 MAX_STEIN_Z = 4.5
-"""Largest of 60 standard normal numbers that passes: right labels are above it once in 2,500 batches."""
+"""Largest of as many standard normal numbers that passes: right labels are above it once in 2,500 batches."""
+_STREAM = 2**32
+"""Difference of the seeds of two temperatures: seeds of stages are smaller."""
 MAX_LOCAL_DIVERGENCE = 0.02
 """Largest Jensen-Shannon divergence of bonds and 1-3 distances that passes."""
 STEIN = Check(
@@ -44,6 +48,11 @@ class Kernel(LabelSource):
     def needs_forces(self) -> bool:
         """Whether the labels use mapped forces of the atoms."""
         return self.labels in {"mixed", "atomistic"}
+
+    @property
+    def every_temperature(self) -> bool:
+        """Each frame is labelled at its own temperature."""
+        return True
 
     @property
     def restores(self) -> bool:
@@ -119,39 +128,59 @@ class Kernel(LabelSource):
         )
 
     def label(self, inputs: LabelInputs) -> Labelled:
-        """Perturb the frames of one batch and label them.
+        """Perturb the frames of one batch and label them, each at its own temperature.
 
         Raises:
-            TrainingError: the labels need forces that the frames do not have, frames are at another temperature, or
-                too many are lost.
+            TrainingError: the labels need forces that the frames do not have, the flow is of other temperatures, or
+                too many frames are lost.
         """
+        from cg_assets.core.frames import Frames
+        from cg_assets.labels.kernels.flow_training import flow_at
         from cg_assets.labels.kernels.run import denoiser, kernel_frames
 
-        inputs.refuse_other_temperatures()
-        model = inputs.model
-        if model is None:
-            model = denoiser(inputs.beads, self, inputs.frames, inputs.seed)
-        beads, seed, bias = inputs.beads, inputs.seed, inputs.bias
-        perturbed, found = kernel_frames(beads, self, inputs.frames, model, seed, bias, inputs.progress)
+        beads, frames, seed = inputs.beads, inputs.frames, inputs.seed
+        model = denoiser(beads, self, frames, seed) if inputs.model is None else inputs.model
+        parts, found = [], {}
+        for number, kelvin in enumerate(np.unique(frames.temperature).tolist()):
+            own, at = frames.select(frames.temperature == kelvin), beads.at_temperature(kelvin)
+            flow, stream = flow_at(model, kelvin), seed + _STREAM * number
+            part, found[kelvin] = kernel_frames(at, self, own, flow, stream, inputs.bias, inputs.progress)
+            parts.append(part)
+        shown = found.get(beads.temperature, next(iter(found.values())))
+        several = len(found) > 1
+        label = {kelvin: {"temperature": f"{kelvin:g}"} if several else {} for kelvin in found}
         report = {
-            "labels": found.rows(),
-            "local_geometry": found.geometry.rows(),
-            "dropped_frames": found.dropped,
-            "steps_along_the_flow": found.steps,
+            "labels": [label[kelvin] | row for kelvin, item in found.items() for row in item.rows()],
+            "local_geometry": [label[kelvin] | row for kelvin, item in found.items() for row in item.geometry.rows()],
+            "dropped_frames": sum(item.dropped for item in found.values()),
+            "steps_along_the_flow": max(item.steps for item in found.values()),
         }
-        return Labelled(perturbed, found.noise(), lambda frames: self._judge(frames, found), report, found)
+        floors = {kelvin: item.noise().floor for kelvin, item in found.items()} if several else {}
+        return Labelled(
+            Frames.concatenate(parts),
+            shown.noise(),
+            lambda stored: self._judge(inputs, stored, found),
+            report,
+            shown,
+            floors,
+        )
 
-    def _judge(self, frames: Frames, report: KernelReport) -> list[Verdict]:
-        test, geometry = report.stein[report.chosen], report.geometry
-        widest = geometry.largest("bond", "1-3 distance", "pair distance", "coordinate")
+    def _judge(self, inputs: LabelInputs, frames: Frames, found: Mapping[float, KernelReport]) -> list[Verdict]:
+        from cg_assets.labels.kernels.run import stein_of_frames
+
+        tests = stein_of_frames(inputs.beads, frames, self.labels, inputs.bias, inputs.seed)
+        largest = max(test.largest for test in tests.values())
+        at = {f"at_{kelvin:g}": test.largest for kelvin, test in tests.items()} if len(tests) > 1 else {}
+        geometry = [item.geometry for item in found.values()]
+        widest = max(item.largest("bond", "1-3 distance", "pair distance", "coordinate") for item in geometry)
         return [
             finite_verdict(FINITE_BEADS, frames),
-            STEIN.verdict(test.largest <= MAX_STEIN_Z, largest_z=test.largest, limit=MAX_STEIN_Z, fields=len(test.z)),
+            STEIN.verdict(largest <= MAX_STEIN_Z, largest_z=largest, limit=MAX_STEIN_Z, fields=STEIN_FIELDS, **at),
             self._geometry.verdict(
                 widest <= MAX_LOCAL_DIVERGENCE,
                 largest_divergence=widest,
                 limit=MAX_LOCAL_DIVERGENCE,
-                angles=geometry.largest("angle"),
+                angles=max(item.largest("angle") for item in geometry),
             ),
         ]
 
