@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from cg_assets.training.thermal_targets import ThermalTargets
 
 
+_UNKNOWN = "not known: only labels at fixed beads give it; deviations below include the noise"
+
+
 def _report(result: Any) -> Report:
+    known, error = result.noise_known, "force error [kJ/mol/nm]"
     return {
-        "noise_floor": result.history[result.best_epoch - 1]["noise_floor"],
+        "noise_floor": result.history[result.best_epoch - 1]["noise_floor"] if known else _UNKNOWN,
         "least_heat_capacity": f"{result.least_heat_capacity:.4g} kJ/mol/K",
         "errors_on_held_out_frames": [
-            {"temperature [K]": kelvin, "force error [kJ/mol/nm]": str(found["forces"].root)}
+            {"temperature [K]": kelvin, error if known else f"{error}, with noise": str(found["forces"].root)}
             | {f"explained {quantity}": round(item.explained, 3) for quantity, item in found.items()}
             for kelvin, found in result.held_out.items()
         ],
@@ -41,7 +45,7 @@ def _report(result: Any) -> Report:
 def _judge(result: Any) -> list[Verdict]:
     from cg_assets.core.statistics.estimates import Estimate
 
-    value = result.history[result.best_epoch - 1]["noise_floor"]
+    value = result.history[result.best_epoch - 1]["noise_floor"] if result.noise_known else 0.0
     return judge_potential(result, Estimate(value, value * (2.0 / result.n_held_out) ** 0.5, "(kJ/mol/nm)^2"))
 
 

@@ -107,9 +107,11 @@ def response_training_plot(held_out: Mapping[float, Mapping[str, Any]], title: s
     kelvin = np.array(sorted(held_out))
     roots = [held_out[each]["forces"].root for each in kelvin]
     error = np.array([root.standard_error for root in roots])
-    band(left, Curve("error of the potential", kelvin, np.array([root.value for root in roots]), error), COLOURS[0])
     noise = np.sqrt([held_out[each]["forces"].noise_floor for each in kelvin])
-    left.plot(kelvin, noise, color=REFERENCE, linestyle=":", label="noise of the labels")
+    name = "error of the potential" if noise.any() else "deviation, noise included"
+    band(left, Curve(name, kelvin, np.array([root.value for root in roots]), error), COLOURS[0])
+    if noise.any():
+        left.plot(kelvin, noise, color=REFERENCE, linestyle=":", label="noise of the labels")
     left.set(xlabel="temperature [K]", ylabel="force error [kJ/mol/nm]", title="Mean force")
     left.set_ylim(bottom=0.0)
     names = {"forces": "forces", "first_order": "first order", "second_order": "second order"}

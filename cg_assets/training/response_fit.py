@@ -27,7 +27,7 @@ from cg_assets.training.setup import potential_config
 from cg_assets.training.thermal_targets import ThermalTargets
 from cg_assets.training.train import train
 from cg_assets.training.training_run import TrainingResult
-from cg_assets.training.unconstrained import with_product_labels
+from cg_assets.training.unconstrained import with_product_labels, without_errors
 
 if TYPE_CHECKING:
     from cg_assets.potentials.thermal.dependent import ThermalConfig
@@ -43,12 +43,15 @@ class ResponseTraining(TrainingResult):
     """A potential from response labels.
 
     Attributes:
-        held_out: temperature [K] to the deviations from labels of held-out frames, all rows of all quantities.
+        held_out: temperature [K] to the deviations from labels of held-out frames, all rows of all quantities; those
+            from ordinary dynamics alone include the noise, which is not known.
         least_heat_capacity: smallest C_W of any row [kJ/mol/K]; below 0 W is not concave in temperature there.
+        noise_known: whether there are labels at fixed beads, which give the noise of all.
     """
 
     held_out: dict[float, dict[str, Deviation]]
     least_heat_capacity: float
+    noise_known: bool
 
 
 def response_config(settings: ResponsePotential, beads: Beads) -> ThermalConfig:
@@ -104,7 +107,7 @@ def fit_response(
             apart[fixed] = held_out_mask(frame[fixed], HELD_OUT, seed)
         judged = train(config, plan, data.select(~apart), seed).module
     if targets is None:
-        judge = data.targets.select(apart)
+        judge = without_errors(data.targets.select(apart))
     else:
         judge = targets.select(np.isin(targets.frame, np.unique(frame[apart]))) if number else targets
     by_temperature = {
@@ -113,7 +116,9 @@ def fit_response(
     }
     potential: Any = result.module
     capacity = float(predicted(potential, judge if targets is None else targets)["heat_capacity"].min())
-    return ResponseTraining(**vars(result), held_out=by_temperature, least_heat_capacity=capacity)
+    return ResponseTraining(
+        **vars(result), held_out=by_temperature, least_heat_capacity=capacity, noise_known=targets is not None
+    )
 
 
 def with_products(config: ThermalConfig, targets: ThermalTargets, seed: int) -> ThermalTargets:

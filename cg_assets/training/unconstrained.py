@@ -95,6 +95,12 @@ def greatest_noise(frames: Frames) -> tuple[FloatArray, FloatArray, FloatArray]:
     return known, squares, spread / (BOLTZMANN * known**2)
 
 
+def without_errors(targets: ThermalTargets) -> ThermalTargets:
+    """The same labels with errors of 0 where they are known, so that deviations from them include their noise."""
+    errors = {name: values for name, values in targets.columns().items() if name.endswith("_error")}
+    return replace(targets, **{name: np.where(np.isfinite(values), 0.0, np.inf) for name, values in errors.items()})
+
+
 def with_product_labels(targets: ThermalTargets, forces: FloatArray, mean_energy: FloatArray) -> ThermalTargets:
     """The same labels, those of F_1 from the product of what a potential leaves over.
 
