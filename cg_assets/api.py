@@ -197,7 +197,14 @@ def simulate(
     bias = labelled.bias if wanted else None
     settings = system.cg_simulation
     return run_cg_simulation(
-        potential, system.beads(), settings, labelled.frames, bias=bias, device=device, progress=progress
+        potential,
+        system.beads(),
+        settings,
+        labelled.frames,
+        system.simulated_temperatures,
+        bias=bias,
+        device=device,
+        progress=progress,
     )
 
 

@@ -145,6 +145,24 @@ def training_frames(inputs: Inputs, system: SystemSpec, name: str, apart: bool =
     return pooled_frames(inputs, system, stage, batches or inputs.sound(stage), apart)
 
 
+def reference_frames(inputs: Inputs, system: SystemSpec) -> Frames | None:
+    """The frames that are the reference of a system, at all temperatures of its ladder; None where it has others."""
+    source = system.reference_data
+    if source is None:
+        return None
+    return pooled_frames(inputs, system, source, inputs.sound(source), every_temperature=bool(system.rungs))
+
+
+def start_frames(inputs: Inputs, system: SystemSpec, name: str) -> Frames:
+    """CG frames that simulations with a potential start from: those it learned from, or some at each temperature.
+
+    Raises:
+        StorageError: there are none.
+    """
+    frames = reference_frames(inputs, system) if system.cg_simulation.temperatures else None
+    return training_frames(inputs, system, name, apart=True) if frames is None else frames
+
+
 def frozen_bias(inputs: Inputs, settings: CGSimulation, labels: str | None) -> Mapping[str, Any] | None:
     """The bias of the enhanced CG run, that of the first biased batch; None where the settings ask for no such run.
 

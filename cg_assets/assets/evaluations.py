@@ -9,7 +9,7 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from cg_assets.assets.data import frozen_bias, pooled_frames, training_frames
+from cg_assets.assets.data import frozen_bias, pooled_frames, reference_frames, start_frames, training_frames
 from cg_assets.assets.simulations import runs_of
 from cg_assets.assets.soundness import explained, names_of_failed
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, Stored, TableContent
@@ -21,7 +21,9 @@ from cg_assets.systems import SystemSpec, seed_of
 if TYPE_CHECKING:
     from cg_assets.core.checks import Verdict
     from cg_assets.core.frames import Frames
+    from cg_assets.evaluation.case import Case
     from cg_assets.evaluation.evaluation import Evaluation
+    from cg_assets.evaluation.metrics.slow_coordinates import SlowCoordinates
     from cg_assets.evaluation.reference import Reference
     from cg_assets.labels.kernels.flow_network import FlowConfig
     from cg_assets.potentials.base import PotentialConfig
@@ -42,14 +44,6 @@ def read_reference(inputs: Inputs, system: SystemSpec) -> Reference:
     from cg_assets.evaluation.reference import Reference
 
     return Reference.read(system.beads(), inputs.table("reference"), inputs.facts("reference")["reference"])
-
-
-def reference_frames(inputs: Inputs, system: SystemSpec) -> Frames | None:
-    """The frames that are the reference of a system, at all temperatures of its ladder; None where it has others."""
-    source = system.reference_data
-    if source is None:
-        return None
-    return pooled_frames(inputs, system, source, inputs.sound(source), every_temperature=bool(system.rungs))
 
 
 def agreement_verdict(reference: Reference, bound: float) -> Verdict:
@@ -117,16 +111,48 @@ def judge(
         simulated: frames of its CG simulation.
         runs: what its CG simulations gave.
         data: CG frames that it was trained on.
-        truth: CG frames that those of the simulation should look like; `data` where None.
+        truth: CG frames that those of the simulation should look like, at all temperatures; `data` where None.
     """
-    from cg_assets.evaluation.case import Case
+    from cg_assets.evaluation.at_temperatures import evaluate_all
     from cg_assets.evaluation.evaluation import evaluate
+
+    def case(temperature: float | None = None, slow: SlowCoordinates | None = None) -> Case[Any]:
+        return _case(system, module, reference, simulated, runs, data, truth, temperature, slow)
+
+    if (kelvins := system.cg_simulation.temperatures) is None:
+        return evaluate(case())
+    slow = _slow_coordinates(system, truth)
+    return evaluate_all({kelvin: case(kelvin, slow) for kelvin in kelvins})
+
+
+def _case(
+    system: SystemSpec,
+    module: Any,
+    reference: Reference | None,
+    simulated: Frames,
+    runs: Sequence[Run],
+    data: Frames,
+    truth: Frames | None,
+    temperature: float | None,
+    slow: SlowCoordinates | None,
+) -> Case[Any]:
+    """A potential with all that it is judged by, at one of several temperatures [K] or (None) as it is."""
+    from cg_assets.evaluation.case import Case
     from cg_assets.potentials.energies import committee_energies, energy_function, thermodynamics
     from cg_assets.sampling.model_potential.planes import exact_plane
 
-    beads, many = system.beads(), bool(system.temperatures)
-    at = (None, None) if many else (beads.temperature, beads.edges)
-    case = Case(
+    beads = system.beads()
+    if temperature is not None:
+        beads = beads.at_temperature(temperature)
+        runs = [run for run in runs if run.temperature == temperature]
+        truth = None if truth is None else truth.select(truth.temperature == temperature)
+        simulated = simulated.select(simulated.temperature == temperature)
+        own = data.select(data.temperature == temperature)
+        data = own if len(own) or truth is None else truth
+    if reference is not None and reference.rungs:
+        reference = reference.at(beads.temperature)
+    at = (None, None) if system.temperatures else (beads.temperature, beads.edges)
+    return Case(
         beads=beads,
         settings=system.evaluation,
         energy=energy_function(module, *at),
@@ -138,10 +164,20 @@ def judge(
         reference=reference,
         plane=None if reference is None else lambda: exact_plane(system.model.landscape(beads), reference.surface.bins),
         domain=system.domain,
-        thermodynamics=thermodynamics(module) if many else None,
+        thermodynamics=thermodynamics(module) if "temperature" in module.conditions else None,
         native=system.native_beads(),
+        slow=slow,
     )
-    return evaluate(case)
+
+
+def _slow_coordinates(system: SystemSpec, truth: Frames | None) -> SlowCoordinates | None:
+    """Those of frames at all temperatures; None where they are not asked for."""
+    from cg_assets.evaluation.metrics.slow_coordinates import SlowCoordinates
+
+    settings = system.free_energies.slow_coordinates
+    if settings is None or truth is None:
+        return None
+    return SlowCoordinates(system.beads().cg_map, truth, settings.lag)
 
 
 def decide(
@@ -203,8 +239,11 @@ def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
     reference = read_reference(inputs, system) if system.reference_stage else None
     frames = training_frames(inputs, system, name)
     data = drawn_frames(frames, *system.drawn(name))
-    truth = frames if true == system.data_stage(name) else pooled_frames(inputs, system, true, inputs.sound(true))
-    beads = inputs.frames(f"cg_simulation_{name}")
+    if system.cg_simulation.temperatures:
+        truth = reference_frames(inputs, system)
+    else:
+        truth = frames if true == system.data_stage(name) else pooled_frames(inputs, system, true, inputs.sound(true))
+    beads = inputs.frames(f"cg_simulation_{name}", every_temperature=True)
 
     def against(module: Any, simulated: Frames, runs: Sequence[Run]) -> Evaluation:
         return judge(system, module, reference, simulated, runs, data, truth)
@@ -215,7 +254,7 @@ def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
     figures = evaluation_figures(name, result, system.title)
     work.open_tracking().log_evaluation(model, version, result.metrics(), figures, judged_by)
     judgement = Judgement(result.metrics(), result.criteria, judged_by, _fault(verdicts, inputs))
-    decision = decide(work, model, version, judgement, partial(_judge_again, work, against, data, judgement))
+    decision = decide(work, model, version, judgement, partial(_judge_again, work, name, against, judgement))
 
     def report(_: object) -> Report:
         return {title: Figure(figure, title) for title, figure in figures.items()} | {
@@ -225,7 +264,8 @@ def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
             "decision": decision.reason,
         }
 
-    speeds = [run["replica_steps_per_second"] for run in simulated["runs"] if not run["biased"]]
+    free = [run for run in simulated["runs"] if not run["biased"] and run["stable_replicas"]]
+    speeds = [run["replica_steps_per_second"] for run in free]
     facts = {"registered_model": model, "version": version, "replica_steps_per_second": fmean(speeds)}
     facts |= {"thermal_energy": result.thermal_energy, "judged_by": judged_by}
     content = TableContent(result.columns(), {"temperature": unit("temperature", system.units)})
@@ -234,8 +274,8 @@ def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
 
 def _judge_again(
     work: Work,
+    name: str,
     against: Callable[[Any, Frames, Sequence[Run]], Evaluation],
-    data: Frames,
     new: Judgement,
     earlier: Any,
     config: PotentialConfig | FlowConfig,
@@ -257,7 +297,8 @@ def _judge_again(
     settings = system.cg_simulation
     bias = frozen_bias(Inputs(work.store, system), settings, system.biased_labels)
     try:
-        run = run_cg_simulation(earlier, own, settings, data, system.temperatures, bias)
+        starts = start_frames(work.inputs, system, name)
+        run = run_cg_simulation(earlier, own, settings, starts, system.simulated_temperatures, bias)
     except ExplosionError as error:
         return replace(worst, fault=str(error))
     found = against(earlier, run.frames, run.runs)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cg_assets.assets.common_checks import temperature_verdict
-from cg_assets.assets.data import frozen_bias, training_frames
+from cg_assets.assets.data import frozen_bias, start_frames
 from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Check, Verdict
@@ -56,7 +56,9 @@ def judge_simulation(system: SystemSpec, runs: Sequence[Run]) -> list[Verdict]:
 def cg_simulation_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of the simulations with one potential."""
     data, settings = system.data_stage(name), system.cg_simulation
-    read = sorted({data, system.biased_labels or data} if settings.enhanced_duration else {data})
+    also = system.biased_labels if settings.enhanced_duration else None
+    also = system.reference_data if settings.temperatures else also
+    read = sorted({data, also or data})
 
     def make(work: Work) -> Product:
         from cg_assets.simulation.run import run_cg_simulation
@@ -64,14 +66,21 @@ def cg_simulation_stage(system: SystemSpec, name: str) -> Stage:
         trained = work.inputs.facts(f"potential_{name}")
         model = {item: trained[item] for item in ("registered_model", "version", "weights_hash")}
         potential, _ = work.open_tracking().load(*model.values())
-        frames = training_frames(work.inputs, system, name, apart=True)
+        frames = start_frames(work.inputs, system, name)
         bias = frozen_bias(work.inputs, settings, system.biased_labels)
         with work.leased() as device:
             result = run_cg_simulation(
-                potential, system.beads(), settings, frames, system.temperatures, bias, device, work.progress
+                potential,
+                system.beads(),
+                settings,
+                frames,
+                system.simulated_temperatures,
+                bias,
+                device,
+                work.progress,
             )
         verdicts = judge_simulation(system, result.runs)
-        of_bias = {} if system.temperatures else {"bias": bias}
+        of_bias = {} if system.simulated_temperatures else {"bias": bias}
         facts = model | of_bias | {"runs": [run.to_json() for run in result.runs]}
 
         def report(_: object) -> Report:

@@ -82,10 +82,13 @@ class Evaluation:
         wanted = (name, where, temperature)
         return next((item for item in self.profiles if (item.name, item.where, item.temperature) == wanted), None)
 
-    def at_temperatures(self, name: str) -> dict[float, Quantity]:
-        """The quantities of a name at each temperature [K]."""
+    def at_temperatures(self, name: str, where: str = "") -> dict[float, Quantity]:
+        """The model's quantities of a name and place at each temperature [K]."""
+        wanted = name, where, "model"
         return {
-            item.temperature: item for item in self.quantities if item.name == name and item.temperature is not None
+            item.temperature: item
+            for item in self.quantities
+            if (item.name, item.where, item.of) == wanted and item.temperature is not None
         }
 
     def verdicts(self, checks: Iterable[Check]) -> list[Verdict]:

@@ -121,5 +121,12 @@ class Profile:
                 object.__setattr__(self, name, np.full(len(self.grid), np.nan))
 
 
+@dataclass(frozen=True)
 class Drawing:
-    """What a figure is drawn from beyond quantities and profiles; it is not stored."""
+    """What a figure is drawn from beyond quantities and profiles; it is not stored.
+
+    Attributes:
+        temperature: [K]; None where there is one.
+    """
+
+    temperature: float | None = field(default=None, kw_only=True)

@@ -13,6 +13,7 @@ from cg_assets.core.statistics.surfaces import FreeEnergySurface
 from cg_assets.evaluation.evaluation import Evaluation
 from cg_assets.evaluation.free_energies import LineDrawing, SurfacesDrawing
 from cg_assets.evaluation.metrics.bonds import MAX_BOND_DIVERGENCE, BondMonitor, BondsDrawing
+from cg_assets.evaluation.metrics.slow_coordinates import TICS
 from cg_assets.evaluation.quantity import Drawing
 from cg_assets.evaluation.reference import Reference
 from cg_assets.figures.style import (
@@ -53,9 +54,21 @@ def evaluation_figures(potential: str, evaluation: Evaluation, title: str) -> di
         title: of the system.
     """
     figures: dict[str, bytes] = {}
-    for drawing in evaluation.drawings:
-        figures |= draw(drawing, f"{title}: potential {potential}")
-    return figures | (temperature_figures({potential: evaluation}, title) if evaluation.temperatures else {})
+    shown, kelvins = f"{title}: potential {potential}", evaluation.temperatures
+    drawings = [item for item in evaluation.drawings if item.temperature in (None, *kelvins[:1])]
+    for drawing in drawings:
+        figures |= draw(drawing, shown if drawing.temperature is None else f"{shown}, {drawing.temperature:g} K")
+    figures |= temperature_figures({potential: evaluation}, title) if kelvins else {}
+    slow = {
+        item.temperature: item.surfaces
+        for item in evaluation.drawings
+        if isinstance(item, SurfacesDrawing) and item.temperature is not None and item.variables == TICS
+    }
+    if slow:
+        three = [list(slow)[place] for place in sorted({0, len(slow) // 2, len(slow) - 1})]
+        maps = {kelvin: slow[kelvin] for kelvin in three}
+        figures["slow coordinates at three temperatures"] = temperature_maps(maps, TICS, title=shown)
+    return figures
 
 
 @singledispatch
@@ -264,6 +277,33 @@ def free_energy_maps(
         axes.set_title(f"{target} − {reference}")
         axes.set_xlabel(axis_label(variables[0], variable_units[0]))
         colour_bar(mesh, axes, f"difference [{unit}]", pad=0.03, aspect=26, extend="both")
+    return figure
+
+
+@drawn
+def temperature_maps(
+    surfaces: Mapping[float, Mapping[str, FreeEnergySurface]], variables: Sequence[str], *, title: str = ""
+) -> Figure:
+    """Free energies over two variables, a row for each temperature [K], each relative to its lowest value [kT].
+
+    Args:
+        surfaces: temperature to label to surface, all temperatures with the same labels.
+        variables: names of the two variables.
+        title: of the figure.
+    """
+    labels = list(next(iter(surfaces.values())))
+    figure = new_figure(3.6 * len(labels) + 1.0, 3.0 * len(surfaces) + 0.5, title)
+    panels = figure.subplots(len(surfaces), len(labels), squeeze=False, sharex=True, sharey=True)
+    mesh: Any = None
+    for row, (kelvin, of_labels) in enumerate(surfaces.items()):
+        for axes, (label, surface) in zip(panels[row], of_labels.items(), strict=True):
+            energy = np.where(np.isfinite(surface.free_energy), surface.free_energy, np.nan) / surface.thermal_energy
+            mesh = heat_map(axes, surface.bins.edges, energy, cmap=FREE_ENERGY_MAP, vmin=0.0, vmax=HIGHEST)
+            axes.set_title(f"{label}, {kelvin:g} K")
+        panels[row, 0].set_ylabel(variables[1])
+    for axes in panels[-1]:
+        axes.set_xlabel(variables[0])
+    colour_bar(mesh, list(panels.ravel()), "free energy [kT]", pad=0.015, aspect=30, extend="max")
     return figure
 
 

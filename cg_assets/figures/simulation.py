@@ -32,10 +32,15 @@ if TYPE_CHECKING:
 
 
 def cg_simulation_figure(beads: Beads, result: CGSimulationResult, name: str) -> bytes:
-    """Temperature and energies of a CG simulation with a potential; structure and energy where it is at several."""
-    if sum(not run.biased for run in result.runs) > 1:
+    """Temperature and energies of a CG simulation with a potential; of a liquid at several, structure and energy.
+
+    Of a molecule at several temperatures, the lowest is shown at which a replica stayed stable.
+    """
+    if beads.temperatures:
         return water_plot(*structure_and_energy(result.frames), of="W", title=f"{beads.title}: {name}")
-    run, free = result.runs[0], result.frames.of_window(UNBIASED)
+    run = next(run for run in result.runs if run.stable_replicas)
+    free = result.frames.of_window(UNBIASED)
+    free = free.select(free.temperature == run.temperature)
     replicas, member = np.unique(free.replica, return_inverse=True)
     times, moment = np.unique(np.round(free.time, 9), return_inverse=True)
     energies = np.full((len(replicas), len(times)), np.nan)

@@ -32,31 +32,67 @@ _AXES = {
 
 
 def temperature_figures(evaluations: Mapping[str, Evaluation], title: str) -> dict[str, bytes]:
-    """Figures of liquids at several temperatures: name to PNG, one or several potentials in each."""
+    """Figures at several temperatures: name to PNG, one or several potentials in each."""
+    first = next(iter(evaluations.values()))
+    return _of_liquid(evaluations, title) if first.at_temperatures("rdf_error") else _of_molecule(evaluations, title)
+
+
+def _of_liquid(evaluations: Mapping[str, Evaluation], title: str) -> dict[str, bytes]:
     diffusion: dict[str, dict[float, Estimate]] = {label: {} for label in ("atoms", *evaluations)}
     for label, evaluation in evaluations.items():
         for kelvin, item in evaluation.at_temperatures("diffusion").items():
             diffusion[label][kelvin] = item.value
             if item.reference is not None:
                 diffusion["atoms"][kelvin] = item.reference
+    errors = {("rdf_error", ""): "error of g(r) [nm]", ("adf_error", ""): "error of angles"}
+    energies = {
+        ("potential_energy", ""): "potential energy of a molecule [kJ/mol]",
+        ("heat_capacity", ""): "heat capacity without kinetic part\n[kJ/mol/K]",
+    }
     return {
-        "errors": liquid_errors_plot(evaluations, title),
+        "errors": against_temperature(evaluations, errors, title, noise=True),
         "radial distribution": profiles_plot(evaluations, "rdf", title),
         "angular distribution": profiles_plot(evaluations, "adf", title),
-        "energies": liquid_energies_plot(evaluations, title),
+        "energies": against_temperature(evaluations, energies, title),
         "diffusion": diffusion_plot(diffusion, "atoms", title),
         "change of structure with temperature": profiles_plot(evaluations, "rdf_slope", title),
     }
 
 
+def _of_molecule(evaluations: Mapping[str, Evaluation], title: str) -> dict[str, bytes]:
+    """Melting, energies and errors of a molecule, and its free energies at each temperature."""
+    every = [item for evaluation in evaluations.values() for item in evaluation.quantities]
+    there = {(item.name, item.where) for item in every if item.temperature is not None}
+    basins = {("population", where): f"population of {where}" for name, where in there if name == "population"}
+    melting = {("folded_share", ""): "folded share", **dict(sorted(basins.items()))}
+    melting |= {
+        ("heat_capacity", ""): "heat capacity without kinetic part\n[kJ/mol/K]",
+        ("potential_energy", ""): "potential energy of the atoms [kJ/mol]",
+    }
+    errors = {
+        ("pmf_error", ""): "PMF error",
+        ("jsd", "slow coordinates"): "divergence in the slow coordinates",
+        ("time_scale", "TIC 1"): "slowest time scale [ps]",
+    }
+    figures = {}
+    for name, labels, noise in (("melting", melting, False), ("errors", errors, True)):
+        if shown := {key: label for key, label in labels.items() if key in there}:
+            figures[name] = against_temperature(evaluations, shown, title, noise=noise)
+    first = next(iter(evaluations.values()))
+    for along in dict.fromkeys(line.where for line in first.profiles if line.name == "free_energy"):
+        figures[f"free energy of {along}"] = profiles_plot(evaluations, "free_energy", title, along)
+    return figures
+
+
 @drawn
-def profiles_plot(evaluations: Mapping[str, Evaluation], name: str, title: str = "") -> Figure:
+def profiles_plot(evaluations: Mapping[str, Evaluation], name: str, title: str = "", where: str = "") -> Figure:
     """One profile of all potentials at each temperature, that of the atoms in black, with their differences below.
 
     Args:
         evaluations: potential to its evaluation.
-        name: `rdf`, `adf` or `rdf_slope`.
+        name: `rdf`, `adf`, `rdf_slope` or `free_energy`.
         title: of the figure.
+        where: the collective variable that it runs along; empty where the name includes it.
     """
     kelvins = next(iter(evaluations.values())).temperatures
     columns = min(3, len(kelvins))
@@ -64,7 +100,7 @@ def profiles_plot(evaluations: Mapping[str, Evaluation], name: str, title: str =
     figure = new_figure(3.6 * columns, 3.4 * rows, title)
     panels = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[2, 1] * rows)
     colours = colours_of(list(evaluations))
-    along, height, scale, size = _AXES[name]
+    along, height, scale, size = _AXES.get(name, (where.replace("_", " "), "free energy [kJ/mol]", 1.0, 1.0))
     for number in range(rows * columns):
         row, column = divmod(number, columns)
         upper, lower = panels[2 * row, column], panels[2 * row + 1, column]
@@ -74,7 +110,7 @@ def profiles_plot(evaluations: Mapping[str, Evaluation], name: str, title: str =
             continue
         kelvin, black = kelvins[number], False
         for label, evaluation in evaluations.items():
-            line = evaluation.profile(name, temperature=kelvin)
+            line = evaluation.profile(name, where, kelvin)
             if line is None:
                 continue
             grid = line.grid * scale
@@ -84,7 +120,8 @@ def profiles_plot(evaluations: Mapping[str, Evaluation], name: str, title: str =
                 black = True
             band(upper, Curve(label, grid, size * line.values, size * line.standard_error), colours[label])
             error = np.hypot(line.standard_error, line.reference_error)
-            rest = Curve(label, grid, size * (line.values - line.reference), size * error)
+            with np.errstate(invalid="ignore"):  # bins that neither has
+                rest = Curve(label, grid, size * (line.values - line.reference), size * error)
             band(lower, rest, colours[label])
         upper.set_title(f"{kelvin:g} K")
         lower.axhline(0.0, color=REFERENCE, linewidth=0.8)
@@ -99,40 +136,38 @@ def profiles_plot(evaluations: Mapping[str, Evaluation], name: str, title: str =
 
 
 @drawn
-def liquid_errors_plot(evaluations: Mapping[str, Evaluation], title: str = "") -> Figure:
-    """Integrated errors of g(r) and of angles against temperature; dotted what noise alone makes of them."""
-    figure = new_figure(9.0, 3.6, title)
-    panels = figure.subplots(1, 2)
-    labels = {"rdf_error": "error of g(r) [nm]", "adf_error": "error of angles"}
-    for axes, (name, label) in zip(panels, labels.items(), strict=True):
-        for potential, colour in colours_of(list(evaluations)).items():
-            found = evaluations[potential].at_temperatures(name)
-            error_bars(axes, list(found), (item.value for item in found.values()), colour, label=potential)
-            noise = [(kelvin, item.reference.value) for kelvin, item in found.items() if item.reference is not None]
-            axes.plot(*zip(*noise, strict=True), color=colour, linestyle=":", linewidth=1.0)
-        axes.set(xlabel="temperature [K]", ylabel=label)
-        axes.set_ylim(bottom=0.0)
-    panels[0].legend()
-    return figure
+def against_temperature(
+    evaluations: Mapping[str, Evaluation],
+    labels: Mapping[tuple[str, str], str],
+    title: str = "",
+    *,
+    noise: bool = False,
+) -> Figure:
+    """Quantities against temperature, a panel for each.
 
-
-@drawn
-def liquid_energies_plot(evaluations: Mapping[str, Evaluation], title: str = "") -> Figure:
-    """Potential energy and heat capacity of a molecule against temperature, those of the atoms in black."""
-    figure = new_figure(9.0, 3.6, title)
-    panels = figure.subplots(1, 2)
-    labels = {
-        "potential_energy": "potential energy of a molecule [kJ/mol]",
-        "heat_capacity": "heat capacity without kinetic part\n[kJ/mol/K]",
-    }
-    for axes, (name, label) in zip(panels, labels.items(), strict=True):
-        first = next(iter(evaluations.values())).at_temperatures(name)
-        atoms = {kelvin: item.reference for kelvin, item in first.items() if item.reference is not None}
-        error_bars(axes, list(atoms), atoms.values(), REFERENCE, label="atoms")
+    Args:
+        evaluations: potential to its evaluation.
+        labels: name and place of a quantity to the label of its axis.
+        title: of the figure.
+        noise: whether the references are what noise alone would give, dotted for each potential, and not the numbers of
+            the atoms, in black.
+    """
+    figure = new_figure(4.5 * len(labels), 3.6, title)
+    panels = figure.subplots(1, len(labels), squeeze=False)[0]
+    for axes, ((name, where), label) in zip(panels, labels.items(), strict=True):
+        atoms: dict[float, Estimate] = {}
         for potential, colour in colours_of(list(evaluations)).items():
-            found = evaluations[potential].at_temperatures(name)
+            found = evaluations[potential].at_temperatures(name, where)
+            known = {kelvin: item.reference for kelvin, item in found.items() if item.reference is not None}
             error_bars(axes, list(found), (item.value for item in found.values()), colour, label=potential)
+            if noise:
+                axes.plot(list(known), [item.value for item in known.values()], ":", color=colour, linewidth=1.0)
+            atoms |= known
+        if not noise:
+            error_bars(axes, list(atoms), atoms.values(), REFERENCE, label="atoms")
         axes.set(xlabel="temperature [K]", ylabel=label)
+        if noise:
+            axes.set_ylim(bottom=0.0)
     panels[0].legend()
     return figure
 

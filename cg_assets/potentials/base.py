@@ -192,6 +192,14 @@ class Potential(torch.nn.Module, ABC):
             forces.append(force)
         return torch.cat(energies), torch.cat(forces)
 
+    def energies(self, positions: Tensor, temperature: Any, box: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """W, U = W - T dW/dT [kJ/mol] and C = -T d²W/dT² [kJ/mol/K] at frozen beads, each `(f,)`, without forces.
+
+        Raises:
+            ValueError: this potential is of one temperature, so that the energy of its atoms is not known.
+        """
+        raise ValueError("this potential does not depend on temperature: the energy of its atoms is not known")
+
     def predictions(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> dict[str, Tensor]:
         """What a registered model returns: `energy`, `forces` and any further predictions of a potential."""
         return dict(zip(("energy", "forces"), self.energy_and_forces(positions, temperature, box), strict=True))

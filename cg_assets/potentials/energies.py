@@ -57,11 +57,11 @@ def thermodynamics(module: Any) -> Callable[[Frames], tuple[NDArray[np.float64],
     import torch
 
     def energies(frames: Frames) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if frames.box is None:
-            raise ValueError("frames of a liquid must hold a box")
         found = []
-        for rows in np.array_split(np.arange(len(frames)), math.ceil(len(frames) / _BOXES)):
-            positions, box = (torch.as_tensor(array[rows]) for array in (frames.positions, frames.box))
+        at_once = _BLOCK if frames.box is None else _BOXES
+        for rows in np.array_split(np.arange(len(frames)), math.ceil(len(frames) / at_once)):
+            positions = torch.as_tensor(frames.positions[rows])
+            box = None if frames.box is None else torch.as_tensor(frames.box[rows])
             _, energy, capacity = module.energies(positions, float(frames.temperature[0]), box)
             found.append(torch.stack([energy, capacity]).double().cpu().numpy())
         energy, capacity = np.concatenate(found, axis=1)

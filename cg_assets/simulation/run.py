@@ -35,7 +35,7 @@ class Run:
         replicas: their number; of ladders under tempering.
         stable_replicas: those that did not explode.
         kinetic_temperature: of the beads, mean over stable replicas; nan where none was stable.
-        replica_steps_per_second: steps of single replicas a second; nan where all exploded at once.
+        replica_steps_per_second: steps of single replicas a second; 0 where all exploded at once.
         exchange_acceptance: accepted part of the exchanges between neighbouring temperatures; none without tempering.
     """
 
@@ -73,8 +73,8 @@ class CGSimulationResult:
             variables and bias energies, and `window` is 0 without a bias and 1 under it; there are none of a biased run
             of which most replicas exploded: the others are no fair sample.
         runs: what each run gave, those without a bias first.
-        replica_temperatures: kinetic temperature of each replica of the first run [K or reduced]; NaN for those that
-            exploded.
+        replica_temperatures: kinetic temperature of each replica of the first run that not all of them left at once [K
+            or reduced]; NaN for those that exploded.
     """
 
     frames: Frames
@@ -94,8 +94,8 @@ class CGSimulationResult:
     @property
     def steps_per_second(self) -> float:
         """Steps of single replicas a second, mean over the runs without a bias."""
-        speeds = [run.replica_steps_per_second for run in self.runs if not run.biased]
-        return float(np.nanmean(speeds))
+        speeds = [run.replica_steps_per_second for run in self.runs if not run.biased and run.stable_replicas]
+        return float(np.mean(speeds))
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def run_cg_simulation(
         ExplosionError: fewer than `LEAST_REPLICAS` replicas of the runs without a bias stayed stable.
     """
     if temperatures:
-        plans = [_plan_at(kelvin, number, settings, frames) for number, kelvin in enumerate(temperatures)]
+        plans = [_plan_at(kelvin, number, beads, settings, frames) for number, kelvin in enumerate(temperatures)]
     else:
         plans = _plans_at_one_temperature(potential, beads, settings, frames, bias, device)
     total, done = sum(plan.steps for plan in plans), 0
@@ -175,7 +175,7 @@ def run_cg_simulation(
         if trajectory is not None and run.stable_replicas >= plan.least:
             parts.append(_frames(plan, trajectory, beads, first))
         first += plan.settings.replicas
-        if len(runs) == 1 and trajectory is not None:
+        if not len(replica_temperatures) and trajectory is not None:
             replica_temperatures = trajectory.replica_temperatures
         stable, replicas = (sum(getattr(run, name) for run in runs) for name in ("stable_replicas", "replicas"))
         if len(runs) == unbiased and stable < LEAST_REPLICAS:
@@ -216,14 +216,16 @@ def _plans_at_one_temperature(
     return plans
 
 
-def _plan_at(kelvin: float, number: int, settings: CGSimulation, frames: Frames) -> _Plan:
-    """The run at one of several temperatures."""
+def _plan_at(kelvin: float, number: int, beads: Beads, settings: CGSimulation, frames: Frames) -> _Plan:
+    """The run at one of several temperatures; of a molecule its frames have collective variables."""
     rows = np.flatnonzero(frames.temperature == kelvin)
     if not len(rows):
         raise SamplingError(f"there are no frames at {kelvin:g} K to start from; sample the reference there")
     evenly = (np.arange(settings.replicas) + 0.5) / settings.replicas
     starts = frames.positions[rows[(evenly * len(rows)).astype(int)]]
     seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
+    if beads.collective_variables:
+        return _Plan(kelvin, starts, seed, settings, LEAST_REPLICAS, UNBIASED)
     return _Plan(kelvin, starts, seed, settings, 1)
 
 
@@ -259,7 +261,7 @@ def _simulated(
 def _run(plan: _Plan, trajectory: CGTrajectory | None, temperature_unit: str) -> Run:
     biased, replicas = plan.bias is not None, plan.settings.kept_replicas
     if trajectory is None:
-        return Run(plan.temperature, biased, replicas, 0, Estimate(math.nan, math.nan, temperature_unit), math.nan)
+        return Run(plan.temperature, biased, replicas, 0, Estimate(math.nan, math.nan, temperature_unit), 0.0)
     stable = int((~trajectory.exploded).sum())
     kinetic = Estimate(trajectory.kinetic_temperature, trajectory.kinetic_temperature_error, temperature_unit)
     if 0 < stable < FEW_REPLICAS:

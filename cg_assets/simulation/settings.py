@@ -8,6 +8,7 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -20,6 +21,7 @@ from cg_assets.core.settings import (
     Strict,
     check_size,
     is_multiple,
+    rising,
 )
 
 UNBIASED, ENHANCED = 0, 1
@@ -45,7 +47,12 @@ class CGSimulation(Strict):
     tempering: Tempering | None = None
     """Replica exchange in temperature of the run without a bias: replicas are then those of all ladders together, and
     frames are kept at the lowest temperature, that of the system."""
+    temperatures: list[PositiveFloat] | None = None
+    """Of a molecule whose ladder keeps the frames of all rungs, those of them at which the beads are simulated, one
+    after the other, and judged [K]; null for that of the system."""
     seed: int = Field(default=0, ge=0)
+
+    _rises = field_validator("temperatures")(rising)
 
     @property
     def enhanced(self) -> CGSimulation:
@@ -74,6 +81,13 @@ class CGSimulation(Strict):
             raise ValueError(f"replicas {self.replicas} is not a multiple of the {rungs} temperatures of tempering")
         if not is_multiple(self.tempering.pace, self.timestep):
             raise ValueError(f"tempering.pace {self.tempering.pace} is not a whole number of timesteps {self.timestep}")
+        return self
+
+    @model_validator(mode="after")
+    def _alone(self) -> CGSimulation:
+        others = [name for name in ("tempering", "enhanced_duration", "displacement") if getattr(self, name)]
+        if self.temperatures and others:
+            raise ValueError(f"temperatures excludes {others[0]}, which is for one temperature; leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -139,6 +139,17 @@ def _simulation_faults(system: SystemSpec) -> Iterator[Fault]:
             f"is {run.replicas}, so frames of {run.kept_replicas} are kept; give at least 2: their scatter is "
             "the error of the results",
         )
+    if missing := sorted(set(run.temperatures or ()) - set(system.rungs)):
+        known = ", ".join(f"{kelvin:g}" for kelvin in system.rungs)
+        yield Fault(
+            "cg_simulation.temperatures",
+            f"holds {missing[0]:g}, at which there are no frames to start from and to compare with; "
+            + (
+                f"choose from {known}"
+                if known
+                else "set evaluation.reference.type to data and sampling.unbiased.tempering.kept_rungs to all"
+            ),
+        )
     curve = system.learning_curve.cg_simulation if system.learning_curve else None
     if not run.enhanced_duration and (curve is None or not curve.enhanced_duration):
         return

@@ -406,6 +406,11 @@ class SystemSpec(System):
         return list(plan.tempering.temperatures) if plan.tempering else []
 
     @property
+    def simulated_temperatures(self) -> list[float]:
+        """Temperatures of CG simulations and their evaluation, where there are several [K]."""
+        return self.temperatures or self.cg_simulation.temperatures or []
+
+    @property
     def domain(self) -> tuple[float, float] | None:
         """Range of the one CG coordinate that potentials are defined on; None where they are defined everywhere."""
         return self.network.domain

@@ -49,10 +49,10 @@ NOISE = 300.0
 """Standard deviation of the labels about the forces of the prior [kJ/mol/nm]."""
 
 
-def _write_labels(system, store, positions):
+def _write_labels(system, store, positions, stretch=2.0):
     """A batch of labels of two ladders, as `mapped_forces` writes it: forces of a prior, with noise.
 
-    Frames of the hotter rung are twice as large, which would spoil everything that is made of them.
+    Frames of the hotter rung are stretched: twice as large, they would spoil everything that is made of them.
     """
     count, generator = len(positions), np.random.default_rng(0)
     cg_map = system.beads().cg_map
@@ -70,7 +70,7 @@ def _write_labels(system, store, positions):
         forces=(forces + generator.normal(0, NOISE, forces.shape)).astype(np.float32),
         collective_variables={name: values.astype(np.float32) for name, values in variables.items()},
     )
-    hot = replace(frames, positions=2 * frames.positions, temperature=np.full(count, 360.0))
+    hot = replace(frames, positions=np.float32(stretch) * frames.positions, temperature=np.full(count, 360.0))
     frames = Frames.concatenate([frames, hot])
     frames = replace(frames, potential_energy=generator.gamma(20.0, BOLTZMANN * frames.temperature))
     floor = Estimate(NOISE**2, 0.01 * NOISE**2, "(kJ/mol/nm)²")

@@ -50,7 +50,8 @@ class Native(Metric[FreeEnergySettings]):
             limits = {"rmsd": (0.0, settings.folded_rmsd)}
             folded.append(basin_population({"rmsd": apart}, limits, frames.replica, frames.time, weights=weights))
             mean.append(_mean(apart, frames, weights))
-        yield Quantity("folded_share", folded[1], folded[0], headline=True)
+        known = None if case.reference is None else case.reference.number("folded_share")
+        yield Quantity("folded_share", folded[1], known or folded[0], headline=True)
         yield Quantity("native_rmsd", mean[1], mean[0])
         labelled = dict(zip(("reference", "CG model"), surfaces, strict=True))
         yield SurfacesDrawing(labelled, ("RMSD",), ("nm",), marginals="native structure")
