@@ -18,6 +18,7 @@ from cg_assets.core.units import BOLTZMANN
 from cg_assets.evaluation.at_temperatures import melting_temperature, slope_error
 from cg_assets.evaluation.metrics.energies import liquid_energy
 from cg_assets.figures.evaluation import evaluation_figures
+from cg_assets.potentials.base import Potential
 from cg_assets.potentials.thermal.dependent import TemperatureDependent
 from cg_assets.simulation.run import Run, run_cg_simulation
 from cg_assets.simulation.settings import CGSimulation
@@ -179,7 +180,18 @@ class Springs(TemperatureDependent):
         return (k - kelvin * slope) / k * 3.0 * BOLTZMANN * kelvin
 
 
-def on_springs(system, kelvins, duration, spread):
+class FixedSprings(Potential):
+    """The same at one temperature."""
+
+    def __init__(self):
+        torch.nn.Module.__init__(self)
+        self.register_buffer("constant", torch.tensor(Springs.stiffness))
+
+    def energy(self, positions, temperature=None, box=None):
+        return 0.5 * self.constant * (positions[:, 1:] - positions[:, :-1]).square().sum(dim=(1, 2))
+
+
+def on_springs(system, kelvins, duration, spread, springs):
     """A CG simulation of beads on springs, from starts that spread by so much at each temperature [nm]."""
     cg_map = replace(system.beads().cg_map, bead_names=["a", "b", "c"], bead_masses=np.full(3, 50.0))
     beads = replace(system.beads(), cg_map=cg_map, collective_variables={})
@@ -191,13 +203,13 @@ def on_springs(system, kelvins, duration, spread):
         for kelvin, size in at
     ]
     settings = CGSimulation(replicas=64, timestep=0.005, friction=5.0, burn_in=2, duration=duration, frame_interval=0.1)
-    return run_cg_simulation(Springs(), beads, settings, Frames.concatenate(parts), kelvins)
+    return run_cg_simulation(springs, beads, settings, Frames.concatenate(parts), kelvins)
 
 
 def test_dynamics_at_several_temperatures_give_energy_and_heat_capacity(system):
     """Beads on springs, whose energies at each temperature are exact; the heat capacity is that of differences."""
     springs, kelvins = Springs(), [280.0, 420.0]
-    result = on_springs(system, kelvins, 10.0, [0.02, 0.02])
+    result = on_springs(system, kelvins, 10.0, [0.02, 0.02], springs)
     assert [run.temperature for run in result.runs] == kelvins
     for kelvin, part in result.frames.by_temperature().items():
         _, energy, capacity = springs.energies(torch.as_tensor(part.positions), kelvin)
@@ -207,8 +219,18 @@ def test_dynamics_at_several_temperatures_give_energy_and_heat_capacity(system):
         assert abs(found.heat_capacity.z(difference)) < 4
 
 
+def test_a_potential_of_one_temperature_runs_at_all(system):
+    """The baseline of all comparisons: its energy is 3 kT at each temperature, by two springs."""
+    result = on_springs(system, [280.0, 420.0], 10.0, [0.02, 0.02], FixedSprings())
+    for kelvin, part in result.frames.by_temperature().items():
+        found = liquid_energy(part.potential_energy, np.zeros(len(part)), kelvin, part.replica, part.time)
+        assert abs(found.energy.z(3 * BOLTZMANN * kelvin)) < 4 and found.energy.standard_error < 0.3
+    with pytest.raises(ValueError, match="the energy of its atoms is not known"):
+        FixedSprings().energies(torch.zeros(1, 3, 3), 300.0)
+
+
 def test_a_temperature_at_which_all_explode_at_once_is_stored(system):
-    result = on_springs(system, [280.0, 420.0], 0.2, [0.02, 1e4])
+    result = on_springs(system, [280.0, 420.0], 0.2, [0.02, 1e4], Springs())
     stable, lost = (Run.from_json(json.loads(json.dumps(run.to_json(), allow_nan=False))) for run in result.runs)
     assert stable.is_stable and lost.stable_replicas == 0 and lost.replica_steps_per_second == 0.0
     assert set(result.frames.temperature) == {280.0} and math.isfinite(result.steps_per_second)
