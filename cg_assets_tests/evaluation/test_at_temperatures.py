@@ -85,7 +85,7 @@ def test_one_simulation_at_each_temperature_gives_the_thermodynamics_of_the_atom
             assert abs(item.value.z(exact(kelvin)[of])) < 4, item
             assert abs(item.reference.z(exact(kelvin)[of])) < 4, item
             assert item.value.standard_error > 0
-    for kelvin, item in found.at_temperatures("population_slope", "folded").items():
+    for kelvin, item in found.at_temperatures("population_slope", "helix_length").items():
         assert abs(item.value.z(exact(kelvin)["slope"])) < 4
 
 

@@ -68,10 +68,10 @@ def test_every_temperature_has_its_numbers(reference):
         }
         for name, found in numbers.items():
             assert abs(found.z(known[name])) < 4, (name, kelvin)
-        assert at.number("population", "folded").value == pytest.approx(numbers["share"].value, abs=1e-6)
+        assert at.number("population", "helix_length").value == pytest.approx(numbers["share"].value, abs=1e-6)
         kt = reference.rungs[kelvin].surface.thermal_energy
         energy = -kt * np.log(known["share"] / (1 - known["share"]))
-        assert abs(at.free_energies["folded"].z(energy)) < 4
+        assert abs(at.free_energies["helix_length"].z(energy)) < 4
         assert at.number("jsd", "slow coordinates").value < 0.1
 
 
