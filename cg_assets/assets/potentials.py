@@ -68,11 +68,12 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
 
         source = learnt_source(work.inputs, system, name)
         floor = _noise_floor(source)
-        data = training_data(system.network, source.frames, settings.frames, fit.seed, floor.value)
+        learns = settings.learns or "forces"
+        data = training_data(system.network, source.frames, settings.frames, fit.seed, floor.value, learns)
         labels = data.labels()
         box = None if labels.box is None or not labels.box.isfinite().all() else labels.box
         given = {"temperature": labels.temperature, "box": box}
-        config = potential_config(system.network, system.beads(), fit.committee, source.frames)
+        config = potential_config(system.network, system.beads(), fit.committee, source.frames, learns)
         if prior:
             config["prior"] = work.inputs.facts(prior)["prior"]
         training = ModelTraining(

@@ -51,7 +51,7 @@ def prior_stage(system: SystemSpec, name: str) -> Stage:
 
         source = learnt_source(work.inputs, system, name)
         settings, beads = system.cg_simulation, system.beads()
-        fit = fitted_prior(system.network, beads, source.frames)
+        fit = fitted_prior(system.network, beads, source.frames, system.potentials[name].learns or "forces")
         kelvin = np.concatenate([part.temperature[~part.probe] for part in source.frames])
         nearest = kelvin[np.abs(kelvin - system.temperature).argmin()]
         positions = np.concatenate([part.positions[~part.probe] for part in source.frames])[kelvin == nearest]

@@ -115,9 +115,9 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
                 f"is {potential.labels}, but sampling, imported and labels give only {', '.join(known)}; choose one of "
                 "these or add what is missing",
             )
-        elif potential.temperatures is not None and not system.network.needs_temperature:
+        elif (potential.temperatures or potential.learns) and not system.network.needs_temperature:
             yield Fault(
-                f"potentials.{name}.temperatures",
+                f"potentials.{name}.{'temperatures' if potential.temperatures else 'learns'}",
                 "is for a network with a temperature_dependence; leave it out",
             )
         elif system.network.needs_responses and potential.response is None and potential.labels not in responding:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cg_assets.potentials.base import Labels
     from cg_assets.training.training_run import Descent
 
+Learnt = Literal["forces", "energies", "products"]
+"""What a potential at all temperatures learns from frames, each with what stands before it."""
 BLOCKS_PER_REPLICA = 10
 """Contiguous stretches of time into which each replica is cut; a stretch is trained on or held out as a whole."""
 
@@ -101,6 +103,15 @@ class TrainingSet(ABC):
     def descent(self) -> type[Descent]:
         """How a potential descends along the loss of these labels."""
 
+    def completed(self, teach: Callable[[TrainingSet, int], Any], seed: int) -> TrainingSet:
+        """These labels with those that only a trained potential can make.
+
+        Args:
+            teach: trains a potential on a part of the data, which has a number.
+            seed: of the parts.
+        """
+        return self
+
     def held_out(self, fraction: float, seed: int) -> NDArray[np.bool_]:
         """Rows to hold out: whole groups, drawn at random until the fraction is reached.
 
@@ -123,6 +134,9 @@ class TrainingData(TrainingSet):
         noise_floor: least possible loss of these labels [force unit]^2; None where that is not known.
         temperature: `(n_frames,)` float64 [K]; None where all are of one, which a potential need not be given.
         energy: `(n_frames,)` float64 potential energy of the atoms without a bias [kJ/mol]; None where not known.
+        first_order: labels of dF/dT, shape of the forces [kJ/mol/nm/K]; None where there are none (`completed`).
+        learns: what a potential W(R, T) learns: forces alone; forces and energies; these and labels of dF/dT, products
+            of what a potential that has not seen a frame leaves over of both.
     """
 
     positions: NDArray[np.float32]
@@ -133,13 +147,22 @@ class TrainingData(TrainingSet):
     noise_floor: float | None = None
     temperature: NDArray[np.float64] | None = None
     energy: NDArray[np.float64] | None = None
+    first_order: NDArray[np.float32] | None = None
+    learns: Learnt = "forces"
+
+    @property
+    def learns_energies(self) -> bool:
+        """Whether energies are more than the source of constants."""
+        return self.learns != "forces"
 
     def __post_init__(self) -> None:
         """Refuse data that cannot train.
 
         Raises:
-            TrainingError: shapes differ, a value is not finite, or no frame is left.
+            TrainingError: shapes differ, a value is not finite, no frame is left, or energies are missing.
         """
+        if self.learns_energies and self.energy is None:
+            raise TrainingError(f"frames have no energies, but {self.learns} are to be learnt; sample with energies")
         if self.positions.ndim != 3 or not len(self.positions):
             raise TrainingError(f"positions have shape {self.positions.shape}; training needs (n_frames, n_beads, d)")
         if self.forces.shape != self.positions.shape or len(self.group) != len(self.positions):
@@ -165,6 +188,7 @@ class TrainingData(TrainingSet):
         blocks_per_replica: int = BLOCKS_PER_REPLICA,
         noise_floor: float | None = None,
         every_temperature: bool = False,
+        learns: Learnt = "forces",
     ) -> TrainingData:
         """Join the labelled frames of some batches; frames of probe replicas are left out.
 
@@ -176,6 +200,7 @@ class TrainingData(TrainingSet):
             blocks_per_replica: number of blocks.
             noise_floor: least possible loss [force unit]^2.
             every_temperature: takes frames at several temperatures, with these and with their energies.
+            learns: what is learnt.
 
         Raises:
             TrainingError: a batch has no forces, or frames are at different temperatures.
@@ -204,12 +229,13 @@ class TrainingData(TrainingSet):
             noise_floor=noise_floor,
             temperature=np.concatenate([frames.temperature for frames in parts]) if every_temperature else None,
             energy=np.concatenate(energies).astype(np.float64) if thermal else None,
+            learns=learns,
         )
 
     def select(self, index: NDArray) -> TrainingData:
         """The frames picked by an index or mask."""
-        known = {name: getattr(self, name) for name in ("box", "run", "temperature", "energy")}
-        picked = {name: None if values is None else values[index] for name, values in known.items()}
+        known = {name: getattr(self, name) for name in ("box", "run", "temperature", "energy", "first_order")}
+        picked: Any = {name: None if values is None else values[index] for name, values in known.items()}
         return replace(
             self, positions=self.positions[index], forces=self.forces[index], group=self.group[index], **picked
         )
@@ -238,6 +264,24 @@ class TrainingData(TrainingSet):
         from cg_assets.training.loop import ForceMatching
 
         return ForceMatching
+
+    def completed(self, teach: Callable[[TrainingSet, int], Any], seed: int) -> TrainingData:
+        """With labels of dF/dT where products are learnt: those of each half from a potential of the other.
+
+        Halves are of whole groups. See `cg_assets.training.unconstrained`.
+        """
+        if self.learns != "products" or self.energy is None or self.temperature is None:
+            return self
+        from cg_assets.training.unconstrained import force_products
+
+        groups, member = np.unique(self.group, return_inverse=True)
+        half = (np.random.default_rng([seed, 2]).permutation(len(groups)) % 2)[member]
+        labels = np.empty_like(self.forces)
+        for number in (0, 1):
+            mine = half == number
+            teacher = teach(replace(self.select(~mine), learns="energies"), number + 1)
+            labels[mine] = force_products(teacher, self.select(mine).labels())
+        return replace(self, first_order=labels)
 
     def draw(self, n_frames: int, seed: int) -> TrainingData:
         """`n_frames` frames drawn at random without replacement, in their old order.
@@ -271,7 +315,7 @@ class TrainingData(TrainingSet):
 
     def hash(self) -> str:
         """Hash of the content."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.learns.encode() if self.learns_energies else b"")
         for array in (self.positions, self.forces, self.group, self.box, self.temperature, self.energy):
             if array is not None:
                 digest.update(np.ascontiguousarray(array).tobytes())

@@ -100,8 +100,9 @@ class PriorFit:
     def config(self) -> dict[str, list[list[float]]]:
         """The config of `ChainPrior` or `ThermalChainPrior`, plain JSON."""
         found: dict[str, list[list[float]]] = {}
-        for term, numbers in zip(self.terms, self.thermal or [term.numbers for term in self.terms], strict=True):
-            found.setdefault(term.kind, []).append([*term.beads, *(float(number) for number in numbers)])
+        for place, term in enumerate(self.terms):
+            numbers = self.thermal[place].tolist() if self.thermal else term.numbers
+            found.setdefault(term.kind, []).append([*term.beads, *numbers])
         return found
 
     def potential(self, thermal_energy: float) -> Potential:

@@ -30,6 +30,9 @@ class LearntPotential(Family, family="learnt potential"):
     """Number of frames drawn at random from the labels; null for all."""
     epochs: PositiveInt | None = None
     """Epochs of this potential, where its labels have many more frames than others; null for training.epochs."""
+    learns: Literal["energies", "products"] | None = None
+    """What a potential at all temperatures learns besides forces: energies of the frames; or these and labels of dF/dT,
+    products of what potentials of half of the frames leave over of forces and energies."""
     temperatures: list[PositiveFloat] | None = None
     """Temperatures of the frames that a potential at all temperatures learns from [K]; null for all."""
 
@@ -62,6 +65,7 @@ class ResponsePotential(LearntPotential):
     """`trajectories` for ordinary dynamics alone."""
     frames: None = None
     epochs: None = None
+    learns: None = None
     temperatures: None = None
     method: Literal["response", "force_matching", "multi_temperature", "energy_matching", "product_response"] = (
         "response"

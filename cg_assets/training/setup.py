@@ -11,7 +11,7 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.units import thermal_energy
 from cg_assets.mapping.beads import Beads
 from cg_assets.potentials.settings import PotentialSettings
-from cg_assets.training.data import TrainingData, TrainingSet, drawn_rows
+from cg_assets.training.data import Learnt, TrainingData, TrainingSet, drawn_rows
 from cg_assets.training.priors import PriorFit, fit_prior, fit_thermal_prior
 
 if TYPE_CHECKING:
@@ -21,28 +21,40 @@ if TYPE_CHECKING:
 
 
 def potential_config(
-    settings: PotentialSettings, beads: Beads, committee: int = 0, batches: Sequence[Frames] = ()
+    settings: PotentialSettings,
+    beads: Beads,
+    committee: int = 0,
+    batches: Sequence[Frames] = (),
+    learns: Learnt = "forces",
 ) -> PotentialConfig:
     """The config from which `build_potential` makes a potential, with facts for users of the model.
 
-    A potential that could depend on temperature does not where it learns nothing but forces at one temperature.
+    A potential that could depend on temperature does not where it learns nothing but forces at one temperature. With
+    energies or products at one temperature it is linear in T: W = U - T S.
 
     Args:
         settings: the form of the potential.
         beads: of the system.
         committee: number of further networks.
         batches: labelled frames that it learns from.
+        learns: what it learns from them.
     """
     config = settings.config(beads) | ({"committee": committee} if committee else {})
     kelvin = np.unique(np.concatenate([frames.temperature for frames in batches] or [np.empty(0)]))
     if settings.needs_temperature and len(kelvin) == 1 and batches[0].first_order is None:
-        form: DependenceConfig = {"form": "taylor_temperature", "origin": float(kelvin[0]), "order": 0}
+        form: DependenceConfig = {
+            "form": "taylor_temperature",
+            "origin": float(kelvin[0]),
+            "order": int(learns != "forces"),
+        }
         energy = thermal_energy(float(kelvin[0]), beads.units)
         config = cast("PotentialConfig", {**config, "temperature_dependence": form, "thermal_energy": energy})
     return config
 
 
-def fitted_prior(settings: PotentialSettings, beads: Beads, batches: Sequence[Frames]) -> PriorFit | None:
+def fitted_prior(
+    settings: PotentialSettings, beads: Beads, batches: Sequence[Frames], learns: Learnt = "forces"
+) -> PriorFit | None:
     """The prior of a potential on the configurations of labelled frames; None where it has none.
 
     Raises:
@@ -56,7 +68,7 @@ def fitted_prior(settings: PotentialSettings, beads: Beads, batches: Sequence[Fr
     about = beads.cg_map.bonds, beads.cg_map.bead_names, settings.chain_prior
     if not settings.needs_temperature:
         return fit_prior(positions, *about)
-    config = cast("ThermalConfig", potential_config(settings, beads, batches=batches))
+    config = cast("ThermalConfig", potential_config(settings, beads, 0, batches, learns))
     return fit_thermal_prior(positions, kelvin, *about, config["temperature_dependence"], beads.temperature)
 
 
@@ -72,6 +84,7 @@ def training_data(
     n_frames: int | None,
     seed: int,
     noise_floor: float | None = None,
+    learns: Learnt = "forces",
 ) -> TrainingSet:
     """The frames that a potential learns from: all of its batches, or some drawn at random.
 
@@ -83,6 +96,7 @@ def training_data(
         n_frames: how many to draw; None for all.
         seed: of the draw.
         noise_floor: least possible loss of these labels [force unit]^2, where it is known.
+        learns: what a potential at all temperatures learns from frames without labels of their own.
 
     Raises:
         TrainingError: there are fewer frames than asked for, they cannot train, or the potential cannot describe them.
@@ -94,7 +108,9 @@ def training_data(
 
         data = ResponseData(product_targets(batches))
     else:
-        data = TrainingData.from_frames(batches, noise_floor=noise_floor, every_temperature=settings.needs_temperature)
+        data = TrainingData.from_frames(
+            batches, noise_floor=noise_floor, every_temperature=settings.needs_temperature, learns=learns
+        )
     for frames in batches:
         settings.refuse(frames.positions[~frames.probe])
     return data if n_frames is None else data.select(drawn_rows(len(data), n_frames, seed))

@@ -73,14 +73,19 @@ def train(
         told = _counting(progress, number, members, training)
         return _train_one(single, training, data, seed + number, device, told, stored(number), on_epoch)
 
+    def teach(part: TrainingSet, number: int) -> Potential:
+        number += members
+        return _train_one(single, training, part, seed + number, device, progress, stored(number), None).module
+
+    data = data.completed(teach, seed)
     result = one(0, data, on_epoch)
-    if not members:
-        return result
     numbers = range(1, members + 1)
     networks = [one(number, data.resample([seed, number]), None).module for number in numbers]
-    for number in numbers:
+    for number in range(1, members + 3):  # two of halves of the data
         if path := stored(number):
             path.unlink(missing_ok=True)
+    if not members:
+        return result
     return replace(result, module=Committee(result.module, networks).requires_grad_(False).eval())
 
 

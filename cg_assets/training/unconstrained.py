@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.units import BOLTZMANN
+from cg_assets.potentials.base import Labels
+from cg_assets.potentials.thermal.dependent import TemperatureDependent
 from cg_assets.training.thermal_targets import ThermalTargets
 
 FloatArray = NDArray[np.float64]
@@ -120,6 +123,23 @@ def with_product_labels(targets: ThermalTargets, forces: FloatArray, mean_energy
         here = kelvin == one
         error[here] = np.sqrt(np.mean(labels[here] ** 2))
     return replace(targets, first_order=labels, first_order_error=error)
+
+
+def force_products(potential: TemperatureDependent, labels: Labels) -> NDArray[np.float32]:
+    """Labels of dF/dT `(f, n, 3)` of frames that a potential W(R, T) has not learnt from [kJ/mol/nm/K].
+
+    Args:
+        potential: gives F and <u>_R.
+        labels: forces and energies of single frames, at their temperatures.
+    """
+    if labels.temperature is None:
+        raise TrainingError("products of forces and energies need the temperature of each frame")
+    about = labels.positions, labels.temperature, labels.box
+    energy = labels.values["mean_energy"] - potential.mean_energies(*about)
+    with torch.no_grad():
+        forces = potential.energy_and_forces(labels.positions, labels.temperature, labels.box)[1]
+    factor = energy / (BOLTZMANN * labels.temperature**2)
+    return (factor[:, None, None] * (labels.forces - forces)).numpy().astype(np.float32)
 
 
 def product_targets(batches: Sequence[Frames]) -> ThermalTargets:

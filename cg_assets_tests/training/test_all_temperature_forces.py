@@ -31,6 +31,8 @@ STIFF = torch.tensor([[2.0e4, 2.0e4, 6.0e3], [-6.0e3, 8.0e3, 3.0e3], [0.0, 0.0, 
 PULL = torch.tensor([[0.0, 0.0, 0.0], [60.0, -40.0, 150.0], [30.0, 60.0, -80.0]])
 """W_k of the three beads: sums of STIFF r²/2 + PULL r over the pairs, r being the distance less its length."""
 NOISE, ENERGY_NOISE = 20.0, 5.0
+SCATTER = 30.0
+"""Standard deviation of the energy of the atoms at fixed beads, as of a peptide [kJ/mol]."""
 OFFSET, CAPACITY = -40.0, 0.04
 """U of the atoms has more than that of W: an energy, and a heat capacity that the form can have [kJ/mol, kJ/mol/K]."""
 
@@ -63,14 +65,32 @@ def drawn(count, seed):
     )
 
 
+def joint(count, seed):
+    """The same at T_0, with the covariance of energy and force that the response asks for, kT² F_1."""
+    generator = np.random.default_rng([seed, 8])
+    positions, kelvin = CORNERS + 0.01 * generator.standard_normal((count, 3, 3)), np.full(count, ORIGIN)
+    forces, response, energy = known(positions, kelvin)
+    left = SCATTER * generator.standard_normal(count)
+    noise = NOISE * generator.standard_normal(forces.shape)
+    noise += (BOLTZMANN * kelvin**2 * left / SCATTER**2)[:, None, None] * response
+    return TrainingData(
+        positions.astype(np.float32),
+        (forces + noise).astype(np.float32),
+        np.arange(count) // 50,
+        temperature=kelvin,
+        energy=energy + left,
+    )
+
+
 PLACES = CORNERS + 0.007 * np.random.default_rng(99).standard_normal((240, 3, 3))
 AT = np.resize(BETWEEN, len(PLACES))
 
 
-def predictions(data, seed):
+def predictions(data, seed, form=FORM, kelvin=AT):
     """F, F_1 and U of a potential trained on data, at temperatures between those of the data."""
     training = Training(epochs=10, batch_size=64, learning_rate=0.01)
-    found = train(NETWORK, training, data, seed=seed).module.predict(torch.as_tensor(PLACES), torch.as_tensor(AT), None)
+    module = train(NETWORK | {"temperature_dependence": form}, training, data, seed=seed).module
+    found = module.predict(torch.as_tensor(PLACES), torch.as_tensor(kelvin), None)
     return [found.forces.numpy(), found.first_order.numpy(), found.mean_energy.numpy()]
 
 
@@ -107,6 +127,59 @@ def test_wrong_data_are_seen_in_what_follows(wrong):
     which = 2 if wrong == "energy with a bias" else 1
     size = root_mean_square(exact[which] - exact[which].mean())
     assert root_mean_square(found[which] - exact[which]) > 0.8 * size
+
+
+LINEAR, HERE = FORM | {"order": 1}, np.full(len(PLACES), ORIGIN)
+
+
+def deviations_at_origin(data, seed):
+    """Deviations of F, F_1 and U at T_0, up to their means, in units of their own size."""
+    pairs = zip(known(PLACES, HERE), predictions(data, seed, LINEAR, HERE), strict=True)
+    return [float((found - exact).std() / exact.std()) for exact, found in pairs]
+
+
+def test_products_of_energies_and_forces_at_one_temperature_give_the_response():
+    """Three seeds; the noise of an energy is eight times the size of U, that of a label of F_1 twice that of F_1."""
+    for seed in range(3):
+        forces, response, energy = deviations_at_origin(replace(joint(4000, seed), learns="products"), seed)
+        assert forces < 0.02 and response < 0.3 and energy < 0.3, (seed, forces, response, energy)
+
+
+@pytest.mark.parametrize("wrong", ["sign of the energy", "factor of two", "energy with a bias of the beads"])
+def test_wrong_energies_are_seen_in_the_response(wrong):
+    data = replace(joint(4000, 3), learns="products")
+    if wrong == "sign of the energy":
+        data = replace(data, energy=-data.energy)
+    elif wrong == "factor of two":
+        data = replace(data, energy=2 * data.energy)
+    else:
+        data = replace(data, energy=data.energy + 300.0 * (data.positions[:, 0] - data.positions[:, 2])[:, 0])
+    _, response, energy = deviations_at_origin(data, 0)
+    assert (energy if "bias" in wrong else response) > 0.7, (response, energy)
+
+
+def test_energies_that_are_to_be_learnt_and_are_missing_are_refused():
+    with pytest.raises(TrainingError, match="frames have no energies, but energies are to be learnt"):
+        replace(drawn(100, 0), energy=None, learns="energies")
+
+
+def test_products_survive_an_interruption(tmp_path):
+    """Stopped in the last epoch of the potential, after those of both halves; the files of these are removed."""
+    data = replace(joint(300, 1), learns="products")
+    config = NETWORK | {"temperature_dependence": LINEAR}
+    training = Training(epochs=3, batch_size=64, learning_rate=0.01)
+    whole = train(config, training, data, seed=2).module.state_dict()
+
+    def stop(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, training, data, seed=2, checkpoint=tmp_path / "c.pt", on_epoch=stop)
+    assert len(list(tmp_path.glob("c*.pt"))) == 3
+    again = train(config, training, data, seed=2, checkpoint=tmp_path / "c.pt").module.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+    assert [path.name for path in tmp_path.glob("c*.pt")] == ["c.pt"]
 
 
 def test_frames_at_one_temperature_give_no_temperature_dependence():

@@ -97,6 +97,16 @@ class TemperatureDependent(Potential):
         terms = self.terms(positions, box)
         return (self.coefficients_at(temperature, positions)[0].to(terms) * terms).sum(dim=1)
 
+    def energy_shares(self, temperature: Any, like: Tensor) -> Tensor:
+        """s_k - T ds_k/dT `(f, n_terms)`, the shares of W_k in U, for positions `like` `(f, n, 3)`."""
+        values, slopes, _ = self.coefficients_at(temperature, like)
+        return values - torch.as_tensor(temperature, device=like.device).double().expand(len(like))[:, None] * slopes
+
+    def mean_energy(self, positions: Tensor, temperature: Any, box: Tensor | None = None) -> Tensor:
+        """U = W - T dW/dT `(f,)` of positions `(f, n, 3)` [kJ/mol], differentiable."""
+        terms = self.terms(positions, box)
+        return (self.energy_shares(temperature, positions).to(terms) * terms).sum(dim=1)
+
     @torch.no_grad()
     def energies(self, positions: Tensor, temperature: Any, box: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """W, U = W - T dW/dT [kJ/mol] and C = -T d²W/dT² [kJ/mol/K], each `(f,)`, without forces."""
