@@ -1,7 +1,8 @@
-"""Residues of a PDB file by its own text, without OpenMM: their numbers, and how many molecules carry beads."""
+"""Residues of a PDB or GRO file by its own text, without OpenMM: numbers, places, molecules that carry beads."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -21,25 +22,31 @@ class PdbResidue(NamedTuple):
         chain: its letter, "" if it is blank.
         number: with the insertion code, as in the file.
         name: of the residue.
-        atoms: names of its atoms.
+        places: name of each of its atoms to its position [nm]; empty where the file has no number.
     """
 
     segment: int
     chain: str
     number: str
     name: str
-    atoms: frozenset[str]
+    places: Mapping[str, tuple[float, ...]]
+
+    @property
+    def atoms(self) -> Set[str]:
+        """Names of its atoms."""
+        return self.places.keys()
 
 
 def pdb_residues(path: Path) -> tuple[PdbResidue, ...]:
-    """Residues of the first model of a file, in order; none where it is missing."""
-    return _read(path, path.stat().st_mtime_ns) if path.is_file() else ()
+    """Residues of the first model of a file, in order; none where it is missing, or neither PDB nor GRO."""
+    read = {".pdb": _read, ".gro": _read_gro}.get(path.suffix.lower())
+    return read(path, path.stat().st_mtime_ns) if read is not None and path.is_file() else ()
 
 
 @lru_cache(maxsize=64)
 def _read(path: Path, changed: int) -> tuple[PdbResidue, ...]:
     segment, last = 0, ("", "", "")
-    rows: list[tuple[int, str, str, str, set[str]]] = []
+    rows: list[tuple[int, str, str, str, dict[str, tuple[float, ...]]]] = []
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.startswith("ENDMDL"):
@@ -52,10 +59,33 @@ def _read(path: Path, changed: int) -> tuple[PdbResidue, ...]:
             other = here[:2] != last[:2] or (here[2] != last[2] and not line[16:17].strip())
             if other or not rows:
                 segment += bool(last[0]) and last[0] != here[0]
-                rows.append((segment, here[0].strip(), here[1].strip(), here[2].strip(), set()))
+                rows.append((segment, here[0].strip(), here[1].strip(), here[2].strip(), {}))
                 last = here
-            rows[-1][4].add(line[12:16].strip())
-    return tuple(PdbResidue(*row[:4], frozenset(row[4])) for row in rows)
+            rows[-1][4].setdefault(line[12:16].strip(), _numbers(line[30:38], line[38:46], line[46:54], 0.1))
+    return tuple(PdbResidue(*row) for row in rows)
+
+
+@lru_cache(maxsize=64)
+def _read_gro(path: Path, changed: int) -> tuple[PdbResidue, ...]:
+    last, found = "", list[tuple[str, dict[str, tuple[float, ...]]]]()
+    with path.open(encoding="utf-8", errors="replace") as file:
+        lines = file.readlines()[2:-1]
+    for line in lines:
+        if line[:10] != last or not found:
+            last = line[:10]
+            found.append((last, {}))
+        points = [place for place, letter in enumerate(line) if letter == "." and place > 20]
+        width = points[1] - points[0] if len(points) > 2 else 8  # the distance of the decimal points, as in GROMACS
+        x, y, z = (line[20 + width * axis :][:width] for axis in range(3))
+        found[-1][1].setdefault(line[10:15].strip(), _numbers(x, y, z, 1.0))
+    return tuple(PdbResidue(0, "", name[:5].strip(), name[5:].strip(), places) for name, places in found)
+
+
+def _numbers(x: str, y: str, z: str, unit: float) -> tuple[float, ...]:
+    try:
+        return float(x) * unit, float(y) * unit, float(z) * unit
+    except ValueError:
+        return ()
 
 
 def plain_atom(name: str, path: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from cg_assets.mapping.bead_mapping import WATER
 from cg_assets.mapping.pdb_residues import pdb_residues
 from cg_assets.systems.base import Fields, fields_of
@@ -20,16 +22,24 @@ def with_variables(content: Fields) -> Fields:
     """The content of a system's file, of a molecule without collective variables with one of its beads.
 
     Two beads are judged by their distance, more by their radius of gyration, heavy atoms by that of the alpha carbons.
-    One bead has neither: it stays without.
+    Ranges hold twice what the structure has.
+
+    Raises:
+        ValueError: there is one bead, which has neither.
     """
     if fields_of(content.get("model")).get("type") != "molecule" or content.get("collective_variables"):
         return content
     judged, beads = fields_of(content.get("evaluation")), _beads(content)
-    if "collective_variables" in judged or len(beads) < 2:
+    if "collective_variables" in judged or not beads:
         return content
+    if len(beads) == 1:
+        raise ValueError(
+            f"collective_variables is empty, and a single bead ({next(iter(beads))}) has nothing to judge by"
+        )
     chain = isinstance(fields_of(content.get("mapping")).get("beads"), str)
     size = 0.3 + (_COIL[0] * len(beads) ** _COIL[1] if chain else _PER_BEAD * len(beads))
-    name, longest = ("distance", _LONGEST) if len(beads) == 2 else ("radius_of_gyration", min(size, _LARGEST))
+    name, longest = ("distance", _LONGEST) if len(beads) == 2 else ("radius_of_gyration", size)
+    longest = min(max(longest, 2.0 * _size(beads, content)), _LARGEST)
     variable: Fields = {"type": name, "atoms": [*beads], "range": [0.0, round(longest, 3)]}
     return content | {
         "collective_variables": {name: variable},
@@ -37,19 +47,48 @@ def with_variables(content: Fields) -> Fields:
     }
 
 
-def _beads(content: Fields) -> list[str]:
-    """Names of the beads, of heavy atoms those of the alpha carbons; none where only the topology has them."""
+def _size(beads: dict[str, list[str]], content: Fields) -> float:
+    """Distance of two beads, or radius of gyration of more, in the file of the structure [nm]; 0 where it has none."""
+    known = {
+        f"{place + 1}:{atom}": position
+        for place, item in enumerate(pdb_residues(_structure(content)))
+        for atom, position in item.places.items()
+        if position
+    }
+    atoms = [[known[atom] for atom in members if atom in known] for members in beads.values()]
+    if not all(atoms):
+        return 0.0
+    centres = np.array([np.mean(positions, axis=0) for positions in atoms])
+    if len(centres) == 2:
+        return float(np.linalg.norm(centres[1] - centres[0]))
+    return float(np.sqrt(((centres - centres.mean(axis=0)) ** 2).sum(axis=1).mean()))
+
+
+def _structure(content: Fields) -> Path:
+    """The file that has the positions of a molecule."""
+    model = fields_of(content.get("model"))
+    named = model.get("pdb") or fields_of(model.get("topology")).get("coordinates")
+    return Path(str(content.get("folder", "."))) / str(named)
+
+
+def _beads(content: Fields) -> dict[str, list[str]]:
+    """Atoms of the beads by their names, of heavy atoms the alpha carbons; none where the files do not name them."""
     model, mapping = fields_of(content.get("model")), fields_of(content.get("mapping"))
     beads, only = mapping.get("beads"), mapping.get("molecules")
     if isinstance(beads, dict):
-        return list(beads)
+        return {
+            str(name): [str(atom) for atom in members] for name, members in beads.items() if isinstance(members, list)
+        }
     if beads not in ("alpha_carbons", "heavy_atoms"):
-        return []
+        return {}
     if isinstance(sequence := model.get("sequence"), list):
-        return [f"{place + 1}:CA" for place, residue in enumerate(sequence) if residue not in _CAPS]
-    path = Path(str(content.get("folder", "."))) / str(model.get("pdb"))
-    return [
-        f"{place + 1}:CA"
-        for place, item in enumerate(pdb_residues(path))
-        if "CA" in item.atoms and item.name not in {*WATER, "CA"} and (not isinstance(only, list) or item.name in only)
-    ]
+        places = [place for place, residue in enumerate(sequence) if residue not in _CAPS]
+    else:
+        places = [
+            place
+            for place, item in enumerate(pdb_residues(_structure(content)))
+            if "CA" in item.atoms
+            and item.name not in {*WATER, "CA"}
+            and (not isinstance(only, list) or item.name in only)
+        ]
+    return {f"{place + 1}:CA": [f"{place + 1}:CA"] for place in places}

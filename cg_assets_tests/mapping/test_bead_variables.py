@@ -5,15 +5,17 @@ import numpy as np
 import openmm
 import pytest
 import yaml
+from openmm import app, unit
 from scipy.spatial.transform import Rotation
 from test_collective_variables import numerical_gradient
 from test_imported import MINE, read
 
-from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.mapping.atom_variables import AtomVariables
 from cg_assets.mapping.bead_mapping import BeadMapping
 from cg_assets.mapping.builders import MoleculeSettings, build_molecule
 from cg_assets.mapping.collective_variables import CollectiveVariable
+from cg_assets.mapping.peptides import build_peptide
 from cg_assets.systems import load_system
 from cg_assets.systems.default_variables import with_variables
 
@@ -247,6 +249,72 @@ def test_the_range_of_a_long_chain_holds_coils_and_is_allowed():
     assert 1.3 * 0.1927 * 300**0.598 < variable["range"][1] < 20
     content["mapping"] = {"beads": {f"b{k}": [f"{k}:CA", f"{k}:C"] for k in range(300)}}
     assert with_variables(content)["collective_variables"]["radius_of_gyration"]["range"] == [0.0, 20.0]
+
+
+def two_alanines(folder, gap):
+    """A PDB file of two capped alanines, and their heavy atoms."""
+    topology, places = build_peptide(["ACE", "ALA", "NME"])
+    both = app.Modeller(topology, unit.Quantity(np.asarray(places), unit.nanometer))
+    both.add(topology, unit.Quantity(np.asarray(places) + np.array([0, 0, gap]), unit.nanometer))
+    with (folder / "alanine.pdb").open("w") as file:
+        app.PDBFile.writeFile(both.topology, both.positions, file)
+    heavy = [f"{a.residue.index + 1}:{a.name}" for a in both.topology.atoms() if a.element.symbol != "H"]
+    return np.array(both.positions.value_in_unit(unit.nanometer)), heavy
+
+
+@pytest.mark.parametrize("kind", ["centres", "alpha_carbons"])
+def test_one_bead_in_each_of_two_molecules_is_judged_by_their_distance(tmp_path, monkeypatch, kind):
+    """In a range that holds twice the distance in the file."""
+    judged = yaml.safe_load(MINE)["evaluation"] | {"basins": {}}
+    del judged["collective_variables"]
+    _, folder = home(tmp_path, monkeypatch)
+    places, heavy = two_alanines(folder, 2.5)
+    beads = kind if kind == "alpha_carbons" else {"one": heavy[:10], "other": heavy[10:]}
+    home_of = {"mapping": {"type": "beads", "beads": beads}, "collective_variables": {}, "evaluation": judged}
+    content = yaml.safe_load(MINE) | home_of
+    (folder / "my_alanine.yaml").write_text(yaml.safe_dump(content))
+    rng = np.random.default_rng(0)
+    for replica in range(2):
+        frames = places + 0.004 * rng.normal(size=(60, 44, 3))
+        frames[:, 22:, 2] += 0.4 * rng.random((60, 1))
+        np.savez(folder / f"run_0000_{replica}.npz", positions=frames)
+    system = load_system("my_alanine")
+    assert system.collective_variables["distance"].limits == (0.0, 5.0)
+    data = read(system.imported_reader("0000"))
+    assert 2.4 < data.collective_variables["distance"].min() < data.collective_variables["distance"].max() < 3.0
+    assert list(system.compute_reference(0, folder, data=data).names) == ["distance"]
+    narrow = {"distance": {"type": "distance", "atoms": ["2:CA", "5:CA"], "range": [0.0, 1.5]}}
+    content |= {"mapping": {"type": "beads", "beads": "alpha_carbons"}, "collective_variables": narrow}
+    content["evaluation"] = judged | {"collective_variables": ["distance"]}
+    (folder / "my_alanine.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SamplingError, match=r"distance\.range is \[0, 1\.5\], but the first frames .* have 2\.[45]"):
+        load_system("my_alanine").imported_reader("0000")
+
+
+def test_alpha_carbons_of_a_topology_are_judged_without_variables(tmp_path):
+    """Their names and places are those of its coordinates."""
+    places = 0.38 * np.arange(4)
+    lines = [
+        f"{k + 1:5d}{'ALA':5s}{'CA':>5s}{3 * k + 1:5d}{x:8.3f}{0.0:8.3f}{0.0:8.3f}\n"
+        f"{k + 1:5d}{'ALA':5s}{'HA':>5s}{3 * k + 2:5d}{x:8.3f}{0.1:8.3f}{0.0:8.3f}\n"
+        for k, x in enumerate(places)
+    ]
+    (tmp_path / "it.gro").write_text("four\n    8\n" + "".join(lines) + "   5.0   5.0   5.0\n")
+    topology = {"type": "gromacs", "top": "it.top", "coordinates": "it.gro"}
+    model = {"type": "molecule", "topology": topology}
+    content = {"folder": str(tmp_path), "model": model, "mapping": {"beads": "alpha_carbons"}}
+    variable = with_variables(content)["collective_variables"]["radius_of_gyration"]
+    assert variable["atoms"] == ["1:CA", "2:CA", "3:CA", "4:CA"]
+    assert variable["range"][1] == pytest.approx(max(0.3 + 0.25 * 4**0.6, 2 * places.std()), abs=1e-3)
+
+
+def test_one_bead_alone_has_no_variable(tmp_path, monkeypatch):
+    judged = yaml.safe_load(MINE)["evaluation"] | {"basins": {}}
+    del judged["collective_variables"]
+    one = {"type": "beads", "beads": {"all": ["1:C", "2:C"]}}
+    home(tmp_path, monkeypatch, mapping=one, collective_variables={}, evaluation=judged)
+    with pytest.raises(SystemSpecError, match=r"collective_variables is empty, and a single bead \(all\) has nothing"):
+        load_system("my_alanine")
 
 
 def test_one_bead_has_nothing_to_be_judged_by(tmp_path, monkeypatch):

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.checks import absurd
+from cg_assets.core.errors import SamplingError
+from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.sampling.imported.formats import AtomBlock
 
@@ -90,6 +92,26 @@ def coordinate_grid(positions: NDArray[np.floating]) -> float | None:
         if slack < 0.05 * step and (np.abs(numbers - step * np.round(numbers / step)) <= slack).all():
             return step
     return None
+
+
+def check_ranges(beads: Beads, positions: NDArray[np.float64]) -> None:
+    """Refuse the range of a collective variable that holds none of the first frames.
+
+    Args:
+        beads: of the system.
+        positions: `(n_frames, n_beads, 3)` of the first frames of all files [nm].
+
+    Raises:
+        SamplingError: of the variable, with its values.
+    """
+    values = beads.variables(positions)
+    for name, variable in beads.collective_variables.items():
+        (low, high), seen = variable.limits, values[name]
+        if not variable.periodic and not ((seen >= low) & (seen <= high)).any():
+            raise SamplingError(
+                f"collective_variables.{name}.range is [{low:g}, {high:g}], but the first frames of the files have "
+                f"{seen.min():.4g} to {seen.max():.4g}; widen it"
+            )
 
 
 def grid_fault(grid: float | None, noise: float) -> str | None:

@@ -19,7 +19,7 @@ from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.mapping.cells import real_box
 from cg_assets.mapping.first_frames import check_first_frames
 from cg_assets.mapping.images import MoleculesTogether, WholeMolecules, nearest_image
-from cg_assets.sampling.imported.bad_frames import MOST_BAD, BadFrames, coordinate_grid
+from cg_assets.sampling.imported.bad_frames import MOST_BAD, BadFrames, check_ranges, coordinate_grid
 from cg_assets.sampling.imported.bias import FrameBias, Run, undeclared_bias
 from cg_assets.sampling.imported.file_forces import TESTED, force_notes, shortened, unseen_note
 from cg_assets.sampling.imported.files import found_files, imported_files
@@ -291,6 +291,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         self._grids: list[str] = []
         self.grid: float | None = None
         lengths: list[NDArray[np.floating]] = []
+        beads: list[NDArray[np.float64]] = []
         for number, (file, found) in enumerate(zip(self._files, contents, strict=True)):
             parts = found.first(_FIRST)
             if not parts:
@@ -310,7 +311,10 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             if sound:
                 check_first_frames(self._molecule, np.concatenate(sound), str(file.path))
                 lengths.append(self._bad.lengths(np.concatenate(sound).astype(np.float64)))
+                beads.append(self._map.apply(np.concatenate(sound)))
         self._find_rigid(lengths)
+        if beads:
+            check_ranges(self._beads, np.concatenate(beads))
 
     def _find_rigid(self, lengths: list[NDArray[np.floating]]) -> None:
         """Take bonds that never change their length as constraints of the run, where forces are mapped."""
