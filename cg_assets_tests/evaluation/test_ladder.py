@@ -19,9 +19,9 @@ def helix():
 
 
 def melting(system, seed, per_rung=2000, ladders=2, **more):
-    """Frames of a helix, and of it stretched by a half, at temperatures of ladders, in the order of time."""
+    """Frames of a helix, and of it twice as large, at temperatures of ladders, in the order of time."""
     energy, kelvin, folded, replica, time = two_states(seed, per_rung, ladders, **more)
-    stretch = np.where(folded > 0, 1.0, 1.5)[:, None, None] * np.array([1.0, 1.0, 1.0])
+    stretch = np.where(folded > 0, 1.0, 2.0)[:, None, None]
     noise = np.random.default_rng(seed).normal(0, 0.01, (len(energy), 10, 3))
     positions = system.native_beads() * stretch + noise
     variables = system.beads().variables(positions)
@@ -102,7 +102,7 @@ def test_ladders_that_differ_fail_the_check(helix, reference):
     generator = np.random.default_rng(0)
     changed = data.positions.copy()
     second = (data.replica == 1) & (data.collective_variables["end_to_end"] < 1.6) & (generator.random(len(data)) < 0.4)
-    changed[second] *= 1.5
+    changed[second] *= 2.0
     variables = helix.beads().variables(changed)
     data = replace(
         data, positions=changed, collective_variables={k: v.astype(np.float32) for k, v in variables.items()}
