@@ -67,9 +67,14 @@ def reference_stage(system: SystemSpec) -> Stage:
 
         def report(_: object) -> Report:
             from cg_assets.figures.evaluation import reference_figure
+            from cg_assets.figures.temperatures import reference_melting_plot
 
             figure = Figure(reference_figure(system.beads(), result), "reference free energy")
-            return {"figure": figure, "results": result.rows(), "source": result.source}
+            shown: Report = {"figure": figure, "results": result.rows(), "source": result.source}
+            if result.rungs:
+                melting = reference_melting_plot(result.quantities, f"{system.title}: reference")
+                shown["melting"] = Figure(melting, "melting of the reference")
+            return shown
 
         def judge(_: Stored) -> list[Verdict]:
             return [agreement_verdict(result, bound)] if bound else []

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.evaluation import Evaluation
+from cg_assets.evaluation.quantity import Quantity
 from cg_assets.figures.style import (
+    DATA,
     REFERENCE,
     Curve,
     band,
@@ -23,6 +25,12 @@ from cg_assets.figures.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MELTING = {
+    ("folded_share", ""): "folded share",
+    ("heat_capacity", ""): "heat capacity without kinetic part\n[kJ/mol/K]",
+    ("potential_energy", ""): "potential energy of the atoms [kJ/mol]",
+}
+"""What melts, with the label of its axis."""
 _AXES = {
     "rdf": ("distance [nm]", "g(r)", 1.0, 1.0),
     "adf": ("angle [°]", "density [1/rad]", float(np.degrees(1.0)), 1.0),
@@ -64,11 +72,7 @@ def _of_molecule(evaluations: Mapping[str, Evaluation], title: str) -> dict[str,
     every = [item for evaluation in evaluations.values() for item in evaluation.quantities]
     there = {(item.name, item.where) for item in every if item.temperature is not None}
     basins = {("population", where): f"population of {where}" for name, where in there if name == "population"}
-    melting = {("folded_share", ""): "folded share", **dict(sorted(basins.items()))}
-    melting |= {
-        ("heat_capacity", ""): "heat capacity without kinetic part\n[kJ/mol/K]",
-        ("potential_energy", ""): "potential energy of the atoms [kJ/mol]",
-    }
+    melting = _MELTING | dict(sorted(basins.items()))
     errors = {
         ("pmf_error", ""): "PMF error",
         ("jsd", "slow coordinates"): "divergence in the slow coordinates",
@@ -169,6 +173,29 @@ def against_temperature(
         if noise:
             axes.set_ylim(bottom=0.0)
     panels[0].legend()
+    return figure
+
+
+@drawn
+def reference_melting_plot(quantities: Sequence[Quantity], title: str = "") -> Figure:
+    """Folded share and energies of the atoms against temperature: by all temperatures (MBAR), and by each alone.
+
+    Args:
+        quantities: of a reference at several temperatures.
+        title: of the figure.
+    """
+    there = {(item.name, item.where) for item in quantities}
+    shown = {key: label for key, label in _MELTING.items() if key in there}
+    figure = new_figure(4.5 * len(shown), 3.6, title)
+    for axes, (key, label) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+        own = [item for item in quantities if (item.name, item.where) == key]
+        kelvin = np.array([item.temperature for item in own])
+        alone = [item.reference or Estimate(math.nan, math.nan) for item in own]
+        shift = 0.1 * np.diff(kelvin).min()
+        error_bars(axes, kelvin - shift, alone, DATA, label="this temperature alone", linestyle="")
+        error_bars(axes, kelvin + shift, (item.value for item in own), REFERENCE, label="all temperatures")
+        axes.set(xlabel="temperature [K]", ylabel=label)
+        axes.legend()
     return figure
 
 

@@ -55,6 +55,7 @@ def test_the_reference_holds_every_temperature(made):
     cold, hot = (rung.surface.thermal_energy for rung in reference.rungs.values())
     assert hot / cold == pytest.approx(1.2)
     shown = metadata_of(result)["reference"]
+    assert "data:image/png" in shown["melting"].value
     assert "| 360 | folded share |" in shown["results"].value and "joined by MBAR" in str(shown["source"].value)
 
 
