@@ -71,7 +71,11 @@ def _of_molecule(evaluations: Mapping[str, Evaluation], title: str) -> dict[str,
     """Melting, energies and errors of a molecule, and its free energies at each temperature."""
     every = [item for evaluation in evaluations.values() for item in evaluation.quantities]
     there = {(item.name, item.where) for item in every if item.temperature is not None}
-    basins = {("population", where): f"population of {where}" for name, where in there if name == "population"}
+    basins = {
+        ("population", where): f"population of {where.replace('_', ' ')}"
+        for name, where in there
+        if name == "population"
+    }
     melting = _MELTING | dict(sorted(basins.items()))
     errors = {
         ("pmf_error", ""): "PMF error",
@@ -191,9 +195,9 @@ def reference_melting_plot(quantities: Sequence[Quantity], title: str = "") -> F
         own = [item for item in quantities if (item.name, item.where) == key]
         kelvin = np.array([item.temperature for item in own])
         alone = [item.reference or Estimate(math.nan, math.nan) for item in own]
-        shift = 0.1 * np.diff(kelvin).min()
-        error_bars(axes, kelvin - shift, alone, DATA, label="this temperature alone", linestyle="")
-        error_bars(axes, kelvin + shift, (item.value for item in own), REFERENCE, label="all temperatures")
+        beside = kelvin + 0.06 * np.diff(kelvin).min()
+        error_bars(axes, beside, alone, DATA, label="this temperature alone", linestyle="")
+        error_bars(axes, kelvin, (item.value for item in own), REFERENCE, label="all temperatures")
         axes.set(xlabel="temperature [K]", ylabel=label)
         axes.legend()
     return figure
