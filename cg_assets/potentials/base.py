@@ -290,6 +290,11 @@ class Potential(torch.nn.Module, ABC):
     # ------------------------------------------------------------------------------- committees
 
     @property
+    def leading(self) -> Potential:
+        """Itself; of a committee the potential that gives energy and forces."""
+        return self
+
+    @property
     def members(self) -> Sequence[Potential]:
         """Networks whose scatter is the uncertainty of this potential; none without a committee."""
         return ()

@@ -93,6 +93,11 @@ class Committee(Potential):
         self.n_beads, self.dimension = potential.n_beads, potential.dimension
 
     @property
+    def leading(self) -> Potential:
+        """The potential."""
+        return self.potential
+
+    @property
     def members(self) -> Sequence[Potential]:
         """The networks."""
         return [network for network in self.networks if isinstance(network, Potential)]

@@ -62,7 +62,7 @@ def thermodynamics(module: Any) -> Callable[[Frames], tuple[NDArray[np.float64],
         for rows in np.array_split(np.arange(len(frames)), math.ceil(len(frames) / at_once)):
             positions = torch.as_tensor(frames.positions[rows])
             box = None if frames.box is None else torch.as_tensor(frames.box[rows])
-            _, energy, capacity = module.energies(positions, float(frames.temperature[0]), box)
+            _, energy, capacity = module.leading.energies(positions, float(frames.temperature[0]), box)
             found.append(torch.stack([energy, capacity]).double().cpu().numpy())
         energy, capacity = np.concatenate(found, axis=1)
         return energy, capacity

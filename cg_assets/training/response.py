@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.statistics.estimates import Estimate, jackknife
-from cg_assets.potentials.base import Labels
-from cg_assets.potentials.thermal.base import ThermalPotential
+from cg_assets.potentials.base import Labels, Potential
 from cg_assets.potentials.thermal.loss import QUANTITIES
 from cg_assets.potentials.thermal.temperature import DependenceConfig
 from cg_assets.training.data import TrainingSet
@@ -224,13 +223,14 @@ class Deviation:
         }
 
 
-def predicted(potential: ThermalPotential, targets: ThermalTargets) -> dict[str, NDArray[np.float64]]:
-    """Predictions of a potential for each quantity at all rows, and for the heat capacity, in their units."""
+def predicted(potential: Potential, targets: ThermalTargets) -> dict[str, NDArray[np.float64]]:
+    """Predictions of a potential W(R, T) for each quantity at all rows, and for the heat capacity, in their units."""
+    leading: Any = potential.leading
     rows = (torch.as_tensor(array) for array in (targets.positions, targets.temperature, targets.box))
-    return {name: values.numpy() for name, values in potential.predict(*rows)._asdict().items()}
+    return {name: values.numpy() for name, values in leading.predict(*rows)._asdict().items()}
 
 
-def deviations(potential: ThermalPotential, targets: ThermalTargets) -> dict[str, Deviation]:
+def deviations(potential: Potential, targets: ThermalTargets) -> dict[str, Deviation]:
     """Deviation from the labels of each known quantity, mean energies up to their mean at a temperature.
 
     Args:

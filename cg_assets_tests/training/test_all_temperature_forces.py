@@ -12,7 +12,10 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.settings import Training
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
+from cg_assets.potentials.energies import thermodynamics
+from cg_assets.simulation.settings import CGSimulation
 from cg_assets.training.data import TrainingData
+from cg_assets.training.prior_simulation import simulate_prior
 from cg_assets.training.priors import fit_prior, fit_thermal_prior
 from cg_assets.training.train import train
 
@@ -210,32 +213,62 @@ def test_rungs_of_a_ladder_at_one_time_are_never_divided():
         TrainingData.from_frames([frames])
 
 
-def test_a_prior_has_the_strengths_of_the_force_field_at_each_temperature():
-    """Bonds, cosines and dihedrals of chains drawn exactly at four temperatures; also at one that was left out.
+def test_a_committee_has_energies_and_heat_capacities():
+    """Those of its first potential."""
+    training = Training(epochs=1, batch_size=64, learning_rate=0.01, committee=2)
+    module = train(NETWORK, training, drawn(300, 2), seed=0).module
+    frames = Frames.of_replicas([1.0], np.arange(4), temperature=400.0, positions=PLACES[:4, None].astype(np.float32))
+    energy, capacity = thermodynamics(module)(frames)
+    found = module.leading.predict(torch.as_tensor(PLACES[:4]), torch.full((4,), 400.0), None)
+    np.testing.assert_allclose(energy, found.mean_energy, rtol=1e-5)
+    np.testing.assert_allclose(capacity, found.heat_capacity, rtol=1e-4, atol=1e-6)
+    assert len(module.members) == 2
+
+
+def strengths(kelvin):
+    """Of bonds, cosines and dihedrals of a chain [kJ/mol/nm², kJ/mol]."""
+    warm = kelvin / ORIGIN - 1
+    return 50_000.0 + 20_000.0 * warm, 45.0 + 30.0 * warm, np.array([2.5 - 6.0 * warm, -3.0 + 4.0 * warm, 1.0, 1.2])
+
+
+FAMILY = ChainPriorSettings(terms=["bonds", "angles", "dihedrals"], dihedral_order=2)
+
+
+@pytest.fixture(scope="module")
+def melting():
+    """Chains drawn exactly at four temperatures, and the prior of all."""
+    drawn = {}
+    for number, kelvin in enumerate((300.0, 340.0, 430.0, 500.0)):
+        reduced = [strength / (BOLTZMANN * kelvin) for strength in strengths(kelvin)]
+        drawn[kelvin] = chain_frames(np.random.default_rng(number), 3000, *reduced)
+    at = np.repeat(list(drawn), 3000)
+    return drawn, fit_thermal_prior(np.concatenate(list(drawn.values())), at, BONDS, NAMES, FAMILY, FORM, 300.0)
+
+
+def test_a_prior_has_the_strengths_of_the_force_field_at_each_temperature(melting):
+    """Also at one that was left out.
 
     Errors: sqrt(2/n) of a normal density's variance, about sqrt(4/n) of a coefficient of the series [k_B T].
     """
-
-    def strengths(kelvin):
-        warm = kelvin / ORIGIN - 1
-        return 50_000.0 + 20_000.0 * warm, 45.0 + 30.0 * warm, np.array([2.5 - 6.0 * warm, -3.0 + 4.0 * warm, 1.0, 1.2])
-
-    count, parts = 3000, []
-    for number, kelvin in enumerate((300.0, 340.0, 430.0, 500.0)):
-        energy, (bond, cosine, series) = BOLTZMANN * kelvin, strengths(kelvin)
-        parts.append(
-            chain_frames(np.random.default_rng(number), count, bond / energy, cosine / energy, series / energy)
-        )
-    at = np.repeat([300.0, 340.0, 430.0, 500.0], count)
-    terms = ChainPriorSettings(terms=["bonds", "angles", "dihedrals"], dihedral_order=2)
-    fit = fit_thermal_prior(np.concatenate(parts), at, BONDS, NAMES, terms, FORM, 300.0)
-    prior, error = fit.potential(1.0), 1 / np.sqrt(count)
+    prior, error = melting[1].potential(1.0), 1 / np.sqrt(3000)
     for kelvin in (300.0, ORIGIN, 500.0):
-        energy, (bond, _, series) = BOLTZMANN * kelvin, strengths(kelvin)
+        bond, _, series = strengths(kelvin)
         shares = prior.dependence.coefficients(torch.tensor([kelvin]))[0].float()
         found = {name: torch.einsum("fk,bkn->bn", shares, getattr(prior, name)) for name in ("bonds", "dihedrals")}
         np.testing.assert_allclose(found["bonds"][:, 0], bond, rtol=6 * error)
-        np.testing.assert_allclose(found["dihedrals"], np.tile(series, (2, 1)), atol=8 * error * energy)
+        np.testing.assert_allclose(found["dihedrals"], np.tile(series, (2, 1)), atol=8 * error * BOLTZMANN * kelvin)
+
+
+def test_the_prior_alone_has_the_geometry_of_each_temperature(melting):
+    """In a simulation at 500 K, where the strengths of 300 K give other dihedrals."""
+    chains, fit = melting
+    terms = fit_prior(chains[500.0], BONDS, NAMES, FAMILY).terms
+    order = {"form": "taylor_temperature", "origin": 300.0, "order": 0}
+    cold = fit_thermal_prior(chains[300.0], np.full(3000, 300.0), BONDS, NAMES, FAMILY, order, 300.0)
+    settings = CGSimulation(replicas=100, timestep=0.004, friction=5.0, burn_in=1, duration=6, frame_interval=0.5)
+    about = chains[500.0][:100], np.full(5, 12.0), BOLTZMANN * 500.0, settings
+    right, wrong = (simulate_prior(replace(item, terms=terms), *about).divergence.max() for item in (fit, cold))
+    assert right < 0.02 < 0.04 < wrong, (right, wrong)
 
 
 def test_a_prior_of_one_temperature_is_that_prior():
