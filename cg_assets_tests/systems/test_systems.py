@@ -144,6 +144,9 @@ WINDOWS = {
             put("sampling.further", {"umbrella": WINDOWS}),
             ["further.umbrella.replicas", "2 windows", "at least two to each"],
         ),
+        ("helix", put("network.torsion_order", 6), ["network.torsion_order is 6", "no temperature", "set it to 0"]),
+        ("chignolin", put("potentials.atomistic.temperatures", [500.0]), ["atomistic.temperatures", "leave it out"]),
+        ("chignolin", put("potentials.atomistic.learns", "products"), ["atomistic.learns", "temperature_dependence"]),
     ],
 )
 def test_wrong_fields_are_named(own_system, base, change, words):

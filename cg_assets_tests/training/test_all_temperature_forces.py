@@ -14,9 +14,11 @@ from cg_assets.core.units import BOLTZMANN
 from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
 from cg_assets.potentials.energies import thermodynamics
 from cg_assets.simulation.settings import CGSimulation
+from cg_assets.systems import load_system
 from cg_assets.training.data import TrainingData
 from cg_assets.training.prior_simulation import simulate_prior
 from cg_assets.training.priors import fit_prior, fit_thermal_prior
+from cg_assets.training.setup import potential_config
 from cg_assets.training.train import train
 
 ORIGIN = 380.0
@@ -130,6 +132,25 @@ def test_wrong_data_are_seen_in_what_follows(wrong):
     which = 2 if wrong == "energy with a bias" else 1
     size = root_mean_square(exact[which] - exact[which].mean())
     assert root_mean_square(found[which] - exact[which]) > 0.8 * size
+
+
+def test_the_form_follows_from_the_labels():
+    """At several temperatures that of the file; at one W is constant in T, or linear where energies are learnt."""
+    system = load_system("helix")
+    beads, network = system.beads(), system.network
+    places = np.zeros((1, 6, beads.cg_map.n_beads, 3), np.float32)
+
+    def form(kelvins, learns="forces", **columns):
+        about = {"positions": places, **columns}
+        batches = [Frames.of_replicas(np.arange(6), [0], temperature=kelvin, **about) for kelvin in kelvins]
+        config = potential_config(network, beads, 0, batches, learns)
+        assert config["thermal_energy"] == pytest.approx(BOLTZMANN * config["temperature_dependence"]["origin"])
+        return config["temperature_dependence"]
+
+    own = network.temperature_dependence
+    assert form([280.0, 330.0]) == own.model_dump(mode="json") == form([280.0], first_order=places)
+    assert form([280.0]) == {"form": "taylor_temperature", "origin": 280.0, "order": 0}
+    assert form([280.0], "products") == {"form": "taylor_temperature", "origin": 280.0, "order": 1}
 
 
 LINEAR, HERE = FORM | {"order": 1}, np.full(len(PLACES), ORIGIN)
