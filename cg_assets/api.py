@@ -232,4 +232,5 @@ def evaluate(
     if reference is None:
         with tempfile.TemporaryDirectory() as scratch:
             reference = system.compute_reference(0, Path(scratch), data=labelled.frames)
-    return judge(system, potential, reference, simulation.frames, simulation.runs, labelled.frames)
+    truth = labelled.frames if system.cg_simulation.temperatures else None
+    return judge(system, potential, reference, simulation.frames, simulation.runs, labelled.frames, truth)

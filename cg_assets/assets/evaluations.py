@@ -106,6 +106,7 @@ def judge(
     runs: Sequence[Run],
     data: Frames,
     truth: Frames | None = None,
+    dynamics: Frames | None = None,
 ) -> Evaluation:
     """Evaluate a potential by its CG simulation.
 
@@ -117,12 +118,15 @@ def judge(
         runs: what its CG simulations gave.
         data: CG frames that it was trained on.
         truth: CG frames that those of the simulation should look like, at all temperatures; `data` where None.
+        dynamics: CG frames whose time scales are those of the atoms; `truth` where None.
     """
     from cg_assets.evaluation.at_temperatures import evaluate_all
     from cg_assets.evaluation.evaluation import evaluate
 
     def case(temperature: float | None = None, slow: SlowCoordinates | None = None) -> Case[Any]:
-        return _case(system, module, reference, simulated, runs, data, truth, temperature, slow)
+        own = _case(system, module, reference, simulated, runs, data, truth, temperature)
+        moving = dynamics if dynamics is None or temperature is None else dynamics.by_temperature()[temperature]
+        return replace(own, slow=slow, dynamics=moving)
 
     if (kelvins := system.cg_simulation.temperatures) is None:
         return evaluate(case())
@@ -139,7 +143,6 @@ def _case(
     data: Frames,
     truth: Frames | None,
     temperature: float | None,
-    slow: SlowCoordinates | None,
 ) -> Case[Any]:
     """A potential with all that it is judged by, at one of several temperatures [K] or (None) as it is."""
     from cg_assets.evaluation.case import Case
@@ -171,7 +174,6 @@ def _case(
         domain=system.domain,
         thermodynamics=thermodynamics(module) if "temperature" in module.conditions else None,
         native=system.native_beads(),
-        slow=slow,
     )
 
 
@@ -215,6 +217,7 @@ def evaluation_stage(system: SystemSpec, name: str) -> Stage:
     from cg_assets.evaluation.evaluation import checks_of
 
     stages = dict.fromkeys([system.data_stage(name), system.true_stage(name)])
+    stages |= {} if system.dynamics_stage is None else {system.dynamics_stage: None}
     reference = [Read(system.reference_stage, Batches.NONE)] if system.reference_stage else []
     return Stage(
         name=f"evaluation_{name}",
@@ -249,9 +252,13 @@ def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
     else:
         truth = frames if true == system.data_stage(name) else pooled_frames(inputs, system, true, inputs.sound(true))
     beads = inputs.frames(f"cg_simulation_{name}", every_temperature=True)
+    dynamics, moving = None, system.dynamics_stage
+    if moving is not None:
+        dynamics = pooled_frames(inputs, system, moving, inputs.sound(moving), every_temperature=True)
+        dynamics = dynamics if system.cg_simulation.temperatures else system.at_own_temperature(dynamics)
 
     def against(module: Any, simulated: Frames, runs: Sequence[Run]) -> Evaluation:
-        return judge(system, module, reference, simulated, runs, data, truth)
+        return judge(system, module, reference, simulated, runs, data, truth, dynamics)
 
     result, judged_by = against(module, beads, runs_of(simulated)), _judged_by(inputs, system, name)
     verdicts = result.verdicts(work.stage.checks)

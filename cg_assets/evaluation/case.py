@@ -52,6 +52,7 @@ class Case(Generic[S_co]):
         thermodynamics: frames at one temperature to the mean energy of the atoms at fixed beads U_W [kJ/mol] and their
             heat capacity C_W [kJ/mol/K], each `(n_frames,)`; None for potentials of one temperature.
         native: `(n_beads, 3)` beads of the native structure [nm]; None without one.
+        dynamics: CG frames of the atoms that move as they do without replica exchange; None to take `truth`.
         slow: slow coordinates of frames at several temperatures; None to find those of `truth`.
     """
 
@@ -68,6 +69,7 @@ class Case(Generic[S_co]):
     domain: tuple[float, float] | None = None
     thermodynamics: Callable[[Frames], tuple[FloatArray, FloatArray]] | None = None
     native: FloatArray | None = None
+    dynamics: Frames | None = None
     slow: SlowCoordinates | None = None
     _made: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False, compare=False)
 

@@ -218,6 +218,9 @@ class SlowCoordinates(Strict):
     """Lag time [ps], a multiple of the time between frames of the reference and of the CG simulation."""
     bins: int = Field(default=20, ge=5, le=200)
     """Bins along each in histograms."""
+    dynamics: Name | None = None
+    """Further plan whose frames give the time scales of the atoms: of a ladder that does not exchange while frames are
+    kept. Null for the frames of the reference, whose time scales under replica exchange are those of the exchange."""
 
     def time_faults(self, intervals: Mapping[str, float], durations: Mapping[str, float]) -> Iterator[Fault]:
         """A lag that does not fit the times between frames, or the durations, of the runs, each by its field [ps]."""

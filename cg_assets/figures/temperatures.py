@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.core.statistics.estimates import Estimate, ratio
 from cg_assets.evaluation.evaluation import Evaluation
 from cg_assets.evaluation.quantity import Quantity
 from cg_assets.figures.style import (
@@ -220,17 +220,10 @@ def diffusion_plot(diffusion: Mapping[str, Mapping[float, Estimate]], reference:
         error_bars(left, 1000.0 / kelvin, [values[each] for each in kelvin], colours[label], label=label)
         both = [each for each in kelvin if each in diffusion[reference] and label != reference]
         if both:
-            ratios = [_ratio(values[each], diffusion[reference][each]) for each in both]
+            ratios = [ratio(values[each], diffusion[reference][each]) for each in both]
             error_bars(right, both, ratios, colours[label], label=label)
     left.set(xlabel="1000 K / T", ylabel="D [nm²/ps]", yscale="log", title="Diffusion")
     right.set(xlabel="temperature [K]", ylabel="D of beads / D of atoms", title="Factor between time scales")
     right.set_ylim(bottom=0.0)
     left.legend()
     return figure
-
-
-def _ratio(one: Estimate, other: Estimate) -> Estimate:
-    """Ratio of two independent numbers."""
-    value = one.value / other.value
-    relative = np.hypot(one.standard_error / one.value, other.standard_error / other.value)
-    return Estimate(value, float(abs(value * relative)))

@@ -110,10 +110,6 @@ class Committee(Potential):
         """Energy `(f,)` and forces `(f, n, d)` of the potential."""
         return self.potential.evaluate(positions, temperature, box)
 
-    def energies(self, positions: Tensor, temperature: Any, box: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the potential."""
-        return self.potential.energies(positions, temperature, box)
-
     def predictions(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> dict[str, Tensor]:
         """`energy` and `forces` of the potential and the `force_deviation` of the committee."""
         deviation = self.force_deviation(positions, temperature, box)

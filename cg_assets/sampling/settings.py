@@ -402,7 +402,7 @@ class Sampling(Strict):
     biased: SamplingPlan | None = None
     """Stages `biased_samples` and `relabelled_forces`."""
     further: dict[Name, SamplingPlan] = Field(default_factory=dict)
-    """Further biased plans by name, with the stages `<name>_samples` and `<name>_forces`."""
+    """Further plans by name, biased or on ladders, with the stages `<name>_samples` and `<name>_forces`."""
     mean_forces: dict[Name, MeanForcePlan] = Field(default_factory=dict)
     """Mean forces at fixed beads by name, with the stage `<name>_forces`."""
     conditional: ConditionalSampling | None = None
@@ -413,7 +413,8 @@ class Sampling(Strict):
         if self.unbiased is not None and self.unbiased.bias is not None:
             raise ValueError("unbiased has a bias; move it to biased")
         for where, plan in self.by_section().items():
-            if plan is not self.unbiased and plan.bias is None:
+            ladder = where.startswith("sampling.further.") and plan.tempering is not None
+            if plan is not self.unbiased and plan.bias is None and not ladder:
                 raise ValueError(f"{where.removeprefix('sampling.')} names no bias")
         reserved = {"unbiased", "biased", "mapped", "relabelled", "imported"}
         for field, taken in (("further", reserved), ("mean_forces", reserved | set(self.further))):

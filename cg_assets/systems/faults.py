@@ -28,6 +28,8 @@ def faults_of(system: SystemSpec, scope: Scope) -> Iterator[Fault]:
     judged = system.evaluation.free_energies
     if judged is not None and (settings := judged.slow_coordinates):
         yield from within("evaluation.slow_coordinates", settings.time_faults(*_times(system)))
+        if settings.dynamics is not None:
+            yield from within("evaluation.slow_coordinates", _dynamics_faults(system, settings.dynamics))
 
 
 def _liquid_faults(system: SystemSpec) -> Iterator[Fault]:
@@ -126,6 +128,25 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
                 f"is {potential.labels}, without labels of the temperature dependence that network.type "
                 f"{system.network.type} learns from; name those of a source of type product",
             )
+
+
+def _dynamics_faults(system: SystemSpec, name: str) -> Iterator[Fault]:
+    """A plan whose frames do not move as the atoms do, or that lacks a temperature."""
+    plan = system.sampling.further.get(name)
+    if plan is None:
+        known = ", ".join(system.sampling.further) or "none"
+        yield Fault("dynamics", f"is {name}, which sampling.further does not name; it names {known}")
+        return
+    ladder = plan.tempering
+    if plan.bias is not None or (ladder is not None and ladder.pace < plan.duration):
+        yield Fault(
+            "dynamics",
+            f"is {name}, whose frames are those of a bias or of replica exchange; set its tempering.pace to its "
+            "duration and its burn_in to a multiple of that, so that it exchanges only before",
+        )
+    held = list(ladder.temperatures[: plan.kept_rungs]) if ladder else [system.temperature]
+    if missing := set(system.simulated_temperatures or [system.temperature]) - set(held):
+        yield Fault("dynamics", f"is {name}, which keeps no frames at {min(missing):g} K; give it the same ladder")
 
 
 def _simulation_faults(system: SystemSpec) -> Iterator[Fault]:

@@ -406,6 +406,15 @@ class SystemSpec(System):
         return list(plan.tempering.temperatures) if plan.tempering else []
 
     @property
+    def dynamics_stage(self) -> str | None:
+        """Stage of the CG frames whose time scales are those of the atoms; None where the reference has them."""
+        judged = self.evaluation.free_energies
+        slow = None if judged is None else judged.slow_coordinates
+        if slow is None or slow.dynamics is None:
+            return None
+        return next(labels for labels, plan in self.sampling.by_labels().items() if plan.name == slow.dynamics)
+
+    @property
     def simulated_temperatures(self) -> list[float]:
         """Temperatures of CG simulations and their evaluation, where there are several [K]."""
         return self.temperatures or self.cg_simulation.temperatures or []

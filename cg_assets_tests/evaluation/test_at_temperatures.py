@@ -27,15 +27,17 @@ from cg_assets.systems.load import load_system
 KELVINS = [float(kelvin) for kelvin in TEMPERATURES]
 
 
-class TwoStates(torch.nn.Module):
+class TwoStates(Potential):
     """U_W and C_W of the helix and of the coil, which is longer than 1.6 nm."""
 
     conditions = frozenset({"temperature"})
-    members = ()
 
     def __init__(self, factor=1.0):
-        super().__init__()
+        torch.nn.Module.__init__(self)
         self.register_buffer("factor", torch.tensor(factor))
+
+    def energy(self, positions, temperature=None, box=None):
+        return 0 * positions[:, 0, 0]
 
     def energies(self, positions, temperature, box=None):
         unfolded = ((positions[:, 0] - positions[:, -1]).norm(dim=1) > 1.6).double()
@@ -129,15 +131,7 @@ def test_a_potential_of_one_temperature_is_worse_at_the_others(system, judged):
     """The density of the lowest temperature at all of them: what one W(R) for all temperatures would come near to."""
     data, reference, right = judged
     frames = [replace(simulation(system, 3, [280.0]), temperature=np.full(3000, kelvin)) for kelvin in KELVINS]
-
-    class One(torch.nn.Module):
-        conditions, members = frozenset(), ()
-
-        def __init__(self):
-            super().__init__()
-            self.register_buffer("nothing", torch.zeros(()))
-
-    found = judge(system, One(), reference, Frames.concatenate(frames), runs(), data, data)
+    found = judge(system, FixedSprings(), reference, Frames.concatenate(frames), runs(), data, data)
     assert found["folded_share_error"].value.value > 0.5
     assert math.isnan(found["melting_temperature"].value.value)
     assert not found.at_temperatures("potential_energy") and not found.at_temperatures("folded_share_slope")
@@ -250,3 +244,29 @@ def test_wrong_temperatures_are_refused(system, change, message):
     content["cg_simulation"] |= change
     with pytest.raises((ValueError, SystemSpecError), match=message):
         type(system).model_validate(content | {"folder": system.folder})
+
+
+def with_dynamics(system, **change):
+    content = load_system("helix").model_dump(mode="json", exclude_unset=True)
+    ladder = content["sampling"]["unbiased"]
+    own = {"burn_in": 500, "duration": 500} | {k: v for k, v in change.items() if k != "tempering"}
+    tempering = ladder["tempering"] | {"pace": 500} | change.get("tempering", {})
+    content["sampling"]["further"] = {"free": ladder | own | {"tempering": tempering}}
+    content["evaluation"]["slow_coordinates"]["dynamics"] = "free"
+    return type(system).model_validate(content | {"folder": system.folder})
+
+
+def test_dynamics_without_exchange_are_a_further_plan(system):
+    assert with_dynamics(system).dynamics_stage == "free_forces"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tempering": {"pace": 1}}, "free, whose frames are those of a bias or of replica exchange; set its temper"),
+        ({"tempering": {"kept_rungs": None}}, "free, which keeps no frames at 304 K; give it the same ladder"),
+    ],
+)
+def test_dynamics_with_exchange_are_refused(system, change, message):
+    with pytest.raises((ValueError, SystemSpecError), match=message):
+        with_dynamics(system, **change)

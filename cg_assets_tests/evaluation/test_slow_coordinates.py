@@ -85,12 +85,13 @@ def test_slowest_coordinate_is_found(chignolin):
         SlowCoordinates(chignolin.beads().cg_map, frames, lag=2000.0)
 
 
-def _judged(chignolin, simulation, reference):
+def _judged(chignolin, simulation, reference, dynamics=None):
     simulation = replace(simulation, window=np.zeros(len(simulation), np.int32))
     zero = lambda positions: np.zeros(len(positions))  # noqa: E731
     case = Case(
         *(chignolin.beads(), chignolin.evaluation, zero, simulation, (), reference, reference),
         native=_native(chignolin),
+        dynamics=dynamics,
     )
     return evaluate(case, [SlowFreeEnergy(), Native(), Bonds()])
 
@@ -130,6 +131,23 @@ def test_comparison_with_a_right_and_a_wrong_model(chignolin):
         assert all(surface.probability.sum() == pytest.approx(1.0) for surface in drawing.surfaces.values())
     stuck = _hairpin(chignolin, 2.0 + 0.3 * _process(20.0, 40, 300, 8), _process(3.0, 40, 300, 9), 10)
     assert _judged(chignolin, _frames(stuck, 40), reference)["jsd.slow_coordinates"].value.value > 5.0 * between.value
+
+
+def test_the_speed_up_is_that_of_dynamics_without_exchange(chignolin):
+    """Frames of ladders forget themselves in 40 ps, atoms without exchange in 80, beads in 20: a factor of 4."""
+
+    def chain(decay, seed, replicas=40, length=600):
+        slow, fast = (_process(time, replicas, length, seed + place) for place, time in enumerate((decay, 1.0)))
+        return _frames(_hairpin(chignolin, slow, fast, seed), replicas)
+
+    beads, ladders, atoms = chain(20.0, 11), chain(40.0, 21, 8, 3000), chain(80.0, 31)
+    found = _judged(chignolin, beads, ladders, atoms)
+    item = found["time_scale.TIC_1"]
+    assert abs(item.value.z(20.0)) < 4 and abs(item.reference.z(80.0)) < 4
+    assert abs(found["speed_up.TIC_1"].value.z(4.0)) < 4 and found["speed_up.TIC_1"].value.standard_error < 1.0
+    alone = _judged(chignolin, beads, ladders)
+    assert abs(alone["time_scale.TIC_1"].reference.z(40.0)) < 4
+    assert not [item for item in alone.quantities if item.name == "speed_up"]
 
 
 def test_rmsd_is_that_of_mdtraj(chignolin):

@@ -65,6 +65,13 @@ class Estimate:
         return cls(float(value), float(error), content.get("unit", ""))
 
 
+def ratio(one: Estimate, other: Estimate) -> Estimate:
+    """Ratio of two independent numbers."""
+    value = one.value / other.value
+    relative = math.hypot(one.standard_error / one.value, other.standard_error / other.value)
+    return Estimate(value, abs(value * relative))
+
+
 def independent_blocks(
     replica: ArrayLike, time: ArrayLike | None = None, n_blocks: int = 50, few_replicas: int = FEW_REPLICAS
 ) -> NDArray[np.int64]:

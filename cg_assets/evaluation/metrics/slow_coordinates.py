@@ -16,7 +16,7 @@ from cg_assets.biases.reweighting import weights_of
 from cg_assets.core.frames import Frames
 from cg_assets.core.geometry import torsion
 from cg_assets.core.statistics.clusters import Bins
-from cg_assets.core.statistics.estimates import Estimate, independent_blocks, jackknife
+from cg_assets.core.statistics.estimates import Estimate, independent_blocks, jackknife, ratio
 from cg_assets.core.statistics.metrics import jsd, pmf_error
 from cg_assets.core.statistics.surfaces import FreeEnergySurface, free_energy_surface
 from cg_assets.evaluation.case import Case, given
@@ -46,6 +46,7 @@ class SlowFreeEnergy(Metric[FreeEnergySettings]):
         ),
         Measure("jsd", "Jensen-Shannon divergence of the density in the slow coordinates", "", "coordinates"),
         Measure("time_scale", "implied time scale of a slow coordinate", "ps", "coordinate"),
+        Measure("speed_up", "time scale of the atoms over that of the beads", "", "coordinate"),
     )
 
     def applies(self, settings: FreeEnergySettings) -> bool:
@@ -67,11 +68,14 @@ class SlowFreeEnergy(Metric[FreeEnergySettings]):
         found, pooled = clipped_surface(case.beads, model, simulation, one.bins), FreeEnergySurface.pool(surfaces)
         yield Quantity("pmf_error", pmf_error(found, pooled), pmf_error(one, two), where=SLOW, headline=True)
         yield Quantity("jsd", jsd(found, pooled), jsd(one, two), where=SLOW, headline=True)
-        whole, biased = slow(truth.positions), case.weights(truth) is not None
+        moving = truth if case.dynamics is None else case.dynamics
+        whole, biased = slow(moving.positions), case.weights(moving) is not None
         for axis, name in enumerate(TICS):
             scale = time_scale(model[:, axis], simulation, settings.lag)
-            known = None if biased else time_scale(whole[:, axis], truth, settings.lag)
+            known = None if biased else time_scale(whole[:, axis], moving, settings.lag)
             yield Quantity("time_scale", scale, known, where=name)
+            if case.dynamics is not None and known is not None:
+                yield Quantity("speed_up", ratio(known, scale), where=name)
         yield SurfacesDrawing({"reference": pooled, "CG model": found}, TICS, ("", ""), maps="slow coordinates")
 
 
