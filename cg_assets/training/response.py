@@ -101,7 +101,7 @@ class ResponseData(TrainingSet):
         return Labels(
             positions=tensors["positions"],
             forces=tensors["forces"],
-            box=tensors["box"],
+            box=None if self.targets.edges is None else tensors["box"],
             temperature=tensors["temperature"],
             frame=tensors["frame"],
             held_out=None if held_out is None else torch.as_tensor(held_out),
@@ -226,8 +226,9 @@ class Deviation:
 def predicted(potential: Potential, targets: ThermalTargets) -> dict[str, NDArray[np.float64]]:
     """Predictions of a potential W(R, T) for each quantity at all rows, and for the heat capacity, in their units."""
     leading: Any = potential.leading
-    rows = (torch.as_tensor(array) for array in (targets.positions, targets.temperature, targets.box))
-    return {name: values.numpy() for name, values in leading.predict(*rows)._asdict().items()}
+    rows = torch.as_tensor(targets.positions), torch.as_tensor(targets.temperature)
+    box = None if targets.edges is None else torch.as_tensor(targets.edges)
+    return {name: values.numpy() for name, values in leading.predict(*rows, box)._asdict().items()}
 
 
 def deviations(potential: Potential, targets: ThermalTargets) -> dict[str, Deviation]:

@@ -32,7 +32,8 @@ class _Rows:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.as_tensor(array, dtype=torch.float32, device=device)
 
-        self.positions, self.box = tensor(targets.positions), tensor(targets.box)
+        self.positions = tensor(targets.positions)
+        self.box = None if targets.edges is None else tensor(targets.edges)
         self.temperature = torch.as_tensor(targets.temperature, device=device)
         self.labels = {name: tensor(getattr(targets, name)) for name in weights}
         self.weights = {name: tensor(len(targets) * values) for name, values in weights.items()}
@@ -62,7 +63,7 @@ class ResponseMatching(Descent):
         """Begin; arguments are those of `Descent`.
 
         Args:
-            potential: a `ThermalPotential` with its initial weights.
+            potential: a `TemperatureDependent` one with its initial weights.
             config: of the potential.
             training: how to train; a batch is of rows.
             data: labels.
@@ -87,7 +88,8 @@ class ResponseMatching(Descent):
 
     def _loss(self, part: _Rows, rows: Tensor) -> Tensor:
         """Mean loss of rows."""
-        response = self.module.response(part.positions[rows], part.temperature[rows], part.box[rows])
+        box = None if part.box is None else part.box[rows]
+        response = self.module.response(part.positions[rows], part.temperature[rows], box)
         loss = part.positions.new_zeros(())
         for name, labels in part.labels.items():
             loss = loss + (part.weights[name][rows] * (getattr(response, name) - labels[rows]).square()).sum()

@@ -115,6 +115,11 @@ class ThermalTargets:
         return len(self.positions)
 
     @property
+    def edges(self) -> FloatArray | None:
+        """The boxes; None where there are none."""
+        return None if np.isinf(self.box).all() else self.box
+
+    @property
     def n_beads(self) -> int:
         """Number of beads."""
         return self.positions.shape[1]

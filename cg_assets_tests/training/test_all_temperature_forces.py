@@ -18,7 +18,7 @@ from cg_assets.systems import load_system
 from cg_assets.training.data import TrainingData
 from cg_assets.training.prior_simulation import simulate_prior
 from cg_assets.training.priors import fit_prior, fit_thermal_prior
-from cg_assets.training.setup import potential_config
+from cg_assets.training.setup import potential_config, training_data
 from cg_assets.training.train import train
 
 ORIGIN = 380.0
@@ -156,9 +156,9 @@ def test_the_form_follows_from_the_labels():
 LINEAR, HERE = FORM | {"order": 1}, np.full(len(PLACES), ORIGIN)
 
 
-def deviations_at_origin(data, seed):
+def deviations_at_origin(data, seed, form=LINEAR):
     """Deviations of F, F_1 and U at T_0, up to their means, in units of their own size."""
-    pairs = zip(known(PLACES, HERE), predictions(data, seed, LINEAR, HERE), strict=True)
+    pairs = zip(known(PLACES, HERE), predictions(data, seed, form, HERE), strict=True)
     return [float((found - exact).std() / exact.std()) for exact, found in pairs]
 
 
@@ -169,9 +169,30 @@ def test_products_of_energies_and_forces_at_one_temperature_give_the_response():
         assert forces < 0.02 and response < 0.3 and energy < 0.3, (seed, forces, response, energy)
 
 
+def test_labels_of_the_response_train_a_molecule():
+    """Frames that have them: forces, dF/dT and d²F/dT² with noise at T_0 alone give F and F_1."""
+    data = joint(2000, 5)
+    _, response, _ = known(data.positions, data.temperature)
+    noise = np.random.default_rng(0).standard_normal((2, *response.shape))
+    curvature = known(data.positions, data.temperature + 1.0)[1] - response
+    frames = Frames.of_replicas(
+        np.arange(100) + 1.0,
+        np.arange(20),
+        temperature=ORIGIN,
+        positions=data.positions.reshape(20, 100, 3, 3),
+        forces=data.forces.reshape(20, 100, 3, 3),
+        first_order=(response + 0.1 * noise[0]).astype(np.float32).reshape(20, 100, 3, 3),
+        second_order=(curvature + 0.001 * noise[1]).astype(np.float32).reshape(20, 100, 3, 3),
+        potential_energy=data.energy.reshape(20, 100),
+    )
+    labels = training_data(load_system("helix").network, [frames], None, 0)
+    forces, response, _ = deviations_at_origin(labels, 0, FORM)
+    assert forces < 0.1 and response < 0.2, (forces, response)
+
+
 @pytest.mark.parametrize("wrong", ["sign of the energy", "factor of two", "energy with a bias of the beads"])
 def test_wrong_energies_are_seen_in_the_response(wrong):
-    data = replace(joint(4000, 3), learns="products")
+    data = replace(joint(2000, 3), learns="products")
     if wrong == "sign of the energy":
         data = replace(data, energy=-data.energy)
     elif wrong == "factor of two":
