@@ -29,7 +29,8 @@ from benchmarks.thermal_potentials import atoms
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.labels.thermal.build_targets import check_frames
 from cg_assets.mapping.liquids.water import Water
-from cg_assets.sampling.frozen_water import FrozenWaterSampler
+from cg_assets.sampling.fixed_bead_ladders import FixedBeadLadders
+from cg_assets.sampling.held_beads import held_water
 from cg_assets.systems import load_system
 
 TEMPERATURES = (300.0, 400.0, 500.0, 700.0)
@@ -205,7 +206,7 @@ def ladder(water: Water, sites: np.ndarray) -> str:
     shipped = load_system("water").sampling.conditional
     assert shipped is not None
     plan = shipped.model_copy(update={"frames": 1, "relaxation": 20.0, "duration": 60.0})
-    sampler = FrozenWaterSampler(water, plan, sites.reshape(1, -1, 3), 1, "CPU")
+    sampler = FixedBeadLadders(held_water(water, sites.reshape(1, -1, 3)), plan, 1, "CPU")
     started = time.process_time()
     parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     spent = time.process_time() - started

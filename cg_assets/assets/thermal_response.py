@@ -1,4 +1,4 @@
-"""Thermal response of a liquid: `conditional_samples`, and `thermal_response_targets` made of them."""
+"""Thermal response of a liquid or a molecule: `conditional_samples`, and `thermal_response_targets` made of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cg_assets.assets.common_checks import (
     SCHEMA,
     TEMPERATURE_Z,
 )
+from cg_assets.assets.data import read_samples
 from cg_assets.assets.stage import (
     Batches,
     Figure,
@@ -24,7 +25,7 @@ from cg_assets.assets.stage import (
     Stored,
     TableContent,
 )
-from cg_assets.assets.work import Work, snapshot_stage
+from cg_assets.assets.work import Work
 from cg_assets.core.checks import Check, Verdict, finite_verdict
 from cg_assets.systems import SystemSpec
 from cg_assets.training.settings import TARGETS, TRAJECTORIES
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from cg_assets.labels.thermal.differences import DifferenceTest
     from cg_assets.labels.thermal.frame_checks import FrameCheck
     from cg_assets.labels.thermal.settings import Targets
-    from cg_assets.sampling.frozen_water import FrozenSummary
+    from cg_assets.sampling.fixed_bead_ladders import FixedBeadSummary
     from cg_assets.sampling.settings import ConditionalSampling
     from cg_assets.training.thermal_targets import ThermalTargets
 
@@ -52,10 +53,10 @@ _FAILED_FRAMES = "failed_frames"
 """Key of a file's metadata: CG frames that failed their check, and why."""
 
 _SHORTER_STEP = "use a shorter step"
-_LONGER_RUNS = "make the runs with frozen beads longer"
+_LONGER_RUNS = "make the runs at fixed beads longer"
 SAMPLES = Check(SCHEMA.name, "The file can be read back and holds the planned number of samples.", remedy=SCHEMA.remedy)
-ROTATIONS = Check(
-    "rotational_temperature", "Rotations have the temperature of the thermostat within 1 %.", remedy=_SHORTER_STEP
+TEMPERATURE = Check(
+    "kinetic_temperature", "What moves has the temperature of the thermostat within 1 %.", remedy=_SHORTER_STEP
 )
 FIXED_BEADS = Check("fixed_beads", "No bead drifts by more than 1e-5 nm in a nanosecond.", remedy=_SHORTER_STEP)
 SOUND_FRAMES = Check(
@@ -82,7 +83,7 @@ DIFFERENCES = Check(
     "Covariance labels agree with mean-force differences of other runs.",
     remedy=_LONGER_RUNS,
 )
-CONDITIONAL = (SAMPLES, FINITE, ROTATIONS, FIXED_BEADS, SOUND_FRAMES, INDEPENDENT_RUNS, HEAT_CAPACITY, DIFFERENCES)
+CONDITIONAL = (SAMPLES, FINITE, TEMPERATURE, FIXED_BEADS, SOUND_FRAMES, INDEPENDENT_RUNS, HEAT_CAPACITY, DIFFERENCES)
 """Of samples at fixed beads."""
 KNOWN_ERRORS = Check("known_errors", "Every target has a standard error above zero.", remedy=_LONGER_RUNS)
 CONCAVE = Check(
@@ -97,7 +98,7 @@ def judge_conditional(
     plan: ConditionalSampling,
     limit: float,
     frames: Frames,
-    summary: FrozenSummary,
+    summary: FixedBeadSummary,
     found: Mapping[int, FrameCheck],
     test: DifferenceTest,
 ) -> list[Verdict]:
@@ -105,7 +106,7 @@ def judge_conditional(
     from cg_assets.labels.thermal.frame_checks import MAX_HEAT_Z
 
     expected = plan.frames * plan.runs * len(plan.temperatures) * round(plan.duration / plan.interval)
-    ratio, slope = summary.rotational_temperature_ratio, test.slope
+    ratio, slope = summary.kinetic_temperature_ratio, test.slope
     drift_limit = MAX_DRIFT * max(1.0, (plan.relaxation + plan.duration) / 1000.0)
     sound = [math.isfinite(check.sound_from(limit)) for check in found.values()]
     disagreement = np.stack([check.disagreement for check in found.values()])
@@ -116,7 +117,7 @@ def judge_conditional(
     return [
         SAMPLES.verdict(len(frames) == expected, samples=len(frames), planned=expected),
         finite_verdict(FINITE, frames),
-        ROTATIONS.verdict(
+        TEMPERATURE.verdict(
             abs(ratio.value - 1) <= 0.01 + TEMPERATURE_Z * ratio.standard_error,
             measured_over_target=ratio.value,
             standard_error=ratio.standard_error,
@@ -156,13 +157,13 @@ def conditional_samples_stage(system: SystemSpec, plan: ConditionalSampling, lim
     def make(work: Work) -> Product:
         from cg_assets.labels.thermal.build_targets import check_frames
         from cg_assets.labels.thermal.differences import difference_test_of_sound
-        from cg_assets.sampling.frozen_water import FrozenWaterSampler, choose_starts
+        from cg_assets.sampling.fixed_bead_ladders import FixedBeadLadders, choose_starts
 
         (batch,) = work.inputs.sound(TRAJECTORIES, [str(work.batch)])
-        starts = choose_starts(work.inputs.frames(snapshot_stage(TRAJECTORIES), batch), plan.frames)
-        pieces, _, summary = work.sample(
-            "", lambda: FrozenWaterSampler(system.structure(), plan, starts.positions, work.seed), work.seed
-        )
+        samples, whole = read_samples(work.inputs, TRAJECTORIES, batch, every_temperature=True)
+        starts = choose_starts(whole, plan.frames)
+        held = system.held_beads(system.at_own_temperature(samples), starts)
+        pieces, _, summary = work.sample("", lambda: FixedBeadLadders(held, plan, work.seed), work.seed)
         frames = pieces.frames()
         found = check_frames(frames)
         faults = {number: check.fault(limit) for number, check in found.items()}
@@ -174,6 +175,7 @@ def conditional_samples_stage(system: SystemSpec, plan: ConditionalSampling, lim
             "origin_temperature": starts.temperature.tolist(),
             _FAILED_FRAMES: {str(n): faults[n] for n, kelvin in lowest.items() if not math.isfinite(kelvin)},
             "frame_checks": {str(number): item.to_json() for number, item in found.items()},
+            **held.facts,
         }
 
         def report(_: object) -> Report:
@@ -186,7 +188,7 @@ def conditional_samples_stage(system: SystemSpec, plan: ConditionalSampling, lim
                 "slope_of_labels_on_differences": str(test.slope),
                 "exchange_acceptance": str(summary.exchange_acceptance),
                 "journeys_up_the_ladder": summary.journeys_up_the_ladder,
-                "rotational_temperature_ratio": str(summary.rotational_temperature_ratio),
+                "kinetic_temperature_ratio": str(summary.kinetic_temperature_ratio),
                 "largest_drift": f"{summary.largest_drift:.2g} nm",
                 "seed": work.seed,
                 "sampled_time": f"{summary.sampled_time:g} ps",

@@ -21,8 +21,10 @@ from cg_assets.sampling.model import Model
 from cg_assets.sampling.molecule.platforms import measured_step
 
 if TYPE_CHECKING:
+    from cg_assets.core.frames import Frames
     from cg_assets.core.progress import Progress
     from cg_assets.core.statistics.estimates import Estimate
+    from cg_assets.sampling.held_beads import HeldBeads
     from cg_assets.sampling.liquid_sampler import LiquidSampler
     from cg_assets.sampling.settings import Dynamics, SamplingPlan
 
@@ -107,6 +109,18 @@ class WaterBox(LiquidBox):
     def longest_timestep(self) -> float:
         """That of rigid molecules [ps]."""
         return 0.005
+
+    def hold_fault(self, structure: Water, beads: Beads) -> str:
+        """None: centres of rigid molecules can be held."""
+        return ""
+
+    def held_beads(
+        self, structure: Water, beads: Beads, mapping: MoleculeBeads, samples: Frames, starts: Frames
+    ) -> HeldBeads:
+        """Molecules that rotate about their centres; labels are the total forces on them."""
+        from cg_assets.sampling.held_beads import held_water
+
+        return held_water(structure, starts.positions)
 
     def structure(self, mapping: MoleculeBeads, variables: Mapping[str, CollectiveVariable], folder: Path) -> Water:
         """The molecules."""

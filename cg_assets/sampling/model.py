@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.family import Family
 from cg_assets.core.units import UnitSystem
 from cg_assets.mapping.beads import Beads
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.sampling.conditional import ConditionalForces
+    from cg_assets.sampling.held_beads import HeldBeads
     from cg_assets.sampling.model_potential.landscape import Landscape
     from cg_assets.sampling.piecewise import PiecewiseSampler
     from cg_assets.sampling.settings import Dynamics
@@ -133,6 +134,30 @@ class Model(Family, family="model"):
             The labels; None where labels along the one CG coordinate can be binned instead.
         """
         return None
+
+    def hold_fault(self, structure: Any, beads: Beads) -> str:
+        """Why beads cannot be held for sampling at all temperatures of a ladder; empty where they can.
+
+        Args:
+            structure: what `structure` gave.
+            beads: its beads.
+        """
+        return "needs atoms about fixed beads, which this model does not have"
+
+    def held_beads(self, structure: Any, beads: Beads, mapping: Any, samples: Frames, starts: Frames) -> HeldBeads:
+        """The atoms about fixed beads in some frames.
+
+        Args:
+            structure: what `structure` gave.
+            beads: its beads.
+            mapping: their settings.
+            samples: frames that a force map is fitted to, where one is.
+            starts: frames with all atoms whose beads are held.
+
+        Raises:
+            SamplingError: beads cannot be held, or frames do not have the atoms.
+        """
+        raise SamplingError(f"{beads.name}: {self.hold_fault(structure, beads)}")
 
     def measured_box(
         self, structure: Any, temperature: float, dynamics: Dynamics, seed: int, progress: Progress | None = None

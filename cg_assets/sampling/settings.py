@@ -310,14 +310,15 @@ class Dynamics(NamedTuple):
 
 
 class ConditionalSampling(Strict):
-    """Orientations at fixed beads, by replica exchange in temperature: `conditional_samples`. All times [ps]."""
+    """The atoms at fixed beads, by replica exchange in temperature: `conditional_samples`. All times [ps]."""
 
-    goes_with: ClassVar[tuple[str, ...]] = ("water",)
+    goes_with: ClassVar[tuple[str, ...]] = ("water", "molecule")
 
     frames: PositiveInt
     """CG frames of a batch, as many from each temperature of `unbiased`."""
     temperatures: list[PositiveFloat] = Field(min_length=2)
-    """The ladder, rising [K]. Neighbours exchange well when they differ by a part of about 1/sqrt(2.5 molecules)."""
+    """The ladder, rising [K]. Neighbours exchange well when they differ by a part of about 1/sqrt(2.5 molecules) in
+    water, 1/sqrt(atoms that move) in a molecule."""
     runs: int = Field(default=2, ge=2, le=64)
     """Independent runs of each frame, each a ladder of its own; their agreement validates each label."""
     timestep: PositiveFloat = 0.004
@@ -350,9 +351,9 @@ class ConditionalSampling(Strict):
         yield from scope.unlikely("temperatures", self.temperatures[0], 100, 2000, KELVIN)
 
     def built_faults(self, built: Built) -> Iterator[Fault]:
-        """None, where molecules about fixed beads can be built; errors as in `System.built`."""
-        built.structure.frozen_system()
-        return iter(())
+        """Beads that cannot be held."""
+        if reason := built.model.hold_fault(built.structure, built.beads):
+            yield Fault("", reason)
 
     def facts(self, built: Built) -> Iterator[Fact]:
         """Frames, and estimates of time and disk."""
@@ -423,7 +424,7 @@ class Sampling(Strict):
         for name, mean_force in self.mean_forces.items():
             self._check_mean_force(f"mean_forces.{name}", mean_force)
         if self.conditional is not None:
-            kept = self.unbiased.kept_replicas * self.unbiased.frames_per_replica if self.unbiased else 0
+            kept = self.unbiased.frames if self.unbiased else 0
             if self.conditional.frames > kept:
                 raise ValueError(
                     f"conditional.frames is {self.conditional.frames}, but unbiased keeps only {kept} frames"

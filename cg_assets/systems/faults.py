@@ -19,6 +19,7 @@ def faults_of(system: SystemSpec, scope: Scope) -> Iterator[Fault]:
     yield from _liquid_faults(system) if system.model.is_liquid else _variable_faults(system)
     yield from _source_faults(system)
     yield from _simulation_faults(system)
+    yield from _target_faults(system)
     for section, plan in system.plans().items():
         if plan.bias is not None and plan.bias.adaptive and not section.startswith("sampling.further."):
             yield Fault(f"{section}.bias", "is adaptive; only a plan under sampling.further can be")
@@ -32,17 +33,24 @@ def faults_of(system: SystemSpec, scope: Scope) -> Iterator[Fault]:
             yield from within("evaluation.slow_coordinates", _dynamics_faults(system, settings.dynamics))
 
 
+def _target_faults(system: SystemSpec) -> Iterator[Fault]:
+    """Targets without the ladder at fixed beads that they come from, or the ladder without targets."""
+    conditional = system.sampling.conditional
+    if system.targets is not None:
+        ladder = conditional.temperatures if conditional else []
+        yield from within("targets", system.targets.ladder_faults(ladder))
+    elif conditional is not None and not system.model.is_liquid:
+        yield Fault("targets", "is missing, but sampling.conditional is there for them; give their temperatures")
+
+
 def _liquid_faults(system: SystemSpec) -> Iterator[Fault]:
     """Samples, targets, potentials and times of a liquid that do not fit each other."""
-    conditional, run = system.sampling.conditional, system.cg_simulation
+    run = system.cg_simulation
     if len(system.temperatures) < 2:
         yield Fault("temperatures", "lists fewer than two; a liquid is sampled at several, from the lowest up")
     elif system.temperature != system.temperatures[0]:
         lowest = system.temperatures[0]
         yield Fault("temperature", f"is {system.temperature}, but temperatures begins with {lowest}; leave it out")
-    if system.targets is not None:
-        ladder = conditional.temperatures if conditional else []
-        yield from within("targets", system.targets.ladder_faults(ladder))
     for name, potential in system.potentials.items():
         targets = [] if system.targets is None else system.targets.temperatures
         if potential.labels == TARGETS and not targets:
@@ -107,7 +115,7 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
             yield Fault(f"labels.{name}", "has the name of a plan of sampling; choose another name")
     known = [*system.sampling.by_labels(), *system.sampling.by_mean_force_labels()]
     known += [source.stage(name) for name, source in system.labels.items()]
-    known += [] if system.targets is None else [TARGETS]
+    known += [TARGETS] if system.targets is not None and system.model.is_liquid else []
     responding = [source.stage(name) for name, source in system.labels.items() if source.responds]
     known += [system.imported.labels] if system.imported and system.imported.labels else []
     for name, potential in system.potentials.items():

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from cg_assets.evaluation.reference import Reference, ReferenceCase
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.sampling.conditional import ConditionalForces
+    from cg_assets.sampling.held_beads import HeldBeads
     from cg_assets.sampling.imported.reader import ImportedReader
     from cg_assets.sampling.piecewise import DynamicsSummary, PiecewiseSampler
 
@@ -163,6 +164,10 @@ class SystemSpec(System):
         """
         own = self.structure(), self.beads().at_temperature(temperature or self.temperature)
         return self.model.repeated_labels(*own, samples, frames, force_maps, self.dynamics, seed, progress)
+
+    def held_beads(self, samples: Frames, starts: Frames) -> HeldBeads:
+        """The atoms about the fixed beads of some frames; see `Model.held_beads`."""
+        return self.model.held_beads(self.structure(), self.beads(), self.mapping, samples, starts)
 
     def imported_reader(self, batch: str) -> ImportedReader:
         """A reader of imported trajectories.

@@ -1,4 +1,4 @@
-"""A ladder as assets: frames of all rungs are stored and mapped, labels have the noise of the lowest."""
+"""A ladder as assets: frames of all rungs, their labels, kernels and responses at fixed beads of a molecule."""
 
 import dagster as dg
 import numpy as np
@@ -8,10 +8,15 @@ from test_pipeline import materialize, metadata_of, verdicts_of
 from cg_assets.assets.work import Inputs
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.noise import conditional_noise
+from cg_assets.core.statistics.stein import stein_test
+from cg_assets.core.units import BOLTZMANN
 from cg_assets.labels.quality import combined_noise_floor
 from cg_assets.mapping.force_maps import ForceMap
+from cg_assets.registry.tracking import ModelTracking
+from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
+from cg_assets.training.thermal_targets import ThermalTargets
 
 LADDER = """
 extends: capped_alanine_quick
@@ -24,7 +29,19 @@ sampling:
     burn_in: 2
     duration: 40
     frame_interval: 0.1
+  conditional: {frames: 4, temperatures: [300, 380, 480, 610], relaxation: 2, duration: 40}
+targets: {temperatures: [300, 380, 480, 610]}
+labels:
+  flow:
+    type: flow
+    noise: 0.007
+    labels: clean
+    draws: 2
+    hidden: 48
+    training: {epochs: 30, batch_size: 256, learning_rate: 0.01}
 """
+STAGES = ["trajectories", "mapped_forces", "flow_kernel", "flow_kernel_forces"]
+RESPONSES = ["conditional_samples", "thermal_response_targets"]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +53,8 @@ def made(tmp_path_factory):
         patch.setenv("CG_ASSETS_HOME", str(home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         system = load_system("ladder")
-        stages = ["trajectories", "mapped_forces"]
-        yield system, ParquetStore(home), materialize(system, home, dg.DagsterInstance.ephemeral(), stages=stages)
+        instance = dg.DagsterInstance.ephemeral()
+        yield system, ParquetStore(home), materialize(system, home, instance, stages=[*STAGES, *RESPONSES])
 
 
 def test_frames_of_every_rung_are_stored_and_mapped(made):
@@ -85,3 +102,62 @@ def test_each_temperature_has_a_noise_floor_of_its_own(made):
     assert rows.count("610") and rows.count("300")
     combined = combined_noise_floor(extra["noise_floors"], [item["rows"] for item in extra["noise_floors"]])
     assert combined.value == pytest.approx(np.mean([item["value"] for item in floors.values()]))
+
+
+def test_a_kernel_labels_each_frame_at_its_own_temperature(made):
+    """Noise of clean labels grows as kT², one flow serves all temperatures, and readers choose their own."""
+    system, store, result = made
+    inputs = Inputs(store, system)
+    every, own = (inputs.frames("flow_kernel_forces", "0000", every) for every in (True, False))
+    assert set(every.temperature) == {300.0, 380.0, 480.0, 610.0} and set(own.temperature) == {300.0}
+    assert len(every) > 0.99 * 6400 and len(own) > 0.99 * 1600  # two draws of each frame
+    extra = store.describe("ladder", "flow_kernel_forces", "0000").metadata.extra
+    floors = {item["temperature"]: item["value"] for item in extra["noise_floors"]}
+    assert extra["noise_floor"]["value"] == floors[300.0]
+    for kelvin in (380.0, 480.0, 610.0):
+        assert floors[kelvin] / floors[300.0] == pytest.approx((kelvin / 300.0) ** 2, rel=0.15)
+        part = every.select(every.temperature == kelvin)
+        test = stein_test(part.positions, part.forces, BOLTZMANN * kelvin, seed=3)
+        assert test.largest < 4.5, kelvin
+    assert verdicts_of(result)["flow_kernel_forces", "stein_identity"]
+
+
+def test_the_registered_kernel_asks_for_a_temperature(made):
+    import mlflow
+
+    system, store, _ = made
+    tracking = ModelTracking(None, store.home)
+    mlflow.set_tracking_uri(tracking.uri)
+    model = mlflow.pyfunc.load_model(tracking.lookup("ladder.flow_kernel").uri)
+    frames = Inputs(store, system).frames("mapped_forces", "0000", every_temperature=True)
+    frames = frames.select(np.arange(0, 3200, 8))
+    found = model.predict({"positions": frames.positions, "temperature": frames.temperature, "seed": 1})
+    hot, cold = (frames.temperature == kelvin for kelvin in (610.0, 300.0))
+    squares = (found["forces"].astype(float) ** 2).mean(axis=(1, 2))
+    assert squares[hot].mean() / squares[cold].mean() == pytest.approx((610 / 300) ** 2, rel=0.2)
+    alone = model.predict({"positions": frames.positions[:5], "temperature": 300.0})
+    assert alone["positions"].shape == (5, 10, 3)
+    with pytest.raises(Exception, match="give the temperature"):
+        model.predict({"positions": frames.positions[:5]})
+    with pytest.raises(Exception, match="temperature is 310; this kernel has 300, 380, 480, 610"):
+        model.predict({"positions": frames.positions[:5], "temperature": 310.0})
+
+
+def test_responses_of_a_molecule_come_from_fixed_beads(made):
+    """Frames of all rungs are held; every row has its errors, and forces at 300 K those of the labels' mean."""
+    system, store, result = made
+    failed = {name for name, passed in verdicts_of(result).items() if not passed}
+    assert not any(stage in RESPONSES for stage, _ in failed), failed
+    targets = ThermalTargets.from_columns(read_arrays(store.file("ladder", "thermal_response_targets", "0000")))
+    assert set(targets.origin_temperature) == {300.0, 380.0, 480.0, 610.0}
+    assert set(targets.temperature) == {300.0, 380.0, 480.0, 610.0} and targets.positions.shape[1:] == (10, 3)
+    assert (targets.heat_capacity > 0).all() and (targets.first_order_error > 0).all()
+    total, error = targets.forces.sum(axis=1), np.sqrt((targets.forces_error**2).sum(axis=1))
+    assert np.sqrt(((total / error) ** 2).mean()) < 1.5  # an isolated molecule pulls itself nowhere
+    samples = Inputs(store, system).frames("conditional_samples", "0000", every_temperature=True)
+    extra = store.describe("ladder", "conditional_samples", "0000").metadata.extra
+    assert ForceMap.from_json(extra["force_map"]).kind == "optimal"
+    own = targets.select((targets.temperature == 300.0) & (targets.frame == 0))
+    plain = samples.forces[(samples.temperature == 300.0) & (samples.start == 0)].astype(float).mean(axis=0)
+    z = (own.forces[0] - plain) / own.forces_error[0]
+    assert np.sqrt((z**2).mean()) < 1.0  # the same samples, which those of other temperatures help

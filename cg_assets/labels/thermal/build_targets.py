@@ -64,7 +64,7 @@ class TargetTable:
 
 
 def check_frames(samples: Frames, progress: Progress | None = None) -> dict[int, FrameCheck]:
-    """Number of each CG frame among the rows of `FrozenWaterSampler` to the checks of its samples."""
+    """Number of each CG frame among the rows of `FixedBeadLadders` to the checks of its samples."""
     numbers = [int(number) for number in np.unique(samples.start)]
     found = {}
     for done, number in enumerate(numbers):
@@ -88,7 +88,7 @@ def build_targets(
     Samples at temperatures below that do not enter.
 
     Args:
-        samples: rows of `FrozenWaterSampler`.
+        samples: rows of `FixedBeadLadders`.
         checks: of each CG frame, by number.
         origin_temperature: of each CG frame [K].
         temperatures: where targets are wanted [K].

@@ -82,7 +82,7 @@ def difference_test_of_sound(frames: Frames, lowest: Mapping[int, float]) -> Dif
     """The test on half of the usable CG frames or more, at rungs where all of these are in equilibrium.
 
     Args:
-        frames: rows of `FrozenWaterSampler`.
+        frames: rows of `FixedBeadLadders`.
         lowest: of each CG frame the temperature from which up it may be used [K] (`FrameCheck.sound_from`); all rungs
             of all frames are compared where none may.
     """

@@ -1,8 +1,8 @@
 """Checks of conditional sampling, frame by frame: do independent runs agree, and do energies obey thermodynamics?
 
-Orientations of dense water at fixed centres are slow. A frame whose runs have not come to equilibrium shows itself in
-two ways: its runs give different mean forces, and the variance of the energy, which would be k T² C_W, is not that by
-which <u> grows with temperature.
+Orientations of dense water at fixed centres are slow, and so are side chains. A frame whose runs have not come to
+equilibrium shows itself in two ways: its runs give different mean forces, and the variance of the energy, which would
+be k T² C_W, is not that by which <u> grows with temperature.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class ConditionalSamples:
 
     @classmethod
     def of_frame(cls, frames: Frames, number: int) -> ConditionalSamples:
-        """The samples of one CG frame among the rows of `FrozenWaterSampler`.
+        """The samples of one CG frame among the rows of `FixedBeadLadders`.
 
         Raises:
             ValueError: there are none, or the rows have no forces or energies.

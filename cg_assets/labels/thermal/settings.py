@@ -13,7 +13,7 @@ from cg_assets.core.settings import Fault, Strict, rising
 class Targets(Strict):
     """Thermal response targets: where, and how the second order is made."""
 
-    goes_with: ClassVar[tuple[str, ...]] = ("water",)
+    goes_with: ClassVar[tuple[str, ...]] = ("water", "molecule")
 
     temperatures: list[PositiveFloat] = Field(min_length=3)
     """[K], within the ladder of `sampling.conditional`."""

@@ -85,7 +85,7 @@ class MoleculeEngine:
         self._masses = masses
         self._massive = masses > 0
         self._moving_masses = np.where(masses < _HELD, masses, 0.0)
-        self._rigid = system.getNumConstraints() > 0
+        self._plain = system.getNumConstraints() == 0 and not (masses >= _HELD).any()
         self._stored = np.array(settings.stored)
         self._weights = masses[self._stored] / masses[self._stored].sum()
         self._integrator = openmm.LangevinMiddleIntegrator(settings.temperature, settings.friction, settings.timestep)
@@ -212,7 +212,7 @@ class MoleculeEngine:
         the kinetic energy of the state counts it: (1 - exp(-2 friction timestep))/4 of kT/2 for each constraint, 2 %
         of the whole at friction 50/ps. The velocities are put back as they were, so that looking changes no digit.
         """
-        if not self._rigid:
+        if self._plain:
             return state.getKineticEnergy()._value
         velocities = state.getVelocities(asNumpy=True)._value
         self._context.applyVelocityConstraints(1e-8)

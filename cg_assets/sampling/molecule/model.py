@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.sampling.conditional import ConditionalForces
+    from cg_assets.sampling.held_beads import HeldBeads
     from cg_assets.sampling.molecule.sampler import MoleculeSampler
     from cg_assets.sampling.settings import Dynamics, SamplingPlan
 
@@ -131,6 +132,22 @@ class Molecule(MoleculeSettings, Model):
         from cg_assets.sampling.conditional import sample_conditional_forces
 
         return sample_conditional_forces(structure, beads, samples, force_maps, dynamics, seed, progress=progress)
+
+    def hold_fault(self, structure: MoleculeModel, beads: Beads) -> str:
+        """Beads of several atoms: one that is held by a restraint moves, and changes energy and force together."""
+        from cg_assets.sampling.held_beads import several_atoms
+
+        names = several_atoms(beads)
+        return f"needs beads on single atoms, and {names[0]} holds several; map it to one of them" if names else ""
+
+    def held_beads(
+        self, structure: MoleculeModel, beads: Beads, mapping: BeadMapping, samples: Frames, starts: Frames
+    ) -> HeldBeads:
+        """Beads of immense mass; labels of the force map of the mapping."""
+        from cg_assets.mapping.run import fit_force_map
+        from cg_assets.sampling.held_beads import held_atoms
+
+        return held_atoms(structure, beads, fit_force_map(mapping, beads, samples), starts.positions)
 
     def sampler(
         self, structure: MoleculeModel, beads: Beads, plan: SamplingPlan, seed: int, snapshots: int = 0

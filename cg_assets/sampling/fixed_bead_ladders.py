@@ -1,7 +1,8 @@
-"""Sample the orientations of rigid water at fixed beads, p(r | R; T), at all temperatures of a ladder together.
+"""Sample the atoms at fixed beads, p(r | R; T), at all temperatures of a ladder together.
 
-Dense water with frozen centres is glassy in its orientations, so replicas exchange temperatures at fixed beads.
-Every frame is sampled by independent runs from orientations that were lost at twice the highest temperature.
+Dense water with frozen centres is glassy in its orientations, and side chains of molecules turn slowly, so replicas
+exchange temperatures at fixed beads. Every frame is sampled by independent runs, which have forgotten where they
+started at twice the highest temperature.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from cg_assets.core.replica_exchange import TemperatureLadders
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.atom_variables import AtomVariables
-from cg_assets.mapping.liquids.water import Water
-from cg_assets.sampling.molecule.engine import Arrays, EngineSettings
+from cg_assets.sampling.held_beads import HeldBeads
+from cg_assets.sampling.molecule.engine import EngineSettings
 from cg_assets.sampling.molecule.platforms import choose_platform, seconds_per_step
 from cg_assets.sampling.molecule.worker import EnginePool
 from cg_assets.sampling.piecewise import EngineSampler, Piece, cut
@@ -30,15 +31,15 @@ FloatArray = NDArray[np.float64]
 _PIECE_SECONDS = 30.0
 _MAX_PIECES = 200
 _FORGETTING = 2.0
-"""Time at twice the highest temperature in which a run forgets its first orientations [ps]."""
+"""Time at twice the highest temperature in which a run forgets where it started [ps]."""
 
 
 @dataclass(frozen=True)
-class FrozenSummary:
+class FixedBeadSummary:
     """What is known of finished samples.
 
     Attributes:
-        rotational_temperature_ratio: kinetic temperature of the rotations over that of the thermostat.
+        kinetic_temperature_ratio: kinetic temperature of what moves over that of the thermostat.
         largest_drift: of a bead [nm].
         exchange_acceptance: of each pair of neighbouring temperatures.
         journeys_up_the_ladder: of all replicas.
@@ -46,7 +47,7 @@ class FrozenSummary:
         platform: of OpenMM.
     """
 
-    rotational_temperature_ratio: Estimate
+    kinetic_temperature_ratio: Estimate
     largest_drift: float
     exchange_acceptance: list[float]
     journeys_up_the_ladder: int
@@ -54,56 +55,45 @@ class FrozenSummary:
     platform: str
 
 
-class FrozenWaterSampler(EngineSampler[FrozenSummary]):
+class FixedBeadLadders(EngineSampler[FixedBeadSummary]):
     """Samples of a batch of CG frames, one frame after another.
 
     The rows that it makes are samples: `start` is the number of the CG frame, `replica` that of the run, `temperature`
-    the rung of the ladder, `time` counts from the end of the relaxation. Positions are the fixed beads, forces those on
-    the molecules, `potential_energy` that of the atoms.
+    the rung of the ladder, `time` counts from the end of the relaxation. Positions are the fixed beads, forces their
+    labels, `potential_energy` that of the atoms.
     """
 
     def __init__(
         self,
-        water: Water,
+        held: HeldBeads,
         plan: ConditionalSampling,
-        starts: NDArray,
         seed: int,
         platform: str | None = None,
     ) -> None:
         """Prepare the frames; nothing is simulated yet.
 
         Args:
-            water: the molecules.
+            held: the atoms, and the CG frames whose beads are held.
             plan: temperatures, runs and times; `frames` is not read.
-            starts: `(n_frames, n_sites, 3)` sites of free molecules, of which the beads are held [nm].
             seed: seed of velocities, noise and exchanges.
             platform: OpenMM platform; None for the fastest.
 
         Raises:
-            SamplingError: the starts do not have the sites of the water.
             DeviceError: the platform asked for is not there.
         """
-        self._starts = np.asarray(starts, dtype=np.float64)
-        if self._starts.shape[1:] != (water.n_sites, 3):
-            raise SamplingError(
-                f"frames to hold the beads of have shape {self._starts.shape[1:]}, the water ({water.n_sites}, 3); "
-                "sample the reference again"
-            )
-        self._water, self._plan = water, plan
-        self._beads = water.beads(self._starts)
-        self._system = water.frozen_system()
-        self._n_particles = self._system.getNumParticles()
+        self._held, self._plan, self._n_frames = held, plan, len(held.starts)
+        self._n_particles, periodic = held.starts.shape[1], held.box is not None
         self._steps = round(plan.pace / plan.timestep)
         self._per_stretch = round(plan.pace / plan.interval)
         n_replicas = plan.runs * len(plan.temperatures)
         kept, relaxing = round(plan.duration / plan.pace), round(plan.relaxation / plan.pace)
-        stretch_seconds = n_replicas * self._steps * seconds_per_step(self._n_particles, water.box is not None)
-        total_seconds = len(self._starts) * (kept + relaxing) * stretch_seconds
+        stretch_seconds = n_replicas * self._steps * seconds_per_step(self._n_particles, periodic)
+        total_seconds = self._n_frames * (kept + relaxing) * stretch_seconds
         n_pieces = math.ceil(kept * stretch_seconds / max(_PIECE_SECONDS, total_seconds / _MAX_PIECES))
         pieces = []
-        for frame in range(len(self._starts)):
+        for frame in range(self._n_frames):
             pieces += [Piece("begin", relaxing, frame), *cut("sample", kept, n_pieces, part=frame)]
-        own = choose_platform(self._n_particles, water.box is not None, platform)
+        own = choose_platform(self._n_particles, periodic, platform)
         super().__init__(pieces, seed, own, n_replicas, total_seconds)
         self._stretches_done = 0
         self._ladders = self._new_ladders(0)
@@ -147,23 +137,23 @@ class FrozenWaterSampler(EngineSampler[FrozenSummary]):
             self._ladders = self._new_ladders(self._pieces[self._next].part)
             self._ladders.restore(state)
 
-    def summary(self) -> FrozenSummary:
+    def summary(self) -> FixedBeadSummary:
         """Summary after the last piece."""
         ratio = np.array(self._heat_ratio)
         blocks = np.array([part.mean() for part in np.array_split(ratio, min(20, len(ratio)))])
         error = blocks.std(ddof=1) / math.sqrt(len(blocks)) if len(blocks) > 1 else math.nan
-        return FrozenSummary(
-            rotational_temperature_ratio=Estimate(float(ratio.mean()), float(error)),
+        return FixedBeadSummary(
+            kinetic_temperature_ratio=Estimate(float(ratio.mean()), float(error)),
             largest_drift=self._drift,
             exchange_acceptance=np.mean(self._acceptance, axis=0).round(4).tolist(),
             journeys_up_the_ladder=self._journeys,
-            sampled_time=len(self._starts) * self._plan.time_each,
+            sampled_time=self._n_frames * self._plan.time_each,
             platform=self.platform,
         )
 
     def _begin(self, pool: EnginePool, piece: Piece) -> None:
-        """Start the replicas of a frame, let them forget their orientations, and bring the ladders to equilibrium."""
-        plan, start = self._plan, self._water.frozen_positions(self._starts[piece.part])
+        """Start the replicas of a frame, let them forget where they started, and bring the ladders to equilibrium."""
+        plan, start = self._plan, self._held.starts[piece.part]
         pool.create(dict.fromkeys(self._replicas, start), self._derived_seed(1, piece.part))
         hot = 2.0 * plan.temperatures[-1]
         pool.advance(self._replicas, round(_FORGETTING / plan.timestep), [(hot, 1.0)] * len(self._replicas))
@@ -174,35 +164,26 @@ class FrozenWaterSampler(EngineSampler[FrozenSummary]):
 
     def _stretch(self, pool: EnginePool, frame: int) -> Frames:
         """Samples between two exchanges, then the exchange."""
-        plan, heat = self._plan, self._ladders.heat()
+        plan, held, heat = self._plan, self._held, self._ladders.heat()
         arrays = pool.record(self._replicas, self._per_stretch, round(plan.interval / plan.timestep), heat=heat)
         temperature = self._ladders.temperatures[self._ladders.rung]
-        thermal = 0.5 * BOLTZMANN * temperature * 3 * self._water.n_molecules
+        thermal = 0.5 * BOLTZMANN * temperature * held.n_degrees_of_freedom
         self._heat_ratio.append(float((arrays["kinetic_energy"] / thermal[:, None]).mean()))
-        self._measure_drift(arrays, frame)
-        forces = arrays["forces"].reshape(*arrays["forces"].shape[:2], self._water.n_molecules, -1, 3)
-        shape = (len(self._replicas), self._per_stretch, self._water.n_molecules, 3)
+        self._drift = max(self._drift, held.drift(frame, arrays["positions"][:, -1]))
+        forces = held.force_map @ arrays["forces"].astype(np.float64)
         frames = Frames.of_replicas(
             (self._stretches_done * self._per_stretch + 1 + np.arange(self._per_stretch)) * plan.interval,
             np.array(self._replicas) // len(plan.temperatures),
             temperature=temperature,
             start=frame,
-            box=self._water.box,
-            positions=np.broadcast_to(self._beads[frame].astype(np.float32), shape),
-            forces=forces.sum(axis=3, dtype=np.float64).astype(np.float32),
+            box=held.box,
+            positions=np.broadcast_to(held.positions[frame].astype(np.float32), forces.shape),
+            forces=forces.astype(np.float32),
             potential_energy=arrays["potential_energy"],
         )
         self._stretches_done += 1
         self._ladders.exchange(arrays["potential_energy"][:, -1])
         return frames
-
-    def _measure_drift(self, arrays: Arrays, frame: int) -> None:
-        held = arrays["positions"][:, -1].reshape(len(self._replicas), self._water.n_molecules, -1, 3)[:, :, 0]
-        moved = held.astype(np.float64) - self._beads[frame]
-        if self._water.box is not None:
-            moved -= self._water.box * np.round(moved / self._water.box)
-        moved -= moved.mean(axis=1, keepdims=True)  # frames of an isolated cluster are stored about its centre
-        self._drift = max(self._drift, float(np.sqrt((moved**2).sum(axis=-1)).max()))
 
     def _new_ladders(self, frame: int) -> TemperatureLadders:
         return TemperatureLadders(self._plan.temperatures, self._plan.runs, self._derived_seed(2, frame))
@@ -210,35 +191,38 @@ class FrozenWaterSampler(EngineSampler[FrozenSummary]):
     def _engine_settings(self) -> EngineSettings:
         import openmm
 
+        held = self._held
         return EngineSettings(
-            system_xml=openmm.XmlSerializer.serialize(self._system),
+            system_xml=openmm.XmlSerializer.serialize(held.system),
             platform=self.platform,
             properties=self._properties,
             temperature=self._plan.temperatures[-1],
             friction=self._plan.friction,
             timestep=self._plan.timestep,
-            n_degrees_of_freedom=6 * self._water.n_molecules,
-            variables=AtomVariables({}, [], self._water.box).to_json(),
-            stored=list(range(self._n_particles)),
+            n_degrees_of_freedom=held.n_degrees_of_freedom + 3 * len(held.carriers),
+            variables=AtomVariables({}, [], held.box).to_json(),
+            stored=held.stored.tolist(),
         )
 
     def _identity(self) -> str:
-        return f"{len(self._starts)} frames of {self._n_particles} particles on {self.platform}, seed {self._seed}"
+        return f"{self._n_frames} frames of {self._n_particles} particles on {self.platform}, seed {self._seed}"
 
 
-def choose_starts(snapshots: Frames, number: int) -> Frames:
-    """Frames whose beads are held: about as many of each replica, and so of each temperature.
+def choose_starts(frames: Frames, number: int) -> Frames:
+    """Frames whose beads are held: about as many of each replica and temperature, evenly spread in time.
 
     Args:
-        snapshots: frames with all sites; their `temperature` is that of the run that they come from.
+        frames: frames with all atoms; their `temperature` is that of the run that they come from.
         number: how many.
 
     Raises:
         SamplingError: there are fewer.
     """
-    if len(snapshots) < number:
-        raise SamplingError(
-            f"{number} frames are needed, but the reference kept only {len(snapshots)}; sample it again"
-        )
-    order = np.lexsort((snapshots.replica, snapshots.time))
-    return snapshots.select(order[:number])
+    if len(frames) < number:
+        raise SamplingError(f"{number} frames are needed, but the run kept only {len(frames)}; sample it again")
+    times = np.unique(frames.time)
+    needed = math.ceil(number * len(times) / len(frames))
+    spread = times[(np.arange(1, needed + 1) * len(times)) // needed - 1]
+    some = np.flatnonzero(np.isin(frames.time, spread))
+    order = np.lexsort((frames.temperature[some], frames.replica[some], frames.time[some]))
+    return frames.select(some[order[:number]])
