@@ -23,7 +23,7 @@ _FEWEST_BEADS = 8
 _ROUNDS = 12
 
 
-def check_first_frames(molecule: MoleculeModel, positions: NDArray[np.float64], file: str) -> None:
+def check_first_frames(molecule: MoleculeModel, positions: NDArray[np.float64], file: str) -> list[tuple[int, ...]]:
     """Refuse frames in another unit, with atoms in another order, or of the mirror image.
 
     Lengths are compared with those of the structure of the model and, of atoms, with the sums of their covalent radii;
@@ -33,6 +33,9 @@ def check_first_frames(molecule: MoleculeModel, positions: NDArray[np.float64], 
         molecule: the molecule.
         positions: `(n_frames, n_stored, 3)` of whole molecules [nm], all finite.
         file: where they are from, to name it.
+
+    Returns:
+        The chiral centres, for `check_hand`.
 
     Raises:
         SamplingError: they are not frames of this molecule.
@@ -50,6 +53,27 @@ def check_first_frames(molecule: MoleculeModel, positions: NDArray[np.float64], 
             f"{file}: its first frames are mirror images of the structure of the model; change the sign of one "
             "coordinate, or correct the structure"
         )
+    return centres
+
+
+def check_hand(
+    molecule: MoleculeModel, centres: Sequence[Sequence[int]], frame: NDArray[np.float64], number: int, file: str
+) -> None:
+    """Refuse a later frame with atoms in another order, or of the mirror image, by the hand of its chiral centres.
+
+    Args:
+        molecule: the molecule.
+        centres: what `check_first_frames` returned.
+        frame: `(n_stored, 3)` of whole molecules [nm].
+        number: of the frame in its file.
+        file: where it is from, to name it.
+
+    Raises:
+        SamplingError: it is not a frame of this molecule.
+    """
+    names = [molecule.atom_names[atom] for atom in molecule.stored]
+    structure = molecule.positions[molecule.stored]
+    _check_hands(frame[None], structure, centres, names, file, number)
 
 
 def _check_unit(positions: NDArray, structure: NDArray, pairs: NDArray, file: str) -> None:
@@ -105,9 +129,14 @@ def _check_bonds(
 
 
 def _check_hands(
-    positions: NDArray, structure: NDArray, centres: Sequence[Sequence[int]], names: Sequence[str], file: str
+    positions: NDArray,
+    structure: NDArray,
+    centres: Sequence[Sequence[int]],
+    names: Sequence[str],
+    file: str,
+    begin: int = 0,
 ) -> None:
-    """Name the first chiral centre, and its first frame, with the other hand."""
+    """Name the first chiral centre, and its first frame, with the other hand; `begin` is the number of the first."""
     if not centres:
         return
     sites = np.array(centres)
@@ -117,9 +146,9 @@ def _check_hands(
         return
     centre = int(np.argmax(turned.any(axis=0)))
     frame = int(np.argmax(turned[:, centre]))
-    several = f"{int(turned[frame].sum())} of {len(sites)} centres"
+    several, place = f"{int(turned[frame].sum())} of {len(sites)} centres", f"{file}: frame {begin + frame}"
     raise SamplingError(
-        f"{file}: frame {frame}: the atoms around {names[sites[centre, 0]]} are the mirror image of those of the model "
+        f"{place}: the atoms around {names[sites[centre, 0]]} are the mirror image of those of the model "
         f"({several}); its atoms are in another order, its handedness is wrong, or it is another isomer"
     )
 

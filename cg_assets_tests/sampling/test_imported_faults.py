@@ -8,7 +8,7 @@ import pytest
 from test_imported import changed, folder, read, run, topology_of  # noqa: F401 - fixtures
 from test_imported_forces import write_trr
 
-from cg_assets.core.errors import SamplingError
+from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.sampling.imported.bad_frames import coordinate_grid, grid_fault
 from cg_assets.sampling.imported.formats import Source, open_trajectory
 
@@ -261,6 +261,8 @@ def test_coarse_coordinates_are_measured(run, folder, positions):  # noqa: F811
     assert any("rounded to 0.01 nm" in note for note in reader.notes)
     assert "as coarse as the noise of 0.007 nm" in changed(folder).labels["flow"].rounding_fault(reader.grid)
     assert grid_fault(0.001, 0.007) is None
+    with pytest.raises(SystemSpecError, match=r"labels\.flow\.noise is 0\.007 nm: coordinates are rounded to 0\.01 nm"):
+        changed(folder, imported={"frame_interval": 0.1}).check()
 
 
 @pytest.mark.parametrize(
@@ -279,6 +281,16 @@ def test_a_trajectory_of_more_atoms_than_the_model_names_the_remedy(run, folder,
     more = np.concatenate([positions[:10], positions[:10] + 3], axis=1)
     np.savez(folder / "run_0000_a.npz", positions=more)
     with pytest.raises(SamplingError, match=r"has 44 atoms; the model has 22.*give model\.pdb with every atom"):
+        imported(folder)
+
+
+def test_the_hand_is_judged_in_a_frame_of_each_piece(run, folder, positions, monkeypatch):  # noqa: F811
+    """The last part of a file is of the mirror image, as when files of two isomers were joined."""
+    monkeypatch.setattr("cg_assets.sampling.imported.reader.PIECE_NUMBERS", 3 * 22 * 100)
+    joined = positions[np.arange(400) % len(positions)].copy()
+    joined[200:] *= [-1, 1, 1]
+    np.savez(folder / "run_0000_a.npz", positions=joined)
+    with pytest.raises(SamplingError, match=r"run_0000_a\.npz: frame 200: the atoms around 2:CA are the mirror image"):
         imported(folder)
 
 

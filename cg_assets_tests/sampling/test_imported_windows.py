@@ -15,7 +15,7 @@ from cg_assets.biases.reweighting import pooled_batches
 from cg_assets.biases.umbrella import UmbrellaBias, Windows
 from cg_assets.core.errors import SamplingError, StorageError, SystemSpecError
 from cg_assets.labels.quality import ImportedReplicas
-from cg_assets.sampling.imported.restraints import fitted_restraint
+from cg_assets.sampling.imported.restraints import Restraint, fitted_restraint
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
@@ -128,6 +128,14 @@ def test_a_restraint_is_found_from_energies_at_places(energy, center, constant):
     found = fitted_restraint(wrapped, ANGLES, energy(places), KT)
     assert found.center == pytest.approx(center, abs=1e-6)
     assert found.constant == pytest.approx(constant, rel=1e-6)
+
+
+def test_only_angles_are_the_same_after_a_turn():
+    """Windows of a distance 6.28 nm apart are two."""
+    one = Restraint({"d": 1.0, "phi": 3.0}, {"d": 1000.0, "phi": 100.0}, 0.0)
+    turned, far = ({"d": 1.0, "phi": 3.0 - 2 * math.pi}, {"d": 1.0 + 2 * math.pi, "phi": 3.0})
+    assert one.same(replace(one, center=turned), ANGLES, KT)
+    assert not one.same(replace(one, center=far), ANGLES, KT)
 
 
 @pytest.mark.parametrize(

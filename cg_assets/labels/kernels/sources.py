@@ -15,6 +15,7 @@ from cg_assets.sampling.imported.bad_frames import grid_fault
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
+    from cg_assets.core.settings import Built
     from cg_assets.labels.kernels.run import KernelReport
     from cg_assets.sampling.imported.settings import ImportedTrajectories
     from cg_assets.sampling.settings import SamplingPlan
@@ -100,6 +101,13 @@ class Kernel(LabelSource):
                 f"is {self.of}, whose umbrella windows have no common density; take frames of a plan with one bias, or "
                 "without",
             )
+
+    def built_faults(self, built: Built) -> Iterator[Fault]:
+        """Imported coordinates as coarse as the noise, where their files were examined."""
+        reader = built.examined.get("imported") if self.of == "imported" else None
+        if reader is not None and (fault := self.rounding_fault(reader.grid)):
+            yield Fault("noise", f"is {self.noise:g} nm: {fault}")
+        yield from super().built_faults(built)
 
     def rounding_fault(self, grid: float | None) -> str | None:
         """Coordinates as coarse as the noise, whose rounding the kernel would learn."""

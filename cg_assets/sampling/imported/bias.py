@@ -112,14 +112,18 @@ class ImportedBias(Family, family="imported bias"):
         Raises:
             SamplingError: there are none.
         """
+        return self._kept_and_left(folder, batch)[0]
+
+    def _kept_and_left(self, folder: Path, batch: str) -> tuple[list[Path], list[Path]]:
+        """Its files, and the backups that a wildcard caught."""
         named = {folder / name.replace("{batch}", batch) for name in self.files}
         found = found_files("bias.files", self.files, folder, batch)
-        return [path for path in found if path in named or not is_backup(path)]
+        left = [path for path in found if path not in named and is_backup(path)]
+        return [path for path in found if path not in left], left
 
     def _found(self, run: Run) -> tuple[list[Path], list[str]]:
         """Its files, without the backups that a wildcard caught, and a sentence on each of these."""
-        kept = self.own_files(run.folder, run.batch)
-        left = [path for path in found_files("bias.files", self.files, run.folder, run.batch) if path not in kept]
+        kept, left = self._kept_and_left(run.folder, run.batch)
         notes = [f"{path}: a backup of an earlier run, left out; name it without wildcards to use it" for path in left]
         return kept, notes
 

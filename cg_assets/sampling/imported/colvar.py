@@ -59,12 +59,16 @@ class Colvar:
         rows = self.time >= self.since
         return self.places[rows], self.energy[rows]
 
+    @property
+    def angles(self) -> list[str]:
+        """The variables that are periodic."""
+        return [name for name, ends in zip(self.names, self.limits, strict=True) if ends is not None]
+
     def restraint(self, kt: float, first: Sequence[str] = ()) -> Restraint | None:
         """The harmonic restraint that its energies are, preferably of some variables; None for another bias."""
         places, energy = self.late
-        angles = [name for name, ends in zip(self.names, self.limits, strict=True) if ends is not None]
         order = sorted(self.names, key=lambda name: name not in first)
-        return fitted_restraint({name: places[:, self.names.index(name)] for name in order}, angles, energy, kt)
+        return fitted_restraint({name: places[:, self.names.index(name)] for name in order}, self.angles, energy, kt)
 
 
 class ColvarFiles(ImportedBias):
@@ -196,7 +200,7 @@ def _judge_sameness(before: Sequence[Colvar], colvar: Colvar, kt: float, notes: 
     mine = colvar.restraint(kt)
     for other in before if mine is not None else []:
         theirs = other.restraint(kt)
-        if mine is not None and theirs is not None and not mine.same(theirs, kt):
+        if mine is not None and theirs is not None and not mine.same(theirs, colvar.angles, kt):
             raise SamplingError(
                 f"{other.path} and {colvar.path}: are umbrella windows, at {theirs} and at {mine}, which share no "
                 "places: set bias.type to umbrella"

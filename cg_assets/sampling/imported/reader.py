@@ -17,7 +17,7 @@ from cg_assets.core.frames import Frames, cell_columns
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.mapping.cells import real_box
-from cg_assets.mapping.first_frames import check_first_frames
+from cg_assets.mapping.first_frames import check_first_frames, check_hand
 from cg_assets.mapping.images import MoleculesTogether, WholeMolecules, nearest_image
 from cg_assets.sampling.imported.bad_frames import MOST_BAD, BadFrames, check_ranges, coordinate_grid
 from cg_assets.sampling.imported.bias import FrameBias, Run, undeclared_bias
@@ -152,6 +152,9 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
                 kept = np.setdiff1d(rows - first, list(bad))
                 block, rows = block.select(kept), rows[kept]
             numbers = stretch.frames.start + stretch.frames.step * rows
+            if first == begin and len(rows):
+                place, frame = str(self._paths[stretch.file]), block.positions[0].astype(np.float64)
+                check_hand(self._molecule, self._centres, frame, int(numbers[0]), place)
             block = self._joined(self._molecules, block, numbers, self._paths[stretch.file])
             found.append(self._frames(block, stretch, rows, numbers))
         return Frames.concatenate(found)
@@ -290,6 +293,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
         """Refuse files whose first frames are those of another molecule; find rigid bonds and the rounding."""
         self._grids: list[str] = []
         self.grid: float | None = None
+        self._centres: list[tuple[int, ...]] = []
         lengths: list[NDArray[np.floating]] = []
         beads: list[NDArray[np.float64]] = []
         for number, (file, found) in enumerate(zip(self._files, contents, strict=True)):
@@ -309,7 +313,7 @@ class ImportedReader(PiecewiseSampler[ImportedSummary]):
             sound = [block.positions for block in fine]
             sound = sound or [block.positions for block in whole if np.isfinite(block.positions).all()]
             if sound:
-                check_first_frames(self._molecule, np.concatenate(sound), str(file.path))
+                self._centres = check_first_frames(self._molecule, np.concatenate(sound), str(file.path))
                 lengths.append(self._bad.lengths(np.concatenate(sound).astype(np.float64)))
                 beads.append(self._map.apply(np.concatenate(sound)))
         self._find_rigid(lengths)

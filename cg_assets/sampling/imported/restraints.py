@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -39,11 +39,18 @@ class Restraint:
         held = [f"{name} {value:.4g} (k {self.constant[name]:.4g})" for name, value in self.center.items()]
         return ", ".join(held) or "no restraint"
 
-    def same(self, other: Restraint, kt: float) -> bool:
-        """Whether both are one but for their decimals: constants within 1 %, centres within 2 % of the width."""
+    def same(self, other: Restraint, angles: Collection[str], kt: float) -> bool:
+        """Whether both are one but for their decimals: constants within 1 %, centres within 2 % of the width.
+
+        Args:
+            other: the other one.
+            angles: variables of period 2 pi.
+            kt: thermal energy [kJ/mol].
+        """
         if self.center.keys() != other.center.keys():
             return False
-        apart = [abs(math.remainder(value - other.center[name], _TURN)) for name, value in self.center.items()]
+        steps = {name: value - other.center[name] for name, value in self.center.items()}
+        apart = [abs(math.remainder(step, _TURN) if name in angles else step) for name, step in steps.items()]
         near = [
             0.02 * math.sqrt(kt / k) >= gap and math.isclose(k, other.constant[name], rel_tol=0.01)
             for gap, (name, k) in zip(apart, self.constant.items(), strict=True)

@@ -38,10 +38,11 @@ class UmbrellaWindows(ColvarFiles):
         notes: list[str] = []
         colvars = self._read(run, notes)
         restraints: list[Restraint] = []
+        angles = [name for name, periodic in run.periodic.items() if periodic]
         windows: dict[int, int] = {}
         for colvar in colvars:
             found = self._restraint(colvar, run)
-            same = [number for number, known in enumerate(restraints) if known.same(found, run.thermal_energy)]
+            same = [number for number, known in enumerate(restraints) if known.same(found, angles, run.thermal_energy)]
             restraints += [] if same else [found]
             window = same[0] if same else len(restraints) - 1
             windows |= dict.fromkeys(colvar.trajectories, window)
