@@ -13,7 +13,6 @@ from cg_assets.assets.common_checks import (
     SCHEMA,
     TEMPERATURE_Z,
 )
-from cg_assets.assets.data import read_samples
 from cg_assets.assets.stage import (
     Batches,
     Figure,
@@ -25,7 +24,7 @@ from cg_assets.assets.stage import (
     Stored,
     TableContent,
 )
-from cg_assets.assets.work import Work
+from cg_assets.assets.work import Work, snapshot_stage
 from cg_assets.core.checks import Check, Verdict, finite_verdict
 from cg_assets.systems import SystemSpec
 from cg_assets.training.settings import TARGETS, TRAJECTORIES
@@ -160,9 +159,12 @@ def conditional_samples_stage(system: SystemSpec, plan: ConditionalSampling, lim
         from cg_assets.sampling.fixed_bead_ladders import FixedBeadLadders, choose_starts
 
         (batch,) = work.inputs.sound(TRAJECTORIES, [str(work.batch)])
-        samples, whole = read_samples(work.inputs, TRAJECTORIES, batch, every_temperature=True)
-        starts = choose_starts(whole, plan.frames)
-        held = system.held_beads(system.at_own_temperature(samples), starts)
+        snapshots = snapshot_stage(TRAJECTORIES)
+        of_atoms = snapshots if work.inputs.has(snapshots, batch) else TRAJECTORIES
+        whole = work.inputs.frames(of_atoms, batch, every_temperature=True)
+        samples = work.inputs.frames(TRAJECTORIES, batch) if system.mapping.needs_frames else None
+        starts = choose_starts(whole.select(~whole.probe), plan.frames)
+        held = system.held_beads(samples, starts)
         pieces, _, summary = work.sample("", lambda: FixedBeadLadders(held, plan, work.seed), work.seed)
         frames = pieces.frames()
         found = check_frames(frames)

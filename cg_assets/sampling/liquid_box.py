@@ -115,7 +115,7 @@ class WaterBox(LiquidBox):
         return ""
 
     def held_beads(
-        self, structure: Water, beads: Beads, mapping: MoleculeBeads, samples: Frames, starts: Frames
+        self, structure: Water, beads: Beads, mapping: MoleculeBeads, samples: Frames | None, starts: Frames
     ) -> HeldBeads:
         """Molecules that rotate about their centres; labels are the total forces on them."""
         from cg_assets.sampling.held_beads import held_water

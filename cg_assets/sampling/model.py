@@ -144,14 +144,16 @@ class Model(Family, family="model"):
         """
         return "needs atoms about fixed beads, which this model does not have"
 
-    def held_beads(self, structure: Any, beads: Beads, mapping: Any, samples: Frames, starts: Frames) -> HeldBeads:
+    def held_beads(
+        self, structure: Any, beads: Beads, mapping: Any, samples: Frames | None, starts: Frames
+    ) -> HeldBeads:
         """The atoms about fixed beads in some frames.
 
         Args:
             structure: what `structure` gave.
             beads: its beads.
             mapping: their settings.
-            samples: frames that a force map is fitted to, where one is.
+            samples: frames that the force map is fitted to; None where `mapping.needs_frames` is false.
             starts: frames with all atoms whose beads are held.
 
         Raises:

@@ -165,7 +165,7 @@ class SystemSpec(System):
         own = self.structure(), self.beads().at_temperature(temperature or self.temperature)
         return self.model.repeated_labels(*own, samples, frames, force_maps, self.dynamics, seed, progress)
 
-    def held_beads(self, samples: Frames, starts: Frames) -> HeldBeads:
+    def held_beads(self, samples: Frames | None, starts: Frames) -> HeldBeads:
         """The atoms about the fixed beads of some frames; see `Model.held_beads`."""
         return self.model.held_beads(self.structure(), self.beads(), self.mapping, samples, starts)
 

@@ -141,7 +141,7 @@ class Molecule(MoleculeSettings, Model):
         return f"needs beads on single atoms, and {names[0]} holds several; map it to one of them" if names else ""
 
     def held_beads(
-        self, structure: MoleculeModel, beads: Beads, mapping: BeadMapping, samples: Frames, starts: Frames
+        self, structure: MoleculeModel, beads: Beads, mapping: BeadMapping, samples: Frames | None, starts: Frames
     ) -> HeldBeads:
         """Beads of immense mass; labels of the force map of the mapping."""
         from cg_assets.mapping.run import fit_force_map
