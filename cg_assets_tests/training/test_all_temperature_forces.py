@@ -197,8 +197,9 @@ def test_wrong_energies_are_seen_in_the_response(wrong):
         data = replace(data, energy=-data.energy)
     elif wrong == "factor of two":
         data = replace(data, energy=2 * data.energy)
-    else:
-        data = replace(data, energy=data.energy + 300.0 * (data.positions[:, 0] - data.positions[:, 2])[:, 0])
+    else:  # it changes no product, whose mean at given beads it multiplies with that of f - F
+        distance = np.linalg.norm(data.positions[:, 0] - data.positions[:, 2], axis=1)
+        data = replace(data, energy=data.energy + 1500.0 * distance, learns="energies")
     _, response, energy = deviations_at_origin(data, 0)
     assert (energy if "bias" in wrong else response) > 0.7, (response, energy)
 
