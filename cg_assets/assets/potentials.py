@@ -24,22 +24,22 @@ LOSS = Check(
 )
 
 
-def judge_potential(result: TrainingResult, floor: Estimate) -> list[Verdict]:
-    """Verdict on a training. For the error of the held-out loss each frame is one independent number."""
+def judge_potential(result: TrainingResult, floor: Estimate | None) -> list[Verdict]:
+    """Verdict on a training. For the error of the held-out loss each frame is one independent number.
+
+    Args:
+        result: of the training.
+        floor: noise floor of its labels; None where it is not known, and only a loss that is not finite is found.
+    """
     loss = result.held_out_loss
     held_out_error = loss * math.sqrt(2.0 / result.n_held_out)
+    facts: dict[str, object] = {"held_out_loss": loss, "held_out_loss_standard_error": held_out_error}
+    if floor is None:
+        return [LOSS.verdict(math.isfinite(loss), **facts)]
     allowed = floor.value - 5.0 * math.hypot(floor.standard_error, held_out_error)
-    return [
-        LOSS.verdict(
-            math.isfinite(loss) and loss >= allowed,
-            held_out_loss=loss,
-            held_out_loss_standard_error=held_out_error,
-            noise_floor=floor.value,
-            noise_floor_standard_error=floor.standard_error,
-            loss_above_floor=loss - floor.value,
-            unit=floor.unit,
-        )
-    ]
+    facts |= {"noise_floor": floor.value, "noise_floor_standard_error": floor.standard_error}
+    facts |= {"loss_above_floor": loss - floor.value, "unit": floor.unit}
+    return [LOSS.verdict(math.isfinite(loss) and loss >= allowed, **facts)]
 
 
 def _noise_floor(source: Source) -> Estimate:

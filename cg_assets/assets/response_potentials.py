@@ -45,7 +45,9 @@ def _report(result: Any) -> Report:
 def _judge(result: Any) -> list[Verdict]:
     from cg_assets.core.statistics.estimates import Estimate
 
-    value = result.history[result.best_epoch - 1]["noise_floor"] if result.noise_known else 0.0
+    if not result.noise_known:
+        return judge_potential(result, None)
+    value = result.history[result.best_epoch - 1]["noise_floor"]
     return judge_potential(result, Estimate(value, value * (2.0 / result.n_held_out) ** 0.5, "(kJ/mol/nm)^2"))
 
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from cg_assets.sampling.settings import Dynamics, SamplingPlan
 
 
+_NEUTRAL = 0.01
+"""Largest charge of a molecule that is rounding [e]."""
+
+
 class LiquidBox(Model):
     """Like molecules in a cubic periodic box of fixed volume, each of them one bead."""
 
@@ -173,7 +177,12 @@ class MolecularBox(LiquidBox):
         yield from scope.unlikely("cutoff", self.cutoff, 0.3, 5, NANOMETRES)
 
     def built_faults(self, built: Built) -> Iterator[Fault]:
-        """A density that no liquid has."""
+        """A density that no liquid has, and molecules with a charge."""
+        built.structure.free_system()
+        if abs(charge := built.structure.charge) > _NEUTRAL:
+            yield Fault(
+                "force_fields", f"give the molecule a charge of {charge:.3g} e; a liquid of one kind is neutral"
+            )
         density = self._density(built.structure)
         if not 200 < density < 5000:
             yield Fault("box", f"{self.box:g} nm gives a density of {density:.0f} kg/m³; correct box or molecules")

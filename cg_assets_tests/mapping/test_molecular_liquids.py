@@ -86,6 +86,23 @@ def test_beads_are_centres_of_mass_and_their_forces_sums():
     assert forces[4, 1] == pytest.approx(-(above - below) / (2 * step), rel=1e-3)
 
 
+def test_every_force_between_molecules_is_periodic(tmp_path):
+    """A custom force of the field, too: moving a molecule by an edge of the box changes no energy."""
+    pairs = "".join(f'<Atom class="{name}" weight="0.4"/>' for name in ("MC", "MO", "MH"))
+    custom = f'energy="weight1*weight2/r^3" bondCutoff="3"><PerParticleParameter name="weight"/>{pairs}'
+    content = f"<ForceField><CustomNonbondedForce {custom}</CustomNonbondedForce></ForceField>"
+    (tmp_path / "custom.xml").write_text(content)
+    files = (*METHANOL["files"], str(tmp_path / "custom.xml"))
+    found = molecules(METHANOL["pdb"], files, n=27, box=1.25, cutoff=0.6)
+    system, sites = found.free_system(), found.lattice(1)
+    moved = sites.copy()
+    moved[:3, 0] += 1.25
+    assert system.usesPeriodicBoundaryConditions()
+    assert state(system, moved)[0] == pytest.approx(state(system, sites)[0], abs=1e-3)
+    plain = molecules(**METHANOL, n=27, box=1.25, cutoff=0.6).free_system()
+    assert abs(state(system, sites)[0] - state(plain, sites)[0]) > 1.0
+
+
 def test_dynamics_have_the_temperature_of_the_plan():
     """7 degrees of freedom of each of 30 molecules; kinetic temperature within 4 standard errors."""
     found = molecules(**METHANOL, n=30, box=1.3, cutoff=0.6)
@@ -105,6 +122,11 @@ def test_dynamics_have_the_temperature_of_the_plan():
         ({"cutoff": 1.2}, "cutoff 1.2 nm is beyond half the box"),
         ({"force_fields": ["spce.xml"]}, "cannot describe the molecule"),
         ({"pdb": "two.pdb"}, "holds 2 molecules; give one"),
+        ({"force_fields": ["charged.xml"]}, "a charge of 0.5 e; a liquid of one kind is neutral"),
+        (
+            {"force_fields": ["methanol.xml", "born.xml"]},
+            "hold an implicit solvent, which a liquid in a box cannot have",
+        ),
     ],
 )
 def test_what_makes_no_liquid_is_refused(change, words, home):
@@ -118,6 +140,10 @@ def test_what_makes_no_liquid_is_refused(change, words, home):
     one = [line for line in (SHIPPED / "methanol.pdb").read_text().splitlines() if line.startswith("HETATM")]
     second = [line[:22] + "   2" + line[26:46] + "   9.000" + line[54:] for line in one]
     (folder / "two.pdb").write_text("\n".join([*one, *second, "END", ""]))
+    field = (SHIPPED / "methanol.xml").read_text()
+    (folder / "charged.xml").write_text(field.replace('charge="0.435"', 'charge="0.935"'))
+    radii = "".join(f'<Atom class="{name}" charge="0" radius="0.15" scale="0.8"/>' for name in ("MC", "MO", "MH"))
+    (folder / "born.xml").write_text(f"<ForceField><GBSAOBCForce>{radii}</GBSAOBCForce></ForceField>")
     (folder / "mine.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(SystemSpecError, match=words):
         load_system("mine").check()
@@ -131,7 +157,7 @@ def test_what_makes_no_liquid_is_refused(change, words, home):
         ({"potentials": {"products": {"unconstrained_frames": 0}}}, "needs unconstrained_frames; set their number"),
         ({"potentials": {"products": {"labels": "thermal_response_targets"}}}, "targets is missing"),
         ({"temperature_dependence": {"origin": 333}}, "needs trajectories at T_0 = 333.0 K"),
-        ({"targets": {"temperatures": [300, 350, 400]}}, "targets is for model.type water alone"),
+        ({"targets": {"temperatures": [300, 350, 400]}}, "targets is for model.type water"),
     ],
 )
 def test_what_its_potentials_cannot_learn_from_is_refused(change, words, home):

@@ -98,25 +98,38 @@ class MolecularLiquid(Liquid):
         """Three of each atom with a mass, less the rigid bonds."""
         return 3 * self.n_molecules * int((self._masses > 0).sum()) - len(self.stored_constraints)
 
-    def free_system(self) -> openmm.System:
-        """All molecules in the box, whose volume is fixed."""
+    @cached_property
+    def charge(self) -> float:
+        """Of a molecule [e]."""
         import openmm
 
-        system = self._created(self.n_molecules)
-        system.setDefaultPeriodicBoxVectors(*(np.eye(3) * self.box))
-        method = {"pme": openmm.NonbondedForce.PME, "reaction_field": openmm.NonbondedForce.CutoffPeriodic}
+        forces = [force for force in self._one.getForces() if isinstance(force, openmm.NonbondedForce)]
+        return sum(force.getParticleParameters(site)[0]._value for force in forces for site in range(len(self._masses)))
+
+    def free_system(self) -> openmm.System:
+        """All molecules in the box, whose volume is fixed.
+
+        Raises:
+            SystemSpecError: the force field holds an implicit solvent.
+        """
+        import openmm
+
+        system = self._created(self.n_molecules, np.eye(3) * self.box)
         for force in system.getForces():
+            if isinstance(force, openmm.CustomGBForce | openmm.GBSAOBCForce):
+                raise SystemSpecError(
+                    f"model.force_fields: {self.named} hold an implicit solvent, which a liquid in a box cannot have; "
+                    "leave it out"
+                )
             if isinstance(force, openmm.NonbondedForce):
-                force.setNonbondedMethod(method[self.electrostatics])
-                force.setCutoffDistance(self.cutoff)
                 force.setUseSwitchingFunction(True)
                 force.setSwitchingDistance(SWITCH * self.cutoff)
                 force.setUseDispersionCorrection(False)  # at constant volume a constant
         return system
 
-    def _created(self, copies: int) -> openmm.System:
-        """So many molecules without a cutoff."""
-        from openmm import app
+    def _created(self, copies: int, vectors: FloatArray | None = None) -> openmm.System:
+        """So many molecules, in a box with a cutoff or alone."""
+        from openmm import app, unit
 
         rigid = {"none": None, "h_bonds": app.HBonds, "all_bonds": app.AllBonds}[self.rigid]
         arguments: CreateArguments = {
@@ -125,7 +138,12 @@ class MolecularLiquid(Liquid):
             "rigidWater": rigid is not None,
             "removeCMMotion": False,
         }
-        return matched_system(self.files, self.named, _copies(self.topology, copies), arguments)
+        topology = _copies(self.topology, copies)
+        if vectors is not None:
+            topology.setPeriodicBoxVectors(vectors)
+            arguments["nonbondedMethod"] = app.PME if self.electrostatics == "pme" else app.CutoffPeriodic
+            arguments["nonbondedCutoff"] = self.cutoff * unit.nanometer
+        return matched_system(self.files, self.named, topology, arguments)
 
 
 def read_liquid_molecule(path: Path) -> tuple[Any, FloatArray]:
