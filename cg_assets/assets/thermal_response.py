@@ -237,7 +237,8 @@ def targets_stage(system: SystemSpec, wanted: Targets) -> Stage:
         from cg_assets.labels.thermal.build_targets import TABLE_UNITS, build_targets, check_frames
 
         (batch,) = work.inputs.sound(CONDITIONAL_SAMPLES, [str(work.batch)])
-        samples, sampled = work.inputs.frames(CONDITIONAL_SAMPLES, batch), work.inputs.facts(CONDITIONAL_SAMPLES, batch)
+        samples = work.inputs.frames(CONDITIONAL_SAMPLES, batch, every_temperature=True)
+        sampled = work.inputs.facts(CONDITIONAL_SAMPLES, batch)
         found = build_targets(
             samples,
             check_frames(samples),
