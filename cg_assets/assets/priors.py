@@ -44,6 +44,7 @@ def judge_prior(fit: PriorFit, simulated: PriorSimulation) -> list[Verdict]:
 def prior_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of the prior of one potential; it learns from all batches of its labels, but not from the labels."""
     labels = system.potentials[name].labels
+    learnt = ("temperatures", "learns") if system.network.needs_temperature else ()
 
     def make(work: Work) -> Product:
         from cg_assets.training.prior_simulation import REPLICAS, simulate_prior
@@ -86,5 +87,9 @@ def prior_stage(system: SystemSpec, name: str) -> Stage:
         checks=(PRIOR_ALONE,),
         kinds=frozenset({"numpy", "parquet"}),
         code_version="2",
-        sections=("network", *(f"cg_simulation.{part}" for part in ("timestep", "friction", "seed"))),
+        sections=(
+            "network",
+            *(f"cg_simulation.{part}" for part in ("timestep", "friction", "seed")),
+            *(f"potentials.{name}.{part}" for part in learnt),
+        ),
     )

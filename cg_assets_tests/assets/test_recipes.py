@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
@@ -13,6 +14,7 @@ from test_imported import MINE
 from test_pipeline import materialize
 from test_refresh import TINY
 
+from cg_assets import systems
 from cg_assets.assets import stages_of
 from cg_assets.assets.data import read_source
 from cg_assets.assets.soundness import IMPORTED_FILES, RECIPE, STAMPS, Recipes, Soundness, stamps
@@ -101,6 +103,25 @@ def test_no_edit_of_any_field_leads_to_a_mixture(home, monkeypatch, make):
         if field.startswith(SAMPLED_WITH):
             assert set(batched) <= differ, field
     assert not mixtures
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("[280, 330, 359, 390, 460, 500]", "[280, 330, 500]"),
+        ("labels: mapped_forces, t", "labels: mapped_forces, learns: energies, t"),
+    ],
+)
+def test_a_thermal_prior_is_of_what_its_potential_learns(home, old, new):
+    text = (Path(systems.__file__).parent / "helix.yaml").read_text().replace("name: helix", "name: own_helix")
+    native = Path(systems.__file__).with_name("helix_native.pdb").read_text()
+    stages = []
+    for content in (text, text.replace(old, new)):
+        system = system_named(home, content, "own_helix", helix_native=native)
+        known = {stage.name: stage for stage in stages_of(system)}
+        stages.append([Recipes(system).of(known[f"prior_{name}"]) for name in ("all", "without_two")])
+    (same, before), (alike, after) = stages
+    assert same == alike and before != after
 
 
 @pytest.mark.parametrize(
