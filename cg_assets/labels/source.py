@@ -99,6 +99,11 @@ class LabelSource(Family, family="label source"):
         """Whether it labels the frames of all rungs of a ladder, or those at the system's temperature alone."""
         return False
 
+    @property
+    def has_energies(self) -> bool:
+        """Whether its frames carry the energies of the atoms."""
+        return True
+
     def own_flow(self) -> FlowKernel | None:
         """The kernel whose flow is trained for it, on the frames of all batches; None where nothing is trained."""
         return None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cg_assets.mapping.beads import Beads
     from cg_assets.potentials.base import Potential, PotentialConfig
     from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
+    from cg_assets.potentials.thermal.settings import TemperatureForm
 
     PotentialClass = type[Potential]
 
@@ -43,6 +44,11 @@ class PotentialSettings(Family, family="potential"):
     def needs_temperature(self) -> bool:
         """Whether it is a function of temperature."""
         return False
+
+    @property
+    def thermal_form(self) -> TemperatureForm | None:
+        """How it depends on temperature, where that is a setting of its own and not of what it learns from."""
+        return None
 
     @property
     def reach(self) -> float | None:

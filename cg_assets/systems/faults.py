@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cg_assets.core.settings import KELVIN, Fault, Scope
 from cg_assets.systems.base import within
-from cg_assets.training.settings import TARGETS
+from cg_assets.training.settings import TARGETS, LearntPotential
 
 if TYPE_CHECKING:
     from cg_assets.systems.spec import SystemSpec
@@ -136,6 +136,50 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
                 f"is {potential.labels}, without labels of the temperature dependence that network.type "
                 f"{system.network.type} learns from; name those of a source of type product",
             )
+        elif system.network.needs_temperature and potential.response is None:
+            yield from within(f"potentials.{name}", _temperature_faults(system, potential))
+
+
+def _temperature_faults(system: SystemSpec, potential: LearntPotential) -> Iterator[Fault]:
+    """What a potential at all temperatures cannot learn from its labels: temperatures, energies, terms of its form."""
+    source = next((item for name, item in system.labels.items() if item.stage(name) == potential.labels), None)
+    if source is None:
+        sampled = system.sampling.by_labels().get(potential.labels)
+        plan = sampled.plan if sampled else None
+    else:
+        plan = system.sampling.by_name().get(source.of) if source.every_temperature else None
+    ladder = plan.tempering if plan else None
+    known = list(ladder.temperatures[: plan.kept_rungs]) if plan and ladder else [system.temperature]
+    kelvins = potential.temperatures or known
+    if missing := sorted(set(kelvins) - set(known)):
+        shown = ", ".join(f"{kelvin:g}" for kelvin in known)
+        gap = f"holds {missing[0]:g}, at which {potential.labels} has no frames; choose from {shown}"
+        yield Fault("temperatures", gap)
+        return
+    if potential.learns and source is not None and not source.has_energies:
+        yield Fault("learns", f"is {potential.learns}, but frames of {potential.labels} have no energies; leave it out")
+    form = system.network.thermal_form
+    if form is None or len(kelvins) == 1:
+        constant = not potential.learns and (source is None or not source.responds)
+        if constant and not system.simulated_temperatures and kelvins != [system.temperature]:
+            yield Fault(
+                "temperatures",
+                f"is {kelvins[0]:g} alone, so that W does not depend on T, and it is simulated and judged at "
+                f"{system.temperature:g}; add that, or list cg_simulation.temperatures",
+            )
+        return
+    if outside := [kelvin for kelvin in form.anchors if not min(kelvins) <= kelvin <= max(kelvins)]:
+        yield Fault(
+            "temperatures",
+            f"are {min(kelvins):g} to {max(kelvins):g}, and network.temperature_dependence has an anchor outside, "
+            f"{outside[0]:g}; choose anchors among them",
+        )
+    elif (determined := len(kelvins) * (2 if potential.learns else 1)) < form.n_terms:
+        yield Fault(
+            "temperatures",
+            f"are {len(kelvins)}, which determine {determined} of the {form.n_terms} terms of "
+            "network.temperature_dependence; lower its order, take fewer anchors, or learn from more temperatures",
+        )
 
 
 def _dynamics_faults(system: SystemSpec, name: str) -> Iterator[Fault]:

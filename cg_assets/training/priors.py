@@ -47,6 +47,8 @@ _SLIGHT_PULL = 1e-6
 """The same for angles, whose coefficients belong to powers that resemble one another."""
 _LEAST_FALL = 0.1
 """A fall of the energy beyond the data that matters [k_B T]."""
+_SCANNED = 101
+"""Temperatures, from the lowest to the highest of the data, at which no force constant may be negative."""
 _BINS = 60
 _GRID = 2401
 
@@ -204,7 +206,8 @@ def fit_thermal_prior(
     """Fit the terms at each temperature, and their strengths as functions of it.
 
     A strength, in units of energy, is the function sum_k s_k(T) a_k with the least squared deviation from those of the
-    fits. Lengths of bonds and ranges of repulsion are those at the temperature that is shown.
+    fits; where several have, as only energies determine W(R, T), that of the smallest a_k. Lengths of bonds and ranges
+    of repulsion are those at the temperature that is shown.
 
     Args:
         positions: `(n_frames, n_beads, 3)` [nm].
@@ -216,13 +219,16 @@ def fit_thermal_prior(
         shown: temperature whose fit, or that of the nearest, gives `terms` [K].
 
     Raises:
-        TrainingError: as `fit_prior`, or the force constant of a bond is negative at a temperature.
+        TrainingError: as `fit_prior`, or the force constant of a bond is negative between the lowest and the highest
+            temperature.
     """
     points, kelvin = np.asarray(positions), np.asarray(temperature)
     known = np.unique(kelvin)
     fits = [fit_prior(points[kelvin == one], bonds, bead_names, settings).terms for one in known]
     terms = fits[int(np.abs(known - shown).argmin())]
-    shares = TemperatureDependence(form).coefficients(torch.as_tensor(known))[0].numpy()
+    whole = np.union1d(known, np.linspace(known[0], known[-1], _SCANNED))
+    dependence = TemperatureDependence(form)
+    shares, scanned = (dependence.coefficients(torch.as_tensor(kelvins))[0].numpy() for kelvins in (known, whole))
     thermal = []
     for own, *at_each in zip(terms, *fits, strict=True):
         shape = own.numbers[: SHAPES[own.kind]]
@@ -231,9 +237,9 @@ def fit_thermal_prior(
             strengths = np.array([[(term.numbers[0] / shape[0]) ** 6] for term in at_each])
         energies = BOLTZMANN * known[:, None] * strengths
         of_terms = np.linalg.lstsq(shares, energies, rcond=None)[0]
-        if own.kind == "bonds" and (negative := shares @ of_terms[:, 0] <= 0).any():
+        if own.kind == "bonds" and (negative := scanned @ of_terms[:, 0] <= 0).any():
             raise TrainingError(
-                f"network.prior: bond {own.name} has a negative force constant at {known[negative][0]:g} K; choose "
+                f"network.prior: bond {own.name} has a negative force constant at {whole[negative][0]:g} K; choose "
                 "another network.temperature_dependence"
             )
         thermal.append(np.concatenate([shape, of_terms.ravel()]))

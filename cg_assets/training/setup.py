@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from cg_assets.core.errors import TrainingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.units import thermal_energy
 from cg_assets.mapping.beads import Beads
 from cg_assets.potentials.settings import PotentialSettings
+from cg_assets.potentials.thermal.temperature import TemperatureDependence
 from cg_assets.training.data import Learnt, TrainingData, TrainingSet, drawn_rows
 from cg_assets.training.priors import PriorFit, fit_prior, fit_thermal_prior
 
@@ -38,6 +42,9 @@ def potential_config(
         committee: number of further networks.
         batches: labelled frames that it learns from.
         learns: what it learns from them.
+
+    Raises:
+        TrainingError: the form has more terms than these frames determine.
     """
     config = settings.config(beads) | ({"committee": committee} if committee else {})
     kelvin = np.unique(np.concatenate([frames.temperature for frames in batches] or [np.empty(0)]))
@@ -49,7 +56,33 @@ def potential_config(
         }
         energy = thermal_energy(float(kelvin[0]), beads.units)
         config = cast("PotentialConfig", {**config, "temperature_dependence": form, "thermal_energy": energy})
+    elif settings.needs_temperature and len(kelvin):
+        _refuse_undetermined(cast("ThermalConfig", config)["temperature_dependence"], kelvin, batches, learns)
     return config
+
+
+def _refuse_undetermined(
+    form: DependenceConfig, kelvin: NDArray[np.float64], batches: Sequence[Frames], learns: Learnt
+) -> None:
+    """Refuse a form with more terms than labels at some temperatures [K] determine, which could be anything between.
+
+    Forces give sum_k s_k W_k at each temperature, energies and products its slope, too, and labels of the response
+    also its curvature.
+
+    Raises:
+        TrainingError: it has.
+    """
+    dependence, orders = TemperatureDependence(form), 2 if learns != "forces" else 1
+    orders = 3 if any(frames.first_order is not None for frames in batches) else orders
+    known = dependence.coefficients(torch.as_tensor(kelvin)).numpy()[:orders]
+    rows = known * (kelvin ** np.arange(orders)[:, None])[:, :, None]
+    rank = int(np.linalg.matrix_rank(rows.reshape(-1, dependence.n_terms), rtol=1e-6))
+    if rank < dependence.n_terms:
+        raise TrainingError(
+            f"network.temperature_dependence has {dependence.n_terms} terms, of which frames at "
+            f"{', '.join(f'{item:g}' for item in kelvin)} K determine {rank}; lower its order, choose anchors among "
+            "these temperatures, or learn from more of them"
+        )
 
 
 def fitted_prior(

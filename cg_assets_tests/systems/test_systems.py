@@ -147,6 +147,30 @@ WINDOWS = {
         ("helix", put("network.torsion_order", 6), ["network.torsion_order is 6", "no temperature", "set it to 0"]),
         ("chignolin", put("potentials.atomistic.temperatures", [500.0]), ["atomistic.temperatures", "leave it out"]),
         ("chignolin", put("potentials.atomistic.learns", "products"), ["atomistic.learns", "temperature_dependence"]),
+        (
+            "helix",
+            put("potentials.one.temperatures", [285.0]),
+            ["one.temperatures holds 285", "mapped_forces"],
+        ),
+        (
+            "helix",
+            lambda content: content.update(
+                labels={"k": {"type": "noise", "noise": 0.005}},
+                potentials={"k": {"labels": "k_kernel_forces", "learns": "energies"}},
+            ),
+            ["potentials.k.learns is energies", "k_kernel_forces have no energies"],
+        ),
+        (
+            "helix",
+            lambda content: content["cg_simulation"].pop("temperatures"),
+            ["potentials.one.temperatures is 359 alone", "judged at 280", "cg_simulation.temperatures"],
+        ),
+        ("helix", put("potentials.all.temperatures", [280.0, 500.0]), ["all.temperatures are 2", "of the 3 terms"]),
+        (
+            "helix",
+            put("network.temperature_dependence", {"form": "anchored", "anchors": [600, 900]}),
+            ["temperatures are 280 to 500", "an anchor outside, 600"],
+        ),
     ],
 )
 def test_wrong_fields_are_named(own_system, base, change, words):

@@ -13,12 +13,13 @@ from cg_assets.core.settings import Training
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
 from cg_assets.potentials.energies import thermodynamics
+from cg_assets.potentials.thermal.settings import TemperatureForm
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems import load_system
 from cg_assets.training.data import TrainingData
 from cg_assets.training.prior_simulation import simulate_prior
 from cg_assets.training.priors import fit_prior, fit_thermal_prior
-from cg_assets.training.setup import potential_config, training_data
+from cg_assets.training.setup import fitted_prior, potential_config, training_data
 from cg_assets.training.train import train
 
 ORIGIN = 380.0
@@ -148,9 +149,32 @@ def test_the_form_follows_from_the_labels():
         return config["temperature_dependence"]
 
     own = network.temperature_dependence
-    assert form([280.0, 330.0]) == own.model_dump(mode="json") == form([280.0], first_order=places)
+    response = {"first_order": places, "second_order": places}
+    assert form([280.0, 330.0, 390.0]) == own.model_dump(mode="json") == form([280.0], **response)
+    assert form([280.0, 330.0], "energies") == form([280.0, 330.0], "products") == own.model_dump(mode="json")
     assert form([280.0]) == {"form": "taylor_temperature", "origin": 280.0, "order": 0}
     assert form([280.0], "products") == {"form": "taylor_temperature", "origin": 280.0, "order": 1}
+
+
+@pytest.mark.parametrize(
+    ("kelvins", "form", "terms"),
+    [
+        ([280.0, 500.0], {"form": "constant_heat_capacity", "origin": 359.0}, "has 3 terms, .* 280, 500 K determine 2"),
+        ([280.0, 500.0], {"form": "anchored", "anchors": [280.0, 390.0, 500.0]}, "has 6 terms, .* determine 2"),
+        # beyond the anchors W is linear in T
+        (list(KELVINS), {"form": "anchored", "anchors": [600.0, 900.0]}, "has 4 terms, .* determine 2"),
+        # four temperatures of one interval do not determine the slope at the further anchor of another
+        ([280.0, 300.0, 320.0, 330.0, 350.0], {"form": "anchored", "anchors": [280.0, 330.0, 500.0]}, "6 .* 5"),
+    ],
+)
+def test_more_terms_than_the_labels_determine_are_refused(kelvins, form, terms):
+    system = load_system("helix")
+    network = system.network.model_copy(update={"temperature_dependence": TemperatureForm(**form)})
+    places = np.zeros((1, 6, system.beads().cg_map.n_beads, 3), np.float32)
+    batches = [Frames.of_replicas(np.arange(6), [0], temperature=kelvin, positions=places) for kelvin in kelvins]
+    for config in (potential_config, fitted_prior):
+        with pytest.raises(TrainingError, match=terms):
+            config(network, system.beads(), batches=batches)
 
 
 LINEAR, HERE = FORM | {"order": 1}, np.full(len(PLACES), ORIGIN)
@@ -323,3 +347,16 @@ def test_a_prior_of_one_temperature_is_that_prior():
     points = torch.as_tensor(frames[:20])
     alone, same = plain.potential(energy).double(), thermal.potential(energy).double()
     torch.testing.assert_close(same.evaluate(points, 320.0), alone.evaluate(points), rtol=1e-5, atol=1e-4)
+
+
+def test_a_bond_between_the_temperatures_of_the_data_has_no_negative_constant():
+    """10⁵ at 300 and 500 K, a quarter of that at 340 and 460 K: the parabola through them is negative at 400 K."""
+    generator, parts = np.random.default_rng(0), []
+    kelvins = np.array([300.0, 340.0, 460.0, 500.0])
+    for kelvin, constant in zip(kelvins, 1e5 * np.array([1.0, 0.25, 0.25, 1.0]), strict=True):
+        parts.append(
+            chain_frames(generator, 2000, constant / (BOLTZMANN * kelvin), 45.0, np.array([2.5, 0.0, 1.0, 1.0]))
+        )
+    at, family = np.repeat(kelvins, 2000), ChainPriorSettings(terms=["bonds"])
+    with pytest.raises(TrainingError, match="has a negative force constant at 3"):
+        fit_thermal_prior(np.concatenate(parts), at, BONDS, NAMES, family, FORM, 300.0)

@@ -56,6 +56,11 @@ class Kernel(LabelSource):
         return True
 
     @property
+    def has_energies(self) -> bool:
+        """Perturbed configurations have none."""
+        return False
+
+    @property
     def restores(self) -> bool:
         """Whether the noise is removed from the configurations again, so that bonds stay as in the data."""
         return False

@@ -50,6 +50,11 @@ class MessagePassingSettings(PotentialSettings):
         """Whether it has a `temperature_dependence`."""
         return self.temperature_dependence is not None
 
+    @property
+    def thermal_form(self) -> TemperatureForm | None:
+        """Its `temperature_dependence`."""
+        return self.temperature_dependence
+
     @classmethod
     def potential(cls) -> PotentialClass:
         """`MessagePassing`."""

@@ -26,6 +26,11 @@ class TemperatureForm(Strict):
         """T_0; of anchors, the one in the middle [K]."""
         return self.origin or self.anchors[len(self.anchors) // 2]
 
+    @property
+    def n_terms(self) -> int:
+        """Number of energies W_k."""
+        return 2 * len(self.anchors) if self.anchors else self.order + 1
+
     @model_validator(mode="after")
     def _of_form(self) -> TemperatureForm:
         if self.form == "anchored" and (len(self.anchors) < 2 or self.origin is not None):
