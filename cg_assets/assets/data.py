@@ -136,13 +136,29 @@ def weighted(frames: Frames, bias: Mapping[str, Any] | None, thermal_energy: flo
     return pooled_batches([frames], thermal_energy, [bias_from_definition(bias) if bias else None], apart=True)
 
 
-def training_frames(inputs: Inputs, system: SystemSpec, name: str, apart: bool = False) -> Frames:
-    """CG frames of the batches that a potential learned from; of all sound ones where it learned from others."""
+def training_frames(
+    inputs: Inputs, system: SystemSpec, name: str, apart: bool = False, every_temperature: bool = False
+) -> Frames:
+    """CG frames of the batches that a potential learned from; of all sound ones where it learned from others.
+
+    Arguments as of `pooled_frames`.
+    """
     stage = system.data_stage(name)
     learned_from = inputs.peek(f"potential_{name}").metadata.upstream_data_versions
     mine = f"{system.name}/{stage}/"
     batches = [key.removeprefix(mine) for key in learned_from if key.startswith(mine)]
-    return pooled_frames(inputs, system, stage, batches or inputs.sound(stage), apart)
+    return pooled_frames(inputs, system, stage, batches or inputs.sound(stage), apart, every_temperature)
+
+
+def learnt_frames(inputs: Inputs, system: SystemSpec, name: str) -> Frames:
+    """The CG frames that a potential learned from, drawn from those at all of its temperatures as its training does."""
+    from cg_assets.training.setup import drawn_frames
+
+    temperatures = system.potentials[name].temperatures
+    frames = training_frames(inputs, system, name, every_temperature=system.network.needs_temperature)
+    if temperatures is not None:
+        frames = frames.select(np.isin(frames.temperature, temperatures))
+    return drawn_frames(frames, *system.drawn(name))
 
 
 def reference_frames(inputs: Inputs, system: SystemSpec) -> Frames | None:

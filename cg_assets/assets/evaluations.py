@@ -9,7 +9,14 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from cg_assets.assets.data import frozen_bias, pooled_frames, reference_frames, start_frames, training_frames
+from cg_assets.assets.data import (
+    frozen_bias,
+    learnt_frames,
+    pooled_frames,
+    reference_frames,
+    start_frames,
+    training_frames,
+)
 from cg_assets.assets.simulations import runs_of
 from cg_assets.assets.soundness import explained, names_of_failed
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, Stored, TableContent
@@ -238,18 +245,17 @@ def evaluation_stage(system: SystemSpec, name: str) -> Stage:
 def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
     from cg_assets.figures.evaluation import evaluation_figures
     from cg_assets.registry.champions import Judgement
-    from cg_assets.training.setup import drawn_frames
 
     inputs, true = work.inputs, system.true_stage(name)
     simulated = inputs.facts(f"cg_simulation_{name}")
     model, version = simulated["registered_model"], simulated["version"]
     module, _ = work.open_tracking().load(model, version, simulated.get("weights_hash"))
     reference = read_reference(inputs, system) if system.reference_stage else None
-    frames = training_frames(inputs, system, name)
-    data = drawn_frames(frames, *system.drawn(name))
+    data = learnt_frames(inputs, system, name)
     if system.cg_simulation.temperatures:
         truth = reference_frames(inputs, system)
     else:
+        data, frames = system.at_own_temperature(data), training_frames(inputs, system, name)
         truth = frames if true == system.data_stage(name) else pooled_frames(inputs, system, true, inputs.sound(true))
     beads = inputs.frames(f"cg_simulation_{name}", every_temperature=True)
     dynamics, moving = None, system.dynamics_stage
@@ -327,11 +333,13 @@ def _fault(verdicts: Sequence[Verdict], inputs: Inputs) -> str:
 
 
 def _judged_by(inputs: Inputs, system: SystemSpec, name: str) -> str:
-    """Hash of what a potential is judged against: the reference, or the frames that it should look like."""
+    """Hash of what a potential is judged against: the reference and at which of several temperatures, or the frames."""
     from cg_assets.training.checkpoints import identity_of
 
     if system.reference_stage:
-        return inputs.versions[f"{system.name}/{system.reference_stage}"]
+        reference = inputs.versions[f"{system.name}/{system.reference_stage}"]
+        kelvins = system.cg_simulation.temperatures
+        return reference if kelvins is None else identity_of((reference, tuple(kelvins)))
     true = f"{system.name}/{system.true_stage(name)}/"
     data = [version for key, version in inputs.versions.items() if key.startswith(true)]
     return identity_of(data)

@@ -3,11 +3,13 @@
 import math
 
 import dagster as dg
+import numpy as np
 import pytest
 from test_chain_assets import CHAIN, STAGES, _write_labels
 from test_pipeline import materialize, metadata_of, verdicts_of
 from test_priors import chains  # noqa: F401
 
+from cg_assets.assets.data import learnt_frames, learnt_source
 from cg_assets.assets.evaluations import read_reference
 from cg_assets.assets.work import Inputs
 from cg_assets.evaluation.comparison import Comparison
@@ -16,6 +18,7 @@ from cg_assets.figures.comparison import comparison_figures
 from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
+from cg_assets.training.setup import training_data
 
 NATIVE = "".join(
     f"ATOM  {number:5d}  CA  GLY 1{number:4d}    {3.8 * number:8.3f}{0.6 * (number % 2):8.3f}{0.0:8.3f}  1.00  0.00\n"
@@ -45,6 +48,19 @@ def made(tmp_path_factory, chains):  # noqa: F811
         _write_labels(system, store, chains[:2000], stretch=1.05)
         result = materialize(system, home, dg.DagsterInstance.ephemeral(), stages=STAGES)
         yield system, store, result
+
+
+@pytest.mark.parametrize(("count", "temperatures"), [(3000, None), (1500, [360.0]), (None, [360.0])])
+def test_an_evaluation_takes_the_frames_that_were_learnt(made, count, temperatures):
+    """More of them than there are at the lowest temperature, and those of another temperature alone."""
+    system, store, _ = made
+    potential = system.potentials["atomistic"].model_copy(update={"frames": count, "temperatures": temperatures})
+    inputs, other = Inputs(store, system), system.model_copy(update={"potentials": {"atomistic": potential}})
+    frames = learnt_frames(inputs, other, "atomistic")
+    source = learnt_source(inputs, other, "atomistic")
+    learnt = training_data(other.network, source.frames, count, other.drawn("atomistic")[1])
+    assert np.array_equal(frames.positions, learnt.positions)
+    assert set(frames.temperature) == set(temperatures or (300.0, 360.0))
 
 
 def test_the_reference_holds_every_temperature(made):
