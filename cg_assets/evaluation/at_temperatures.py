@@ -56,7 +56,7 @@ def _measured(case: Case[Any]) -> Iterator[Found]:
     """What the metrics give at one temperature; where no replica stayed stable, how many did."""
     stable = len(case.simulation) > 0
     found = evaluate(case, metrics_of(case.settings) if stable else [Stability()])
-    # What the data look like has no part in a comparison of temperatures, but at the lowest, where it is trained.
+    # What the data and labels look like has no part in a comparison of temperatures.
     yield from (item for item in found.quantities if item.of in ("model", "committee"))
     yield from found.profiles
     yield from found.drawings
@@ -84,35 +84,47 @@ def _mean(item: Quantity, quantities: Mapping[float, Sequence[Quantity]]) -> Qua
 def _over_temperatures(quantities: Mapping[float, Sequence[Quantity]]) -> Iterator[Quantity]:
     """Melting temperature, largest error of the folded share, and whether its slopes are those of its differences."""
     folded = {kelvin: item for kelvin, own in quantities.items() for item in own if item.key == FOLDED}
-    if len(folded) < 2:
+    slopes = {kelvin: item.value for kelvin, own in quantities.items() for item in own if item.key == f"{FOLDED}_slope"}
+    if not folded or len(quantities) < 2:
+        return
+    if len(folded) < len(quantities):
+        # Without the temperatures that were lost, a potential would seem better than it is.
+        yield Quantity("melting_temperature", Estimate(math.inf, math.nan, "K"), headline=True)
+        yield Quantity("folded_share_error", Estimate(math.inf, math.nan), headline=True)
+        if slopes:
+            yield Quantity("folded_share_slope_error", Estimate(math.inf, math.nan, "1/K"), Estimate(0.0, 0.0, "1/K"))
         return
     model = {kelvin: item.value for kelvin, item in folded.items()}
     atoms = {kelvin: item.reference for kelvin, item in folded.items() if item.reference is not None}
-    yield Quantity("melting_temperature", melting_temperature(model), melting_temperature(atoms), headline=True)
+    yield Quantity(
+        "melting_temperature", melting_temperature(model), melting_temperature(atoms, shared=True), headline=True
+    )
     errors = [
         Estimate(abs(value.value - atoms[kelvin].value), math.hypot(value.standard_error, atoms[kelvin].standard_error))
         for kelvin, value in model.items()
         if kelvin in atoms
     ]
     yield Quantity("folded_share_error", max(errors, key=lambda item: item.value), headline=True)
-    slopes = {kelvin: item.value for kelvin, own in quantities.items() for item in own if item.key == f"{FOLDED}_slope"}
     if slopes.keys() == model.keys():
         yield Quantity("folded_share_slope_error", slope_error(model, slopes), Estimate(0.0, 0.0, "1/K"))
 
 
-def melting_temperature(shares: Mapping[float, Estimate]) -> Estimate:
-    """Where the folded share crosses one half, by linear interpolation between temperatures [K]; nan where it does not.
+def melting_temperature(shares: Mapping[float, Estimate], shared: bool = False) -> Estimate:
+    """Highest temperature at which the folded share falls through one half [K]; nan where it does not.
 
-    The error is that of the two shares, through the slope between them.
+    By linear interpolation between temperatures. The error is that of the two shares, through the slope between them.
 
     Args:
         shares: temperature [K] to folded share, from the lowest temperature up.
+        shared: whether all shares are of the same samples, those of ladders by MBAR, so that neighbours err alike and
+            their errors add up; else the samples of each temperature are independent.
     """
-    for (low, above), (high, below) in pairwise(shares.items()):
-        if (above.value - HALF) * (below.value - HALF) <= 0.0 and above.value != below.value:
+    for (low, above), (high, below) in reversed(list(pairwise(shares.items()))):
+        if above.value >= HALF >= below.value and above.value != below.value:
             part = (above.value - HALF) / (above.value - below.value)
-            error = math.hypot((1.0 - part) * above.standard_error, part * below.standard_error)
-            steepness = abs(above.value - below.value) / (high - low)
+            errors = (1.0 - part) * above.standard_error, part * below.standard_error
+            steepness = (above.value - below.value) / (high - low)
+            error = sum(errors) if shared else math.hypot(*errors)
             return Estimate(low + part * (high - low), error / steepness, "K")
     return Estimate(math.nan, math.nan, "K")
 

@@ -10,7 +10,8 @@ import torch
 from test_ladder import melting
 from two_states import CAPACITY, GAP, TEMPERATURES, exact, folded_share
 
-from cg_assets.assets.evaluations import judge
+from cg_assets.assets.evaluations import _judged_by, judge
+from cg_assets.assets.work import Inputs
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
@@ -22,6 +23,7 @@ from cg_assets.potentials.base import Potential
 from cg_assets.potentials.thermal.dependent import TemperatureDependent
 from cg_assets.simulation.run import Run, run_cg_simulation
 from cg_assets.simulation.settings import CGSimulation
+from cg_assets.storage.store import ParquetStore
 from cg_assets.systems.load import load_system
 
 KELVINS = [float(kelvin) for kelvin in TEMPERATURES]
@@ -148,6 +150,28 @@ def test_a_temperature_without_a_stable_replica_is_infinitely_wrong(system, judg
     assert found["stable_replicas.460K"].value.value == 0.0
     assert math.isinf(found["pmf_error.460K"].value.value) and math.isinf(found["pmf_error"].value.value)
     assert not found["pmf_error.460K"].passed and found["pmf_error.280K"].passed
+    for name in ("folded_share_error", "melting_temperature", "folded_share_slope_error"):
+        assert math.isinf(found[name].value.value), name
+
+
+def test_melting_is_where_the_share_falls_last():
+    """A share that rises before it falls; shares of the same samples err together."""
+    shares = {kelvin: Estimate(value, 0.1) for kelvin, value in zip(KELVINS, (0.40, 0.52, 0.48, 0.30), strict=True)}
+    assert melting_temperature(shares).value == pytest.approx(360.0)
+    steepness = 0.04 / 60.0
+    assert melting_temperature(shares).standard_error == pytest.approx(0.1 / math.sqrt(2.0) / steepness)
+    assert melting_temperature(shares, shared=True).standard_error == pytest.approx(0.1 / steepness)
+    assert math.isnan(melting_temperature({280.0: Estimate(0.4, 0.1), 300.0: Estimate(0.6, 0.1)}).value)
+
+
+def test_results_at_other_temperatures_are_not_compared(system, tmp_path):
+    """What a potential was judged by is the reference together with the temperatures of its CG simulations."""
+    inputs, found = Inputs(ParquetStore(tmp_path), system), []
+    inputs.versions["helix/reference"] = "a version"
+    for kelvins in (None, KELVINS[:1], KELVINS):
+        simulated = system.cg_simulation.model_copy(update={"temperatures": kelvins})
+        found.append(_judged_by(inputs, system.model_copy(update={"cg_simulation": simulated}), "all"))
+    assert found[0] == "a version" and len(set(found)) == 3
 
 
 class Springs(TemperatureDependent):
