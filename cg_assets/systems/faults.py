@@ -206,6 +206,7 @@ def _simulation_faults(system: SystemSpec) -> Iterator[Fault]:
     run = system.cg_simulation
     if system.imported is not None and system.learning_curve is not None:
         yield Fault("learning_curve", "needs simulated times, which imported trajectories lack; leave it out")
+    yield from _curve_faults(system)
     if run.kept_replicas < 2 and not system.model.is_liquid:
         yield Fault(
             "cg_simulation.replicas",
@@ -236,6 +237,22 @@ def _simulation_faults(system: SystemSpec) -> Iterator[Fault]:
             "runs under one frozen bias, not under umbrella windows; set it to 0 or sample with metadynamics or "
             "a static bias",
         )
+
+
+def _curve_faults(system: SystemSpec) -> Iterator[Fault]:
+    """A learning curve, whose parts are trained and judged at the system's temperature, next to what needs more."""
+    curve = system.learning_curve
+    if curve is None:
+        return
+    alone = "is of forces at one temperature, but {} is set; leave one of the two out"
+    if system.cg_simulation.temperatures:
+        yield Fault("learning_curve", alone.format("cg_simulation.temperatures"))
+    if curve.cg_simulation is not None and curve.cg_simulation.temperatures:
+        yield Fault("learning_curve.cg_simulation.temperatures", "is not for learning curves; leave it out")
+    for name, potential in system.potentials.items():
+        for field in ("temperatures", "learns"):
+            if getattr(potential, field):
+                yield Fault("learning_curve", alone.format(f"potentials.{name}.{field}"))
 
 
 def _times(system: SystemSpec) -> tuple[dict[str, float], dict[str, float]]:

@@ -176,3 +176,26 @@ def test_the_asset_goes_on_where_it_stopped_and_the_comparison_shows_it(small, m
     shown = metadata_of(result)["comparison"]
     assert "data:image/png;base64," in shown["learning_curves"].value
     assert "unbiased / biased" in shown["data_for_equal_error"].value
+
+
+@pytest.mark.parametrize(
+    ("kept", "curve", "message"),
+    [
+        ([], {}, r"(?s)learning_curve.*but cg_simulation\.temperatures is set"),
+        (["temperatures"], {}, r"(?s)learning_curve.*but potentials\.one\.temperatures is set"),
+        (["learns"], {}, r"(?s)learning_curve.*but potentials\.one\.learns is set"),
+        (["own"], {"temperatures": [280, 304]}, r"(?s)learning_curve\.cg_simulation\.temperatures.*is not for learning"),
+    ],
+)
+def test_a_learning_curve_at_several_temperatures_is_refused(kept, curve, message):
+    """Its parts are trained and judged at the temperature of the system alone: every error would be infinite."""
+    helix = load_system("helix")
+    content = helix.model_dump(mode="json", exclude_unset=True)
+    own = {"temperatures": {"temperatures": [280]}, "learns": {"learns": "energies"}}
+    content["potentials"] = {"one": {"labels": "mapped_forces"} | own.get(kept[0] if kept else "", {})}
+    simulation = content["cg_simulation"]
+    if kept:
+        content["cg_simulation"] = {name: value for name, value in simulation.items() if name != "temperatures"}
+    content["learning_curve"] = {"fractions": [0.5, 1.0]} | ({"cg_simulation": simulation | curve} if curve else {})
+    with pytest.raises((ValueError, SystemSpecError), match=message):
+        type(helix).model_validate(content | {"folder": helix.folder})
