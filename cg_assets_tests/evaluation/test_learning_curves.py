@@ -184,7 +184,7 @@ def test_the_asset_goes_on_where_it_stopped_and_the_comparison_shows_it(small, m
         ([], {}, r"(?s)learning_curve.*but cg_simulation\.temperatures is set"),
         (["temperatures"], {}, r"(?s)learning_curve.*but potentials\.one\.temperatures is set"),
         (["learns"], {}, r"(?s)learning_curve.*but potentials\.one\.learns is set"),
-        (["own"], {"temperatures": [280, 304]}, r"(?s)learning_curve\.cg_simulation\.temperatures.*is not for learning"),
+        (["own"], {"temperatures": [280, 304]}, r"(?s)learning_curve\.cg_simulation\.temperatures.*is not for"),
     ],
 )
 def test_a_learning_curve_at_several_temperatures_is_refused(kept, curve, message):

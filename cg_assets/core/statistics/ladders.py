@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.core.statistics.estimates import Estimate, independent_blocks
-from cg_assets.core.statistics.mbar import StateMixture, gap_fault
+from cg_assets.core.statistics.estimates import Estimate, autocorrelation_time, independent_blocks
+from cg_assets.core.statistics.mbar import StateMixture, densities, gap_fault
 from cg_assets.core.units import BOLTZMANN
 
 FloatArray = NDArray[np.float64]
@@ -27,7 +27,8 @@ _STEPS = 4
 class LadderSamples:
     """Samples of ladders as one data set at any temperature.
 
-    Errors are those of a jackknife over blocks, in each of which MBAR is solved again.
+    Errors are those of a jackknife over blocks, in each of which MBAR is solved again; where blocks are stretches of
+    time, enlarged by what neighbouring ones have in common.
 
     Attributes:
         temperatures: `(n_rungs,)` [K].
@@ -57,6 +58,10 @@ class LadderSamples:
         names = [f"{item:g} K" for item in self.temperatures]
         self.fault = gap_fault(whole.gaps(whole.common(ladder, moment)), names)
         block_of = independent_blocks(ladder, moment, _BLOCKS)
+        self._moment_of = np.unique(np.stack([ladder, moment]), axis=1, return_inverse=True)[1].ravel()
+        member = np.unique(ladder, return_inverse=True)[1]
+        self._ends = np.cumsum([len(np.unique(moment[member == number])) for number in range(member.max() + 1)])
+        self._cut = int(block_of.max()) + 1 > len(self._ends)
         self._densities = [whole.log_density]
         for block in np.unique(block_of):
             rest = block_of != block
@@ -74,16 +79,47 @@ class LadderSamples:
             columns: `(n, m)` of all samples that were given.
             temperature: between those of the rungs [K].
             unit: of the result.
+
+        Raises:
+            ValueError: the temperature is not between those of the rungs, where there are no samples.
         """
+        low, high = self.temperatures[[0, -1]]
+        if not low <= temperature <= high:
+            raise ValueError(
+                f"{temperature:g} K is not between {low:g} and {high:g} K, the temperatures of the samples"
+            )
         values = np.asarray(columns, np.float64)[self.rows]
-        found = []
-        for density in self._densities:
-            logarithm = -self._energy / (BOLTZMANN * temperature) - density
-            weights = np.exp(logarithm - logarithm.max())
-            found.append(statistic(weights @ values / weights.sum()))
+        found = [statistic(self._weights(density, temperature) @ values) for density in self._densities]
         value, parts = found[0], np.array(found[1:])
-        error = np.sqrt((len(parts) - 1) / len(parts) * ((parts - parts.mean()) ** 2).sum()) if len(parts) > 1 else None
-        return Estimate(float(value), float("nan") if error is None else float(error), unit)
+        if len(parts) < 2:
+            return Estimate(float(value), float("nan"), unit)
+        error = np.sqrt((len(parts) - 1) / len(parts) * ((parts - parts.mean()) ** 2).sum())
+        return Estimate(float(value), float(error * self._enlargement(statistic, values, temperature)), unit)
+
+    def _weights(self, log_density: FloatArray, temperature: float) -> FloatArray:
+        """Weight of each sample at a temperature; their sum is 1."""
+        logarithm = -self._energy / (BOLTZMANN * temperature) - log_density
+        weights = np.exp(logarithm - logarithm.max())
+        return np.asarray(weights / weights.sum())
+
+    def _enlargement(self, statistic: Callable[[FloatArray], float], values: FloatArray, temperature: float) -> float:
+        """Factor of the error for blocks of time that are not long against the autocorrelation time τ.
+
+        Means of blocks of n times scatter by 1 - τ/n (1 - exp(-n/τ)) of the variance of independent ones, where the
+        correlation falls exponentially. τ is that of what each time contributes to the statistic, to first order.
+        """
+        if not self._cut:
+            return 1.0
+        weights = self._weights(self._densities[0], temperature)
+        means = weights @ values
+        steps = np.diag(np.sqrt(weights @ (values - means) ** 2))
+        ascent = np.array([0.5 * (statistic(means + step) - statistic(means - step)) for step in steps])
+        size = np.diag(steps)
+        gradient = np.divide(ascent, size, out=np.zeros(len(size)), where=size > 0)
+        parts = np.bincount(self._moment_of, weights * ((values - means) @ gradient))
+        length = len(parts) / (len(self._densities) - 1)
+        ratio = autocorrelation_time(np.split(parts, self._ends[:-1])) / length
+        return float((1.0 + ratio * np.expm1(-1.0 / ratio)) ** -0.5)
 
     def mean(self, values: ArrayLike, temperature: float, unit: str = "") -> Estimate:
         """Mean of values `(n,)` at a temperature [K]."""
@@ -109,8 +145,7 @@ def _density(reduced: FloatArray, counts: NDArray[np.int64], guess: FloatArray) 
     """Logarithm of the density `(n_samples,)` of samples of all states, by Newton's method."""
     free_energy = guess.copy()
     for _ in range(_STEPS):
-        parts = np.log(counts)[:, None] + free_energy[:, None] - reduced
-        density = np.logaddexp.reduce(parts, axis=0)
+        parts, density = densities(reduced, counts, free_energy)
         membership = np.exp(parts - density)
         curvature = np.diag(membership.sum(axis=1)) - membership @ membership.T
         free_energy[1:] += np.linalg.solve(curvature[1:, 1:], (counts - membership.sum(axis=1))[1:])

@@ -61,9 +61,7 @@ class StateMixture:
         if np.count_nonzero(counts) > 1:
             order = np.argsort(state, kind="stable")
             free_energy = _solve(reduced[:, order], counts, guess)
-        with np.errstate(divide="ignore"):
-            parts = np.log(counts)[:, None] + free_energy[:, None] - reduced
-        log_density = np.logaddexp.reduce(parts, axis=0)
+        parts, log_density = densities(reduced, counts, free_energy)
         with np.errstate(invalid="ignore"):
             mean = np.stack([np.bincount(state, row, minlength=len(reduced)) for row in reduced]) / counts
         raised = mean - np.diag(mean)
@@ -151,3 +149,16 @@ def _solve(reduced: FloatArray, counts: IntArray, guess: FloatArray | None) -> F
 
     found = MBAR(reduced, counts, initial_f_k=guess, maximum_iterations=_ITERATIONS)
     return np.asarray(found.f_k, dtype=np.float64)
+
+
+def densities(reduced: FloatArray, counts: IntArray, free_energy: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Logarithms of the density `(n_states, n_samples)` of the samples of each state, and `(n_samples,)` of all.
+
+    Args:
+        reduced: `(n_states, n_samples)` energy of each sample in each state [kT of the state].
+        counts: `(n_states,)` samples of each state.
+        free_energy: `(n_states,)` reduced free energies.
+    """
+    with np.errstate(divide="ignore"):
+        parts = np.log(counts)[:, None] + free_energy[:, None] - reduced
+    return parts, np.logaddexp.reduce(parts, axis=0)
