@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -71,14 +72,24 @@ def _lost(own: Sequence[Quantity], names: Mapping[str, Quantity]) -> Iterator[Qu
 
 
 def _mean(item: Quantity, quantities: Mapping[float, Sequence[Quantity]]) -> Quantity:
-    """The mean of a quantity over temperatures; infinite where one of them lacks it."""
+    """The mean of a quantity over temperatures; infinite where one of them lacks it.
+
+    Simulations of the beads are independent. References at all temperatures are of the same ladders: the error of
+    their mean is at most the mean of their errors, which is taken.
+    """
     own = [other for at in quantities.values() for other in at if other.key == item.key]
-    values = [other.value for other in own]
     known = [other.reference for other in own if other.reference is not None]
+    reference = None
+    if len(known) == len(own):
+        reference = replace(mean_of(known), standard_error=fmean(one.standard_error for one in known))
     if len(own) < len(quantities):
-        values.append(Estimate(math.inf, math.nan, item.value.unit))
-    reference = mean_of(known) if len(known) == len(own) else None
-    return replace(item, value=mean_of(values), reference=reference, bound=None)
+        return replace(item, value=Estimate(math.inf, math.nan, item.value.unit), reference=reference, bound=None)
+    whole = np.array([other.value.standard_error for other in own])
+    part = np.array([other.value.standard_error if other.own_error is None else other.own_error for other in own])
+    shared = np.sqrt(np.maximum(whole**2 - part**2, 0.0)).mean()
+    mean = mean_of([other.value for other in own])
+    error = math.hypot(float(np.linalg.norm(part)) / len(own), float(shared))
+    return replace(item, value=replace(mean, standard_error=error), reference=reference, bound=None)
 
 
 def _over_temperatures(quantities: Mapping[float, Sequence[Quantity]]) -> Iterator[Quantity]:

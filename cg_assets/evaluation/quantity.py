@@ -37,6 +37,7 @@ class Quantity:
         at_least: whether `bound` is the smallest value that passes.
         decides: whether a new model must not be worse in it to become champion.
         headline: whether it is shown first: in the comparison's figure and in printed results.
+        own_error: part of the error of `value` that is not the reference's; None where all of it is. Not stored.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Quantity:
     at_least: bool = False
     decides: bool = False
     headline: bool = False
+    own_error: float | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:

@@ -16,8 +16,9 @@ from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.evaluation.at_temperatures import melting_temperature, slope_error
+from cg_assets.evaluation.at_temperatures import _mean, melting_temperature, slope_error
 from cg_assets.evaluation.metrics.energies import liquid_energy
+from cg_assets.evaluation.quantity import Quantity
 from cg_assets.figures.evaluation import evaluation_figures
 from cg_assets.potentials.base import Potential
 from cg_assets.potentials.thermal.dependent import TemperatureDependent
@@ -118,6 +119,8 @@ def test_the_table_has_a_column_for_each_temperature(judged):
     per_temperature = [item.value.value for item in found.at_temperatures("pmf_error").values()]
     assert decisive.name == "pmf_error" and decisive.temperature is None
     assert decisive.value.value == pytest.approx(np.mean(per_temperature))
+    errors = [item.value.standard_error for item in found.at_temperatures("pmf_error").values()]
+    assert np.linalg.norm(errors) / len(errors) < decisive.value.standard_error < np.mean(errors)
     assert all(item.bound == 0.5 and not item.decides for item in found.at_temperatures("pmf_error").values())
 
 
@@ -152,6 +155,14 @@ def test_a_temperature_without_a_stable_replica_is_infinitely_wrong(system, judg
     assert not found["pmf_error.460K"].passed and found["pmf_error.280K"].passed
     for name in ("folded_share_error", "melting_temperature", "folded_share_slope_error"):
         assert math.isinf(found[name].value.value), name
+
+
+def test_errors_of_the_same_reference_do_not_average_out():
+    """Nine simulations that err by 3 each give a mean that errs by 1; their reference errs by 4 at all of them."""
+    found = Quantity("pmf_error", Estimate(0.2, 5.0), Estimate(0.1, 4.0), decides=True, own_error=3.0)
+    mean = _mean(found, {float(kelvin): [found] for kelvin in range(300, 390, 10)})
+    assert mean.value.value == pytest.approx(0.2) and mean.value.standard_error == pytest.approx(math.sqrt(17.0))
+    assert mean.reference.standard_error == pytest.approx(4.0)
 
 
 def test_melting_is_where_the_share_falls_last():

@@ -150,7 +150,8 @@ class SampledPMF(OfMolecules, Metric[FreeEnergySettings]):
         reference, surface, of_data = reference_of(case), case.once(surface_of), case.once(data_surface)
         pooled, between = reference.surface, reference.disagreement()
         bound, noise = case.settings.max_pmf_error, between["pmf_error"]
-        yield Quantity("pmf_error", pmf_error(surface, pooled), noise, bound=bound, decides=True, headline=True)
+        found, alone = pmf_error(surface, pooled), pmf_error(surface, pooled.probability).standard_error
+        yield Quantity("pmf_error", found, noise, bound=bound, decides=True, headline=True, own_error=alone)
         yield Quantity("jsd", jsd(surface, pooled), between["jsd"], headline=True)
         # Two runs differ by twice the variance of one, and the mean of all has that of one over their number.
         share = 0.5 / len(reference.runs)
