@@ -13,11 +13,11 @@ from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.ladders import LadderSamples
-from cg_assets.core.statistics.metrics import jsd
+from cg_assets.core.statistics.metrics import basin_population, jsd
 from cg_assets.evaluation.case import given
 from cg_assets.evaluation.metrics.energies import liquid_energy
 from cg_assets.evaluation.metrics.slow_coordinates import SLOW, SlowCoordinates, surfaces_of_halves
-from cg_assets.evaluation.metrics.thermodynamics import States, share_of, states_of
+from cg_assets.evaluation.metrics.thermodynamics import States, states_of
 from cg_assets.evaluation.quantity import Quantity
 from cg_assets.evaluation.reference import Reference, ReferenceCase, of_data, second_half
 from cg_assets.mapping.beads import Beads
@@ -104,11 +104,16 @@ def _states_at(averages: _Averages, states: States, kelvin: float, data: Frames)
     frames = data.select(own)
     second = second_half(frames)
     for (name, where), values in states.items():
-        yield Quantity(name, averages.mean(values, kelvin), share_of(values[own], frames), where=where)
+        yield Quantity(name, averages.mean(values, kelvin), _share(values[own], frames), where=where)
         yield Quantity(f"{name}_slope", averages.slope(values, kelvin, "1/K"), where=where)
-        one, two = (share_of(values[own][rows], frames.select(rows)) for rows in (~second, second))
+        one, two = (_share(values[own][rows], frames.select(rows)) for rows in (~second, second))
         error = math.hypot(one.standard_error, two.standard_error)
         yield Quantity(f"{name}_difference", Estimate(abs(one.value - two.value), error), where=where)
+
+
+def _share(inside: FloatArray, frames: Frames) -> Estimate:
+    """Share of the frames in a state, 1 or 0 for each."""
+    return basin_population({"state": inside}, {"state": (0.5, 1.5)}, frames.replica, frames.time)
 
 
 def _energies_at(averages: _Averages, kelvin: float, frames: Frames) -> Iterator[Quantity]:

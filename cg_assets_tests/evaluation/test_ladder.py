@@ -9,6 +9,7 @@ from two_states import TEMPERATURES, exact, folded_share, two_states
 from cg_assets.assets.evaluations import agreement_verdict
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.frames import Frames
+from cg_assets.evaluation.ladder import _share
 from cg_assets.evaluation.reference import Reference
 from cg_assets.systems.load import load_system
 
@@ -121,3 +122,11 @@ def test_what_cannot_be_joined_is_refused(helix):
     apart = melting(helix, 1, per_rung=300, temperatures=np.array([280.0, 1400.0]))
     with pytest.raises(SamplingError, match="280 K and 1400 K have"):
         helix.compute_reference(0, helix.folder, data=apart)
+
+
+def test_a_state_that_all_frames_are_in_has_an_error(helix):
+    """The error of its share is that of a population: what no block has seen may be as likely as one of them."""
+    frames = melting(helix, 0, 100)
+    share = _share(np.ones(len(frames)), frames)
+    assert share.value == 1.0 and share.standard_error == pytest.approx(0.02)
+    assert _share(np.arange(len(frames)) % 4 == 0, frames).value == pytest.approx(0.25)

@@ -62,13 +62,6 @@ def states_of(settings: FreeEnergySettings, native: FloatArray | None, frames: F
     return states
 
 
-def share_of(inside: FloatArray, frames: Frames) -> Estimate:
-    """Mean of what each frame counts, 1 or 0."""
-    totals = _sums(np.stack([np.ones(len(inside)), inside]), frames)
-    value, error = jackknife(lambda total: total[1] / total[0], totals)
-    return Estimate(float(value), float(error))
-
-
 def slope_of(inside: FloatArray, mean_energy: FloatArray, temperature: float, frames: Frames) -> Estimate:
     """d<A>/dT = Cov(A, U_W)/(kT²) of a state from one simulation [1/K], exact where A does not depend on T.
 
