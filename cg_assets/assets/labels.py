@@ -13,9 +13,17 @@ from cg_assets.assets.training import ModelTraining, train_and_register
 from cg_assets.assets.work import Work
 from cg_assets.core.errors import TrainingError
 from cg_assets.labels.kernels.sources import FlowKernel
+from cg_assets.labels.source import LabelSource
 from cg_assets.systems import SystemSpec
 
 _OF_MODEL = ("registered_model", "version", "weights_hash")
+
+
+def _code_version(system: SystemSpec, source: LabelSource, frames: str) -> str:
+    """Another one for ladders that keep several rungs: files from before hold labels of one temperature alone."""
+    sampled = system.sampling.by_labels().get(frames)
+    several = source.every_temperature and sampled is not None and sampled.plan.kept_rungs > 1
+    return "2" if several else "1"
 
 
 def labels_stage(system: SystemSpec, stage: str) -> Stage:
@@ -34,7 +42,7 @@ def labels_stage(system: SystemSpec, stage: str) -> Stage:
         bias = of_frames["bias"]
         if fault := source.rounding_fault(of_frames.get("grid")):
             raise TrainingError(f"{system.name}/{frames_stage}/{batch}: {fault}")
-        bead_types, map_hash, facts = with_map(system)
+        beads, map_hash, facts = with_map(system)
         model = None
         if model_stage:
             trained = work.inputs.facts(model_stage)
@@ -58,14 +66,9 @@ def labels_stage(system: SystemSpec, stage: str) -> Stage:
                 shown["figure"] = Figure(png, "labels")
             return shown | dict(labelled.report)
 
+        content = FrameContent(labelled.frames)
         return Product(
-            FrameContent(labelled.frames),
-            facts,
-            lambda stored: labelled.judge(stored.frames()),
-            report,
-            work.seed,
-            bead_types,
-            map_hash,
+            content, facts, lambda stored: labelled.judge(stored.frames()), report, work.seed, beads, map_hash
         )
 
     return Stage(
@@ -76,6 +79,7 @@ def labels_stage(system: SystemSpec, stage: str) -> Stage:
         checks=source.checks,
         batched=True,
         kinds=frozenset({"parquet", "pytorch"}),
+        code_version=_code_version(system, source, frames_stage),
         sections=(f"labels.{name}",),
     )
 
@@ -119,5 +123,6 @@ def flow_kernel_stage(system: SystemSpec, name: str, kernel: FlowKernel, labels:
         reads=(Read(labels, Batches.ALL),),
         gpu=True,
         kinds=frozenset({"pytorch", "mlflow"}),
+        code_version=_code_version(system, kernel, labels),
         sections=(f"labels.{name}",),
     )

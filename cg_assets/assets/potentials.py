@@ -6,11 +6,14 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cg_assets.assets.data import Source, learnt_source
 from cg_assets.assets.stage import Batches, Product, Read, Stage
 from cg_assets.assets.training import ModelTraining, train_and_register
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Check, Verdict
+from cg_assets.core.errors import TrainingError
 from cg_assets.systems import SystemSpec
 
 if TYPE_CHECKING:
@@ -43,12 +46,18 @@ def judge_potential(result: TrainingResult, floor: Estimate | None) -> list[Verd
 
 
 def _noise_floor(source: Source) -> Estimate:
-    """Of all batches together, those of ladders with the noise of each temperature that is learnt from."""
+    """Of all batches together, those of ladders with the noise of each temperature that is learnt from.
+
+    Raises:
+        TrainingError: a file has frames at several temperatures and the noise of one alone.
+    """
     from cg_assets.labels.quality import combined_noise_floor
 
     floors, rows = [], []
     for info, frames in zip(source.infos, source.frames, strict=True):
         of_rungs = info.metadata.extra.get("noise_floors", [])
+        if not of_rungs and len(np.unique(frames.temperature)) > 1:
+            raise TrainingError(f"{info.path}: has the noise of its labels at one temperature alone; make it again")
         at_each = [floor for floor in of_rungs if floor["temperature"] in frames.temperature]
         floors += at_each or [info.metadata.extra["noise_floor"]]
         rows += [floor["rows"] for floor in at_each] or [info.rows]

@@ -13,7 +13,7 @@ from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.labels.quality import LabelNoise
+from cg_assets.labels.quality import LabelNoise, noise_floors
 from cg_assets.potentials.chain_prior.module import ChainPrior
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.schemas import FileMetadata
@@ -75,6 +75,7 @@ def _write_labels(system, store, positions, stretch=2.0):
     frames = replace(frames, potential_energy=generator.gamma(20.0, BOLTZMANN * frames.temperature))
     floor = Estimate(NOISE**2, 0.01 * NOISE**2, "(kJ/mol/nm)²")
     extra = {"bias": None, "noise_floor": LabelNoise(floor, "as they were made").to_json()}
+    extra["noise_floors"] = noise_floors(frames, {300.0: floor, 360.0: floor})
     units = system.variable_units
     metadata = FileMetadata(system=system.name, stage="mapped_forces", units="molar", variable_units=units, extra=extra)
     store.write_frames(frames, metadata, "0000")

@@ -16,12 +16,14 @@ from test_refresh import TINY
 
 from cg_assets import systems
 from cg_assets.assets import stages_of
-from cg_assets.assets.data import read_source
+from cg_assets.assets.data import Source, read_source
+from cg_assets.assets.potentials import _noise_floor
 from cg_assets.assets.soundness import IMPORTED_FILES, RECIPE, STAMPS, Recipes, Soundness, stamps
 from cg_assets.assets.stage import TableContent
 from cg_assets.assets.work import Inputs, Work, carry_out
-from cg_assets.core.errors import StorageError
+from cg_assets.core.errors import StorageError, TrainingError
 from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.orchestration.refresh import Part, plan_refresh
 from cg_assets.storage.catalogue import query, rebuild, record
 from cg_assets.storage.dataset import FrameDataset
@@ -31,6 +33,7 @@ from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
+SHIPPED = Path(systems.__file__).parent
 NOT_DATA = ("title", "name", "refresh")
 SAMPLED_WITH = ("model", "temperature", "mapping", "collective_variables", "sampling.unbiased")
 
@@ -50,6 +53,14 @@ def wells(home):
 
 def glycine(home):
     return system_named(home, GLYCINE, "own_glycine", own_glycine="END\n")
+
+
+def helix_text():
+    return SHIPPED.joinpath("helix.yaml").read_text().replace("name: helix", "name: own_helix")
+
+
+def own_helix(home, text):
+    return system_named(home, text, "own_helix", helix_native=SHIPPED.joinpath("helix_native.pdb").read_text())
 
 
 def leaves(value, place=()):
@@ -113,15 +124,39 @@ def test_no_edit_of_any_field_leads_to_a_mixture(home, monkeypatch, make):
     ],
 )
 def test_a_thermal_prior_is_of_what_its_potential_learns(home, old, new):
-    text = (Path(systems.__file__).parent / "helix.yaml").read_text().replace("name: helix", "name: own_helix")
-    native = Path(systems.__file__).with_name("helix_native.pdb").read_text()
     stages = []
-    for content in (text, text.replace(old, new)):
-        system = system_named(home, content, "own_helix", helix_native=native)
+    for content in (helix_text(), helix_text().replace(old, new)):
+        system = own_helix(home, content)
         known = {stage.name: stage for stage in stages_of(system)}
         stages.append([Recipes(system).of(known[f"prior_{name}"]) for name in ("all", "without_two")])
     (same, before), (alike, after) = stages
     assert same == alike and before != after
+
+
+def test_labels_with_the_noise_of_one_temperature_train_nothing_at_several(tmp_path):
+    """As files have it that are older than the noise of each temperature."""
+    places, floor = np.ones((1, 2, 3, 3), np.float32), Estimate(2.0, 0.1, "(kJ/mol/nm)²").to_json()
+    one, other = (
+        Frames.of_replicas(
+            [1.0, 2.0], [0], temperature=kelvin, positions=places.swapaxes(0, 1), forces=places.swapaxes(0, 1)
+        )
+        for kelvin in (280.0, 330.0)
+    )
+    both, store = Frames.concatenate([one, other]), ParquetStore(tmp_path)
+    about = FileMetadata(system="own", stage="mapped_forces", units="molar", extra={"noise_floor": floor})
+    store.write_frames(both, about, "0000")
+    info = store.describe("own", "mapped_forces", "0000")
+    assert _noise_floor(Source(["0000"], [info], [one])).value == 2.0
+    with pytest.raises(TrainingError, match=r"own.*mapped_forces.*at one temperature alone; make it again"):
+        _noise_floor(Source(["0000"], [info], [both]))
+
+
+def test_kernel_labels_of_one_rung_are_not_those_of_a_ladder(home):
+    """Their code has another version where the frames of all rungs are kept; elsewhere nothing is made again."""
+    ladder = own_helix(home, helix_text() + "labels: {flow: {type: flow, noise: 0.005}}\n")
+    for system, version in ((ladder, "2"), (load_system("capped_alanine_kernels"), "1")):
+        kernels = [stage for stage in stages_of(system) if "_kernel" in stage.name]
+        assert len(kernels) >= 2 and {stage.code_version for stage in kernels} == {version}
 
 
 @pytest.mark.parametrize(
