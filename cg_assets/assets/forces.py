@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cg_assets.assets.data import read_samples, weighted, with_map
 from cg_assets.assets.stage import Batches, Figure, FrameContent, Product, Read, Report, Stage, Stored
@@ -123,7 +124,7 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
     recomputed = system.imported is not None and system.imported.forces == "recomputed"
 
     def make(work: Work) -> Product:
-        from cg_assets.labels.quality import measure_label_noise, noise_floors
+        from cg_assets.labels.quality import noise_floors
         from cg_assets.mapping.force_maps import ForceMap
         from cg_assets.mapping.run import fit_force_map, map_frames
         from cg_assets.sampling.imported.recomputed import label_rounding
@@ -137,22 +138,12 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         if imported and recomputed and grid is not None:
             changes = label_rounding(system.structure(), whole, grid, work.seed)
 
-        def noise_at(kelvin: float) -> LabelNoise:
-            frames, some, atoms = (item.select(item.temperature == kelvin) for item in (mapped, samples, whole))
-            atoms = atoms if len(atoms) else some  # snapshots with all atoms may be those of the lowest rung alone
-            drawn = partial(system.repeated_labels, seed=work.seed, progress=work.progress, temperature=kelvin)
-            of_frames = partial(drawn, atoms, frames)
-            return measure_label_noise(of_system, system.mapping, atoms, frames, force_map, of_frames, changes)
-
-        noises = {kelvin: noise_at(kelvin) for kelvin in np.unique(mapped.temperature).tolist()}
+        of_rungs = partial(_label_noise, work, of_system, force_map, mapped, samples, whole, changes)
+        noises = {kelvin: of_rungs(kelvin) for kelvin in np.unique(mapped.temperature).tolist()}
         noise = next(iter(noises.values())) if len(noises) == 1 else noises[system.temperature]
         beads, map_hash, facts = with_map(system)
-        facts |= {
-            "bias": of_source["bias"],
-            "grid": grid,
-            "force_map": force_map.to_json(),
-            "noise_floor": noise.to_json(),
-        }
+        facts |= {"bias": of_source["bias"], "grid": grid}
+        facts |= {"force_map": force_map.to_json(), "noise_floor": noise.to_json()}
         if len(noises) > 1:
             facts["noise_floors"] = noise_floors(mapped, {kelvin: item.floor for kelvin, item in noises.items()})
 
@@ -182,6 +173,26 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         kinds=frozenset({"parquet", "numpy"}),
         sections=(f"{dynamics}.timestep", f"{dynamics}.friction") if dynamics else ("model",),
     )
+
+
+def _label_noise(
+    work: Work,
+    beads: Beads,
+    force_map: ForceMap,
+    mapped: Frames,
+    samples: Frames,
+    whole: Frames,
+    changes: NDArray[np.float64] | None,
+    kelvin: float,
+) -> LabelNoise:
+    """The noise of the labels at one temperature [K]; changes are those by the rounding of imported coordinates."""
+    from cg_assets.labels.quality import measure_label_noise
+
+    frames, some, atoms = (item.select(item.temperature == kelvin) for item in (mapped, samples, whole))
+    atoms = atoms if len(atoms) else some  # snapshots with all atoms may be those of the lowest rung alone
+    drawn = partial(work.system.repeated_labels, seed=work.seed, progress=work.progress, temperature=kelvin)
+    of_frames = partial(drawn, atoms, frames)
+    return measure_label_noise(beads, work.system.mapping, atoms, frames, force_map, of_frames, changes)
 
 
 def _noise_rows(frames: Frames, noises: Mapping[float, LabelNoise]) -> list[dict[str, object]]:

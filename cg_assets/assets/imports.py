@@ -126,9 +126,7 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
             if frames is not None and compared:
                 verdict, found["equilibration"] = _compared(system, frames)
                 verdicts.append(verdict)
-            if frames is not None and windowed:
-                verdicts.append(windows_verdict(system, bias, frames))
-            return verdicts
+            return verdicts + ([windows_verdict(system, bias, frames)] if frames is not None and windowed else [])
 
         def report(_: object) -> Report:
             from cg_assets.figures.samples import sampling_figure

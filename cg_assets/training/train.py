@@ -64,34 +64,32 @@ def train(
     members = 0 if training is None else training.committee
     single = cast("PotentialConfig", {name: value for name, value in config.items() if name != "committee"})
 
-    def stored(number: int) -> Path | None:
-        if checkpoint is None or not number:
-            return checkpoint
-        return checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")
-
     def one(number: int, data: TrainingSet, on_epoch: Callable[[dict[str, float]], None] | None) -> TrainingResult:
         told = _counting(progress, number, members, training)
-        return _train_one(single, training, data, seed + number, device, told, stored(number), on_epoch)
+        return _train_one(single, training, data, seed + number, device, told, _stored(checkpoint, number), on_epoch)
 
-    def teach(part: TrainingSet, number: int) -> Potential:
-        number += members
-        return _train_one(single, training, part, seed + number, device, progress, stored(number), None).module
-
-    data = data.completed(teach, seed)
+    data = data.completed(lambda part, number: one(members + number, part, None).module, seed)
     result = one(0, data, on_epoch)
     numbers = range(1, members + 1)
     networks = [one(number, data.resample([seed, number]), None).module for number in numbers]
     for number in range(1, members + 3):  # two of halves of the data
-        if path := stored(number):
+        if path := _stored(checkpoint, number):
             path.unlink(missing_ok=True)
     if not members:
         return result
     return replace(result, module=Committee(result.module, networks).requires_grad_(False).eval())
 
 
+def _stored(checkpoint: Path | None, number: int) -> Path | None:
+    """Where one network of several keeps its state."""
+    if checkpoint is None or not number:
+        return checkpoint
+    return checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")
+
+
 def _counting(progress: Progress | None, number: int, members: int, training: Training | None) -> Progress | None:
-    """Progress of one network of several, counted over the epochs of all."""
-    if progress is None or training is None or not members:
+    """Progress of one network of a committee, counted over the epochs of all; that of a further one is its own."""
+    if progress is None or training is None or not 0 < members >= number:
         return progress
     total = (members + 1) * training.epochs
 

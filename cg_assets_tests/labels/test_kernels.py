@@ -16,6 +16,7 @@ from cg_assets.core.statistics.stein import stein_test
 from cg_assets.labels.kernels.flow_network import at_temperature, build_flow, carry
 from cg_assets.labels.kernels.flow_training import flow_at, train_flow
 from cg_assets.labels.kernels.kernel import mixed, mixing_coefficients, perturb
+from cg_assets.labels.kernels.sources import MAX_STEIN_Z, STEIN_FIELDS, largest_stein_z
 
 WIDTH, STIFFNESS, CURVE = 0.05, 3.0, 0.5
 NOISE = math.hypot(0.05, 0.05)
@@ -295,6 +296,8 @@ def test_a_flow_of_several_temperatures_is_one_of_each(kind, n_beads):
         place, carried = carry(own, places[mine][:6] + 0.1 * noise, -noise[None] / 0.1, steps=16)
         label = label_through_inverse(own, place, places[mine][:6], steps=16)
         assert float((carried[0] - label).norm() / label.norm()) < 1e-3
+        assert not any(weights.requires_grad for weights in own.parameters())
+    assert all(weights.requires_grad for weights in flow.parameters())  # it can be trained on
     assert not torch.allclose(flow(0.3, places, 0 * rung)[1:], velocity[1:])
     with pytest.raises(TrainingError, match="trained at temperature 250, 300, 420 and is used at 310"):
         flow_at(flow, 310.0)
@@ -346,3 +349,11 @@ def test_training_at_several_temperatures_resumes_bit_for_bit_and_refuses_others
         train_flow(config, settings, frames, group, seed=5, temperature=np.where(kelvin == 1.0, 1.1, kelvin))
     with pytest.raises(TrainingError, match="no configuration is at temperature 1"):
         train_flow(config, settings, frames, group, seed=5, temperature=np.where(kelvin == 1.0, 0.7, kelvin))
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_steins_identity_at_several_temperatures_rejects_right_labels_as_rarely_as_at_one(count):
+    """One batch in 2,450: by Bonferroni, exact to the fourth digit here."""
+    tail = math.erfc(largest_stein_z(count) / math.sqrt(2.0))
+    assert STEIN_FIELDS * count * tail == pytest.approx(1 / 2450, rel=0.01)
+    assert largest_stein_z(1) == MAX_STEIN_Z

@@ -216,7 +216,7 @@ class _Layers(torch.nn.Module):
         count, hidden = self.outer.shape
         own = _Layers(count, self.noise, hidden, self.sensitivity, torch.Generator())
         own.mean, own.deviation = (values[number].clone() for values in self._by_temperature())
-        own.inner, own.outer = self.inner, self.outer
+        own.inner, own.outer = (torch.nn.Parameter(weights.clone()) for weights in (self.inner, self.outer))
         for name in ("inner_time", "gate", "line", "offset"):
             constant, slope = getattr(self, name).split(TIME_FEATURES, dim=1)
             setattr(own, name, torch.nn.Parameter(constant + self.heat[number] * slope))

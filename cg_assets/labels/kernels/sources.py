@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 STEIN_FIELDS = 60
 MAX_STEIN_Z = 4.5
 """Largest of as many standard normal numbers that passes: right labels are above it once in 2,500 batches."""
+
+
+def largest_stein_z(n_temperatures: int) -> float:
+    """The limit for the numbers of several temperatures together, which right labels exceed as rarely."""
+    normal = NormalDist()
+    return -round(normal.inv_cdf(normal.cdf(-MAX_STEIN_Z) / n_temperatures), 3)
+
+
 _STREAM = 2**32
 """Difference of the seeds of two temperatures: seeds of stages are smaller."""
 MAX_LOCAL_DIVERGENCE = 0.02
@@ -182,13 +191,13 @@ class Kernel(LabelSource):
         from cg_assets.labels.kernels.run import stein_of_frames
 
         tests = stein_of_frames(inputs.beads, frames, self.labels, inputs.bias, inputs.seed)
-        largest = max(test.largest for test in tests.values())
+        largest, limit = max(test.largest for test in tests.values()), largest_stein_z(len(tests))
         at = {f"at_{kelvin:g}": test.largest for kelvin, test in tests.items()} if len(tests) > 1 else {}
         geometry = [item.geometry for item in found.values()]
         widest = max(item.largest("bond", "1-3 distance", "pair distance", "coordinate") for item in geometry)
         return [
             finite_verdict(FINITE_BEADS, frames),
-            STEIN.verdict(largest <= MAX_STEIN_Z, largest_z=largest, limit=MAX_STEIN_Z, fields=STEIN_FIELDS, **at),
+            STEIN.verdict(largest <= limit, largest_z=largest, limit=limit, fields=STEIN_FIELDS, **at),
             self._geometry.verdict(
                 widest <= MAX_LOCAL_DIVERGENCE,
                 largest_divergence=widest,
