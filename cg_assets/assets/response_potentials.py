@@ -71,7 +71,7 @@ def _labels(
     """Labels at fixed beads, and those of ordinary dynamics; None where a potential learns from none."""
     from cg_assets.training.response import SAME_TEMPERATURE, middle_of
     from cg_assets.training.thermal_targets import ThermalTargets
-    from cg_assets.training.unconstrained import greatest_noise, unconstrained_targets
+    from cg_assets.training.unconstrained import largest_noise, unconstrained_targets
 
     targets = unconstrained = None
     if settings.labels == TARGETS:
@@ -84,7 +84,7 @@ def _labels(
         if settings.method in AT_ONE_TEMPERATURE:
             middle = middle_of(config["temperature_dependence"])
             atoms = atoms.select(np.abs(atoms.temperature - middle) < SAME_TEMPERATURE)
-        known = greatest_noise(atoms) if targets is None else known
+        known = largest_noise(atoms) if targets is None else known
         unconstrained = unconstrained_targets(atoms, settings.unconstrained_frames, *known)
     return targets, unconstrained
 

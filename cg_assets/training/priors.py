@@ -201,13 +201,13 @@ def fit_thermal_prior(
     bead_names: Sequence[str],
     settings: ChainPriorSettings,
     form: DependenceConfig,
-    shown: float,
+    system_temperature: float,
 ) -> PriorFit:
     """Fit the terms at each temperature, and their strengths as functions of it.
 
     A strength, in units of energy, is the function sum_k s_k(T) a_k with the least squared deviation from those of the
     fits; where several have, as only energies determine W(R, T), that of the smallest a_k. Lengths of bonds and ranges
-    of repulsion are those at the temperature that is shown.
+    of repulsion are those at the temperature of the system.
 
     Args:
         positions: `(n_frames, n_beads, 3)` [nm].
@@ -216,7 +216,7 @@ def fit_thermal_prior(
         bead_names: of all beads.
         settings: terms and order.
         form: of the dependence on temperature.
-        shown: temperature whose fit, or that of the nearest, gives `terms` [K].
+        system_temperature: whose fit, or that of the nearest temperature, gives `terms` [K].
 
     Raises:
         TrainingError: as `fit_prior`, or the force constant of a bond is negative between the lowest and the highest
@@ -225,7 +225,7 @@ def fit_thermal_prior(
     points, kelvin = np.asarray(positions), np.asarray(temperature)
     known = np.unique(kelvin)
     fits = [fit_prior(points[kelvin == one], bonds, bead_names, settings).terms for one in known]
-    terms = fits[int(np.abs(known - shown).argmin())]
+    terms = fits[int(np.abs(known - system_temperature).argmin())]
     whole = np.union1d(known, np.linspace(known[0], known[-1], _SCANNED))
     dependence = TemperatureDependence(form)
     shares, scanned = (dependence.coefficients(torch.as_tensor(kelvins))[0].numpy() for kelvins in (known, whole))
@@ -233,7 +233,7 @@ def fit_thermal_prior(
     for own, *at_each in zip(terms, *fits, strict=True):
         shape = own.numbers[: SHAPES[own.kind]]
         strengths = np.array([term.numbers[len(shape) :] for term in at_each])
-        if own.kind == "repulsion":  # its strength at the shown range
+        if own.kind == "repulsion":  # its strength at the range of the system's temperature
             strengths = np.array([[(term.numbers[0] / shape[0]) ** 6] for term in at_each])
         energies = BOLTZMANN * known[:, None] * strengths
         of_terms = np.linalg.lstsq(shares, energies, rcond=None)[0]

@@ -77,7 +77,7 @@ def unconstrained_targets(
     )
 
 
-def greatest_noise(frames: Frames) -> tuple[FloatArray, FloatArray, FloatArray]:
+def largest_noise(frames: Frames) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Bounds of the noise of forces and energies of ordinary dynamics: all of their scatter.
 
     Args:

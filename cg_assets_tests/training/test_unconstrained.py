@@ -13,7 +13,7 @@ from cg_assets.training.response import deviations, method_dependence
 from cg_assets.training.response_fit import fit_response
 from cg_assets.training.settings import ResponsePotential
 from cg_assets.training.thermal_targets import ThermalTargets
-from cg_assets.training.unconstrained import greatest_noise, unconstrained_targets, with_product_labels
+from cg_assets.training.unconstrained import largest_noise, unconstrained_targets, with_product_labels
 
 TEMPERATURES = [300.0, ORIGIN, 600.0]
 SD = 30.0
@@ -79,7 +79,7 @@ def test_many_noisy_frames_teach_what_few_labels_do_not(known):
 def test_the_greatest_noise_is_all_of_the_scatter(known):
     """Forces of variance `SD`² about zero mean forces, energies of a known variance."""
     frames = dynamics(known, liquid(30), TEMPERATURES)
-    kelvin, squares, capacity = greatest_noise(frames)
+    kelvin, squares, capacity = largest_noise(frames)
     assert kelvin.tolist() == TEMPERATURES
     for row, temperature in enumerate(TEMPERATURES):
         here = frames.temperature == temperature
@@ -87,7 +87,7 @@ def test_the_greatest_noise_is_all_of_the_scatter(known):
         variance = np.var(frames.potential_energy[here].astype(float))
         assert capacity[row] * BOLTZMANN * temperature**2 == pytest.approx(variance)
     with pytest.raises(TrainingError, match="need forces and energies; sample them again"):
-        greatest_noise(replace(frames, potential_energy=None))
+        largest_noise(replace(frames, potential_energy=None))
 
 
 def test_frames_without_forces_are_refused(known):
@@ -141,7 +141,7 @@ def test_dynamics_at_one_temperature_tell_forces_at_others(known):
             settings.model_copy(update={"labels": "trajectories"}),
             CONFIG | {"temperature_dependence": form},
             None,
-            unconstrained_targets(frames, 400, *greatest_noise(frames)),
+            unconstrained_targets(frames, 400, *largest_noise(frames)),
         )
         error[f"{name} alone"] = deviations(alone.module, ends)["forces"].excess.value
         found = alone.held_out[ORIGIN]["forces"]

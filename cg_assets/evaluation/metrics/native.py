@@ -41,7 +41,7 @@ class Native(Metric[FreeEnergySettings]):
         if truth is None:
             return
         target = given(case.native, "the beads of the native structure")
-        values = [apart_from(frames, target) for frames in (truth, case.free)]
+        values = [rmsd_from(frames, target) for frames in (truth, case.free)]
         bins = Bins.between([(0.0, 1.05 * float(values[0].max()))], _BINS)
         surfaces, folded, mean = [], [], []
         for apart, frames in zip(values, (truth, case.free), strict=True):
@@ -57,7 +57,7 @@ class Native(Metric[FreeEnergySettings]):
         yield SurfacesDrawing(labelled, ("RMSD",), ("nm",), marginals="native structure")
 
 
-def apart_from(frames: Frames, target: NDArray[np.float64]) -> NDArray[np.float64]:
+def rmsd_from(frames: Frames, target: NDArray[np.float64]) -> NDArray[np.float64]:
     """Deviation `(n_frames,)` of all beads from those of a structure `(n_beads, 3)` [nm]."""
     return deviation(frames.positions, range(len(target)), target)[0]
 

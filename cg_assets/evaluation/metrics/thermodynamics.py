@@ -14,7 +14,7 @@ from cg_assets.core.units import BOLTZMANN
 from cg_assets.evaluation.case import Case
 from cg_assets.evaluation.metric import Found, Measure, Metric, OfMolecules
 from cg_assets.evaluation.metrics.energies import liquid_energy
-from cg_assets.evaluation.metrics.native import apart_from
+from cg_assets.evaluation.metrics.native import rmsd_from
 from cg_assets.evaluation.quantity import Quantity
 from cg_assets.evaluation.settings import FreeEnergySettings
 
@@ -58,7 +58,7 @@ def states_of(settings: FreeEnergySettings, native: FloatArray | None, frames: F
         for name, basin in settings.basins.items()
     }
     if native is not None and settings.native is not None:
-        states["folded_share", ""] = (apart_from(frames, native) < settings.native.folded_rmsd).astype(np.float64)
+        states["folded_share", ""] = (rmsd_from(frames, native) < settings.native.folded_rmsd).astype(np.float64)
     return states
 
 
