@@ -29,7 +29,7 @@ sampling:
     burn_in: 2
     duration: 40
     frame_interval: 0.1
-  conditional: {frames: 4, temperatures: [300, 380, 480, 610], relaxation: 2, duration: 20}
+  conditional: {frames: 4, temperatures: [300, 380, 480, 610], relaxation: 2, duration: 80}
 targets: {temperatures: [300, 380, 480, 610]}
 labels:
   flow:
@@ -145,9 +145,10 @@ def test_the_registered_kernel_asks_for_a_temperature(made, kernels):
     frames = Inputs(store, system).frames("mapped_forces", "0000", every_temperature=True)
     frames = frames.select(np.arange(0, 3200, 8))
     found = model.predict({"positions": frames.positions, "temperature": frames.temperature, "seed": 1})
-    hot, cold = (frames.temperature == kelvin for kelvin in (610.0, 300.0))
-    squares = (found["forces"].astype(float) ** 2).mean(axis=(1, 2))
-    assert squares[hot].mean() / squares[cold].mean() == pytest.approx((610 / 300) ** 2, rel=0.2)
+    stored = Inputs(store, system).frames("flow_kernel_forces", "0000", every_temperature=True)
+    for kelvin in (300.0, 610.0):  # whose forces scatter 2.2 times as much
+        squares = (found["forces"][frames.temperature == kelvin].astype(float) ** 2).mean()
+        assert squares == pytest.approx((stored.at_temperature(kelvin).forces.astype(float) ** 2).mean(), rel=0.15)
     alone = model.predict({"positions": frames.positions[:5], "temperature": 300.0})
     assert alone["positions"].shape == (5, 10, 3)
     with pytest.raises(Exception, match="give the temperature"):
@@ -173,4 +174,4 @@ def test_responses_of_a_molecule_come_from_fixed_beads(made, responses):
     own = targets.select((targets.temperature == 300.0) & (targets.frame == 0))
     plain = samples.forces[(samples.temperature == 300.0) & (samples.start == 0)].astype(float).mean(axis=0)
     z = (own.forces[0] - plain) / own.forces_error[0]
-    assert np.sqrt((z**2).mean()) < 1.0  # the same samples, which those of other temperatures help
+    assert np.sqrt((z**2).mean()) < 2.0  # samples at 300 K alone, which have up to twice the error

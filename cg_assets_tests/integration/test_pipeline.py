@@ -71,7 +71,7 @@ PARENTS = {
 def materialize(system, folder, instance, batch="0000", stages=None):
     instance.add_dynamic_partitions(f"{system.name}_batches", [batch])
     batched = {stage for item in system.sampling.by_labels().values() for stage in (item.labels, item.samples)}
-    batched |= {*system.sampling.by_mean_force_labels(), *system.by_source_labels()}
+    batched |= {*system.sampling.by_mean_force_labels(), *system.by_source_labels(), "conditional_samples"}
     return dg.materialize(
         build_assets({system.name: system}),
         instance=instance,
