@@ -151,14 +151,19 @@ def training_frames(
 
 
 def learnt_frames(inputs: Inputs, system: SystemSpec, name: str) -> Frames:
-    """The CG frames that a potential learned from, drawn from those at all of its temperatures as its training does."""
+    """The CG frames that a potential learned from, drawn from those at all of its temperatures as its training does.
+
+    Where it is judged at the temperature of the system alone, only those at that one, if it learned from any there.
+    """
     from cg_assets.training.setup import drawn_frames
 
     temperatures = system.potentials[name].temperatures
     frames = training_frames(inputs, system, name, every_temperature=system.network.needs_temperature)
     if temperatures is not None:
         frames = frames.select(np.isin(frames.temperature, temperatures))
-    return drawn_frames(frames, *system.drawn(name))
+    drawn = drawn_frames(frames, *system.drawn(name))
+    own = drawn if system.cg_simulation.temperatures else system.at_own_temperature(drawn)
+    return own if len(own) else drawn
 
 
 def reference_frames(inputs: Inputs, system: SystemSpec) -> Frames | None:

@@ -255,7 +255,7 @@ def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
     if system.cg_simulation.temperatures:
         truth = reference_frames(inputs, system)
     else:
-        data, frames = system.at_own_temperature(data), training_frames(inputs, system, name)
+        frames = training_frames(inputs, system, name)
         truth = frames if true == system.data_stage(name) else pooled_frames(inputs, system, true, inputs.sound(true))
     beads = inputs.frames(f"cg_simulation_{name}", every_temperature=True)
     dynamics, moving = None, system.dynamics_stage

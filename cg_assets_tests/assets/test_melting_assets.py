@@ -61,6 +61,9 @@ def test_an_evaluation_takes_the_frames_that_were_learnt(made, count, temperatur
     learnt = training_data(other.network, source.frames, count, other.drawn("atomistic")[1])
     assert np.array_equal(frames.positions, learnt.positions)
     assert set(frames.temperature) == set(temperatures or (300.0, 360.0))
+    alone = other.cg_simulation.model_copy(update={"temperatures": None})
+    frames = learnt_frames(inputs, other.model_copy(update={"cg_simulation": alone}), "atomistic")
+    assert set(frames.temperature) == set(temperatures or (300.0,))
 
 
 def test_the_reference_holds_every_temperature(made):
