@@ -17,6 +17,7 @@ from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.evaluation.at_temperatures import _mean, melting_temperature, slope_error
+from cg_assets.evaluation.free_energies import SurfacesDrawing
 from cg_assets.evaluation.metrics.energies import liquid_energy
 from cg_assets.evaluation.quantity import Quantity
 from cg_assets.figures.evaluation import evaluation_figures
@@ -122,6 +123,14 @@ def test_the_table_has_a_column_for_each_temperature(judged):
     errors = [item.value.standard_error for item in found.at_temperatures("pmf_error").values()]
     assert np.linalg.norm(errors) / len(errors) < decisive.value.standard_error < np.mean(errors)
     assert all(item.bound == 0.5 and not item.decides for item in found.at_temperatures("pmf_error").values())
+
+
+def test_frames_that_were_not_learnt_are_not_shown_as_training_data(judged):
+    """The toy's potential learned at the lowest temperature alone."""
+    _, _, found = judged
+    shown = [item for item in found.drawings if isinstance(item, SurfacesDrawing) and item.marginals == "marginals"]
+    assert {item.temperature for item in shown if "training data" in item.surfaces} == {KELVINS[0]}
+    assert {item.temperature for item in shown} == set(KELVINS)
 
 
 def test_figures_show_melting(judged):

@@ -180,12 +180,10 @@ def surface_figures(case: FreeEnergyCase) -> Iterable[Found]:
     """Free energies of the reference, the training data and the CG simulation."""
     reference = reference_of(case)
     yield from marginals(case)
+    # At a temperature that a potential did not learn from, frames of the reference stand for its data.
+    learnt = {} if case.data is case.truth else {"training data": case.once(data_surface)}
     yield SurfacesDrawing(
-        surfaces={
-            "reference": reference.surface,
-            "training data": case.once(data_surface),
-            "CG model": case.once(surface_of),
-        },
+        surfaces={"reference": reference.surface, **learnt, "CG model": case.once(surface_of)},
         variables=reference.names,
         variable_units=tuple(variable_unit(case, name) for name in reference.names),
         maps="free energy" if len(reference.names) == 2 else "",
