@@ -315,13 +315,13 @@ def is_multiple(value: float, part: float) -> bool:
     return math.isfinite(parts) and abs(parts - round(parts)) <= 1e-6
 
 
-_Items = TypeVar("_Items", bound=Sequence[Any])
+_Items = TypeVar("_Items", bound=Sequence[Any] | None)
 
 
 def distinct(value: _Items) -> _Items:
-    """A list, no entry of which stands twice; a word that stands for a list as it is."""
+    """A list, no entry of which stands twice; None, or a word that stands for a list, as it is."""
     seen: list[Any] = []
-    for item in () if isinstance(value, str) else value:
+    for item in () if value is None or isinstance(value, str) else value:
         if item in seen:
             raise ValueError(f"{item} stands twice; list each once")
         seen.append(item)
@@ -335,9 +335,9 @@ def rising_limits(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
-def rising(value: list[float]) -> list[float]:
-    """Temperatures that rise."""
-    if any(high <= low for low, high in itertools.pairwise(value)):
+def rising(value: list[float] | None) -> list[float] | None:
+    """Temperatures that rise; None as it is."""
+    if any(high <= low for low, high in itertools.pairwise(value or ())):
         raise ValueError(f"{value} does not rise; list the temperatures from the lowest up, each once")
     return value
 

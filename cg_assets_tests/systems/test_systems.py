@@ -36,6 +36,15 @@ def own_system(tmp_path, monkeypatch):
     return write
 
 
+def test_temperatures_can_be_null():
+    """As where a file that extends another one takes them out."""
+    helix = load_system("helix")
+    run = helix.cg_simulation.model_dump(mode="json") | {"temperatures": None}
+    learnt = helix.potentials["one"].model_dump(mode="json") | {"temperatures": None}
+    assert type(helix.cg_simulation).model_validate(run).temperatures is None
+    assert type(helix.potentials["one"]).model_validate(learnt).temperatures is None
+
+
 def test_shipped_systems_load():
     systems = load_all_systems()
     assert {"muller_brown", "muller_brown_diagonal", "capped_alanine_implicit", "capped_alanine_quick"} <= set(systems)
