@@ -96,7 +96,7 @@ class ResponsePotential(LearntPotential):
         if self.method == "response" and self.labels == TRAJECTORIES:
             raise ValueError("method response needs thermal_response_targets; choose product_response, or another one")
         if (self.method == "product_response" or self.labels == TRAJECTORIES) and not self.unconstrained_frames:
-            raise ValueError(f"method {self.method} from trajectories needs unconstrained_frames; set their number")
+            raise ValueError(f"method {self.method} needs unconstrained_frames; set their number")
         return self
 
     def data_faults(self, targets: Sequence[float], sampled: Sequence[float]) -> Iterator[Fault]:

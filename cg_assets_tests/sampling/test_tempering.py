@@ -129,7 +129,7 @@ def test_ladders_from_before_the_choice_are_the_same():
 
 
 def test_frames_of_all_rungs_are_not_taken_for_those_of_one(short):
-    """Training, kernels and references at one temperature refuse them, or are given those of their own."""
+    """Training and references at one temperature refuse them, or are given those of their own; kernels label each."""
     system = tempered()
     beads = system.beads()
     mapped = map_frames(beads, short, fit_force_map(system.mapping, beads, short.at_temperature(300.0)))
@@ -137,8 +137,9 @@ def test_frames_of_all_rungs_are_not_taken_for_those_of_one(short):
         TrainingData.from_frames([mapped])
     assert len(TrainingData.from_frames([system.at_own_temperature(mapped)])) == 2 * 20
     kernel = NoiseKernel(type="noise", noise=0.005, labels="clean")
-    with pytest.raises(TrainingError, match="a frame is at temperature 380, and these labels are those at 300"):
-        kernel.label(LabelInputs(mapped, beads, None, 0))
+    labels = kernel.label(LabelInputs(mapped, beads, None, 0)).frames
+    size = {kelvin: labels.at_temperature(kelvin).forces.astype(float).std() for kelvin in (300.0, 770.0)}
+    assert size[770.0] / size[300.0] == pytest.approx(770 / 300, rel=0.05)  # k_B T times the same noise
     content = system.model_dump()
     content["evaluation"]["reference"] = {"type": "long_runs", "plan": content["sampling"]["unbiased"]}
     with pytest.raises(ValueError, match="kept_rungs\n  is all, but a reference is at one temperature"):
