@@ -150,15 +150,19 @@ def training_frames(
     return pooled_frames(inputs, system, stage, batches or inputs.sound(stage), apart, every_temperature)
 
 
-def learnt_frames(inputs: Inputs, system: SystemSpec, name: str) -> Frames:
+def learnt_frames(system: SystemSpec, name: str, frames: Frames) -> Frames:
     """The CG frames that a potential learned from, drawn from those at all of its temperatures as its training does.
 
     Where it is judged at the temperature of the system alone, only those at that one, if it learned from any there.
+
+    Args:
+        system: the system.
+        name: of the potential.
+        frames: `training_frames` of it, at every temperature where it needs one.
     """
     from cg_assets.training.setup import drawn_frames
 
     temperatures = system.potentials[name].temperatures
-    frames = training_frames(inputs, system, name, every_temperature=system.network.needs_temperature)
     if temperatures is not None:
         frames = frames.select(np.isin(frames.temperature, temperatures))
     drawn = drawn_frames(frames, *system.drawn(name))

@@ -130,10 +130,12 @@ def judge(
     from cg_assets.evaluation.at_temperatures import evaluate_all
     from cg_assets.evaluation.evaluation import evaluate
 
+    moving = {} if dynamics is None else dynamics.by_temperature()
+
     def case(temperature: float | None = None, slow: SlowCoordinates | None = None) -> Case[Any]:
         own = _case(system, module, reference, simulated, runs, data, truth, temperature)
-        moving = dynamics if dynamics is None or temperature is None else dynamics.by_temperature()[temperature]
-        return replace(own, slow=slow, dynamics=moving)
+        at = dynamics if dynamics is None or temperature is None else moving[temperature]
+        return replace(own, slow=slow, dynamics=at)
 
     if (kelvins := system.cg_simulation.temperatures) is None:
         return evaluate(case())
@@ -251,11 +253,12 @@ def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
     model, version = simulated["registered_model"], simulated["version"]
     module, _ = work.open_tracking().load(model, version, simulated.get("weights_hash"))
     reference = read_reference(inputs, system) if system.reference_stage else None
-    data = learnt_frames(inputs, system, name)
+    every = training_frames(inputs, system, name, every_temperature=system.network.needs_temperature)
+    data = learnt_frames(system, name, every)
     if system.cg_simulation.temperatures:
         truth = reference_frames(inputs, system)
     else:
-        frames = training_frames(inputs, system, name)
+        frames = system.at_own_temperature(every)
         truth = frames if true == system.data_stage(name) else pooled_frames(inputs, system, true, inputs.sound(true))
     beads = inputs.frames(f"cg_simulation_{name}", every_temperature=True)
     dynamics, moving = None, system.dynamics_stage

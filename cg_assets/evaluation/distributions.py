@@ -1,4 +1,4 @@
-"""Averages over frames of a liquid: distributions with their errors, sums over independent pieces, temperatures."""
+"""Averages over frames: distributions with their errors, sums over independent pieces, changes with temperature."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.frames import Frames
-from cg_assets.core.statistics.estimates import Estimate, independent_blocks
+from cg_assets.core.statistics.estimates import Estimate, independent_blocks, jackknife
+from cg_assets.core.units import BOLTZMANN
 from cg_assets.evaluation.case import Case
 from cg_assets.evaluation.quantity import Profile
 from cg_assets.evaluation.settings import LiquidSettings
@@ -65,6 +66,33 @@ def sums_per_block(rows: FloatArray, replica: ArrayLike, time: ArrayLike | None)
     totals = np.zeros((int(block.max()) + 1, rows.shape[1]))
     np.add.at(totals, block, rows)
     return totals
+
+
+def temperature_slopes(
+    rows: FloatArray, energy: ArrayLike, temperature: float, replica: ArrayLike, time: ArrayLike | None
+) -> tuple[FloatArray, FloatArray]:
+    """Derivatives by temperature of the means of columns from one simulation, Cov(A, u)/(kT²), and their errors.
+
+    Args:
+        rows: `(n_frames, n)` A of each frame, which do not depend on temperature themselves.
+        energy: `(n_frames,)` u [kJ/mol].
+        temperature: of the simulation [K].
+        replica: `(n_frames,)` replica of each frame.
+        time: `(n_frames,)`; frames of a replica are in order where None.
+
+    Returns:
+        `(n,)` derivatives [1/K], and their standard errors.
+    """
+    energies = np.asarray(energy, np.float64)
+    centred, columns = (energies - energies.mean())[:, None], rows.shape[1]
+    totals = sums_per_block(np.hstack([np.ones_like(centred), centred, rows, centred * rows]), replica, time)
+
+    def slopes(total: FloatArray) -> FloatArray:
+        count = total[0]
+        product, mean = total[2 + columns :] / count, total[1] / count * total[2 : 2 + columns] / count
+        return (product - mean) * count / (count - 1.0) / (BOLTZMANN * temperature**2)
+
+    return jackknife(slopes, totals)
 
 
 def at_temperatures(case: Case[LiquidSettings]) -> list[tuple[float, Frames | None, Frames]]:

@@ -28,7 +28,7 @@ from cg_assets.mapping.peptides import build_peptide
 from cg_assets.mapping.solvation import add_water
 from cg_assets.mapping.topologies import Topology
 from cg_assets.mapping.topologies.base import CreateArguments, atom_names
-from cg_assets.mapping.topologies.force_fields import matched_system
+from cg_assets.mapping.topologies.force_fields import force_field_files, matched_system, own_force_fields
 from cg_assets.mapping.topologies.soundness import check_system
 
 if TYPE_CHECKING:
@@ -69,13 +69,9 @@ class MoleculeSettings(Strict):
 
     def files(self, folder: Path) -> list[Path]:
         """The files of the structure and of force fields that are the user's own, given the folder of the YAML file."""
-        own = [Path(name) for name in self.force_field_files(folder) if Path(name).is_file()]
+        own = own_force_fields(self.force_fields, folder)
         structure = [] if self.pdb is None else [folder / self.pdb]
         return structure + own + ([] if self.topology is None else self.topology.files(folder))
-
-    def force_field_files(self, folder: Path) -> list[str]:
-        """The force field files, those in the folder of the YAML file with their path."""
-        return [str(folder / name) if (folder / name).is_file() else name for name in self.force_fields]
 
     @property
     def has_forces(self) -> bool:
@@ -296,7 +292,7 @@ def _structure(
         topology, positions, facts = read_pdb(molecule, folder / str(molecule.pdb))
     n_solute = topology.getNumAtoms()
     if molecule.waters is not None and box is not None:
-        files = molecule.force_field_files(folder)
+        files = force_field_files(molecule.force_fields, folder)
         topology, positions = add_water(topology, positions, files, molecule.waters, box)
     topology.setPeriodicBoxVectors(box)
     create = partial(_create_system, molecule, topology, folder) if molecule.force_fields else None
@@ -403,7 +399,9 @@ def _check_exists(where: str, atom: str, element_of: dict[str, str]) -> None:
 
 def _create_system(molecule: MoleculeSettings, topology: Any, folder: Path) -> openmm.System:
     """The OpenMM System with the native implicit-solvent force, every force in group 0."""
-    files = molecule.force_field_files(folder) + (["implicit/obc2.xml"] if molecule.implicit_solvent else [])
+    files = force_field_files(molecule.force_fields, folder) + (
+        ["implicit/obc2.xml"] if molecule.implicit_solvent else []
+    )
     arguments = _nonbonded(molecule, molecule.box is not None)
     created = matched_system(files, ", ".join(molecule.force_fields), topology, arguments)
     _check_solvent(molecule, created)

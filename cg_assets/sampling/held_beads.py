@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cg_assets.core.errors import SamplingError
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel
+from cg_assets.mapping.cells import cell_vectors
 from cg_assets.mapping.force_maps import ForceMap
 from cg_assets.mapping.liquids.water import FROZEN_MASS, Water
 
@@ -57,7 +58,7 @@ class HeldBeads:
         """
         moved = positions[:, self.carriers].astype(np.float64) - self.positions[frame]
         if self.box is not None:
-            vectors = np.eye(3) * self.box if np.ndim(self.box) == 0 else np.asarray(self.box)
+            vectors = cell_vectors(self.box)
             moved -= np.round(moved @ np.linalg.inv(vectors)) @ vectors
         moved -= moved.mean(axis=1, keepdims=True)
         return float(np.sqrt((moved**2).sum(axis=-1)).max())

@@ -17,6 +17,7 @@ from cg_assets.mapping.collective_variables import CollectiveVariable
 from cg_assets.mapping.liquids.liquid import DALTON_PER_NM3, Electrostatics, Liquid, box_edge
 from cg_assets.mapping.liquids.molecules import MolecularLiquid, RigidBonds, read_liquid_molecule
 from cg_assets.mapping.liquids.water import WATER_MODELS, Water
+from cg_assets.mapping.topologies.force_fields import force_field_files, own_force_fields
 from cg_assets.sampling.model import Model
 from cg_assets.sampling.molecule.platforms import measured_step
 
@@ -162,13 +163,9 @@ class MolecularBox(LiquidBox):
         """That vibrations of hydrogens, or where these are rigid those of angles with hydrogens, allow [ps]."""
         return 0.001 if self.constraints == "none" else 0.0025
 
-    def _force_field_files(self, folder: Path) -> list[str]:
-        return [str(folder / name) if (folder / name).is_file() else name for name in self.force_fields]
-
     def files(self, folder: Path) -> list[Path]:
         """The molecule, and force fields that are the user's own."""
-        own = [Path(name) for name in self._force_field_files(folder) if Path(name).is_file()]
-        return [folder / self.pdb, *own]
+        return [folder / self.pdb, *own_force_fields(self.force_fields, folder)]
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """A PDB file that is missing, and lengths in Å."""
@@ -213,7 +210,7 @@ class MolecularBox(LiquidBox):
         return MolecularLiquid(
             topology=topology,
             places=places,
-            files=tuple(self._force_field_files(folder)),
+            files=tuple(force_field_files(self.force_fields, folder)),
             named=", ".join(self.force_fields),
             n_molecules=self.molecules,
             box=self.box,

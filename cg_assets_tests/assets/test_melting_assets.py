@@ -9,7 +9,7 @@ from test_chain_assets import CHAIN, STAGES, _write_labels
 from test_pipeline import materialize, metadata_of, verdicts_of
 from test_priors import chains  # noqa: F401
 
-from cg_assets.assets.data import learnt_frames, learnt_source
+from cg_assets.assets.data import learnt_frames, learnt_source, training_frames
 from cg_assets.assets.evaluations import read_reference
 from cg_assets.assets.work import Inputs
 from cg_assets.evaluation.comparison import Comparison
@@ -56,13 +56,14 @@ def test_an_evaluation_takes_the_frames_that_were_learnt(made, count, temperatur
     system, store, _ = made
     potential = system.potentials["atomistic"].model_copy(update={"frames": count, "temperatures": temperatures})
     inputs, other = Inputs(store, system), system.model_copy(update={"potentials": {"atomistic": potential}})
-    frames = learnt_frames(inputs, other, "atomistic")
+    every = training_frames(inputs, other, "atomistic", every_temperature=True)
+    frames = learnt_frames(other, "atomistic", every)
     source = learnt_source(inputs, other, "atomistic")
     learnt = training_data(other.network, source.frames, count, other.drawn("atomistic")[1])
     assert np.array_equal(frames.positions, learnt.positions)
     assert set(frames.temperature) == set(temperatures or (300.0, 360.0))
     alone = other.cg_simulation.model_copy(update={"temperatures": None})
-    frames = learnt_frames(inputs, other.model_copy(update={"cg_simulation": alone}), "atomistic")
+    frames = learnt_frames(other.model_copy(update={"cg_simulation": alone}), "atomistic", every)
     assert set(frames.temperature) == set(temperatures or (300.0,))
 
 

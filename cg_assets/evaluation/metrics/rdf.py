@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate, jackknife
-from cg_assets.core.units import BOLTZMANN
 from cg_assets.evaluation.case import Case, given
 from cg_assets.evaluation.distributions import (
     Distribution,
@@ -20,6 +19,7 @@ from cg_assets.evaluation.distributions import (
     mean_of,
     middles,
     sums_per_block,
+    temperature_slopes,
 )
 from cg_assets.evaluation.metric import Found, Measure, Metric
 from cg_assets.evaluation.metrics.energies import frozen_energies, mean_energy
@@ -178,18 +178,10 @@ def radial_slope(
         replica: `(n_frames,)` replica of each frame.
         time: `(n_frames,)`; frames of a replica are in order where None.
     """
-    rows, energy = np.asarray(histograms, np.float64), np.asarray(mean_energy, np.float64)
-    energy = energy - energy.mean()
-    ones = np.ones((len(rows), 1))
-    totals = sums_per_block(np.hstack([ones, energy[:, None], rows, energy[:, None] * rows]), replica, time)
-    bins = rows.shape[1]
-
-    def slope(total: FloatArray) -> FloatArray:
-        count = total[0]
-        product, mean = total[2 + bins :] / count, total[1] / count * total[2 : 2 + bins] / count
-        return (product - mean) * count / (count - 1.0) / (BOLTZMANN * temperature**2)
-
-    return Distribution(middles(reach, bins), *jackknife(slope, totals))
+    rows = np.asarray(histograms, np.float64)
+    return Distribution(
+        middles(reach, rows.shape[1]), *temperature_slopes(rows, mean_energy, temperature, replica, time)
+    )
 
 
 def structure_and_energy(frames: Frames) -> tuple[dict[float, Distribution], dict[float, Estimate]]:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.core.frames import Frames
-from cg_assets.core.statistics.estimates import Estimate, independent_blocks, jackknife
+from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.metrics import within_limits
-from cg_assets.core.units import BOLTZMANN
 from cg_assets.evaluation.case import Case
+from cg_assets.evaluation.distributions import temperature_slopes
 from cg_assets.evaluation.metric import Found, Measure, Metric, OfMolecules
 from cg_assets.evaluation.metrics.energies import liquid_energy
 from cg_assets.evaluation.metrics.native import rmsd_from
@@ -46,8 +46,9 @@ class Thermodynamics(OfMolecules, Metric[FreeEnergySettings]):
         yield Quantity("potential_energy", whole.energy, known.number("potential_energy"))
         yield Quantity("heat_capacity", whole.heat_capacity, known.number("heat_capacity"))
         for (name, where), inside in states_of(case.settings, case.native, frames).items():
-            slope = slope_of(inside, energy, kelvin, frames)
-            yield Quantity(f"{name}_slope", slope, known.number(f"{name}_slope", where), where=where)
+            slope, error = temperature_slopes(inside[:, None], energy, kelvin, frames.replica, frames.time)
+            estimate = Estimate(float(slope[0]), float(error[0]), "1/K")
+            yield Quantity(f"{name}_slope", estimate, known.number(f"{name}_slope", where), where=where)
 
 
 def states_of(settings: FreeEnergySettings, native: FloatArray | None, frames: Frames) -> States:
@@ -60,30 +61,3 @@ def states_of(settings: FreeEnergySettings, native: FloatArray | None, frames: F
     if native is not None and settings.native is not None:
         states["folded_share", ""] = (rmsd_from(frames, native) < settings.native.folded_rmsd).astype(np.float64)
     return states
-
-
-def slope_of(inside: FloatArray, mean_energy: FloatArray, temperature: float, frames: Frames) -> Estimate:
-    """d<A>/dT = Cov(A, U_W)/(kT²) of a state from one simulation [1/K], exact where A does not depend on T.
-
-    Args:
-        inside: `(n_frames,)` A.
-        mean_energy: `(n_frames,)` U_W = W - T dW/dT, or the potential energy of atoms [kJ/mol].
-        temperature: of the simulation [K].
-        frames: the frames.
-    """
-    energy = mean_energy - mean_energy.mean()
-    totals = _sums(np.stack([np.ones(len(inside)), inside, energy, inside * energy]), frames)
-
-    def slope(total: FloatArray) -> float:
-        count, first, second, product = total
-        covariance = product / count - first * second / count**2
-        return float(covariance * count / (count - 1.0) / (BOLTZMANN * temperature**2))
-
-    value, error = jackknife(slope, totals)
-    return Estimate(float(value), float(error), "1/K")
-
-
-def _sums(rows: FloatArray, frames: Frames) -> FloatArray:
-    """Sums `(n_blocks, n_rows)` of rows `(n_rows, n_frames)` over independent blocks."""
-    block = independent_blocks(frames.replica, frames.time)
-    return np.stack([np.bincount(block, row) for row in rows], axis=1)

@@ -161,8 +161,8 @@ def stein_of_frames(
         seed: of the fields.
     """
     found = {}
-    for kelvin in np.unique(frames.temperature).tolist():
-        own, at = frames.select(frames.temperature == kelvin), beads.at_temperature(kelvin)
+    for kelvin, own in frames.by_temperature().items():
+        at = beads.at_temperature(kelvin)
         label = np.asarray(own.forces, dtype=np.float64) + bias_forces(beads, bias, own.positions)[1]
         block = independent_blocks(own.replica, own.time)
         found[kelvin] = _stein(kind, label, own.positions, at.thermal_energy, seed, block)

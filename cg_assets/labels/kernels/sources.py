@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from pydantic import PositiveFloat, model_validator
 
 from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
@@ -163,8 +162,8 @@ class Kernel(LabelSource):
         beads, frames, seed = inputs.beads, inputs.frames, inputs.seed
         model = denoiser(beads, self, frames, seed) if inputs.model is None else inputs.model
         parts, found = [], {}
-        for number, kelvin in enumerate(np.unique(frames.temperature).tolist()):
-            own, at = frames.select(frames.temperature == kelvin), beads.at_temperature(kelvin)
+        for number, (kelvin, own) in enumerate(frames.by_temperature().items()):
+            at = beads.at_temperature(kelvin)
             flow, stream = flow_at(model, kelvin), seed + _STREAM * number
             part, found[kelvin] = kernel_frames(at, self, own, flow, stream, inputs.bias, inputs.progress)
             parts.append(part)

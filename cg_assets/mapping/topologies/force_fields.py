@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     import openmm
 
 
+def force_field_files(names: Sequence[str], folder: Path) -> list[str]:
+    """Force field files as OpenMM reads them: those in the folder of the YAML file with their path."""
+    return [str(folder / name) if (folder / name).is_file() else name for name in names]
+
+
+def own_force_fields(names: Sequence[str], folder: Path) -> list[Path]:
+    """Those of the force field files that are the user's own."""
+    return [Path(name) for name in force_field_files(names, folder) if Path(name).is_file()]
+
+
 def matched_system(files: Sequence[str], named: str, topology: Any, arguments: CreateArguments) -> openmm.System:
     """The OpenMM System of a topology by force field files.
 

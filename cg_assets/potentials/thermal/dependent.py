@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,27 +137,30 @@ class TemperatureDependent(Potential):
     @torch.no_grad()
     def predict(self, positions: Tensor, temperature: Tensor, box: Tensor | None) -> Response:
         """`response` of many frames `(f, n, 3)` at temperatures `(f,)` in boxes `(f, 3)`, in double precision."""
-        place = next(self.buffers())
-        dtype = next((weight.dtype for weight in self.parameters()), torch.float64)
-        parts = []
-        for first in range(0, len(positions), self.rows_at_once):
-            rows = slice(first, first + self.rows_at_once)
-            point, kelvin = (array[rows].to(place.device, dtype) for array in (positions, temperature))
-            edges = None if box is None else box[rows].to(place.device, dtype)
-            parts.append([part.double().cpu() for part in self.response(point, kelvin, edges)])
-        return Response(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        return Response(*self._in_parts(self.response, self.rows_at_once, positions, temperature, box))
 
     def mean_energies(self, positions: Tensor, temperature: Tensor, box: Tensor | None) -> Tensor:
         """U of many frames `(f, n, 3)` at temperatures `(f,)` in boxes `(f, 3)`, in double precision."""
+        return self._in_parts(self.energies, self.frames_at_once, positions, temperature, box)[1]
+
+    def _in_parts(
+        self,
+        evaluate: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, ...]],
+        at_once: int,
+        positions: Tensor,
+        temperature: Tensor,
+        box: Tensor | None,
+    ) -> list[Tensor]:
+        """What a function of positions, temperatures and boxes gives of many frames, a few at a time."""
         place = next(self.buffers())
         dtype = next((weight.dtype for weight in self.parameters()), torch.float64)
         parts = []
-        for first in range(0, len(positions), self.frames_at_once):
-            rows = slice(first, first + self.frames_at_once)
+        for first in range(0, len(positions), at_once):
+            rows = slice(first, first + at_once)
             point, kelvin = (array[rows].to(place.device, dtype) for array in (positions, temperature))
             edges = None if box is None else box[rows].to(place.device, dtype)
-            parts.append(self.energies(point, kelvin, edges)[1].double().cpu())
-        return torch.cat(parts)
+            parts.append([part.double().cpu() for part in evaluate(point, kelvin, edges)])
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
 
     def solve(self, labels: Labels) -> dict[str, float]:
         """Set the energies per bead that make mean energies right on average, as far as the form can.
