@@ -37,7 +37,7 @@ FORCE_SCALE = Check(
     "force_scale",
     "Forces times displacements average to what the temperature asks for (Stein's identity), within 5 %: the forces "
     "are in the right unit and belong to these frames.",
-    remedy="see docs/systems.md for what imported forces must be",
+    remedy="see docs/own_simulations.md for what imported forces must be",
 )
 CHECKS = (FINITE_BEADS, FORCE_MAP, NOISE_FLOOR)
 

@@ -97,7 +97,7 @@ def test_muller_brown_diagonal(command, tmp_path):
 
 
 def test_muller_brown_plane(command):
-    """Bounds are four standard deviations of four seeds away from their means (docs/operator_forces.md); 3 minutes."""
+    """Bounds are four standard deviations of four seeds away from their means (docs/results/kernels.md); 3 minutes."""
     store = run(command, "muller_brown_plane")
     found = {name: figures_of_merit(store, "muller_brown_plane", name) for name in ("noise", "flow", "mixed")}
     print({name: {key: merits[key] for key in ("kl_divergence", "width.well")} for name, merits in found.items()})

@@ -2,7 +2,7 @@
 
 `CG_ASSETS_KILLS` is how often each process is killed (20 by default: an hour on two cores for all kills of steps, half
 an hour for each server); one that has ended before its moment does not count. The last line of each test is one of the
-table of docs/operations.md.
+table of docs/results/operations.md.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ class ImportedTrajectories(Strict):
     goes_with: ClassVar[tuple[str, ...]] = ("molecule",)
 
     files: list[str] = Field(min_length=1)
-    """Trajectories, relative to the folder of the YAML file; docs/systems.md lists the formats. Wildcards are filled
-    in, and `{batch}` by the name of the batch."""
+    """Trajectories, relative to the folder of the YAML file, in the formats of docs/own_simulations.md. Wildcards are
+    filled in, and `{batch}` by the name of the batch."""
     frame_interval: PositiveFloat | None = None
     """Time between two frames of the files [ps]; null takes it from the clock of the files."""
     stride: PositiveInt = 1
