@@ -200,6 +200,27 @@ class Potential(torch.nn.Module, ABC):
         """
         raise ValueError("this potential does not depend on temperature: the energy of its atoms is not known")
 
+    @torch.no_grad()
+    def virial(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """Virial `(f, 3, 3)`: -dW/de where positions and box become (1 + e) times themselves [kJ/mol or reduced].
+
+        With N k_B T on its diagonal, over the volume, it is the pressure. Without a box it is the sum of positions
+        times forces.
+
+        Args:
+            positions: `(f, n, 3)` [nm or reduced].
+            temperature: one or `(f,)` [K].
+            box: edges `(3,)` or `(f, 3)` of the periodic box [nm].
+
+        Raises:
+            ValueError: a condition is missing, or this potential has no virial.
+        """
+        if box is not None or positions.shape[-1] != 3:
+            name = type(self).__name__
+            raise ValueError(f"{name} has no virial {'in a periodic box' if box is not None else 'in CG coordinates'}")
+        forces = self.energy_and_forces(positions, temperature)[1]
+        return positions.transpose(1, 2) @ forces.to(positions)
+
     def predictions(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> dict[str, Tensor]:
         """What a registered model returns: `energy`, `forces` and any further predictions of a potential."""
         return dict(zip(("energy", "forces"), self.energy_and_forces(positions, temperature, box), strict=True))

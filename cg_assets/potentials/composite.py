@@ -57,6 +57,11 @@ class Sum(Potential):
             energy, forces = energy + more_energy, forces + more_forces
         return energy, forces
 
+    def virial(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """Virial `(f, 3, 3)` of all parts."""
+        first, *others = (part.virial(positions, temperature, box) for part in self._at_work())
+        return sum(others, start=first)
+
     def fit_statistics(self, positions: Tensor, box: Tensor | None = None, forces: Tensor | None = None) -> None:
         """Of each part."""
         for part in self._parts():
@@ -109,6 +114,10 @@ class Committee(Potential):
     def evaluate(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy `(f,)` and forces `(f, n, d)` of the potential."""
         return self.potential.evaluate(positions, temperature, box)
+
+    def virial(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """Virial `(f, 3, 3)` of the potential."""
+        return self.potential.virial(positions, temperature, box)
 
     def predictions(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> dict[str, Tensor]:
         """`energy` and `forces` of the potential and the `force_deviation` of the committee."""

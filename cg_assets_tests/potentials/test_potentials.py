@@ -139,6 +139,43 @@ def test_forces_are_the_gradient_of_the_energy(case):
     torch.testing.assert_close((behind - ahead) / 2e-5, forces[:, 0, 0].detach(), rtol=1e-4, atol=1e-5 * scale + 1e-6)
 
 
+def strained(potential, frames, conditions, strain):
+    """Energies after a strain of the beads, and of the box with them."""
+    grown = torch.eye(3, dtype=torch.float64) + strain
+    box = {name: value * grown.diagonal() for name, value in conditions.items() if name == "box"}
+    return potential(frames @ grown.T, **conditions | box)
+
+
+def test_the_virial_is_the_change_of_energy_with_the_box(case):
+    """Against differences: of the edges, and of shears in a box so wide that no pair crosses its faces."""
+    potential, frames = case.potential(), case.frames()
+    if potential.dimension != 3:
+        with pytest.raises(ValueError, match="has no virial in CG coordinates"):
+            potential.virial(frames, **case.conditions)
+        return
+    wide, crossing = dict(case.conditions), frames.clone()
+    if "box" in wide:
+        crossing[:, 0] += wide["box"]
+        wide["box"] = 20.0 * wide["box"]
+    stretches, shears = [(0, 0), (1, 1), (2, 2)], [(0, 1), (1, 0), (2, 1)]
+    for places, conditions, axes in ((crossing, case.conditions, stretches), (frames, wide, shears)):
+        virial = potential.virial(places, **conditions)
+        assert virial.shape == (6, 3, 3) and not virial.requires_grad
+        for axis, other in axes:
+            strain = torch.zeros(3, 3, dtype=torch.float64)
+            strain[axis, other] = 1e-6
+            change = strained(potential, places, conditions, -strain) - strained(potential, places, conditions, strain)
+            scale = float(virial.abs().max())
+            torch.testing.assert_close(virial[:, axis, other], change / 2e-6, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_a_potential_without_a_virial_in_a_box_says_so_by_name():
+    case = CASES["sum of network, walls, series and prior"]
+    box = torch.full((3,), 3.0, dtype=torch.float64)
+    with pytest.raises(ValueError, match="ChainPrior has no virial in a periodic box"):
+        case.potential()["prior"].virial(case.frames(), box=box)
+
+
 def test_long_batches_are_the_frames_one_by_one(case):
     potential = case.potential()
     count = EVALUATION_BATCH + 3

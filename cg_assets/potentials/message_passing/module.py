@@ -298,6 +298,24 @@ class MessagePassing(Potential):
 
     def _swept(self, positions: Tensor, box: Tensor | None, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy and forces; of several readouts their sum with shares `(n_terms, f)`."""
+        energy, difference, pair_force = self._pulls(positions, box, share)
+        forces = torch.zeros_like(difference[:1]).repeat(self.n_beads, 1, 1)
+        forces = forces.index_add(0, self.first_bead, -pair_force).index_add(0, self.second_bead, pair_force)
+        return energy, forces.permute(2, 0, 1)
+
+    @torch.no_grad()
+    def virial(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """Virial `(f, 3, 3)`: differences of pairs times what they pull."""
+        self.check(positions, temperature, box)
+        _, difference, pair_force = self._pulls(positions, box, self._share(positions, temperature))
+        return -torch.einsum("paf,pbf->fab", difference, pair_force)
+
+    def _share(self, positions: Tensor, temperature: Any) -> Tensor | None:
+        """Shares `(n_terms, f)` of several readouts; None of one."""
+        return None
+
+    def _pulls(self, positions: Tensor, box: Tensor | None, share: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Energy `(f,)`, and of each pair its difference and the gradient by it, `(n_pairs, 3, f)`."""
         difference, distance = self._distances(positions, box)
         last, last_gain, first_gain, record, input_slopes = self._forward(distance)
         beyond, wall_slope = self._walls(distance)
@@ -323,9 +341,7 @@ class MessagePassing(Potential):
         to_inputs = self._spread(self._typed_back(self.first, first_gain * gradient)) + from_filters
         slope = (to_inputs * input_slopes).sum(dim=1) + wall_slope
         pair_force = (self.thermal_energy * slope / distance)[:, None] * difference
-        forces = torch.zeros_like(difference[:1]).repeat(self.n_beads, 1, 1)
-        forces = forces.index_add(0, self.first_bead, -pair_force).index_add(0, self.second_bead, pair_force)
-        return self.thermal_energy * energy, forces.permute(2, 0, 1)
+        return self.thermal_energy * energy, difference, pair_force
 
     # ------------------------------------------------------------------------------- parts of the sweeps
 
@@ -441,9 +457,12 @@ class ThermalMessagePassing(MessagePassing, TemperatureDependent):
 
     def evaluate(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy `(f,)` and forces `(f, n, 3)` from one forward and one hand-written backward sweep."""
+        energy, forces = self._swept(positions, box, self._share(positions, temperature))
         shares = self.coefficients_at(temperature, positions)[0]
-        energy, forces = self._swept(positions, box, shares.T.to(positions))
         return energy + (self.n_beads * shares @ self.constant.to(shares)).to(energy), forces
+
+    def _share(self, positions: Tensor, temperature: Any) -> Tensor | None:
+        return self.coefficients_at(temperature, positions)[0].T.to(positions)
 
     def terms(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """The energies W_k `(f, n_terms)` of positions `(f, n, 3)` [kJ/mol]."""

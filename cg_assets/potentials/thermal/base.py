@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,6 +115,21 @@ class ThermalPotential(TemperatureDependent):
 
     def terms(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """The energies W_k `(f, n_terms)` of positions `(f, n, 3)` [kJ/mol]."""
-        pairs = neighbour_pairs(positions, box, self.cutoff)
-        own = self.own_terms(pairs, len(positions))
-        return own + self._prior_energy(pairs, len(positions))[:, None].to(own) * self.is_value.to(own)
+        return self._terms_of(neighbour_pairs(positions, box, self.cutoff), len(positions))
+
+    def _terms_of(self, pairs: Pairs, n_frames: int) -> Tensor:
+        own = self.own_terms(pairs, n_frames)
+        return own + self._prior_energy(pairs, n_frames)[:, None].to(own) * self.is_value.to(own)
+
+    @torch.no_grad()
+    def virial(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
+        """Virial `(f, 3, 3)`: differences of pairs times what they pull."""
+        self.check(positions, temperature, box)
+        first, second, difference, _ = neighbour_pairs(positions.detach(), box, self.cutoff)
+        with torch.enable_grad():
+            difference = difference.requires_grad_(True)
+            pairs = Pairs(first, second, difference, difference.square().sum(dim=1).sqrt())
+            terms = self._terms_of(pairs, len(positions))
+            energy = (self.coefficients_at(temperature, positions)[0].to(terms) * terms).sum()
+            (slope,) = torch.autograd.grad(energy, difference)
+        return -self.per_frame(difference.detach()[:, :, None] * slope[:, None], first, len(positions))
