@@ -112,6 +112,25 @@ def short():
     return all_frames(system.sampler(system.sampling.unbiased, seed=5))
 
 
+def test_a_long_burn_in_is_cut_into_pieces(short, monkeypatch):
+    """A ladder can need nanoseconds of it: a killed run repeats a piece only; frames are the same."""
+    system = tempered(**SHORT)
+    monkeypatch.setattr("cg_assets.sampling.molecule.sampler._PIECE_SECONDS", 1e-6)
+    monkeypatch.setattr("cg_assets.sampling.molecule.sampler._MAX_PIECES", 2)
+    sampler = system.sampler(system.sampling.unbiased, seed=5)
+    assert [(piece.kind, piece.amount) for piece in sampler._pieces][:3] == [("start", 0), ("burn_in", 200), ("sample", 10)]
+    monkeypatch.setattr("cg_assets.sampling.molecule.sampler._MAX_PIECES", 10)
+    sampler = system.sampler(system.sampling.unbiased, seed=5)
+    kinds = [piece.kind for piece in sampler._pieces]
+    assert kinds.count("burn_in") == 2 and kinds.count("sample") == 10
+    frames = all_frames(sampler)
+    for name in ("positions", "forces", "potential_energy", "time", "replica", "temperature"):
+        one, other = (
+            getattr(item, name)[np.lexsort((item.time, item.temperature, item.replica))] for item in (short, frames)
+        )
+        np.testing.assert_array_equal(one, other)
+
+
 def test_lowest_rung_is_the_same_whether_others_are_kept(short):
     system = tempered(**SHORT, tempering={"temperatures": LADDER, "pace": 0.4})
     lowest = all_frames(system.sampler(system.sampling.unbiased, seed=5))

@@ -174,14 +174,14 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
     # ----------------------------------------------------------------------------------- pieces of work
 
     def _cut_plan(self, n_replicas: int) -> tuple[list[Piece], float]:
-        """Pieces, and seconds of all on one core; they depend on the plan and the molecule only."""
+        """Pieces, and seconds of all but the burn-in on one core; they depend on the plan and the molecule only."""
         plan, molecule = self._plan, self.molecule
         second_per_step = seconds_per_step(molecule.n_atoms, molecule.box is not None)
         hill = plan.replicas * plan.hill_steps * second_per_step
         frame = n_replicas * plan.frame_steps * second_per_step
         stages = [
             ("deposit", plan.n_hills, plan.n_hills * hill, 1),
-            ("burn_in", plan.burn_in_steps, 0.0, self._stretch),
+            ("burn_in", plan.burn_in_steps, n_replicas * plan.burn_in_steps * second_per_step, self._stretch),
             (
                 "sample",
                 plan.frames_per_replica,
@@ -189,7 +189,8 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
                 self._stretch // plan.frame_steps or 1,
             ),
         ]
-        total = sum(seconds for _, _, seconds, _ in stages)
+        # The length of a piece follows from the rest alone: frames of data sets that exist keep their pieces.
+        total = sum(seconds for kind, _, seconds, _ in stages if kind != "burn_in")
         longest = max(_PIECE_SECONDS, total / _MAX_PIECES)
         pieces = [Piece("start", 0)]
         for kind, amount, seconds, unit in stages:
@@ -335,6 +336,8 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
     def _identity(self) -> str:
         plan = json.dumps(self._plan.model_dump(mode="json"), sort_keys=True)
         kept = f", {len(self._snapshot_frames)} snapshots" if len(self._snapshot_frames) else ""
+        burn_in = sum(piece.kind == "burn_in" for piece in self._pieces)
+        kept += f", burn-in in {burn_in} pieces" if burn_in > 1 else ""
         beads = self._beads
         return (
             f"system {beads.name} ({beads.cg_map.hash}, {beads.temperature} K), seed {self._seed}, platform "
