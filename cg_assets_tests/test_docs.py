@@ -69,3 +69,19 @@ def test_the_site_is_built_strictly_and_fetches_nothing(tmp_path):
         assert not fetched, (name, fetched)
     assert "cg-assets refresh" in pages["reference/commands.html"]
     assert "Force labels" in pages["reference/python.html"] or "force labels" in pages["reference/python.html"]
+
+
+def test_figures_are_those_of_the_tables():
+    done = subprocess.run(
+        [sys.executable, "docs/figures/make.py", "--check"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"run python docs/figures/make.py; stale: {done.stdout}{done.stderr}"
+
+
+def test_every_page_of_results_has_a_figure():
+    for page in [*(REPOSITORY / "docs" / "results").glob("*.md"), REPOSITORY / "benchmarks" / "README.md"]:
+        assert re.search(r"^!\[[^\]]{20,}\]\(\S+\.png\)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE), page
