@@ -118,7 +118,11 @@ def test_a_long_burn_in_is_cut_into_pieces(short, monkeypatch):
     monkeypatch.setattr("cg_assets.sampling.molecule.sampler._PIECE_SECONDS", 1e-6)
     monkeypatch.setattr("cg_assets.sampling.molecule.sampler._MAX_PIECES", 2)
     sampler = system.sampler(system.sampling.unbiased, seed=5)
-    assert [(piece.kind, piece.amount) for piece in sampler._pieces][:3] == [("start", 0), ("burn_in", 200), ("sample", 10)]
+    assert [(piece.kind, piece.amount) for piece in sampler._pieces][:3] == [
+        ("start", 0),
+        ("burn_in", 200),
+        ("sample", 10),
+    ]
     monkeypatch.setattr("cg_assets.sampling.molecule.sampler._MAX_PIECES", 10)
     sampler = system.sampler(system.sampling.unbiased, seed=5)
     kinds = [piece.kind for piece in sampler._pieces]
