@@ -15,7 +15,7 @@ from cg_assets.core.errors import StorageError
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.case import Case
 from cg_assets.evaluation.metric import Metric, metrics_of
-from cg_assets.evaluation.quantity import Drawing, Of, Profile, Quantity
+from cg_assets.evaluation.quantity import SAMPLED, Drawing, Of, Profile, Quantity
 from cg_assets.evaluation.settings import EvaluationSettings
 
 _COLUMNS = (
@@ -103,6 +103,9 @@ class Evaluation:
                 facts = {name: value.value, "standard_error": value.standard_error, "unit": value.unit}
             if bounded and bounded[0].bound is not None:
                 facts["bound"] = bounded[0].bound
+            facts |= {
+                item.where: str(item.value) for item in self.quantities if item.name == name and item.where == SAMPLED
+            }
             found.append(check.verdict(all(item.passed for item in bounded), **facts))
         return found
 

@@ -55,6 +55,12 @@ class Line:
         return bool(grid[0] <= self.interval[0] and grid[-1] >= self.interval[1])
 
     @property
+    def sampled(self) -> tuple[float, float]:
+        """The part of the interval whose bins hold labels."""
+        grid = self.labels.grid
+        return max(float(grid[0]), self.interval[0]), min(float(grid[-1]), self.interval[1])
+
+    @property
     def on_labels(self) -> FloatArray:
         """The potential's PMF on the grid of the labels [kT]."""
         return np.interp(self.labels.grid, self.grid, self.model)

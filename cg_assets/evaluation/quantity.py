@@ -19,6 +19,9 @@ Of = Literal["model", "data", "labels", "committee"]
 """Whose number it is: of the potential and its simulation, of the frames that it was trained on, of their force labels
 without a potential, or of the scatter within its committee."""
 
+SAMPLED = "where frames are"
+"""`where` of what is measured on the bins that hold frames, of a quantity that is measured on others, too."""
+
 _ACRONYMS = {"pmf", "rmse", "jsd", "kl", "rdf", "adf", "rmsd"}
 
 

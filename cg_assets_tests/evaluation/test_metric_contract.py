@@ -251,3 +251,19 @@ def test_bonds_are_as_far_as_shifted_normal_numbers():
     found = [item.value.value for item in result.quantities if item.name == "bond_jsd"]
     assert len(found) == 3 and np.mean(found) == pytest.approx(expected, rel=0.25)
     assert result["largest_bond_jsd"].value.value == max(found)
+
+
+def test_the_error_where_frames_are_is_stated_where_the_range_reaches_beyond_them():
+    case, _ = line(0)
+    x = case.data.collective_variables["x"]
+    narrow = replace(case, data=case.data.select(np.abs(x) < 1.0), _made={})
+    found = {item.key: item for item in evaluate(narrow).quantities}
+    low, high = (found[f"sampled_range.{end}"].value.value for end in ("low", "high"))
+    assert -1.0 < low < -0.9 < 0.9 < high < 1.0
+    inside = found["pmf_rmse.where_frames_are"]
+    assert math.isnan(found["pmf_rmse"].value.standard_error)
+    assert inside.bound is None
+    tilt = TILT * (high - low) / 2.0 / math.sqrt(3.0)
+    assert abs(inside.value.value - tilt) < 3.5 * inside.value.standard_error + 0.02
+    (verdict,) = evaluate(narrow).verdicts([item for item in checks_of(narrow.settings) if item.name == "pmf_rmse"])
+    assert "where frames are" in verdict.facts

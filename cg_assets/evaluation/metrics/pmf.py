@@ -12,6 +12,7 @@ from cg_assets.core.statistics.metrics import jensen_shannon_divergence, jsd, pm
 from cg_assets.core.units import unit
 from cg_assets.evaluation.free_energies import (
     FreeEnergyCase,
+    Line,
     LineDrawing,
     SurfacesDrawing,
     committee_weights,
@@ -29,7 +30,7 @@ from cg_assets.evaluation.free_energies import (
     weighted_surface,
 )
 from cg_assets.evaluation.metric import Found, Measure, Metric, OfMolecules
-from cg_assets.evaluation.quantity import Profile, Quantity
+from cg_assets.evaluation.quantity import SAMPLED, Profile, Quantity
 from cg_assets.evaluation.settings import FreeEnergySettings
 
 
@@ -37,7 +38,15 @@ class LinePMF(Metric[FreeEnergySettings]):
     """The PMF along the one coordinate of a model potential, which is the energy of the potential itself."""
 
     reads = FreeEnergySettings
-    measures = (Measure("pmf_rmse", "root mean square difference to the exact PMF over the reference's range", "kT"),)
+    measures = (
+        Measure(
+            "pmf_rmse",
+            "root mean square difference to the exact PMF over the reference's range",
+            "kT",
+            where="the part of the range whose bins hold frames, where that is not all of it",
+        ),
+        Measure("sampled_range", "ends of the part of the reference's range whose bins hold frames", where="its end"),
+    )
 
     def applies(self, settings: FreeEnergySettings) -> bool:
         """Where there is an exact PMF along one coordinate."""
@@ -59,6 +68,8 @@ class LinePMF(Metric[FreeEnergySettings]):
             error = Estimate(error.value, along.standard_error, "kT")
             alone = pmf_rmse(labels.grid, labels.pmf / thermal_energy, exact, line.interval, covariance=line.covariance)
             yield Quantity("pmf_rmse", alone, of="labels")
+        else:
+            yield from _where_frames_are(line, variable_unit(case, case.settings.collective_variables[0]))
         yield Quantity("pmf_rmse", error, bound=case.settings.max_pmf_error, decides=True, headline=True)
         deviation = np.empty(0)
         if case.committee:
@@ -81,6 +92,18 @@ class LinePMF(Metric[FreeEnergySettings]):
         )
         yield pmf
         yield LineDrawing(pmf, labels, line.interval, case.data.collective_variables[name])
+
+
+def _where_frames_are(line: Line, unit: str) -> Iterable[Quantity]:
+    """The error over those bins of the range that hold frames, with its error from the labels, and their ends."""
+    grid, (low, high) = line.labels.grid, line.sampled
+    if ((grid >= low) & (grid <= high)).sum() < 2:
+        return
+    exact = np.interp(grid, line.grid, line.exact)
+    error = pmf_rmse(grid, line.on_labels, exact, line.sampled, covariance=line.covariance)
+    yield Quantity("pmf_rmse", error, where=SAMPLED, headline=True)
+    for end, value in (("low", low), ("high", high)):
+        yield Quantity("sampled_range", Estimate(value, 0.0, unit), where=end, headline=True)
 
 
 class PlanePMF(Metric[FreeEnergySettings]):
