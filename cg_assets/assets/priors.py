@@ -48,18 +48,17 @@ def prior_stage(system: SystemSpec, name: str) -> Stage:
 
     def make(work: Work) -> Product:
         from cg_assets.training.prior_simulation import REPLICAS, simulate_prior
-        from cg_assets.training.setup import fitted_prior
+        from cg_assets.training.setup import fitted_prior, prior_frames
 
         source = learnt_source(work.inputs, system, name)
         settings, beads = system.cg_simulation, system.beads()
-        fit = fitted_prior(system.network, beads, source.frames, system.potentials[name].learns or "forces")
-        kelvin = np.concatenate([part.temperature[~part.probe] for part in source.frames])
-        nearest = kelvin[np.abs(kelvin - system.temperature).argmin()]
-        positions = np.concatenate([part.positions[~part.probe] for part in source.frames])[kelvin == nearest]
+        about = system.network, beads, source.frames, system.potentials[name].learns or "forces"
+        fit, frames = fitted_prior(*about), prior_frames(*about)
+        positions, kelvin = frames.positions, float(frames.temperature[0])
         if fit is None:
             raise TypeError(f"{system.name} has no network.prior")
         rows = np.random.default_rng(settings.seed).integers(len(positions), size=REPLICAS)
-        masses, energy = beads.cg_map.bead_masses, thermal_energy(float(nearest), beads.units)
+        masses, energy = beads.cg_map.bead_masses, thermal_energy(kelvin, beads.units)
         simulated = simulate_prior(fit, positions[rows], masses, energy, settings, work.progress)
 
         def report(_: object) -> Report:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.errors import ExplosionError
 from cg_assets.core.progress import Progress
-from cg_assets.core.units import BOLTZMANN
+from cg_assets.potentials.chain_prior.module import ChainPrior
 from cg_assets.simulation.langevin import simulate
 
 if TYPE_CHECKING:
@@ -65,12 +65,10 @@ def simulate_prior(
     kept = max(1, min(STEPS, round(settings.duration / step)) * 4 // 5 // _FRAMES) * _FRAMES
     times = {"burn_in": kept // 4 * step, "duration": kept * step, "frame_interval": kept // _FRAMES * step}
     short = settings.model_copy(update=times | {"tempering": None})
-    prior, kelvin = fit.potential(thermal_energy), thermal_energy / BOLTZMANN
+    prior = ChainPrior(fit.config(), thermal_energy)
     replicas, time = len(np.asarray(starts)), 1.25 * kept * step
     try:
-        trajectory = simulate(
-            prior, starts, masses, thermal_energy, short, settings.seed, progress=progress, temperature=kelvin
-        )
+        trajectory = simulate(prior, starts, masses, thermal_energy, short, settings.seed, progress=progress)
     except ExplosionError:
         return PriorSimulation(replicas, 0, [], np.full(len(fit.terms), np.nan), time)
     positions = trajectory.stable_frames.positions

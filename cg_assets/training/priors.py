@@ -18,21 +18,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.geometry import torsion
 from cg_assets.core.statistics.metrics import jensen_shannon_divergences
-from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.chains import chain_terms
-from cg_assets.potentials.chain_prior.module import ANGLE_ORDER, ChainPrior
-from cg_assets.potentials.chain_prior.thermal import SHAPES, ThermalChainPrior
-from cg_assets.potentials.thermal.temperature import DependenceConfig, TemperatureDependence
+from cg_assets.potentials.chain_prior.module import ANGLE_ORDER
 
 if TYPE_CHECKING:
-    from cg_assets.potentials.base import Potential
     from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
 
 FloatArray = NDArray[np.float64]
@@ -47,8 +42,6 @@ _SLIGHT_PULL = 1e-6
 """The same for angles, whose coefficients belong to powers that resemble one another."""
 _LEAST_FALL = 0.1
 """A fall of the energy beyond the data that matters [k_B T]."""
-_SCANNED = 101
-"""Temperatures, from the lowest to the highest of the data, at which no force constant may be negative."""
 _BINS = 60
 _GRID = 2401
 
@@ -87,29 +80,16 @@ class PriorTerm:
 
 @dataclass(frozen=True)
 class PriorFit:
-    """All terms of a prior.
-
-    Attributes:
-        terms: fitted; at the temperature of the system, where the prior depends on it.
-        form: of a temperature dependence; None without.
-        thermal: numbers of each term as `ThermalChainPrior` reads them; none without a temperature dependence.
-    """
+    """All terms of a prior."""
 
     terms: tuple[PriorTerm, ...]
-    form: DependenceConfig | None = None
-    thermal: tuple[FloatArray, ...] = ()
 
     def config(self) -> dict[str, list[list[float]]]:
-        """The config of `ChainPrior` or `ThermalChainPrior`, plain JSON."""
+        """The config of `ChainPrior`, plain JSON."""
         found: dict[str, list[list[float]]] = {}
-        for place, term in enumerate(self.terms):
-            numbers = self.thermal[place].tolist() if self.thermal else term.numbers
-            found.setdefault(term.kind, []).append([*term.beads, *numbers])
+        for term in self.terms:
+            found.setdefault(term.kind, []).append([*term.beads, *term.numbers])
         return found
-
-    def potential(self, thermal_energy: float) -> Potential:
-        """The prior; k_B T [kJ/mol] is that of the data, and not read where it depends on temperature."""
-        return ThermalChainPrior(self.config(), self.form) if self.form else ChainPrior(self.config(), thermal_energy)
 
     def rows(self) -> list[dict[str, str]]:
         """Each kind of term as rows of a table."""
@@ -192,58 +172,6 @@ def fit_prior(
             else:
                 terms.append(_repulsion(values, beads, name))
     return PriorFit(tuple(terms))
-
-
-def fit_thermal_prior(
-    positions: ArrayLike,
-    temperature: ArrayLike,
-    bonds: Sequence[tuple[int, int]],
-    bead_names: Sequence[str],
-    settings: ChainPriorSettings,
-    form: DependenceConfig,
-    system_temperature: float,
-) -> PriorFit:
-    """Fit the terms at each temperature, and their strengths as functions of it.
-
-    A strength, in units of energy, is the function sum_k s_k(T) a_k with the least squared deviation from those of the
-    fits; where several have, as only energies determine W(R, T), that of the smallest a_k. Lengths of bonds and ranges
-    of repulsion are those at the temperature of the system.
-
-    Args:
-        positions: `(n_frames, n_beads, 3)` [nm].
-        temperature: `(n_frames,)` [K]; a fit is made at each of them.
-        bonds: pairs of bonded beads.
-        bead_names: of all beads.
-        settings: terms and order.
-        form: of the dependence on temperature.
-        system_temperature: whose fit, or that of the nearest temperature, gives `terms` [K].
-
-    Raises:
-        TrainingError: as `fit_prior`, or the force constant of a bond is negative between the lowest and the highest
-            temperature.
-    """
-    points, kelvin = np.asarray(positions), np.asarray(temperature)
-    known = np.unique(kelvin)
-    fits = [fit_prior(points[kelvin == one], bonds, bead_names, settings).terms for one in known]
-    terms = fits[int(np.abs(known - system_temperature).argmin())]
-    whole = np.union1d(known, np.linspace(known[0], known[-1], _SCANNED))
-    dependence = TemperatureDependence(form)
-    shares, scanned = (dependence.coefficients(torch.as_tensor(kelvins))[0].numpy() for kelvins in (known, whole))
-    thermal = []
-    for own, *at_each in zip(terms, *fits, strict=True):
-        shape = own.numbers[: SHAPES[own.kind]]
-        strengths = np.array([term.numbers[len(shape) :] for term in at_each])
-        if own.kind == "repulsion":  # its strength at the range of the system's temperature
-            strengths = np.array([[(term.numbers[0] / shape[0]) ** 6] for term in at_each])
-        energies = BOLTZMANN * known[:, None] * strengths
-        of_terms = np.linalg.lstsq(shares, energies, rcond=None)[0]
-        if own.kind == "bonds" and (negative := scanned @ of_terms[:, 0] <= 0).any():
-            raise TrainingError(
-                f"network.prior: bond {own.name} has a negative force constant at {whole[negative][0]:g} K; choose "
-                "another network.temperature_dependence"
-            )
-        thermal.append(np.concatenate([shape, of_terms.ravel()]))
-    return PriorFit(terms, form, tuple(thermal))
 
 
 def _bond(values: FloatArray, beads: tuple[int, ...], name: str) -> PriorTerm:

@@ -16,7 +16,7 @@ from cg_assets.mapping.beads import Beads
 from cg_assets.potentials.settings import PotentialSettings
 from cg_assets.potentials.thermal.temperature import TemperatureDependence
 from cg_assets.training.data import Learnt, TrainingData, TrainingSet, drawn_rows
-from cg_assets.training.priors import PriorFit, fit_prior, fit_thermal_prior
+from cg_assets.training.priors import PriorFit, fit_prior
 
 if TYPE_CHECKING:
     from cg_assets.potentials.base import PotentialConfig
@@ -95,14 +95,28 @@ def fitted_prior(
     """
     if settings.chain_prior is None:
         return None
-    frames = [part.select(~part.probe) for part in batches]
-    positions = np.concatenate([part.positions for part in frames])
-    kelvin = np.concatenate([part.temperature for part in frames])
-    about = beads.cg_map.bonds, beads.cg_map.bead_names, settings.chain_prior
+    positions = prior_frames(settings, beads, batches, learns).positions
+    return fit_prior(positions, beads.cg_map.bonds, beads.cg_map.bead_names, settings.chain_prior)
+
+
+def prior_frames(
+    settings: PotentialSettings, beads: Beads, batches: Sequence[Frames], learns: Learnt = "forces"
+) -> Frames:
+    """The label frames that a prior is fitted to: of a potential at all temperatures those nearest to T_0.
+
+    The prior is part of W_0. One fitted at each temperature would have the cooperative melting of a chain in each of
+    its terms: their sum has a many times too large dW/dT, which forces are too noisy to correct.
+
+    Raises:
+        TrainingError: the form of the potential has more terms than these frames determine.
+    """
+    frames = Frames.concatenate([part.select(~part.probe) for part in batches])
     if not settings.needs_temperature:
-        return fit_prior(positions, *about)
+        return frames
     config = cast("ThermalConfig", potential_config(settings, beads, 0, batches, learns))
-    return fit_thermal_prior(positions, kelvin, *about, config["temperature_dependence"], beads.temperature)
+    middle = config["thermal_energy"] / thermal_energy(1.0, beads.units)
+    nearest = frames.temperature[np.abs(frames.temperature - middle).argmin()]
+    return frames.select(frames.temperature == nearest)
 
 
 def drawn_frames(frames: Frames, n_frames: int | None, seed: int) -> Frames:

@@ -5,20 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_priors import BONDS, NAMES, chain_frames
 
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.settings import Training
 from cg_assets.core.units import BOLTZMANN
-from cg_assets.potentials.chain_prior.settings import ChainPriorSettings
 from cg_assets.potentials.energies import thermodynamics
+from cg_assets.potentials.settings import build_potential
 from cg_assets.potentials.thermal.settings import TemperatureForm
-from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems import load_system
 from cg_assets.training.data import TrainingData
-from cg_assets.training.prior_simulation import simulate_prior
-from cg_assets.training.priors import fit_prior, fit_thermal_prior
+from cg_assets.training.priors import fit_prior
 from cg_assets.training.setup import fitted_prior, potential_config, training_data
 from cg_assets.training.train import train
 
@@ -292,71 +289,23 @@ def test_a_committee_has_energies_and_heat_capacities():
     assert len(module.members) == 2
 
 
-def strengths(kelvin):
-    """Of bonds, cosines and dihedrals of a chain [kJ/mol/nm², kJ/mol]."""
-    warm = kelvin / ORIGIN - 1
-    return 50_000.0 + 20_000.0 * warm, 45.0 + 30.0 * warm, np.array([2.5 - 6.0 * warm, -3.0 + 4.0 * warm, 1.0, 1.2])
-
-
-FAMILY = ChainPriorSettings(terms=["bonds", "angles", "dihedrals"], dihedral_order=2)
-
-
-@pytest.fixture(scope="module")
-def melting():
-    """Chains drawn exactly at four temperatures, and the prior of all."""
-    drawn = {}
-    for number, kelvin in enumerate((300.0, 340.0, 430.0, 500.0)):
-        reduced = [strength / (BOLTZMANN * kelvin) for strength in strengths(kelvin)]
-        drawn[kelvin] = chain_frames(np.random.default_rng(number), 3000, *reduced)
-    at = np.repeat(list(drawn), 3000)
-    return drawn, fit_thermal_prior(np.concatenate(list(drawn.values())), at, BONDS, NAMES, FAMILY, FORM, 300.0)
-
-
-def test_a_prior_has_the_strengths_of_the_force_field_at_each_temperature(melting):
-    """Also at one that was left out.
-
-    Errors: sqrt(2/n) of a normal density's variance, about sqrt(4/n) of a coefficient of the series [k_B T].
-    """
-    prior, error = melting[1].potential(1.0), 1 / np.sqrt(3000)
-    for kelvin in (300.0, ORIGIN, 500.0):
-        bond, _, series = strengths(kelvin)
-        shares = prior.dependence.coefficients(torch.tensor([kelvin]))[0].float()
-        found = {name: torch.einsum("fk,bkn->bn", shares, getattr(prior, name)) for name in ("bonds", "dihedrals")}
-        np.testing.assert_allclose(found["bonds"][:, 0], bond, rtol=6 * error)
-        np.testing.assert_allclose(found["dihedrals"], np.tile(series, (2, 1)), atol=8 * error * BOLTZMANN * kelvin)
-
-
-def test_the_prior_alone_has_the_geometry_of_each_temperature(melting):
-    """In a simulation at 500 K, where the strengths of 300 K give other dihedrals."""
-    chains, fit = melting
-    terms = fit_prior(chains[500.0], BONDS, NAMES, FAMILY).terms
-    order = {"form": "taylor_temperature", "origin": 300.0, "order": 0}
-    cold = fit_thermal_prior(chains[300.0], np.full(3000, 300.0), BONDS, NAMES, FAMILY, order, 300.0)
-    settings = CGSimulation(replicas=100, timestep=0.004, friction=5.0, burn_in=1, duration=6, frame_interval=0.5)
-    about = chains[500.0][:100], np.full(5, 12.0), BOLTZMANN * 500.0, settings
-    right, wrong = (simulate_prior(replace(item, terms=terms), *about).divergence.max() for item in (fit, cold))
-    assert right < 0.02 < 0.04 < wrong, (right, wrong)
-
-
-def test_a_prior_of_one_temperature_is_that_prior():
-    frames = chain_frames(np.random.default_rng(3), 600, 15_000.0, 14.0, (0.8, -1.1, 0.3, 0.4))
-    settings, energy = ChainPriorSettings(), BOLTZMANN * 400.0
-    plain = fit_prior(frames, BONDS, NAMES, settings)
-    order = {"form": "taylor_temperature", "origin": 400.0, "order": 0}
-    thermal = fit_thermal_prior(frames, np.full(600, 400.0), BONDS, NAMES, settings, order, 400.0)
-    points = torch.as_tensor(frames[:20])
-    alone, same = plain.potential(energy).double(), thermal.potential(energy).double()
-    torch.testing.assert_close(same.evaluate(points, 320.0), alone.evaluate(points), rtol=1e-5, atol=1e-4)
-
-
-def test_a_bond_between_the_temperatures_of_the_data_has_no_negative_constant():
-    """10⁵ at 300 and 500 K, a quarter of that at 340 and 460 K: the parabola through them is negative at 400 K."""
-    generator, parts = np.random.default_rng(0), []
-    kelvins = np.array([300.0, 340.0, 460.0, 500.0])
-    for kelvin, constant in zip(kelvins, 1e5 * np.array([1.0, 0.25, 0.25, 1.0]), strict=True):
-        parts.append(
-            chain_frames(generator, 2000, constant / (BOLTZMANN * kelvin), 45.0, np.array([2.5, 0.0, 1.0, 1.0]))
-        )
-    at, family = np.repeat(kelvins, 2000), ChainPriorSettings(terms=["bonds"])
-    with pytest.raises(TrainingError, match="has a negative force constant at 3"):
-        fit_thermal_prior(np.concatenate(parts), at, BONDS, NAMES, family, FORM, 300.0)
+def test_the_prior_is_that_of_the_middle_temperature_and_part_of_the_first_term():
+    """Fitted to the frames nearest to T_0 (359 K), it adds its energy to W and to U at every temperature alike."""
+    system = load_system("helix")
+    network, beads, generator = system.network, system.beads(), np.random.default_rng(0)
+    chain = 0.3 * np.cumsum(np.ones((10, 3)) + 0.3 * generator.standard_normal((10, 3)), axis=0)
+    batches = []
+    for kelvin in (280.0, 350.0, 500.0):
+        places = chain + 0.0001 * kelvin * generator.standard_normal((1, 300, 10, 3))
+        batches.append(Frames.of_replicas(np.arange(300), [0], temperature=kelvin, positions=places.astype(np.float32)))
+    fit = fitted_prior(network, beads, batches)
+    cg_map, points = beads.cg_map, batches[1].positions
+    assert fit.config() == fit_prior(points, cg_map.bonds, cg_map.bead_names, network.chain_prior).config()
+    config = potential_config(network, beads, 0, batches)
+    alone, joined = (build_potential(about) for about in (config, {**config, "prior": fit.config()}))
+    positions = torch.as_tensor(points[:20])
+    prior = joined["prior"].energy(positions)
+    for kelvin in (280.0, 500.0):
+        pairs = zip(alone.energies(positions, kelvin), joined.energies(positions, kelvin), (1.0, 1.0, 0.0), strict=True)
+        for without, value, share in pairs:
+            torch.testing.assert_close(value - without, share * prior, rtol=1e-4, atol=0.05)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -64,10 +63,6 @@ class ChainPrior(Potential):
 
     def evaluate(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy `(f,)` and forces `(f, n, 3)`."""
-        return self._evaluated(positions, lambda name: getattr(self, name)[..., None])
-
-    def _evaluated(self, positions: Tensor, numbers: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
-        """Energy and forces with the numbers `(b, n, f or 1)` of each kind of terms."""
         rows = positions.permute(1, 2, 0)
         energy, forces = torch.zeros_like(rows[0, 0]), torch.zeros_like(rows)
         for name, evaluate in (
@@ -78,7 +73,7 @@ class ChainPrior(Potential):
         ):
             beads = getattr(self, f"{name}_beads")
             if len(beads):
-                more, gradients = evaluate(rows, beads, numbers(name))
+                more, gradients = evaluate(rows, beads, getattr(self, name))
                 energy = energy + more.sum(dim=0)
                 forces = forces.index_add(0, beads.flatten(), -gradients.flatten(0, 1))
         return self.thermal_energy * energy, (self.thermal_energy * forces).permute(2, 0, 1)
@@ -86,7 +81,7 @@ class ChainPrior(Potential):
     @staticmethod
     def _bonds(rows: Tensor, beads: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Energies `(b, f)` and gradients `(b, 2, 3, f)`."""
-        length, stiffness = numbers.unbind(dim=1)
+        length, stiffness = numbers[:, :1], numbers[:, 1:]
         difference = rows[beads[:, 0]] - rows[beads[:, 1]]
         distance = difference.square().sum(dim=1).sqrt()
         slope = stiffness * (distance - length)
@@ -103,7 +98,7 @@ class ChainPrior(Potential):
         energy = slope = torch.zeros_like(cosine)
         for power in range(ANGLE_ORDER, 0, -1):  # Horner's scheme
             slope = energy + slope * cosine
-            energy = numbers[:, power - 1] + energy * cosine
+            energy = numbers[:, power - 1, None] + energy * cosine
         energy, slope = energy * cosine, energy + slope * cosine
         by_one = slope[:, None] * (two - cosine[:, None] * one) / lengths[0]
         by_two = slope[:, None] * (one - cosine[:, None] * two) / lengths[1]
@@ -115,18 +110,16 @@ class ChainPrior(Potential):
         angle, gradients = torsion_angles(rows, beads)
         order = torch.arange(1, numbers.shape[1] // 2 + 1).to(numbers)[None, :, None]
         phase = order * angle[:, None]
-        cosine, sine = numbers[:, 0::2], numbers[:, 1::2]
+        cosine, sine = numbers[:, 0::2, None], numbers[:, 1::2, None]
         energy = (cosine * phase.cos() + sine * phase.sin()).sum(dim=1)
         slope = (order * (sine * phase.cos() - cosine * phase.sin())).sum(dim=1)
         return energy, slope[:, None, None] * gradients
 
     @staticmethod
     def _repulsion(rows: Tensor, beads: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies `(p, f)`, times a strength where there is one, and gradients `(p, 2, 3, f)`."""
+        """Energies `(p, f)` and gradients `(p, 2, 3, f)`."""
         difference = rows[beads[:, 0]] - rows[beads[:, 1]]
         square = difference.square().sum(dim=1)
-        energy = (numbers[:, 0].square() / square).pow(3)
-        if numbers.shape[1] > 1:
-            energy = numbers[:, 1] * energy
+        energy = (numbers.square() / square).pow(3)
         pull = (-6.0 * energy / square)[:, None] * difference
         return energy, torch.stack([pull, -pull], dim=1)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cg_assets.potentials.base import Potential, PotentialConfig, thermal_energy_of
 from cg_assets.potentials.chain_prior.module import ChainPrior
-from cg_assets.potentials.chain_prior.thermal import ThermalChainPrior
 from cg_assets.potentials.composite import Sum
 from cg_assets.potentials.handedness import MOST_BEADS, HandednessWalls
 from cg_assets.potentials.layers import activation, normal, wall
@@ -95,7 +94,7 @@ class MessagePassing(Potential):
         - `series`, where the config names `torsions` and a `torsion_order`: a Fourier series in them;
         - `prior`, where the config holds one: trained on forces, the network learns what the prior lacks.
 
-        With a `temperature_dependence` network and prior depend on temperature, walls do not, and there is no series.
+        With a `temperature_dependence` the network alone depends on temperature, and there is no series.
 
         Args:
             config: that of the network, with `torsions`, sets of four beads, the `torsion_order` of the series in
@@ -117,11 +116,7 @@ class MessagePassing(Potential):
             about = own["torsions"], int(own["torsion_order"]), network.thermal_energy
             parts["series"] = TorsionSeries(*about, own.get("bonds", ()))
         if own.get("prior"):
-            parts["prior"] = (
-                ThermalChainPrior(own["prior"], own["temperature_dependence"])
-                if thermal
-                else ChainPrior(own["prior"], network.thermal_energy)
-            )
+            parts["prior"] = ChainPrior(own["prior"], network.thermal_energy)
         if len(parts) == 1:
             return network
         return ThermalSum(parts, own["temperature_dependence"]) if thermal else Sum(parts)

@@ -37,7 +37,7 @@ class MessagePassingSettings(PotentialSettings):
     prior: ChainPriorSettings | None = None
     """A force field of the chain that the network corrects; null for the network alone."""
     temperature_dependence: TemperatureForm | None = None
-    """How network and prior depend on temperature; null for a potential at one temperature."""
+    """How the network depends on temperature; null for a potential at one temperature."""
 
     @model_serializer(mode="wrap")
     def _without_null(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
