@@ -85,7 +85,7 @@ def prior_stage(system: SystemSpec, name: str) -> Stage:
         reads=(Read(labels, Batches.ALL),),
         checks=(PRIOR_ALONE,),
         kinds=frozenset({"numpy", "parquet"}),
-        code_version="2",
+        code_version="3" if system.network.needs_temperature else "2",
         sections=(
             "network",
             *(f"cg_simulation.{part}" for part in ("timestep", "friction", "seed")),
