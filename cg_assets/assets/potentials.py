@@ -114,6 +114,6 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
         checks=(LOSS,),
         gpu=True,
         kinds=frozenset({"pytorch", "mlflow"}),
-        code_version="3" if system.network.needs_temperature else "2",
+        code_version="3" if prior and system.network.needs_temperature else "2",
         sections=("network", "training", f"potentials.{name}"),
     )
