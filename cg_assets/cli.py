@@ -108,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     demo = command("demo", _demo, "run small systems from sampling to a registered model and print the results")
-    text = "biased: forces of biased samples (default); water: thermal response forces"
-    demo.add_argument("--system", choices=["biased", "water"], default="biased", help=text)
+    text = "biased: forces of biased samples (default); water: thermal response forces; helix: a peptide that melts"
+    demo.add_argument("--system", choices=["biased", "water", "helix"], default="biased", help=text)
     command("systems", _systems, "list the systems that can be run")
     check = command("check", _check, "check a system's file without running it, and print what was understood")
     check.add_argument("system", help="name of a system, or path of its YAML file")

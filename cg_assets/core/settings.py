@@ -378,6 +378,9 @@ class Training(Strict):
     weight_decay: float = Field(default=0.0, ge=0.0, le=10.0)
     """Part by which weight matrices shrink in each step, divided by the learning rate: keeps networks that learn from
     noisy labels smooth beyond their data."""
+    torque_weight: PositiveFloat | None = None
+    """Weight of the torque about a bond in the loss, against that of the force on a bead; null for 10. A lower one
+    fits less of the noise of long chains."""
     held_out_fraction: float = Field(default=0.1, gt=0.0, lt=0.5)
     committee: int = Field(default=0, ge=0, le=64)
     """Further networks, each trained on stretches of time drawn with replacement; their scatter is the uncertainty of

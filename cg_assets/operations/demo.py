@@ -15,8 +15,9 @@ from cg_assets.systems import load_all_systems, load_system
 DEMOS = {
     "biased": ["muller_brown", "muller_brown_diagonal", "capped_alanine_quick"],
     "water": ["water_quick"],
+    "helix": ["helix_quick"],
 }
-"""What each demo runs: forces of biased samples, and thermal response forces."""
+"""What each demo runs: forces of biased samples, thermal response forces, and a helix at all temperatures."""
 
 
 def run_demo(demo: str) -> int:

@@ -104,7 +104,7 @@ class SystemSpec(System):
     def _types_that_follow(cls, content: Any) -> Any:
         """Fill in what follows from the model: the lowest temperature, how potentials learn and are judged.
 
-        null removes an inherited potential.
+        null removes an inherited potential or source of labels.
         """
         content = with_variables(with_plain_atoms(fields_of(content)))
         model = Model.members().get(str(fields_of(content.get("model")).get("type")))
@@ -117,6 +117,8 @@ class SystemSpec(System):
         judged, potentials = content.get("evaluation", {} if liquid else None), content.get("potentials")
         if isinstance(judged, dict):
             content["evaluation"] = {"type": "liquid" if liquid else "free_energies"} | judged
+        if isinstance(labels := content.get("labels"), dict):
+            content["labels"] = {name: own for name, own in labels.items() if own is not None}
         if isinstance(potentials, dict):
             wanted = {name: merge(shared, own) for name, own in potentials.items() if own is not None}
             content["potentials"] = {name: kind | own if isinstance(own, dict) else own for name, own in wanted.items()}

@@ -108,7 +108,7 @@ class ForceMatching(Descent):
         self.middle = 1.0 if data.temperature is None else 1.0 / float((1.0 / self.kept.temperature).mean())
         kinds = {  # columns of squares: their number, weight, power of T by which noise grows, and unit against forces
             "forces": (n_beads, 1.0, 1, 1.0),
-            "torques": (len(self.torques.bonds), TORQUE_WEIGHT, 1, 1.0),
+            "torques": (len(self.torques.bonds), training.torque_weight or TORQUE_WEIGHT, 1, 1.0),
             "energy": (int(self.rows.energy is not None), ENERGY_WEIGHT, 2, 1.0),
             "first_order": (0 if self.rows.first_order is None else n_beads, 1.0, -1, self.middle**-2),
         }
