@@ -120,7 +120,7 @@ def main() -> None:
             [*command, "--select", "imported_beads"], check=True, env=os.environ | {"CG_EXECUTOR": "in_process"}
         )
         seconds, used = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
-        beads = Path(scratch) / "data" / "my_alanine" / "imported_beads" / "batch=0000" / "part-0.parquet"
+        beads = Path(scratch) / "data" / "my_alanine" / "imported_beads" / "0000" / "part-0.parquet"
         print(
             f"imported in {seconds:.0f} s ({used.ru_utime + used.ru_stime:.0f} CPU seconds, {size / seconds / 1e6:.0f} "
             f"MB/s), most memory {used.ru_maxrss / 1e6:.2f} GB, beads {beads.stat().st_size / 1e9:.2f} GB"

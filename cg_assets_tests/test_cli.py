@@ -131,7 +131,7 @@ def test_models_and_lookup(finished):
     assert re.search(r"^small_wells\.biased .*candidate 1.*champion 1", listed.stdout, flags=re.MULTILINE)
     shown = finished("lookup", "small_wells.biased@champion")
     assert shown.returncode == 0
-    for words in ("small_wells.biased version 1", "noise_floor", "data/small_wells/biased_samples/batch=0000", "same"):
+    for words in ("small_wells.biased version 1", "noise_floor", "data/small_wells/biased_samples/0000", "same"):
         assert words in shown.stdout
     found = json.loads(finished("lookup", "small_wells.biased", "--json").stdout)
     assert found["aliases"] == ["candidate", "champion"]
@@ -299,11 +299,11 @@ def test_mlflow_server_away(copied):
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "overwritten"])
 def test_damaged_parquet_file_is_named(copied, damage):
-    path = copied.home / "data" / "small_wells" / "trajectories" / "batch=0000" / "part-0.parquet"
+    path = copied.home / "data" / "small_wells" / "trajectories" / "0000" / "part-0.parquet"
     content = path.read_bytes()
     kept = {"truncated": content[: len(content) // 2], "empty": b"", "overwritten": b"x" * len(content)}
     path.write_bytes(kept[damage])
-    forces = copied.home / "data" / "small_wells" / "mapped_forces" / "batch=0000" / "part-0.parquet"
+    forces = copied.home / "data" / "small_wells" / "mapped_forces" / "0000" / "part-0.parquet"
     before = forces.read_bytes()
     done = copied("run", "small_wells", "--select", "mapped_forces", CG_EXECUTOR="in_process")
     assert done.returncode == 1

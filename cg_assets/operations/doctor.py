@@ -28,7 +28,7 @@ from cg_assets.registry.reconciliation import REGISTERED, disagreements, record_
 from cg_assets.settings import installation
 from cg_assets.storage.atomic import leftovers, remove_leftovers
 from cg_assets.storage.catalogue import data_files, differences, misplaced, rebuild
-from cg_assets.storage.parquet import verify
+from cg_assets.storage.parquet import OLDER_FOLDER, verify
 from cg_assets.storage.sharing import closed_to_group, is_shared
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import find_systems
@@ -67,7 +67,7 @@ def examine(home: Path, repair: bool = False) -> list[Finding]:
     if (home / "dagster" / "dagster.yaml").is_file():
         examinations += [_runs, _slots, _clock]
     if (home / "data").is_dir():
-        examinations += [_leftovers, _files, _catalogue]
+        examinations += [_leftovers, _folders, _files, _catalogue]
         if installation().object_store:
             examinations.append(_objects)
     if installation().has_models or any((home / "data").glob(f"*/{REGISTERED}")):
@@ -216,11 +216,23 @@ def _leftovers(home: Path, repair: bool) -> Finding:
     return Finding("temporary files", summary, messages, "cg-assets doctor --repair removes them")
 
 
+def _folders(home: Path, repair: bool) -> Finding:
+    """Folders of batches that are called as in older homes, which pandas and Arrow cannot read."""
+    store = ParquetStore(home)
+    renamed = [f"{path.relative_to(home)} was renamed" for path in store.rename_older_folders()] if repair else []
+    if older := len(store.older_folders()):
+        summary = f"{older} are called {OLDER_FOLDER}BATCH, as in older versions, which pandas and Arrow cannot read; "
+        summary += "cg-assets doctor --repair renames them"
+    else:
+        summary = "as pandas, Arrow, Polars and DuckDB read them"
+    return Finding("folders", summary, repaired=renamed)
+
+
 def _files(home: Path, repair: bool) -> Finding:
     """Every data file is read in full and compared with the hash that its writer stored."""
     store, count, size = ParquetStore(home), 0, 0
     faults = [
-        f"{path.relative_to(home)} is no place of data (SYSTEM/STAGE/[batch=BATCH/]); move it out of {store.data.name}"
+        f"{path.relative_to(home)} is no place of data (SYSTEM/STAGE/[BATCH/]); move it out of {store.data.name}"
         for path in misplaced(store)
     ]
     for path in data_files(store):

@@ -98,7 +98,7 @@ def _remains(store: ParquetStore) -> Iterator[Prunable]:
     for path in leftovers(store.data):
         yield Prunable(path, "leftover of a killed writer", path.stat().st_size)
     for path in sorted(store.data.glob("*/*/.pieces*")):
-        finished, state = store.path(*_place(store, path)), path / "state.npz"
+        finished, state = store.path(*store.place(path)), path / "state.npz"
         # Newer pieces are those of a batch that is being made again.
         newer = state.is_file() and finished.is_file() and state.stat().st_mtime_ns > finished.stat().st_mtime_ns
         if finished.is_file() and not newer and not is_locked(path / "lock"):
@@ -114,7 +114,7 @@ def remove(home: Path, prunable: Iterable[Prunable]) -> list[Prunable]:
     removed, store = [], ParquetStore(home)
     for item in prunable:
         try:
-            with store.lock(*_place(store, item.path)):
+            with store.lock(*store.place(item.path)):
                 if item.written is None or (item.path.exists() and item.path.stat().st_mtime_ns == item.written):
                     _remove(store, item)
                     removed.append(item)
@@ -138,19 +138,9 @@ def _remove(store: ParquetStore, item: Prunable) -> None:
         item.path.parent.rmdir()
 
 
-def _place(store: ParquetStore, path: Path) -> tuple[str, str, str | None]:
-    """System, stage and batch that something in the data folder belongs to."""
-    system, stage, *rest = (*path.relative_to(store.data).parts, "", "")
-    name = rest[0] if rest else ""
-    for prefix in ("batch=", ".pieces-"):
-        if name.startswith(prefix):
-            return system, stage, name.removeprefix(prefix)
-    return system, stage, None
-
-
 def _unneeded(store: ParquetStore, path: Path, info: FileInfo | None, stages: dict[str, set[str]]) -> Prunable | None:
     """A data file that is not needed, and why; None for others."""
-    system, stage, batch = _place(store, path)
+    system, stage, batch = store.place(path)
     samples = stage.removesuffix("_snapshots")  # frames with all atoms go with the frames that they belong to
     failed: tuple[str, ...] = ()
     if system not in stages:

@@ -93,7 +93,11 @@ def _metadata(done: Done) -> dict[str, dg.MetadataValue]:
     """The report, followed by rows, place, columns with units and content hash of the file."""
     info = done.info
     columns = [
-        dg.TableColumn(name=column["name"], type=column["type"], description=column["unit"] or "")
+        dg.TableColumn(
+            name=column["name"],
+            type=column["type"],
+            description=column["description"] + (f" [{column['unit']}]" if column["unit"] else ""),
+        )
         for column in info.columns
     ]
     return {name: _shown(value) for name, value in done.report.items()} | {

@@ -313,9 +313,4 @@ class _Graph:
     @cached_property
     def _pruned_batches(self) -> set[str]:
         """Batches of which a file was removed because its checks failed."""
-        folders = {
-            (stage, folder.name.removeprefix("batch="))
-            for stage in self.batched
-            for folder in self.store.stage_folder(self.system.name, stage).glob("batch=*")
-        }
-        return {batch for stage, batch in folders if self.store.is_pruned(self.system.name, stage, batch)}
+        return {batch for stage in self.batched for batch in self.store.pruned(self.system.name, stage)}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from cg_assets.core.errors import StorageError
-from cg_assets.storage.parquet import FileInfo, describe, verify
+from cg_assets.storage.parquet import OLDER_FOLDER, FileInfo, describe, verify
 from cg_assets.storage.store import ParquetStore
 
 Status = Literal["same", "changed", "missing", "damaged"]
@@ -95,8 +95,9 @@ def file_key(home: Path, info: FileInfo) -> tuple[str, str]:
     """Data key of a file, and its path relative to the home folder (absolute where it lies elsewhere)."""
     path = info.path
     key = f"{info.metadata.system}/{info.metadata.stage}"
-    if path.parent.name.startswith("batch="):
-        key += "/" + path.parent.name.removeprefix("batch=")
+    older = path.parent.name.removeprefix(OLDER_FOLDER) if path.parent.name.startswith(OLDER_FOLDER) else None
+    if batch := info.metadata.batch or older:
+        key += f"/{batch}"
     absolute = path.absolute()
     root = Path(home).absolute()
     return key, str(absolute.relative_to(root) if absolute.is_relative_to(root) else absolute)

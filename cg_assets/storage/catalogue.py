@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from cg_assets.core.errors import StorageError
 from cg_assets.storage.atomic import atomic_file, file_lock, is_temporary
-from cg_assets.storage.parquet import describe
+from cg_assets.storage.parquet import DATA_FILE, OLDER_FOLDER, describe
 from cg_assets.storage.store import ParquetStore
 
 if TYPE_CHECKING:
@@ -325,14 +325,10 @@ def _build(store: ParquetStore) -> list[str]:
 
 def _place(store: ParquetStore, path: Path) -> tuple[str, str, str, str | None]:
     """Path relative to the home folder, system, stage and batch of a data file."""
-    try:
-        parts = path.absolute().relative_to(store.data).parts
-    except ValueError:
-        raise StorageError(f"{path}: lies outside {store.data}; only files there can be in the catalogue") from None
-    batch = parts[2].removeprefix("batch=") if len(parts) == 4 and parts[2].startswith("batch=") else None
-    if len(parts) != (3 if batch is None else 4) or path.absolute() != store.path(parts[0], parts[1], batch):
-        raise StorageError(f"{path}: is not the path of a data file (<system>/<stage>/[batch=<batch>/]part-0.parquet)")
-    return str(path.absolute().relative_to(store.home)), parts[0], parts[1], batch
+    place = store.place(path)
+    if path.name != DATA_FILE or path.absolute() != store.path(*place):
+        raise StorageError(f"{path}: is not the path of a data file (<system>/<stage>/[<batch>/]part-0.parquet)")
+    return _name(store, path.absolute()), *place
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, store: ParquetStore, path: Path) -> None:
@@ -390,25 +386,38 @@ def _make_view(
         "SELECT comment FROM duckdb_views() WHERE schema_name = ? AND view_name = ?", dataset
     ).fetchone()
     there = row[0] if row and row[0] else ""
-    if listed or (there and "/batch=*/" not in there):
+    if listed or (there and "*/" not in there):
         files = connection.execute(f"SELECT file {entered}", dataset).fetchall()
         paths = [_pattern(store.home / file) for (file,) in files]
     else:
         folder = _pattern(store.stage_folder(system, stage))
-        paths = [
-            f"{folder}/batch=*/part-0.parquet" if several else f"{folder}/part-0.parquet" for (several,) in batched
-        ]
+        paths = [f"{folder}/*/part-0.parquet" if several else f"{folder}/part-0.parquet" for (several,) in batched]
     reads = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
     if there == reads:
         return
-    # The batch stands in each file and in its path: by that, questions about some batches leave the others closed.
-    by_path = "true, hive_types = {'batch': VARCHAR}" if batched == [(True,)] else "false"
     connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{system}"')
+    options = "union_by_name = true, hive_partitioning = false, filename = true"
     connection.execute(
-        f"CREATE OR REPLACE VIEW {view} AS "
-        f"SELECT * FROM read_parquet([{reads}], union_by_name = true, hive_partitioning = {by_path})"
+        f"CREATE OR REPLACE VIEW {view} AS SELECT {_BY_PATH if batched == [(True,)] else _AS_STORED} "
+        f"FROM read_parquet([{reads}], {options}) WHERE {_only_from(catalogue_path(store.home))}"
     )
     connection.execute(f"COMMENT ON VIEW {view} IS '{reads.replace(chr(39), chr(39) * 2)}'")
+
+
+_BY_PATH = (
+    f"replace(split_part(filename, '/', -2), '{OLDER_FOLDER}', '') AS batch, "
+    "COLUMNS(lambda name: name NOT IN ('batch', 'filename'))"
+)
+"""The batch stands in each file and in its path: by that, questions about some batches leave the others closed."""
+_AS_STORED = "* EXCLUDE (filename)"
+
+
+def _only_from(path: Path) -> str:
+    """A condition that fails in a copy of a catalogue, whose views would read the files of the original."""
+    there = str(path).replace("'", "''")
+    remedy = f"this catalogue was made for {there}; cg-assets query, or cg-assets doctor --repair, rebuilds it here"
+    found = f"bool_or(path = '{there}')"
+    return f"(SELECT CASE WHEN {found} THEN true ELSE error('{remedy}') END FROM duckdb_databases())"
 
 
 def _pattern(path: Path) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
+from cg_assets.storage.column_descriptions import content_facts
 from cg_assets.storage.parquet import FileInfo, explain_damage, file_state, open_described, open_file
 from cg_assets.storage.schemas import frame_columns, list_shape, to_arrays, to_frames
 
@@ -135,7 +136,7 @@ class FrameDataset:
 def _pick(schema: pa.Schema, columns: list[str], path: Path) -> pa.Schema:
     if missing := [name for name in columns if name not in schema.names]:
         raise StorageError(f"{path}: has no column {', '.join(missing)}, which the files before it have")
-    return pa.schema([schema.field(name) for name in columns])
+    return pa.schema([schema.field(name).with_metadata(content_facts(schema.field(name))) for name in columns])
 
 
 def _empty(item: pa.Field, rows: int) -> NDArray:

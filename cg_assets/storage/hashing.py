@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cg_assets.core.errors import StorageError
+from cg_assets.storage.column_descriptions import content_facts
 from cg_assets.storage.schemas import CONTENT_KEYS, PREFIX
 
 HASH_LENGTH = 32
@@ -40,7 +41,7 @@ class ContentHash:
         """The hash, with the metadata of the file."""
         digest = hashlib.sha256(f"{self._rows}\n".encode())
         for item, column in zip(self._schema, self._columns, strict=True):
-            digest.update(f"{_field_text(item)}\t{column.hexdigest()}\n".encode())
+            digest.update(f"{_field_text(item, content_facts(item))}\t{column.hexdigest()}\n".encode())
         for key in CONTENT_KEYS:
             digest.update(f"{key}\t{key_values.get(key)}\n".encode())
         return digest.hexdigest()[:HASH_LENGTH]
@@ -85,13 +86,13 @@ def _type_name(kind: pa.DataType) -> str:
     return str(kind)
 
 
-def _field_text(item: pa.Field) -> str:
-    return f"{item.name}\t{_type_name(item.type)}\t{sorted((item.metadata or {}).items())}"
+def _field_text(item: pa.Field, facts: Mapping[bytes, bytes]) -> str:
+    return f"{item.name}\t{_type_name(item.type)}\t{sorted(facts.items())}"
 
 
 def metadata_hash(key_values: Mapping[str, str], schema: pa.Schema) -> str:
     """Hash of the schema and of all metadata of the project but this hash itself; detects a damaged footer."""
-    digest = hashlib.sha256("\n".join(_field_text(item) for item in schema).encode())
+    digest = hashlib.sha256("\n".join(_field_text(item, item.metadata or {}) for item in schema).encode())
     for key in sorted(key_values):
         if key.startswith(PREFIX) and key != PREFIX + "metadata_hash":
             digest.update(f"{key}\t{key_values[key]}\n".encode())

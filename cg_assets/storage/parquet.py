@@ -25,11 +25,14 @@ from numpy.typing import ArrayLike, NDArray
 from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
 from cg_assets.storage.atomic import atomic_file
+from cg_assets.storage.column_descriptions import described
 from cg_assets.storage.hashing import ContentHash, metadata_hash
 from cg_assets.storage.schemas import PREFIX, FileMetadata, frame_schema, list_shape, to_arrays, to_record_batch
 
 DATA_FILE = "part-0.parquet"
-"""Name of every data file, in `<home>/data/<system>/<stage>/` or its folder `batch=<batch>`."""
+"""Name of every data file, in `<home>/data/<system>/<stage>/` or its folder `<batch>`."""
+OLDER_FOLDER = "batch="
+"""What the folder of a batch begins with in older homes: pandas and Arrow take it for a second column `batch`."""
 ROW_GROUP_FRAMES = 8_000
 """Most frames in a row group: one is decoded in a few milliseconds."""
 ROW_GROUP_BYTES = 64 * 2**20
@@ -64,7 +67,7 @@ class FileInfo:
         path: the file.
         rows: number of rows.
         bytes: size of the file.
-        columns: `{"name", "type", "unit"}` of each column; lists also `"shape"`.
+        columns: `{"name", "type", "unit", "description"}` of each column; lists also `"shape"`.
         metadata: where the file came from.
         content_hash: version of its content.
         written_at: ISO time of writing (UTC).
@@ -136,7 +139,7 @@ def write_table(
         if units and item.name in units:
             facts["unit"] = units[item.name]
         fields.append(item.with_metadata(facts or None))
-    table = table.cast(pa.schema(fields)).combine_chunks()
+    table = table.cast(described(fields, metadata.units)).combine_chunks()
     batches = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
     return _write(Path(path), iter(batches), metadata, mark)
 
@@ -310,6 +313,7 @@ def _checked(path: Path, file: pq.ParquetFile) -> FileInfo:
     for item in schema:
         facts = {key.decode(): value.decode() for key, value in (item.metadata or {}).items()}
         column: dict[str, Any] = {"name": item.name, "type": _short_type(item.type), "unit": facts.get("unit", "")}
+        column["description"] = facts.get("description", "")
         if pa.types.is_fixed_size_list(item.type):
             column["shape"] = list_shape(item)
         columns.append(column)
@@ -340,12 +344,12 @@ def _columns_in_order(footer: pq.FileMetaData) -> bool:
 def _check_place(path: Path, metadata: FileMetadata) -> None:
     """Refuse a data file at the place of another one: it was copied or moved by hand."""
     *folders, name = path.absolute().parts
-    batch = folders.pop().removeprefix("batch=") if folders and folders[-1].startswith("batch=") else None
-    if name != DATA_FILE or folders[-3:-2] != ["data"]:
+    depth = next((depth for depth in (2, 3) if folders[-depth - 1 : -depth] == ["data"]), None)
+    if name != DATA_FILE or depth is None:
         return
+    there = [*folders[-depth:-1], folders[-1].removeprefix(OLDER_FOLDER)]
     own = [metadata.system, metadata.stage, *([metadata.batch] if metadata.batch else [])]
-    there = [*folders[-2:], *([batch] if batch and len(own) == 3 else [])]  # older files do not name their batch
-    if own != there:
+    if own != there[: len(own)]:  # some older files do not name their batch
         raise StorageError(
             f"{path}: holds {'/'.join(own)}: it was copied or moved there; move it back, or remove it and materialize "
             "the asset again"

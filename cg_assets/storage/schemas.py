@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cg_assets.core.errors import StorageError
 from cg_assets.core.frames import Frames
 from cg_assets.core.units import UnitSystem, unit
+from cg_assets.storage.column_descriptions import described
 
 SCHEMA_VERSION = "1"
 PREFIX = "cg_assets."
@@ -161,7 +162,7 @@ def frame_schema(frames: Frames, metadata: FileMetadata) -> pa.Schema:
     Raises:
         StorageError: the unit of a collective variable is not known.
     """
-    return pa.schema(
+    return described(
         [
             pa.field(name, kind, nullable, metadata={"unit": unit(quantity, metadata.units)} if quantity else None)
             for name, (kind, quantity, nullable, always) in _SCALARS.items()
@@ -171,7 +172,8 @@ def frame_schema(frames: Frames, metadata: FileMetadata) -> pa.Schema:
         + [
             pa.field(VARIABLE_PREFIX + name, pa.float32(), False, metadata={"unit": _variable_unit(name, metadata)})
             for name in frames.collective_variables
-        ]
+        ],
+        metadata.units,
     )
 
 

@@ -18,6 +18,7 @@ from cg_assets.storage import parquet
 from cg_assets.storage.atomic import file_lock, remove_leftovers
 from cg_assets.storage.dataset import read_frames
 from cg_assets.storage.object_store import ObjectStore
+from cg_assets.storage.parquet import OLDER_FOLDER
 from cg_assets.storage.pieces import PieceStore
 from cg_assets.storage.schemas import FileMetadata
 
@@ -61,11 +62,18 @@ class ParquetStore:
     def path(self, system: str, stage: str, batch: str | None = None) -> Path:
         """Where the file of a batch lies, or of a stage without batches. Errors as in `stage_folder`."""
         folder = self.stage_folder(system, stage)
-        return folder / _FILE if batch is None else folder / f"batch={_checked('batch', batch)}" / _FILE
+        if batch is None:
+            return folder / _FILE
+        path, older = folder / _checked("batch", batch) / _FILE, folder / f"{OLDER_FOLDER}{batch}" / _FILE
+        return older if older.parent.is_dir() and not path.is_file() else path
 
     def file(self, system: str, stage: str, batch: str | None = None) -> Path:
         """The same for reading: fetched from the object store, if that has a newer one. It need not be there."""
-        return self._fetched(self.path(system, stage, batch))
+        path = self._fetched(self.path(system, stage, batch))
+        if self._objects and batch is not None and not path.is_file():
+            self._fetched(path.parents[1] / f"{OLDER_FOLDER}{batch}" / _FILE)
+            path = self.path(system, stage, batch)
+        return path
 
     def _fetched(self, path: Path) -> Path:
         if self._objects:
@@ -108,10 +116,58 @@ class ParquetStore:
     def batches(self, system: str, stage: str) -> list[str]:
         """Names of the batches that are there, sorted."""
         folder = self.stage_folder(system, stage)
-        files = set(folder.glob(f"batch=*/{_FILE}"))
+        files = set(folder.glob(f"[!.]*/{_FILE}"))
         if self._objects:
             files |= {path for path in self._objects.paths(folder) if path.name == _FILE and path.parent != folder}
-        return sorted(file.parent.name.removeprefix("batch=") for file in files)
+        return sorted({file.parent.name.removeprefix(OLDER_FOLDER) for file in files})
+
+    def pruned(self, system: str, stage: str) -> list[str]:
+        """Names of the batches of which a file was removed because nothing needs it, sorted."""
+        folders = [path for path in self.stage_folder(system, stage).glob("[!.]*") if path.is_dir()]
+        names = {path.name.removeprefix(OLDER_FOLDER) for path in folders}
+        return sorted(name for name in names if self.is_pruned(system, stage, name))
+
+    def place(self, path: Path) -> tuple[str, str, str | None]:
+        """System, stage and batch of a data file, its folder, or the pieces of one that is being made.
+
+        Raises:
+            StorageError: the path lies outside the folder of data.
+        """
+        if not path.absolute().is_relative_to(self.data):
+            raise StorageError(f"{path}: lies outside {self.data}; only files there are data")
+        system, stage, name, *_ = (*path.absolute().relative_to(self.data).parts, "", "")
+        name = name.removeprefix(OLDER_FOLDER).removeprefix(".pieces-")
+        return system, stage, None if name in ("", _FILE) or name.startswith(".") else name
+
+    def older_folders(self) -> list[Path]:
+        """Folders of batches that are called as in older homes, sorted."""
+        return sorted(path for path in self.data.glob(f"*/*/{OLDER_FOLDER}*") if path.is_dir())
+
+    def rename_older_folders(self) -> list[Path]:
+        """Give the folders of batches of an older home their present names, in the object store as well.
+
+        Returns:
+            The folders that were renamed; one of a batch that also has a folder of the present name is left.
+
+        Raises:
+            StorageError: a process works on one of these batches.
+        """
+        renamed = []
+        for folder in self.older_folders():
+            place = self.place(folder)
+            target = folder.with_name(folder.name.removeprefix(OLDER_FOLDER))
+            with self.lock(*place):
+                if target.exists():
+                    continue
+                files = [path for path in folder.iterdir() if not path.name.startswith(".")]
+                if self._objects:
+                    for path in files:
+                        self._objects.remove(path)
+                folder.rename(target)
+                for path in files:
+                    self.publish(target / path.name)
+            renamed.append(folder)
+        return renamed
 
     def is_pruned(self, system: str, stage: str, batch: str | None) -> bool:
         """Whether the file of a batch was removed because nothing needs it."""

@@ -162,7 +162,7 @@ def assert_nothing_is_stuck(own: Command) -> None:
 @pytest.mark.parametrize("whole_group", [pytest.param(True, marks=pytest.mark.slow), False], ids=VICTIMS)
 def test_killed_while_sampling(own, undisturbed, whole_group):
     stage = folder_of(own, "many_frames", "trajectories")
-    part = stage / "batch=0000"
+    part = stage / "0000"
 
     def sampling():
         return (stage / ".pieces-0000" / "state.npz").exists() and not part.exists()
@@ -198,7 +198,7 @@ def test_a_step_ends_when_the_process_of_its_run_was_killed(own, undisturbed):
 
 
 def test_killed_while_writing(own, undisturbed):
-    part = folder_of(own, "many_frames", "trajectories") / "batch=0000"
+    part = folder_of(own, "many_frames", "trajectories") / "0000"
 
     def writing():
         try:

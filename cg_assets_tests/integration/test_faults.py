@@ -73,9 +73,9 @@ def test_a_full_disk_is_told_and_leaves_no_partial_file(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     message, batches, files = done.stdout.splitlines()
-    assert "batch=0001/part-0.parquet: writing failed" in message and "No space left" in message
+    assert "0001/part-0.parquet: writing failed" in message and "No space left" in message
     assert batches.startswith("['0000'] ")
-    assert files == "['toy/trajectories/batch=0000/part-0.parquet']"
+    assert files == "['toy/trajectories/0000/part-0.parquet']"
 
 
 @pytest.mark.slow

@@ -265,7 +265,5 @@ def test_two_hundred_malformed_inputs_of_each_kind(quiet, finished, tmp_path):
     check_specs(quiet, MANY)
     check_arguments(quiet, MANY)
     path = tmp_path / "part-0.parquet"
-    path.write_bytes(
-        (finished.home / "data" / "small_wells" / "trajectories" / "batch=0000" / "part-0.parquet").read_bytes()
-    )
+    path.write_bytes((finished.home / "data" / "small_wells" / "trajectories" / "0000" / "part-0.parquet").read_bytes())
     check_files(path, MANY)

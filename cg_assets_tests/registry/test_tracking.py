@@ -213,7 +213,7 @@ def test_more_batches_than_mlflow_takes_at_once(tmp_path):
     """It takes 1,000 data sets in a request and 8,000 characters in a tag."""
     first, _ = make_data(tmp_path)
     for number in range(2, 1100):
-        path = first.parents[1] / f"batch={number:04}" / first.name
+        path = first.parents[1] / f"{number:04}" / first.name
         path.parent.mkdir()
         os.link(first, path)
     store, tracking = ParquetStore(tmp_path), ModelTracking(None, tmp_path)
@@ -284,7 +284,7 @@ def test_lookup_leads_back_to_every_file(local):
     ]
     got = [(item.data, item.child, item.content_hash, item.status) for item in found.lineage]
     assert sorted(got) == sorted(expected)
-    assert found.lineage[0].file == "data/toy/mapped_forces/batch=0000/part-0.parquet"
+    assert found.lineage[0].file == "data/toy/mapped_forces/0000/part-0.parquet"
 
 
 def test_lookup_notices_changed_missing_and_damaged_files(local):

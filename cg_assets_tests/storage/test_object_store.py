@@ -120,7 +120,7 @@ def test_a_conflict_is_refused_and_both_are_named(homes, published):
         with pytest.raises(VersionError) as caught:
             ask(other)
         told = str(caught.value)
-        assert str(other.path(*PLACE)) in told and "bucket/data/toy/trajectories/batch=0000/part-0.parquet" in told
+        assert str(other.path(*PLACE)) in told and "bucket/data/toy/trajectories/0000/part-0.parquet" in told
         assert "by run mine)" in told and "by run theirs)" in told
         assert "remove the one that you do not want" in told
     assert value(one) == 2.0, "what is on the object store stays"
@@ -132,7 +132,7 @@ def test_a_conflict_is_refused_and_both_are_named(homes, published):
 def test_the_object_of_a_conflict_is_removed(homes, tmp_path):
     one, other = homes
     disagree(one, other, published=True)
-    (tmp_path / "bucket/data/toy/trajectories/batch=0000/part-0.parquet").unlink()
+    (tmp_path / "bucket/data/toy/trajectories/0000/part-0.parquet").unlink()
     assert value(other) == 3.0
     assert value(one) == 3.0
 
@@ -203,7 +203,7 @@ def test_a_damaged_object_is_named_and_replaces_nothing(homes, tmp_path, content
     one, other = homes
     one.write_frames(frames(1.0), METADATA, "0000")
     assert value(other) == 1.0
-    (tmp_path / "bucket/data/toy/trajectories/batch=0000/part-0.parquet").write_bytes(content)
+    (tmp_path / "bucket/data/toy/trajectories/0000/part-0.parquet").write_bytes(content)
     with pytest.raises(VersionError, match=r"bucket/data/toy/.*: this object is damaged; remove it"):
         value(other)
     assert len(other.fetch()[1]) == 1

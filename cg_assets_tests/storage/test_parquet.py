@@ -103,7 +103,7 @@ def test_schema_follows_the_contract(tmp_path):
     write(path, make_frames(10))
     schema = pq.read_schema(path)
     assert schema.names[:7] == ["batch", "replica", "window", "start", "probe", "time", "temperature"]
-    units = {item.name: item.metadata[b"unit"].decode() for item in schema if item.metadata}
+    units = {item.name: item.metadata[b"unit"].decode() for item in schema if b"unit" in item.metadata}
     assert units == {
         "time": "ps",
         "temperature": "K",

@@ -86,7 +86,7 @@ def whole(tmp_path_factory):
 
 def test_paths_batches_and_keys(tmp_path):
     store = ParquetStore(tmp_path)
-    assert store.path("toy", "stage", "0001") == tmp_path / "data/toy/stage/batch=0001/part-0.parquet"
+    assert store.path("toy", "stage", "0001") == tmp_path / "data/toy/stage/0001/part-0.parquet"
     assert store.path("toy", "pmf") == tmp_path / "data/toy/pmf/part-0.parquet"
     assert store.batches("toy", "stage") == []
     with pytest.raises(StorageError, match="toy/stage: no data"):
@@ -105,7 +105,7 @@ def test_paths_batches_and_keys(tmp_path):
     version = store.data_version("toy", "trajectories", "0000")
     assert store.upstream("toy/trajectories/0000") == {"toy/trajectories/0000": version}
     assert store.locate("toy/pmf") == store.path("toy", "pmf")
-    with pytest.raises(StorageError, match=r"batch=0007.*materialize these"):
+    with pytest.raises(StorageError, match=r"0007.*materialize these"):
         store.files("toy", "trajectories", ["0000", "0007"])
     for name in ("../x", "a/b", "", "ä"):
         with pytest.raises(StorageError, match="must be letters"):
@@ -126,7 +126,7 @@ def test_pieces_join_and_vanish(tmp_path, whole):
     path = pieces.finish(METADATA)
     assert parquet.content_hash(path) == whole[0] == parquet.verify(path)
     assert not pieces.folder.exists()
-    assert sorted(item.name for item in path.parent.parent.iterdir()) == ["batch=0000"]
+    assert sorted(item.name for item in path.parent.parent.iterdir()) == ["0000"]
 
 
 @pytest.mark.parametrize("stop", range(7))
