@@ -16,6 +16,11 @@ _COIL = 0.25, 0.6
 """Radius of gyration of a chain of n alpha carbons that is larger than that of a coil, 0.19 nm n^0.6 (J. E. Kohn et
 al., Proc. Natl Acad. Sci. 101, 12491 (2004))."""
 _CAPS = {"ACE", "NME"}
+NO_SHAPE = (
+    "has no internal coordinates: in free space and in a periodic solvent its mean force is zero everywhere, so there "
+    "is nothing to learn"
+)
+"""Why one bead makes no system."""
 
 
 def with_variables(content: Fields) -> Fields:
@@ -34,7 +39,7 @@ def with_variables(content: Fields) -> Fields:
         return content
     if len(beads) == 1:
         raise ValueError(
-            f"collective_variables is empty, and a single bead ({next(iter(beads))}) has nothing to judge by"
+            f"mapping.beads: a single bead ({next(iter(beads))}) {NO_SHAPE}; map the molecule to two beads or more"
         )
     chain = isinstance(fields_of(content.get("mapping")).get("beads"), str)
     size = 0.3 + (_COIL[0] * len(beads) ** _COIL[1] if chain else _PER_BEAD * len(beads))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cg_assets.core.settings import KELVIN, Fault, Scope
 from cg_assets.systems.base import within
+from cg_assets.systems.default_variables import NO_SHAPE
 from cg_assets.training.settings import TARGETS, LearntPotential
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _variable_faults(system: SystemSpec) -> Iterator[Fault]:
     if not system.variable_names:
         yield Fault(
             "collective_variables",
-            "is empty; name at least one to judge by, of two beads or more: a single bead has none",
+            f"is empty; name at least one to judge by, of two beads or more: a single bead {NO_SHAPE}",
         )
     outside = {
         name: [atom for atom in variable.atoms if not system.mapping.holds_atom(atom)]
