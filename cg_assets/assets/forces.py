@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +142,7 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         of_rungs = partial(_label_noise, work, of_system, force_map, mapped, samples, whole, changes)
         noises = {kelvin: of_rungs(kelvin) for kelvin in np.unique(mapped.temperature).tolist()}
         noise = next(iter(noises.values())) if len(noises) == 1 else noises[system.temperature]
+        own = weighted(system.at_own_temperature(mapped), of_source["bias"], system.thermal_energy)
         beads, map_hash, facts = with_map(system)
         facts |= {"bias": of_source["bias"], "grid": grid}
         facts |= {"force_map": force_map.to_json(), "noise_floor": noise.to_json()}
@@ -150,13 +152,11 @@ def forces_stage(system: SystemSpec, name: str) -> Stage:
         def judge(stored: Stored) -> list[Verdict]:
             kept = ForceMap.from_json(stored.facts()["force_map"])
             frames = stored.frames()
-            alike = weighted(frames, of_source["bias"], system.thermal_energy)
-            scale = [judge_scale(system, alike)] if imported else []
+            scale = [judge_scale(system, replace(frames, bias_energy=own.bias_energy))] if imported else []
             return [*judge_forces(of_system, frames, kept, noise), *scale]
 
         def report(_: object) -> Report:
-            own = system.at_own_temperature(mapped)
-            shown = _report(system, weighted(own, of_source["bias"], system.thermal_energy), noise)
+            shown = _report(system, own, noise)
             if len(noises) > 1:
                 shown["noise_floors"] = _noise_rows(mapped, noises)
             return shown | {"force_map": force_map.kind, "noise_floor": f"{noise.floor}: {noise.method}"}
