@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from cg_assets.core.frames import Frames
 from cg_assets.sampling.imported.settings import IMPORTED, IMPORTED_SAMPLES, ImportedTrajectories
 from cg_assets.systems import SystemSpec
 
-if TYPE_CHECKING:
-    from cg_assets.storage.dataset import FrameDataset
-
 FINITE_POSITIONS = Check(
     FINITE.name,
     "Every position is a finite number, and none is ten thousand times the median.",
@@ -37,22 +34,23 @@ FRAMES_DIFFER = Check(
 CHECKS = FINITE_POSITIONS, FRAMES_DIFFER
 _BEADS = "Beads of existing trajectories without forces; kernels make force labels for them."
 _ATOMS = "Atoms of existing trajectories with their forces."
-_DRAWN, _GROUPS = 500_000, 200
-"""Most frames in the figure, and row groups that they are taken from."""
+_DRAWN = 500_000
+"""About as many frames are in the figure."""
 
 
 class ImportJudge:
     """Judges one batch of imported frames, which come in blocks: they may not fit into memory."""
 
-    def __init__(self, files: Sequence[str] = ()) -> None:
-        """Takes the file that each replica is from, to name it."""
+    def __init__(self, files: Sequence[str] = (), n_frames: int = 0) -> None:
+        """Takes the file that each replica is from, to name it, and the number of frames to come."""
         self._files, self._bad, self._same, self._first = files, 0, 0, "none"
+        self._every, self._drawn = -(-n_frames // _DRAWN) or 1, list[Frames]()
         self._last: NDArray | None = None
 
     def see(self, frames: Frames) -> None:
         """The next block."""
         flat = frames.positions.reshape(len(frames), -1)
-        broken = np.flatnonzero(absurd(np.abs(flat).max(axis=1)))
+        broken = np.flatnonzero(absurd(flat))
         if len(broken) and not self._bad:
             replica = int(frames.replica[broken[0]])
             file = [*self._files, replica][min(replica, len(self._files))]
@@ -62,6 +60,13 @@ class ImportJudge:
         self._same += int((flat[alike] == flat[alike - 1]).all(axis=1).sum())
         self._same += int(self._last is not None and np.array_equal(flat[0], self._last))
         self._last = flat[-1].copy()
+        drawn = replace(frames, positions=frames.positions[:, :0], forces=None)
+        self._drawn.append(drawn.select(np.arange(0, len(frames), self._every)))
+
+    @property
+    def drawn(self) -> Frames:
+        """Frames for a figure, evenly spread: their times and collective variables, without positions."""
+        return Frames.concatenate(self._drawn)
 
     def verdicts(self) -> list[Verdict]:
         """Verdicts on the blocks so far."""
@@ -69,19 +74,6 @@ class ImportJudge:
             FINITE_POSITIONS.verdict(not self._bad, frames_not_finite_or_absurd=self._bad, first=self._first),
             FRAMES_DIFFER.verdict(not self._same, frames_like_the_one_before=self._same),
         ]
-
-
-def _spread(stored: FrameDataset) -> Frames:
-    """Some frames of evenly spread row groups, so that not all must be read."""
-    groups = np.unique(np.linspace(0, stored.n_row_groups - 1, _GROUPS).astype(int))
-    every = -(-int(stored.row_group_sizes[groups].sum()) // _DRAWN)
-    parts = (stored.row_group(int(group)) for group in groups)
-    return Frames.concatenate([_without_sites(part).select(np.arange(0, len(part), every)) for part in parts])
-
-
-def _without_sites(frames: Frames) -> Frames:
-    """Frames with their times and collective variables, which is what is drawn."""
-    return replace(frames, positions=frames.positions[:, :0], forces=None)
 
 
 def _compared(system: SystemSpec, frames: Frames) -> tuple[Verdict, object]:
@@ -118,7 +110,7 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         if imported.forces is not None and (whole := reader.snapshots()) is not None:
             work.keep(FrameContent(whole), stage=snapshot_stage(stage), batch=work.batch, facts=facts)
 
-        seen = ImportJudge(list(reader.files))  # what is written, not read again: it may be gigabytes
+        seen = ImportJudge(list(reader.files), reader.n_frames)  # what is written, not read again: it may be gigabytes
 
         def judge(stored: Stored) -> list[Verdict]:
             verdicts = seen.verdicts()
@@ -131,9 +123,9 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         def report(_: object) -> Report:
             from cg_assets.figures.samples import sampling_figure
 
-            drawn = _spread(Stored(work.store.file(system.name, stage, work.batch)).blocks())
+            png = sampling_figure(system.beads(), seen.drawn)
             return found | {
-                "figure": Figure(sampling_figure(system.beads(), drawn), "collective variables of the trajectories"),
+                "figure": Figure(png, "collective variables of the trajectories"),
                 "left out, joined or taken on trust": [{"note": note} for note in notes] or "nothing",
                 "files": [{"file": name, "SHA-256": digest} for name, digest in reader.files.items()],
             }

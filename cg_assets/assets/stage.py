@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from cg_assets.assets.work import Work
     from cg_assets.core.frames import Frames
-    from cg_assets.storage.dataset import FrameDataset
     from cg_assets.storage.parquet import Mark
     from cg_assets.storage.pieces import PieceStore
     from cg_assets.storage.schemas import FileMetadata
@@ -68,12 +67,6 @@ class Stored:
         from cg_assets.storage.parquet import describe
 
         return describe(self.path).metadata.extra
-
-    def blocks(self) -> FrameDataset:
-        """Its frames, a block at a time."""
-        from cg_assets.storage.dataset import FrameDataset
-
-        return FrameDataset(self.path)
 
 
 class Content(Protocol):

@@ -73,11 +73,13 @@ ABSURD = 1e4
 """Times the median of all frames beyond which the largest position or force of a frame is no result of dynamics."""
 
 
-def absurd(largest: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which of the largest numbers of each frame `(n_frames,)` are not finite, or absurd next to those of others."""
-    top = np.float64(largest.max(initial=0.0))
-    if top < np.inf and top <= ABSURD * np.float64(largest.min(initial=top)):  # the usual case, without a median
-        return np.zeros(len(largest), dtype=bool)
+def absurd(numbers: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which frames of `(n_frames, ...)` hold a number that is not finite, or absurd next to those of other frames."""
+    flat = numbers.reshape(len(numbers), -1)
+    top = np.float64(max(flat.max(initial=0.0), -flat.min(initial=0.0)))
+    if top < np.inf and top <= ABSURD * np.float64(np.median(np.abs(flat[:, :1]))):  # the usual case, fast
+        return np.zeros(len(flat), dtype=bool)
+    largest = np.abs(flat).max(axis=1, initial=0.0)
     finite = np.isfinite(largest)
     median = float(np.median(largest[finite])) if finite.any() else 0.0
     return ~finite | (largest > np.float64(ABSURD * median if median > 0.0 else np.inf))
@@ -100,13 +102,13 @@ def frame_fault(frames: Frames) -> str:
     for name, array in arrays.items():
         if array is None or not len(array):
             continue
-        numbers = np.abs(array).reshape(len(array), -1)
-        largest = numbers.max(axis=1)
-        bad = absurd(largest) if name in {"positions", "forces"} else ~np.isfinite(largest)
+        flat = array.reshape(len(array), -1)
+        bad = absurd(flat) if name in {"positions", "forces"} else ~np.isfinite(flat).all(axis=1)
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
-            place = int(np.argmax(np.where(np.isnan(numbers[row]), np.inf, numbers[row])))
-            value, site = array[row].ravel()[place], place * frames.n_sites // numbers.shape[1]
+            sizes = np.abs(flat[row])
+            place = int(np.argmax(np.where(np.isnan(sizes), np.inf, sizes)))
+            value, site = flat[row, place], place * frames.n_sites // flat.shape[1]
             of_site = f" of site {site}" if array.ndim > 1 and name != "box" else ""
             return (
                 f"{name}{of_site} in frame {row} (replica {frames.replica[row]}, time {frames.time[row]:g}) is "

@@ -152,17 +152,10 @@ class Frames:
         """Join blocks that carry the same columns."""
         if not parts:
             raise ValueError("no frames to join")
-        first = parts[0]
-        arrays = {
-            name: np.concatenate([part.arrays()[name] for part in parts])
-            for name in first.arrays()
-            if not name.startswith("cv_")
-        }
-        variables = {
-            name: np.concatenate([part.collective_variables[name] for part in parts])
-            for name in first.collective_variables
-        }
-        return replace(first, **arrays, collective_variables=variables)
+        columns = [part.arrays() for part in parts]
+        joined = {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
+        variables = {name: joined.pop(f"cv_{name}") for name in parts[0].collective_variables}
+        return replace(parts[0], **joined, collective_variables=variables)
 
 
 def cell_columns(vectors: NDArray[np.float64]) -> NDArray[np.float32]:

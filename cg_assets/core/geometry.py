@@ -127,7 +127,7 @@ def deviation(positions: ArrayLike, sites: Sequence[int], structure: ArrayLike) 
     return values, difference / (len(sites) * arrays.where(square > 0, values, 1.0)[:, None, None])
 
 
-_CACHED = 1024
+_CACHED = 4096
 """Frames whose numbers stay in the cache."""
 
 
@@ -174,23 +174,30 @@ def torsion_angles(positions: FloatArray, sites: Sequence[int]) -> FloatArray:
     """
     angles = np.empty(len(positions), positions.dtype)
     for first in range(0, len(positions), _CACHED):
-        part = slice(first, first + _CACHED)
-        i, j, k, m = np.ascontiguousarray(positions[part, list(sites)].transpose(1, 2, 0))
+        part = positions[first : first + _CACHED]
+        i, j, k, m = (np.ascontiguousarray(part[:, site].T) for site in sites)
         f, g, h = i - j, j - k, m - k
         a, b = _cross(f, g), _cross(h, g)
-        angles[part] = np.arctan2(_dot(_cross(b, a), g) / np.sqrt(_dot(g, g)), _dot(a, b))
+        sine = _dot(_cross(b, a), g) / np.sqrt(_dot(g, g))
+        np.arctan2(sine, _dot(a, b), out=angles[first : first + _CACHED])
     return angles
 
 
 def _cross(one: FloatArray, other: FloatArray) -> FloatArray:
     """Vector products `(3, n)` of vectors in columns."""
-    (a, b, c), (x, y, z) = one, other
-    return np.stack([b * z - c * y, c * x - a * z, a * y - b * x])
+    product = np.empty_like(one)
+    for axis, (second, third) in enumerate(((1, 2), (2, 0), (0, 1))):
+        np.multiply(one[second], other[third], out=product[axis])
+        product[axis] -= one[third] * other[second]
+    return product
 
 
 def _dot(one: FloatArray, other: FloatArray) -> FloatArray:
     """Scalar products `(n,)` of vectors in columns `(3, n)`."""
-    return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
+    x, y, z = one * other
+    x += y
+    x += z
+    return x
 
 
 def projected_force(forces: ArrayLike, gradient: ArrayLike) -> FloatArray:

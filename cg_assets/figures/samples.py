@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.equilibration import ConditionalEquilibration
@@ -263,7 +262,7 @@ def _z_histogram(axes: Axes, result: ConditionalEquilibration, mark: str) -> Non
         note = f"outer bins:\nall |z| > {limit:g}"
         axes.annotate(note, (0.97, 0.80), xycoords="axes fraction", fontsize=8.5, ha="right", va="top")
     line = np.linspace(-limit, limit, 401)
-    axes.plot(line, stats.norm.pdf(line), color=REFERENCE, linewidth=1.5, label="expected")
+    axes.plot(line, np.exp(-0.5 * line**2) / np.sqrt(2 * np.pi), color=REFERENCE, linewidth=1.5, label="expected")
     axes.set(xlabel="z", ylabel="probability density", xlim=(-limit, limit))
     axes.set_ylim(0.0, 1.35 * axes.get_ylim()[1])
     axes.legend(loc="upper left")

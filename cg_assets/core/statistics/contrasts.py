@@ -176,10 +176,10 @@ class _Differences:
 
     def deviate(self) -> FloatArray:
         """Normal deviates `(n_components, n_regions)`."""
-        from scipy import stats
+        from scipy import special
 
         with np.errstate(invalid="ignore", divide="ignore"):
             each = self.variance**2 / (self.clusters[:, None] - 1.0)
             freedom = self.variance.sum(axis=0) ** 2 / each.sum(axis=0)
-            tail = stats.t.sf(np.abs(self.difference / self.error), freedom)
-            return np.sign(self.difference) * stats.norm.isf(np.maximum(tail, 1e-300))
+            tail = special.stdtr(freedom, -np.abs(self.difference / self.error))
+            return -np.sign(self.difference) * special.ndtri(np.maximum(tail, 1e-300))

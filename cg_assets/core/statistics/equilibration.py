@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse, stats
+from scipy import sparse, special
 
 from cg_assets.core.statistics.clusters import (
     BinnedMeans,
@@ -137,12 +137,13 @@ class Differences:
         if not len(z):
             return cls()
         effective = _effective_number(sparse.hstack([item.influence for item in contrasts], format="csr"))
+        chi_squared = 2.0 * float(special.gammaincinv(0.5 * effective, CONFIDENCE))
         return cls(
             z_rms=float(np.sqrt(np.mean(z**2))),
             z_rms_spread=math.sqrt(0.5 / effective),
-            limit=max(TOLERATED_Z_RMS, math.sqrt(float(stats.chi2.ppf(CONFIDENCE, effective)) / effective)),
+            limit=max(TOLERATED_Z_RMS, math.sqrt(chi_squared / effective)),
             largest_z=float(np.abs(z).max()),
-            largest_limit=float(stats.norm.isf(0.5 * (1.0 - CONFIDENCE) / len(z))),
+            largest_limit=-float(special.ndtri(0.5 * (1.0 - CONFIDENCE) / len(z))),
             judged=len(z),
             effective=effective,
             difference_rms=float(np.sqrt(np.mean(difference**2))),

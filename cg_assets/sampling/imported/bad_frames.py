@@ -59,11 +59,10 @@ class BadFrames:
             array = getattr(block, name)
             if array is None:
                 continue
-            flat = np.abs(array).reshape(len(array), -1)
-            largest = flat.max(axis=1)
-            bad = ~np.isfinite(largest) if name == "energy" else absurd(largest)
+            bad = ~np.isfinite(array) if name == "energy" else absurd(array)
             for frame in np.flatnonzero(bad):
-                place = int(np.argmax(np.where(np.isfinite(flat[frame]), flat[frame], np.inf)))
+                sizes = np.abs(array[frame]).ravel()
+                place = int(np.argmax(np.where(np.isfinite(sizes), sizes, np.inf)))
                 of_atom = f" of {self._names[place // 3]}" if name != "energy" else ""
                 found.setdefault(int(frame), f"{name}{of_atom} {array[frame].ravel()[place]:.4g}")
         if len(self.bonds):
