@@ -142,7 +142,7 @@ class SamplingPlan(Strict):
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """Start states that do not fit, windows without replicas, a bias of two CG coordinates."""
         if self.starts == "equilibrium" and not scope.draws_starts:
-            yield Fault("starts", "is equilibrium, which needs a model potential; list start states for a molecule")
+            yield Fault("starts", "is equilibrium, for model potentials alone; a molecule has start states, or [{}]")
         if scope.temperatures:
             yield from self._temperature_faults(len(scope.temperatures))
         points = list(self.starts) if isinstance(self.starts, list) else []

@@ -135,7 +135,9 @@ def _with_absolute_files(value: JsonValue, folder: Path, field: str = "") -> Jso
         }
     if isinstance(value, list):
         return [_with_absolute_files(item, folder, field) for item in value]
-    return str(folder / value) if field in _FILES and isinstance(value, str) else value
+    if not isinstance(value, str) or (field == "force_fields" and not (folder / value).is_file()):
+        return value  # a force field that OpenMM ships
+    return str(folder / value) if field in (*_FILES, "force_fields") else value
 
 
 _WORDS = (

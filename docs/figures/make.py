@@ -369,6 +369,33 @@ def benchmarks(tables: Tables) -> Figure:
     return figure
 
 
+def sampling_plans(tables: Tables) -> Figure:
+    """Errors against simulated time for each kind of plan."""
+    figure = new_figure(10.5, 4.2)
+    a, b = figure.subplots(1, 2)
+    rows, name, shown = tables["Sampling plans"][0].rows, "", set()
+    kinds = {"metadynamics": 0, "the same": 0, "uniform windows": 1, "adaptive windows": 2, "unbiased": 3}
+    for row in rows:
+        kind = next(kinds[key] for key in kinds if row[0].startswith(key))
+        name = ("metadynamics", "uniform windows", "adaptive windows", "unbiased")[kind]
+        for axes, column in ((a, 2), (b, 3)):
+            found = numbers(row[column])
+            x = float(row[1]) * (1 + 0.03 * (np.arange(len(found)) - 1))
+            values, errors = [item.value for item in found], [2 * item.error for item in found]
+            label = None if name in shown else name
+            axes.errorbar(x, values, errors, color=COLOURS[kind], marker=MARKERS[kind], ls="", label=label, **BARS)
+        shown.add(name)
+    for axes in (a, b):
+        axes.set(xscale="log", xlabel="simulated time [ns]")
+        log_ticks(axes.xaxis, [1, 2, 5, 10, 25])
+    a.set(yscale="log", ylim=(4e-3, 3), ylabel="PMF error of the labels [(kT)²]")
+    log_ticks(a.yaxis, [0.01, 0.1, 1])
+    b.axhline(9.52, color=REFERENCE, lw=1)
+    b.set(ylabel="free energy of φ > 0 [kJ/mol]")
+    legend_below(figure, a, 4)
+    return figure
+
+
 FIGURES: dict[str, tuple[Path, Callable[[Tables], Figure]]] = {
     "force_matching": (RESULTS / "force_matching.md", force_matching),
     "chignolin_prior": (RESULTS / "force_matching.md", chignolin_prior),
@@ -382,6 +409,7 @@ FIGURES: dict[str, tuple[Path, Callable[[Tables], Figure]]] = {
     "methanol": (RESULTS / "liquids.md", methanol),
     "operations": (RESULTS / "operations.md", operations),
     "gromacs": (RESULTS / "gromacs.md", gromacs),
+    "sampling_plans": (HERE.parents[1] / "benchmarks" / "README.md", sampling_plans),
     "benchmarks": (HERE.parents[1] / "benchmarks" / "README.md", benchmarks),
 }
 

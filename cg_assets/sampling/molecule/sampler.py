@@ -76,7 +76,7 @@ class MoleculeSampler(EngineSampler[DynamicsSummary]):
             DeviceError: the platform asked for is not there.
         """
         if plan.starts == "equilibrium":
-            raise SystemSpecError("starts: equilibrium needs a model potential; list start states for a molecule")
+            raise SystemSpecError("starts: equilibrium is for model potentials; a molecule has start states, or [{}]")
         self._beads, self._plan, self.molecule = beads, plan, molecule
         self._variables = AtomVariables.of(beads.collective_variables, molecule, beads.cg_map)
         probe = plan.probe or Probe.model_construct(replicas=0, starts=[])

@@ -1,0 +1,79 @@
+"""Every example of the documentation: systems load and are built, fragments fit a system, commands are understood."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from cg_assets.cli import _parser
+from cg_assets.systems import load_system
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+BLOCKS = [
+    (str(page.relative_to(REPOSITORY)), block)
+    for page in PAGES
+    for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+]
+SYSTEMS = {yaml.safe_load(block)["name"]: block for _, block in BLOCKS if "\nname: " in f"\n{block}"}
+FRAGMENTS = {
+    "docs/evaluation.md": {"extends": "helix"},
+    "docs/operations.md": {"extends": "muller_brown"},
+    "docs/operator_forces.md": {"extends": "capped_alanine_quick"},
+    "docs/thermal_potentials.md": {"extends": "water"},
+    "docs/training.md": {"extends": "helix"},
+}
+"""The system that the fragments of a page belong to."""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    (tmp_path / "systems").mkdir()
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
+    for block in SYSTEMS.values():
+        (tmp_path / "systems" / f"{yaml.safe_load(block)['name']}.yaml").write_text(block, encoding="utf-8")
+    shutil.copy(REPOSITORY / "examples" / "gromacs" / "alanine.pdb", tmp_path / "systems")
+    return tmp_path
+
+
+def test_names_are_unique():
+    names = [yaml.safe_load(block)["name"] for _, block in BLOCKS if "\nname: " in f"\n{block}"]
+    assert len(names) == len(set(names)) >= 10
+
+
+@pytest.mark.parametrize("name", sorted(SYSTEMS))
+def test_systems_load(home, name):
+    assert load_system(name).title
+
+
+@pytest.mark.parametrize(
+    ("page", "block"), [item for item in BLOCKS if item[0] in FRAGMENTS and "name:" not in item[1]]
+)
+def test_fragments_fit_a_system(home, page, block):
+    if "slurm.yaml" in block:
+        return
+    content = {"name": "fragment", "title": "Fragment", **FRAGMENTS[page], **yaml.safe_load(block)}
+    (home / "systems" / "fragment.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert load_system("fragment").title
+
+
+def test_commands_are_understood():
+    found = 0
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        lines = re.findall(r"^ {4}(cg-assets .*(?:\n {5,}.*)*)", text, flags=re.MULTILINE)
+        lines += re.findall(r"^(cg-assets .*)", text, flags=re.MULTILINE)
+        inline = re.findall(r"`(cg-assets \w+ [^`]+)`", text)
+        lines += [line for line in inline if not re.search(r"[\[…|]|COMMAND", line)]
+        for line in lines:
+            words = shlex.split(line.replace("\n", " "), comments=True)[1:]
+            try:
+                _parser().parse_args(words)
+            except SystemExit as error:
+                assert error.code == 0, f"{page}: {line}"
+            found += 1
+    assert found > 40
