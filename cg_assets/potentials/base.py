@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Required, TypedDict
+from typing import Any, NamedTuple, Required, TypedDict
 
 import numpy as np
 import torch
@@ -18,6 +18,19 @@ from torch import Tensor
 
 Engine = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Energy `(r,)` and forces `(r, n, d)` of positions `(r, n, d)`, at conditions that are fixed."""
+
+
+class Kernel(NamedTuple):
+    """Compiled code of a potential at fixed conditions, for replicas side by side (`potentials.lanes.LaneEngine`).
+
+    Attributes:
+        add: adds energies and forces of lanes of replicas.
+        data: its last argument.
+    """
+
+    add: Callable[[Any, Any, Any, Any], None]
+    data: Any
+
 
 MISSING = {
     "temperature": "this potential depends on temperature; give `temperature`, one or one of each frame [K]",
@@ -277,7 +290,9 @@ class Potential(torch.nn.Module, ABC):
     # ------------------------------------------------------------------------------- simulation
 
     def engine(self, temperature: float | None = None, box: Any = None, device: torch.device | None = None) -> Engine:
-        """The fastest way to evaluate this potential many times at fixed conditions; by default itself.
+        """The fastest way to evaluate this potential many times at fixed conditions.
+
+        By default its compiled kernels, where it has some, else itself.
 
         Args:
             temperature: [K].
@@ -293,11 +308,30 @@ class Potential(torch.nn.Module, ABC):
             dtype = next((value.dtype for value in weights), torch.float32)
             self(torch.zeros(0, self.n_beads, self.dimension, dtype=dtype, device=device), temperature, edges)
 
+        if device is None or device.type == "cpu":
+            kernels = self.kernels(temperature, box)
+            if kernels is not None:
+                from cg_assets.potentials.lanes import LaneEngine
+
+                return LaneEngine(kernels)
+
         def evaluate(positions: Tensor) -> tuple[Tensor, Tensor]:
             energy, forces = self.energy_and_forces(positions, temperature, edges)
             return energy.to(positions), forces
 
         return evaluate
+
+    def kernels(self, temperature: float | None, box: Any) -> list[Kernel] | None:
+        """Compiled kernels for a CPU whose sum is this potential at conditions that `engine` has checked.
+
+        Args:
+            temperature: [K].
+            box: edges `(3,)` of the periodic box [nm].
+
+        Returns:
+            None where there are none, or none in the precision of the weights.
+        """
+        return None
 
     def equilibrium(self, count: int, uniform: Callable[[int], Any]) -> Tensor | None:
         """Configurations `(count, n, d)` drawn from exp(-W/kT) of this potential; None where that takes a simulation.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Engine, Labels, Potential, PotentialConfig
+from cg_assets.potentials.base import Engine, Kernel, Labels, Potential, PotentialConfig
 
 
 def build(kind: type[Potential], config: PotentialConfig, generator: torch.Generator | None = None) -> Potential:
@@ -73,6 +73,16 @@ class Sum(Potential):
         for part in self._parts():
             facts |= part.solve(replace(labels, whole=labels.whole or self))
         return facts
+
+    def kernels(self, temperature: float | None, box: Any) -> list[Kernel] | None:
+        """Those of all parts; None where one has none."""
+        kernels: list[Kernel] = []
+        for part in self._at_work():
+            own = part.kernels(temperature, box)
+            if own is None:
+                return None
+            kernels += own
+        return kernels
 
     def _parts(self) -> list[Potential]:
         return [part for part in self.parts.values() if isinstance(part, Potential)]

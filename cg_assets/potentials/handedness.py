@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Potential
+from cg_assets.potentials.base import Kernel, Potential
 from cg_assets.potentials.layers import volumes, wall
 
 MOST_BEADS = 16
@@ -83,3 +83,11 @@ class HandednessWalls(Potential):
         pull = (slope * volume.sign())[:, None, None] * gradients
         forces = torch.zeros_like(rows).index_add(0, fours.flatten(), pull.flatten(0, 1))
         return self.thermal_energy * below.sum(dim=0), (self.thermal_energy * forces).permute(2, 0, 1)
+
+    def kernels(self, temperature: float | None, box: Any) -> list[Kernel] | None:
+        """In single precision its compiled form."""
+        if self.volume_low.dtype != torch.float32:
+            return None
+        from cg_assets.potentials.handedness_kernel import handedness_kernel
+
+        return [handedness_kernel(self)]

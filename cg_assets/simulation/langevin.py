@@ -258,6 +258,8 @@ class _Run:
         """One BAOAB step; gives k_B T of each replica from the half-step velocities, exact for harmonic forces."""
         timestep = self.settings.timestep
         keep = math.exp(-self.settings.friction * timestep)
+        if self.device.type == "cpu":
+            return self._compiled_step(np.float32(0.5 * timestep), np.float32(keep))
         kick = 0.5 * timestep / self.masses
         self.velocities = torch.addcmul(self.velocities, kick, self.forces)
         measured = (self.masses * self.velocities.square()).mean(dim=(1, 2))
@@ -269,6 +271,26 @@ class _Run:
         self._evaluate()
         self.velocities = torch.addcmul(self.velocities, kick, self.forces)
         return measured
+
+    def _compiled_step(self, half: np.float32, keep: np.float32) -> Tensor:
+        """The same on a CPU, in place."""
+        from cg_assets.simulation.steps import drift, kick
+
+        masses, velocities, heat = self.masses[:, 0].numpy(), self.velocities.numpy(), torch.empty(len(self.alive))
+        spread = math.sqrt(1.0 - keep * keep) * self.spread[..., 0].reshape(-1, len(masses))
+        noise = self._noise(len(self.exploded)).numpy()
+        kick(velocities, self._rows(), masses, half)
+        drift(
+            *(self.positions.numpy(), velocities, masses, noise, self.alive.numpy()),
+            *(spread.numpy(), keep, half, heat.numpy()),
+        )
+        self._evaluate()
+        kick(velocities, self._rows(), masses, half)
+        return heat
+
+    def _rows(self) -> NDArray[np.float32]:
+        """Forces in order of memory."""
+        return np.ascontiguousarray(self.forces.numpy(), np.float32)
 
     def _remove_exploded(self, measured: Tensor, now: float) -> Tensor:
         excess = (self.energy - self.median_energy).abs()

@@ -28,12 +28,6 @@ from cg_assets.training.train import train
 BEADS = {"type": "message_passing", "features": 8, "interactions": 2, "basis_functions": 3, "thermal_energy": 2.5}
 TAYLOR = {"form": "taylor_temperature", "origin": 350.0}
 ANCHORED = {"form": "anchored", "anchors": [300.0, 400.0]}
-THERMAL_PRIOR = {
-    "bonds": [[0, 1, 0.15, 10_000.0, 900.0, 50.0], [1, 2, 0.15, 15_000.0, -800.0, 0.0]],
-    "angles": [[0, 1, 2, 30.0, 50.0, -20.0, 12.0, 3.0, -2.0, 1.0, 4.0, 0.5, 0.0, 0.0, 1.0]],
-    "dihedrals": [[0, 1, 2, 3, 1.2, -2.5, 0.8, 0.5, 0.3, -0.4, 0.2, 0.1, 0.0, 0.1, 0.0, -0.2]],
-    "repulsion": [[0, 4, 0.3, 2.5, 0.3, 0.1]],
-}
 CHAIN = [[0, 1], [1, 2], [2, 3], [3, 4]]
 UNLIKE = BEADS | {"bead_types": [0, 1, 2, 3, 4], "bonds": CHAIN, "bead_masses": [12.0] * 5}
 RADIAL = {"type": "radial_basis", "range": [-3.5, 3.5], "basis_functions": 12, "basis_width": 0.6, "hidden": [8]}
@@ -96,7 +90,7 @@ CASES = {
         BOX | {"temperature": 380.0},
     ),
     "sum of network, walls and prior at all temperatures": Case(
-        UNLIKE | {"temperature_dependence": TAYLOR, "prior": THERMAL_PRIOR}, _beads(), {"temperature": 380.0}
+        UNLIKE | {"temperature_dependence": TAYLOR, "prior": PRIOR}, _beads(), {"temperature": 380.0}
     ),
     "thermal_curve": Case(
         {

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Potential
+from cg_assets.potentials.base import Kernel, Potential
 from cg_assets.potentials.layers import torsion_angles
 
 KINDS = {"bonds": 2, "angles": 3, "dihedrals": 4, "repulsion": 2}
@@ -29,6 +29,8 @@ class ChainPrior(Potential):
 
     The odd part of the dihedrals distinguishes left from right.
     """
+
+    bonds: Tensor
 
     def __init__(self, terms_by_kind: dict[str, list[list[float]]], thermal_energy: float) -> None:
         """Read the terms.
@@ -77,6 +79,14 @@ class ChainPrior(Potential):
                 energy = energy + more.sum(dim=0)
                 forces = forces.index_add(0, beads.flatten(), -gradients.flatten(0, 1))
         return self.thermal_energy * energy, (self.thermal_energy * forces).permute(2, 0, 1)
+
+    def kernels(self, temperature: float | None, box: Any) -> list[Kernel] | None:
+        """In single precision its compiled form."""
+        if self.bonds.dtype != torch.float32:
+            return None
+        from cg_assets.potentials.chain_prior.kernel import prior_kernel
+
+        return [prior_kernel(self)]
 
     @staticmethod
     def _bonds(rows: Tensor, beads: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

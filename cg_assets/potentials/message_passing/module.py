@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Potential, PotentialConfig, thermal_energy_of
+from cg_assets.potentials.base import Kernel, Potential, PotentialConfig, thermal_energy_of
 from cg_assets.potentials.chain_prior.module import ChainPrior
 from cg_assets.potentials.composite import Sum
 from cg_assets.potentials.handedness import MOST_BEADS, HandednessWalls
@@ -271,6 +271,18 @@ class MessagePassing(Potential):
         """Energy `(f,)` and forces `(f, n, 3)` from one forward and one hand-written backward sweep."""
         return self._swept(positions, box)
 
+    def kernels(self, temperature: float | None, box: Any) -> list[Kernel] | None:
+        """In single precision its compiled form."""
+        return self._compiled(self.readout[:, 0], 0.0, box)
+
+    def _compiled(self, readout: Tensor, constant: float, box: Any) -> list[Kernel] | None:
+        """The compiled form with one readout `(n_kinds, features)` and an energy without interactions [kJ/mol]."""
+        if self.mean.dtype != torch.float32:
+            return None
+        from cg_assets.potentials.message_passing.kernel import network_kernel
+
+        return [network_kernel(self, readout, constant, box)]
+
     def _forward(self, distance: Tensor) -> _Forward:
         """The forward sweep, up to the features that readouts take."""
         inputs, input_slopes = self._inputs(distance, slopes=True)
@@ -458,6 +470,12 @@ class ThermalMessagePassing(MessagePassing, TemperatureDependent):
 
     def _share(self, positions: Tensor, temperature: Any) -> Tensor | None:
         return self.coefficients_at(temperature, positions)[0].T.to(positions)
+
+    def kernels(self, temperature: float | None, box: Any) -> list[Kernel] | None:
+        """In single precision its compiled form at a temperature."""
+        shares = self.coefficients_at(temperature, self.mean[:1])[0][0]
+        readout = torch.einsum("kta,t->ka", self.readout.double(), shares)
+        return self._compiled(readout, float(self.n_beads * shares @ self.constant.double()), box)
 
     def terms(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """The energies W_k `(f, n_terms)` of positions `(f, n, 3)` [kJ/mol]."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Labels, Potential
+from cg_assets.potentials.base import Kernel, Labels, Potential
 from cg_assets.potentials.layers import torsion_angles
 
 if TYPE_CHECKING:
@@ -84,6 +84,14 @@ class TorsionSeries(Potential):
         pull = -slope[:, None, None] * gradients
         forces = torch.zeros_like(rows).index_add(0, self.torsions.flatten(), pull.flatten(0, 1))
         return self.thermal_energy * energy, (self.thermal_energy * forces).permute(2, 0, 1)
+
+    def kernels(self, temperature: float | None, box: Any) -> list[Kernel] | None:
+        """In single precision its compiled form."""
+        if self.series.dtype != torch.float32:
+            return None
+        from cg_assets.potentials.torsions.kernel import series_kernel
+
+        return [series_kernel(self)]
 
     def fit_statistics(self, positions: Tensor, box: Tensor | None = None, forces: Tensor | None = None) -> None:
         """Make sure, before any training, that there is a torque about each torsion.

@@ -1,0 +1,67 @@
+"""Compiled kernels: the energy and the forces of the potential in double precision, in every lane."""
+
+import numpy as np
+import pytest
+import torch
+from test_potentials import BEADS, CASES, Case, _beads
+
+from cg_assets.potentials.handedness import HandednessWalls
+from cg_assets.potentials.lanes import LANES, LaneEngine
+from cg_assets.simulation.engine import engine_of
+
+COMPILED = {name: case for name, case in CASES.items() if case.config["type"] == "message_passing"}
+COMPILED |= {
+    "one interaction, odd sizes": Case(
+        BEADS | {"bead_types": [0, 1, 2, 3, 4], "features": 5, "interactions": 1, "basis_functions": 2}, _beads()
+    ),
+    "three interactions within a cutoff": Case(
+        BEADS | {"bead_types": [0, 0, 1, 1, 2], "features": 12, "interactions": 3, "cutoff": 0.3}, _beads()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_forces_are_those_of_the_potential(name):
+    """To 1e-5 of the largest force, far from the data, too, where walls act; 21 replicas do not fill their lanes."""
+    case = COMPILED[name]
+    potential, generator = case.potential(), torch.Generator().manual_seed(4)
+    positions = case.frames(21).clone()
+    positions[::2] += 0.02 * torch.randn(positions[::2].shape, generator=generator).double()
+    with torch.no_grad():
+        energy, forces = potential.energy_and_forces(positions, **case.conditions)
+        engine = engine_of(potential.float(), case.conditions.get("temperature"), case.conditions.get("box"))
+        assert isinstance(engine, LaneEngine)
+        found = engine(positions)
+        alone = engine(positions[:1])
+    largest = float(forces.abs().max())
+    torch.testing.assert_close(found[1], forces, rtol=0, atol=1e-5 * largest)
+    torch.testing.assert_close(found[0], energy, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(alone, (found[0][:1], found[1][:1]), rtol=0, atol=0)
+
+
+def test_walls_of_handed_centres_are_compiled():
+    """Of all sets of four of five beads; some frames lie beyond their walls, some far from them."""
+    positions = torch.as_tensor(_beads())
+    walls = HandednessWalls(5, 2.5)
+    walls.volume_low.fill_(2e-4)
+    walls.volume_stiffness.copy_(torch.linspace(0, 9e8, 5))
+    energy, forces = walls.double().evaluate(positions)
+    assert energy.min() == 0 and energy.max() > 1
+    found = LaneEngine(walls.float().kernels(None, None))(positions)
+    torch.testing.assert_close(found[1], forces, rtol=0, atol=1e-5 * float(forces.abs().max()))
+    torch.testing.assert_close(found[0], energy, rtol=1e-5, atol=1e-4)
+
+
+def test_a_replica_that_is_not_a_number_leaves_the_others_as_they_are():
+    case = COMPILED["sum of network, walls, series and prior"]
+    engine, positions = engine_of(case.potential().float(), None, None), case.frames(LANES)
+    before = engine(positions)
+    broken = positions.clone()
+    broken[3, 1] = np.nan
+    after = engine(broken)
+    others = np.arange(LANES) != 3
+    torch.testing.assert_close(
+        (after[0][others], after[1][others]), (before[0][others], before[1][others]), rtol=0, atol=0
+    )
+    assert after[0][3].isnan() and after[1][3].isnan().any()
+    assert [len(part) for part in engine(positions[:0])] == [0, 0]
