@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cg_assets.registry.tracking import ModelTracking
 
 
-OF_FILES = ("results", "figures", "models", "lookup", "lineage", "query", "doctor", "prune")
+OF_FILES = ("results", "figures", "models", "lookup", "export", "lineage", "query", "doctor", "prune")
 """Commands that look things up in the home folder, wherever its files were made."""
 _PLAIN = "cg_assets.plain"
 """Name of the way in which letters are printed that the terminal cannot show."""
@@ -135,6 +135,13 @@ def _parser() -> argparse.ArgumentParser:
     lookup = command("lookup", _lookup, "show a model: version, metrics and lineage back to every file")
     lookup.add_argument("model", metavar="NAME[@ALIAS]", help="for example muller_brown.biased@champion")
     lookup.add_argument("--json", action="store_true", help="print JSON")
+    export = command("export", _export, "write a model for another simulation engine, with a script that runs")
+    export.add_argument("model", metavar="NAME[@ALIAS]", help="for example water.splines@champion")
+    targets = "lammps|openmm|ase|torch-sim"
+    export.add_argument("--to", metavar=targets, required=True, help="the engine")
+    export.add_argument("folder", type=Path, help="a new folder")
+    text = "of the simulation, and of a potential that depends on it [K] (default: that of its training)"
+    export.add_argument("--temperature", type=float, help=text)
     lineage = command("lineage", _lineage, "which models came from a file, which files a model came from, what changed")
     lineage.add_argument("subject", metavar="FILE|MODEL", help="a data file, its key, or a model")
     lineage.add_argument("other", metavar="MODEL", nargs="?", help="a second version: what changed since the first")
@@ -252,6 +259,15 @@ def _lookup(options: argparse.Namespace) -> int:
     print("\nlineage")
     for entry in found.lineage:
         print(f"  {entry.file}\n    {entry.content_hash}  {entry.status}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from cg_assets.use.export import export, registered_model
+
+    model = registered_model(_tracking(), options.model, options.temperature)
+    for file in export(model, options.to, options.folder):
+        print(file)
     return 0
 
 

@@ -119,6 +119,19 @@ class Labels:
         return [(self.positions[rows], self.forces[rows]) for rows in (~self.held_out, self.held_out)]
 
 
+class PairFunction(NamedTuple):
+    """The energy of a pair of beads by their distance."""
+
+    energy: Callable[[Tensor], Tensor]
+    """Of distances `(p,)` [nm] below the cutoff, differentiable [kJ/mol]."""
+    cutoff: float
+    """Beyond it the energy is zero [nm]."""
+    low: float
+    """Least distance of the training data [nm]."""
+    constant: float
+    """Energy of beads that are far from each other [kJ/mol]."""
+
+
 class Potential(torch.nn.Module, ABC):
     """An energy of bead positions with its exact forces.
 
@@ -339,6 +352,14 @@ class Potential(torch.nn.Module, ABC):
         Args:
             count: how many.
             uniform: gives so many random numbers from 0 to 1.
+        """
+        return None
+
+    def pair_function(self, temperature: float | None = None) -> PairFunction | None:
+        """What the energy is a sum of over all pairs of beads; None where it is no such sum, of one type of beads.
+
+        Args:
+            temperature: [K].
         """
         return None
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Engine, Kernel, Labels, Potential, PotentialConfig
+from cg_assets.potentials.base import Engine, Kernel, Labels, PairFunction, Potential, PotentialConfig
 
 
 def build(kind: type[Potential], config: PotentialConfig, generator: torch.Generator | None = None) -> Potential:
@@ -143,6 +143,10 @@ class Committee(Potential):
     def engine(self, temperature: float | None = None, box: Any = None, device: torch.device | None = None) -> Engine:
         """Of the potential."""
         return self.potential.engine(temperature, box, device)
+
+    def pair_function(self, temperature: float | None = None) -> PairFunction | None:
+        """Of the potential."""
+        return self.potential.pair_function(temperature)
 
     def equilibrium(self, count: int, uniform: Callable[[int], Any]) -> Tensor | None:
         """Of the potential."""

@@ -6,11 +6,11 @@ import http.client
 import logging
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cg_assets.core.errors import TrackingError
@@ -164,3 +164,23 @@ class MlflowConnection:
             raise TrackingError(
                 f"MLflow at {self.shown}: {reason}; check that it runs and that this user may write to it"
             ) from None  # the pages of Dagster keep causes as they are
+
+
+def all_pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """What all pages of a search give."""
+    token = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def runs_of(client: Any, experiments: list[str], asked: Sequence[str]) -> set[str]:
+    """Those of some runs that are there, deleted ones being left out."""
+    found: set[str] = set()
+    for first in range(0, len(asked), 100):
+        names = ", ".join(f"'{run_id}'" for run_id in asked[first : first + 100])
+        found |= {run.info.run_id for run in client.search_runs(experiments, f"attributes.run_id IN ({names})")}
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,7 +22,7 @@ from cg_assets.registry.champions import (
     evaluation_tags,
     tag_version,
 )
-from cg_assets.registry.mlflow_connection import MlflowConnection
+from cg_assets.registry.mlflow_connection import MlflowConnection, all_pages, runs_of
 from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log_metrics, output_signature, text
 from cg_assets.registry.model_lineage import file_key, trace
 from cg_assets.registry.models import ModelVersion, RegisteredModel, parts_of, read_models
@@ -311,10 +311,10 @@ class ModelTracking:
         _, client = self._connection.open()
         found = []
         with self._connection.explained():
-            experiments = [item.experiment_id for item in _all(client.search_experiments)]
-            for model in _all(client.search_registered_models):
+            experiments = [item.experiment_id for item in all_pages(client.search_experiments)]
+            for model in all_pages(client.search_registered_models):
                 versions = client.search_model_versions(f"name = '{model.name}'", max_results=10_000)
-                runs = _runs_of(client, experiments, [item.run_id for item in versions if item.run_id])
+                runs = runs_of(client, experiments, [item.run_id for item in versions if item.run_id])
                 found.append(
                     RegisteredModel(
                         name=model.name,
@@ -433,6 +433,18 @@ class ModelTracking:
             )
         return module, cast("PotentialConfig | FlowConfig", config)
 
+    def example(self, name: str, version: str) -> dict[str, NDArray]:
+        """The example of a registered version: two training frames with their conditions, as `predict` takes them.
+
+        Raises:
+            TrackingError: there is no such version, or MLflow does not answer.
+        """
+        mlflow, client = self._connection.open()
+        source = self._find(client, f"{name}/{version}").source
+        with tempfile.TemporaryDirectory() as scratch, self._connection.explained():
+            folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch)
+            return mlflow.models.Model.load(folder).load_input_example(folder)
+
     def _find(self, client: Any, reference: str) -> Any:
         from mlflow.exceptions import MlflowException
 
@@ -456,26 +468,6 @@ class ModelTracking:
         except MlflowException as error:
             named = f", which alias {alias} names; cg-assets refresh {name.partition('.')[0]}" if alias else ""
             raise TrackingError(f"model {name}: no version {version}{named}; see cg-assets models") from error
-
-
-def _all(search: Callable[..., Any]) -> Iterator[Any]:
-    """What all pages of a search give."""
-    token = None
-    while True:
-        page = search(page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _runs_of(client: Any, experiments: list[str], asked: Sequence[str]) -> set[str]:
-    """Those of some runs that are there, deleted ones being left out."""
-    found: set[str] = set()
-    for first in range(0, len(asked), 100):
-        names = ", ".join(f"'{run_id}'" for run_id in asked[first : first + 100])
-        found |= {run.info.run_id for run in client.search_runs(experiments, f"attributes.run_id IN ({names})")}
-    return found
 
 
 def _shipment(registered_name: str, folder: Path) -> Shipment:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.errors import SamplingError
-from cg_assets.potentials.base import Potential
-from cg_assets.simulation.engine import engine_of
+from cg_assets.potentials.base import Potential, PotentialConfig
+from cg_assets.use.beads import BeadEnergy, edges_of_vectors
 
 _ENERGY = units.kJ / units.mol
 _LENGTH = units.nm
 
 
 class BeadCalculator(Calculator):
-    """Energy [eV] and forces [eV/Å] of beads; a cell that is periodic in all directions is their box."""
+    """Energy [eV], forces [eV/Å] and stress [eV/Å³] of beads; a cell that is periodic in all directions is their box.
+
+    `free_energy` is the energy: forces are its exact gradient.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
 
     def __init__(self, potential: Potential, temperature: float | None = None, **options: Any) -> None:
         """Take the potential that `ModelTracking.load` gives.
@@ -29,11 +33,12 @@ class BeadCalculator(Calculator):
             potential: in nm and kJ/mol.
             temperature: at which a potential that depends on temperature is taken [K].
             options: of `ase.calculators.calculator.Calculator`.
+
+        Raises:
+            SamplingError: the beads have no places in space.
         """
         super().__init__(**options)
-        self.implemented_properties = ["energy", "forces"]
-        self.potential, self.temperature = potential, temperature
-        self._in_box: tuple[Any, Any] | None = None
+        self.beads = BeadEnergy(potential, temperature)
 
     def calculate(
         self,
@@ -41,26 +46,26 @@ class BeadCalculator(Calculator):
         properties: tuple[str, ...] = ("energy",),
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Energy and forces of one configuration of beads.
+        """Energy and forces of one configuration of beads, and the stress where it is asked for.
 
         Raises:
             SamplingError: the cell is periodic in some directions only, or is not rectangular; or the potential does
-                not fit it, or needs a temperature.
+                not fit it, or needs a temperature; or there is no stress.
         """
         super().calculate(atoms, properties, system_changes)
         beads: Any = self.atoms
-        positions = torch.as_tensor(np.array(beads.positions[None] / _LENGTH, dtype=np.float32))
-        box = _box(beads)
-        edges = None if box is None else tuple(box.tolist())
-        if self._in_box is None or self._in_box[0] != edges:
-            self._in_box = edges, engine_of(self.potential, self.temperature, box)
-        with torch.no_grad():
-            energy, forces = self._in_box[1](positions)
-        self.results["energy"] = float(energy[0]) * _ENERGY
-        self.results["forces"] = forces[0].double().numpy() * (_ENERGY / _LENGTH)
+        positions, box = beads.positions / _LENGTH, _box(beads)
+        energy, forces = self.beads(positions, box)
+        self.results["energy"] = self.results["free_energy"] = energy * _ENERGY
+        self.results["forces"] = forces * (_ENERGY / _LENGTH)
+        if "stress" in properties:
+            if box is None:
+                raise SamplingError("these beads have no stress, for they are not in a periodic cell; set cell and pbc")
+            stress = -self.beads.virial(positions, box) / box.prod()
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress) * (_ENERGY / _LENGTH**3)
 
 
-def bead_atoms(config: Mapping[str, Any], positions: ArrayLike, box: ArrayLike | None = None) -> Atoms:
+def bead_atoms(config: PotentialConfig, positions: ArrayLike, box: ArrayLike | None = None) -> Atoms:
     """Beads as atoms without an element, with the masses of a registered model's config.
 
     Args:
@@ -76,9 +81,8 @@ def bead_atoms(config: Mapping[str, Any], positions: ArrayLike, box: ArrayLike |
 def _box(beads: Atoms) -> NDArray[np.float64] | None:
     if not beads.pbc.any():
         return None
-    if not beads.pbc.all() or not beads.cell.orthorhombic:
+    if not beads.pbc.all():
         raise SamplingError(
-            f"the cell {beads.cell.cellpar()} with pbc {beads.pbc} is no box of beads; it must be rectangular and "
-            "periodic in all directions, or not periodic at all"
+            f"pbc is {beads.pbc.tolist()}: beads must be periodic in all directions, or not periodic at all"
         )
-    return np.array(beads.cell.lengths() / _LENGTH)
+    return edges_of_vectors(beads.cell.array / _LENGTH)

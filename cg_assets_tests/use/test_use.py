@@ -9,6 +9,7 @@ import torch
 from openmm import unit
 from thermal_models import EDGE, known_potential, liquid
 
+from cg_assets.cli import main
 from cg_assets.core.errors import SamplingError
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.potentials.model_format import save_potential
@@ -16,19 +17,21 @@ from cg_assets.potentials.settings import build_potential
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.settings import CGSimulation
+from cg_assets.use.export import read_model, registered_model
 
 THERMAL_ENERGY = 2.494
 MASSES = [12.011, 14.007, 15.999, 28.01]
 CONFIG = {
     **{"type": "message_passing", "bead_types": [0, 1, 0, 2], "features": 8, "interactions": 2, "basis_functions": 6},
     **{"cutoff": None, "thermal_energy": THERMAL_ENERGY, "bead_masses": MASSES, "bead_names": ["A", "B", "A", "C"]},
+    **{"temperature": 300.0, "units": "molar"},
 }
 STEPS, TIMESTEP = 200, 0.001
 
 
 @pytest.fixture(scope="module")
-def registered(tmp_path_factory):
-    """A network with random weights as it comes back from MLflow, and a configuration at which it is not flat."""
+def registry(tmp_path_factory):
+    """A home folder with a registered network of random weights, and configurations at which it is not flat."""
     torch.manual_seed(0)
     module = build_potential(CONFIG)
     positions = 0.3 * np.random.default_rng(1).normal(size=(40, 4, 3))
@@ -41,9 +44,15 @@ def registered(tmp_path_factory):
     save_potential(folder / "potential", module, CONFIG)
     tracking = ModelTracking(None, folder / "home")
     with tracking.start_training_run("toy", "network", {}, {}, []):
-        version = tracking.register(folder / "potential", "toy.network", positions[:2], {})
-    loaded, config = tracking.load("toy.network", version)
-    return loaded, config, positions[0]
+        tracking.register(folder / "potential", "toy.network", positions[:2], {})
+    return tracking, positions
+
+
+@pytest.fixture(scope="module")
+def registered(registry):
+    """The network as it comes back from MLflow, and a configuration."""
+    tracking, positions = registry
+    return *tracking.load("toy.network", "1"), positions[0]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +90,32 @@ def assert_same_run(own, positions, energies):
     assert np.abs(distances(positions) - expected).max() < 2e-4 * travelled
     spread = np.ptp(frames.potential_energy)
     assert np.abs(np.array(energies) - frames.potential_energy).max() < 1e-3 * spread
+
+
+def test_the_command_writes_what_the_registry_holds(registry, tmp_path, monkeypatch, capsys):
+    tracking, positions = registry
+    monkeypatch.setenv("CG_ASSETS_HOME", str(tracking.home))
+    folder = tmp_path / "ase"
+    assert main(["export", "toy.network", "--to", "ase", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == str(folder / "README.md")
+    model = read_model(folder)
+    assert (model.name, model.temperature, model.box) == ("toy.network/1", 300.0, None)
+    np.testing.assert_array_equal(model.positions, positions[0])
+    same, _ = tracking.load("toy.network", "1")
+    points = torch.as_tensor(positions[:1], dtype=torch.float32)
+    np.testing.assert_allclose(model.beads(positions[0])[1], same.energy_and_forces(points)[1][0], rtol=1e-4, atol=1e-3)
+    text = (folder / "README.md").read_text()
+    assert "toy.network/1 in ase" in text and "4 beads" in text and "| force | eV/Å | kJ/mol/nm |" in text
+    assert registered_model(tracking, "toy.network/1", 450.0).temperature == 450.0
+    other = str(tmp_path / "other")
+    for arguments, reason in (
+        (["toy.network", "--to", "ase", str(folder)], "is not empty; name a new folder"),
+        (["toy.network", "--to", "gromacs", other], "choose one of ase, lammps, openmm, torch-sim"),
+        (["toy.nothing", "--to", "ase", other], "no model 'toy.nothing' is registered"),
+    ):
+        assert main(["export", *arguments]) == 1
+        assert reason in capsys.readouterr().err
+        assert not (tmp_path / "other").exists()
 
 
 def test_ase(registered, own):

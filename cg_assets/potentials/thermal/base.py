@@ -101,11 +101,14 @@ class ThermalPotential(TemperatureDependent):
     def _place(self, distance: Tensor) -> None:
         """Whatever else a class takes from the distances of the data."""
 
-    def _prior_energy(self, pairs: Pairs, n_frames: int) -> Tensor:
+    def repulsion(self, distance: Tensor) -> Tensor:
+        """Energy `(p,)` of the prior at distances `(p,)` [kJ/mol]."""
         rate = math.log(1.0 / PRIOR_PART) / PRIOR_DEPTH
         height = self.prior[0] * PRIOR_PART / rate
-        energy = height * torch.exp(rate * (self.prior[1] - pairs.distance))
-        return self.per_frame(energy, pairs.first, n_frames)
+        return height * torch.exp(rate * (self.prior[1] - distance))
+
+    def _prior_energy(self, pairs: Pairs, n_frames: int) -> Tensor:
+        return self.per_frame(self.repulsion(pairs.distance), pairs.first, n_frames)
 
     def per_frame(self, values: Tensor, bead: Tensor, n_frames: int) -> Tensor:
         """Sums `(f, ...)` over each frame of values `(p, ...)` that belong to beads `(p,)`."""

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import MISSING, Engine, Labels
+from cg_assets.potentials.base import MISSING, Engine, Labels, PairFunction
 from cg_assets.potentials.thermal.base import ThermalPotential
 from cg_assets.potentials.thermal.dependent import ThermalConfig
 from cg_assets.potentials.thermal.pairs import Pairs, neighbour_pairs
@@ -167,6 +167,21 @@ class SplinePotential(ThermalPotential):
         if temperature is None:
             raise ValueError(MISSING["temperature"])
         return SplineEngine(self, temperature, box)
+
+    def pair_function(self, temperature: float | None = None) -> PairFunction | None:
+        """Pair splines and the prior at a temperature; None with triples."""
+        if self.triple_functions:
+            return None
+        if temperature is None:
+            raise ValueError(MISSING["temperature"])
+        weights = self.dependence.coefficients(torch.tensor([temperature]))[0, 0]
+        constant, *of_pairs = weights @ self.coefficients.cpu()
+
+        def energy(distance: Tensor) -> Tensor:
+            splines = cubic_splines(distance, self.low, self.pair_cutoff, self.pair_functions)[0]
+            return splines @ torch.stack(of_pairs) + self.repulsion(distance)
+
+        return PairFunction(energy, self.pair_cutoff, float(self.low), float(self.n_beads * constant))
 
     def own_terms(self, pairs: Pairs, n_frames: int) -> Tensor:
         """The energies `(f, n_terms)` without the prior [kJ/mol]."""

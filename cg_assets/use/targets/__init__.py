@@ -1,0 +1,5 @@
+"""Where a registered potential can be exported to; each module is a target, by its name.
+
+It has `write(model, folder)`, which adds an input script, other files that this needs, and returns the lines of the
+README that tell how to run it.
+"""
