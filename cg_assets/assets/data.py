@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from cg_assets.core.checks import frame_fault
 from cg_assets.core.errors import SamplingError, TrainingError
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems import SystemSpec
+from cg_assets.training.settings import TARGETS
 
 if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
@@ -29,16 +30,13 @@ class Source:
     frames: list[Frames]
 
 
-def read_source(
-    inputs: Inputs, stage: str, every_temperature: bool = False, temperatures: Sequence[float] | None = None
-) -> Source:
+def read_source(inputs: Inputs, stage: str, every_temperature: bool = False) -> Source:
     """All sound batches of a stage.
 
     Args:
         inputs: of the stage.
         stage: which.
         every_temperature: gives the frames of all rungs of a ladder.
-        temperatures: of these only those at some temperatures [K]; None for all.
 
     Raises:
         StorageError: there is none.
@@ -50,21 +48,29 @@ def read_source(
         sane(inputs.frames(stage, batch, every_temperature), info.path)
         for batch, info in zip(batches, infos, strict=True)
     ]
-    if temperatures is not None:
-        known = np.unique(np.concatenate([part.temperature for part in frames]))
-        if missing := sorted(set(temperatures) - set(known.tolist())):
-            raise TrainingError(
-                f"{stage} has no frames at {', '.join(f'{kelvin:g}' for kelvin in missing)}, only at "
-                f"{', '.join(f'{kelvin:g}' for kelvin in known)}; change temperatures"
-            )
-        frames = [part.select(np.isin(part.temperature, temperatures)) for part in frames]
     return Source(batches, infos, frames)
 
 
 def learnt_source(inputs: Inputs, system: SystemSpec, potential: str) -> Source:
-    """The frames that a potential learns from; errors as of `read_source`."""
+    """The frames that a potential learns from, of all of its stages but targets; errors as of `read_source`."""
     settings = system.potentials[potential]
-    return read_source(inputs, settings.labels, system.network.needs_temperature, settings.temperatures)
+    stages = [stage for stage in settings.stages if stage != TARGETS]
+    sources = [read_source(inputs, stage, system.network.needs_temperature) for stage in stages]
+    source = Source(
+        [batch for one in sources for batch in one.batches],
+        [info for one in sources for info in one.infos],
+        [part for one in sources for part in one.frames],
+    )
+    if settings.temperatures is None:
+        return source
+    known = np.unique(np.concatenate([part.temperature for part in source.frames]))
+    if missing := sorted(set(settings.temperatures) - set(known.tolist())):
+        raise TrainingError(
+            f"{', '.join(stages)} has no frames at {', '.join(f'{kelvin:g}' for kelvin in missing)}, only at "
+            f"{', '.join(f'{kelvin:g}' for kelvin in known)}; change temperatures"
+        )
+    at = [part.select(np.isin(part.temperature, settings.temperatures)) for part in source.frames]
+    return replace(source, frames=at)
 
 
 def sane(frames: Frames, path: Path) -> Frames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,17 @@ from cg_assets.assets.work import Work
 from cg_assets.core.checks import Check, Verdict
 from cg_assets.core.errors import TrainingError
 from cg_assets.systems import SystemSpec
+from cg_assets.training.settings import TARGETS
 
 if TYPE_CHECKING:
-    from cg_assets.core.statistics.estimates import Estimate
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from cg_assets.core.statistics.estimates import Estimate, EstimateJson
+    from cg_assets.storage.parquet import FileInfo
+    from cg_assets.training.thermal_targets import ThermalTargets
     from cg_assets.training.training_run import TrainingResult
 
 LOSS = Check(
@@ -45,15 +54,19 @@ def judge_potential(result: TrainingResult, floor: Estimate | None) -> list[Verd
     return [LOSS.verdict(math.isfinite(loss) and loss >= allowed, **facts)]
 
 
-def _noise_floor(source: Source) -> Estimate:
+def _noise_floor(source: Source, several: bool) -> Estimate:
     """Of all batches together, those of ladders with the noise of each temperature that is learnt from.
+
+    Of several sources each label has the weight of its own noise.
 
     Raises:
         TrainingError: a file has frames at several temperatures and the noise of one alone.
     """
+    from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.labels.quality import combined_noise_floor
 
-    floors, rows = [], []
+    floors: list[EstimateJson] = []
+    rows: list[float] = []
     for info, frames in zip(source.infos, source.frames, strict=True):
         of_rungs = info.metadata.extra.get("noise_floors", [])
         if not of_rungs and len(np.unique(frames.temperature)) > 1:
@@ -61,7 +74,51 @@ def _noise_floor(source: Source) -> Estimate:
         at_each = [floor for floor in of_rungs if floor["temperature"] in frames.temperature]
         floors += at_each or [info.metadata.extra["noise_floor"]]
         rows += [floor["rows"] for floor in at_each] or [info.rows]
+    if several:
+        rows = [number / Estimate.from_json(floor).value for number, floor in zip(rows, floors, strict=True)]
     return combined_noise_floor(floors, rows)
+
+
+def _label_noise(source: Source) -> list[NDArray[np.float64]]:
+    """Variance of the force label of each frame of each batch: the noise floor of its file at its temperature."""
+    from cg_assets.core.statistics.estimates import Estimate
+
+    found = []
+    for info, frames in zip(source.infos, source.frames, strict=True):
+        noise = np.full(len(frames), Estimate.from_json(info.metadata.extra["noise_floor"]).value)
+        for floor in info.metadata.extra.get("noise_floors", []):
+            noise[frames.temperature == floor["temperature"]] = Estimate.from_json(floor).value
+        found.append(noise)
+    return found
+
+
+def targets_of(path: Path, columns: Mapping[str, NDArray]) -> ThermalTargets:
+    """The targets of one file.
+
+    Raises:
+        TrainingError: they cannot train.
+    """
+    from cg_assets.training.thermal_targets import ThermalTargets
+
+    try:
+        return ThermalTargets.from_columns(columns)
+    except ValueError as error:
+        raise TrainingError(f"{path}: {error}") from None
+
+
+def _fixed_bead_labels(work: Work) -> tuple[ThermalTargets, list[FileInfo]]:
+    """All sound batches of targets, and their files; frames of different batches are different ones.
+
+    Raises:
+        TrainingError: they cannot train.
+    """
+    from cg_assets.training.thermal_targets import ThermalTargets
+
+    batches = work.inputs.sound(TARGETS)
+    infos = [work.inputs.info(TARGETS, batch) for batch in batches]
+    pairs = zip(infos, batches, strict=True)
+    tables = [targets_of(info.path, work.inputs.table(TARGETS, batch)) for info, batch in pairs]
+    return ThermalTargets.concatenate(tables), infos
 
 
 def potential_stage(system: SystemSpec, name: str) -> Stage:
@@ -76,13 +133,17 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
         from cg_assets.training.train import train
 
         source = learnt_source(work.inputs, system, name)
-        floor = _noise_floor(source)
+        several = bool(settings.also)
+        floor, noise = _noise_floor(source, several), _label_noise(source) if several else None
+        targets, more = _fixed_bead_labels(work) if TARGETS in settings.stages else (None, [])
         learns = settings.learns or "forces"
-        data = training_data(system.network, source.frames, settings.frames, fit.seed, floor.value, learns)
+        about = settings.frames, fit.seed, floor.value, learns, noise, targets
+        data = training_data(system.network, source.frames, *about)
+        source = replace(source, infos=[*source.infos, *more])
         labels = data.labels()
         box = None if labels.box is None or not labels.box.isfinite().all() else labels.box
         given = {"temperature": labels.temperature, "box": box}
-        config = potential_config(system.network, system.beads(), fit.committee, source.frames, learns)
+        config = potential_config(system.network, system.beads(), fit.committee, source.frames, learns, targets)
         if prior:
             config["prior"] = work.inputs.facts(prior)["prior"]
         training = ModelTraining(
@@ -107,10 +168,13 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
 
     return Stage(
         name=f"potential_{name}",
-        description=f"The potential of mean force, learned from {settings.labels}; registered in MLflow as "
+        description=f"The potential of mean force, learned from {', '.join(settings.stages)}; registered in MLflow as "
         f"`{system.name}.{name}` with the alias candidate.",
         make=make,
-        reads=(Read(settings.labels, Batches.ALL), *([Read(prior, Batches.NONE)] if prior else [])),
+        reads=(
+            *(Read(stage, Batches.ALL) for stage in settings.stages),
+            *([Read(prior, Batches.NONE)] if prior else []),
+        ),
         checks=(LOSS,),
         gpu=True,
         kinds=frozenset({"pytorch", "mlflow"}),

@@ -12,6 +12,7 @@ from cg_assets.assets.work import Work
 from cg_assets.core.checks import Check, Verdict
 from cg_assets.core.units import thermal_energy
 from cg_assets.systems import SystemSpec
+from cg_assets.training.settings import TARGETS
 
 if TYPE_CHECKING:
     from cg_assets.training.prior_simulation import PriorSimulation
@@ -43,18 +44,17 @@ def judge_prior(fit: PriorFit, simulated: PriorSimulation) -> list[Verdict]:
 
 def prior_stage(system: SystemSpec, name: str) -> Stage:
     """The stage of the prior of one potential; it learns from all batches of its labels, but not from the labels."""
-    labels = system.potentials[name].labels
-    learnt = ("temperatures", "learns") if system.network.needs_temperature else ()
+    learnt = system.potentials[name]
+    stages = [stage for stage in learnt.stages if stage != TARGETS]
 
     def make(work: Work) -> Product:
         from cg_assets.training.prior_simulation import REPLICAS, simulate_prior
-        from cg_assets.training.setup import fitted_prior, prior_frames
+        from cg_assets.training.setup import fitted_prior, prior_positions
 
         source = learnt_source(work.inputs, system, name)
         settings, beads = system.cg_simulation, system.beads()
-        about = system.network, beads, source.frames, system.potentials[name].learns or "forces"
-        fit, frames = fitted_prior(*about), prior_frames(*about)
-        positions, kelvin = frames.positions, float(frames.temperature[0])
+        fit = fitted_prior(system.network, beads, source.frames)
+        positions, kelvin = prior_positions(system.network, source.frames)
         if fit is None:
             raise TypeError(f"{system.name} has no network.prior")
         rows = np.random.default_rng(settings.seed).integers(len(positions), size=REPLICAS)
@@ -79,16 +79,16 @@ def prior_stage(system: SystemSpec, name: str) -> Stage:
 
     return Stage(
         name=f"prior_{name}",
-        description=f"Bonds, angles, dihedrals and repulsion fitted to the configurations of {labels}, and simulated "
-        "without a network.",
+        description=f"Bonds, angles, dihedrals and repulsion fitted to the configurations of {', '.join(stages)}, and "
+        "simulated without a network.",
         make=make,
-        reads=(Read(labels, Batches.ALL),),
+        reads=tuple(Read(stage, Batches.ALL) for stage in stages),
         checks=(PRIOR_ALONE,),
         kinds=frozenset({"numpy", "parquet"}),
         code_version="3" if system.network.needs_temperature else "2",
         sections=(
             "network",
             *(f"cg_simulation.{part}" for part in ("timestep", "friction", "seed")),
-            *(f"potentials.{name}.{part}" for part in learnt),
+            *(f"potentials.{name}.{part}" for part in ("temperatures", "also") if getattr(learnt, part) is not None),
         ),
     )

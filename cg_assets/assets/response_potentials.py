@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cg_assets.assets.data import Source, pooled_frames
-from cg_assets.assets.potentials import LOSS, judge_potential
+from cg_assets.assets.potentials import LOSS, judge_potential, targets_of
 from cg_assets.assets.stage import Batches, Product, Read, Report, Stage
 from cg_assets.assets.training import ModelTraining, train_and_register
 from cg_assets.assets.work import Inputs, Work
 from cg_assets.core.checks import Verdict
-from cg_assets.core.errors import TrainingError
 from cg_assets.systems import SystemSpec
 from cg_assets.training.settings import AT_ONE_TEMPERATURE, TARGETS, TRAJECTORIES, ResponsePotential
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from cg_assets.potentials.thermal.dependent import ThermalConfig
     from cg_assets.training.thermal_targets import ThermalTargets
 
@@ -51,20 +46,6 @@ def _judge(result: Any) -> list[Verdict]:
     return judge_potential(result, Estimate(value, value * (2.0 / result.n_held_out) ** 0.5, "(kJ/mol/nm)^2"))
 
 
-def _targets(path: Path, columns: Mapping[str, NDArray]) -> ThermalTargets:
-    """The targets of one file.
-
-    Raises:
-        TrainingError: they cannot train.
-    """
-    from cg_assets.training.thermal_targets import ThermalTargets
-
-    try:
-        return ThermalTargets.from_columns(columns)
-    except ValueError as error:
-        raise TrainingError(f"{path}: {error}") from None
-
-
 def _labels(
     inputs: Inputs, system: SystemSpec, settings: ResponsePotential, config: ThermalConfig
 ) -> tuple[ThermalTargets | None, ThermalTargets | None]:
@@ -76,7 +57,7 @@ def _labels(
     targets = unconstrained = None
     if settings.labels == TARGETS:
         found = [(inputs.peek(TARGETS, batch).path, inputs.table(TARGETS, batch)) for batch in inputs.sound(TARGETS)]
-        targets = ThermalTargets.concatenate([_targets(path, columns) for path, columns in found])
+        targets = ThermalTargets.concatenate([targets_of(path, columns) for path, columns in found])
         noise = np.concatenate([columns["force_variance"] for _, columns in found])
         known = (targets.temperature, noise, targets.heat_capacity)
     if settings.unconstrained_frames:

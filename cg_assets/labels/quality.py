@@ -194,12 +194,12 @@ def noise_floors(frames: Frames, floors: Dictionary[float, Estimate]) -> list[di
     ]
 
 
-def combined_noise_floor(noise_floors: list[EstimateJson], rows: list[int]) -> Estimate:
+def combined_noise_floor(noise_floors: Sequence[EstimateJson], rows: Sequence[float]) -> Estimate:
     """Noise floor of several batches together, each weighted by its number of frames.
 
     Args:
         noise_floors: what `LabelNoise.to_json` gave for each batch.
-        rows: frames of each batch.
+        rows: frames of each batch, or what they count.
     """
     estimates = [Estimate.from_json(item) for item in noise_floors]
     share = np.array(rows) / np.sum(rows)

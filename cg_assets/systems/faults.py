@@ -11,6 +11,7 @@ from cg_assets.systems.default_variables import NO_SHAPE
 from cg_assets.training.settings import TARGETS, LearntPotential
 
 if TYPE_CHECKING:
+    from cg_assets.labels.source import LabelSource
     from cg_assets.systems.spec import SystemSpec
 
 
@@ -119,11 +120,14 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
     known += [TARGETS] if system.targets is not None and system.model.is_liquid else []
     responding = [source.stage(name) for name, source in system.labels.items() if source.responds]
     known += [system.imported.labels] if system.imported and system.imported.labels else []
+    fixed = [TARGETS] if system.targets is not None and system.network.needs_temperature else []
     for name, potential in system.potentials.items():
-        if potential.labels not in known and potential.response is None:
+        missing = {"labels": {potential.labels} - {*known}, "also": {*(potential.also or ())} - {*known, *fixed}}
+        if potential.response is None and any(missing.values()):
+            field, stage = next((field, min(stages)) for field, stages in missing.items() if stages)
             yield Fault(
-                f"potentials.{name}.labels",
-                f"is {potential.labels}, but sampling, imported and labels give only {', '.join(known)}; choose one of "
+                f"potentials.{name}.{field}",
+                f"is {stage}, but sampling, imported and labels give only {', '.join(known)}; choose one of "
                 "these or add what is missing",
             )
         elif (potential.temperatures or potential.learns) and not system.network.needs_temperature:
@@ -131,6 +135,8 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
                 f"potentials.{name}.{'temperatures' if potential.temperatures else 'learns'}",
                 "is for a network with a temperature_dependence; leave it out",
             )
+        elif potential.also and system.network.needs_responses:
+            yield Fault(f"potentials.{name}.also", f"is not for network.type {system.network.type}; leave it out")
         elif system.network.needs_responses and potential.response is None and potential.labels not in responding:
             yield Fault(
                 f"potentials.{name}.labels",
@@ -141,27 +147,38 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
             yield from within(f"potentials.{name}", _temperature_faults(system, potential))
 
 
-def _temperature_faults(system: SystemSpec, potential: LearntPotential) -> Iterator[Fault]:
-    """What a potential at all temperatures cannot learn from its labels: temperatures, energies, terms of its form."""
-    source = next((item for name, item in system.labels.items() if item.stage(name) == potential.labels), None)
+def _labelled_temperatures(system: SystemSpec, stage: str) -> tuple[LabelSource | None, list[float]]:
+    """What makes a stage of labels, None for those of the atoms, and the temperatures of its frames [K]."""
+    if stage == TARGETS and system.targets is not None:
+        return None, list(system.targets.temperatures)
+    source = next((item for name, item in system.labels.items() if item.stage(name) == stage), None)
     if source is None:
-        sampled = system.sampling.by_labels().get(potential.labels)
+        sampled = system.sampling.by_labels().get(stage)
         plan = sampled.plan if sampled else None
     else:
         plan = system.sampling.by_name().get(source.of) if source.every_temperature else None
     ladder = plan.tempering if plan else None
-    known = list(ladder.temperatures[: plan.kept_rungs]) if plan and ladder else [system.temperature]
+    return source, list(ladder.temperatures[: plan.kept_rungs]) if plan and ladder else [system.temperature]
+
+
+def _temperature_faults(system: SystemSpec, potential: LearntPotential) -> Iterator[Fault]:
+    """What a potential at all temperatures cannot learn from its labels: temperatures, energies, terms of its form."""
+    found = {stage: _labelled_temperatures(system, stage) for stage in potential.stages}
+    sources = [source for source, _ in found.values()]
+    known = sorted({kelvin for stage, (_, at) in found.items() if stage != TARGETS for kelvin in at})
     kelvins = potential.temperatures or known
     if missing := sorted(set(kelvins) - set(known)):
         shown = ", ".join(f"{kelvin:g}" for kelvin in known)
         gap = f"holds {missing[0]:g}, at which {potential.labels} has no frames; choose from {shown}"
         yield Fault("temperatures", gap)
         return
-    if potential.learns and source is not None and not source.has_energies:
+    if potential.learns and not any(source is None or source.has_energies for source in sources):
         yield Fault("learns", f"is {potential.learns}, but frames of {potential.labels} have no energies; leave it out")
-    form = system.network.thermal_form
+    form, slopes = system.network.thermal_form, bool(potential.learns)
+    if TARGETS in found:
+        kelvins, slopes = sorted({*kelvins, *found[TARGETS][1]}), True
     if form is None or len(kelvins) == 1:
-        constant = not potential.learns and (source is None or not source.responds)
+        constant = not slopes and not any(source is not None and source.responds for source in sources)
         if constant and not system.simulated_temperatures and kelvins != [system.temperature]:
             yield Fault(
                 "temperatures",
@@ -175,7 +192,7 @@ def _temperature_faults(system: SystemSpec, potential: LearntPotential) -> Itera
             f"are {min(kelvins):g} to {max(kelvins):g}, and network.temperature_dependence has an anchor outside, "
             f"{outside[0]:g}; choose anchors among them",
         )
-    elif (determined := len(kelvins) * (2 if potential.learns else 1)) < form.n_terms:
+    elif (determined := len(kelvins) * (2 if slopes else 1)) < form.n_terms:
         yield Fault(
             "temperatures",
             f"are {len(kelvins)}, which determine {determined} of the {form.n_terms} terms of "

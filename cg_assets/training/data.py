@@ -17,6 +17,7 @@ from cg_assets.core.statistics.estimates import FEW_REPLICAS, time_blocks
 
 if TYPE_CHECKING:
     from cg_assets.potentials.base import Labels
+    from cg_assets.training.thermal_targets import ThermalTargets
     from cg_assets.training.training_run import Descent
 
 Learnt = Literal["forces", "energies", "products"]
@@ -133,8 +134,13 @@ class TrainingData(TrainingSet):
         run: `(n_frames,)` int64 the replica of the batch that a frame comes from; None where that is not known.
         noise_floor: least possible loss of these labels [force unit]^2; None where that is not known.
         temperature: `(n_frames,)` float64 [K]; None where all are of one, which a potential need not be given.
-        energy: `(n_frames,)` float64 potential energy of the atoms without a bias [kJ/mol]; None where not known.
-        first_order: labels of dF/dT, shape of the forces [kJ/mol/nm/K]; None where there are none (`completed`).
+        energy: `(n_frames,)` float64 potential energy of the atoms without a bias [kJ/mol]; NaN, or None for all, where
+            not known.
+        first_order: labels of dF/dT, shape of the forces [kJ/mol/nm/K]; NaN, or None for all, where there are none
+            (`completed`).
+        noise: `(n_frames,)` variance of a component of a force label [force unit]^2, where labels of several sources
+            are learnt; None where it is proportional to T.
+        response_noise: that of a label of dF/dT; None where they are products of one source.
         learns: what a potential W(R, T) learns: forces alone; forces and energies; these and labels of dF/dT, products
             of what a potential that has not seen a frame leaves over of both.
     """
@@ -148,6 +154,8 @@ class TrainingData(TrainingSet):
     temperature: NDArray[np.float64] | None = None
     energy: NDArray[np.float64] | None = None
     first_order: NDArray[np.float32] | None = None
+    noise: NDArray[np.float64] | None = None
+    response_noise: NDArray[np.float64] | None = None
     learns: Learnt = "forces"
 
     @property
@@ -189,6 +197,7 @@ class TrainingData(TrainingSet):
         noise_floor: float | None = None,
         every_temperature: bool = False,
         learns: Learnt = "forces",
+        noise: Sequence[NDArray[np.float64]] | None = None,
     ) -> TrainingData:
         """Join the labelled frames of some batches; frames of probe replicas are left out.
 
@@ -201,6 +210,7 @@ class TrainingData(TrainingSet):
             noise_floor: least possible loss [force unit]^2.
             every_temperature: takes frames at several temperatures, with these and with their energies.
             learns: what is learnt.
+            noise: variance of the force labels of each batch, where these are of several sources [force unit]^2.
 
         Raises:
             TrainingError: a batch has no forces, or frames are at different temperatures.
@@ -218,8 +228,13 @@ class TrainingData(TrainingSet):
             )
         group = correlated_groups(parts, blocks_per_replica)
         boxes = [frames.box for frames in parts if frames.box is not None]
-        energies = [frames.potential_energy for frames in parts if frames.potential_energy is not None]
-        thermal = every_temperature and len(energies) == len(parts)
+        energies = [frames.potential_energy for frames in parts]
+        if noise is not None:  # some of several sources may have none
+            energies = [
+                np.full(len(part), np.nan) if part.potential_energy is None else part.potential_energy for part in parts
+            ]
+        known = [item for item in energies if item is not None]
+        thermal = every_temperature and len(known) == len(parts)
         return TrainingData(
             positions=np.concatenate([frames.positions for frames in parts]),
             forces=np.concatenate([frames.forces for frames in parts if frames.forces is not None]),
@@ -228,13 +243,48 @@ class TrainingData(TrainingSet):
             run=group // blocks_per_replica,
             noise_floor=noise_floor,
             temperature=np.concatenate([frames.temperature for frames in parts]) if every_temperature else None,
-            energy=np.concatenate(energies).astype(np.float64) if thermal else None,
+            energy=np.concatenate(known).astype(np.float64) if thermal else None,
+            noise=None
+            if noise is None
+            else np.concatenate([of[~frames.probe] for of, frames in zip(noise, batches, strict=True)]),
             learns=learns,
         )
 
+    @staticmethod
+    def from_targets(targets: ThermalTargets, learns: Learnt = "forces") -> TrainingData:
+        """Labels at fixed beads: mean forces, their derivative by temperature and mean energies, with their noise."""
+        forces, response = (
+            (errors**2).mean(axis=(1, 2)) for errors in (targets.forces_error, targets.first_order_error)
+        )
+        return TrainingData(
+            positions=targets.positions.astype(np.float32),
+            forces=targets.forces.astype(np.float32),
+            group=targets.frame,
+            temperature=targets.temperature,
+            energy=targets.mean_energy,
+            first_order=targets.first_order.astype(np.float32),
+            noise=forces,
+            response_noise=response,
+            learns=learns,
+        )
+
+    def joined(self, other: TrainingData) -> TrainingData:
+        """These and others of the same beads, whose groups stay apart; NaN is what only one of them has."""
+        found: dict[str, Any] = {}
+        for name in ("positions", "forces", "temperature", "energy", "first_order", "noise", "response_noise"):
+            one, two = getattr(self, name), getattr(other, name)
+            like = two if one is None else one
+            if like is not None:
+                blank = [np.full((len(part), *like.shape[1:]), np.nan, like.dtype) for part in (self, other)]
+                pairs = zip((one, two), blank, strict=True)
+                found[name] = np.concatenate([empty if values is None else values for values, empty in pairs])
+        group = np.concatenate([self.group, self.group.max(initial=-1) + 1 + other.group])
+        return replace(self, **found, group=group, run=None, box=None)
+
     def select(self, index: NDArray) -> TrainingData:
         """The frames picked by an index or mask."""
-        known = {name: getattr(self, name) for name in ("box", "run", "temperature", "energy", "first_order")}
+        names = "box", "run", "temperature", "energy", "first_order", "noise", "response_noise"
+        known = {name: getattr(self, name) for name in names}
         picked: Any = {name: None if values is None else values[index] for name, values in known.items()}
         return replace(
             self, positions=self.positions[index], forces=self.forces[index], group=self.group[index], **picked
@@ -276,12 +326,23 @@ class TrainingData(TrainingSet):
 
         groups, member = np.unique(self.group, return_inverse=True)
         half = (np.random.default_rng([seed, 2]).permutation(len(groups)) % 2)[member]
-        labels = np.empty_like(self.forces)
+        labels = np.full_like(self.forces, np.nan) if self.first_order is None else self.first_order.copy()
+        wanted = np.isfinite(self.energy) & np.isnan(labels).any(axis=(1, 2))
         for number in (0, 1):
             mine = half == number
             teacher = teach(replace(self.select(~mine), learns="energies"), number + 1)
-            labels[mine] = force_products(teacher, self.select(mine).labels())
-        return replace(self, first_order=labels)
+            labels[mine & wanted] = force_products(teacher, self.select(mine & wanted).labels())
+        return replace(self, first_order=labels, response_noise=self._product_noise(labels, wanted))
+
+    def _product_noise(self, labels: NDArray, made: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+        """Variance of labels of dF/dT, of the products that were made their mean square at a temperature: noise."""
+        if self.noise is None or self.temperature is None:
+            return None
+        noise = np.full(len(self), np.nan) if self.response_noise is None else self.response_noise.copy()
+        for kelvin in np.unique(self.temperature[made]):
+            here = made & (self.temperature == kelvin)
+            noise[here] = np.mean(labels[here].astype(np.float64) ** 2)
+        return noise
 
     def draw(self, n_frames: int, seed: int) -> TrainingData:
         """`n_frames` frames drawn at random without replacement, in their old order.
@@ -316,7 +377,8 @@ class TrainingData(TrainingSet):
     def hash(self) -> str:
         """Hash of the content."""
         digest = hashlib.sha256(self.learns.encode() if self.learns_energies else b"")
-        for array in (self.positions, self.forces, self.group, self.box, self.temperature, self.energy):
+        about = self.box, self.temperature, self.energy, self.noise, self.response_noise
+        for array in (self.positions, self.forces, self.group, *about):
             if array is not None:
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]

@@ -8,7 +8,8 @@ force space by their noise, as in generalised least squares: a bead with hydroge
 the noise of a carbonyl oxygen, and the torque about a bond, which decides on the populations of conformers, is far less
 noisy than the forces of its beads suggest. The sum is of each bead's squared residual and of each bond's squared
 residual torque, each divided by its own mean of the epoch before, torques with ten times the weight of beads. Frames at
-several temperatures have weights 1/T, the inverse of the noise of forces: <|f - F|²> = kT <∇ · (F - f)> at given beads.
+several temperatures have weights 1/T, the inverse of the noise of forces: <|f - F|²> = kT <∇ · (F - f)> at given beads;
+labels of several sources those of the noise of each.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,7 +46,7 @@ CHECKPOINT_VERSION = 3
 
 
 class _Rows(NamedTuple):
-    """Frames as tensors on the device; energies and labels of dF/dT only where they are learnt."""
+    """Frames as tensors on the device; energies and labels of dF/dT only where they are learnt, 0 where not known."""
 
     positions: Tensor
     forces: Tensor
@@ -52,12 +54,18 @@ class _Rows(NamedTuple):
     box: Tensor | None
     energy: Tensor | None
     first_order: Tensor | None
+    shares: Tensor | None = None
+    """What each square counts `(f, n_columns)`, the inverse of its noise; 0 where there is no label, None for 1."""
 
     @classmethod
     def of(cls, data: TrainingData, device: torch.device) -> _Rows:
         """All frames of data."""
-        energy = None if data.energy is None or not data.learns_energies else data.energy - data.energy.mean()
-        arrays = data.positions, data.forces, data.temperature, data.box, energy, data.first_order
+        energy, first_order = data.energy if data.learns_energies else None, data.first_order
+        if energy is not None:
+            energy = np.nan_to_num(energy - np.nanmean(energy))
+        if first_order is not None:
+            first_order = np.nan_to_num(first_order)
+        arrays = data.positions, data.forces, data.temperature, data.box, energy, first_order
         tensors: Any = (None if array is None else torch.as_tensor(array).to(device) for array in arrays)
         return cls(*tensors)
 
@@ -106,17 +114,49 @@ class ForceMatching(Descent):
         n_beads = self.rows.forces.shape[1]
         self.torques = BondTorques(n_beads, [(a, b) for a, b in config.get("bonds", ())], device)
         self.middle = 1.0 if data.temperature is None else 1.0 / float((1.0 / self.kept.temperature).mean())
+        self._weigh(n_beads, training.torque_weight or TORQUE_WEIGHT)
+        nothing = torch.zeros_like(self.rows.forces)
+        squares = self._squares(self.rows, nothing, nothing[:, 0, 0], nothing)
+        self.squares = self._floored(squares.mean(dim=0) * self.missing)
+        self.gradient_norm = 0.0
+
+    def _weigh(self, n_beads: int, torque_weight: float) -> None:
+        """Set what each column of squares counts, and each square of a row."""
         kinds = {  # columns of squares: their number, weight, power of T by which noise grows, and unit against forces
             "forces": (n_beads, 1.0, 1, 1.0),
-            "torques": (len(self.torques.bonds), training.torque_weight or TORQUE_WEIGHT, 1, 1.0),
+            "torques": (len(self.torques.bonds), torque_weight, 1, 1.0),
             "energy": (int(self.rows.energy is not None), ENERGY_WEIGHT, 2, 1.0),
             "first_order": (0 if self.rows.first_order is None else n_beads, 1.0, -1, self.middle**-2),
         }
-        counts, *columns = (torch.tensor(row, device=device) for row in zip(*kinds.values(), strict=True))
+        counts, *columns = (torch.tensor(row, device=self.device) for row in zip(*kinds.values(), strict=True))
         self.weights, self.powers, self.units = (column.repeat_interleave(counts) for column in columns)
-        nothing = torch.zeros_like(self.rows.forces)
-        self.squares = self._floored(self._squares(self.rows, nothing, nothing[:, 0, 0], nothing).mean(dim=0))
-        self.gradient_norm = 0.0
+        ends = np.cumsum([kind[0] for kind in kinds.values()]).tolist()
+        self.columns = {name: slice(end - kinds[name][0], end) for name, end in zip(kinds, ends, strict=True)}
+        self.rows, self.held_out = (
+            rows._replace(shares=self._shares(part, rows))
+            for rows, part in ((self.rows, self.kept), (self.held_out, self.apart))
+        )
+        shares = self.rows.shares
+        self.missing = 1.0 if shares is None else self.n_training / (shares > 0).sum(dim=0).clamp(min=1)
+
+    def _shares(self, data: TrainingData, rows: _Rows) -> Tensor | None:
+        """What each square of a row counts; see `_Rows`. Noise of forces grows with T where none is given."""
+        if rows.temperature is None and data.noise is None:
+            return None
+        warm = torch.ones(len(data), device=self.device)
+        if rows.temperature is not None:
+            warm = (self.middle / rows.temperature).to(warm)
+        shares = warm[:, None] ** self.powers
+        noise = {"forces": data.noise, "torques": data.noise, "first_order": data.response_noise}
+        for name, variance in noise.items():
+            if variance is not None:
+                share = torch.as_tensor(np.nan_to_num(1.0 / variance), device=self.device)
+                shares[:, self.columns[name]] = (share / share[share > 0].mean()).to(shares)[:, None]
+        for name, labels in {"energy": data.energy, "first_order": data.first_order}.items():
+            if labels is not None:
+                unknown = np.isnan(labels.reshape(len(labels), -1)).any(axis=1)
+                shares[torch.as_tensor(unknown, device=self.device), self.columns[name]] = 0.0
+        return shares
 
     def labels(self) -> Labels:
         """All frames on the device, and what the potential's own ensemble is made from."""
@@ -141,8 +181,8 @@ class ForceMatching(Descent):
             part = self.rows.part(rows)
             squares = self._squares(part, *self._predicted(part))
             ratios = self.weights * squares / self.squares
-            if part.temperature is not None:
-                ratios = ratios * (self.middle / part.temperature).to(ratios)[:, None] ** self.powers
+            if part.shares is not None:
+                ratios = ratios * part.shares
             loss = ratios.mean()
             self.optimizer.zero_grad()
             loss.backward()
@@ -152,17 +192,29 @@ class ForceMatching(Descent):
         training_loss = float(total[: part.forces.shape[1]].mean()) / self.n_training
         held_out_loss = self.held_out_loss()
         self._refuse_divergence(number, training_loss, held_out_loss)
-        self.squares = self._floored(total / self.n_training)
+        self.squares = self._floored(total / self.n_training * self.missing)
         return training_loss, held_out_loss
 
     def _predicted(self, part: _Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Forces, mean energies and dF/dT, the latter two only where they are learnt."""
         about = part.positions, part.temperature, part.box
-        if part.first_order is not None:
+        known = self._known(part, "first_order")
+        if part.first_order is not None and bool(known.all()):
             response = self.module.response(*about)
             return response.forces, response.mean_energy, response.first_order
         forces = self.module.energy_and_forces(*about)[1]
-        return forces, forces if part.energy is None else self.module.mean_energy(*about), forces
+        energy = forces if part.energy is None else self.module.mean_energy(*about)
+        if part.first_order is None or not bool(known.any()):
+            return forces, energy, torch.zeros_like(forces)
+        some = part.part(known.nonzero()[:, 0])
+        found = self.module.response(some.positions, some.temperature, some.box).first_order
+        return forces, energy, torch.zeros_like(forces).index_add(0, known.nonzero()[:, 0], found)
+
+    def _known(self, part: _Rows, name: str) -> Tensor:
+        """Which rows `(f,)` have a label of energy or dF/dT."""
+        if part.shares is None or not part.shares[:, self.columns[name]].shape[1]:
+            return torch.ones(len(part.positions), dtype=torch.bool, device=self.device)
+        return part.shares[:, self.columns[name].start] > 0
 
     def _squares(self, part: _Rows, forces: Tensor, energy: Tensor, first_order: Tensor) -> Tensor:
         """Squares `(f, n_columns)` of what is left over.
@@ -175,8 +227,9 @@ class ForceMatching(Descent):
         if len(self.torques.bonds):
             columns.append(self.torques(part.positions, difference).square())
         if part.energy is not None:
-            left = energy.double() - part.energy
-            constants = self.module.energy_shares(part.temperature, part.positions)
+            known = self._known(part, "energy")
+            left = (energy.double() - part.energy) * known
+            constants = self.module.energy_shares(part.temperature, part.positions) * known[:, None]
             left = left - constants @ (torch.linalg.pinv(constants, rtol=1e-8) @ left)
             columns.append(left.square().to(difference)[:, None])
         if part.first_order is not None:
@@ -200,7 +253,10 @@ class ForceMatching(Descent):
         for rows in torch.arange(len(self.held_out.positions)).split(1024):
             part = self.held_out.part(rows)
             forces = self.module.energy_and_forces(part.positions, part.temperature, part.box)[1]
-            total += float((forces - part.forces).double().square().mean()) * len(rows)
+            squares = (forces - part.forces).double().square()
+            if self.data.noise is not None and part.shares is not None:  # their mean is one
+                squares = squares * part.shares[:, 0, None, None]
+            total += float(squares.mean()) * len(rows)
         return total / len(self.held_out.positions)
 
     def _refuse_divergence(self, epoch: int, training_loss: float, held_out_loss: float) -> None:

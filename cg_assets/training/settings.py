@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -26,6 +26,9 @@ class LearntPotential(Family, family="learnt potential"):
 
     labels: Name
     """Stage of what it learns from."""
+    also: list[Name] | None = None
+    """Further stages of labels that it learns from, each label with the weight of its own noise: other force labels, or
+    thermal_response_targets for a potential at all temperatures."""
     frames: PositiveInt | None = None
     """Number of frames drawn at random from the labels; null for all."""
     epochs: PositiveInt | None = None
@@ -36,7 +39,20 @@ class LearntPotential(Family, family="learnt potential"):
     temperatures: list[PositiveFloat] | None = None
     """Temperatures of the frames that a potential at all temperatures learns from [K]; null for all."""
 
-    _distinct = field_validator("temperatures")(distinct)
+    _distinct = field_validator("temperatures", "also")(distinct)
+
+    @model_validator(mode="after")
+    def _of_all(self) -> Self:
+        if self.also and self.labels in self.also:
+            raise ValueError(f"also names {self.labels}, which is labels; leave it out there")
+        if self.also and self.frames is not None:
+            raise ValueError("frames are drawn from the labels of one stage; leave out frames or also")
+        return self
+
+    @property
+    def stages(self) -> list[str]:
+        """All stages of labels that it learns from."""
+        return [self.labels, *(self.also or ())]
 
     @property
     def response(self) -> ResponsePotential | None:
@@ -63,6 +79,7 @@ class ResponsePotential(LearntPotential):
     type: Literal["response"]
     labels: Literal["thermal_response_targets", "trajectories"] = TARGETS
     """`trajectories` for ordinary dynamics alone."""
+    also: None = None
     frames: None = None
     epochs: None = None
     learns: None = None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cg_assets.potentials.base import PotentialConfig
     from cg_assets.potentials.thermal.dependent import ThermalConfig
     from cg_assets.potentials.thermal.temperature import DependenceConfig
+    from cg_assets.training.thermal_targets import ThermalTargets
 
 
 def potential_config(
@@ -30,6 +31,7 @@ def potential_config(
     committee: int = 0,
     batches: Sequence[Frames] = (),
     learns: Learnt = "forces",
+    targets: ThermalTargets | None = None,
 ) -> PotentialConfig:
     """The config from which `build_potential` makes a potential, with facts for users of the model.
 
@@ -42,12 +44,14 @@ def potential_config(
         committee: number of further networks.
         batches: labelled frames that it learns from.
         learns: what it learns from them.
+        targets: labels at fixed beads that it learns from, too: of forces and of their derivative by temperature.
 
     Raises:
         TrainingError: the form has more terms than these frames determine.
     """
     config = settings.config(beads) | ({"committee": committee} if committee else {})
-    kelvin = np.unique(np.concatenate([frames.temperature for frames in batches] or [np.empty(0)]))
+    known = [frames.temperature for frames in batches] + ([] if targets is None else [targets.temperature])
+    kelvin, learns = np.unique(np.concatenate(known or [np.empty(0)])), "products" if targets is not None else learns
     if settings.needs_temperature and len(kelvin) == 1 and batches[0].first_order is None:
         form: DependenceConfig = {
             "form": "taylor_temperature",
@@ -85,9 +89,7 @@ def _refuse_undetermined(
         )
 
 
-def fitted_prior(
-    settings: PotentialSettings, beads: Beads, batches: Sequence[Frames], learns: Learnt = "forces"
-) -> PriorFit | None:
+def fitted_prior(settings: PotentialSettings, beads: Beads, batches: Sequence[Frames]) -> PriorFit | None:
     """The prior of a potential on the configurations of labelled frames; None where it has none.
 
     Raises:
@@ -95,28 +97,23 @@ def fitted_prior(
     """
     if settings.chain_prior is None:
         return None
-    positions = prior_frames(settings, beads, batches, learns).positions
+    positions, _ = prior_positions(settings, batches)
     return fit_prior(positions, beads.cg_map.bonds, beads.cg_map.bead_names, settings.chain_prior)
 
 
-def prior_frames(
-    settings: PotentialSettings, beads: Beads, batches: Sequence[Frames], learns: Learnt = "forces"
-) -> Frames:
-    """The label frames that a prior is fitted to: of a potential at all temperatures those nearest to T_0.
+def prior_positions(settings: PotentialSettings, batches: Sequence[Frames]) -> tuple[NDArray[np.float32], float]:
+    """Configurations of label frames that a prior is fitted to, and their temperature.
 
-    The prior is part of W_0. One fitted at each temperature would have the cooperative melting of a chain in each of
-    its terms: their sum has a many times too large dW/dT, which forces are too noisy to correct.
-
-    Raises:
-        TrainingError: the form of the potential has more terms than these frames determine.
+    Of a potential at all temperatures they are those nearest to T_0: its prior is part of W_0. One fitted at each
+    temperature would have the cooperative melting of a chain in each of its terms: their sum has a many times too large
+    dW/dT, which forces are too noisy to correct.
     """
-    frames = Frames.concatenate([part.select(~part.probe) for part in batches])
-    if not settings.needs_temperature:
-        return frames
-    config = cast("ThermalConfig", potential_config(settings, beads, 0, batches, learns))
-    middle = config["thermal_energy"] / thermal_energy(1.0, beads.units)
-    nearest = frames.temperature[np.abs(frames.temperature - middle).argmin()]
-    return frames.select(frames.temperature == nearest)
+    positions = np.concatenate([part.positions[~part.probe] for part in batches])
+    kelvin = np.concatenate([part.temperature[~part.probe] for part in batches])
+    if settings.thermal_form is None:
+        return positions, float(kelvin[0])
+    nearest = kelvin[np.abs(kelvin - settings.thermal_form.middle).argmin()]
+    return positions[kelvin == nearest], float(nearest)
 
 
 def drawn_frames(frames: Frames, n_frames: int | None, seed: int) -> Frames:
@@ -132,6 +129,8 @@ def training_data(
     seed: int,
     noise_floor: float | None = None,
     learns: Learnt = "forces",
+    noise: Sequence[NDArray[np.float64]] | None = None,
+    targets: ThermalTargets | None = None,
 ) -> TrainingSet:
     """The frames that a potential learns from: all of its batches, or some drawn at random.
 
@@ -144,6 +143,8 @@ def training_data(
         seed: of the draw.
         noise_floor: least possible loss of these labels [force unit]^2, where it is known.
         learns: what a potential at all temperatures learns from frames without labels of their own.
+        noise: variance of the force labels of each batch, where these are of several sources [force unit]^2.
+        targets: labels at fixed beads that are learnt, too.
 
     Raises:
         TrainingError: there are fewer frames than asked for, they cannot train, or the potential cannot describe them.
@@ -155,9 +156,11 @@ def training_data(
 
         data = ResponseData(product_targets(batches))
     else:
+        thermal = settings.needs_temperature
         data = TrainingData.from_frames(
-            batches, noise_floor=noise_floor, every_temperature=settings.needs_temperature, learns=learns
+            batches, noise_floor=noise_floor, every_temperature=thermal, learns=learns, noise=noise
         )
+        data = data if targets is None else data.joined(TrainingData.from_targets(targets, learns))
     for frames in batches:
         settings.refuse(frames.positions[~frames.probe])
     return data if n_frames is None else data.select(drawn_rows(len(data), n_frames, seed))

@@ -15,8 +15,10 @@ from cg_assets.potentials.settings import build_potential
 from cg_assets.potentials.thermal.settings import TemperatureForm
 from cg_assets.systems import load_system
 from cg_assets.training.data import TrainingData
+from cg_assets.training.loop import ForceMatching
 from cg_assets.training.priors import fit_prior
 from cg_assets.training.setup import fitted_prior, potential_config, training_data
+from cg_assets.training.thermal_targets import ThermalTargets
 from cg_assets.training.train import train
 
 ORIGIN = 380.0
@@ -91,8 +93,7 @@ AT = np.resize(BETWEEN, len(PLACES))
 
 def predictions(data, seed, form=FORM, kelvin=AT):
     """F, F_1 and U of a potential trained on data, at temperatures between those of the data."""
-    training = Training(epochs=10, batch_size=64, learning_rate=0.01)
-    module = train(NETWORK | {"temperature_dependence": form}, training, data, seed=seed).module
+    module = train(NETWORK | {"temperature_dependence": form}, TRAINING, data, seed=seed).module
     found = module.predict(torch.as_tensor(PLACES), torch.as_tensor(kelvin), None)
     return [found.forces.numpy(), found.first_order.numpy(), found.mean_energy.numpy()]
 
@@ -169,11 +170,11 @@ def test_more_terms_than_the_labels_determine_are_refused(kelvins, form, terms):
     network = system.network.model_copy(update={"temperature_dependence": TemperatureForm(**form)})
     places = np.zeros((1, 6, system.beads().cg_map.n_beads, 3), np.float32)
     batches = [Frames.of_replicas(np.arange(6), [0], temperature=kelvin, positions=places) for kelvin in kelvins]
-    for config in (potential_config, fitted_prior):
-        with pytest.raises(TrainingError, match=terms):
-            config(network, system.beads(), batches=batches)
+    with pytest.raises(TrainingError, match=terms):
+        potential_config(network, system.beads(), batches=batches)
 
 
+TRAINING = Training(epochs=10, batch_size=64, learning_rate=0.01)
 LINEAR, HERE = FORM | {"order": 1}, np.full(len(PLACES), ORIGIN)
 
 
@@ -209,6 +210,69 @@ def test_labels_of_the_response_train_a_molecule():
     labels = training_data(load_system("helix").network, [frames], None, 0)
     forces, response, _ = deviations_at_origin(labels, 0, FORM)
     assert forces < 0.1 and response < 0.2, (forces, response)
+
+
+def fixed_beads(count, seed):
+    """Targets of frames at three temperatures: F and F_1 with small errors, as of an average at fixed beads."""
+    generator = np.random.default_rng([seed, 9])
+    positions = np.repeat(CORNERS + 0.01 * generator.standard_normal((count, 3, 3)), 3, axis=0)
+    kelvin, shape = np.tile([300.0, ORIGIN, 460.0], count), positions.shape
+    forces, response, energy = known(positions, kelvin)
+    blank = np.zeros(shape)
+    errors = {"forces": 0.1 * NOISE, "first_order": 0.02, "second_order": np.inf}
+    values = {"forces": forces, "first_order": response, "second_order": blank}
+    noise = {name: np.nan_to_num(error, posinf=0) * generator.standard_normal(shape) for name, error in errors.items()}
+    columns = {name: value + noise[name] for name, value in values.items()}
+    columns |= {f"{name}_error": np.full(shape, error) for name, error in errors.items()}
+    nothing, unknown = np.zeros(len(kelvin)), np.full(len(kelvin), np.inf)
+    about = {"positions": positions, "box": np.full((len(kelvin), 3), np.inf), "temperature": kelvin}
+    about |= {"frame": np.arange(len(kelvin)) // 3, "origin_temperature": kelvin, "mean_energy": energy}
+    about |= {"mean_energy_error": np.ones(len(kelvin)), "heat_capacity": nothing, "heat_capacity_error": unknown}
+    return ThermalTargets(**columns, **about)
+
+
+def without_forces(count, seed):
+    """Noisier labels of configurations alone, at all temperatures: three times the noise, and no energies."""
+    data = drawn(count, seed)
+    exact, generator = known(data.positions, data.temperature)[0], np.random.default_rng([seed, 10])
+    forces = exact + 3 * NOISE * generator.standard_normal(exact.shape)
+    return replace(data, forces=forces.astype(np.float32), energy=None, noise=np.full(count, (3 * NOISE) ** 2))
+
+
+@pytest.mark.parametrize("learns", ["forces", "products"])
+def test_labels_of_several_sources_train_one_potential(learns):
+    """Forces at T_0, a tenth as many labels at fixed beads and noisy labels without energies: F, F_1 and U everywhere.
+
+    Each alone is worse, or does not determine the form.
+    """
+    own = replace(joint(1500, 1), noise=np.full(1500, NOISE**2))
+    noisy, fixed = without_forces(1500, 2), TrainingData.from_targets(fixed_beads(50, 3))
+    data = replace(own.joined(noisy).joined(fixed), learns=learns)
+    assert np.isnan(data.energy).sum() == 1500 and np.isfinite(data.first_order).all(axis=(1, 2)).sum() == 150
+    exact = known(PLACES, AT)
+    errors = [
+        [float((found - truth).std() / truth.std()) for found, truth in zip(predictions(item, 0), exact, strict=True)]
+        for item in (data, replace(noisy, energy=np.full(1500, np.nan)))
+    ]
+    forces, response, energy = errors[0]
+    assert forces < 0.06 and response < 0.2 and energy < 0.3, errors
+    assert errors[1][0] > 1.3 * forces and errors[1][1] > 1.3 * response, errors
+
+
+def test_labels_count_by_the_inverse_of_their_noise():
+    """In a batch of labels of two sources the noisier one has as much less weight; a row without a label has none."""
+    one, two = drawn(200, 0), without_forces(100, 1)
+    data = replace(one, noise=np.full(200, NOISE**2), learns="energies").joined(two)
+    run = ForceMatching(
+        build_potential(NETWORK), NETWORK, TRAINING, data, 0, torch.Generator().manual_seed(0), torch.device("cpu")
+    )
+    shares, noisy = run.rows.shares, np.isnan(run.kept.energy)
+    assert shares[:, 0].mean() == pytest.approx(1.0, abs=1e-5)
+    np.testing.assert_allclose(shares[~noisy, 0].mean() / shares[noisy, 0].mean(), 9.0, rtol=1e-5)
+    energy = run.columns["energy"]
+    assert (shares[noisy, energy] == 0).all() and (shares[~noisy, energy] > 0).all()
+    labels = (run.kept.energy - np.nanmean(run.kept.energy))[~noisy]
+    assert 0 < float(run.squares[energy]) <= 1.05 * float((labels**2).mean())
 
 
 @pytest.mark.parametrize("wrong", ["sign of the energy", "factor of two", "energy with a bias of the beads"])
