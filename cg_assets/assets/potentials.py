@@ -54,7 +54,7 @@ def judge_potential(result: TrainingResult, floor: Estimate | None) -> list[Verd
     return [LOSS.verdict(math.isfinite(loss) and loss >= allowed, **facts)]
 
 
-def _noise_floor(source: Source, several: bool) -> Estimate:
+def _noise_floor(source: Source, several: bool = False) -> Estimate:
     """Of all batches together, those of ladders with the noise of each temperature that is learnt from.
 
     Of several sources each label has the weight of its own noise.

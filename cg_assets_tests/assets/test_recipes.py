@@ -17,7 +17,7 @@ from test_refresh import TINY
 from cg_assets import systems
 from cg_assets.assets import stages_of
 from cg_assets.assets.data import Source, read_source
-from cg_assets.assets.potentials import _noise_floor
+from cg_assets.assets.potentials import _label_noise, _noise_floor
 from cg_assets.assets.soundness import IMPORTED_FILES, RECIPE, STAMPS, Recipes, Soundness, stamps
 from cg_assets.assets.stage import TableContent
 from cg_assets.assets.work import Inputs, Work, carry_out
@@ -145,9 +145,26 @@ def test_labels_with_the_noise_of_one_temperature_train_nothing_at_several(tmp_p
         _noise_floor(Source(["0000"], [info], [both]))
 
 
+def test_labels_of_two_sources_have_the_noise_of_their_files(tmp_path):
+    """Each at its temperature; the least weighted loss is the harmonic mean, of 2, 6 and 3 (twice) over four frames."""
+    store, places, unit = ParquetStore(tmp_path), np.ones((1, 1, 3, 3), np.float32), "(kJ/mol/nm)²"
+    two, six, three = (Estimate(value, 0.1, unit).to_json() for value in (2.0, 6.0, 3.0))
+    floors = [two | {"temperature": 280.0, "rows": 1}, six | {"temperature": 330.0, "rows": 1}]
+    extras = [{"noise_floor": two, "noise_floors": floors}, {"noise_floor": three}]
+    cold, warm = (Frames.of_replicas([1.0], [0], temperature=at, positions=places, forces=places) for at in (280, 330))
+    parts = [Frames.concatenate([cold, warm]), Frames.concatenate([cold, cold])]
+    for number, (frames, extra) in enumerate(zip(parts, extras, strict=True)):
+        about = FileMetadata(system="own", stage="mapped_forces", units="molar", extra=extra)
+        store.write_frames(frames, about, f"{number}")
+    infos = [store.describe("own", "mapped_forces", name) for name in ("0", "1")]
+    source = Source(["0", "1"], infos, parts)
+    assert [noise.tolist() for noise in _label_noise(source)] == [[2.0, 6.0], [3.0, 3.0]]
+    assert _noise_floor(source, several=True).value == pytest.approx(4 / (1 / 2 + 1 / 6 + 2 / 3))
+
+
 def test_kernel_labels_of_one_rung_are_not_those_of_a_ladder(home):
     """Their code has another version where the frames of all rungs are kept; elsewhere nothing is made again."""
-    ladder = own_helix(home, helix_text() + "labels: {flow: {type: flow, noise: 0.005}}\n")
+    ladder = own_helix(home, helix_text())
     for system, version in ((ladder, "2"), (load_system("capped_alanine_kernels"), "1")):
         kernels = [stage for stage in stages_of(system) if "_kernel" in stage.name]
         assert len(kernels) >= 2 and {stage.code_version for stage in kernels} == {version}
