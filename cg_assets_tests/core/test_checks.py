@@ -8,7 +8,7 @@ import pytest
 
 from cg_assets.assets.data import sane
 from cg_assets.assets.imports import ImportJudge
-from cg_assets.core.checks import FINITE_BEADS, Check, finite_verdict, frame_fault
+from cg_assets.core.checks import FINITE_BEADS, Check, absurd, finite_verdict, frame_fault
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.frames import Frames
 from cg_assets.training.thermal_targets import ThermalTargets
@@ -82,6 +82,23 @@ def test_imported_frames_are_named_with_their_file():
     fine = ImportJudge()
     fine.see(good)
     assert fine.verdicts()[0].passed
+
+
+def test_the_figure_of_an_import_has_evenly_spread_frames_without_positions():
+    judge, block = ImportJudge(n_frames=1_000_000), frames()
+    judge.see(block)
+    judge.see(block)
+    np.testing.assert_array_equal(judge.drawn.time, np.tile(block.time[::2], 2))
+    assert judge.drawn.positions.shape == (200, 0, 3)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, -1e9])
+@pytest.mark.parametrize("place", [(7, 0, 0), (7, 1, 2)])
+def test_one_absurd_number_is_found_wherever_it_stands(value, place):
+    numbers = np.random.default_rng(4).normal(size=(50, 2, 3))
+    assert not absurd(numbers).any()
+    numbers[place] = value
+    assert np.flatnonzero(absurd(numbers)).tolist() == [7]
 
 
 def test_training_names_the_file_and_the_frame():
