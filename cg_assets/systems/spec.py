@@ -366,8 +366,8 @@ class SystemSpec(System):
         Raises:
             SystemSpecError: the file does not say so.
         """
-        epochs = self.potentials[potential].epochs
-        return self.fit if epochs is None else self.fit.model_copy(update={"epochs": epochs})
+        own = {name: getattr(self.potentials[potential], name) for name in ("epochs", "seed")}
+        return self.fit.model_copy(update={name: value for name, value in own.items() if value is not None})
 
     @property
     def fit(self) -> Training:
@@ -453,7 +453,7 @@ class SystemSpec(System):
 
     def drawn(self, potential: str) -> tuple[int | None, int]:
         """How many frames a potential learns from (None: all), and the seed that draws them."""
-        return self.potentials[potential].frames, self.training.seed if self.training else 0
+        return self.potentials[potential].frames, self.training_of(potential).seed if self.training else 0
 
     @property
     def variable_names(self) -> list[str]:

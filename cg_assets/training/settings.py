@@ -33,6 +33,8 @@ class LearntPotential(Family, family="learnt potential"):
     """Number of frames drawn at random from the labels; null for all."""
     epochs: PositiveInt | None = None
     """Epochs of this potential, where its labels have many more frames than others; null for training.epochs."""
+    seed: int | None = Field(default=None, ge=0)
+    """Seed of this training, whose scatter several of the same labels show; null for training.seed."""
     learns: Literal["energies", "products"] | None = None
     """What a potential at all temperatures learns besides forces: energies of the frames; or these and labels of dF/dT,
     products of what potentials of half of the frames leave over of forces and energies."""

@@ -588,3 +588,27 @@ def test_seeds_differ_and_repeat():
     seeds = {seed_of(s, t, b) for s in ("a", "b") for t in ("trajectories", "biased_samples") for b in ("0000", "0001")}
     assert len(seeds) == 8
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_a_potential_has_a_seed_of_its_own():
+    system = load_system("helix")
+    own = system.potentials | {"forces": system.potentials["forces"].model_copy(update={"seed": 3})}
+    system = system.model_copy(update={"potentials": own})
+    assert (system.training_of("forces").seed, system.drawn("forces")) == (3, (None, 3))
+    assert (system.training_of("all").seed, system.drawn("all")) == (0, (None, 0))
+
+
+@pytest.mark.parametrize(
+    ("potential", "fault"),
+    [
+        ({"also": ["paper_kernel_forces"]}, r"potentials.all.also\s+is paper_kernel_forces, but sampling"),
+        ({"also": ["thermal_response_targets"]}, r"potentials.all.also\s+is thermal_response_targets, but sampling"),
+        ({"also": ["mapped_forces"]}, "also names mapped_forces, which is labels; leave it out there"),
+        ({"also": ["flow_kernel_forces"], "frames": 9}, "frames are drawn from the labels of one stage"),
+    ],
+)
+def test_further_labels_that_do_not_fit_are_named(potential, fault):
+    content = load_system("helix").model_dump(mode="json", exclude_unset=True)
+    content["potentials"]["all"] |= potential
+    with pytest.raises(ValueError, match=fault):
+        type(load_system("helix")).model_validate(content | {"folder": load_system("helix").folder})
