@@ -33,6 +33,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         from cg_assets.cli import _parser
 
         markdown = markdown.replace("<!-- commands -->", commands(_parser()))
+    if "<!-- fields -->" in markdown:
+        from cg_assets.systems.schema import reference_markdown
+
+        markdown = markdown.replace("<!-- fields -->", reference_markdown())
     return re.sub(r"\]\(([^)#\s]+)", lambda found: f"]({_on_site(found[1], page.file.src_uri)}", markdown)
 
 
