@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("folder", type=Path, help="a new folder")
     text = "of the simulation, and of a potential that depends on it [K] (default: that of its training)"
     export.add_argument("--temperature", type=float, help=text)
+    export.add_argument("--repeat", type=int, default=1, metavar="N", help="a periodic box N times as long and wide")
     lineage = command("lineage", _lineage, "which models came from a file, which files a model came from, what changed")
     lineage.add_argument("subject", metavar="FILE|MODEL", help="a data file, its key, or a model")
     lineage.add_argument("other", metavar="MODEL", nargs="?", help="a second version: what changed since the first")
@@ -266,6 +267,8 @@ def _export(options: argparse.Namespace) -> int:
     from cg_assets.use.export import export, registered_model
 
     model = registered_model(_tracking(), options.model, options.temperature)
+    if options.repeat != 1:
+        model = model.repeated(options.repeat)
     for file in export(model, options.to, options.folder):
         print(file)
     return 0

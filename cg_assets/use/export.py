@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -16,6 +17,7 @@ from cg_assets import __version__
 from cg_assets.core.errors import CgAssetsError
 from cg_assets.potentials.base import Potential, PotentialConfig
 from cg_assets.potentials.model_format import load_potential, save_potential
+from cg_assets.potentials.settings import build_potential
 from cg_assets.use import targets
 from cg_assets.use.beads import BeadEnergy
 
@@ -62,6 +64,32 @@ class Model:
     def beads(self) -> BeadEnergy:
         """Energy, forces and virial at the temperature."""
         return BeadEnergy(self.potential, self.temperature if self.is_thermal else None)
+
+    def repeated(self, times: int) -> Model:
+        """The same with a box that is so many times as long, and all its beads in each part of it.
+
+        Raises:
+            CgAssetsError: there is no box, or the potential is of these beads only.
+        """
+        if self.box is None or times < 1:
+            raise CgAssetsError(f"{self.name} cannot be repeated {times} times: only a whole periodic box can")
+        shifts = np.array(list(itertools.product(range(times), repeat=3)))
+        config, count, beads = self.config.copy(), len(shifts), len(self.positions)
+        config["bead_types"], config["bead_masses"] = config["bead_types"] * count, config["bead_masses"] * count
+        config["bead_names"] = config.get("bead_names", []) * count
+        if bonds := config.get("bonds"):
+            config["bonds"] = [
+                [one + part * beads, other + part * beads] for part in range(count) for one, other in bonds
+            ]
+        potential = build_potential(config)
+        try:
+            potential.load_state_dict(self.potential.state_dict())
+        except RuntimeError as error:
+            raise CgAssetsError(
+                f"{self.name} is a potential of these {beads} beads only; leave --repeat out"
+            ) from error
+        positions = (shifts[:, None] * self.box + self.positions).reshape(-1, 3)
+        return replace(self, potential=potential.eval(), config=config, positions=positions, box=times * self.box)
 
     def save(self, folder: Path) -> None:
         """Write what `read_model` reads."""

@@ -23,7 +23,7 @@ from openmm import unit
 from thermal_models import CONFIG as SPLINES
 from thermal_models import EDGE, known_potential, liquid
 
-from cg_assets.core.errors import SamplingError
+from cg_assets.core.errors import CgAssetsError, SamplingError
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.potentials.settings import build_potential
 from cg_assets.simulation.langevin import simulate
@@ -283,6 +283,19 @@ def test_a_pair_table_holds_the_potential(tmp_path):
     agree(found_forces, expected[1])
 
 
+def test_a_box_can_be_repeated():
+    """Eight boxes have eight times the energy, and each the forces of one; a molecule without a box cannot."""
+    model = splines()
+    larger = model.repeated(2)
+    energy, forces = model.beads(model.positions, model.box)
+    many, found = larger.beads(larger.positions, larger.box)
+    assert many == pytest.approx(8 * energy, rel=1e-10)
+    np.testing.assert_allclose(found.reshape(8, 27, 3), np.tile(forces, (8, 1, 1)), atol=1e-8 * np.abs(forces).max())
+    assert len(larger.config["bead_masses"]) == 216
+    with pytest.raises(CgAssetsError, match="only a whole periodic box can"):
+        network().repeated(2)
+
+
 def test_a_potential_of_coordinates_is_refused():
     curve = {"type": "radial_basis", "range": [-3, 3], "basis_functions": 5, "basis_width": 0.6, "hidden": [8]}
     potential = build_potential(curve | {"thermal_energy": 1.0})
@@ -373,6 +386,20 @@ def test_ten_picoseconds_in_ase_and_openmm(name):
         state = context.getState(energy=True)
         totals.append((state.getPotentialEnergy() + state.getKineticEnergy()).value_in_unit(unit.kilojoule_per_mole))
     assert_no_more_drift(totals, model)
+
+
+@pytest.mark.slow
+def test_at_its_own_pressure_a_liquid_keeps_its_density(tmp_path):
+    """The example of constant pressure, with beads that only repel each other: virial and barostat agree."""
+    model = pairs()
+    model.potential.coefficients[:, 1:] = torch.as_tensor(12.0 * np.exp(-np.arange(10) / 1.2))
+    export(model.repeated(2), "openmm", tmp_path / "export")
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(REPOSITORY / "examples" / "constant_pressure.py"), "export"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    density = float(done.stdout.split("density at this pressure: ")[1].split()[0])
+    assert abs(density - 1.0) < 0.02
 
 
 # ------------------------------------------------------------------------------- LAMMPS and torch-sim
