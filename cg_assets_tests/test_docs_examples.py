@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Command
 
 from cg_assets.cli import _parser
+from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -77,3 +80,38 @@ def test_commands_are_understood():
                 assert error.code == 0, f"{page}: {line}"
             found += 1
     assert found > 40
+
+
+def test_hydrogens_are_added_as_the_tutorial_does(home):
+    text = (REPOSITORY / "docs" / "tutorials" / "own_molecule.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    (home / "examples" / "gromacs").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "examples" / "gromacs" / "alanine.pdb", home / "examples" / "gromacs")
+    subprocess.run([sys.executable, "-c", code], cwd=home, check=True)
+    shutil.move(home / "cg_assets_home" / "systems" / "alanine.pdb", home / "systems" / "alanine.pdb")
+    assert load_system("pdb_alanine").beads().cg_map.n_atoms == 22
+
+
+QUICK = {
+    "two_wells": {},
+    "muller_brown_hot": {},
+    "pdb_alanine": {"sampling": {"unbiased": {"duration": 20}}, "cg_simulation": {"duration": 5}},
+    "capped_alanine_ladder": {"sampling": {"unbiased": {"duration": 20}}, "cg_simulation": {"duration": 5}},
+    "capped_alanine_means": {"sampling": {"mean_forces": {"fixed": {"configurations": 20}}}},
+    "capped_alanine_plans": {},
+    "small_methanol": {},
+    "water_tip4p": {},
+}
+"""Systems of the documentation that run on two cores, and what is shortened; the others take hours."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_systems_run(home, name):
+    test_hydrogens_are_added_as_the_tutorial_does(home)
+    quick = {"extends": name, "name": f"quick_{name}", "title": "Quick", **QUICK[name]}
+    (home / "systems" / f"quick_{name}.yaml").write_text(yaml.safe_dump(quick), encoding="utf-8")
+    done = Command(home)("run", f"quick_{name}", timeout=3500.0)
+    assert done.returncode in (0, 3), done.stderr[-2000:]  # 3: too few data for a good model
+    assert ParquetStore(home).file(f"quick_{name}", "comparison").is_file()
