@@ -113,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     command("systems", _systems, "list the systems that can be run")
     check = command("check", _check, "check a system's file without running it, and print what was understood")
     check.add_argument("system", help="name of a system, or path of its YAML file")
+    command("schema", _schema, "print the JSON Schema of a system's file, with which editors complete and check it")
+    docs = command("docs", _docs, "what a field of a system's file means: values, default, unit")
+    docs.add_argument("field", help="its name, or the end of its place, such as biased.friction")
     box = command("box", _box, "find the box of a solvated molecule at atmospheric pressure")
     box.add_argument("system", help="name of a system, or path of its YAML file")
     run = command("run", _run, "materialise the assets of a system for one batch")
@@ -187,6 +190,20 @@ def _check(options: argparse.Namespace) -> int:
     for about, text in [("title", system.title), *rows]:
         print(f"{about:<{width}}  {one_line(text, 400)}")
     print(f"{system.name}: ready to run")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from cg_assets.systems.schema import system_schema
+
+    print(json.dumps(system_schema(), indent=2))
+    return 0
+
+
+def _docs(options: argparse.Namespace) -> int:
+    from cg_assets.systems.schema import field_help
+
+    print(field_help(options.field))
     return 0
 
 

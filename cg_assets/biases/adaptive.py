@@ -73,6 +73,7 @@ class AdaptiveBias(Bias):
 
     type: Literal["adaptive"]
     collective_variables: list[Name] = Field(min_length=1, max_length=2)
+    """Names of one or two variables that the windows are placed in."""
     windows: Size
     """Number of windows; replicas are dealt out to them in turn."""
     force_constant: PositiveFloat

@@ -30,6 +30,7 @@ class DepositedBias(Bias):
     """A bias that all walkers build together while they move, and that is then frozen."""
 
     collective_variables: list[Name] = Field(min_length=1, max_length=2)
+    """Names of the variables that the bias is a function of."""
     width: dict[Name, PositiveFloat]
     """Standard deviation of a hill or kernel along each collective variable."""
     pace: PositiveFloat

@@ -25,6 +25,7 @@ class MetadynamicsBias(DepositedBias):
     height: PositiveFloat
     """First height of a hill [kJ/mol or reduced]."""
     bias_factor: float = Field(gt=1.0, le=10_000.0)
+    """Of well-tempered metadynamics: (T + ΔT)/T."""
 
     def grid(self, beads: Beads) -> HillGrid:
         """No hill yet."""

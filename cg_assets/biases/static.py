@@ -28,6 +28,7 @@ class StaticBias(Bias):
 
     type: Literal["static"]
     expression: Formula
+    """Formula of the collective variables [kJ/mol or reduced]."""
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """A formula of other than the CG coordinates."""

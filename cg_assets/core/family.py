@@ -13,7 +13,8 @@ import pkgutil
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self, get_args
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from cg_assets.core.settings import Fault, Strict
@@ -68,6 +69,18 @@ class Family(Strict):
         return core_schema.no_info_plain_validator_function(
             cls._validate_member, serialization=core_schema.simple_ser_schema("any")
         )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Of the family: any of its members; of a member: its own."""
+        if "_members" not in vars(cls):
+            return super().__get_pydantic_json_schema__(schema, handler)
+        members = dict.fromkeys(cls._members.values())
+        return {
+            "anyOf": [item.__get_pydantic_json_schema__(item.__pydantic_core_schema__, handler) for item in members]
+        }
 
     @classmethod
     def _validate_member(cls, value: Any) -> Self:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import cmath
+import inspect
 import itertools
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,10 +20,12 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PositiveFloat,
     PositiveInt,
     field_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from cg_assets.core.errors import ExpressionError
@@ -259,6 +264,22 @@ def _plain_numbers(schema: Any) -> Any:
     return schema
 
 
+def meanings(settings: type[BaseModel]) -> dict[str, str]:
+    """Name of each field, those of parents included, to the text that stands below it in the code."""
+    found: dict[str, str] = {}
+    for parent in reversed(settings.__mro__):
+        if issubclass(parent, BaseModel) and parent is not BaseModel:
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(parent))).body
+            body = tree.body if isinstance(tree, ast.ClassDef) else []
+            for item, below in itertools.pairwise(body):
+                text = (
+                    below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
+                )
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and isinstance(text, str):
+                    found[item.target.id] = " ".join(text.split()) or found.get(item.target.id, "")
+    return {name: text for name, text in found.items() if text}
+
+
 LIQUIDS = ("water", "liquid")
 """Types of models whose molecules are beads."""
 
@@ -275,6 +296,18 @@ class Strict(BaseModel):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """The usual schema, with strict numbers."""
         return _plain_numbers(handler(source))
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The usual schema, with the texts that stand below fields."""
+        reference = handler(schema)
+        properties = handler.resolve_ref_schema(reference).get("properties", {})
+        for name, text in meanings(cls).items():
+            if name in properties:
+                properties[name].setdefault("description", text)
+        return reference
 
     def misfit(self, model: str) -> Fault:
         """The fault of a section that does not fit a type of model."""
@@ -371,8 +404,11 @@ class Training(Strict):
     """How a potential is fitted to forces."""
 
     epochs: PositiveInt
+    """Most passes over the training frames."""
     batch_size: PositiveInt
+    """Frames in each step of the optimiser."""
     learning_rate: PositiveFloat
+    """First step size of the optimiser, which falls as training goes on."""
     patience: PositiveInt = 10
     """Epochs without a better held-out loss before training stops."""
     weight_decay: float = Field(default=0.0, ge=0.0, le=10.0)
@@ -382,10 +418,12 @@ class Training(Strict):
     """Weight of the torque about a bond in the loss, against that of the force on a bead; null for 10. A lower one
     fits less of the noise of long chains."""
     held_out_fraction: float = Field(default=0.1, gt=0.0, lt=0.5)
+    """Part of the frames, in stretches of time, on which the loss is judged."""
     committee: int = Field(default=0, ge=0, le=64)
     """Further networks, each trained on stretches of time drawn with replacement; their scatter is the uncertainty of
     the potential. 0 for none."""
     seed: int = Field(default=0, ge=0)
+    """Of initial weights and of the order of the frames."""
 
     @field_validator("committee")
     @classmethod

@@ -135,7 +135,9 @@ class LongRunReference(Reference):
 
     type: Literal["long_runs"]
     runs: int = Field(default=2, ge=2, le=1000)
+    """Independent runs, whose disagreement is the error."""
     plan: SamplingPlan
+    """How each of them is sampled."""
     file: Path | None = None
     """A finished reference (Parquet) relative to the folder of the YAML file; null to run the plan."""
 
@@ -204,6 +206,7 @@ class Basin(Strict):
     """A region of collective-variable space whose population is reported."""
 
     limits: dict[Name, tuple[float, float]] = Field(min_length=1)
+    """Name of each variable to its lowest and highest value in the basin [rad, nm or reduced]."""
 
     @field_validator("limits")
     @classmethod
@@ -290,9 +293,13 @@ class FreeEnergySettings(EvaluationSettings):
     goes_with: ClassVar[tuple[str, ...]] = ("model_potential", "molecule")
     type: Literal["free_energies"] = "free_energies"
     reference: Reference
+    """What free energies are compared with."""
     collective_variables: list[Name] = Field(min_length=1, max_length=2)
+    """Names of one or two variables in which free energies are compared."""
     bins: int = Field(default=60, ge=10, le=400)
+    """Bins of each variable."""
     basins: dict[Name, Basin] = Field(default_factory=dict)
+    """Regions by name, whose populations and barriers are compared."""
     max_pmf_error: PositiveFloat
     """Bound of the blocking check: PMF root mean square error [kT] of a model potential, or the
     mass-weighted squared error of ln p for a molecule (docs/evaluation.md)."""

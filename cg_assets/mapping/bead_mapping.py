@@ -186,6 +186,7 @@ class MoleculeBeads(Mapping):
 
     type: Literal["molecules"]
     beads: Centre = "centre_of_mass"
+    """`heavy_atoms`, `alpha_carbons`, or the atoms of each bead by name."""
 
     def cg_map(self, structure: Liquid) -> CGMap:
         """The centre of each molecule, or its oxygen."""

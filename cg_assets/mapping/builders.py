@@ -53,7 +53,9 @@ class MoleculeSettings(Strict):
     topology: Topology | None = None
     """Atoms and parameters from the files of another engine, instead of sequence or pdb and force_fields."""
     implicit_solvent: Literal["OBC2"] | None = None
+    """Name of a generalised Born model of OpenMM, for example OBC2; null for none."""
     constraints: Literal["h_bonds", "none"] = "h_bonds"
+    """Bonds of fixed length: none, or all with hydrogen."""
     hydrogen_mass: PositiveFloat | None = 4.0
     """Mass of each hydrogen after repartitioning [amu]; null keeps the force field's masses."""
     cutoff: PositiveFloat | None = None

@@ -27,6 +27,7 @@ class CellShape(Strict):
     """A cell by its shape and the distance of neighbouring images."""
 
     shape: Literal["cubic", "dodecahedron", "octahedron"]
+    """Of the periodic box."""
     edge: PositiveFloat
     """[nm]"""
 

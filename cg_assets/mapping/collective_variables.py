@@ -107,6 +107,7 @@ class Torsion(CollectiveVariable):
 
     type: Literal["torsion"]
     atoms: tuple[SiteName, SiteName, SiteName, SiteName]
+    """Four beads, or atoms on which beads sit, in order along the chain."""
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -161,6 +162,7 @@ class Distance(Length):
 
     type: Literal["distance"]
     atoms: tuple[SiteName, SiteName]
+    """Two beads, or atoms on which beads sit."""
 
     def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
         """Distances [nm] and their gradients."""
@@ -216,6 +218,7 @@ class RadiusOfGyration(Length):
 
     type: Literal["radius_of_gyration"]
     atoms: tuple[SiteName, ...] = Field(min_length=2)
+    """Beads, or atoms on which beads sit."""
 
     def measure(self, positions: ArrayLike, sites: Sequence[int]) -> tuple[FloatArray, FloatArray]:
         """Radii [nm] and their gradients."""
@@ -238,6 +241,7 @@ class RootMeanSquareDeviation(Length):
 
     type: Literal["rmsd"]
     atoms: tuple[SiteName, ...] = Field(min_length=3)
+    """Beads, or atoms on which beads sit."""
     file: Path | None = None
     """A PDB file, relative to the folder of the YAML file; null for the structure that the model starts from."""
     reference: tuple[tuple[float, float, float], ...] | None = None
@@ -305,6 +309,7 @@ class Angle(CollectiveVariable):
 
     type: Literal["angle"]
     atoms: tuple[SiteName, SiteName, SiteName]
+    """Three beads, or atoms on which beads sit, in order along the angle."""
     range: tuple[float, float] = (0.0, math.pi)
     """Limits of histograms and bias grids [rad]."""
 

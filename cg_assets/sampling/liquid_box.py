@@ -40,6 +40,7 @@ class LiquidBox(Model):
     draws_starts: ClassVar[bool] = True
     is_liquid: ClassVar[bool] = True
     molecules: int = Field(ge=8, le=100_000)
+    """In the box."""
     electrostatics: Electrostatics = "reaction_field"
     """Beyond the cutoff a dielectric continuum (`reaction_field`), or all periodic images (`pme`)."""
     cutoff: PositiveFloat
@@ -93,6 +94,7 @@ class WaterBox(LiquidBox):
 
     type: Literal["water"]
     water_model: Literal["spce", "tip4p2005"] = "spce"
+    """A water model that OpenMM ships."""
     density: PositiveFloat = 997.0
     """[kg/m³]"""
 
@@ -150,6 +152,7 @@ class MolecularBox(LiquidBox):
     box: PositiveFloat
     """Edge of the cubic box [nm]."""
     constraints: RigidBonds = "h_bonds"
+    """Bonds of fixed length: none, or all with hydrogen."""
 
     _distinct = field_validator("force_fields")(distinct)
 

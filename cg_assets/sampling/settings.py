@@ -58,8 +58,9 @@ def plan_facts(built: Built, frames: int, steps: float) -> Iterator[Fact]:
 class Probe(Strict):
     """Replicas from other starts, run under the same bias only to test conditional equilibration."""
 
-    replicas: PositiveInt
+    replicas: PositiveInt = Field(description="Number of replicas of the test.")
     starts: list[StartPoint] = Field(min_length=1)
+    """Values of collective variables that they start from [rad, nm or reduced]."""
 
     _distinct = field_validator("starts")(distinct)
 
@@ -79,19 +80,20 @@ class SampledLadder(Tempering):
 class SamplingPlan(Strict):
     """How one batch of frames is sampled. All times [ps, or reduced]."""
 
-    replicas: PositiveInt
+    replicas: PositiveInt = Field(description="Independent runs of a batch.")
     starts: Literal["equilibrium"] | list[StartPoint] = "equilibrium"
     """Start states; replica i takes entry i modulo their number. `equilibrium` draws from the exact (biased)
     density of a model potential, or melts a lattice of water; a molecule names collective variables to start from."""
-    timestep: PositiveFloat
-    friction: PositiveFloat
+    timestep: PositiveFloat = Field(description="[ps or reduced].")
+    friction: PositiveFloat = Field(description="Of the Langevin thermostat [1/ps or reduced].")
     burn_in: float = Field(ge=0.0)
     """Time of each replica before the first frame."""
     duration: PositiveFloat
     """Time of each replica over which frames are kept."""
-    frame_interval: PositiveFloat
+    frame_interval: PositiveFloat = Field(description="Time between frames that are kept [ps or reduced].")
     bias: Bias | None = None
-    probe: Probe | None = None
+    """Energy that drives sampling; null for none."""
+    probe: Probe | None = Field(default=None, description="Replicas that test conditional equilibration.")
     tempering: SampledLadder | None = None
     """Replica exchange of a molecule without bias."""
 
@@ -322,6 +324,7 @@ class ConditionalSampling(Strict):
     runs: int = Field(default=2, ge=2, le=64)
     """Independent runs of each frame, each a ladder of its own; their agreement validates each label."""
     timestep: PositiveFloat = 0.004
+    """[ps]."""
     friction: PositiveFloat = 2.0
     """[1/ps]"""
     pace: PositiveFloat = 0.4

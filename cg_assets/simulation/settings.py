@@ -32,11 +32,17 @@ class CGSimulation(Strict):
     """Langevin dynamics of the beads with the trained potential. All times [ps, or reduced]."""
 
     replicas: PositiveInt
+    """Independent CG simulations."""
     timestep: PositiveFloat
+    """[ps or reduced]."""
     friction: PositiveFloat
+    """Of the Langevin thermostat [1/ps or reduced]."""
     burn_in: float = Field(default=0.0, ge=0.0)
+    """Time before frames are kept [ps or reduced]."""
     duration: PositiveFloat
+    """Time in which frames are kept [ps or reduced]."""
     frame_interval: PositiveFloat
+    """Time between frames [ps or reduced]."""
     enhanced_duration: float = Field(default=0.0, ge=0.0)
     """Length of a second run under the frozen bias of the biased samples, reweighted exactly; 0 for none."""
     enhanced_frame_interval: PositiveFloat | None = None
@@ -51,6 +57,7 @@ class CGSimulation(Strict):
     """Of a molecule whose ladder keeps the frames of all rungs, those of them at which the beads are simulated, one
     after the other, and judged [K]; null for that of the system."""
     seed: int = Field(default=0, ge=0)
+    """Of velocities and noise."""
 
     _rises = field_validator("temperatures")(rising)
 

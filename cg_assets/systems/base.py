@@ -107,9 +107,13 @@ class System(Strict):
     """A system, without its sections."""
 
     name: Name
+    """Of the system and of its file, in lower-case letters, digits and underscores."""
     title: str
+    """In a few words, for figures and lists."""
     model: Model
+    """What is simulated."""
     refresh: Refresh = Refresh()
+    """When batches are added, and how old data may be."""
     folder: Path = Field(default=Path("."), exclude=True)
     """Folder of the YAML file, against which relative paths are read."""
 

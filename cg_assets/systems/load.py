@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,6 +91,7 @@ class _Folders:
         self.files = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
         self.clashes: dict[Path, str] = {}
         self._contents: dict[Path, Fields] = {}
+        self._lines: dict[Path, dict[Place, int]] = {}
         for path in sorted((installation().home / "systems").glob("*.y*ml")):
             first = self.files.setdefault(path.stem, path)
             if first != path:
@@ -103,7 +106,7 @@ class _Folders:
         try:
             return SystemSpec.model_validate(content | {"folder": path.parent.absolute()})
         except ValidationError as error:
-            raise SystemSpecError(_explain(path, error)) from None
+            raise SystemSpecError(_explain(path, error, content, self._lines[path])) from None
 
     def _whole(self, path: Path, chain: tuple[Path, ...] = ()) -> Fields:
         """Fields of a file, with those of the systems that it extends."""
@@ -111,7 +114,7 @@ class _Folders:
             raise SystemSpecError(f"{path}: extends leads back to itself: {' -> '.join(item.stem for item in chain)}")
         if path in self._contents:
             return self._contents[path]
-        content = read_yaml(path)
+        content, self._lines[path] = read_yaml(path)
         if not isinstance(content, dict):
             raise SystemSpecError(f"{path}: must hold fields and their values, not a {type(content).__name__}")
         if "extends" in content:
@@ -147,7 +150,6 @@ _WORDS = (
     (r"a valid dictionary( or (an )?instance of \w+)?|an instance of \w+", "fields and their values"),
     (r"^Input should have", "must have"),
     (r"^Field required", "is missing"),
-    (r"^Extra inputs are", "is"),
     (r"^(List|Dictionary|Tuple|String|Value) should have", "must have"),
     (r" after validation, not", ", not"),
     (r"a valid (tuple|list)", "a list"),
@@ -160,8 +162,15 @@ _WORDS = (
 """The validator's words, and ours."""
 
 
-def _explain(path: Path, error: ValidationError) -> str:
-    """What is wrong with a file: one line for one field, else a line for each."""
+def _explain(path: Path, error: ValidationError, content: Fields, lines: Mapping[Place, int]) -> str:
+    """What is wrong with a file: one line for one field, else a line for each.
+
+    Args:
+        path: of the file.
+        error: what the validator found.
+        content: the fields of the file, with those that it inherits.
+        lines: place of each field that stands in the file itself to its line.
+    """
     found = [(_place(item), item) for item in error.errors(include_url=False)]
     found = [(place, item) for place, item in found if place == ("model",)] or found  # it decides what the others mean
     keys = {place for place, item in found if item["loc"][-1:] == ("[key]",)}
@@ -175,13 +184,20 @@ def _explain(path: Path, error: ValidationError) -> str:
         is_key = item["loc"][-1:] == ("[key]",)
         misnamed = any(place[: len(key)] == key for key in keys)
         if is_key or not (further or misnamed):
-            reasons.setdefault((place, _value(item, is_key)), []).append(_reason(item))
-    same: dict[str, list[str]] = {}
+            reasons.setdefault((place, _value(item, is_key)), []).append(_reason(item, content, place))
+    same: dict[str, list[Place]] = {}
     for (place, before), texts in reasons.items():
-        where = one_line(".".join(filter(None, place)), 120) or "system"
-        same.setdefault(before + " or ".join(dict.fromkeys(texts)), []).append(where)
-    lines = [shortened(places) + text for text, places in same.items()]
-    return f"{path}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{path}: {len(lines)} faults", *lines])
+        same.setdefault(before + " or ".join(dict.fromkeys(texts)), []).append(place)
+    told = [_where(places, lines) + text for text, places in same.items()]
+    return f"{path}: {told[0]}" if len(told) == 1 else "\n  ".join([f"{path}: {len(told)} faults", *told])
+
+
+def _where(places: list[Place], lines: Mapping[Place, int]) -> str:
+    """The line of the first of some places, or of the section that lacks it, and their names."""
+    named = shortened([one_line(".".join(filter(None, place)), 120) or "system" for place in places])
+    ends = (places[0][:length] for length in range(len(places[0]), 0, -1))
+    line = next((lines[place] for place in ends if place in lines), None)
+    return named if line is None else f"line {line}: {named}"
 
 
 def _place(item: ErrorDetails) -> Place:
@@ -198,8 +214,14 @@ def _value(item: ErrorDetails, is_key: bool) -> str:
     return ": " if hidden else f" (value {one_line(repr(item['input']), 60)}): "
 
 
-def _reason(item: ErrorDetails) -> str:
-    """Why a value is refused, in plain words."""
+def _reason(item: ErrorDetails, content: Fields, place: Place) -> str:
+    """Why a value is refused, in plain words; of an unknown field, with the known one that is meant."""
+    if item["type"] == "extra_forbidden":
+        from cg_assets.systems.schema import known_fields
+
+        known = known_fields(content, place[:-1])
+        near = difflib.get_close_matches(place[-1], known, 1) or difflib.get_close_matches(place[-1].lower(), known, 1)
+        return f"is not known; is {near[0]} meant?" if near else f"is not known; known are {shortened(known)}"
     if item["type"] == "missing" and str(item["loc"][-1]).isdigit():
         return "has too few entries"
     if item["type"] == "string_pattern_mismatch":

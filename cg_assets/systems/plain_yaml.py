@@ -37,8 +37,8 @@ _DOUBTFUL_WORDS = {"yes", "no", "on", "off"}
 _MOST_DIGITS = 18
 
 
-def read_yaml(path: Path) -> JsonValue:
-    """The content of a file.
+def read_yaml(path: Path) -> tuple[JsonValue, dict[tuple[str, ...], int]]:
+    """The content of a file, and the line of each field and entry of a list by its place.
 
     Raises:
         SystemSpecError: the file cannot be read, is no plain YAML, or is too large; names the line.
@@ -50,7 +50,8 @@ def read_yaml(path: Path) -> JsonValue:
         size = status.st_size
         if size > MOST_BYTES:
             raise SystemSpecError(f"{path}: has {size} bytes; a system's file has at most {MOST_BYTES}")
-        return _Reader(path, path.read_text(encoding="utf-8")).document()
+        reader = _Reader(path, path.read_text(encoding="utf-8"))
+        return reader.document(), reader.lines
     except OSError as error:
         raise SystemSpecError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -70,19 +71,21 @@ class _Reader:
         self._events = yaml.parse(text, Loader=_LOADER)
         self._anchors: dict[str, tuple[JsonValue, int]] = {}
         self._values = 0
+        self.lines: dict[tuple[str, ...], int] = {}
 
     def document(self) -> JsonValue:
         """The one document of a text; None of an empty one."""
         next(self._events)
         if isinstance(next(self._events), yaml.StreamEndEvent):
             return None
-        value = self._value(next(self._events), 1)
+        value = self._value(next(self._events), ())
         next(self._events)
         if not isinstance(end := next(self._events), yaml.StreamEndEvent):
             self._refuse(end, "a second document begins; write one system in a file")
         return value
 
-    def _value(self, event: yaml.Event, depth: int) -> JsonValue:
+    def _value(self, event: yaml.Event, place: tuple[str, ...]) -> JsonValue:
+        self.lines.setdefault(place, event.start_mark.line + 1)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
                 self._refuse(event, f"*{event.anchor} names no value before it")
@@ -91,7 +94,7 @@ class _Reader:
             return value
         before = self._values
         self._count(event, 1)
-        if depth > DEEPEST:
+        if len(place) >= DEEPEST:
             self._refuse(event, f"nests more than {DEEPEST} sections deep")
         if event.tag is not None and event.tag != "!":
             self._refuse(event, f"the tag {one_line(event.tag)} is not allowed; leave it out")
@@ -100,22 +103,23 @@ class _Reader:
         elif isinstance(event, yaml.SequenceStartEvent):
             value = []
             while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
-                value.append(self._value(item, depth + 1))
+                value.append(self._value(item, (*place, str(len(value)))))
         else:
-            value = self._fields(depth)
+            value = self._fields(place)
         if event.anchor is not None:
             self._anchors[event.anchor] = value, self._values - before
         return value
 
-    def _fields(self, depth: int) -> JsonValue:
+    def _fields(self, place: tuple[str, ...]) -> JsonValue:
         fields: dict[str, JsonValue] = {}
         lines: dict[str, int] = {}
         merged: list[JsonValue] = []
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
-            key = self._value(event, depth + 1)
+            key = self._value(event, (*place, ""))
             if not isinstance(key, str):
                 self._refuse(event, f"{one_line(key)} stands where the name of a field must; quote it")
-            value = self._value(next(self._events), depth + 1)
+            self.lines.setdefault((*place, key), event.start_mark.line + 1)
+            value = self._value(next(self._events), (*place, key))
             if key == "<<" and event.implicit[0]:
                 merged += value if isinstance(value, list) else [value]
             elif key in fields:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from cg_assets.sampling.piecewise import DynamicsSummary, PiecewiseSampler
 
 
-_OF_RESPONSES = ("network", "temperature_dependence", "unconstrained_frames")
+OF_RESPONSES = ("network", "temperature_dependence", "unconstrained_frames")
 """Fields of a file of a liquid that are the defaults of all its potentials."""
 
 
@@ -80,22 +80,30 @@ class SystemSpec(System):
     temperatures: list[PositiveFloat] = Field(default_factory=list)
     """Of a liquid, instead of `temperature`: those of its dynamics, its CG simulations and their evaluation [K]."""
     mapping: Mapping
+    """Which atoms become which beads, and how forces are mapped."""
     collective_variables: dict[Name, CollectiveVariable] = Field(default_factory=dict)
+    """By name: what molecules are biased along and judged by."""
     sampling: Sampling = Sampling()
+    """Plans of molecular dynamics."""
     imported: ImportedTrajectories | None = None
+    """Trajectories of other programs."""
     labels: dict[Name, LabelSource] = Field(default_factory=dict)
     """Further sources of force labels by name; of a kernel with the stage `<name>_kernel_forces` and, for a flow, its
     model `<name>_kernel`."""
     network: PotentialSettings
+    """The potential that is learnt."""
     training: Training | None = None
     """How potentials are fitted to force labels."""
     targets: Targets | None = None
+    """Of thermal response, at fixed beads."""
     cg_simulation: CGSimulation
     """At each of several temperatures."""
     potentials: dict[Name, LearntPotential] = Field(default_factory=dict)
     """In a file of a liquid, `network`, `temperature_dependence` and `unconstrained_frames` are the defaults of all."""
     evaluation: EvaluationSettings
+    """How potentials are judged."""
     learning_curve: LearningCurve | None = None
+    """Errors against the amount of data; null for none."""
 
     _rises = field_validator("temperatures")(rising)
 
@@ -109,7 +117,7 @@ class SystemSpec(System):
         content = with_variables(with_plain_atoms(fields_of(content)))
         model = Model.members().get(str(fields_of(content.get("model")).get("type")))
         liquid = model is not None and model.is_liquid
-        shared = {name: content[name] for name in _OF_RESPONSES if liquid and name in content}
+        shared = {name: content[name] for name in OF_RESPONSES if liquid and name in content}
         kind: Fields = {"type": "response" if liquid else "forces"}
         content = {name: value for name, value in content.items() if name not in shared or name == "network"}
         if isinstance(temperatures := content.get("temperatures"), list) and temperatures:

@@ -91,10 +91,13 @@ class ResponsePotential(LearntPotential):
     )
     """Which labels it is fitted to; all but `response` are there to compare with."""
     temperature_dependence: TemperatureForm
+    """How the potential depends on the temperature."""
     network: PotentialSettings
+    """The potential that is learnt; by default that of the file."""
     unconstrained_frames: int = Field(default=0, ge=0)
     """Largest number of frames of `trajectories` whose forces and energies splines learn with the targets."""
     seed: int = Field(default=0, ge=0)
+    """Of initial weights and of the order of the frames."""
 
     @property
     def response(self) -> ResponsePotential:

@@ -219,6 +219,7 @@ class FlowKernel(Kernel):
     hidden: Size = 128
     """Hidden units of the velocity field."""
     training: Training = Training(epochs=20, batch_size=512, learning_rate=0.01)
+    """How the flow is fitted."""
     flow: Name | None = None
     """Another flow kernel, of the same plan and noise, whose trained flow this one uses; null to train its own."""
 

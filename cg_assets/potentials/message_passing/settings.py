@@ -27,8 +27,11 @@ class MessagePassingSettings(PotentialSettings):
 
     type: Literal["message_passing"]
     features: Size = 32
+    """Numbers that describe each bead."""
     interactions: Size = 2
+    """Rounds of messages between beads."""
     basis_functions: Size = 4
+    """Radial functions of a distance."""
     cutoff: PositiveFloat | None = None
     """Largest bead distance that interacts [nm]; null for all pairs."""
     torsion_order: int = Field(default=6, ge=0, le=12)

@@ -26,8 +26,11 @@ class RadialBasisSettings(PotentialSettings):
     range: tuple[float, float]
     """Interval of the CG coordinate that the basis functions cover."""
     basis_functions: Size = 100
+    """Gaussians, evenly spread over the range."""
     basis_width: PositiveFloat
+    """Of each Gaussian [reduced length]."""
     hidden: list[Size] = Field(default_factory=lambda: [128, 128])
+    """Units of each hidden layer."""
 
     _rises = field_validator("range")(rising_limits)
 

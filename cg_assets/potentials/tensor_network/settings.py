@@ -21,13 +21,19 @@ class TensorNetworkSettings(PotentialSettings):
 
     type: Literal["tensor_network"]
     cutoff: PositiveFloat
+    """Largest distance of beads that interact [nm]."""
     soft_cutoff: PositiveFloat
     """Centre of the last sensitivity [nm], at most the cutoff."""
     features: Size = 64
+    """Numbers that describe each bead."""
     sensitivities: int = Field(default=20, ge=2, le=1000)
+    """Radial functions of a distance."""
     layers: int = Field(default=3, ge=0, le=100)
+    """Layers in each block."""
     tensor_order: int = Field(default=2, ge=0, le=2)
+    """Highest order of the tensors that describe directions."""
     training: Training
+    """How the network is fitted."""
 
     @property
     def needs_temperature(self) -> bool:

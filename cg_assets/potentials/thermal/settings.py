@@ -13,9 +13,11 @@ class TemperatureForm(Strict):
     """How a potential depends on temperature (docs/thermal_potentials.md)."""
 
     form: Literal["taylor_temperature", "taylor_inverse_temperature", "constant_heat_capacity", "anchored"]
+    """Functions of the temperature."""
     origin: PositiveFloat | None = None
     """T_0 of the first three forms [K], best in the middle of the range."""
     order: int = Field(default=2, ge=0, le=2)
+    """Highest power in the temperature."""
     anchors: list[PositiveFloat] = Field(default_factory=list)
     """Temperatures between which `anchored` interpolates [K]."""
 

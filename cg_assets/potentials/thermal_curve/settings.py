@@ -27,6 +27,7 @@ class ThermalCurveSettings(PotentialSettings):
     spacing: PositiveFloat
     """Distance of their knots."""
     temperature_dependence: TemperatureForm
+    """How the potential depends on the temperature."""
 
     _rises = field_validator("range")(rising_limits)
 

@@ -24,9 +24,11 @@ class ThermalSplineSettings(PotentialSettings):
     pair_cutoff: PositiveFloat
     """[nm], at most half the box, as all cutoffs."""
     pair_functions: int = Field(default=20, ge=4, le=10_000)
+    """Splines in the distance of a pair."""
     triple_cutoff: PositiveFloat | None = None
     """[nm]; null for pairs alone."""
     triple_functions: Size = 5
+    """Splines in each distance, and functions of the angle, of a triple."""
     triple_degree: int = Field(default=4, ge=0, le=6)
     """Degree of the Legendre polynomials in the cosine of the angle."""
 

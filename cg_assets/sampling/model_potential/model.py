@@ -36,11 +36,13 @@ class ModelPotential(Model):
 
     type: Literal["model_potential"]
     coordinates: list[Name] = Field(min_length=1, max_length=3)
+    """Names of the coordinates in the formula."""
     expression: Formula
     """Potential energy as a formula of the coordinates."""
     domain: dict[Name, tuple[float, float]]
     """Range of each coordinate that holds the Boltzmann weight; used for quadrature and plots."""
     mass: PositiveFloat = 1.0
+    """Of each coordinate [reduced mass]."""
 
     _distinct = field_validator("coordinates")(distinct)
 
