@@ -113,6 +113,14 @@ def _parser() -> argparse.ArgumentParser:
     command("systems", _systems, "list the systems that can be run")
     check = command("check", _check, "check a system's file without running it, and print what was understood")
     check.add_argument("system", help="name of a system, or path of its YAML file")
+    new = command("new", _new, "write the commented file of an own system, which check accepts")
+    new.add_argument("name", help="of the system, in lower-case letters, digits and underscores")
+    start = new.add_mutually_exclusive_group(required=True)
+    start.add_argument("--from", dest="parent", metavar="SYSTEM", help="extend this system")
+    start.add_argument("--pdb", type=Path, metavar="FILE", help="a molecule with all hydrogens; GRO with --trajectory")
+    new.add_argument("--trajectory", type=Path, nargs="+", default=[], metavar="FILE", help="import these frames of it")
+    new.add_argument("--temperature", type=float, metavar="K", help="of the molecule, which no file contains")
+    new.add_argument("--force-field", nargs="+", default=[], metavar="FILE", help="files of OpenMM (default: a guess)")
     command("schema", _schema, "print the JSON Schema of a system's file, with which editors complete and check it")
     docs = command("docs", _docs, "what a field of a system's file means: values, default, unit")
     docs.add_argument("field", help="its name, or the end of its place, such as biased.friction")
@@ -190,6 +198,21 @@ def _check(options: argparse.Namespace) -> int:
     for about, text in [("title", system.title), *rows]:
         print(f"{about:<{width}}  {one_line(text, 400)}")
     print(f"{system.name}: ready to run")
+    return 0
+
+
+def _new(options: argparse.Namespace) -> int:
+    from cg_assets.systems.new import Source, new_from_molecule, new_from_shipped
+
+    folder = installation().home / "systems"
+    if options.parent:
+        if options.trajectory or options.temperature is not None or options.force_field:
+            raise CgAssetsError("--from extends a system as it is; change temperature and the rest in the new file")
+        path = new_from_shipped(options.name, options.parent, folder)
+    else:
+        source = Source(options.pdb, options.temperature, options.trajectory, options.force_field)
+        path = new_from_molecule(options.name, source, folder)
+    print(f"{path}\nedit it, then: cg-assets check {options.name}")
     return 0
 
 

@@ -80,7 +80,7 @@ WINDOWS = {
 @pytest.mark.parametrize(
     ("base", "change", "words"),
     [
-        ("muller_brown", put("temprature", 1.0), ["temprature", "not permitted"]),
+        ("muller_brown", put("temprature", 1.0), ["temprature", "is temperature meant?"]),
         ("muller_brown", put("temperature", -3.0), ["temperature", "-3.0", "greater than 0"]),
         ("muller_brown", put("temperature", float("inf")), ["temperature", "finite"]),
         ("muller_brown", put("temperature", "warm"), ["temperature", "'warm'", "number"]),
