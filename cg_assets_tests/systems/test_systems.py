@@ -174,7 +174,11 @@ WINDOWS = {
             lambda content: content["cg_simulation"].pop("temperatures"),
             ["potentials.one.temperatures is 359 alone", "judged at 280", "cg_simulation.temperatures"],
         ),
-        ("helix", put("potentials.all.temperatures", [280.0, 500.0]), ["all.temperatures are 2", "of the 3 terms"]),
+        (
+            "helix",
+            put("potentials.all", {"labels": "mapped_forces", "temperatures": [280.0, 500.0]}),
+            ["all.temperatures are 2", "of the 3 terms"],
+        ),
         (
             "helix",
             put("network.temperature_dependence", {"form": "anchored", "anchors": [600, 900]}),
