@@ -59,7 +59,7 @@ def sample(name: str, plan_name: str, folder: Path | None, batch: str = FIRST) -
     sampler = system.sampler(plan, seed_of(name, STAGES[plan_name], batch))
     chunks = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     frames = Frames.concatenate([chunk for chunk in chunks if chunk is not None])
-    drawn = [sampling_figure(system.beads(), frames)] if folder else []
+    drawn = [sampling_figure(system.beads(), frames, plan_name)] if folder else []
     if plan.bias is not None:
         equilibration = check_equilibration(system.beads(), system.mapping, plan, frames)
         drawn += [equilibration_figure(system.beads(), equilibration, compares_windows(plan))] if folder else []

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cg_assets.registry.tracking import ModelTracking
 
 
-OF_FILES = ("results", "figures", "models", "lookup", "export", "lineage", "query", "doctor", "prune")
+OF_FILES = ("results", "figures", "report", "models", "lookup", "export", "lineage", "query", "doctor", "prune")
 """Commands that look things up in the home folder, wherever its files were made."""
 _PLAIN = "cg_assets.plain"
 """Name of the way in which letters are printed that the terminal cannot show."""
@@ -135,10 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     refresh.add_argument("--batch", default=None, help="name of the batch (default: the one after the last)")
     results = command("results", _results, "print the results of systems that have been run")
     results.add_argument("systems", nargs="*", help="names (default: all that have results)")
-    results.add_argument("--all", action="store_true", help="every quantity, not only headlines and what has a bound")
+    results.add_argument("--all", action="store_true", help="every quantity, not only headlines and what fails")
     figures = command("figures", _figures, "write the comparison figures of systems as PNG files")
     figures.add_argument("systems", nargs="+", help="names")
     figures.add_argument("--folder", type=Path, help="where to (default: figures in the home folder)")
+    report = command("report", _report, "write the report of a system as one HTML file that works without a network")
+    report.add_argument("system")
     ui = command("ui", _ui, "open the Dagster and MLflow pages on this machine; Ctrl-C stops both")
     ui.add_argument("--port", type=int, default=3000, help="port of Dagster (default 3000)")
     ui.add_argument("--mlflow-port", type=int, default=5000, help="port of MLflow (default 5000)")
@@ -263,6 +265,13 @@ def _figures(options: argparse.Namespace) -> int:
     home = installation().home
     for file in write_figures(home, options.systems, options.folder or home / "figures"):
         print(file)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from cg_assets.operations.demo import make_report
+
+    print(make_report(installation().home, options.system))
     return 0
 
 

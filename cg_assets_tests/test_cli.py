@@ -118,11 +118,26 @@ def test_results(finished):
     done = finished("results")
     assert done.returncode == 0
     assert "Two wells, small" in done.stdout
-    assert re.search(r"^ *metric +of +where +unbiased +biased +reference +bound$", done.stdout, flags=re.MULTILINE)
-    for quantity in (r"pmf_rmse +model", r"barrier +model", r"population +model +left", r"stable_replicas +model"):
+    assert re.search(r"^ *metric +where +unbiased +biased +reference +bound$", done.stdout, flags=re.MULTILINE)
+    lines = done.stdout.splitlines()
+    assert lines[4].startswith("pmf_rmse ") and "≤" in lines[4]  # what decides stands first
+    for quantity in ("barrier", "population +left"):
         assert re.search(rf"^ *{quantity} +\d.* +\d", done.stdout, flags=re.MULTILINE), quantity
-    assert "simulated_population" not in done.stdout
-    assert "simulated_population" in finished("results", "small_wells", "--all").stdout
+    everything = finished("results", "small_wells", "--all").stdout
+    for quantity in ("simulated_population", "stable_replicas"):
+        assert quantity not in done.stdout and quantity in everything
+
+
+def test_report(finished):
+    done = finished("report", "small_wells")
+    assert done.returncode == 0, done.stderr
+    html = Path(done.stdout.strip()).read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["'](?!data:image|#)""", html)
+    for words in ("Two wells, small", "small_wells.biased", "champion", "potentials compared", "arXiv 2510.11148"):
+        assert words in html, words
+    assert html.count("<img ") > 8 and "relabelled_forces</text>" in html
+    refused = finished("report", "muller_brown")
+    assert refused.returncode == 1 and "muller_brown/comparison: no data" in refused.stderr
 
 
 def test_models_and_lookup(finished):

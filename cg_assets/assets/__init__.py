@@ -17,6 +17,7 @@ from cg_assets.assets.mean_forces import mean_forces_stage
 from cg_assets.assets.next_batch import next_batch_stage
 from cg_assets.assets.potentials import potential_stage
 from cg_assets.assets.priors import prior_stage
+from cg_assets.assets.report import report_stage
 from cg_assets.assets.response_potentials import response_potential_stage
 from cg_assets.assets.samples import samples_stage
 from cg_assets.assets.simulations import cg_simulation_stage
@@ -51,7 +52,7 @@ def stages_of(system: SystemSpec) -> list[Stage]:
         stages.append(reference_stage(system))
     stages += [stage for name in system.potentials for stage in _potential_stages(system, name)]
     curves = list(system.potentials) if system.learning_curve else []
-    return [*stages, comparison_stage(system, curves)] if system.potentials else stages
+    return [*stages, comparison_stage(system, curves), report_stage(system)] if system.potentials else stages
 
 
 def _potential_stages(system: SystemSpec, name: str) -> Iterator[Stage]:

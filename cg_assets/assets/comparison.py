@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from cg_assets.evaluation.comparison import Comparison
 
 
+FIRST = "potentials compared"
+"""The figure that shows most."""
+
+
 def read_comparison(inputs: Inputs, potentials: Iterable[str]) -> Comparison:
     """The materialised evaluations of potentials side by side.
 
@@ -52,7 +56,8 @@ def comparison_stage(system: SystemSpec, curves: Sequence[str] = ()) -> Stage:
             from cg_assets.figures.comparison import comparison_figures, learning_curves_figure
 
             figures = comparison_figures(result, system.title)
-            shown: Report = {title: Figure(figure, title) for title, figure in figures.items()}
+            names = {"figure": FIRST}
+            shown: Report = {title: Figure(figure, names.get(title, title)) for title, figure in figures.items()}
             shown["results"] = result.rows()
             if points:
                 figure = learning_curves_figure(points, unit("time", system.units), system.title)

@@ -123,7 +123,7 @@ def imported_stage(system: SystemSpec, imported: ImportedTrajectories) -> Stage:
         def report(_: object) -> Report:
             from cg_assets.figures.samples import sampling_figure
 
-            png = sampling_figure(system.beads(), seen.drawn)
+            png = sampling_figure(system.beads(), seen.drawn, stage)
             return found | {
                 "figure": Figure(png, "collective variables of the trajectories"),
                 "left out, joined or taken on trust": [{"note": note} for note in notes] or "nothing",

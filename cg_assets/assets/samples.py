@@ -92,7 +92,7 @@ def samples_stage(system: SystemSpec, sampled: Sampled) -> Stage:
             return verdicts
 
         def report(_: object) -> Report:
-            shown = _report(system, beads, system.at_own_temperature(found["frames"]), summary)
+            shown = _report(system, name, beads, system.at_own_temperature(found["frames"]), summary)
             if biased:
                 shown["conditional_equilibration"] = shown_equilibration(beads, found["equilibration"], plan)
             shown |= _beyond_the_grid(summary.bias, found["frames"])
@@ -129,14 +129,14 @@ def shown_equilibration(beads: Beads, found: ConditionalEquilibration, plan: Sam
     return Figure(png, "mean forces of replicas from different starts")
 
 
-def _report(system: SystemSpec, beads: Beads, frames: Frames, summary: DynamicsSummary) -> Report:
+def _report(system: SystemSpec, stage: str, beads: Beads, frames: Frames, summary: DynamicsSummary) -> Report:
     """What was sampled: collective variables, or the structure and the energies of a liquid."""
     from cg_assets.figures.samples import sampling_figure
 
     if system.evaluation.liquid is not None:
-        return _liquid_report(system.title, system.evaluation.liquid, frames, summary)
+        return _liquid_report(f"{system.title}: {stage}", system.evaluation.liquid, frames, summary)
     return {
-        "figure": Figure(sampling_figure(beads, frames), "sampled collective variables"),
+        "figure": Figure(sampling_figure(beads, frames, stage), "sampled collective variables"),
         "kinetic_temperature": str(summary.kinetic_temperature),
     }
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cg_assets.assets.soundness import FAILED, RECIPE, Failures, Recipes, Soundness, key_of, names_of_failed, place_of
-from cg_assets.assets.stage import Content, Product, Report, Stage, Stored
+from cg_assets.assets.stage import Content, Figure, Product, Report, Stage, Stored
 from cg_assets.core.checks import Verdict
 from cg_assets.core.errors import StorageError
+from cg_assets.storage.atomic import atomic_file
 from cg_assets.storage.parquet import FileInfo
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
@@ -293,6 +294,18 @@ class Done:
     info: FileInfo
 
 
+def _keep_figures(work: Work, report: Report) -> None:
+    """Keep the figures of a report as PNG files, in place of those of an earlier batch or run."""
+    folder = work.store.figure_folder(work.system.name, work.stage.name)
+    figures = {f"{item.title.replace(' ', '_')}.png": item.png for item in report.values() if isinstance(item, Figure)}
+    for path in folder.glob("*.png"):
+        if path.name not in figures:
+            path.unlink()
+    for name, png in figures.items():
+        with atomic_file(folder / name) as temporary:
+            temporary.write_bytes(png)
+
+
 def carry_out(work: Work) -> Done:
     """Make a stage, check it and keep it; nothing is visible before it is checked.
 
@@ -315,6 +328,7 @@ def carry_out(work: Work) -> Done:
         )
         info, seconds = work.store.describe(*place), round(time.monotonic() - started, 2)
         report = product.report(verdicts)
+        _keep_figures(work, report)
     finally:
         work.close()
     shown = report | {"seconds": seconds, "device": work.device}

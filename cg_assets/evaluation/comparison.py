@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.evaluation.evaluation import Evaluation
+from cg_assets.evaluation.metric import measures_of_noise
 from cg_assets.evaluation.quantity import Quantity
 
 
@@ -51,18 +52,24 @@ class Comparison:
         )
 
     def rows(self, everything: bool = False) -> list[dict[str, str]]:
-        """One row for each quantity, one column for each potential, and the reference where all have the same.
+        """One row for each quantity, one column for each potential; the quantity that decides comes first.
+
+        Its reference is in the column `reference`, or in `noise alone` where it is what noise alone would give; in
+        brackets where potentials have different ones.
 
         Args:
-            everything: whether quantities are shown that are neither headlines nor bounded.
+            everything: whether quantities are shown that are no headlines, and those of single temperatures.
         """
+        noise = measures_of_noise()
         found: dict[str, dict[str, Quantity]] = {}
+        shown: set[str] = set()
         for potential, evaluation in self.evaluations.items():
             for item in evaluation.quantities:
-                if everything or item.headline or item.bound is not None:
-                    found.setdefault(item.key, {})[potential] = item
+                found.setdefault(item.key, {})[potential] = item
+                if everything or item.decides or (item.headline and item.temperature is None) or not item.passed:
+                    shown.add(item.key)
         rows = []
-        for by_potential in found.values():
+        for by_potential in (of_key for key, of_key in found.items() if key in shown):
             first = next(iter(by_potential.values()))
             references = {item.reference for item in by_potential.values()}
             row = {"metric": first.name, "of": first.of, "where": first.where}
@@ -71,8 +78,9 @@ class Comparison:
             row |= dict.fromkeys(self.evaluations, "")
             for potential, item in by_potential.items():
                 own = f" ({item.reference})" if len(references) > 1 and item.reference is not None else ""
-                row[potential] = f"{item.value}{own}"
-            same = first.reference if len(references) == 1 else None
+                row[potential] = f"{item.value}{own}{'' if item.passed else ', fails'}"
+            same = "" if len(references) > 1 or first.reference is None else str(first.reference)
             bound = "" if first.bound is None else f"{'≥' if first.at_least else '≤'} {first.bound:g}"
-            rows.append(row | {"reference": "" if same is None else str(same), "bound": bound})
+            known = {"reference": "", "noise alone": ""} | {"noise alone" if first.name in noise else "reference": same}
+            rows.append(row | known | {"bound": bound})
         return rows

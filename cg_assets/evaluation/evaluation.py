@@ -14,7 +14,7 @@ from cg_assets.core.checks import Check, Verdict
 from cg_assets.core.errors import StorageError
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.case import Case
-from cg_assets.evaluation.metric import Metric, metrics_of
+from cg_assets.evaluation.metric import Metric, measures_of_noise, metrics_of
 from cg_assets.evaluation.quantity import SAMPLED, Drawing, Of, Profile, Quantity
 from cg_assets.evaluation.settings import EvaluationSettings
 
@@ -111,19 +111,20 @@ class Evaluation:
 
     def rows(self) -> list[dict[str, str]]:
         """The quantities as rows of a table; one column for each temperature where there are several."""
-        kelvins = self.temperatures
+        kelvins, noise = self.temperatures, measures_of_noise()
         rows: dict[tuple[str, str, str], dict[str, str]] = {}
         for item in self.quantities:
             names = {"metric": item.name, "of": item.of, "where": item.where}
             row = rows.setdefault(tuple(names.values()), names)  # type: ignore[arg-type]
             known = "" if item.reference is None else str(item.reference)
+            column = "noise alone" if item.name in noise else "reference"
             if kelvins:
                 row |= {"all": "", **{f"{kelvin:g} K": "" for kelvin in kelvins}} if len(row) == 3 else {}
                 column = "all" if item.temperature is None else f"{item.temperature:g} K"
                 row[column] = str(item.value) + (f" ({known})" if known else "")
             else:
                 limit = "" if item.bound is None else f"{'≥' if item.at_least else '≤'} {item.bound:g}"
-                row |= {"result": str(item.value), "reference": known, "bound": limit}
+                row |= {"result": str(item.value), "reference": "", "noise alone": "", "bound": limit} | {column: known}
         return list(rows.values())
 
     def columns(self) -> dict[str, list[Any]]:

@@ -70,6 +70,15 @@ class Line:
         """Covariance of the labels' PMF [(kT)²]."""
         return self.labels.covariance / self.thermal_energy**2
 
+    @property
+    def label_error(self) -> FloatArray:
+        """Standard error [kT] that the labels leave on `grid`, of the PMF less its mean on the interval."""
+        nodes = self.labels.grid
+        inside = (nodes >= self.interval[0]) & (nodes <= self.interval[1])
+        centred = np.eye(len(nodes)) - inside / inside.sum()
+        variance = np.einsum("ij,jk,ik->i", centred, self.covariance, centred)
+        return np.interp(self.grid, nodes, np.sqrt(np.maximum(variance, 0.0)))
+
 
 @dataclass(frozen=True)
 class LineDrawing(Drawing):

@@ -26,12 +26,14 @@ class Measure:
         meaning: its definition in one sentence.
         unit: unit of the number, or the quantity whose unit it has in the system's units (`energy`, `length`, ...).
         where: what `Quantity.where` names; empty where the number is one for the whole system.
+        noise: whether its reference is what noise alone would give, and not the same number of the reference.
     """
 
     name: str
     meaning: str
     unit: str = ""
     where: str = ""
+    noise: bool = False
 
 
 class Metric(ABC, Generic[S]):
@@ -76,9 +78,17 @@ class OfMolecules:
 
 def metrics_of(settings: EvaluationSettings) -> list[Metric[Any]]:
     """The metrics that apply to evaluations with these settings."""
+    return [metric for metric in _every_metric() if isinstance(settings, metric.reads) and metric.applies(settings)]
+
+
+def measures_of_noise() -> frozenset[str]:
+    """Names of the quantities whose reference is what noise alone would give."""
+    return frozenset(measure.name for metric in _every_metric() for measure in metric.measures if measure.noise)
+
+
+def _every_metric() -> list[Metric[Any]]:
     from cg_assets.evaluation import metrics
 
     for module in pkgutil.iter_modules(metrics.__path__, f"{metrics.__name__}."):
         importlib.import_module(module.name)
-    every = [member() for _, member in sorted(Metric._members.items())]
-    return [metric for metric in every if isinstance(settings, metric.reads) and metric.applies(settings)]
+    return [member() for _, member in sorted(Metric._members.items())]

@@ -21,11 +21,14 @@ from cg_assets.figures.style import (
     above_lowest,
     aligned,
     angular_ticks,
+    axis_label,
     band,
     colours_of,
     drawn,
     error_bars,
     new_figure,
+    note_errors,
+    spoken,
 )
 from cg_assets.figures.temperatures import temperature_figures
 
@@ -45,14 +48,17 @@ def comparison_figures(comparison: Comparison, title: str) -> dict[str, bytes]:
     """
     evaluations = comparison.evaluations
     first = next(iter(evaluations.values()))
-    figures = (
-        temperature_figures(evaluations, title) if first.temperatures else {"figure": _side_by_side(comparison, title)}
-    )
+    if first.temperatures:
+        figures = temperature_figures(evaluations, title)
+    else:
+        figures = {"figure": _side_by_side(comparison, f"{title}: potentials compared")}
     decisive = {name: item.decisive[0] for name, item in evaluations.items() if item.decisive}
     if len(decisive) == len(comparison.speeds) > 0:
         label, errors = next(iter(decisive.values())), {name: item.value for name, item in decisive.items()}
         axis = f"{label.label} [{label.value.unit}]" if label.value.unit else label.label
-        figures["accuracy and speed"] = accuracy_against_speed_plot(comparison.speeds, errors, axis, title=title)
+        figures["accuracy and speed"] = accuracy_against_speed_plot(
+            comparison.speeds, errors, axis, title=f"{title}:\naccuracy and speed"
+        )
     return figures
 
 
@@ -72,7 +78,7 @@ def _side_by_side(comparison: Comparison, title: str) -> bytes:
     exact: dict[str, Curve] = {}
     for potential, evaluation in evaluations.items():
         for profile in evaluation.profiles:
-            label = f"{profile.where} [{profile.coordinate_unit}]"
+            label = axis_label(profile.where, profile.coordinate_unit)
             lines.setdefault(label, []).append(_curve(potential, profile.grid, profile.values, profile.standard_error))
             name = "reference" if np.any(profile.reference_error) else "exact"
             exact[label] = _curve(name, profile.grid, profile.reference, profile.reference_error)
@@ -160,29 +166,34 @@ def _draw_bars(
     """A figure of merit of each label source, with its error, and that of the reference."""
     place = np.arange(len(values))
     height = np.array([estimate.value for estimate in values.values()])
-    error = np.array([estimate.standard_error for estimate in values.values()])
+    error = 2.0 * np.array([estimate.standard_error for estimate in values.values()])
     axes.bar(place, np.nan_to_num(height, posinf=0.0), 0.62, color=[colours[source] for source in values], zorder=2)
     known = np.isfinite(error)  # an unknown error has no bar, not one of length zero
     axes.errorbar(place[known], height[known], error[known], fmt="none", ecolor="#1a1a1a", capsize=5, elinewidth=1.4)
     if target is not None:
-        axes.axhline(target.value, color=REFERENCE, linewidth=1.3, linestyle=(0, (4, 2)), zorder=3)
+        label = "exact" if target.standard_error == 0 else "reference"
+        axes.axhline(target.value, color=REFERENCE, linewidth=1.3, linestyle=(0, (4, 2)), zorder=3, label=label)
         if np.isfinite(target.standard_error):
             low, high = target.value - 2 * target.standard_error, target.value + 2 * target.standard_error
             axes.axhspan(low, high, color=REFERENCE, alpha=0.12, linewidth=0, zorder=1)
-    for x, estimate in zip(place, values.values(), strict=True):
+    tops = np.maximum(0.0, np.nan_to_num(height, posinf=0.0)) + np.nan_to_num(error)
+    if target is not None:
+        tops = np.where(tops < target.value, np.maximum(tops, target.value), tops)  # no number on the dashed line
+    for x, top, estimate in zip(place, tops, values.values(), strict=True):
         axes.annotate(
             f"{estimate.value:.3g}",
-            (x, max(0.0, np.nan_to_num(estimate.value)) + np.nan_to_num(estimate.standard_error)),
+            (x, top),
             xytext=(0, 4),
             textcoords="offset points",
             ha="center",
             fontsize=9,
         )
     unit = next(iter(values.values())).unit
-    axes.set_xticks(place, [source.replace("_", " ") for source in values])
+    axes.set_xticks(place, [textwrap.fill(spoken(source), 12) for source in values])
     axes.set_title(textwrap.fill(f"{name} [{unit}]" if unit else name, 22))
     axes.set_xlim(-0.6, len(values) - 0.4)
     axes.margins(y=0.18)
+    axes.set_ylim(bottom=min(0.0, float(np.nan_to_num(height, posinf=0.0).min())))
     axes.grid(axis="x", visible=False)
 
 
@@ -227,6 +238,10 @@ def comparison_plot(
     bars = np.atleast_1d(rows[-1].subplots(1, max(1, len(figures_of_merit))))
     for axes, (name, values) in zip(bars, figures_of_merit.items(), strict=False):
         _draw_bars(axes, name, values, references.get(name), colours)
+    dashed = [axes for axes in bars if axes.get_legend_handles_labels()[1]]
+    if dashed:
+        rows[-1].legend(*dashed[0].get_legend_handles_labels(), loc="outside upper right")
+    note_errors(figure)
     return figure
 
 
@@ -262,7 +277,7 @@ def learning_curves_plot(
                 line.values[known],
                 bar[known],
                 color=colours[line.label],
-                label=line.label.replace("_", " "),
+                label=spoken(line.label),
                 marker="o",
                 capsize=3,
             )

@@ -36,6 +36,7 @@ from cg_assets.figures.style import (
     heat_map,
     new_figure,
     nice_ceiling,
+    note_errors,
 )
 from cg_assets.figures.temperatures import temperature_figures
 from cg_assets.mapping.beads import Beads
@@ -45,20 +46,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def evaluation_figures(potential: str, evaluation: Evaluation, title: str) -> dict[str, bytes]:
+def evaluation_figures(
+    potential: str, evaluation: Evaluation, title: str, potentials: Sequence[str] = ()
+) -> dict[str, bytes]:
     """The figures of an evaluation by name.
 
     Args:
         potential: name of the potential.
         evaluation: what was measured of it.
         title: of the system.
+        potentials: all of the system, so that each has the colour that it has in their comparison.
     """
     figures: dict[str, bytes] = {}
     shown, kelvins = f"{title}: potential {potential}", evaluation.temperatures
+    colours = colours_of([*potentials] or [potential])
     drawings = [item for item in evaluation.drawings if item.temperature in (None, *kelvins[:1])]
     for drawing in drawings:
-        figures |= draw(drawing, shown if drawing.temperature is None else f"{shown}, {drawing.temperature:g} K")
-    figures |= temperature_figures({potential: evaluation}, title) if kelvins else {}
+        at = "" if drawing.temperature is None else f", {drawing.temperature:g} K"
+        figures |= draw(drawing, f"{shown}{at}", colours[potential])
+    figures |= temperature_figures({potential: evaluation}, shown, colours) if kelvins else {}
     slow = {
         item.temperature: item.surfaces
         for item in evaluation.drawings
@@ -67,13 +73,15 @@ def evaluation_figures(potential: str, evaluation: Evaluation, title: str) -> di
     if slow:
         three = [list(slow)[place] for place in sorted({0, len(slow) // 2, len(slow) - 1})]
         maps = {kelvin: slow[kelvin] for kelvin in three}
-        figures["slow coordinates at three temperatures"] = temperature_maps(maps, TICS, title=shown)
+        figures["slow coordinates at three temperatures"] = temperature_maps(
+            maps, TICS, title=f"{shown}, slow coordinates"
+        )
     return figures
 
 
 @singledispatch
-def draw(drawing: Drawing, title: str) -> dict[str, bytes]:
-    """The figures of a drawing by name.
+def draw(drawing: Drawing, title: str, colour: str) -> dict[str, bytes]:
+    """The figures of a drawing by name, the potential in its colour.
 
     Raises:
         TypeError: no figure of such drawings is known.
@@ -82,7 +90,7 @@ def draw(drawing: Drawing, title: str) -> dict[str, bytes]:
 
 
 @draw.register
-def _line(drawing: LineDrawing, title: str) -> dict[str, bytes]:
+def _line(drawing: LineDrawing, title: str, colour: str) -> dict[str, bytes]:
     pmf, labels = drawing.pmf, drawing.labels
     figure = pmf_plot(
         Curve("exact", pmf.grid, pmf.reference),
@@ -95,13 +103,14 @@ def _line(drawing: LineDrawing, title: str) -> dict[str, bytes]:
         energy_unit=pmf.unit,
         interval=drawing.interval,
         samples={"training frames": drawing.samples},
-        title=title,
+        colours={"model": colour, "binned labels": DATA},
+        title=f"{title}, PMF",
     )
     return {"PMF": figure}
 
 
 @draw.register
-def _surfaces(drawing: SurfacesDrawing, title: str) -> dict[str, bytes]:
+def _surfaces(drawing: SurfacesDrawing, title: str, colour: str) -> dict[str, bytes]:
     names, units, figures = drawing.variables, drawing.variable_units, {}
     if drawing.maps:
         figures[drawing.maps] = free_energy_maps(
@@ -109,18 +118,25 @@ def _surfaces(drawing: SurfacesDrawing, title: str) -> dict[str, bytes]:
             variables=names,
             variable_units=units,
             reference="reference",
-            title=title,
+            title=f"{title}, {drawing.maps}",
         )
     if drawing.marginals:
         figures[drawing.marginals] = marginals_plot(
-            drawing.surfaces, variables=names, variable_units=units, reference="reference", title=title
+            drawing.surfaces,
+            variables=names,
+            variable_units=units,
+            reference="reference",
+            colours={list(drawing.surfaces)[-1]: colour},
+            title=f"{title}, {drawing.marginals}",
         )
     return figures
 
 
 @draw.register
-def _bonds(drawing: BondsDrawing, title: str) -> dict[str, bytes]:
-    figure = bond_length_plot(drawing.monitor, drawing.bead_names, tolerated=MAX_BOND_DIVERGENCE, title=title)
+def _bonds(drawing: BondsDrawing, title: str, colour: str) -> dict[str, bytes]:
+    figure = bond_length_plot(
+        drawing.monitor, drawing.bead_names, tolerated=MAX_BOND_DIVERGENCE, colour=colour, title=f"{title}, bonds"
+    )
     return {"bonds": figure}
 
 
@@ -170,6 +186,7 @@ def pmf_plot(
     energy_unit: str,
     interval: tuple[float, float],
     samples: Mapping[str, ArrayLike] | None = None,
+    colours: Mapping[str, str] | None = None,
     title: str = "",
     highest: float | None = None,
 ) -> Figure:
@@ -183,13 +200,14 @@ def pmf_plot(
         energy_unit: unit of the PMFs.
         interval: interval over which errors are measured; shaded outside.
         samples: label to CG coordinate of training frames, for the histogram panel.
+        colours: label to colour; None for one after the other.
         title: title of the figure.
         highest: upper end of the energy axis; None for a little above the reference on the interval.
     """
     figure = new_figure(10.0, 7.4 if samples else 6.2, title)
     ratios = [3.2, 1.3, 1.0] if samples else [3.2, 1.3]
     panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
-    colours = colours_of([model.label for model in models])
+    colours = colours or colours_of([model.label for model in models])
     inside = (reference.grid >= interval[0]) & (reference.grid <= interval[1]) & np.isfinite(reference.values)
     floor = float(reference.values[inside].min())
     base = Curve(reference.label, reference.grid, reference.values - floor, reference.standard_error)
@@ -314,6 +332,7 @@ def marginals_plot(
     variables: Sequence[str],
     variable_units: Sequence[str],
     reference: str | None = None,
+    colours: Mapping[str, str] | None = None,
     title: str = "",
     highest: float = HIGHEST,
 ) -> Figure:
@@ -324,12 +343,13 @@ def marginals_plot(
         variables: names of the collective variables.
         variable_units: their units.
         reference: label of the reference, drawn in black.
+        colours: label to colour, others grey; None for one after the other.
         title: title of the figure.
         highest: upper end of the energy axis [kT].
     """
     figure = new_figure(10.0 if len(variables) > 1 else 8.2, 4.4, title)
     panels = np.atleast_1d(figure.subplots(1, len(variables), sharey=True))
-    colours = colours_of([label for label in surfaces if label != reference])
+    colours = colours or colours_of([label for label in surfaces if label != reference])
     for axis, axes in enumerate(panels):
         for label, surface in surfaces.items():
             line = surface if len(surface.bins.edges) == 1 else surface.marginal(axis)
@@ -340,7 +360,7 @@ def marginals_plot(
             if label == reference:
                 band(axes, curve, REFERENCE, zorder=2.5, linewidth=2.6, alpha=0.85)
             else:
-                band(axes, curve, colours[label])
+                band(axes, curve, colours.get(label, DATA))
         edges = line.bins.edges[0]
         axes.set(xlabel=axis_label(variables[axis], variable_units[axis]), xlim=(edges[0], edges[-1]))
         angular_ticks(axes.xaxis, (float(edges[0]), float(edges[-1])))
@@ -350,6 +370,7 @@ def marginals_plot(
         ylim=(-0.03 * highest * first.thermal_energy, highest * first.thermal_energy),
     )
     panels[-1].legend(loc="best")
+    note_errors(figure)
     return figure
 
 
@@ -360,6 +381,7 @@ def bond_length_plot(
     *,
     unit: str = "nm",
     tolerated: float | None = None,
+    colour: str = COLOURS[0],
     title: str = "",
 ) -> Figure:
     """Bond-length distributions of the CG simulation over those of the data, a panel for each bond.
@@ -369,6 +391,7 @@ def bond_length_plot(
         bead_names: name of each bead.
         unit: unit of length.
         tolerated: divergence above which a bond is marked; None marks none.
+        colour: of the CG simulation.
         title: title of the figure.
     """
     shown = np.sort(np.argsort(monitor.divergence)[::-1][:12])
@@ -380,7 +403,7 @@ def bond_length_plot(
         edges = monitor.edges[bond]
         width = edges[1] - edges[0]
         axes.stairs(monitor.data[bond] / width, edges, fill=True, color=DATA, alpha=0.5, label="data")
-        axes.stairs(monitor.simulation[bond] / width, edges, color=COLOURS[0], linewidth=1.7, label="CG simulation")
+        axes.stairs(monitor.simulation[bond] / width, edges, color=colour, linewidth=1.7, label="CG simulation")
         i, j = monitor.pairs[bond]
         bad = tolerated is not None and monitor.divergence[bond] > tolerated
         axes.set_title(

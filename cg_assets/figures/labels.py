@@ -22,9 +22,12 @@ from cg_assets.figures.style import (
     REFERENCE,
     axis_label,
     colour_bar,
+    connected,
     drawn,
+    full_turns,
     heat_map,
     new_figure,
+    note_errors,
 )
 from cg_assets.labels.kernels.run import KernelReport
 from cg_assets.labels.label_errors import LabelErrors
@@ -153,9 +156,9 @@ def bead_noise_plot(noise: Mapping[str, Mapping[str, Estimate]], noise_floor: Es
         axes.bar(where, values, 0.92 * width, color=COLOURS[number], alpha=0.85, label=label)
         known = np.isfinite(errors)
         axes.errorbar(
-            where[known], values[known], errors[known], fmt="none", ecolor=REFERENCE, capsize=3, elinewidth=1.2
+            where[known], values[known], 2 * errors[known], fmt="none", ecolor=REFERENCE, capsize=3, elinewidth=1.2
         )
-        top = max(top, float(np.nanmax(values + np.nan_to_num(errors))))
+        top = max(top, float(np.nanmax(values + 2 * np.nan_to_num(errors))))
     axes.axhline(
         noise_floor.value, color=COLOURS[0], linestyle=(0, (4, 2)), linewidth=1.6, label=f"noise floor {noise_floor}"
     )
@@ -164,6 +167,7 @@ def bead_noise_plot(noise: Mapping[str, Mapping[str, Estimate]], noise_floor: Es
     axes.grid(axis="x", visible=False)
     axes.set_ylim(top=1.35 * top)
     axes.legend(loc="upper right", ncols=2)
+    note_errors(figure)
     return figure
 
 
@@ -197,6 +201,9 @@ def torque_surface_figure(beads: Beads, surface: TorqueSurface) -> Figure:
         f"standard error [{energy}]": surface.standard_error,
     }
     shown = surface.free_energy <= _HIGHEST * beads.thermal_energy
+    if shown.any():
+        lowest = np.unravel_index(np.nanargmin(np.where(shown, surface.free_energy, np.nan)), shown.shape)
+        shown = connected(shown, [int(place) for place in lowest], surface.bins.edges)
     figure = new_figure(5.0 * len(panels), 4.4, f"{beads.title}: free energy from the forces alone")
     hidden = {name: np.where(shown, values, np.nan) for name, values in panels.items()}
     _over_bins(figure, beads, surface.names, surface.bins, hidden, vmin=0.0)
@@ -234,6 +241,7 @@ def _over_bins(
             low, high = (known.min(), max(known.max(), 1.01 * known.min())) if len(known) else (1.0, 10.0)
             settings |= {"vmin": low, "vmax": high}
         mesh = heat_map(axes, edges, values, cmap=FREE_ENERGY_MAP, **settings)
+        full_turns(axes, edges)
         colour_bar(mesh, axes, label, location="top", pad=0.02, aspect=26)
     if len(edges) == 2:
         panels[0].set_ylabel(labels[1])
@@ -263,7 +271,7 @@ def kernel_plot(
     colours = dict(zip(kinds, COLOURS, strict=False))
     for number, kind in enumerate(kinds):
         estimate = noise[kind]
-        left.errorbar(number, estimate.value, estimate.standard_error, fmt="o", color=colours[kind], capsize=4)
+        left.errorbar(number, estimate.value, 2 * estimate.standard_error, fmt="o", color=colours[kind], capsize=4)
     left.set_xticks(range(len(kinds)), [f"{kind}\n(used)" if kind == used else kind for kind in kinds])
     left.set_yscale("log")
     left.set_xlim(-0.6, len(kinds) - 0.4)

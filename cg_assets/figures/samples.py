@@ -25,6 +25,7 @@ from cg_assets.figures.style import (
     heat_map,
     in_radians,
     new_figure,
+    spoken,
 )
 from cg_assets.labels.next_batch import Proposal
 from cg_assets.mapping.beads import Beads
@@ -34,8 +35,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def sampling_figure(beads: Beads, frames: Frames) -> bytes:
-    """Where a batch of samples went."""
+_LEAST = 20
+"""Frames of a replica that a line joins: fewer are too far apart to look like a path."""
+
+
+def sampling_figure(beads: Beads, frames: Frames, stage: str) -> bytes:
+    """Where a batch of samples of a stage went."""
     units = beads.variable_units
     return sampling_plot(
         frames.time,
@@ -45,7 +50,7 @@ def sampling_figure(beads: Beads, frames: Frames) -> bytes:
         time_unit=unit("time", beads.units),
         start=frames.start,
         limits={name: (-np.pi, np.pi) for name in units if beads.is_periodic(name)},
-        title=beads.title,
+        title=f"{beads.title}: {spoken(stage)}",
     )
 
 
@@ -70,12 +75,12 @@ def equilibration_figure(beads: Beads, result: ConditionalEquilibration, in_wind
 
 
 def _draw_series(axes: Axes, time: NDArray, values: NDArray, colour: str, label: str | None, turns: bool) -> None:
-    """A collective variable of one replica against time; of an angle, which turns over, as dots."""
+    """A collective variable of one replica against time; of an angle, which turns over, or of few frames as dots."""
     axes.plot(
         time,
         values,
-        "." if turns else "-",
-        markersize=3.0,
+        "." if turns or len(time) < _LEAST else "-",
+        markersize=3.0 if len(time) >= _LEAST else 6.0,
         markeredgewidth=0,
         linewidth=0.9,
         color=colour,
@@ -113,7 +118,8 @@ def sampling_plot(
     """
     moments, member = np.asarray(time), np.asarray(replica)
     colour = member if start is None else np.asarray(start)
-    chosen = _spread_choice(member, colour, n_replicas)
+    few = len(moments) < _LEAST * len(np.unique(member))
+    chosen = _spread_choice(member, colour, 60 if few else n_replicas)
     shades = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(np.unique(colour))}
     figure = new_figure(11.0, 2.5 * len(variables) + 0.9, title)
     panels = figure.subplots(len(variables), 2, width_ratios=[4.0, 1.0], squeeze=False, sharey="row", sharex="col")
@@ -141,7 +147,7 @@ def sampling_plot(
     panels[-1, 1].set(xlabel="frames", xscale="log")
     if start is not None and named:
         handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=6, markerscale=4)
+        figure.legend(handles, labels, loc="outside upper right", ncols=6, markerscale=1 if few else 4)
     return figure
 
 

@@ -37,7 +37,7 @@ def cg_simulation_figure(beads: Beads, result: CGSimulationResult, name: str) ->
     Of a molecule at several temperatures, the lowest is shown at which a replica stayed stable.
     """
     if beads.temperatures:
-        return water_plot(*structure_and_energy(result.frames), of="W", title=f"{beads.title}: {name}")
+        return water_plot(*structure_and_energy(result.frames), of="W", title=f"{beads.title}: CG simulation {name}")
     run = next(run for run in result.runs if run.stable_replicas)
     free = result.frames.of_window(UNBIASED)
     free = free.select(free.temperature == run.temperature)
@@ -56,7 +56,8 @@ def cg_simulation_figure(beads: Beads, result: CGSimulationResult, name: str) ->
         energies=energies,
         time_unit=unit("time", beads.units),
         energy_unit=beads.energy_unit,
-        title=f"{beads.title}: {name}, {result.stability}",
+        stability=result.stability,
+        title=f"{beads.title}: CG simulation {name}",
     )
 
 
@@ -71,6 +72,7 @@ def cg_simulation_plot(
     energies: ArrayLike | None = None,
     time_unit: str = "",
     energy_unit: str = "",
+    stability: str = "",
     title: str = "",
 ) -> Figure:
     """Kinetic temperature of each replica against the target, and the potential energy along the CG simulation.
@@ -84,6 +86,7 @@ def cg_simulation_plot(
         energies: `(n_replicas, n_times)` potential energies; None for no such panel.
         time_unit: unit of time.
         energy_unit: unit of energy.
+        stability: how many replicas were stable, in words.
         title: title of the figure.
     """
     figure = new_figure(10.5, 4.2, title)
@@ -102,6 +105,7 @@ def cg_simulation_plot(
             label="exploded replica",
         )  # fmt: skip
     axes.set_xlabel("replica")
+    axes.set_title(stability.replace(", ", "\n"), fontsize=9.5, fontweight="normal")
     error = 2 * float(np.nan_to_num(mean.standard_error))
     axes.axhline(target_temperature, color=REFERENCE, linewidth=1.5, label=f"target {target_temperature:g}")
     axes.axhspan(mean.value - error, mean.value + error, color=COLOURS[2], alpha=0.35, linewidth=0)

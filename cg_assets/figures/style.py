@@ -112,8 +112,18 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
 def axis_label(name: str, unit: str = "") -> str:
     """`φ [rad]`: Greek names are drawn as letters, units in brackets."""
     letters = {"phi": "φ", "psi": "ψ", "omega": "ω", "chi": "χ", "theta": "θ"}
-    shown = letters.get(name, name.replace("_", " "))
+    shown = letters.get(name, spoken(name))
     return f"{shown} [{unit}]" if unit else shown
+
+
+def spoken(name: str) -> str:
+    """A name as legends show it: `all temperatures` for `all_temperatures`."""
+    return name.replace("_", " ")
+
+
+def note_errors(figure: Figure) -> None:
+    """Name the size of bands and error bars at the foot of a figure."""
+    figure.supxlabel("bands and error bars: two standard errors", x=0.99, ha="right", fontsize=8.5, color="#555555")
 
 
 def in_radians(low: float, high: float) -> bool:
@@ -130,7 +140,7 @@ def angular_ticks(axis: Any, limits: tuple[float, float]) -> None:
 def band(axes: Axes, curve: Curve, colour: str, zorder: float = 3.0, **line: Any) -> None:
     """A curve with a band of two standard errors; gaps where it is not finite."""
     values = np.where(np.isfinite(curve.values), curve.values, np.nan)
-    axes.plot(curve.grid, values, color=colour, label=curve.label, zorder=zorder, **line)
+    axes.plot(curve.grid, values, color=colour, label=spoken(curve.label), zorder=zorder, **line)
     if curve.standard_error is not None and np.isfinite(curve.standard_error).any():
         error = 2.0 * np.where(np.isfinite(curve.standard_error), curve.standard_error, np.nan)
         axes.fill_between(
@@ -187,9 +197,32 @@ def colour_bar(mesh: Any, axes: Any, label: str, **settings: Any) -> None:
 def error_bars(axes: Axes, x: ArrayLike, estimates: Iterable[Estimate], colour: str, **settings: Any) -> None:
     """Estimates as dots with bars of two standard errors."""
     found = list(estimates)
+    settings |= {"label": spoken(settings["label"])} if "label" in settings else {}
     values, errors = ([getattr(item, name) for item in found] for name in ("value", "standard_error"))
     drawn_as: dict[str, Any] = {"marker": "o", "capsize": 2, **settings}
     axes.errorbar(x, values, 2 * np.array(errors), color=colour, **drawn_as)
+
+
+def connected(there: NDArray[np.bool_], home: Sequence[int], edges: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
+    """The bins that can be reached from the bin `home` through sides of bins that are there; full turns are closed.
+
+    Beyond a gap, free energies from forces have an unknown constant: such islands are noise.
+    """
+    reached = np.zeros_like(there)
+    reached[tuple(home)] = True
+    while True:
+        grown = reached.copy()
+        for axis, edge in enumerate(edges):
+            closed = in_radians(float(edge[0]), float(edge[-1]))
+            for step in (1, -1):
+                moved = np.roll(reached, step, axis)
+                if not closed:
+                    np.moveaxis(moved, axis, 0)[0 if step == 1 else -1] = False
+                grown |= moved
+        grown &= there
+        if (grown == reached).all():
+            return reached
+        reached = grown
 
 
 def aligned(curve: Curve, reference: Curve, interval: tuple[float, float]) -> Curve:

@@ -15,11 +15,13 @@ from cg_assets.figures.style import (
     DATA,
     REFERENCE,
     Curve,
+    axis_label,
     band,
     colours_of,
     drawn,
     error_bars,
     new_figure,
+    note_errors,
 )
 
 if TYPE_CHECKING:
@@ -39,13 +41,22 @@ _AXES = {
 """Profile to the labels of its axes, and what its coordinate and its values are multiplied with."""
 
 
-def temperature_figures(evaluations: Mapping[str, Evaluation], title: str) -> dict[str, bytes]:
-    """Figures at several temperatures: name to PNG, one or several potentials in each."""
+def temperature_figures(
+    evaluations: Mapping[str, Evaluation], title: str, colours: Mapping[str, str] | None = None
+) -> dict[str, bytes]:
+    """Figures at several temperatures: name to PNG, one or several potentials in each.
+
+    Args:
+        evaluations: potential to its evaluation.
+        title: of the figures.
+        colours: of the potentials; None for one after the other.
+    """
     first = next(iter(evaluations.values()))
-    return _of_liquid(evaluations, title) if first.at_temperatures("rdf_error") else _of_molecule(evaluations, title)
+    draw = _of_liquid if first.at_temperatures("rdf_error") else _of_molecule
+    return draw(evaluations, title, colours or colours_of(list(evaluations)))
 
 
-def _of_liquid(evaluations: Mapping[str, Evaluation], title: str) -> dict[str, bytes]:
+def _of_liquid(evaluations: Mapping[str, Evaluation], title: str, colours: Mapping[str, str]) -> dict[str, bytes]:
     diffusion: dict[str, dict[float, Estimate]] = {label: {} for label in ("atoms", *evaluations)}
     for label, evaluation in evaluations.items():
         for kelvin, item in evaluation.at_temperatures("diffusion").items():
@@ -58,16 +69,18 @@ def _of_liquid(evaluations: Mapping[str, Evaluation], title: str) -> dict[str, b
         ("heat_capacity", ""): "heat capacity without kinetic part\n[kJ/mol/K]",
     }
     return {
-        "errors": against_temperature(evaluations, errors, title, noise=True),
-        "radial distribution": profiles_plot(evaluations, "rdf", title),
-        "angular distribution": profiles_plot(evaluations, "adf", title),
-        "energies": against_temperature(evaluations, energies, title),
-        "diffusion": diffusion_plot(diffusion, "atoms", title),
-        "change of structure with temperature": profiles_plot(evaluations, "rdf_slope", title),
+        "errors": against_temperature(evaluations, errors, f"{title}, errors", colours=colours, noise=True),
+        "radial distribution": profiles_plot(evaluations, "rdf", f"{title}, structure", colours=colours),
+        "angular distribution": profiles_plot(evaluations, "adf", f"{title}, angles", colours=colours),
+        "energies": against_temperature(evaluations, energies, f"{title}, energies", colours=colours),
+        "diffusion": diffusion_plot(diffusion, "atoms", f"{title}, diffusion", colours=colours),
+        "change of structure with temperature": profiles_plot(
+            evaluations, "rdf_slope", f"{title}, change of structure with temperature", colours=colours
+        ),
     }
 
 
-def _of_molecule(evaluations: Mapping[str, Evaluation], title: str) -> dict[str, bytes]:
+def _of_molecule(evaluations: Mapping[str, Evaluation], title: str, colours: Mapping[str, str]) -> dict[str, bytes]:
     """Melting, energies and errors of a molecule, and its free energies at each temperature."""
     every = [item for evaluation in evaluations.values() for item in evaluation.quantities]
     there = {(item.name, item.where) for item in every if item.temperature is not None}
@@ -85,15 +98,23 @@ def _of_molecule(evaluations: Mapping[str, Evaluation], title: str) -> dict[str,
     figures = {}
     for name, labels, noise in (("melting", melting, False), ("errors", errors, True)):
         if shown := {key: label for key, label in labels.items() if key in there}:
-            figures[name] = against_temperature(evaluations, shown, title, noise=noise)
+            figures[name] = against_temperature(evaluations, shown, f"{title}, {name}", colours=colours, noise=noise)
     first = next(iter(evaluations.values()))
     for along in dict.fromkeys(line.where for line in first.profiles if line.name == "free_energy"):
-        figures[f"free energy of {along}"] = profiles_plot(evaluations, "free_energy", title, along)
+        name = f"free energy of {along}"
+        figures[name] = profiles_plot(evaluations, "free_energy", f"{title}, {name}", along, colours=colours)
     return figures
 
 
 @drawn
-def profiles_plot(evaluations: Mapping[str, Evaluation], name: str, title: str = "", where: str = "") -> Figure:
+def profiles_plot(
+    evaluations: Mapping[str, Evaluation],
+    name: str,
+    title: str = "",
+    where: str = "",
+    *,
+    colours: Mapping[str, str] | None = None,
+) -> Figure:
     """One profile of all potentials at each temperature, that of the atoms in black, with their differences below.
 
     Args:
@@ -101,14 +122,15 @@ def profiles_plot(evaluations: Mapping[str, Evaluation], name: str, title: str =
         name: `rdf`, `adf`, `rdf_slope` or `free_energy`.
         title: of the figure.
         where: the collective variable that it runs along; empty where the name includes it.
+        colours: of the potentials; None for one after the other.
     """
     kelvins = next(iter(evaluations.values())).temperatures
     columns = min(3, len(kelvins))
     rows = math.ceil(len(kelvins) / columns)
     figure = new_figure(3.6 * columns, 3.4 * rows, title)
     panels = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[2, 1] * rows)
-    colours = colours_of(list(evaluations))
-    along, height, scale, size = _AXES.get(name, (where.replace("_", " "), "free energy [kJ/mol]", 1.0, 1.0))
+    colours = colours or colours_of(list(evaluations))
+    along, height, scale, size = _AXES.get(name, (axis_label(where), "free energy [kJ/mol]", 1.0, 1.0))
     for number in range(rows * columns):
         row, column = divmod(number, columns)
         upper, lower = panels[2 * row, column], panels[2 * row + 1, column]
@@ -149,6 +171,7 @@ def against_temperature(
     labels: Mapping[tuple[str, str], str],
     title: str = "",
     *,
+    colours: Mapping[str, str] | None = None,
     noise: bool = False,
 ) -> Figure:
     """Quantities against temperature, a panel for each.
@@ -157,15 +180,17 @@ def against_temperature(
         evaluations: potential to its evaluation.
         labels: name and place of a quantity to the label of its axis.
         title: of the figure.
+        colours: of the potentials; None for one after the other.
         noise: whether the references are what noise alone would give, dotted for each potential, and not the numbers of
             the atoms, in black.
     """
     figure = new_figure(4.5 * len(labels), 3.6, title)
     panels = figure.subplots(1, len(labels), squeeze=False)[0]
+    chosen = colours or colours_of(list(evaluations))
     for axes, ((name, where), label) in zip(panels, labels.items(), strict=True):
         atoms: dict[float, Estimate] = {}
-        for potential, colour in colours_of(list(evaluations)).items():
-            found = evaluations[potential].at_temperatures(name, where)
+        for potential, evaluation in evaluations.items():
+            colour, found = chosen[potential], evaluation.at_temperatures(name, where)
             known = {kelvin: item.reference for kelvin, item in found.items() if item.reference is not None}
             error_bars(axes, list(found), (item.value for item in found.values()), colour, label=potential)
             if noise:
@@ -175,8 +200,10 @@ def against_temperature(
             error_bars(axes, list(atoms), atoms.values(), REFERENCE, label="atoms")
         axes.set(xlabel="temperature [K]", ylabel=label)
         if noise:
+            axes.plot([], [], ":", color=DATA, linewidth=1.0, label="noise alone")
             axes.set_ylim(bottom=0.0)
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    note_errors(figure)
     return figure
 
 
@@ -204,26 +231,35 @@ def reference_melting_plot(quantities: Sequence[Quantity], title: str = "") -> F
 
 
 @drawn
-def diffusion_plot(diffusion: Mapping[str, Mapping[float, Estimate]], reference: str, title: str = "") -> Figure:
+def diffusion_plot(
+    diffusion: Mapping[str, Mapping[float, Estimate]],
+    reference: str,
+    title: str = "",
+    *,
+    colours: Mapping[str, str] | None = None,
+) -> Figure:
     """Diffusion coefficients against 1/T, and how much faster beads are than the molecules of the reference.
 
     Args:
         diffusion: label to temperature [K] to D [nm²/ps].
         reference: label of the atomistic simulation.
         title: of the figure.
+        colours: of the others; None for one after the other.
     """
     figure = new_figure(9.0, 3.6, title)
     left, right = figure.subplots(1, 2)
-    colours = colours_of([label for label in diffusion if label != reference]) | {reference: REFERENCE}
+    others = colours or colours_of([label for label in diffusion if label != reference])
+    shades = {**others, reference: REFERENCE}
     for label, values in diffusion.items():
         kelvin = np.array(sorted(values))
-        error_bars(left, 1000.0 / kelvin, [values[each] for each in kelvin], colours[label], label=label)
+        error_bars(left, 1000.0 / kelvin, [values[each] for each in kelvin], shades[label], label=label)
         both = [each for each in kelvin if each in diffusion[reference] and label != reference]
         if both:
             ratios = [ratio(values[each], diffusion[reference][each]) for each in both]
-            error_bars(right, both, ratios, colours[label], label=label)
+            error_bars(right, both, ratios, shades[label], label=label)
     left.set(xlabel="1000 K / T", ylabel="D [nm²/ps]", yscale="log", title="Diffusion")
     right.set(xlabel="temperature [K]", ylabel="D of beads / D of atoms", title="Factor between time scales")
     right.set_ylim(bottom=0.0)
-    left.legend()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper")
+    note_errors(figure)
     return figure

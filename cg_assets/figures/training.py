@@ -50,7 +50,13 @@ def training_plot(
     unit = f" [{noise_floor.unit}]" if noise_floor.unit else ""
     value, error = noise_floor.value, np.nan_to_num(noise_floor.standard_error)
     left.axhspan(value - 2 * error, value + 2 * error, color=REFERENCE, alpha=0.13, linewidth=0)
-    left.axhline(value, color=REFERENCE, linewidth=1.4, linestyle=(0, (4, 2)), label="noise floor ± 2 standard errors")
+    left.axhline(
+        value,
+        color=REFERENCE,
+        linewidth=1.4,
+        linestyle=(0, (4, 2)),
+        label="noise floor" + (" ± 2 standard errors" if error > 0 else ""),
+    )
     for axes, offset in ((left, 0.0), (right, value)):
         for loss, colour, label in ((training, COLOURS[1], "training"), (held_out, COLOURS[0], "held out")):
             shown = np.where(loss - offset > 0, loss - offset, np.nan)
@@ -115,13 +121,19 @@ def response_training_plot(held_out: Mapping[float, Mapping[str, Any]], title: s
     left.set(xlabel="temperature [K]", ylabel="force error [kJ/mol/nm]", title="Mean force")
     left.set_ylim(bottom=0.0)
     names = {"forces": "forces", "first_order": "first order", "second_order": "second order"}
+    explained: list[NDArray[np.float64]] = []
     for colour, (quantity, label) in zip(COLOURS, names.items(), strict=False):
         if quantity not in held_out[kelvin[0]]:
             continue
         part = np.array([held_out[each][quantity].explained for each in kelvin])
+        if not np.isfinite(part).any():
+            continue
+        explained.append(part[np.isfinite(part)])
         right.plot(kelvin, part, color=colour, marker="o", label=label)
     right.set(xlabel="temperature [K]", ylabel="explained part of the signal", title="Forces and responses")
-    right.set_ylim(-0.05, 1.05)
+    # Of a signal that its noise hides, the part that is explained has no bounds.
+    low, high = np.quantile(np.concatenate(explained), [0.0, 1.0]) if explained else (0.0, 1.0)
+    right.set_ylim(max(-2.0, min(0.0, low)) - 0.05, min(3.0, max(1.0, high)) + 0.05)
     for axes in (left, right):
         axes.legend()
     return figure

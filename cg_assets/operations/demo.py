@@ -9,6 +9,7 @@ from pathlib import Path
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.operations.runs import Outcome, run_system
 from cg_assets.operations.tables import table
+from cg_assets.settings import installation
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_all_systems, load_system
 
@@ -48,7 +49,7 @@ def run_demo(demo: str) -> int:
 
 
 def print_results(folder: Path, names: list[str], everything: bool = False) -> None:
-    """Print the comparison of each system: its headlines and what has a bound, with errors.
+    """Print the comparison of each system: what decides, the headlines, and what fails its bound, with errors.
 
     Args:
         folder: the home folder.
@@ -66,7 +67,8 @@ def print_results(folder: Path, names: list[str], everything: bool = False) -> N
     for name in names or [name for name in systems if store.file(name, "comparison").is_file()]:
         comparison = Comparison.from_columns(read_arrays(store.file(name, "comparison")))
         rows = comparison.rows(everything)
-        header = [name for name in rows[0] if any(row[name] for row in rows)]
+        alike = {name for name in ("of", "where") if len({row[name] for row in rows}) == 1}
+        header = [name for name in rows[0] if name not in alike and any(row[name] for row in rows)]
         print(f"\n{load_system(name).title}")
         print(table(header, [[row[name] for name in header] for row in rows], ruled=True))
 
@@ -101,3 +103,23 @@ def write_figures(folder: Path, names: list[str], figures: Path) -> list[Path]:
             written.append(figures / f"{file}.png")
             written[-1].write_bytes(png)
     return written
+
+
+def make_report(home: Path, name: str) -> Path:
+    """Write the report of a system from what is in the home folder.
+
+    Returns:
+        Its file.
+
+    Raises:
+        SystemSpecError: there is no such system.
+        StorageError: it has no comparison yet.
+    """
+    from cg_assets.assets.report import write_report
+    from cg_assets.assets.report.contents import report_page
+    from cg_assets.assets.work import Inputs
+    from cg_assets.registry.tracking import ModelTracking
+
+    store = ParquetStore(home)
+    models = {model.name: model for model in ModelTracking(installation().tracking_uri, home).models()}
+    return write_report(store, name, report_page(Inputs(store, load_system(name)), models))

@@ -4,6 +4,7 @@ import base64
 import warnings
 from collections.abc import Mapping
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -118,6 +119,11 @@ def _shown(value: Any) -> Any:
 @_shown.register
 def _(value: Figure) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{value.title}](data:image/png;base64,{base64.b64encode(value.png).decode()})")
+
+
+@_shown.register
+def _(value: Path) -> dg.PathMetadataValue:
+    return dg.MetadataValue.path(value)
 
 
 @_shown.register

@@ -249,6 +249,17 @@ class ModelTracking:
             # The number was given to another model before MLflow's database was restored, or its model deleted.
             client.delete_model_version(name, created.version)
 
+    def log_report(self, name: str, version: str, html: str) -> None:
+        """Attach the report of its system to a version's training run, as `report/report.html`.
+
+        Raises:
+            TrackingError: there is no such version, or MLflow does not answer.
+        """
+        _, client = self._connection.open()
+        with self._connection.explained():
+            run_id = str(client.get_model_version(name, version).run_id)
+        self._log_bytes(run_id, html.encode(), "report", "report.html")
+
     def log_evaluation(
         self,
         name: str,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cg_assets.core.frames import Frames
     from cg_assets.core.progress import Progress
     from cg_assets.core.statistics.estimates import Estimate
+    from cg_assets.mapping.ball_and_stick import BallsAndSticks
     from cg_assets.mapping.force_maps import ForceMap
     from cg_assets.sampling.conditional import ConditionalForces
     from cg_assets.sampling.held_beads import HeldBeads
@@ -70,6 +71,10 @@ class Model(Family, family="model"):
     def start_values(self, structure: Any, beads: Beads) -> dict[str, float]:
         """Value of each collective variable in the structure that dynamics start from, where there is one."""
         return {}
+
+    def balls_and_sticks(self, structure: Any, beads: Beads) -> BallsAndSticks | None:
+        """The molecule with its beads as dynamics start; None where there is nothing of atoms to draw."""
+        return None
 
     @property
     def coordinate_limits(self) -> dict[str, tuple[float, float]]:

@@ -59,6 +59,10 @@ class ParquetStore:
         """
         return self.data / _checked("system", system) / _checked("stage", stage)
 
+    def figure_folder(self, system: str, stage: str) -> Path:
+        """The folder of the figures of a stage, those of its newest batch. Errors as in `stage_folder`."""
+        return self.home / "figures" / _checked("system", system) / _checked("stage", stage)
+
     def path(self, system: str, stage: str, batch: str | None = None) -> Path:
         """Where the file of a batch lies, or of a stage without batches. Errors as in `stage_folder`."""
         folder = self.stage_folder(system, stage)

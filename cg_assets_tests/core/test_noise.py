@@ -159,7 +159,10 @@ class TestEstimates:
         assert str(Estimate(5.2994, 0.012, "kT")) == "5.299 ± 0.012 kT"
         assert str(Estimate(1234.5, 21.0, "kJ/mol")) == "1234 ± 21 kJ/mol"
         assert str(Estimate(0.42, 0.0)) == "0.42"
-        assert str(Estimate(np.inf, np.nan)) == "inf (error unknown)"
+        assert str(Estimate(np.inf, np.nan, "kJ/mol")) == "∞" and str(Estimate(-np.inf, 1.0)) == "-∞"
+        assert str(Estimate(np.nan, np.nan, "kJ/mol")) == "unknown"
+        assert str(Estimate(-0.000001, 0.0002, "nm")) == "0.00000 ± 0.00020 nm"
+        assert str(Estimate(-0.0, 0.0)) == "0" and str(Estimate(-0.3, np.nan)) == "-0.3 ± ?"
 
     def test_json(self):
         estimate = Estimate(1.5, 0.25, "kT")

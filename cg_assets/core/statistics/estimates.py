@@ -39,14 +39,28 @@ class Estimate:
     unit: str = ""
 
     def __str__(self) -> str:
-        """Value and error with two digits of the error, for example `0.0212 ± 0.0004 kJ/mol`."""
-        unit = f" {self.unit}" if self.unit else ""
-        if not (math.isfinite(self.standard_error) and self.standard_error > 0 and math.isfinite(self.value)):
-            return f"{self.value:.4g}{unit}" + ("" if self.standard_error == 0 else " (error unknown)")
+        """Value and error with two digits of the error, for example `0.0212 ± 0.0004 kJ/mol`.
+
+        An infinite number, as the free energy of a state that was never seen, has neither error nor unit: `∞`.
+        """
+        return self.text(self.unit)
+
+    def text(self, unit: str = "") -> str:
+        """As `str`, with another unit; none for tables whose header has it."""
+        after = f" {unit}" if unit else ""
+        if math.isnan(self.value):
+            return "unknown"
+        if math.isinf(self.value):
+            return "∞" if self.value > 0 else "-∞"
+        if not (math.isfinite(self.standard_error) and self.standard_error > 0):
+            return (
+                f"{self.value + 0.0:.4g}{after}" if self.standard_error == 0 else f"{self.value + 0.0:.4g} ± ?{after}"
+            )
         digits = max(0, 1 - math.floor(math.log10(self.standard_error)))
         if digits > 6 or abs(self.value) >= 1e6:
-            return f"{self.value:.6g} ± {self.standard_error:.2g}{unit}"
-        return f"{self.value:.{digits}f} ± {self.standard_error:.{digits}f}{unit}"
+            return f"{self.value + 0.0:.6g} ± {self.standard_error:.2g}{after}"
+        value = round(self.value, digits) + 0.0  # no minus before a zero
+        return f"{value:.{digits}f} ± {self.standard_error:.{digits}f}{after}"
 
     def z(self, reference: float | Estimate) -> float:
         """Difference to a reference in units of the combined standard error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,7 +72,8 @@ def pmf_error(
     surface: FreeEnergySurface, reference: FreeEnergySurface | ArrayLike, empty_bin: float = EMPTY_BIN
 ) -> Estimate:
     """Mass-weighted squared error of ln p of two surfaces (`squared_log_error`) [(kT)²]."""
-    return _against(lambda p, q: squared_log_error(p, q, empty_bin), surface, reference)
+    found = _against(lambda p, q: squared_log_error(p, q, empty_bin), surface, reference)
+    return replace(found, unit="(kT)²")
 
 
 def pmf_rmse(

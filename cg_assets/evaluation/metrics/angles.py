@@ -32,7 +32,11 @@ class AngularDistribution(Metric[LiquidSettings]):
 
     reads = LiquidSettings
     measures = (
-        Measure("adf_error", "integral of |density of angles - that of the atoms|, compared with that of noise alone"),
+        Measure(
+            "adf_error",
+            "integral of |density of angles - that of the atoms|, compared with that of noise alone",
+            noise=True,
+        ),
     )
 
     def measure(self, case: Case[LiquidSettings]) -> Iterable[Found]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -71,7 +72,7 @@ class LinePMF(Metric[FreeEnergySettings]):
         else:
             yield from _where_frames_are(line, variable_unit(case, case.settings.collective_variables[0]))
         yield Quantity("pmf_rmse", error, bound=case.settings.max_pmf_error, decides=True, headline=True)
-        deviation = np.empty(0)
+        deviation = line.label_error if line.covered else np.empty(0)
         if case.committee:
             inside = (grid >= line.interval[0]) & (grid <= line.interval[1])
             members = np.array([member(grid[:, None, None]) for member in case.committee]) / thermal_energy
@@ -155,9 +156,11 @@ class SampledPMF(OfMolecules, Metric[FreeEnergySettings]):
     """
 
     measures = (
-        Measure("pmf_error", "mass-weighted squared error of ln p over the bins of the reference"),
-        Measure("reference_error", "the same of the reference: what its runs differ by, over twice their number"),
-        Measure("jsd", "Jensen-Shannon divergence of the sampled density from that of the reference"),
+        Measure("pmf_error", "mass-weighted squared error of ln p over the bins of the reference", "(kT)²", noise=True),
+        Measure(
+            "reference_error", "the same of the reference: what its runs differ by, over twice their number", "(kT)²"
+        ),
+        Measure("jsd", "Jensen-Shannon divergence of the sampled density from that of the reference", noise=True),
         Measure("effective_share", "smallest share of the frames that counts after reweighting to a member"),
     )
 
@@ -173,26 +176,28 @@ class SampledPMF(OfMolecules, Metric[FreeEnergySettings]):
         reference, surface, of_data = reference_of(case), case.once(surface_of), case.once(data_surface)
         pooled, between = reference.surface, reference.disagreement()
         bound, noise = case.settings.max_pmf_error, between["pmf_error"]
-        found, alone = pmf_error(surface, pooled), pmf_error(surface, pooled.probability).standard_error
-        yield Quantity("pmf_error", found, noise, bound=bound, decides=True, headline=True, own_error=alone)
+        found, own_error = pmf_error(surface, pooled), pmf_error(surface, pooled.probability).standard_error
+        yield Quantity("pmf_error", found, noise, bound=bound, decides=True, headline=True, own_error=own_error)
         yield Quantity("jsd", jsd(surface, pooled), between["jsd"], headline=True)
         # Two runs differ by twice the variance of one, and the mean of all has that of one over their number.
         share = 0.5 / len(reference.runs)
-        own = Estimate(share * noise.value, share * noise.standard_error)
+        own = Estimate(share * noise.value, share * noise.standard_error, noise.unit)
         yield Quantity("reference_error", own, bound=bound)
         yield Quantity("pmf_error", pmf_error(of_data, pooled), noise, of="data")
         yield Quantity("jsd", jsd(of_data, pooled), between["jsd"], of="data")
         labels, known = case.once(labels_surface), pooled.probability
         if labels is not None:
             # What the labels contain without a network: the best that a potential of these data can be expected to do.
-            yield Quantity("pmf_error", labels.estimate(lambda p: squared_log_error(p, known)), noise, of="labels")
+            alone = labels.estimate(lambda p: squared_log_error(p, known))
+            yield Quantity("pmf_error", replace(alone, unit=noise.unit), noise, of="labels")
             divergence = labels.estimate(lambda p: jensen_shannon_divergence(p, known))
             yield Quantity("jsd", divergence, between["jsd"], of="labels")
         if case.committee:
             frames, every = case.once(sampled)[0], case.once(committee_weights)
             moved = [weighted_surface(case, frames, weights) for weights in every]
             errors = [squared_log_error(item.probability, surface.probability) for item in moved]
-            scatter = Estimate(float(np.mean(errors)), float(np.std(errors, ddof=1)) / math.sqrt(len(errors)))
+            error = float(np.std(errors, ddof=1)) / math.sqrt(len(errors))
+            scatter = Estimate(float(np.mean(errors)), error, noise.unit)
             yield Quantity("pmf_error", scatter, of="committee")
             share = min(effective_samples(weights) / len(weights) for weights in every)
             yield Quantity("effective_share", Estimate(share, math.nan), of="committee")

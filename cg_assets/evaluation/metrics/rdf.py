@@ -40,7 +40,7 @@ class RadialDistribution(Metric[LiquidSettings]):
 
     reads = LiquidSettings
     measures = (
-        Measure("rdf_error", "integral of |g(r) - g(r) of the atoms|, compared with noise alone", "nm"),
+        Measure("rdf_error", "integral of |g(r) - g(r) of the atoms|, compared with noise alone", "nm", noise=True),
         Measure("rdf_excess", "the same less what noise alone makes of it", "nm"),
     )
 

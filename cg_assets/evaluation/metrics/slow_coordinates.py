@@ -42,9 +42,15 @@ class SlowFreeEnergy(Metric[FreeEnergySettings]):
     reads = FreeEnergySettings
     measures = (
         Measure(
-            "pmf_error", "mass-weighted squared error of ln p over the bins of the slow coordinates", "", "coordinates"
+            "pmf_error",
+            "mass-weighted squared error of ln p over the bins of the slow coordinates",
+            "(kT)²",
+            "coordinates",
+            noise=True,
         ),
-        Measure("jsd", "Jensen-Shannon divergence of the density in the slow coordinates", "", "coordinates"),
+        Measure(
+            "jsd", "Jensen-Shannon divergence of the density in the slow coordinates", "", "coordinates", noise=True
+        ),
         Measure("time_scale", "implied time scale of a slow coordinate", "ps", "coordinate"),
         Measure("speed_up", "time scale of the atoms over that of the beads", "", "coordinate"),
     )

@@ -33,7 +33,7 @@ class Stability(Metric[EvaluationSettings]):
         for run in case.runs:
             where, temperature = BIASED if run.biased else "", run.temperature if several else None
             share = _share(run.stable_replicas, run.replicas)
-            found = Quantity("stable_replicas", share, Estimate(1.0, 0.0), where=where)
+            found = Quantity("stable_replicas", share, where=where)
             yield replace(found, temperature=temperature, bound=bound, at_least=True)
             if run.stable_replicas and not run.biased:
                 target = Estimate(run.temperature, 0.0, run.kinetic_temperature.unit)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cg_assets.core.settings import NANOMETRES, Built, Fact, Fault, Scope
+from cg_assets.mapping.ball_and_stick import BallsAndSticks
 from cg_assets.mapping.bead_mapping import WATER, BeadMapping
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.builders import MoleculeModel, MoleculeSettings, build_molecule
@@ -91,6 +92,21 @@ class Molecule(MoleculeSettings, Model):
         """In the built or read structure [rad or nm]."""
         frame = beads.cg_map.apply(structure.positions[structure.stored])[None]
         return {name: float(values[0]) for name, values in beads.variables(frame).items()}
+
+    def balls_and_sticks(self, structure: MoleculeModel, beads: Beads) -> BallsAndSticks:
+        """The stored atoms of the built or read structure."""
+        place = {int(atom): number for number, atom in enumerate(structure.stored)}
+        atoms = [atom for atom in structure.topology.atoms() if atom.index in place]
+        pairs = [(one.index, other.index) for one, other in structure.topology.bonds()]
+        positions = structure.positions[structure.stored]
+        return BallsAndSticks(
+            atoms=positions,
+            elements=["" if atom.element is None else atom.element.symbol for atom in atoms],
+            atom_bonds=[(place[one], place[other]) for one, other in pairs if one in place and other in place],
+            beads=beads.cg_map.apply(positions),
+            bead_names=beads.cg_map.bead_names,
+            bead_bonds=beads.cg_map.bonds,
+        )
 
     @property
     def simulated_box(self) -> float | None:

@@ -1,0 +1,51 @@
+"""`report`: one HTML file on a system that works without a network, and the table of what was made from what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cg_assets.assets.stage import Batches, Product, Read, Report, Stage, TableContent
+from cg_assets.assets.work import Work
+from cg_assets.storage.atomic import atomic_file
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import SystemSpec
+
+
+def report_stage(system: SystemSpec) -> Stage:
+    """The stage of the report, the last of a system."""
+
+    def make(work: Work) -> Product:
+        from cg_assets.assets.report.contents import decisions, lineage_columns, report_page
+
+        tracking = work.open_tracking()
+        models = {model.name: model for model in tracking.models()}
+        rows = decisions(work.inputs, models)
+        html = report_page(work.inputs, models)
+        path = write_report(work.store, system.name, html)
+        for row in rows:
+            if row["champion"]:
+                tracking.log_report(row["model"], row["version"], html)
+
+        def report(_: object) -> Report:
+            return {"report": path, "decision": rows}
+
+        return Product(TableContent(lineage_columns(work.inputs)), report=report)
+
+    evaluations = [f"evaluation_{name}" for name in system.potentials]
+    return Stage(
+        name="report",
+        description="What was decided on each potential and why, with all figures and the lineage of the data, in one "
+        "HTML file (`cg-assets report` writes it, too); its table lists which data were made from which.",
+        make=make,
+        reads=tuple(Read(stage, Batches.NONE) for stage in ("comparison", *evaluations)),
+        kinds=frozenset({"parquet", "html"}),
+        sections=(),
+    )
+
+
+def write_report(store: ParquetStore, system: str, html: str) -> Path:
+    """Write the report of a system to `reports/` of the home folder; its file."""
+    path = store.home / "reports" / f"{system}.html"
+    with atomic_file(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path

@@ -1,0 +1,174 @@
+"""What the report of a system contains, from its data, its figures and its registered models."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from cg_assets import __version__
+from cg_assets.assets import stages_of
+from cg_assets.assets.comparison import FIRST, read_comparison
+from cg_assets.assets.soundness import key_of, place_of
+from cg_assets.assets.stage import Stage
+from cg_assets.assets.work import Inputs
+from cg_assets.figures.report.lineage import Node, lineage_graph
+from cg_assets.figures.report.page import Section, folded, page, paragraph, picture, table, verbatim
+from cg_assets.figures.report.structure import structure_view
+from cg_assets.registry.models import RegisteredModel
+from cg_assets.storage.parquet import FileInfo
+from cg_assets.systems import SystemSpec
+from cg_assets.systems.load import specification_text
+
+_PACKAGES = ("dagster", "mlflow", "numpy", "openmm", "pyarrow", "scipy", "torch")
+_PAPERS = {
+    "relabelled_forces": ("forces of biased samples without the force of the bias", "arXiv 2510.11148"),
+    "force_maps": ("force maps under constraints", "arXiv 2302.07071"),
+    "kernels": ("force labels from configurations alone", "arXiv 2506.19628"),
+    "responses": ("how mean forces change with temperature", "arXiv 2602.23198"),
+    "pmf_error": ("the error of the free energy of molecules", "arXiv 2602.10637"),
+}
+"""Method to what it gives and its paper."""
+
+
+def report_page(inputs: Inputs, models: Mapping[str, RegisteredModel]) -> str:
+    """The report as HTML.
+
+    Args:
+        inputs: the data of the system, with a comparison.
+        models: name to registered model.
+
+    Raises:
+        StorageError: there is no sound comparison yet.
+    """
+    system = inputs.system
+    comparison = read_comparison(inputs, system.potentials)
+    beads = system.beads()
+    names = list(beads.cg_map.bead_names)
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    what, unit = (f"{len(names)} beads", " K") if system.units == "molar" else ("CG coordinates", " (reduced)")
+    sections = [
+        Section("Decision", _decision(inputs, models)),
+        Section("Comparison", table(comparison.rows()) + folded("every quantity", table(comparison.rows(True)))),
+        *_structure(system),
+        Section("Figures", "\n".join(_figures(inputs, stages_of(system)))),
+        Section("Lineage", _lineage(inputs)),
+        Section(
+            "Settings", paragraph("The system's file, with what it extends.") + verbatim(specification_text(system))
+        ),
+        Section("Versions", table(_versions())),
+        Section("How to cite", _citations(system)),
+    ]
+    lead = f"{system.name}: {what} {shown} at temperature {system.temperature:g}{unit}"
+    return page(system.title, lead, sections)
+
+
+def decisions(inputs: Inputs, models: Mapping[str, RegisteredModel]) -> list[dict[str, str]]:
+    """For each potential the number that decides with its bound, its registered version, and whether it is champion."""
+    comparison = read_comparison(inputs, inputs.system.potentials)
+    rows = []
+    for name, evaluation in comparison.evaluations.items():
+        facts = inputs.facts(f"evaluation_{name}")
+        model, number = facts["registered_model"], str(facts["version"])
+        champion = models[model].aliases.get("champion") if model in models else None
+        failed = [item.label for item in evaluation.quantities if not item.passed]
+        for item in evaluation.decisive:
+            sign = "≥" if item.at_least else "≤"
+            rows.append(
+                {
+                    "potential": name,
+                    "decides": item.label,
+                    "result": str(item.value),
+                    "bound": "" if item.bound is None else f"{sign} {item.bound:g}",
+                    "verdict": f"fails: {', '.join(failed)}" if failed else "passes",
+                    "model": model,
+                    "version": number,
+                    "champion": "champion" if champion == number else "",
+                }
+            )
+    return rows
+
+
+def _decision(inputs: Inputs, models: Mapping[str, RegisteredModel]) -> str:
+    text = "A model becomes champion if it passes every check and is not worse than the present one in what decides."
+    return table(decisions(inputs, models)) + paragraph(text)
+
+
+def _structure(system: SystemSpec) -> Iterator[Section]:
+    drawn = system.model.balls_and_sticks(system.structure(), system.beads())
+    if drawn is not None:
+        caption = "Beads (blue) on the atoms, as dynamics start. Drag to turn."
+        yield Section("Beads", structure_view(drawn, caption))
+
+
+def _figures(inputs: Inputs, stages: Sequence[Stage]) -> Iterator[str]:
+    """All figures that were kept, those of the results first; each with what its stage is."""
+    for stage in reversed(stages):
+        kept = inputs.store.figure_folder(inputs.system.name, stage.name).glob("*.png")
+        pictures = sorted(kept, key=lambda path: (path.stem.replace("_", " ") != FIRST, path.name))
+        if pictures:
+            yield f"<h3>{stage.name.replace('_', ' ')}</h3>"
+        for path in pictures:
+            yield picture(path.read_bytes(), f"{path.stem.replace('_', ' ').capitalize()}. {stage.description}")
+
+
+def _files(inputs: Inputs) -> dict[str, FileInfo]:
+    """Key to metadata of each data file of the system, without its report."""
+    store, name = inputs.store, inputs.system.name
+    found = {}
+    for stage in stages_of(inputs.system):
+        for batch in store.batches(name, stage.name) if stage.batched else [None]:
+            if stage.name != "report" and store.file(name, stage.name, batch).is_file():
+                found[key_of(inputs.system, stage.name, batch)] = store.describe(name, stage.name, batch)
+    return found
+
+
+def lineage_columns(inputs: Inputs) -> dict[str, list[Any]]:
+    """A row for each pair of data, of which the first was made from the second, and whether that is still the same."""
+    files = _files(inputs)
+    rows = [
+        (key, info.content_hash, parent, hashed, parent in files and files[parent].content_hash == hashed)
+        for key, info in files.items()
+        for parent, hashed in sorted(info.metadata.upstream_data_versions.items())
+    ]
+    names = ("data", "content_hash", "made_from", "content_hash_of_that", "same")
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _lineage(inputs: Inputs) -> str:
+    files = _files(inputs)
+    nodes = []
+    for stage in stages_of(inputs.system):
+        own = {place_of(key)[1] or "": info for key, info in files.items() if place_of(key)[0] == stage.name}
+        upstream = [item for info in own.values() for item in info.metadata.upstream_data_versions.items()]
+        outdated = any(key in files and files[key].content_hash != hashed for key, hashed in upstream)
+        parents = list(dict.fromkeys(place_of(key)[0] for key, _ in upstream))
+        if own:
+            hashes = {batch: info.content_hash for batch, info in own.items()}
+            nodes.append(Node(stage.name, hashes, [name for name in parents if name != stage.name], outdated))
+    text = "Each box is a stage with the hash of its data, which the data made from them record."
+    return lineage_graph(nodes) + paragraph(text)
+
+
+def _versions() -> list[dict[str, str]]:
+    rows = [
+        {"package": "cg_assets", "version": __version__},
+        {"package": "Python", "version": platform.python_version()},
+    ]
+    return rows + [{"package": name, "version": version(name)} for name in _PACKAGES]
+
+
+def _citations(system: SystemSpec) -> str:
+    """The papers of the methods that a system uses."""
+    judged = system.evaluation.free_energies
+    uses = {
+        "relabelled_forces": any(item.labels == "relabelled_forces" for item in system.potentials.values()),
+        "force_maps": bool(system.collective_variables),
+        "kernels": bool(system.by_source_labels()),
+        "responses": any(item.response is not None for item in system.potentials.values()),
+        "pmf_error": judged is not None and not judged.reference.exact,
+    }
+    rows = [{"method": _PAPERS[name][0], "paper": _PAPERS[name][1]} for name, used in uses.items() if used]
+    text = f"cg_assets {__version__}, with the content hashes of the data above, and the papers of its methods:"
+    return paragraph(text) + table(rows)
