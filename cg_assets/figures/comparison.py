@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.comparison import Comparison
 from cg_assets.evaluation.learning_curves import Axis, LearningPoint, mean_curve
+from cg_assets.evaluation.metric import measures_of_noise
 from cg_assets.evaluation.quantity import Profile
 from cg_assets.figures.style import (
     DATA,
@@ -62,12 +64,88 @@ def comparison_figures(comparison: Comparison, title: str) -> dict[str, bytes]:
     return figures
 
 
+def overview_figure(comparisons: Mapping[str, Comparison]) -> bytes:
+    """The first free energy of several systems with those of all their potentials, a panel for each system.
+
+    Args:
+        comparisons: title of a system to its comparison.
+    """
+    panels = {title: _profiles(comparison) for title, comparison in comparisons.items()}
+    return overview_plot({title: found for title, found in panels.items() if found is not None})
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Free energies of potentials along one axis.
+
+    Attributes:
+        label: of the axis.
+        unit: of the energies.
+        lines: of the potentials.
+        known: of the reference.
+        interval: that curves are aligned on; None where each is taken less its lowest value.
+        highest: upper end of the energy axis; None where it is not limited.
+    """
+
+    label: str
+    unit: str
+    lines: list[Curve]
+    known: Curve
+    interval: tuple[float, float] | None
+    highest: float | None
+
+
+def _profiles(comparison: Comparison) -> _Panel | None:
+    """The first profile of all potentials; None where there is none."""
+    every = {name: next(iter(found.profiles), None) for name, found in comparison.evaluations.items()}
+    first = next((line for line in every.values() if line is not None), None)
+    if first is None:
+        return None
+    finite, limited = first.reference[np.isfinite(first.reference)], math.isfinite(comparison.thermal_energy)
+    top = HIGHEST * comparison.thermal_energy if limited else None
+    return _Panel(
+        label=axis_label(first.where, first.coordinate_unit),
+        unit=first.unit,
+        lines=[_curve(name, line.grid, line.values, line.standard_error) for name, line in every.items() if line],
+        known=_reference_curve(first),
+        interval=_interval(first) if first.name == "pmf" else None,
+        highest=1.3 * float(np.ptp(finite)) if first.name == "pmf" else top,
+    )
+
+
+def _reference_curve(profile: Profile) -> Curve:
+    name = "reference" if np.any(profile.reference_error) else "exact"
+    return _curve(name, profile.grid, profile.reference, profile.reference_error)
+
+
+@drawn
+def overview_plot(panels: Mapping[str, _Panel]) -> Figure:
+    """Free energies of several systems: title to panel."""
+    rows = -(-len(panels) // 2)
+    figure = new_figure(11.5, 3.7 * rows + 0.4)
+    places = figure.subplots(rows, min(2, len(panels)), squeeze=False).ravel()
+    for axes, (title, panel) in zip(places, panels.items(), strict=False):
+        colours = colours_of([line.label for line in panel.lines])
+        _draw_curves(axes, panel.label, panel.lines, panel.known, colours, panel.interval)
+        axes.set_title(textwrap.fill(title, 52))
+        axes.set_ylabel(f"free energy [{panel.unit}]")
+        if panel.highest is not None:
+            axes.set_ylim(-0.03 * panel.highest, panel.highest)
+        axes.legend(loc="best")
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    note_errors(figure)
+    return figure
+
+
 def _side_by_side(comparison: Comparison, title: str) -> bytes:
     """Profiles of all potentials, and the headlines as bars."""
     evaluations = comparison.evaluations
     first = next(iter(evaluations.values()))
     bars: dict[str, dict[str, Estimate]] = {}
     known: dict[str, Estimate] = {}
+    noise = measures_of_noise()
+    of_noise = {item.label for found in evaluations.values() for item in found.quantities if item.name in noise}
     for potential, evaluation in evaluations.items():
         for item in evaluation.quantities:
             if item.headline and (item.label in bars or len(bars) < _MOST_BARS):
@@ -80,8 +158,7 @@ def _side_by_side(comparison: Comparison, title: str) -> bytes:
         for profile in evaluation.profiles:
             label = axis_label(profile.where, profile.coordinate_unit)
             lines.setdefault(label, []).append(_curve(potential, profile.grid, profile.values, profile.standard_error))
-            name = "reference" if np.any(profile.reference_error) else "exact"
-            exact[label] = _curve(name, profile.grid, profile.reference, profile.reference_error)
+            exact[label] = _reference_curve(profile)
     pmf = next((profile for profile in first.profiles if profile.name == "pmf"), None)
     limited = math.isfinite(comparison.thermal_energy)
     highest = HIGHEST * comparison.thermal_energy if limited else None
@@ -90,6 +167,7 @@ def _side_by_side(comparison: Comparison, title: str) -> bytes:
     return comparison_plot(
         bars,
         references=known,
+        of_noise=of_noise,
         curves=lines,
         reference_curves=exact,
         energy_unit=next((profile.unit for profile in first.profiles), ""),
@@ -161,7 +239,12 @@ def _draw_curves(
 
 
 def _draw_bars(
-    axes: Axes, name: str, values: Mapping[str, Estimate], target: Estimate | None, colours: Mapping[str, str]
+    axes: Axes,
+    name: str,
+    values: Mapping[str, Estimate],
+    target: Estimate | None,
+    colours: Mapping[str, str],
+    noise: bool,
 ) -> None:
     """A figure of merit of each label source, with its error, and that of the reference."""
     place = np.arange(len(values))
@@ -171,8 +254,9 @@ def _draw_bars(
     known = np.isfinite(error)  # an unknown error has no bar, not one of length zero
     axes.errorbar(place[known], height[known], error[known], fmt="none", ecolor="#1a1a1a", capsize=5, elinewidth=1.4)
     if target is not None:
-        label = "exact" if target.standard_error == 0 else "reference"
-        axes.axhline(target.value, color=REFERENCE, linewidth=1.3, linestyle=(0, (4, 2)), zorder=3, label=label)
+        label = "noise alone" if noise else "exact" if target.standard_error == 0 else "reference"
+        dashes = (0, (1, 2)) if noise else (0, (4, 2))
+        axes.axhline(target.value, color=REFERENCE, linewidth=1.5, linestyle=dashes, zorder=3, label=label)
         if np.isfinite(target.standard_error):
             low, high = target.value - 2 * target.standard_error, target.value + 2 * target.standard_error
             axes.axhspan(low, high, color=REFERENCE, alpha=0.12, linewidth=0, zorder=1)
@@ -202,6 +286,7 @@ def comparison_plot(
     figures_of_merit: Mapping[str, Mapping[str, Estimate]],
     *,
     references: Mapping[str, Estimate] | None = None,
+    of_noise: Collection[str] = (),
     curves: Mapping[str, Sequence[Curve]] | None = None,
     reference_curves: Mapping[str, Curve] | None = None,
     energy_unit: str = "",
@@ -214,6 +299,7 @@ def comparison_plot(
     Args:
         figures_of_merit: name of a figure of merit to {label source: estimate}; one bar panel each (up to four fit).
         references: name of a figure of merit to the reference's own value, drawn as a line with its error.
+        of_noise: figures of merit whose reference is what noise alone would give.
         curves: axis label to one curve for each label source; one panel for each entry.
         reference_curves: axis label to the reference curve.
         energy_unit: unit of the curves.
@@ -237,10 +323,10 @@ def comparison_plot(
         panels[-1].legend(loc="best")
     bars = np.atleast_1d(rows[-1].subplots(1, max(1, len(figures_of_merit))))
     for axes, (name, values) in zip(bars, figures_of_merit.items(), strict=False):
-        _draw_bars(axes, name, values, references.get(name), colours)
-    dashed = [axes for axes in bars if axes.get_legend_handles_labels()[1]]
+        _draw_bars(axes, name, values, references.get(name), colours, name in of_noise)
+    dashed = {label: line for axes in bars for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if dashed:
-        rows[-1].legend(*dashed[0].get_legend_handles_labels(), loc="outside upper right")
+        rows[-1].legend(dashed.values(), dashed.keys(), loc="outside upper right", ncols=len(dashed))
     note_errors(figure)
     return figure
 

@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from cg_assets.evaluation.comparison import Comparison
+from cg_assets.evaluation.metric import measures_of_noise
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.operations.runs import Outcome, run_system
 from cg_assets.operations.tables import table
@@ -14,7 +16,7 @@ from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_all_systems, load_system
 
 DEMOS = {
-    "biased": ["muller_brown", "muller_brown_diagonal", "capped_alanine_quick"],
+    "biased": ["muller_brown", "muller_brown_diagonal", "muller_brown_plane", "capped_alanine_quick"],
     "water": ["water_quick"],
     "helix": ["helix_quick"],
 }
@@ -32,14 +34,14 @@ def run_demo(demo: str) -> int:
     names = DEMOS[demo]
     print(f"cg-assets demo: {', '.join(names)} on {os.cpu_count()} cores; state goes to {folder}\n")
     failed = [name for name in names if run_system(name) is Outcome.FAILED]
-    print_results(folder, names)
+    made = [name for name in names if ParquetStore(folder).file(name, "comparison").is_file()]
+    print_headlines(folder, made)
     print(f"\nwall time {time.monotonic() - started:.0f} s")
-    figures = folder / "figures"
-    compared = ParquetStore(folder)
-    write_figures(folder, [name for name in names if compared.file(name, "comparison").is_file()], figures)
+    figure = write_overview(folder, made)
     print(
+        f"\nfigure   {figure}"
+        f"\nresults  cg-assets results NAME [--all]; cg-assets report NAME"
         f"\ndata     {folder / 'data'}   (SQL: cg-assets query 'select * from lineage')"
-        f"\nplots    {figures}   (and in the Dagster pages, on each asset)"
         "\nmodels   cg-assets models; cg-assets lookup NAME@champion"
         "\npages    cg-assets ui"
     )
@@ -59,18 +61,56 @@ def print_results(folder: Path, names: list[str], everything: bool = False) -> N
     Raises:
         StorageError: a named system has no comparison yet.
     """
-    from cg_assets.evaluation.comparison import Comparison
-    from cg_assets.storage.parquet import read_arrays
-
     store = ParquetStore(folder)
     systems = load_all_systems()
     for name in names or [name for name in systems if store.file(name, "comparison").is_file()]:
-        comparison = Comparison.from_columns(read_arrays(store.file(name, "comparison")))
-        rows = comparison.rows(everything)
+        rows = _comparison(folder, name).rows(everything)
         alike = {name for name in ("of", "where") if len({row[name] for row in rows}) == 1}
         header = [name for name in rows[0] if name not in alike and any(row[name] for row in rows)]
         print(f"\n{load_system(name).title}")
         print(table(header, [[row[name] for name in header] for row in rows], ruled=True))
+
+
+def print_headlines(folder: Path, names: list[str]) -> None:
+    """Print two lines for each system: what decides, and the first result that can be compared with the reference."""
+    noise = measures_of_noise()
+    rows = []
+    for name in names:
+        evaluations = _comparison(folder, name).evaluations
+        first = next(iter(evaluations.values())).quantities
+        compared = next((one for one in first if one.headline and one.reference and one.name not in noise), None)
+        for item in dict.fromkeys([*[one for one in first if one.decides][:1], *([compared] if compared else [])]):
+            values = [f"{potential} {found[item.key].value.text()}" for potential, found in evaluations.items()]
+            unit = f" [{item.value.unit}]" if item.value.unit else ""
+            known = "" if item.reference is None or item.name in noise else item.reference.text()
+            rows.append([name, f"{item.label}{unit}", "  ".join(values), known])
+    print(f"\n{table(['system', 'quantity', 'potentials by their labels', 'reference'], rows, ruled=True)}")
+
+
+def write_overview(folder: Path, names: list[str]) -> Path:
+    """Write the figure of the demo: the free energies of all its systems; its file."""
+    from cg_assets.figures.comparison import overview_figure
+
+    path = folder / "figures" / "demo.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(overview_figure({load_system(name).title: _profiles(folder, name) for name in names}))
+    return path
+
+
+def _profiles(folder: Path, name: str) -> Comparison:
+    """The comparison of a system with its profiles."""
+    from cg_assets.assets.comparison import read_comparison
+    from cg_assets.assets.work import Inputs
+
+    system = load_system(name)
+    return read_comparison(Inputs(ParquetStore(folder), system), system.potentials)
+
+
+def _comparison(folder: Path, name: str) -> Comparison:
+    """The comparison of a system as its table holds it."""
+    from cg_assets.storage.parquet import read_arrays
+
+    return Comparison.from_columns(read_arrays(ParquetStore(folder).file(name, "comparison")))
 
 
 def write_figures(folder: Path, names: list[str], figures: Path) -> list[Path]:
@@ -88,16 +128,13 @@ def write_figures(folder: Path, names: list[str], figures: Path) -> list[Path]:
         SystemSpecError: there is no such system.
         StorageError: a system has no comparison yet.
     """
-    from cg_assets.assets.comparison import read_comparison
-    from cg_assets.assets.work import Inputs
     from cg_assets.figures.comparison import comparison_figures
 
-    store = ParquetStore(folder)
     figures.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for name in names:
         system = load_system(name)
-        comparison = read_comparison(Inputs(store, system), system.potentials)
+        comparison = _profiles(folder, name)
         for title, png in comparison_figures(comparison, system.title).items():
             file = name if title == "figure" else f"{name}_{title.replace(' ', '_')}"
             written.append(figures / f"{file}.png")

@@ -11,11 +11,14 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from cg_assets.core.errors import TrackingError
 
 if TYPE_CHECKING:
     from cg_assets.potentials.base import PotentialConfig
@@ -117,3 +120,18 @@ def _imported(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cg_assets."):
             yield str(node.module)
+
+
+def shipment_in(folder: Path, registered_name: str) -> Shipment:
+    """What a saved model needs where this package is not installed.
+
+    Raises:
+        TrackingError: files are missing, or they are not those of a model.
+    """
+    for path in (folder / "config.json", folder / "weights.pt"):
+        if not path.is_file():
+            raise TrackingError(f"{registered_name}: no file {path}; save the network before registering it")
+    try:
+        return shipment_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise TrackingError(f"{registered_name}: its config is not that of a model: {error}") from error

@@ -26,13 +26,13 @@ from cg_assets.registry.mlflow_connection import MlflowConnection, all_pages, ru
 from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log_metrics, output_signature, text
 from cg_assets.registry.model_lineage import file_key, trace
 from cg_assets.registry.models import ModelVersion, RegisteredModel, parts_of, read_models
+from cg_assets.registry.shipping import shipment_in
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.parquet import FileInfo
 
 if TYPE_CHECKING:
     from cg_assets.labels.kernels.flow_network import FlowConfig
     from cg_assets.potentials.base import PotentialConfig
-    from cg_assets.registry.shipping import Shipment
 
 _log = logging.getLogger(__name__)
 CANDIDATE = "candidate"
@@ -210,7 +210,7 @@ class ModelTracking:
                 f"{registered_name}: example_positions have shape {example_positions.shape}; give "
                 "(n_frames, n_beads, dimension)"
             )
-        shipment = _shipment(registered_name, Path(model_directory))
+        shipment = shipment_in(Path(model_directory), registered_name)
         if missing := shipment.needed - set(conditions or {}):
             raise TrackingError(f"{registered_name}: give the {' and '.join(sorted(missing))} of its example, too")
         mlflow, client = self._connection.open()
@@ -249,16 +249,29 @@ class ModelTracking:
             # The number was given to another model before MLflow's database was restored, or its model deleted.
             client.delete_model_version(name, created.version)
 
-    def log_report(self, name: str, version: str, html: str) -> None:
-        """Attach the report of its system to a version's training run, as `report/report.html`.
+    def describe(self, name: str, version: str, card: str, report: Mapping[str, bytes]) -> None:
+        """Describe a registered model by its champion, and attach the report of its system to that one's training run.
+
+        Args:
+            name: registered name.
+            version: the champion.
+            card: Markdown.
+            report: name of a file in the folder `report` of the run to its content.
 
         Raises:
             TrackingError: there is no such version, or MLflow does not answer.
         """
         _, client = self._connection.open()
         with self._connection.explained():
+            client.update_registered_model(name, card)
             run_id = str(client.get_model_version(name, version).run_id)
-        self._log_bytes(run_id, html.encode(), "report", "report.html")
+        for file, content in report.items():
+            self._log_bytes(run_id, content, "report", file)
+
+    @property
+    def local_uri(self) -> str:
+        """The tracking URI where this project keeps the store itself; else empty: it may hold a password."""
+        return self.uri if self._connection.local else ""
 
     def log_evaluation(
         self,
@@ -479,20 +492,3 @@ class ModelTracking:
         except MlflowException as error:
             named = f", which alias {alias} names; cg-assets refresh {name.partition('.')[0]}" if alias else ""
             raise TrackingError(f"model {name}: no version {version}{named}; see cg-assets models") from error
-
-
-def _shipment(registered_name: str, folder: Path) -> Shipment:
-    """What a saved model needs where this package is not installed.
-
-    Raises:
-        TrackingError: files are missing, or they are not those of a model.
-    """
-    from cg_assets.registry.shipping import shipment_of
-
-    for path in (folder / "config.json", folder / "weights.pt"):
-        if not path.is_file():
-            raise TrackingError(f"{registered_name}: no file {path}; save the network before registering it")
-    try:
-        return shipment_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise TrackingError(f"{registered_name}: its config is not that of a model: {error}") from error

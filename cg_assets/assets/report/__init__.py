@@ -16,15 +16,19 @@ def report_stage(system: SystemSpec) -> Stage:
 
     def make(work: Work) -> Product:
         from cg_assets.assets.report.contents import decisions, lineage_columns, report_page
+        from cg_assets.assets.report.model_card import model_card
 
         tracking = work.open_tracking()
         models = {model.name: model for model in tracking.models()}
         rows = decisions(work.inputs, models)
+        figures = work.store.figure_folder(system.name, "comparison").glob("*.png")
+        pictures = {figure.name: figure.read_bytes() for figure in figures}
         html = report_page(work.inputs, models)
         path = write_report(work.store, system.name, html)
         for row in rows:
             if row["champion"]:
-                tracking.log_report(row["model"], row["version"], html)
+                card = model_card(work.inputs, row["potential"], row, tracking.local_uri)
+                tracking.describe(row["model"], row["version"], card, {"report.html": html.encode(), **pictures})
 
         def report(_: object) -> Report:
             return {"report": path, "decision": rows}
