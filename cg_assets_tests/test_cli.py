@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -138,6 +141,20 @@ def test_report(finished):
     assert html.count("<img ") > 8 and "relabelled_forces</text>" in html
     refused = finished("report", "muller_brown")
     assert refused.returncode == 1 and "muller_brown/comparison: no data" in refused.stderr
+
+
+def test_the_card_of_a_reported_model_has_a_snippet_that_runs(finished, tmp_path):
+    with closing(sqlite3.connect(finished.home / "mlflow" / "mlflow.db")) as database:
+        ask = "SELECT description FROM registered_models WHERE name = 'small_wells.biased'"
+        ((card,),) = database.execute(ask).fetchall()
+    for words in ("Two wells, small", "`relabelled_forces`", "PMF RMSE", "bound ≤", "is champion", "| pmf_rmse |"):
+        assert words in card, words
+    (artifact,) = (finished.home / "mlflow").rglob(f"report/{re.search(r'report/(.*?png)', card).group(1)}")
+    assert artifact.with_name("report.html").is_file()
+    snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
+    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "energy" in done.stdout and "forces" in done.stdout
 
 
 def test_models_and_lookup(finished):

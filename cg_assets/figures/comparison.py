@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_BARS = 4
+_FREE_ENERGIES = ("pmf", "free_energy")
 
 
 def comparison_figures(comparison: Comparison, title: str) -> dict[str, bytes]:
@@ -64,14 +65,15 @@ def comparison_figures(comparison: Comparison, title: str) -> dict[str, bytes]:
     return figures
 
 
-def overview_figure(comparisons: Mapping[str, Comparison]) -> bytes:
-    """The first free energy of several systems with those of all their potentials, a panel for each system.
+def overview_figure(comparisons: Mapping[str, Comparison]) -> bytes | None:
+    """The first free energy of several systems with those of all their potentials, a panel each; None without any.
 
     Args:
         comparisons: title of a system to its comparison.
     """
     panels = {title: _profiles(comparison) for title, comparison in comparisons.items()}
-    return overview_plot({title: found for title, found in panels.items() if found is not None})
+    shown = {title: found for title, found in panels.items() if found is not None}
+    return overview_plot(shown) if shown else None
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,10 @@ class _Panel:
 
 def _profiles(comparison: Comparison) -> _Panel | None:
     """The first profile of all potentials; None where there is none."""
-    every = {name: next(iter(found.profiles), None) for name, found in comparison.evaluations.items()}
+    every = {
+        name: next((line for line in found.profiles if line.name in _FREE_ENERGIES), None)
+        for name, found in comparison.evaluations.items()
+    }
     first = next((line for line in every.values() if line is not None), None)
     if first is None:
         return None

@@ -35,12 +35,12 @@ def run_demo(demo: str) -> int:
     print(f"cg-assets demo: {', '.join(names)} on {os.cpu_count()} cores; state goes to {folder}\n")
     failed = [name for name in names if run_system(name) is Outcome.FAILED]
     made = [name for name in names if ParquetStore(folder).file(name, "comparison").is_file()]
-    print_headlines(folder, made)
-    print(f"\nwall time {time.monotonic() - started:.0f} s")
-    figure = write_overview(folder, made)
+    if made:
+        print_headlines(folder, made)
+        print(f"\nfigure   {write_overview(folder, made)}")
     print(
-        f"\nfigure   {figure}"
-        f"\nresults  cg-assets results NAME [--all]; cg-assets report NAME"
+        f"\nwall time {time.monotonic() - started:.0f} s\n"
+        "\nresults  cg-assets results NAME [--all]; cg-assets report NAME"
         f"\ndata     {folder / 'data'}   (SQL: cg-assets query 'select * from lineage')"
         "\nmodels   cg-assets models; cg-assets lookup NAME@champion"
         "\npages    cg-assets ui"
@@ -88,12 +88,15 @@ def print_headlines(folder: Path, names: list[str]) -> None:
 
 
 def write_overview(folder: Path, names: list[str]) -> Path:
-    """Write the figure of the demo: the free energies of all its systems; its file."""
+    """Write the figure of the demo, the free energies of its systems; its file, or the first of those without any."""
     from cg_assets.figures.comparison import overview_figure
 
     path = folder / "figures" / "demo.png"
+    figure = overview_figure({load_system(name).title: _profiles(folder, name) for name in names})
+    if figure is None:
+        return write_figures(folder, names, path.parent)[0]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(overview_figure({load_system(name).title: _profiles(folder, name) for name in names}))
+    path.write_bytes(figure)
     return path
 
 
