@@ -23,7 +23,7 @@ from cg_assets.systems import load_system
 STAGES = (
     *("biased_samples", "cg_simulation_biased", "cg_simulation_unbiased", "comparison", "evaluation_biased"),
     *("evaluation_unbiased", "mapped_forces", "potential_biased", "potential_unbiased", "reference"),
-    *("registered_models", "registered_models", "relabelled_forces", "trajectories"),
+    *("registered_models", "registered_models", "relabelled_forces", "report", "trajectories"),
 )
 
 

@@ -51,6 +51,7 @@ FRAMES = (*BATCHED, "cg_simulation_unbiased", "cg_simulation_biased")
 STAGES = (
     *FRAMES,
     *("reference", "potential_unbiased", "potential_biased", "evaluation_unbiased", "evaluation_biased", "comparison"),
+    "report",
 )
 PARENTS = {
     "trajectories": [],
@@ -65,6 +66,7 @@ PARENTS = {
     "evaluation_unbiased": ["cg_simulation_unbiased", "mapped_forces/0000", "reference"],
     "evaluation_biased": ["cg_simulation_biased", "reference", "relabelled_forces/0000"],
     "comparison": ["evaluation_biased", "evaluation_unbiased"],
+    "report": ["comparison", "evaluation_biased", "evaluation_unbiased"],
 }
 
 

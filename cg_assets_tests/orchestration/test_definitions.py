@@ -94,7 +94,7 @@ def test_a_system_without_a_bias_has_no_biased_stages(home):
     found = described(build_definitions({"muller_brown": SystemSpec.model_validate(content)}))
     assert {key.split("/")[1] for key in found["assets"]} == {
         *("trajectories", "mapped_forces", "reference", "potential_unbiased", "cg_simulation_unbiased"),
-        *("evaluation_unbiased", "comparison"),
+        *("evaluation_unbiased", "comparison", "report"),
     }
 
 

@@ -81,7 +81,7 @@ def planned(stored, *batches, **more):
 
 def test_a_new_batch_and_what_depends_on_it(stored):
     """The reference depends on no data: it is not run again."""
-    assert planned(stored) == ("0001", [("0001", BATCHED | UNBATCHED | {"comparison"})])
+    assert planned(stored) == ("0001", [("0001", BATCHED | UNBATCHED | {"comparison", "report"})])
     assert planned(stored, "0000", add="monday")[0] == "monday"
 
 
@@ -91,7 +91,7 @@ def test_an_unfinished_batch_is_finished_first(stored):
         metadata = store.describe("small_wells", stage, "0000").metadata
         store.write_frames(store.read_frames("small_wells", stage), metadata, "0001")
     rest = BATCHED - {"trajectories", "biased_samples"}
-    assert planned(stored, "0000", "0001") == (None, [("0001", rest | UNBATCHED | {"comparison"})])
+    assert planned(stored, "0000", "0001") == (None, [("0001", rest | UNBATCHED | {"comparison", "report"})])
 
 
 @pytest.mark.parametrize("lost", ["potential_biased", "cg_simulation_biased", "evaluation_biased", "comparison"])
@@ -106,7 +106,7 @@ def test_what_is_unfinished_is_finished_before_a_batch_is_added(stored, lost):
 def test_an_empty_home_begins_with_the_first_batch(home):
     (home / "systems" / "small_wells.yaml").write_text(SMALL_WELLS)
     stored = ParquetStore(home), load_system("small_wells")
-    everything = BATCHED | UNBATCHED | {"comparison", "reference"}
+    everything = BATCHED | UNBATCHED | {"comparison", "reference", "report"}
     assert planned(stored) == (None, [("0000", everything)])
 
 
@@ -116,7 +116,8 @@ def test_only_what_was_made_of_changed_data(stored):
     path = store.path("small_wells", "relabelled_forces", "0000")
     path.write_bytes(path.read_bytes()[:-100])
     plan = plan_refresh(store, system, ["0000"])
-    biased = {"relabelled_forces", "potential_biased", "cg_simulation_biased", "evaluation_biased", "comparison"}
+    biased = {"relabelled_forces", "potential_biased", "cg_simulation_biased", "evaluation_biased"}
+    biased |= {"comparison", "report"}
     assert [(run.batch, set(run.stages)) for run in plan.runs] == [("0000", biased)]
     assert plan.reasons[Part("relabelled_forces", "0000")] == "damaged"
     assert plan.reasons[Part("potential_biased", None)] == "small_wells/relabelled_forces/0000 changed"
@@ -132,7 +133,7 @@ def test_a_batch_that_failed_its_checks_trains_nothing(stored):
     metadata.extra["failed_checks"] = ["conditional_equilibration"]
     store.write_frames(frames, metadata, "0001")
     _, runs = planned(stored, "0000", "0001")
-    unbiased = {"potential_unbiased", "cg_simulation_unbiased", "evaluation_unbiased", "comparison"}
+    unbiased = {"potential_unbiased", "cg_simulation_unbiased", "evaluation_unbiased", "comparison", "report"}
     assert runs == [("0001", {"trajectories", "mapped_forces"} | unbiased)]
 
 
@@ -273,7 +274,8 @@ def test_stages_follow_changed_data_where_the_sensor_is_on(home, instance):
         keys = [key for key in definitions.resolve_asset_graph().get_all_asset_keys()]
         return {key.path[-1] for key in keys if result.get_num_requested(key)}, result.cursor
 
-    for stage in ("reference", "potential_unbiased", "cg_simulation_unbiased", "evaluation_unbiased", "comparison"):
+    made = ("reference", "potential_unbiased", "cg_simulation_unbiased", "evaluation_unbiased", "comparison", "report")
+    for stage in made:
         report(stage, "a")
     for stage in ("trajectories", "mapped_forces"):
         report(stage, "a", FIRST_BATCH)

@@ -18,6 +18,7 @@ def report_stage(system: SystemSpec) -> Stage:
         from cg_assets.assets.report.contents import decisions, lineage_columns, report_page
         from cg_assets.assets.report.model_card import model_card
 
+        work.inputs.info("comparison")
         tracking = work.open_tracking()
         models = {model.name: model for model in tracking.models()}
         rows = decisions(work.inputs, models)
