@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cg_assets.assets.stage import Batches, Product, Read, Report, Stage, TableContent
+from cg_assets.assets.comparison import FIRST
+from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Work
 from cg_assets.storage.atomic import atomic_file
 from cg_assets.storage.store import ParquetStore
@@ -32,7 +33,8 @@ def report_stage(system: SystemSpec) -> Stage:
                 tracking.describe(row["model"], row["version"], card, {"report.html": html.encode(), **pictures})
 
         def report(_: object) -> Report:
-            return {"report": path, "decision": rows}
+            first = pictures.get(f"{FIRST.replace(' ', '_')}.png")
+            return {"decision": rows, "report": path} | ({} if first is None else {"figure": Figure(first, FIRST)})
 
         return Product(TableContent(lineage_columns(work.inputs)), report=report)
 

@@ -104,7 +104,7 @@ def _structure(system: SystemSpec) -> Iterator[Section]:
 
 def _figures(inputs: Inputs, stages: Sequence[Stage]) -> Iterator[str]:
     """All figures that were kept, those of the results first; each with what its stage is."""
-    for stage in reversed(stages):
+    for stage in reversed([stage for stage in stages if stage.name != "report"]):
         kept = inputs.store.figure_folder(inputs.system.name, stage.name).glob("*.png")
         pictures = sorted(kept, key=lambda path: (path.stem.replace("_", " ") != FIRST, path.name))
         if pictures:
