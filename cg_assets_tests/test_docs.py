@@ -68,6 +68,7 @@ def test_the_site_is_built_strictly_and_fetches_nothing(tmp_path):
         fetched += re.findall(r"<link[^>]+stylesheet[^>]+href=\"?(https?:[^\" >]+)", text)
         assert not fetched, (name, fetched)
     assert "cg-assets refresh" in pages["reference/commands.html"]
+    assert "frame_interval" in pages["reference/fields.html"]
     assert "Force labels" in pages["reference/python.html"] or "force labels" in pages["reference/python.html"]
 
 
