@@ -6,7 +6,7 @@ from cg_assets import load_system, sample, label, train, simulate, evaluate
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Frames", "Samples", "evaluate", "label", "load_system", "run", "sample", "simulate", "train"]
+__all__ = ["Frames", "Samples", "evaluate", "label", "load_model", "load_system", "run", "sample", "simulate", "train"]
 
 
 def __getattr__(name: str) -> Any:

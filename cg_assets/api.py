@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cg_assets.potentials.base import Potential
     from cg_assets.simulation.run import CGSimulationResult
 
-__all__ = ["Frames", "Samples", "evaluate", "label", "load_system", "run", "sample", "simulate", "train"]
+__all__ = ["Frames", "Samples", "evaluate", "label", "load_model", "load_system", "run", "sample", "simulate", "train"]
 
 
 @dataclass(frozen=True)
@@ -234,3 +234,22 @@ def evaluate(
             reference = system.compute_reference(0, Path(scratch), data=labelled.frames)
     truth = labelled.frames if system.cg_simulation.temperatures else None
     return judge(system, potential, reference, simulation.frames, simulation.runs, labelled.frames, truth)
+
+
+def load_model(model: str) -> Potential:
+    """The network of a registered model, ready to evaluate.
+
+    Args:
+        model: `NAME`, `NAME@ALIAS` or `NAME/VERSION`, as of `cg-assets lookup`; registered in MLFLOW_TRACKING_URI, by
+            default in the home folder.
+
+    Raises:
+        TrackingError: there is no such model or version, or MLflow does not answer.
+        StorageError: its files are damaged.
+    """
+    from cg_assets.registry.tracking import ModelTracking
+    from cg_assets.settings import installation
+
+    tracking = ModelTracking(installation().tracking_uri, installation().home)
+    found = tracking.lookup(model)
+    return tracking.load(found.name, str(found.version))[0]

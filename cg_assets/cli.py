@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = command("demo", _demo, "run small systems from sampling to a registered model and print the results")
     text = "biased: forces of biased samples (default); water: thermal response forces; helix: a peptide that melts"
     demo.add_argument("--system", choices=["biased", "water", "helix"], default="biased", help=text)
-    command("systems", _systems, "list the systems that can be run")
+    _with_forms(command("systems", _systems, "list the systems that can be run"))
     check = command("check", _check, "check a system's file without running it, and print what was understood")
     check.add_argument("system", help="name of a system, or path of its YAML file")
     new = command("new", _new, "write the commented file of an own system, which check accepts")
@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     ui = command("ui", _ui, "open the Dagster and MLflow pages on this machine; Ctrl-C stops both")
     ui.add_argument("--port", type=int, default=3000, help="port of Dagster (default 3000)")
     ui.add_argument("--mlflow-port", type=int, default=5000, help="port of MLflow (default 5000)")
-    command("models", _models, "list the registered models")
+    _with_forms(command("models", _models, "list the registered models"))
     lookup = command("lookup", _lookup, "show a model: version, metrics and lineage back to every file")
     lookup.add_argument("model", metavar="NAME[@ALIAS]", help="for example muller_brown.biased@champion")
     lookup.add_argument("--json", action="store_true", help="print JSON")
@@ -162,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     lineage.add_argument("--json", action="store_true", help="print JSON")
     query = command("query", _query, "run a SQL query over the Parquet data")
     query.add_argument("sql")
+    _with_forms(query)
     doctor = command("doctor", _doctor, "find faults in the installation and the home folder")
     doctor.add_argument("--repair", action="store_true", help="repair what can be repaired without losing anything")
     doctor.add_argument("--run", metavar="ID", help="with --repair: end this run, whose process is known to have ended")
@@ -173,6 +174,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _with_forms(command: argparse.ArgumentParser) -> None:
+    """Let a command print its table as JSON or CSV."""
+    forms = command.add_mutually_exclusive_group()
+    command.set_defaults(form="text")
+    for form in ("json", "csv"):
+        text = f"print {form.upper()}"
+        forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, default="text", help=text)
+
+
 def _demo(options: argparse.Namespace) -> int:
     from cg_assets.operations.demo import run_demo
 
@@ -180,12 +190,16 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _systems(options: argparse.Namespace) -> int:
+    from cg_assets.operations.tables import printed
     from cg_assets.systems import find_systems
 
     found = find_systems()
-    width = max(map(len, found.systems))
-    for name, system in found.systems.items():
-        print(f"{name:<{width}}  {one_line(system.title)}")
+    rows = [(name, one_line(system.title)) for name, system in found.systems.items()]
+    if options.form == "text":
+        width = max(map(len, found.systems))
+        print(*(f"{name:<{width}}  {title}" for name, title in rows), sep="\n")
+    else:
+        print(printed(("system", "title"), rows, options.form))
     for reason in found.left_out.values():
         print(f"cg-assets: left out: {reason}", file=sys.stderr)
     return 0
@@ -282,17 +296,17 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from cg_assets.operations.tables import table
+    from cg_assets.operations.tables import printed
 
     models = _tracking().models()
-    if not models:
+    if not models and options.form == "text":
         print("no models are registered yet; cg-assets run SYSTEM trains and registers them")
         return 0
     rows = [
         (model.name, model.latest_version, ", ".join(f"{alias} {of}" for alias, of in sorted(model.aliases.items())))
         for model in models
     ]
-    print(table(("model", "newest version", "aliases"), rows))
+    print(printed(("model", "newest version", "aliases"), rows, options.form))
     return 0
 
 
@@ -340,14 +354,16 @@ def _print_json(found: Any) -> None:
 
 
 def _query(options: argparse.Namespace) -> int:
-    from cg_assets.operations.tables import table
+    from cg_assets.operations.tables import printed
     from cg_assets.storage.catalogue import query
 
     home = installation().home
     if not (home / "data").is_dir():
         raise CgAssetsError(f"query: there are no data in {home} yet; run a system first")
     found = query(home, options.sql)
-    print(table(found.column_names, [[str(value) for value in row.values()] for row in found.to_pylist()]))
+    rows = [list(row.values()) for row in found.to_pylist()]
+    shown = rows if options.form == "json" else [[str(value) for value in row] for row in rows]
+    print(printed(found.column_names, shown, options.form))
     return 0
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterable, Sequence
+from typing import Literal
+
+Form = Literal["text", "json", "csv"]
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], ruled: bool = False) -> str:
@@ -10,3 +16,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], ruled: bool 
     from tabulate import tabulate
 
     return tabulate(rows, columns, tablefmt="simple" if ruled else "plain", disable_numparse=True)
+
+
+def printed(columns: Sequence[str], rows: Iterable[Sequence[object]], form: Form = "text") -> str:
+    """A table to look at, as a JSON list of an object for each row, or as CSV with a header."""
+    if form == "json":
+        return json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2, default=str)
+    if form == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+        return text.getvalue().rstrip("\n")
+    return table(columns, rows)
