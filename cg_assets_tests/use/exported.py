@@ -22,7 +22,7 @@ def in_lammps(folder: Path) -> dict[str, np.ndarray]:
     engine.file(str(folder / "in.lammps"))
     external = (folder / "run.py").is_file()
     command = LammpsForce(engine, read_model(folder).beads).command if external else engine.command
-    energy_name = "pe" if external else "v_energy"
+    constant = 0.0 if external else engine.extract_variable("constant")
     command("unfix thermostat")
     command("undump frames")
     command("thermo 1")
@@ -36,7 +36,7 @@ def in_lammps(folder: Path) -> dict[str, np.ndarray]:
     for positions in given["positions"]:
         place(positions, 0.0 * positions)
         command("run 0 post no")
-        found["energy"].append(engine.get_thermo(energy_name) * KILOCALORIE)
+        found["energy"].append((engine.get_thermo("pe") + constant) * KILOCALORIE)
         forces = np.ctypeslib.as_array(engine.gather_atoms("f", 1, 3)).reshape(-1, 3)
         found["forces"].append(forces * KILOCALORIE / ANGSTROM)
         found["pressure"].append(engine.get_thermo("press"))
@@ -44,7 +44,7 @@ def in_lammps(folder: Path) -> dict[str, np.ndarray]:
     command("run 0 post no")
     for _ in range(STEPS // EVERY):
         command(f"run {EVERY} post no")
-        found["total"].append((engine.get_thermo(energy_name) + engine.get_thermo("ke")) * KILOCALORIE)
+        found["total"].append((engine.get_thermo("pe") + constant + engine.get_thermo("ke")) * KILOCALORIE)
     return {name: np.array(values) for name, values in found.items()}
 
 
