@@ -1,4 +1,4 @@
-"""A registered potential as a model of torch-sim (O. A. Cohen et al., arXiv 2508.06628 (2025)), from version 0.6 on."""
+"""A registered potential as a model of torch-sim 0.6 or later (O. Cohen et al., AI Sci. 1, 025003 (2025))."""
 
 from __future__ import annotations
 
