@@ -31,6 +31,13 @@ FRAGMENTS = {
     "docs/training.md": {"extends": "helix"},
 }
 """The system that the fragments of a page belong to."""
+AT_FIXED_BEADS = {
+    "sampling": {
+        "conditional": {"frames": 4, "temperatures": [300, 330, 360, 390, 430], "relaxation": 4, "duration": 100}
+    },
+    "labels": {"flow": {"type": "flow", "noise": 0.007, "labels": "clean"}},
+}
+"""What fragments with targets need besides."""
 
 
 @pytest.fixture
@@ -60,6 +67,8 @@ def test_fragments_fit_a_system(home, page, block):
     if "slurm.yaml" in block:
         return
     content = {"name": "fragment", "title": "Fragment", **FRAGMENTS[page], **yaml.safe_load(block)}
+    if "targets" in content:
+        content |= AT_FIXED_BEADS
     (home / "systems" / "fragment.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     assert load_system("fragment").title
 
