@@ -51,6 +51,9 @@ def trace(home: Path, model: str, datasets: list[tuple[str, str, str]], check_co
             continue
         seen.add((data, version))
         path = store.home / file  # an absolute file stays as it is
+        if f"/{OLDER_FOLDER}" in file and not path.is_file():  # renamed since
+            file = file.replace(f"/{OLDER_FOLDER}", "/")
+            path = store.home / file
         status, upstream = _look(path, version, check_content)
         found.append(Ancestor(data, file, version, child, status))
         for parent, parent_version in sorted(upstream.items()):
