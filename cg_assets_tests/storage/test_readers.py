@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from cg_assets.core.frames import Frames
+from cg_assets.registry.model_lineage import trace
 from cg_assets.storage import catalogue
 from cg_assets.storage.column_descriptions import DESCRIPTION
 from cg_assets.storage.dataset import read_frames
@@ -132,6 +133,9 @@ def test_older_folders_are_read_continued_and_renamed(tmp_path):
     assert store.older_folders() == []
     assert catalogue.query(tmp_path, count).to_pylist() == rows
     assert len(pandas.read_parquet(folder)) == 21
+    before = "data/muller_brown/trajectories/batch=0000/part-0.parquet"
+    (found,) = trace(tmp_path, "a_model", [("muller_brown/trajectories/0000", before, versions["0000"])])
+    assert (found.status, found.file) == ("same", before.replace("batch=", ""))
 
 
 def test_a_copied_catalogue_does_not_read_the_original(tmp_path):
