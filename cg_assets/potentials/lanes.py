@@ -18,6 +18,7 @@ from numba.core.datamodel import models
 from numba.extending import intrinsic, overload, register_model
 from torch import Tensor
 
+from cg_assets.core.compilation import kept
 from cg_assets.potentials.base import Kernel
 
 LANES = 16
@@ -26,7 +27,7 @@ LANES = 16
 TILE = 4
 """Rows of a matrix product that are summed at once; matrices are padded with zeros to whole tiles."""
 
-compiled: Any = numba.njit(error_model="numpy", cache=True)
+compiled = kept(error_model="numpy")
 """Compile a function once for all processes."""
 
 _FLOAT, _WORD, _ALIGNMENT = ir.FloatType(), ir.IntType(32), 4

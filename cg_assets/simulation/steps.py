@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from cg_assets.core.compilation import kept
 from cg_assets.core.single_precision import FLAGS
 
-_compiled: Any = numba.njit(fastmath=FLAGS, error_model="numpy", cache=True)
+_compiled = kept(fastmath=FLAGS, error_model="numpy")
 
 
 @_compiled

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from cg_assets.core.compilation import kept
 from cg_assets.potentials.thermal.base import PRIOR_DEPTH, PRIOR_PART
 from cg_assets.potentials.thermal.pairs import edges_of
 from cg_assets.potentials.thermal_splines.module import SplinePotential
@@ -27,7 +27,7 @@ PRIOR_REACH = 0.2
 FLAGS = {"contract", "nsz", "arcp", "reassoc"}
 """All fast-math flags except those that assume finite numbers."""
 
-compiled = numba.njit(error_model="numpy", fastmath=FLAGS, cache=True)
+compiled = kept(error_model="numpy", fastmath=FLAGS)
 
 
 class SplineEngine:

@@ -1,0 +1,54 @@
+"""Compiled code is kept for the sources that it was made of, and only there."""
+
+import os
+import subprocess
+import sys
+
+from conftest import REPOSITORY
+
+from cg_assets.core.compilation import _hash_of_sources
+
+PROGRAM = """
+import numba
+from cg_assets.core.compilation import kept
+
+@kept(error_model="numpy")
+def double(x):
+    return 2 * x
+
+print(double(21), sum(double.stats.cache_misses.values()), repr(numba.config.CACHE_DIR))
+"""
+
+
+def run(tmp_path, folder):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "NUMBA_CACHE_DIR": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split(), done.stderr
+
+
+def test_the_second_process_does_not_compile(tmp_path):
+    folder = tmp_path / "kept"
+    assert run(tmp_path, folder)[0] == ["42", "1", repr(str(folder))]
+    assert run(tmp_path, folder)[0] == ["42", "0", repr(str(folder))]
+
+
+def test_where_nothing_can_be_kept_each_process_compiles_and_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    words, errors = run(tmp_path, tmp_path / "file" / "below")
+    assert words[0] == "42"
+    assert "each process compiles for itself" in errors and "set NUMBA_CACHE_DIR" in errors
+
+
+def test_any_function_that_is_compiled_counts(tmp_path):
+    """numba alone would keep the machine code of a caller whose callee in another file has changed."""
+    for name, content in {"caller": "compiled", "callee": "compiled: one", "other": "plain"}.items():
+        (tmp_path / "potentials" / name).mkdir(parents=True)
+        (tmp_path / "potentials" / name / "kernel.py").write_text(content)
+    before = _hash_of_sources(tmp_path)
+    (tmp_path / "potentials" / "other" / "kernel.py").write_text("plain, too")
+    assert _hash_of_sources(tmp_path) == before
+    (tmp_path / "potentials" / "callee" / "kernel.py").write_text("compiled: two")
+    assert _hash_of_sources(tmp_path) != before
