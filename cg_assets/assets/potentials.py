@@ -54,13 +54,13 @@ def judge_potential(result: TrainingResult, floor: Estimate | None) -> list[Verd
     return [LOSS.verdict(math.isfinite(loss) and loss >= allowed, **facts)]
 
 
-def _noise_floor(source: Source, several: bool = False) -> Estimate:
+def _noise_floor(source: Source, several: bool = False, targets: ThermalTargets | None = None) -> Estimate:
     """Of all batches together, those of ladders with the noise of each temperature that is learnt from.
 
-    Of several sources each label has the weight of its own noise.
+    Of several sources each label has the weight of its own noise, targets at fixed beads too.
 
     Raises:
-        TrainingError: a file has frames at several temperatures and the noise of one alone.
+        TrainingError: a file has frames at several temperatures and the noise of one alone, or targets have no noise.
     """
     from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.labels.quality import combined_noise_floor
@@ -74,13 +74,26 @@ def _noise_floor(source: Source, several: bool = False) -> Estimate:
         at_each = [floor for floor in of_rungs if floor["temperature"] in frames.temperature]
         floors += at_each or [info.metadata.extra["noise_floor"]]
         rows += [floor["rows"] for floor in at_each] or [info.rows]
+    if targets is not None:
+        noise = targets.force_noise
+        if not (noise > 0).all():
+            raise TrainingError(
+                f"{TARGETS}: row {int(np.argmin(noise))} has mean forces without an error; leave it out"
+            )
+        value = 1.0 / float((1.0 / noise).mean())
+        floors.append(Estimate(value, value * math.sqrt(2.0 / len(noise)), floors[0]["unit"]).to_json())
+        rows.append(len(noise))
     if several:
         rows = [number / Estimate.from_json(floor).value for number, floor in zip(rows, floors, strict=True)]
     return combined_noise_floor(floors, rows)
 
 
 def _label_noise(source: Source) -> list[NDArray[np.float64]]:
-    """Variance of the force label of each frame of each batch: the noise floor of its file at its temperature."""
+    """Variance of the force label of each frame of each batch: the noise floor of its file at its temperature.
+
+    Raises:
+        TrainingError: it is not above zero.
+    """
     from cg_assets.core.statistics.estimates import Estimate
 
     found = []
@@ -88,6 +101,8 @@ def _label_noise(source: Source) -> list[NDArray[np.float64]]:
         noise = np.full(len(frames), Estimate.from_json(info.metadata.extra["noise_floor"]).value)
         for floor in info.metadata.extra.get("noise_floors", []):
             noise[frames.temperature == floor["temperature"]] = Estimate.from_json(floor).value
+        if not (noise > 0).all():
+            raise TrainingError(f"{info.path}: a noise floor of its labels is not above zero: they cannot be weighed")
         found.append(noise)
     return found
 
@@ -134,8 +149,8 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
 
         source = learnt_source(work.inputs, system, name)
         several = bool(settings.also)
-        floor, noise = _noise_floor(source, several), _label_noise(source) if several else None
         targets, more = _fixed_bead_labels(work) if TARGETS in settings.stages else (None, [])
+        floor, noise = _noise_floor(source, several, targets), _label_noise(source) if several else None
         learns = settings.learns or "forces"
         about = settings.frames, fit.seed, floor.value, learns, noise, targets
         data = training_data(system.network, source.frames, *about)

@@ -253,9 +253,6 @@ class TrainingData(TrainingSet):
     @staticmethod
     def from_targets(targets: ThermalTargets, learns: Learnt = "forces") -> TrainingData:
         """Labels at fixed beads: mean forces, their derivative by temperature and mean energies, with their noise."""
-        forces, response = (
-            (errors**2).mean(axis=(1, 2)) for errors in (targets.forces_error, targets.first_order_error)
-        )
         return TrainingData(
             positions=targets.positions.astype(np.float32),
             forces=targets.forces.astype(np.float32),
@@ -263,8 +260,8 @@ class TrainingData(TrainingSet):
             temperature=targets.temperature,
             energy=targets.mean_energy,
             first_order=targets.first_order.astype(np.float32),
-            noise=forces,
-            response_noise=response,
+            noise=targets.force_noise,
+            response_noise=(targets.first_order_error**2).mean(axis=(1, 2)),
             learns=learns,
         )
 

@@ -120,6 +120,11 @@ class ThermalTargets:
         return None if np.isinf(self.box).all() else self.box
 
     @property
+    def force_noise(self) -> FloatArray:
+        """Mean squared error of a force component of each row, `(n_rows,)` [force unit]^2."""
+        return (self.forces_error**2).mean(axis=(1, 2))
+
+    @property
     def n_beads(self) -> int:
         """Number of beads."""
         return self.positions.shape[1]

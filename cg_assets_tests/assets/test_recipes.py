@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import numpy as np
@@ -160,6 +161,14 @@ def test_labels_of_two_sources_have_the_noise_of_their_files(tmp_path):
     source = Source(["0", "1"], infos, parts)
     assert [noise.tolist() for noise in _label_noise(source)] == [[2.0, 6.0], [3.0, 3.0]]
     assert _noise_floor(source, several=True).value == pytest.approx(4 / (1 / 2 + 1 / 6 + 2 / 3))
+    targets = SimpleNamespace(force_noise=np.array([1.0, 4.0]))
+    joined = _noise_floor(source, several=True, targets=targets)
+    assert joined.value == pytest.approx(6 / (1 / 2 + 1 / 6 + 2 / 3 + 1 + 1 / 4))
+    with pytest.raises(TrainingError, match="thermal_response_targets: row 1 has mean forces without an error"):
+        _noise_floor(source, several=True, targets=SimpleNamespace(force_noise=np.array([1.0, 0.0])))
+    infos[1].metadata.extra["noise_floor"]["value"] = 0.0
+    with pytest.raises(TrainingError, match=r"part-0\.parquet: a noise floor of its labels is not above zero"):
+        _label_noise(source)
 
 
 def test_kernel_labels_of_one_rung_are_not_those_of_a_ladder(home):

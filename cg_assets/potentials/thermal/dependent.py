@@ -177,8 +177,8 @@ class TemperatureDependent(Potential):
             return {}
         kelvin = labels.temperature.double().cpu().numpy()
         found = self.mean_energies(labels.positions, labels.temperature, labels.box).numpy()
-        missing = labels.values["mean_energy"].cpu().numpy() - found
-        known = np.isfinite(missing)
+        energies = labels.values["mean_energy"].cpu().numpy()
+        missing, known = energies - found, np.isfinite(energies)
         coefficients = self.dependence.coefficients(torch.as_tensor(kelvin)).cpu().numpy()
         design = self.n_beads * (coefficients[0] - kelvin[:, None] * coefficients[1])
         self.add_constants(torch.as_tensor(np.linalg.lstsq(design[known], missing[known], rcond=1e-8)[0]))
