@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from cg_assets.potentials.base import Engine, Kernel, Labels, PairFunction, Potential, PotentialConfig
+
+_log = logging.getLogger(__name__)
 
 
 def build(kind: type[Potential], config: PotentialConfig, generator: torch.Generator | None = None) -> Potential:
@@ -80,6 +83,7 @@ class Sum(Potential):
         for part in self._at_work():
             own = part.kernels(temperature, box)
             if own is None:
+                _log.info("%s has no compiled kernels here: all parts are evaluated by torch", type(part).__name__)
                 return None
             kernels += own
         return kernels
