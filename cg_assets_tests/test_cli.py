@@ -140,7 +140,7 @@ def test_report(finished):
         assert words in html, words
     assert html.count("<img ") > 8 and "relabelled_forces</text>" in html
     refused = finished("report", "muller_brown")
-    assert refused.returncode == 1 and "muller_brown/comparison: no data" in refused.stderr
+    assert refused.returncode == 1 and "evaluation_unbiased/part-0.parquet: no such file" in refused.stderr
 
 
 def test_the_card_of_a_reported_model_has_a_snippet_that_runs(finished, tmp_path):
