@@ -16,7 +16,7 @@ GROUPS = {
     "reference": ("#8c8c8c", ("reference",)),
     "potentials, in MLflow": ("#D55E00", ("potential_", "prior_", "_kernel")),
     "CG simulations": ("#009E73", ("cg_simulation_",)),
-    "evaluations": ("#CC79A7", ("evaluation_", "comparison")),
+    "evaluations": ("#CC79A7", ("evaluation_", "comparison", "report")),
 }
 """Colour of each kind of asset, and what its names contain."""
 
@@ -31,7 +31,7 @@ def places(stages: list[Stage]) -> dict[str, tuple[float, float]]:
     columns: dict[str, int] = {}
     for stage in stages:
         columns[stage.name] = 1 + max((columns[read.stage] for read in stage.reads), default=-1)
-    columns["reference"] = max(columns.values()) - 2
+    columns["reference"] = columns["comparison"] - 2
     found: dict[str, tuple[float, float]] = {}
     for column in sorted(set(columns.values())):
         names = [stage for stage in stages if columns[stage.name] == column]
