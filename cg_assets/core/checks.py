@@ -75,11 +75,13 @@ ABSURD = 1e4
 
 def absurd(numbers: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Which frames of `(n_frames, ...)` hold a number that is not finite, or absurd next to those of other frames."""
+    if numbers.size == 0:
+        return np.zeros(len(numbers), dtype=bool)
     flat = numbers.reshape(len(numbers), -1)
-    top = np.float64(max(flat.max(initial=0.0), -flat.min(initial=0.0)))
+    top = np.float64(max(flat.max(), -flat.min()))
     if top < np.inf and top <= ABSURD * np.float64(np.median(np.abs(flat[:, :1]))):  # the usual case, fast
         return np.zeros(len(flat), dtype=bool)
-    largest = np.abs(flat).max(axis=1, initial=0.0)
+    largest = np.abs(flat).max(axis=1)
     finite = np.isfinite(largest)
     median = float(np.median(largest[finite])) if finite.any() else 0.0
     return ~finite | (largest > np.float64(ABSURD * median if median > 0.0 else np.inf))

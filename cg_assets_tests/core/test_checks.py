@@ -101,6 +101,13 @@ def test_one_absurd_number_is_found_wherever_it_stands(value, place):
     assert np.flatnonzero(absurd(numbers)).tolist() == [7]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3), (0, 0, 3), (0,)])
+def test_nothing_is_absurd_where_there_are_no_numbers(shape):
+    found = absurd(np.zeros(shape, np.float32))
+    assert (found.tolist(), found.dtype) == ([False] * shape[0], bool)
+
+
 def test_training_names_the_file_and_the_frame():
     path = Path("mapped_forces/0000.parquet")
     with pytest.raises(TrainingError, match=r"0000\.parquet: forces of site 1 in frame 67 .* is 1e\+12"):
