@@ -219,13 +219,18 @@ def _leftovers(home: Path, repair: bool) -> Finding:
 def _folders(home: Path, repair: bool) -> Finding:
     """Folders of batches that are called as in older homes, which pandas and Arrow cannot read."""
     store = ParquetStore(home)
-    renamed = [f"{path.relative_to(home)} was renamed" for path in store.rename_older_folders()] if repair else []
-    if older := len(store.older_folders()):
+    try:
+        folders, faults = store.rename_older_folders() if repair else ([], [])
+        older = len(store.older_folders())
+    except StorageError as error:
+        return Finding("folders", "not known", [str(error)])
+    renamed = [f"{path.relative_to(home)} was renamed" for path in folders]
+    if older:
         summary = f"{older} are called {OLDER_FOLDER}BATCH, as in older versions, which pandas and Arrow cannot read; "
         summary += "cg-assets doctor --repair renames them"
     else:
         summary = "as pandas, Arrow, Polars and DuckDB read them"
-    return Finding("folders", summary, repaired=renamed)
+    return Finding("folders", summary, faults, repaired=renamed)
 
 
 def _files(home: Path, repair: bool) -> Finding:
@@ -273,7 +278,10 @@ def _user(number: int) -> str:
 
 def _objects(home: Path, repair: bool) -> Finding:
     """Files that differ from their objects, where neither is the newer one."""
-    _, faults = ParquetStore(home).fetch()
+    try:
+        _, faults = ParquetStore(home).fetch()
+    except StorageError as error:
+        faults = [str(error)]
     summary = "as the files" if not faults else "differs from the files"
     return Finding("object store", summary, faults, "until then the steps that need these files fail")
 

@@ -50,6 +50,8 @@ def trace(home: Path, model: str, datasets: list[tuple[str, str, str]], check_co
         if (data, version) in seen:
             continue
         seen.add((data, version))
+        if not Path(file).is_absolute() and not (store.home / file).is_file():
+            file = store.relative_file(data) or file  # its folder was renamed since the model was registered
         path = store.home / file  # an absolute file stays as it is
         if f"/{OLDER_FOLDER}" in file and not path.is_file():  # renamed since
             file = file.replace(f"/{OLDER_FOLDER}", "/")
@@ -57,11 +59,8 @@ def trace(home: Path, model: str, datasets: list[tuple[str, str, str]], check_co
         status, upstream = _look(path, version, check_content)
         found.append(Ancestor(data, file, version, child, status))
         for parent, parent_version in sorted(upstream.items()):
-            try:
-                place = str(store.locate(parent).relative_to(store.home))
-            except StorageError:
-                continue  # a parent that is no data file
-            waiting.append((parent, place, parent_version, data))
+            if place := store.relative_file(parent):
+                waiting.append((parent, place, parent_version, data))
     return found
 
 

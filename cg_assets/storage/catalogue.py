@@ -2,8 +2,9 @@
 
 The Parquet files are the truth; the catalogue can be thrown away and built again. DuckDB lets one process at a time
 write to a database and shuts readers out meanwhile, so a writer changes a copy and moves it to its name: readers never
-wait and never see half a change. Views name absolute paths; when the home folder was moved they are rebuilt. The
-view of a dataset reads whatever batches are there: rebuilding it for each would take longer with every batch.
+wait and never see half a change. Views name the home folder without symbolic links, as DuckDB names its databases;
+when the folder was moved they are rebuilt. The view of a dataset reads whatever batches are there: rebuilding it for
+each would take longer with every batch.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ CREATE TABLE catalogue (home VARCHAR);
 
 def catalogue_path(home: Path) -> Path:
     """The catalogue of a home folder."""
-    return Path(home).absolute() / "catalog.duckdb"
+    return Path(home).resolve() / "catalog.duckdb"
 
 
 def record(home: Path, files: Path | Iterable[Path]) -> None:
@@ -59,7 +60,7 @@ def record(home: Path, files: Path | Iterable[Path]) -> None:
     store = ParquetStore(home)
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(path) for path in files]
     with file_lock(store.home / ".catalog.lock", _LOCK_SECONDS, "the catalogue"):
-        if _home_of(store) != str(store.home):
+        if _home_of(store) != str(store.home.resolve()):
             _build(store)
             return
         with _changed(store) as connection:
@@ -93,7 +94,7 @@ def fetched(home: Path) -> ParquetStore:
 
 def _not_entered(store: ParquetStore) -> list[Path]:
     """Files that are complete but not in the catalogue, as after a kill between the two: by name and size."""
-    if _home_of(store) != str(store.home):
+    if _home_of(store) != str(store.home.resolve()):
         return []
     with _connect(catalogue_path(store.home), read_only=True) as connection:
         entered = dict(connection.execute("SELECT file, bytes FROM lineage").fetchall())
@@ -202,7 +203,7 @@ def query(home: Path, sql: str) -> pa.Table:
     if kinds not in (["SELECT"], ["EXPLAIN"]):
         raise StorageError(f"query: got {', '.join(kinds) or 'nothing'}; {_ANSWERED}")
     there = {_name(store, file) for file in data_files(store)}
-    if _home_of(store) != str(store.home) or _entered(store).keys() != there:
+    if _home_of(store) != str(store.home.resolve()) or _entered(store).keys() != there:
         for problem in rebuild(store.home):
             _log.warning("left out of every answer: %s", problem)
     try:
@@ -227,7 +228,8 @@ _READING = {"SELECT", "SET_OPERATION", "RECURSIVE_CTE", "CTE"}
 
 def _confine(connection: duckdb.DuckDBPyConnection, store: ParquetStore, scratch: str) -> None:
     """Let a connection read a home's data files alone, for good; `scratch` takes what the memory cannot hold."""
-    folders = [f"{store.data}/", f"{_pattern(store.data)}/"]
+    places = (store.data, store.home.resolve() / store.data.name)
+    folders = [f"{name}/" for place in places for name in (place, _pattern(place))]
     settings = {"temp_directory": scratch, "allow_community_extensions": False, "allowed_directories": folders}
     for name, value in (settings | {"enable_external_access": False, "lock_configuration": True}).items():
         connection.execute(f"SET {name} = ?", [value])
@@ -307,7 +309,7 @@ def _build(store: ParquetStore) -> list[str]:
     problems = []
     with _changed(store, empty=True) as connection:
         connection.execute(_TABLES)
-        connection.execute("INSERT INTO catalogue VALUES (?)", [str(store.home)])
+        connection.execute("INSERT INTO catalogue VALUES (?)", [str(store.home.resolve())])
         damaged: dict[tuple[str, str], bool] = {}
         for path in data_files(store):
             dataset = (path.relative_to(store.data).parts[0], path.relative_to(store.data).parts[1])
@@ -335,7 +337,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, store: ParquetStore, path: Pa
     relative, system, stage, batch = _place(store, path)
     info = describe(path)
     upstream = [
-        {"data": key, "file": _relative_file(store, key), "content_hash": version}
+        {"data": key, "file": store.relative_file(key), "content_hash": version}
         for key, version in sorted(info.metadata.upstream_data_versions.items())
     ]
     connection.execute(
@@ -355,13 +357,6 @@ def _insert(connection: duckdb.DuckDBPyConnection, store: ParquetStore, path: Pa
             info.written_at,
         ],
     )
-
-
-def _relative_file(store: ParquetStore, key: str) -> str | None:
-    try:
-        return str(store.locate(key).relative_to(store.home))
-    except StorageError:
-        return None  # an upstream that is no data file, for example a registered model
 
 
 def _make_view(
@@ -385,13 +380,13 @@ def _make_view(
     row = connection.execute(
         "SELECT comment FROM duckdb_views() WHERE schema_name = ? AND view_name = ?", dataset
     ).fetchone()
-    there = row[0] if row and row[0] else ""
+    there, home = row[0] if row and row[0] else "", store.home.resolve()
     if listed or (there and "*/" not in there):
         files = connection.execute(f"SELECT file {entered}", dataset).fetchall()
-        paths = [_pattern(store.home / file) for (file,) in files]
+        paths = [_pattern(home / file) for (file,) in files]
     else:
-        folder = _pattern(store.stage_folder(system, stage))
-        paths = [f"{folder}/*/part-0.parquet" if several else f"{folder}/part-0.parquet" for (several,) in batched]
+        folder = _pattern(home / _name(store, store.stage_folder(system, stage)))
+        paths = [f"{folder}/[!.]*/part-0.parquet" if several else f"{folder}/part-0.parquet" for (several,) in batched]
     reads = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
     if there == reads:
         return

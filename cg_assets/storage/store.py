@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -73,16 +75,18 @@ class ParquetStore:
 
     def file(self, system: str, stage: str, batch: str | None = None) -> Path:
         """The same for reading: fetched from the object store, if that has a newer one. It need not be there."""
-        path = self._fetched(self.path(system, stage, batch))
-        if self._objects and batch is not None and not path.is_file():
-            self._fetched(path.parents[1] / f"{OLDER_FOLDER}{batch}" / _FILE)
-            path = self.path(system, stage, batch)
-        return path
+        return self._fetched(self.path(system, stage, batch), batch)
 
-    def _fetched(self, path: Path) -> Path:
-        if self._objects:
-            self._objects.pull(path)
-        return path
+    def _fetched(self, path: Path, batch: str | None) -> Path:
+        if not self._objects:
+            return path
+        present = path if batch is None else path.parents[1] / batch / path.name
+        self._objects.pull(present)
+        if batch is None or present.is_file():
+            return present
+        older = path.parents[1] / f"{OLDER_FOLDER}{batch}" / path.name
+        self._objects.pull(older)
+        return older if older.parent.is_dir() else present
 
     def fetch(self) -> tuple[list[Path], list[str]]:
         """Fetch all files of the object store that are newer than those here, and upload those that are missing there.
@@ -97,8 +101,10 @@ class ParquetStore:
             return [], []
         here = {path: path.stat().st_mtime_ns for path in self.data.glob(f"*/*/**/{_FILE}")}
         faults = []
-        for path in sorted(here.keys() | set(self._objects.paths(self.data))):
-            if not any(part.startswith(".") for part in path.relative_to(self.data).parts):
+        known = here.keys() | set(self._objects.paths(self.data))
+        for path in sorted(known):
+            renamed = _is_older(path.parent) and _renamed(path.parent) / path.name in known
+            if not renamed and not any(part.startswith(".") for part in path.relative_to(self.data).parts):
                 try:
                     self._objects.pull(path)
                 except VersionError as error:
@@ -144,39 +150,57 @@ class ParquetStore:
         return system, stage, None if name in ("", _FILE) or name.startswith(".") else name
 
     def older_folders(self) -> list[Path]:
-        """Folders of batches that are called as in older homes, sorted."""
-        return sorted(path for path in self.data.glob(f"*/*/{OLDER_FOLDER}*") if path.is_dir())
+        """Folders of batches that are called as in older homes, here or in the object store, sorted.
 
-    def rename_older_folders(self) -> list[Path]:
+        Raises:
+            StorageError: the object store cannot be reached.
+        """
+        folders = {path for path in self.data.glob(f"*/*/{OLDER_FOLDER}*") if path.is_dir()}
+        if self._objects:
+            there = {path.parent for path in self._objects.paths(self.data)}
+            folders |= {path for path in there if _is_older(path) and len(path.relative_to(self.data).parts) == 3}
+        return sorted(folders)
+
+    def rename_older_folders(self) -> tuple[list[Path], list[str]]:
         """Give the folders of batches of an older home their present names, in the object store as well.
 
         Returns:
-            The folders that were renamed; one of a batch that also has a folder of the present name is left.
+            The folders that were renamed; and why others were left, such as that of a batch that a process works on.
 
         Raises:
-            StorageError: a process works on one of these batches.
+            StorageError: the object store cannot be reached.
         """
-        renamed = []
+        renamed, faults = [], []
         for folder in self.older_folders():
-            place = self.place(folder)
-            target = folder.with_name(folder.name.removeprefix(OLDER_FOLDER))
-            with self.lock(*place):
-                if target.exists():
-                    continue
-                files = [path for path in folder.iterdir() if not path.name.startswith(".")]
-                if self._objects:
-                    for path in files:
-                        self._objects.remove(path)
-                folder.rename(target)
-                for path in files:
-                    self.publish(target / path.name)
-            renamed.append(folder)
-        return renamed
+            try:
+                with self.lock(*self.place(folder)):
+                    self._rename(folder, _renamed(folder))
+                renamed.append(folder)
+            except StorageError as error:
+                faults.append(str(error))
+        return renamed, faults
+
+    def _rename(self, folder: Path, target: Path) -> None:
+        older = self._objects.paths(folder) if self._objects else []  # removed last: a kill loses nothing
+        if not target.exists():
+            for path in older:
+                self._fetched(path, None)
+            folder.rename(target)
+        elif folder.is_dir():
+            if not all(_same(path, target / path.name) for path in _shown(folder)):
+                raise StorageError(f"{folder}: {target.name} is there with other content; remove one of the two")
+            shutil.rmtree(folder)
+        if self._objects:
+            there = self._objects.paths(target)
+            for path in _shown(target):
+                self._objects.pull(path) if path in there else self._objects.push(path)
+            for path in older:
+                self._objects.remove(path)
 
     def is_pruned(self, system: str, stage: str, batch: str | None) -> bool:
         """Whether the file of a batch was removed because nothing needs it."""
         path = self.file(system, stage, batch)
-        return not path.is_file() and self._fetched(path.parent / PRUNED).is_file()
+        return not path.is_file() and self._fetched(path.with_name(PRUNED), batch).is_file()
 
     def files(self, system: str, stage: str, batches: Iterable[str] | None = None) -> list[Path]:
         """The files of some batches (None: of all that are there, or the one file of a stage without batches).
@@ -203,6 +227,13 @@ class ParquetStore:
             StorageError: the key has another form.
         """
         return self.path(*self._parts(key))
+
+    def relative_file(self, key: str) -> str | None:
+        """The same relative to the home folder; None for a key of something else, such as a registered model."""
+        try:
+            return str(self.locate(key).relative_to(self.home))
+        except StorageError:
+            return None
 
     @staticmethod
     def _parts(key: str) -> list[str]:
@@ -287,6 +318,22 @@ class ParquetStore:
     def remove_leftovers(self) -> list[Path]:
         """Remove the temporary files of killed writers; files being written stay."""
         return remove_leftovers(self.data) if self.data.is_dir() else []
+
+
+def _is_older(folder: Path) -> bool:
+    return folder.name.startswith(OLDER_FOLDER)
+
+
+def _renamed(folder: Path) -> Path:
+    return folder.with_name(folder.name.removeprefix(OLDER_FOLDER))
+
+
+def _shown(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[!.]*"))
+
+
+def _same(path: Path, other: Path) -> bool:
+    return other.is_file() and filecmp.cmp(path, other, shallow=False)
 
 
 def _checked(what: str, name: str) -> str:

@@ -47,6 +47,7 @@ from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.atomic import atomic_file
 from cg_assets.storage.catalogue import query
 from cg_assets.storage.parquet import content_hash
+from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
@@ -190,6 +191,19 @@ def test_the_doctor_of_an_empty_home_leaves_it_empty(tmp_path, monkeypatch):
     assert not (tmp_path / "home").exists()
     monkeypatch.setenv("CG_DEVICE", "tpu")
     assert "CG_DEVICE is 'tpu'" in faults(tmp_path / "home")["devices"][0]
+
+
+def test_the_doctor_renames_around_a_batch_in_work(home):
+    store, older = ParquetStore(home), []
+    for batch in ("0000", "0001"):
+        written = store.write_table({"x": [1.0]}, FileMetadata("small_wells", "trajectories", "reduced"), batch)
+        older.append(written.path.parent.rename(written.path.parent.with_name(f"batch={batch}")))
+    with store.lock("small_wells", "trajectories", "0001"):
+        found = found_by(home, repair=True)["folders"]
+    assert found.repaired == [f"{older[0].relative_to(home)} was renamed"]
+    assert len(found.faults) == 1 and "small_wells/trajectories/0001 is in use by" in found.faults[0]
+    found = found_by(home, repair=True)["folders"]
+    assert (found.repaired, found.faults) == ([f"{older[1].relative_to(home)} was renamed"], [])
 
 
 def test_the_doctor_finds_what_is_wrong(copied, capsys):

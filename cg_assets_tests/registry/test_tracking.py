@@ -29,6 +29,7 @@ from cg_assets.core.errors import TrackingError
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.registry.champions import Judgement
+from cg_assets.registry.model_lineage import file_key, trace
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.parquet import describe
 from cg_assets.storage.schemas import FileMetadata
@@ -309,6 +310,31 @@ def test_lookup_notices_changed_missing_and_damaged_files(local):
     finally:
         for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content)
+
+
+def test_lookup_finds_files_whose_folders_were_renamed(tmp_path):
+    home = tmp_path / "home"
+    paths = make_data(home)
+    datasets = []
+    for path in paths:
+        older = path.parent.rename(path.parent.with_name(f"batch={path.parent.name}"))
+        info = describe(older / path.name)
+        datasets.append((*file_key(home, info), info.content_hash))
+    assert datasets[0][1] == "data/toy/mapped_forces/batch=0000/part-0.parquet"
+    before = trace(home, "toy.pair", datasets)
+    assert ParquetStore(home).rename_older_folders() == (
+        [path.parent.with_name(f"batch={path.parent.name}") for path in paths],
+        [],
+    )
+    after = trace(home, "toy.pair", datasets, check_content=True)
+    assert [(item.data, item.content_hash, item.status) for item in after] == [
+        (item.data, item.content_hash, "same") for item in before
+    ]
+    assert [item.file for item in after][:2] == [str(path.relative_to(home)) for path in paths]
+    paths[0].unlink()
+    assert trace(home, "toy.pair", datasets)[0].status == "missing"
+    elsewhere = [("toy/mapped_forces/0001", str(tmp_path / "other" / "part-0.parquet"), datasets[1][2])]
+    assert trace(home, "toy.pair", elsewhere)[0].status == "missing", "a file of another home is that one alone"
 
 
 def test_lookup_says_what_there_is(local):

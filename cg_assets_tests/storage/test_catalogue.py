@@ -291,7 +291,7 @@ def test_a_view_need_not_be_changed_for_a_batch(tmp_path):
     before = reads_of(home, "trajectories")
     catalogue.record(home, store.write_frames(make_frames(), metadata(), "0002").path)
     assert reads_of(home, "trajectories") == before
-    assert before.endswith("/data/toy/trajectories/*/part-0.parquet'")
+    assert before.endswith("/data/toy/trajectories/[!.]*/part-0.parquet'")
     assert catalogue.query(home, "SELECT count(*) AS n FROM toy.trajectories").to_pylist() == [{"n": 30}]
 
 

@@ -20,6 +20,7 @@ from cg_assets.settings import OBJECT_STORE
 from cg_assets.storage import parquet
 from cg_assets.storage.catalogue import fetched, query
 from cg_assets.storage.dataset import read_frames
+from cg_assets.storage.object_store import ObjectStore
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 
@@ -238,6 +239,102 @@ def test_what_is_pruned_is_gone_everywhere(homes):
     assert [path.name for path in one.path(*PLACE).parent.iterdir() if not path.name.startswith(".pruned")] == [
         "pruned.json"
     ]
+
+
+def older_name(store):
+    return store.stage_folder(*PLACE[:2]) / "batch=0000"
+
+
+def write_older(store, number):
+    older_name(store).mkdir(parents=True, exist_ok=True)
+    return store.write_frames(frames(number), METADATA, "0000").path
+
+
+def objects(tmp_path):
+    return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("bucket/data/*/*/*/*"))
+
+
+PRESENT = ["bucket/data/toy/trajectories/0000/part-0.parquet"]
+
+
+@pytest.mark.parametrize("look", [value, lambda store: (store.fetch(), value(store))[1]], ids=["asked for", "fetched"])
+def test_what_another_home_renamed_and_wrote_is_seen(homes, tmp_path, look):
+    one, other = homes
+    assert write_older(one, 1.0) == older_name(one) / "part-0.parquet"
+    assert value(other) == 1.0 and older_name(other).is_dir()
+    assert one.rename_older_folders() == ([older_name(one)], [])
+    assert objects(tmp_path) == PRESENT
+    assert look(other) == 1.0
+    assert other.rename_older_folders() == ([older_name(other)], []), "a second copy of the same is removed"
+    assert not older_name(other).exists()
+    one.write_frames(frames(2.0), METADATA, "0000")
+    assert look(other) == 2.0
+    assert objects(tmp_path) == PRESENT
+
+
+def test_a_home_that_renames_later_takes_what_was_written_since(homes, tmp_path):
+    one, other = homes
+    write_older(one, 1.0)
+    assert value(other) == 1.0
+    one.rename_older_folders()
+    one.write_frames(frames(2.0), METADATA, "0000")
+    assert other.rename_older_folders() == ([older_name(other)], [])
+    assert (value(one), value(other)) == (2.0, 2.0)
+    assert objects(tmp_path) == PRESENT
+
+
+def test_other_content_under_both_names_is_left_and_named(homes):
+    one, other = homes
+    write_older(one, 1.0)
+    assert value(other) == 1.0
+    one.rename_older_folders()
+    one.write_frames(frames(2.0), METADATA, "0000")
+    assert value(other) == 2.0
+    renamed, faults = other.rename_older_folders()
+    assert renamed == [] and f"{older_name(other)}: 0000 is there with other content; remove one" in faults[0]
+    assert (older_name(other) / "part-0.parquet").is_file() and value(other) == 2.0
+
+
+def test_what_was_written_under_the_older_name_meanwhile_is_kept(homes, tmp_path):
+    one, other = homes
+    write_older(one, 1.0)
+    assert value(other) == 1.0
+    write_older(other, 2.0)
+    one.rename_older_folders()
+    assert (value(one), value(other)) == (2.0, 2.0)
+    assert objects(tmp_path) == PRESENT
+
+
+@pytest.mark.parametrize("fetches", [False, True])
+@pytest.mark.parametrize("step", ["push", "remove"])
+def test_a_renaming_that_was_killed_is_finished_by_the_next(homes, tmp_path, monkeypatch, step, fetches):
+    one, other = homes
+    write_older(one, 1.0)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(ObjectStore, step, killed)
+        one.rename_older_folders()
+    assert value(other) == 1.0, "one of the two names is there at any moment"
+    if fetches:
+        one.fetch()
+    assert one.older_folders() == [older_name(one)]
+    assert one.rename_older_folders() == ([older_name(one)], [])
+    assert objects(tmp_path) == PRESENT and not older_name(one).exists()
+    assert value(one) == 1.0
+    shutil.rmtree(other.home)
+    assert value(other) == 1.0
+
+
+def test_a_batch_that_was_pruned_under_the_older_name_is_known_everywhere(homes):
+    one, other = homes
+    remove(one.home, [Prunable(write_older(one, 1.0), "its checks failed", 1, ("finite",))])
+    assert one.is_pruned(*PLACE) and other.is_pruned(*PLACE)
+    one.rename_older_folders()
+    shutil.rmtree(other.home)
+    assert one.is_pruned(*PLACE) and other.is_pruned(*PLACE)
 
 
 @pytest.mark.parametrize("address", ["bucket", "ftp://host/folder"])

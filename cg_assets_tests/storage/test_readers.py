@@ -129,13 +129,62 @@ def test_older_folders_are_read_continued_and_renamed(tmp_path):
     rows = [{"batch": batch, "n": 7} for batch in ("0000", "0001", "more-7")]
     assert catalogue.query(tmp_path, count).to_pylist() == rows
     assert len(store.older_folders()) == 4
-    store.rename_older_folders()
+    with store.lock("muller_brown", "trajectories", "0000"):
+        renamed, faults = store.rename_older_folders()
+    assert len(renamed) == 3
+    assert [fault.partition(" (lock")[0].partition(": ")[2].split(" is in use by ")[0] for fault in faults] == [
+        "muller_brown/trajectories/0000"
+    ]
+    assert store.rename_older_folders() == ([folder / "batch=0000"], [])
     assert store.older_folders() == []
     assert catalogue.query(tmp_path, count).to_pylist() == rows
     assert len(pandas.read_parquet(folder)) == 21
     before = "data/muller_brown/trajectories/batch=0000/part-0.parquet"
     (found,) = trace(tmp_path, "a_model", [("muller_brown/trajectories/0000", before, versions["0000"])])
     assert (found.status, found.file) == ("same", before.replace("batch=", ""))
+
+
+def test_a_folder_with_a_dot_is_no_batch_for_sql_either(tmp_path):
+    store = fill(tmp_path)
+    catalogue.rebuild(tmp_path)
+    folder = store.stage_folder("muller_brown", "trajectories")
+    shutil.copytree(folder / "0000", folder / ".kept")
+    assert store.batches("muller_brown", "trajectories") == ["0000", "0001", "more-7"]
+    count = "select count(*) as n from muller_brown.trajectories"
+    assert catalogue.query(tmp_path, count).to_pylist() == [{"n": 21}]
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_home_that_is_reached_through_a_link(relative, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = Path() if relative else tmp_path
+    home, link = base / "home", base / "link"
+    home.mkdir()
+    link.symlink_to("home", target_is_directory=True)
+    store = fill(link)
+    catalogue.record(link, store.files("muller_brown", "trajectories"))
+    made = (home / "catalog.duckdb").stat().st_ino
+    count = "select count(*) as n from muller_brown.trajectories"
+    for folder in (link, home):
+        assert catalogue.query(folder, count).to_pylist() == [{"n": 21}]
+        file = ParquetStore(folder).path("muller_brown", "trajectories", "0000")
+        assert catalogue.query(folder, f"select count(*) as n from '{file}'").to_pylist() == [{"n": 7}]
+        with duckdb.connect(str(folder / "catalog.duckdb"), read_only=True) as connection:
+            assert connection.sql(count).fetchall() == [(21,)]
+    assert catalogue.differences(link) == []
+    assert (home / "catalog.duckdb").stat().st_ino == made, "both names are of one home: nothing is rebuilt"
+    # The link is moved to a copy, which then has batches of its own.
+    shutil.copytree(home, base / "copy")
+    link.unlink()
+    link.symlink_to("copy", target_is_directory=True)
+    shutil.rmtree(store.path("muller_brown", "trajectories", "0001").parent)
+    with (
+        duckdb.connect(str(link / "catalog.duckdb"), read_only=True) as connection,
+        pytest.raises(duckdb.Error, match=r"was made for .*home/catalog.duckdb"),
+    ):
+        connection.sql(count).fetchall()
+    assert catalogue.query(link, count).to_pylist() == [{"n": 14}]
+    assert catalogue.query(home, count).to_pylist() == [{"n": 21}]
 
 
 def test_a_copied_catalogue_does_not_read_the_original(tmp_path):
