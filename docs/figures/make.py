@@ -153,7 +153,7 @@ def helix(tables: Tables) -> Figure:
     axes = figure.subplots()
     table = tables["Melting of the helix"][0]
     columns = slice(1, len(table.header) - 1)
-    curves(axes, table, columns, apart=2.5)
+    curves(axes, table, columns, apart=1.5)
     axes.axhline(0.5, color=DATA, lw=1, ls=":")
     axes.set(xlabel="temperature [K]", ylabel="fraction of frames that are folded", ylim=(-0.02, 1.05))
     axes.legend()
