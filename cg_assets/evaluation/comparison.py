@@ -80,7 +80,6 @@ class Comparison:
                 own = f" ({item.reference})" if len(references) > 1 and item.reference is not None else ""
                 row[potential] = f"{item.value}{own}{'' if item.passed else ', fails'}"
             same = "" if len(references) > 1 or first.reference is None else str(first.reference)
-            bound = "" if first.bound is None else f"{'≥' if first.at_least else '≤'} {first.bound:g}"
             known = {"reference": "", "noise alone": ""} | {"noise alone" if first.name in noise else "reference": same}
-            rows.append(row | known | {"bound": bound})
+            rows.append(row | known | {"bound": first.limit})
         return rows

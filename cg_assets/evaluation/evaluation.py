@@ -54,6 +54,10 @@ class Evaluation:
         """
         return {quantity.key: quantity for quantity in self.quantities}[key]
 
+    def get(self, key: str) -> Quantity | None:
+        """The quantity of a key; None where there is none."""
+        return next((quantity for quantity in self.quantities if quantity.key == key), None)
+
     @property
     def temperatures(self) -> list[float]:
         """Temperatures that quantities are given at [K]; none where the system has one."""
@@ -123,8 +127,8 @@ class Evaluation:
                 column = "all" if item.temperature is None else f"{item.temperature:g} K"
                 row[column] = str(item.value) + (f" ({known})" if known else "")
             else:
-                limit = "" if item.bound is None else f"{'≥' if item.at_least else '≤'} {item.bound:g}"
-                row |= {"result": str(item.value), "reference": "", "noise alone": "", "bound": limit} | {column: known}
+                row |= {"result": str(item.value), "reference": "", "noise alone": "", "bound": item.limit}
+                row[column] = known
         return list(rows.values())
 
     def columns(self) -> dict[str, list[Any]]:

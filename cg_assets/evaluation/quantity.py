@@ -83,6 +83,11 @@ class Quantity:
         return " ".join(part for part in (words, self.where.replace("_", " ")) if part)
 
     @property
+    def limit(self) -> str:
+        """Its bound in tables; empty without one."""
+        return "" if self.bound is None else f"{'≥' if self.at_least else '≤'} {self.bound:g}"
+
+    @property
     def passed(self) -> bool:
         """Whether it is within its bound."""
         if self.bound is None:

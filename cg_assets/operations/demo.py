@@ -72,19 +72,24 @@ def print_results(folder: Path, names: list[str], everything: bool = False) -> N
 
 
 def print_headlines(folder: Path, names: list[str]) -> None:
-    """Print two lines for each system: what decides, and the first result that can be compared with the reference."""
+    """Print of each system what decides, the first result that can be compared with the reference, and what fails."""
     noise = measures_of_noise()
     rows = []
     for name in names:
         evaluations = _comparison(folder, name).evaluations
         first = next(iter(evaluations.values())).quantities
-        compared = next((one for one in first if one.headline and one.reference and one.name not in noise), None)
-        for item in dict.fromkeys([*[one for one in first if one.decides][:1], *([compared] if compared else [])]):
-            values = [f"{potential} {found[item.key].value.text()}" for potential, found in evaluations.items()]
+        shown = [one for one in first if one.decides][:1]
+        shown += [one for one in first if one.headline and one.reference and one.name not in noise][:1]
+        shown += [one for found in evaluations.values() for one in found.quantities if not one.passed]
+        for item in {one.key: one for one in shown}.values():
+            of_key = {potential: one for potential, found in evaluations.items() if (one := found.get(item.key))}
+            values = [f"{key} {one.value.text()}{'' if one.passed else ', fails'}" for key, one in of_key.items()]
             unit = f" [{item.value.unit}]" if item.value.unit else ""
+            at = "" if item.temperature is None else f" {item.temperature:g} K"
             known = "" if item.reference is None or item.name in noise else item.reference.text()
-            rows.append([name, f"{item.label}{unit}", "  ".join(values), known])
-    print(f"\n{table(['system', 'quantity', 'potentials by their labels', 'reference'], rows, ruled=True)}")
+            rows.append([name, f"{item.label}{at}{unit}", "  ".join(values), known, item.limit])
+    header = ["system", "quantity", "potentials by their labels", "reference", "bound"]
+    print(f"\n{table(header, rows, ruled=True)}")
 
 
 def write_overview(folder: Path, names: list[str]) -> Path:

@@ -5,7 +5,14 @@ import io
 import json
 
 from cg_assets.cli import main
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.evaluation.comparison import Comparison
+from cg_assets.evaluation.evaluation import Evaluation
+from cg_assets.evaluation.quantity import Quantity
+from cg_assets.operations.demo import print_headlines
 from cg_assets.operations.tables import printed
+from cg_assets.storage.schemas import FileMetadata
+from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import find_systems
 
 
@@ -22,3 +29,28 @@ def test_systems_are_listed_for_other_programs(capsys):
     assert [row["system"] for row in json.loads(capsys.readouterr().out)] == names
     assert main(["systems", "--csv"]) == 0
     assert [row["system"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == names
+
+
+def test_the_demo_shows_what_fails_with_its_bound(home, capsys):
+    """In its lines, and in one more for what is no headline; of one potential only."""
+
+    def found(rmse, stable):
+        return Evaluation(
+            (
+                Quantity("pmf_rmse", Estimate(rmse, 0.01, "kT"), bound=0.1, decides=True),
+                Quantity("population", Estimate(0.5, 0.01), Estimate(0.52, 0.01), headline=True),
+                Quantity("stable_replicas", Estimate(stable, 0.0), bound=1.0, at_least=True),
+                Quantity("rdf_error", Estimate(0.2, 0.0), temperature=300.0, bound=0.3),
+            )
+        )
+
+    comparison = Comparison({"unbiased": found(0.3, 0.9), "biased": found(0.05, 1.0)})
+    ParquetStore(home).write_table(comparison.columns(), FileMetadata("muller_brown", "comparison", "reduced"))
+    print_headlines(home, ["muller_brown"])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.strip().splitlines()]
+    assert lines[0] == "system quantity potentials by their labels reference bound"
+    assert lines[2:] == [
+        "muller_brown PMF RMSE [kT] unbiased 0.300 ± 0.010, fails biased 0.050 ± 0.010 ≤ 0.1",
+        "muller_brown population unbiased 0.500 ± 0.010 biased 0.500 ± 0.010 0.520 ± 0.010",
+        "muller_brown stable replicas unbiased 0.9, fails biased 1 ≥ 1",
+    ]
