@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,13 @@ OF_FILES = ("results", "figures", "report", "models", "lookup", "export", "linea
 """Commands that look things up in the home folder, wherever its files were made."""
 _PLAIN = "cg_assets.plain"
 """Name of the way in which letters are printed that the terminal cannot show."""
-_CHANGES = ("repair", "remove")
-"""Their options that change it."""
+_WRITES: dict[str, Callable[[argparse.Namespace], bool]] = {
+    "doctor": lambda options: options.repair,
+    "prune": lambda options: options.remove,
+    "figures": lambda options: options.folder is None,
+    "report": lambda options: True,
+}
+"""Which of them write to it, by their options."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,7 +97,7 @@ def _look_up(options: argparse.Namespace) -> int:
     from cg_assets.operations.home_folder import readable_home
     from cg_assets.storage.catalogue import fetched
 
-    with readable_home(any(getattr(options, name, False) for name in _CHANGES)) as home:
+    with readable_home(options.writes(options)) as home:
         fetched(home)
         return options.action(options)
 
@@ -104,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, action: Any, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(action=action, of_files=name in OF_FILES)
+        sub.set_defaults(action=action, of_files=name in OF_FILES, writes=_WRITES.get(name, lambda options: False))
         return sub
 
     demo = command("demo", _demo, "run small systems from sampling to a registered model and print the results")
@@ -350,7 +356,9 @@ def _lineage(options: argparse.Namespace) -> int:
 
 def _print_json(found: Any) -> None:
     """A dataclass as JSON."""
-    print(json.dumps(dataclasses.asdict(found), indent=2, default=str))
+    from cg_assets.operations.tables import as_json
+
+    print(as_json(dataclasses.asdict(found)))
 
 
 def _query(options: argparse.Namespace) -> int:
@@ -361,8 +369,8 @@ def _query(options: argparse.Namespace) -> int:
     if not (home / "data").is_dir():
         raise CgAssetsError(f"query: there are no data in {home} yet; run a system first")
     found = query(home, options.sql)
-    rows = [list(row.values()) for row in found.to_pylist()]
-    shown = rows if options.form == "json" else [[str(value) for value in row] for row in rows]
+    rows = [*zip(*(column.to_pylist() for column in found.columns), strict=True)]
+    shown = [[str(value) for value in row] for row in rows] if options.form == "text" else rows
     print(printed(found.column_names, shown, options.form))
     return 0
 

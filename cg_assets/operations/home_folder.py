@@ -86,7 +86,10 @@ def readable_home(writes: bool = False) -> Iterator[Path]:
         yield home
         return
     if writes:
-        raise CgAssetsError(f"home folder {home}: this user cannot write to it; nothing is repaired or removed")
+        raise CgAssetsError(
+            f"home folder {home}: this user cannot write to it; correct its permissions, or use a copy of it with "
+            "--home (`figures` writes elsewhere with --folder)"
+        )
     print(f"cg-assets: {home} is read-only; its databases are read from a temporary copy", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="cg_assets_") as temporary:
         copy = Path(temporary)

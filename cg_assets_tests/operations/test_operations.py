@@ -131,12 +131,16 @@ def test_a_read_only_home_can_be_looked_at(moved):
     temporary = moved.home.with_name("temporary")
     temporary.mkdir()
     before = {path: path.stat().st_mtime_ns for path in moved.home.rglob("*")}
-    for words in ("doctor", "models", "lookup small_wells.biased", "lineage small_wells.biased", "prune"):
+    folder = moved.home.with_name("figures")
+    looks = ("doctor", "models", "lookup small_wells.biased", "lineage small_wells.biased", "prune")
+    for words in (*looks, f"figures small_wells --folder {folder}"):
         arguments = words.split()
         done = run(*arguments)
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         assert done.stderr == f"cg-assets: {moved.home} is read-only; its databases are read from a temporary copy\n"
-    for words in ("doctor --repair", "prune --remove", "run small_wells", "refresh small_wells"):
+    assert [*map(str, folder.glob("small_wells.png"))] == [done.stdout.splitlines()[0]]
+    changes = ("doctor --repair", "prune --remove", "run small_wells", "refresh small_wells")
+    for words in (*changes, "report small_wells", "figures small_wells"):
         arguments = words.split()
         done = run(*arguments)
         assert (done.returncode, done.stdout) == (1, ""), (arguments, done.stdout, done.stderr)

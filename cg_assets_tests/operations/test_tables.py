@@ -31,6 +31,25 @@ def test_systems_are_listed_for_other_programs(capsys):
     assert [row["system"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == names
 
 
+def test_answers_of_sql_are_json_and_csv_that_others_read(home, capsys):
+    (home / "data").mkdir()
+    sql = """select NULL as none, 1.5::DECIMAL(4, 2) as part, sum(3) as whole, 'nan'::DOUBLE as nan, -'inf'::DOUBLE
+        as infinite, ['nan'::DOUBLE, 2] as list, {'x': 2.5::DECIMAL(3, 1)} as struct, DATE '2026-01-02' as day"""
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    assert main(["query", sql, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    numbers = {"none": None, "part": 1.5, "whole": 3, "nan": None, "infinite": None}
+    assert row == numbers | {"list": [None, 2.0], "struct": {"x": 2.5}, "day": "2026-01-02"}
+    assert isinstance(row["whole"], int)
+    assert main(["query", "select NULL as none, '' as empty, 1.50::DECIMAL(4, 2) as part, 2 as n", "--csv"]) == 0
+    assert capsys.readouterr().out == "none,empty,part,n\n,,1.50,2\n"
+    assert main(["query", "select 1 as n where false", "--csv"]) == 0
+    assert capsys.readouterr().out == "n\n"
+
+
 def test_the_demo_shows_what_fails_with_its_bound(home, capsys):
     """In its lines, and in one more for what is no headline; of one potential only."""
 

@@ -7,7 +7,7 @@
   const sizes = { H: 0.022 };
   const reach = Math.max(0.1, ...[...data.atoms, ...data.beads].map((p) => Math.hypot(...p)));
   const still = matchMedia("(prefers-reduced-motion: reduce)");
-  let turn = 0.6, tilt = -0.35, held = null;
+  let turn = 0.6, tilt = -0.35, held = null, frame = 0;
 
   // A point in front of the viewer: place on the canvas, depth, and pixels of a nanometre there.
   function seen([x, y, z]) {
@@ -64,11 +64,17 @@
   }
 
   function tick() {
-    if (!held && !still.matches) { turn += 0.008; draw(); }
-    requestAnimationFrame(tick);
+    frame = 0;
+    if (held || still.matches) return;
+    turn += 0.008;
+    draw();
+    start();
   }
+  function start() { if (!frame) frame = requestAnimationFrame(tick); }
+  function release() { held = null; start(); }
   canvas.addEventListener("pointerdown", (event) => { held = event; canvas.setPointerCapture(event.pointerId); });
-  canvas.addEventListener("pointerup", () => { held = null; });
+  ["pointerup", "pointercancel"].forEach((name) => canvas.addEventListener(name, release));
+  still.addEventListener("change", start);
   canvas.addEventListener("pointermove", (event) => {
     if (!held) return;
     turn += (event.clientX - held.clientX) * 0.01;
@@ -77,5 +83,5 @@
     draw();
   });
   draw();
-  tick();
+  start();
 })();
