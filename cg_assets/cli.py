@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("name", help="of the system, in lower-case letters, digits and underscores")
     start = new.add_mutually_exclusive_group(required=True)
     start.add_argument("--from", dest="parent", metavar="SYSTEM", help="extend this system")
-    start.add_argument("--pdb", type=Path, metavar="FILE", help="a molecule with all hydrogens; GRO with --trajectory")
+    start.add_argument("--pdb", type=Path, metavar="FILE", help="a molecule with all hydrogens")
     new.add_argument("--trajectory", type=Path, nargs="+", default=[], metavar="FILE", help="import these frames of it")
     new.add_argument("--temperature", type=float, metavar="K", help="of the molecule, which no file contains")
     new.add_argument("--force-field", nargs="+", default=[], metavar="FILE", help="files of OpenMM (default: a guess)")
@@ -230,11 +230,13 @@ def _new(options: argparse.Namespace) -> int:
     if options.parent:
         if options.trajectory or options.temperature is not None or options.force_field:
             raise CgAssetsError("--from extends a system as it is; change temperature and the rest in the new file")
-        path = new_from_shipped(options.name, options.parent, folder)
+        begun = new_from_shipped(options.name, options.parent, folder)
     else:
         source = Source(options.pdb, options.temperature, options.trajectory, options.force_field)
-        path = new_from_molecule(options.name, source, folder)
-    print(f"{path}\nedit it, then: cg-assets check {options.name}")
+        begun = new_from_molecule(options.name, source, folder)
+    for note in begun.notes:
+        print(f"note: {note}")
+    print(f"{begun.path}\nedit it, then: cg-assets check {options.name}")
     return 0
 
 

@@ -34,6 +34,10 @@ class SamplingError(CgAssetsError):
     """A simulation could not be started or its checkpoint does not fit the plan."""
 
 
+class NoForcesError(SamplingError):
+    """Forces are asked for that trajectories do not hold."""
+
+
 class ExplosionError(SamplingError):
     """Too few replicas of a CG simulation stayed stable."""
 

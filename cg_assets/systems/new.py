@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from cg_assets.core.errors import CgAssetsError, SystemSpecError, shortened
+from pydantic import TypeAdapter, ValidationError
+
+from cg_assets.core.errors import NoForcesError, SystemSpecError, one_line, shortened
+from cg_assets.core.settings import Name
 from cg_assets.mapping.bead_mapping import WATER
 from cg_assets.mapping.pdb_residues import PdbResidue, pdb_residues
+from cg_assets.sampling.imported.bias import undeclared_bias
 from cg_assets.systems.load import load_system, system_files
 from cg_assets.systems.schema import system_schema
 
@@ -24,6 +31,22 @@ _CHAIN = 5
 """Residues from which up a molecule is a chain of alpha carbons."""
 _WITH_FORCES = (".trr", ".nc", ".ncdf", ".lammpstrj", ".dump", ".npz")
 """Formats in which forces are looked for."""
+_FORCE_FIELDS = ("amber14-all.xml",)
+"""Those of a molecule whose user names none; OBC2 goes with them."""
+_UNBIASED = "  bias: null"
+"""Line by which the user states that runs were not biased."""
+
+
+class Begun(NamedTuple):
+    """The file of a system that was begun.
+
+    Attributes:
+        path: of the file.
+        notes: what the user should look at first, in sentences.
+    """
+
+    path: Path
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -31,7 +54,7 @@ class Source:
     """What a molecule is known from.
 
     Attributes:
-        structure: PDB file, or GRO file of trajectories.
+        structure: PDB file.
         temperature: of the simulation [K]; None where the user has not stated it.
         trajectories: files of frames; none where the molecule is to be sampled.
         force_fields: files of OpenMM's force field; none for a guess.
@@ -43,7 +66,7 @@ class Source:
     force_fields: Sequence[str] = ()
 
 
-def new_from_shipped(name: str, parent: str, folder: Path) -> Path:
+def new_from_shipped(name: str, parent: str, folder: Path) -> Begun:
     """Write a system that extends a shipped one, with the lines of that as comments.
 
     Raises:
@@ -55,44 +78,68 @@ def new_from_shipped(name: str, parent: str, folder: Path) -> Path:
     lines = files[parent].read_text(encoding="utf-8").splitlines()
     own = [line for line in lines if not line.startswith(("extends:", "name:", "title:"))]
     text = [
-        f"# Everything that this file leaves out is that of {parent}; take away the # of a line to change it.",
+        f"# Everything that this file leaves out is that of {parent}; to change a line, take away its # and that of",
+        "# the sections that it is in.",
         f"extends: {parent}",
         f"name: {name}",
-        f"title: {load_system(parent).title}, own copy",
-        *(f"# {line}".rstrip() for line in own),
+        f"title: {_quoted(f'{load_system(parent).title}, own copy')}",
+        *(f"#{_with_absolute_names(line, files[parent].parent)}" for line in own),
     ]
-    return _written(name, folder, text, {})
+    return Begun(_written(name, folder, text, {}).path, [])
 
 
-def new_from_molecule(name: str, source: Source, folder: Path) -> Path:
+def _with_absolute_names(line: str, folder: Path) -> str:
+    """A line of a file in a folder, for a file in another one."""
+    return re.sub(r"[\w./-]+", lambda found: str(path) if (path := folder / found[0]).is_file() else found[0], line)
+
+
+def new_from_molecule(name: str, source: Source, folder: Path) -> Begun:
     """Write a system of a molecule that is sampled here, or whose trajectories are imported.
 
     Raises:
         SystemSpecError: something must be stated that files do not contain, or no guess is safe; names the remedy.
     """
-    residues = pdb_residues(source.structure)
+    if not source.structure.is_file():
+        raise SystemSpecError(f"{source.structure}: there is no such file; give the structure with --pdb")
+    residues = pdb_residues(source.structure) if source.structure.suffix.lower() == ".pdb" else ()
     if not residues:
-        raise SystemSpecError(f"{source.structure}: is not a PDB or GRO file with atoms; give the structure with --pdb")
+        raise SystemSpecError(
+            f"{source.structure}: is not a PDB file with atoms; write one, for example with gmx editconf, for --pdb"
+        )
     if source.temperature is None:
         raise SystemSpecError(
             f"{source.structure}: does not contain the temperature; state it with --temperature, in K"
         )
+    copies = {source.structure: _copied(name)}
     if not source.trajectories:
-        return _written(name, folder, _sampled(name, source, residues), {source.structure: _copied(name, source)})
+        system = _written(name, folder, _sampled(name, source, residues), copies)
+        solvent = _solvent(source)
+        return Begun(system.path, [] if solvent == "OBC2" else [f"model.implicit_solvent is {solvent}"])
+    notes: list[str] = []
     try:
-        return _written(
-            name, folder, _imported(name, source, residues, None), {source.structure: _copied(name, source)}
-        )
-    except CgAssetsError as error:
-        if source.trajectories[0].suffix.lower() not in _WITH_FORCES or "force" not in str(error):
-            raise
-        reason = " ".join(str(error).split())
-        text = _imported(name, source, residues, reason)
-        return _written(name, folder, text, {source.structure: _copied(name, source)})
+        system = _written(name, folder, _imported(name, source, residues, None), copies)
+    except NoForcesError as error:
+        notes.append(f"imported.forces is null, and a flow kernel makes the labels: {one_line(error, 600)}")
+        system = _written(name, folder, _imported(name, source, residues, one_line(error, 600)), copies)
+    if sign := undeclared_bias(system.trajectories):
+        notes.append(f"{sign}: declare it in imported.bias, or take the # of bias: null away if there was none")
+    return Begun(system.path, notes)
 
 
-def _copied(name: str, source: Source) -> str:
-    return f"{name}{source.structure.suffix.lower()}"
+def _copied(name: str) -> str:
+    return f"{name}.pdb"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _solvent(source: Source) -> str:
+    """OBC2 for the force field that is a guess otherwise, else null with what that means."""
+    if not source.force_fields or tuple(source.force_fields) == _FORCE_FIELDS:
+        return "OBC2"
+    own = any(file.startswith("implicit/") for file in source.force_fields)
+    return f"null: {'that of force_fields counts' if own else 'vacuum'}"
 
 
 def _sampled(name: str, source: Source, residues: Sequence[PdbResidue]) -> list[str]:
@@ -113,16 +160,17 @@ def _sampled(name: str, source: Source, residues: Sequence[PdbResidue]) -> list[
         raise SystemSpecError(
             f"{source.structure}: holds no hydrogens; add them, for example with PDBFixer or gmx pdb2gmx"
         )
-    fields = ", ".join(source.force_fields or ["amber14-all.xml"])
-    solvent = "null" if source.force_fields else "OBC2"
+    fields = ", ".join(map(_quoted, source.force_fields or _FORCE_FIELDS))
+    solvent, _, meaning = _solvent(source).partition(": ")
+    why = f"null: {meaning}" if meaning else "guess: no box"
     guess = "as stated" if source.force_fields else "guess: Amber ff14SB, with OBC2 for the water"
     return [
         *_head(name, source),
         "model:",
         "  type: molecule",
-        f"  pdb: {_copied(name, source)}",
+        f"  pdb: {_copied(name)}",
         f"  force_fields: [{fields}]  # {guess}",
-        f"  implicit_solvent: {solvent}  # guess: no box; for explicit water see model.waters in docs/systems.md",
+        f"  implicit_solvent: {solvent}  # {why}; for explicit water see model.waters in docs/systems.md",
         "  constraints: h_bonds  # guess: bonds with hydrogen are rigid, which allows a time step of 0.004 ps",
         "  hydrogen_mass: 4.0  # [amu]",
         *_beads(residues),
@@ -142,15 +190,15 @@ def _sampled(name: str, source: Source, residues: Sequence[PdbResidue]) -> list[
 def _imported(name: str, source: Source, residues: Sequence[PdbResidue], without: str | None) -> list[str]:
     """The file of trajectories, with their forces where the format has them, or without for a reason."""
     forces = without is None and source.trajectories[0].suffix.lower() in _WITH_FORCES
-    files = ", ".join(json.dumps(str(path.absolute())) for path in source.trajectories)
-    head = [*_head(name, source), "model:", "  type: molecule", f"  pdb: {_copied(name, source)}"]
+    files = ", ".join(_quoted(str(path.absolute())) for path in source.trajectories)
+    head = [*_head(name, source), "model:", "  type: molecule", f"  pdb: {_copied(name)}"]
     if source.force_fields:
-        head.append(f"  force_fields: [{', '.join(source.force_fields)}]")
+        head.append(f"  force_fields: [{', '.join(map(_quoted, source.force_fields))}]")
     head += [
         *_beads(residues),
         "imported:",
         f"  files: [{files}]  # a further batch needs files of its own: put {{batch}} into their names",
-        "  bias: null  # guess: the run was not biased",
+        f"#{_UNBIASED}  # state this if the run was not biased, or declare its bias: cg-assets docs imported.bias",
     ]
     if forces:
         return [
@@ -172,7 +220,7 @@ def _head(name: str, source: Source) -> list[str]:
     return [
         f"# Made from {source.structure.name}. Guesses are marked; cg-assets docs FIELD explains a field.",
         f"name: {name}",
-        f"title: {name.replace('_', ' ').capitalize()}",
+        f"title: {_quoted(name.replace('_', ' ').capitalize())}",
         f"temperature: {source.temperature:g}  # [K], as stated",
     ]
 
@@ -245,28 +293,42 @@ def _rest(labels: str, potential: str, residues: Sequence[PdbResidue]) -> list[s
     ]
 
 
-def _written(name: str, folder: Path, text: Sequence[str], copies: dict[Path, str]) -> Path:
-    """Write the file and what it names, if the system that they make passes its checks.
+class _Written(NamedTuple):
+    """A file that passed its checks, and the trajectories that it names."""
+
+    path: Path
+    trajectories: list[Path]
+
+
+def _written(name: str, folder: Path, text: Sequence[str], copies: dict[Path, str]) -> _Written:
+    """Write the file and what it names, if the system that they make passes its checks, but for a bias to be declared.
 
     Raises:
-        SystemSpecError: it does not, or there is a file or a system of this name.
+        CgAssetsError: it does not, or there is a file or a system of this name, or the name cannot be one.
     """
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise SystemSpecError(
+            f"{one_line(repr(name), 80)}: cannot be the name of a system; it takes lower-case letters, digits and "
+            "underscores, at most 60, with a letter first"
+        ) from None
     path = folder / f"{name}.yaml"
     if name in system_files() or path.exists():
         raise SystemSpecError(f"{name}: a system of this name exists; choose another name")
     folder.mkdir(parents=True, exist_ok=True)
-    made = [path]
-    try:
+    with ExitStack() as undone:
         for source, copy in copies.items():
             if (folder / copy).exists():
                 raise SystemSpecError(f"{folder / copy}: is there already; choose another name")
-            made.append(folder / copy)
+            undone.callback((folder / copy).unlink, missing_ok=True)
             shutil.copyfile(source, folder / copy)
-        path.write_text("\n".join([f"# yaml-language-server: $schema={SCHEMA}", *text, ""]), encoding="utf-8")
-        load_system(path).check()
-    except CgAssetsError:
-        for file in made:
-            file.unlink(missing_ok=True)
-        raise
-    (folder / SCHEMA).write_text(json.dumps(system_schema()), encoding="utf-8")
-    return path
+        undone.callback(path.unlink, missing_ok=True)
+        whole = "\n".join([f"# yaml-language-server: $schema={SCHEMA}", *text, ""])
+        path.write_text(whole.replace(f"#{_UNBIASED}", _UNBIASED), encoding="utf-8")
+        system = load_system(path)
+        system.check()
+        path.write_text(whole, encoding="utf-8")
+        (folder / SCHEMA).write_text(json.dumps(system_schema()), encoding="utf-8")
+        undone.pop_all()
+    return _Written(path, system.imported_files("0000"))

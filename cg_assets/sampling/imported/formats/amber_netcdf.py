@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SamplingError, library_errors
+from cg_assets.core.errors import NoForcesError, SamplingError, library_errors
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, Source, TrajectoryFile
 from cg_assets.sampling.imported.formats.mdtraj_formats import vectors_of_edges
 from cg_assets.sampling.imported.formats.netcdf import NetcdfVariable, read_netcdf
@@ -67,7 +67,7 @@ class AmberNetcdfFile(TrajectoryFile):
         """
         path = self.source.force_file or self.path
         if "forces" not in self._forces:
-            raise SamplingError(
+            raise NoForcesError(
                 f"{path}: holds no forces; set ntwf in AMBER, give imported.force_files, or leave imported.forces out"
             )
         found, other = self._forces["forces"].values.shape, _times(self._forces)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SamplingError
+from cg_assets.core.errors import NoForcesError, SamplingError
 from cg_assets.sampling.imported.formats.units import ENERGY, FORCE, LENGTH, same_unit
 
 
@@ -118,7 +118,7 @@ class TrajectoryFile(ABC):
         """
         self.source, self.path = source, source.path
         if source.forces and not self.gives_forces:
-            raise SamplingError(
+            raise NoForcesError(
                 f"{self.path}: no forces are read from this format; give a trr, nc, lammpstrj, extxyz, h5md or npz "
                 "file, or leave imported.forces out"
             )

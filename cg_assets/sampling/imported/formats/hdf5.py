@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SamplingError, library_errors
+from cg_assets.core.errors import NoForcesError, SamplingError, library_errors
 from cg_assets.core.frames import cell_vectors_of
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, Source, TrajectoryFile
 from cg_assets.sampling.imported.formats.mdtraj_formats import vectors_of_edges
@@ -46,7 +46,7 @@ class Hdf5File(TrajectoryFile):
             if positions is None or len(positions.shape) != 3:
                 raise SamplingError(f"{self.path}: holds no positions (n_frames, n_atoms, 3)")
             if self.source.forces and forces is None:
-                raise SamplingError(f"{self.path}: holds no forces; write them, or leave imported.forces out")
+                raise NoForcesError(f"{self.path}: holds no forces; write them, or leave imported.forces out")
             if self.source.forces and forces.shape[1:] != positions.shape[1:]:
                 raise SamplingError(f"{self.path}: holds forces {forces.shape} for positions {positions.shape}")
             clock = _beside(group, "position", "time")

@@ -12,7 +12,7 @@ from typing import IO, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SamplingError, one_line
+from cg_assets.core.errors import NoForcesError, SamplingError, one_line
 from cg_assets.core.frames import cell_vectors_of
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, TrajectoryFile
 
@@ -38,7 +38,7 @@ class NpzFile(TrajectoryFile):
             shape = self._shape(archive, "positions")
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             if self.source.forces and "forces" not in names:
-                raise SamplingError(f"{self.path}: holds {', '.join(names)}, but no forces")
+                raise NoForcesError(f"{self.path}: holds {', '.join(names)}, but no forces")
             if self.source.forces and self._shape(archive, "forces") != shape:
                 raise SamplingError(f"{self.path}: forces and positions differ in shape")
             time = self._whole(archive, "time", shape[0]) if "time" in names else None

@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SamplingError
+from cg_assets.core.errors import NoForcesError, SamplingError
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, TrajectoryFile
 
 CHUNK = 200
@@ -44,7 +44,7 @@ class StreamedFile(TrajectoryFile):
         clock = np.concatenate(times) if clocked and times else None
         mask = np.concatenate(usable) if usable else np.zeros(0, bool)
         if count and not mask.any():
-            raise SamplingError(f"{self.path}: holds no forces; write them, or leave imported.forces out")
+            raise NoForcesError(f"{self.path}: holds no forces; write them, or leave imported.forces out")
         return Contents(count, n_atoms, clock, None if mask.all() else mask, self.cut)
 
     def contents(self) -> Contents:

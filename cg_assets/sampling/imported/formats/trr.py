@@ -15,7 +15,7 @@ from typing import BinaryIO, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cg_assets.core.errors import SamplingError
+from cg_assets.core.errors import NoForcesError, SamplingError
 from cg_assets.sampling.imported.formats.base import AtomBlock, Contents, TrajectoryFile
 
 _MAGIC, _LETTERS = 1993, 24
@@ -48,7 +48,7 @@ class TrrFile(TrajectoryFile):
         usable = found.sizes[:, 2] > 0
         if self.source.forces:
             if not (found.sizes[:, 4] > 0).any():
-                raise SamplingError(f"{self.path}: holds no forces; set nstfout, or leave imported.forces out")
+                raise NoForcesError(f"{self.path}: holds no forces; set nstfout, or leave imported.forces out")
             usable &= found.sizes[:, 4] > 0
         return Contents(len(found.time), found.n_atoms, found.time, usable, found.cut)
 
