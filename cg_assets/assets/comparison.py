@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cg_assets.assets.learning_curves import read_points
@@ -17,7 +18,19 @@ if TYPE_CHECKING:
 
 
 FIRST = "potentials compared"
-"""The figure that shows most."""
+"""The figure that shows most of a system at one temperature."""
+_ORDER = (FIRST, "melting", "errors", "", "accuracy and speed", "learning curves")
+"""Names of figures by how much they show; the empty one is for all others."""
+
+
+def kept_figures(inputs: Inputs, stage: str) -> list[Path]:
+    """The figures of a stage that were kept as PNG files, those that show most first."""
+
+    def place(path: Path) -> tuple[int, str]:
+        name = path.stem.replace("_", " ")
+        return _ORDER.index(name if name in _ORDER else ""), name
+
+    return sorted(inputs.store.figure_folder(inputs.system.name, stage).glob("*.png"), key=place)
 
 
 def read_comparison(inputs: Inputs, potentials: Iterable[str]) -> Comparison:

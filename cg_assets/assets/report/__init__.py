@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cg_assets.assets.comparison import FIRST
+from cg_assets.assets.comparison import kept_figures
 from cg_assets.assets.stage import Batches, Figure, Product, Read, Report, Stage, TableContent
 from cg_assets.assets.work import Work
 from cg_assets.storage.atomic import atomic_file
@@ -23,18 +23,18 @@ def report_stage(system: SystemSpec) -> Stage:
         tracking = work.open_tracking()
         models = {model.name: model for model in tracking.models()}
         rows = decisions(work.inputs, models)
-        figures = work.store.figure_folder(system.name, "comparison").glob("*.png")
-        pictures = {figure.name: figure.read_bytes() for figure in figures}
+        pictures = {path.name: path.read_bytes() for path in kept_figures(work.inputs, "comparison")}
+        first = next(iter(pictures), "")
         html = report_page(work.inputs, models)
         path = write_report(work.store, system.name, html)
         for row in rows:
             if row["champion"]:
-                card = model_card(work.inputs, row["potential"], row, tracking.local_uri)
+                card = model_card(work.inputs, row["potential"], row, tracking.local_uri, first)
                 tracking.describe(row["model"], row["version"], card, {"report.html": html.encode(), **pictures})
 
         def report(_: object) -> Report:
-            first = pictures.get(f"{FIRST.replace(' ', '_')}.png")
-            return {"decision": rows, "report": path} | ({} if first is None else {"figure": Figure(first, FIRST)})
+            title = first.removesuffix(".png").replace("_", " ")
+            return {"decision": rows, "report": path} | ({"figure": Figure(pictures[first], title)} if first else {})
 
         return Product(TableContent(lineage_columns(work.inputs)), report=report)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from cg_assets import __version__
 from cg_assets.assets import stages_of
-from cg_assets.assets.comparison import FIRST, read_comparison
-from cg_assets.assets.soundness import key_of, place_of
+from cg_assets.assets.comparison import kept_figures, read_comparison
+from cg_assets.assets.soundness import explained, key_of, place_of
 from cg_assets.assets.stage import Stage
 from cg_assets.assets.work import Inputs
+from cg_assets.evaluation.evaluation import Evaluation
 from cg_assets.figures.report.lineage import Node, lineage_graph
 from cg_assets.figures.report.page import Section, folded, page, paragraph, picture, table, verbatim
 from cg_assets.figures.report.structure import structure_view
@@ -57,7 +59,7 @@ def report_page(inputs: Inputs, models: Mapping[str, RegisteredModel]) -> str:
         Section(
             "Settings", paragraph("The system's file, with what it extends.") + verbatim(specification_text(system))
         ),
-        Section("Versions", table(_versions())),
+        Section("Versions that wrote this page", table(_versions())),
         Section("How to cite", _citations(system)),
     ]
     lead = f"{system.name}: {what} {shown} at temperature {system.temperature:g}{unit}"
@@ -72,22 +74,33 @@ def decisions(inputs: Inputs, models: Mapping[str, RegisteredModel]) -> list[dic
         facts = inputs.facts(f"evaluation_{name}")
         model, number = facts["registered_model"], str(facts["version"])
         champion = models[model].aliases.get("champion") if model in models else None
-        failed = [item.label for item in evaluation.quantities if not item.passed]
+        failed = _failed(inputs, name, evaluation)
         for item in evaluation.decisive:
-            sign = "≥" if item.at_least else "≤"
             rows.append(
                 {
                     "potential": name,
                     "decides": item.label,
                     "result": str(item.value),
-                    "bound": "" if item.bound is None else f"{sign} {item.bound:g}",
-                    "verdict": f"fails: {', '.join(failed)}" if failed else "passes",
+                    "bound": item.limit,
+                    "verdict": f"fails: {failed}" if failed else "passes",
                     "model": model,
                     "version": number,
                     "champion": "champion" if champion == number else "",
                 }
             )
     return rows
+
+
+def _failed(inputs: Inputs, name: str, evaluation: Evaluation) -> str:
+    """What keeps a potential from being champion: its quantities out of bounds, failed checks of it and of its data."""
+    stage = f"evaluation_{name}"
+    own = key_of(inputs.system, stage, None)
+    found = inputs.soundness.failures(stage)
+    outside = [item for item in evaluation.quantities if not item.passed]
+    labels = [item.label for item in outside]
+    labels += [check for check in found.get(own, []) if check not in {item.name for item in outside}]
+    of_data = explained({key: checks for key, checks in found.items() if key != own})
+    return "; ".join(part for part in (", ".join(labels), of_data) if part)
 
 
 def _decision(inputs: Inputs, models: Mapping[str, RegisteredModel]) -> str:
@@ -105,12 +118,16 @@ def _structure(system: SystemSpec) -> Iterator[Section]:
 def _figures(inputs: Inputs, stages: Sequence[Stage]) -> Iterator[str]:
     """All figures that were kept, those of the results first; each with what its stage is."""
     for stage in reversed([stage for stage in stages if stage.name != "report"]):
-        kept = inputs.store.figure_folder(inputs.system.name, stage.name).glob("*.png")
-        pictures = sorted(kept, key=lambda path: (path.stem.replace("_", " ") != FIRST, path.name))
+        pictures = kept_figures(inputs, stage.name)
         if pictures:
             yield f"<h3>{stage.name.replace('_', ' ')}</h3>"
         for path in pictures:
-            yield picture(path.read_bytes(), f"{path.stem.replace('_', ' ').capitalize()}. {stage.description}")
+            yield picture(path.read_bytes(), caption(path.stem.replace("_", " "), stage))
+
+
+def caption(name: str, stage: Stage) -> str:
+    """The caption of a figure of a stage, plain text: its name with a capital, and what the stage is."""
+    return f"{name[:1].upper()}{name[1:]}. {re.sub('[*`]', '', stage.description)}"
 
 
 def _files(inputs: Inputs) -> dict[str, FileInfo]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cg_assets.assets.comparison import FIRST, read_comparison
+from cg_assets.assets.comparison import read_comparison
 from cg_assets.assets.work import Inputs
 
 _CARD = """**{title}**: {what}, learned from `{labels}`.
@@ -13,7 +13,7 @@ _CARD = """**{title}**: {what}, learned from `{labels}`.
 
 {table}
 
-**Figure**: `report/{figure}` of the training run; `report/report.html` is the whole report.
+{figure}**Report**: `report/report.html` of the training run.
 
 ```python
 import mlflow
@@ -24,7 +24,7 @@ print(model.predict(model.input_example))  # {outputs}
 """
 
 
-def model_card(inputs: Inputs, potential: str, row: Mapping[str, str], uri: str) -> str:
+def model_card(inputs: Inputs, potential: str, row: Mapping[str, str], uri: str, figure: str) -> str:
     """The card of a champion.
 
     Args:
@@ -32,6 +32,7 @@ def model_card(inputs: Inputs, potential: str, row: Mapping[str, str], uri: str)
         potential: its name in the system.
         row: what decided, as `decisions` gives it.
         uri: of MLflow where this project keeps it itself; empty where `MLFLOW_TRACKING_URI` names it.
+        figure: name of the file of the comparison's first figure; empty without one.
     """
     system = inputs.system
     evaluation = read_comparison(inputs, [potential]).evaluations[potential]
@@ -50,7 +51,7 @@ def model_card(inputs: Inputs, potential: str, row: Mapping[str, str], uri: str)
         version=row["version"],
         verdict=row["verdict"],
         table="\n".join(f"| {' | '.join(line)} |" for line in lines),
-        figure=f"{FIRST.replace(' ', '_')}.png",
+        figure=f"**Figure**: `report/{figure}` of the training run.\n\n" if figure else "",
         connect=f'\nmlflow.set_tracking_uri("{uri}")' if uri else "",
         model=row["model"],
         outputs="energy and forces",
