@@ -20,8 +20,8 @@ def kept(**options: Any) -> Any:
     """`numba.njit` whose machine code is kept, so that it is compiled once for all processes.
 
     numba compares the source of a function alone with what it kept, not that of functions it calls in other files. The
-    folder is therefore named by the sources of all compiled functions: `NUMBA_CACHE_DIR`, or `cg_assets` in the user's
-    cache. Where it cannot be written, each process compiles for itself, and a warning says so.
+    folder is therefore named by the sources of all compiled functions, in `NUMBA_CACHE_DIR` or `~/.cache/cg_assets`.
+    Where it cannot be written, each process compiles for itself, and a warning says so.
 
     Args:
         options: of `numba.njit`.
@@ -48,7 +48,7 @@ def kept(**options: Any) -> Any:
 def _folder() -> Path | None:
     """Where machine code of these sources is kept."""
     try:
-        root = _CONFIG.CACHE_DIR or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cg_assets"
+        root = _CONFIG.CACHE_DIR or Path.home() / ".cache" / "cg_assets"
         folder = Path(root) / f"compiled-{_hash_of_sources(Path(__file__).parents[1])}"
         if not folder.is_dir():
             logging.getLogger(__name__).info("compiling for this machine, once: some 20 s")

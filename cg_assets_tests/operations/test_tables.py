@@ -23,7 +23,7 @@ def test_one_table_in_three_forms():
     assert printed(columns, rows).splitlines()[0].split() == [*columns]
 
 
-def test_systems_are_listed_for_other_programs(capsys):
+def test_systems_are_listed_for_other_programs(home, capsys):
     names = [*find_systems().systems]
     assert main(["systems", "--json"]) == 0
     assert [row["system"] for row in json.loads(capsys.readouterr().out)] == names

@@ -18,6 +18,7 @@ class ExactWells(LabelSource):
 
     type: Literal["exact_wells"]
     height: float
+    """Of the barrier [kT]."""
 
     @property
     def checks(self):

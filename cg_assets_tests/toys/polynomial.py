@@ -18,7 +18,9 @@ class PolynomialSettings(PotentialSettings):
     goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
     type: Literal["toy_polynomial"]
     order: PositiveInt = 6
+    """Of the polynomial."""
     range: tuple[float, float]
+    """Where it is fitted [reduced]."""
 
     @classmethod
     def potential(cls):

@@ -17,7 +17,9 @@ class PullSettings(Bias):
 
     type: Literal["toy_pull"]
     variable: Name
+    """Collective variable that is pulled."""
     strength: float
+    """Constant force along it [energy per unit of the variable]."""
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """An unknown variable."""

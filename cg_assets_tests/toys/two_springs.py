@@ -17,6 +17,7 @@ class Springs(ModelPotential):
 
     type: Literal["toy_springs"]
     stiffness: PositiveFloat
+    """Of both springs [reduced]."""
 
     @model_validator(mode="before")
     @classmethod
