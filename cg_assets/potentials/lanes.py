@@ -281,6 +281,38 @@ def add_transposed_product(weight: Any, number: Any, rows: Any, first: Any, resu
         _tile(weight, number * b * a + part, 1, a, rows, first, b, result, row + part)
 
 
+# ----------------------------------------------------------------------------------- beads in lanes
+
+
+@compiled
+def clear(rows: Any, first: Any, count: Any) -> None:
+    """Set so many rows to zero, from `first` on."""
+    for row in range(first, first + count):
+        put(rows, row, spread(np.float32(0.0)))
+
+
+@compiled
+def difference(positions: Any, one: Any, two: Any) -> Any:
+    """The vector from the second bead to the first."""
+    return (
+        get(positions, 3 * one) - get(positions, 3 * two),
+        get(positions, 3 * one + 1) - get(positions, 3 * two + 1),
+        get(positions, 3 * one + 2) - get(positions, 3 * two + 2),
+    )
+
+
+@compiled
+def pull(forces: Any, one: Any, two: Any, strength: Any, x: Any, y: Any, z: Any) -> None:
+    """Add a force along a vector to the second bead, and take it from the first."""
+    zero = np.float32(0.0)
+    increase(forces, 3 * one, zero - strength * x)
+    increase(forces, 3 * one + 1, zero - strength * y)
+    increase(forces, 3 * one + 2, zero - strength * z)
+    increase(forces, 3 * two, strength * x)
+    increase(forces, 3 * two + 1, strength * y)
+    increase(forces, 3 * two + 2, strength * z)
+
+
 # ----------------------------------------------------------------------------------- engine
 
 

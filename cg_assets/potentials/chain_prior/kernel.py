@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cg_assets.potentials.base import Kernel
 from cg_assets.potentials.chain_prior.module import KINDS, ChainPrior
-from cg_assets.potentials.lanes import LANES, compiled, get, increase, put, spread, square_root
+from cg_assets.potentials.lanes import LANES, compiled, difference, get, increase, pull, put, spread, square_root
 from cg_assets.potentials.torsions.kernel import push, raise_powers, torsion
 
 FloatArray = NDArray[np.float32]
@@ -65,42 +65,21 @@ def _add_prior(positions: Any, energies: Any, forces: Any, terms: Any) -> None:
 
 
 @compiled
-def _difference(positions: Any, one: Any, two: Any) -> Any:
-    """The vector from the second bead to the first."""
-    return (
-        get(positions, 3 * one) - get(positions, 3 * two),
-        get(positions, 3 * one + 1) - get(positions, 3 * two + 1),
-        get(positions, 3 * one + 2) - get(positions, 3 * two + 2),
-    )
-
-
-@compiled
-def _pull(forces: Any, one: Any, two: Any, strength: Any, x: Any, y: Any, z: Any) -> None:
-    """Add a force along a vector to the second bead, and take it from the first."""
-    increase(forces, 3 * one, _ZERO - strength * x)
-    increase(forces, 3 * one + 1, _ZERO - strength * y)
-    increase(forces, 3 * one + 2, _ZERO - strength * z)
-    increase(forces, 3 * two, strength * x)
-    increase(forces, 3 * two + 1, strength * y)
-    increase(forces, 3 * two + 2, strength * z)
-
-
-@compiled
 def _bond(positions: Any, forces: Any, terms: Any, term: Any) -> Any:
     one, two = terms.bond_beads[term, 0], terms.bond_beads[term, 1]
-    x, y, z = _difference(positions, one, two)
+    x, y, z = difference(positions, one, two)
     distance = square_root(x * x + y * y + z * z)
     excess = distance - terms.bonds[term, 0]
     slope = excess * terms.bonds[term, 1]
-    _pull(forces, one, two, slope * terms.scale / distance, x, y, z)
+    pull(forces, one, two, slope * terms.scale / distance, x, y, z)
     return slope * excess * _HALF
 
 
 @compiled
 def _angle(positions: Any, forces: Any, terms: Any, term: Any, gradients: Any) -> Any:
     beads, numbers = terms.angle_beads[term], terms.angles[term]
-    ax, ay, az = _difference(positions, beads[0], beads[1])
-    bx, by, bz = _difference(positions, beads[2], beads[1])
+    ax, ay, az = difference(positions, beads[0], beads[1])
+    bx, by, bz = difference(positions, beads[2], beads[1])
     a, b = _ONE / square_root(ax * ax + ay * ay + az * az), _ONE / square_root(bx * bx + by * by + bz * bz)
     ax, ay, az, bx, by, bz = ax * a, ay * a, az * a, bx * b, by * b, bz * b
     cosine = ax * bx + ay * by + az * bz
@@ -140,8 +119,8 @@ def _dihedral(positions: Any, forces: Any, terms: Any, term: Any, gradients: Any
 @compiled
 def _repulsion(positions: Any, forces: Any, terms: Any, term: Any) -> Any:
     one, two = terms.repulsion_beads[term, 0], terms.repulsion_beads[term, 1]
-    x, y, z = _difference(positions, one, two)
+    x, y, z = difference(positions, one, two)
     inverse = _ONE / (x * x + y * y + z * z)
     energy = inverse * inverse * inverse * terms.repulsions[term, 0]
-    _pull(forces, one, two, _ZERO - energy * inverse * (_SIX * terms.scale), x, y, z)
+    pull(forces, one, two, _ZERO - energy * inverse * (_SIX * terms.scale), x, y, z)
     return energy

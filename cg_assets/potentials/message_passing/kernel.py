@@ -19,6 +19,7 @@ from cg_assets.potentials.lanes import (
     add_product,
     add_transposed_product,
     any_below,
+    clear,
     compiled,
     exponential,
     get,
@@ -213,12 +214,6 @@ def _add_network(positions: Any, energies: Any, forces: Any, data: Any) -> None:
 
 
 @compiled
-def _clear(rows: Any) -> None:
-    for row in range(len(rows)):
-        put(rows, row, spread(_ZERO))
-
-
-@compiled
 def _distances(positions: Any, pairs: Any, memory: Any, energy: Any) -> None:
     """Differences and distances of the pairs, and their walls, whose energy is added."""
     gaps, box, total = memory.gaps, pairs.box, spread(_ZERO)
@@ -245,7 +240,7 @@ def _distances(positions: Any, pairs: Any, memory: Any, energy: Any) -> None:
 @compiled
 def _features(pairs: Any, memory: Any, n_inputs: Any) -> None:
     """Features of the pairs and their slopes, and for each bead those of its pairs, by slots."""
-    _clear(memory.inputs)
+    clear(memory.inputs, 0, len(memory.inputs))
     count, values, slopes = pairs.centers.shape[1], memory.values, memory.slopes
     for pair in range(len(pairs.beads)):
         if not memory.near[pair]:
@@ -348,10 +343,9 @@ def _send(weights: Any, pairs: Any, memory: Any, layer: Any) -> None:
     """What beads send and receive before a layer."""
     sent, received, net, kinds = memory.sent, memory.received, memory.net, pairs.bead_kinds
     _, channels, features = weights.senders.shape
-    n_inputs, start = weights.filters.shape[2], layer * len(received)
-    for row in range(len(received)):
-        put(sent, start + row, spread(_ZERO))
-        put(received, row, spread(_ZERO))
+    start = layer * len(received)
+    clear(sent, start, len(received))
+    clear(received, 0, len(received))
     for bead in range(len(kinds)):
         number = (layer - 1) * len(weights.hidden) + kinds[bead]
         add_product(weights.senders, number, memory.hidden, bead * features, features, sent, start + bead * channels)
@@ -359,7 +353,7 @@ def _send(weights: Any, pairs: Any, memory: Any, layer: Any) -> None:
         if not memory.near[pair]:
             continue
         first, second = pairs.beads[pair, 0] * channels, pairs.beads[pair, 1] * channels
-        _filter(weights, pairs, memory, layer, pair, n_inputs)
+        _filter(weights, pairs, memory, layer, pair)
         for channel in range(channels):
             factor = get(net, channel)
             increase(received, first + channel, factor * get(sent, start + second + channel))
@@ -367,11 +361,10 @@ def _send(weights: Any, pairs: Any, memory: Any, layer: Any) -> None:
 
 
 @compiled
-def _filter(weights: Any, pairs: Any, memory: Any, layer: Any, pair: Any, n_inputs: Any) -> None:
+def _filter(weights: Any, pairs: Any, memory: Any, layer: Any, pair: Any) -> None:
     """The filters of a pair into `memory.net`."""
-    channels = weights.filters.shape[1]
-    for channel in range(channels):
-        put(memory.net, channel, spread(_ZERO))
+    channels, n_inputs = weights.filters.shape[1:]
+    clear(memory.net, 0, channels)
     number = (layer - 1) * len(pairs.statistics) + pairs.kinds[pair]
     add_product(weights.filters, number, memory.values, pair * n_inputs, pairs.centers.shape[1] + 2, memory.net, 0)
 
@@ -381,20 +374,20 @@ def _backward(weights: Any, pairs: Any, memory: Any) -> None:
     """The backward sweep: derivatives of the energy by the inputs of beads and by the features of pairs [k_B T]."""
     kinds, gradient, step, gains = pairs.bead_kinds, memory.hidden, memory.step, memory.gains
     size, layers, count = len(gradient), len(weights.residuals) // len(weights.hidden), len(weights.hidden)
-    _clear(memory.by_values)
-    _clear(gradient)
+    clear(memory.by_values, 0, len(memory.by_values))
+    clear(gradient, 0, len(gradient))
     _add_dense_back(weights.hidden, 0, kinds, step, gradient)
     for layer in range(layers - 1, -1, -1):
         _gain(gains, layer * size, gradient, step)
         _add_dense_back(weights.residuals, layer * count, kinds, step, gradient)
         if layer:
             _gain(gains, (layers + layer - 1) * size, gradient, step)
-            _clear(memory.received)
+            clear(memory.received, 0, len(memory.received))
             _add_dense_back(weights.receivers, (layer - 1) * count, kinds, step, memory.received)
             _send_back(weights, pairs, memory, layer)
             _add_dense_back(weights.senders, (layer - 1) * count, kinds, memory.by_sent, gradient)
     _gain(gains, (2 * layers - 1) * size, gradient, step)
-    _clear(memory.inputs)
+    clear(memory.inputs, 0, len(memory.inputs))
     _add_dense_back(weights.first, 0, kinds, step, memory.inputs)
 
 
@@ -411,12 +404,12 @@ def _send_back(weights: Any, pairs: Any, memory: Any, layer: Any) -> None:
     sent, received, by_sent, net = memory.sent, memory.received, memory.by_sent, memory.net
     channels, n_inputs = weights.filters.shape[1:]
     start = layer * len(received)
-    _clear(by_sent)
+    clear(by_sent, 0, len(by_sent))
     for pair in range(len(memory.near)):
         if not memory.near[pair]:
             continue
         first, second = pairs.beads[pair, 0] * channels, pairs.beads[pair, 1] * channels
-        _filter(weights, pairs, memory, layer, pair, n_inputs)
+        _filter(weights, pairs, memory, layer, pair)
         for channel in range(channels):
             factor, one, two = get(net, channel), get(received, first + channel), get(received, second + channel)
             increase(by_sent, first + channel, factor * two)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.potentials.base import Kernel
-from cg_assets.potentials.lanes import LANES, compiled, get, increase, larger, put, spread, square_root
+from cg_assets.potentials.lanes import LANES, compiled, difference, get, increase, larger, put, spread, square_root
 
 if TYPE_CHECKING:
     from cg_assets.potentials.torsions.series import TorsionSeries
@@ -49,22 +49,9 @@ def torsion(positions: Any, one: Any, two: Any, three: Any, four: Any, gradients
 
     Formulas and sign of Blondel and Karplus, J. Comput. Chem. 17, 1132 (1996).
     """
-    one, two, three, four = 3 * one, 3 * two, 3 * three, 3 * four
-    bx, by, bz = (
-        get(positions, one) - get(positions, two),
-        get(positions, one + 1) - get(positions, two + 1),
-        get(positions, one + 2) - get(positions, two + 2),
-    )
-    ax, ay, az = (
-        get(positions, two) - get(positions, three),
-        get(positions, two + 1) - get(positions, three + 1),
-        get(positions, two + 2) - get(positions, three + 2),
-    )
-    cx, cy, cz = (
-        get(positions, four) - get(positions, three),
-        get(positions, four + 1) - get(positions, three + 1),
-        get(positions, four + 2) - get(positions, three + 2),
-    )
+    bx, by, bz = difference(positions, one, two)
+    ax, ay, az = difference(positions, two, three)
+    cx, cy, cz = difference(positions, four, three)
     lx, ly, lz = by * az - bz * ay, bz * ax - bx * az, bx * ay - by * ax
     rx, ry, rz = cy * az - cz * ay, cz * ax - cx * az, cx * ay - cy * ax
     length = square_root(ax * ax + ay * ay + az * az)
