@@ -183,7 +183,6 @@ def _parser() -> argparse.ArgumentParser:
 def _with_forms(command: argparse.ArgumentParser) -> None:
     """Let a command print its table as JSON or CSV."""
     forms = command.add_mutually_exclusive_group()
-    command.set_defaults(form="text")
     for form in ("json", "csv"):
         text = f"print {form.upper()}"
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, default="text", help=text)

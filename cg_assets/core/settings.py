@@ -408,7 +408,7 @@ class Training(Strict):
     batch_size: PositiveInt
     """Frames in each step of the optimiser."""
     learning_rate: PositiveFloat
-    """First step size of the optimiser, which falls as training goes on."""
+    """First step size of the optimiser, which falls during training."""
     patience: PositiveInt = 10
     """Epochs without a better held-out loss before training stops."""
     weight_decay: float = Field(default=0.0, ge=0.0, le=10.0)

@@ -161,10 +161,10 @@ def make_report(home: Path, name: str) -> Path:
         StorageError: it has no comparison yet.
     """
     from cg_assets.assets.report import write_report
-    from cg_assets.assets.report.contents import report_page
+    from cg_assets.assets.report.contents import decisions, report_page
     from cg_assets.assets.work import Inputs
     from cg_assets.registry.tracking import ModelTracking
 
-    store = ParquetStore(home)
+    inputs = Inputs(ParquetStore(home), load_system(name))
     models = {model.name: model for model in ModelTracking(installation().tracking_uri, home).models()}
-    return write_report(store, name, report_page(Inputs(store, load_system(name)), models))
+    return write_report(inputs.store, name, report_page(inputs, decisions(inputs, models)))

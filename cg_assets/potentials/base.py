@@ -296,6 +296,12 @@ class Potential(torch.nn.Module, ABC):
         return not any(weight.requires_grad for weight in self.parameters())
 
     @property
+    def precision(self) -> torch.dtype:
+        """The type of its weights."""
+        weights = (value for value in self.state_dict().values() if value.is_floating_point())
+        return next((value.dtype for value in weights), torch.float32)
+
+    @property
     def is_zero(self) -> bool:
         """Whether the energy is zero everywhere, so that a sum need not evaluate it."""
         return False
@@ -317,9 +323,7 @@ class Potential(torch.nn.Module, ABC):
         """
         edges = None if box is None else torch.tensor([float(edge) for edge in box], dtype=torch.float64, device=device)
         if self.n_beads and self.dimension:
-            weights = (value for value in self.state_dict().values() if value.is_floating_point())
-            dtype = next((value.dtype for value in weights), torch.float32)
-            self(torch.zeros(0, self.n_beads, self.dimension, dtype=dtype, device=device), temperature, edges)
+            self(torch.zeros(0, self.n_beads, self.dimension, dtype=self.precision, device=device), temperature, edges)
 
         if device is None or device.type == "cpu":
             kernels = self.kernels(temperature, box)

@@ -84,12 +84,7 @@ class BeadEnergy:
             raise SamplingError(f"no pressure: {error}; simulate at constant volume") from error
 
     def _points(self, positions: ArrayLike) -> torch.Tensor:
-        return torch.as_tensor(np.array(positions, dtype=float)[None]).to(weights_type(self.potential))
-
-
-def weights_type(potential: Potential) -> torch.dtype:
-    """In which a potential is evaluated."""
-    return next((value.dtype for value in potential.state_dict().values() if value.is_floating_point()), torch.float32)
+        return torch.as_tensor(np.array(positions, dtype=float)[None]).to(self.potential.precision)
 
 
 def edges_of_vectors(vectors: ArrayLike) -> NDArray[np.float64]:

@@ -98,6 +98,12 @@ class Model:
         start = {"name": self.name, "temperature": self.temperature, "box": box, "positions": self.positions.tolist()}
         (folder / START).write_text(json.dumps(start), encoding="utf-8")
 
+    def write_script(self, folder: Path, script: str, **fields: object) -> None:
+        """Write `run.py`, with the name, the temperature and these fields in it, and what it reads."""
+        self.save(folder)
+        text = script.format(name=self.name, temperature=self.temperature, **fields)
+        (folder / "run.py").write_text(text, encoding="utf-8")
+
 
 class Written(NamedTuple):
     """What the README of a target tells."""

@@ -14,7 +14,7 @@ from torch_sim.state import SimState
 
 from cg_assets.core.errors import SamplingError
 from cg_assets.potentials.base import Potential, PotentialConfig
-from cg_assets.use.beads import edges_of_vectors, weights_type
+from cg_assets.use.beads import edges_of_vectors
 
 _ENERGY = units.kJ / units.mol
 _LENGTH = units.nm
@@ -54,7 +54,7 @@ class BeadModel(ModelInterface):
         sizes = torch.bincount(state.system_idx)
         if (sizes != sizes[0]).any() or (self.potential.n_beads or sizes[0]) != sizes[0]:
             raise SamplingError(f"systems have {sizes.tolist()} beads; the potential is of {self.potential.n_beads}")
-        points = (state.positions / _LENGTH).reshape(len(sizes), -1, 3).to(weights_type(self.potential))
+        points = (state.positions / _LENGTH).reshape(len(sizes), -1, 3).to(self.potential.precision)
         box = self._box(state)
         given = self.temperature, None if box is None else box.to(points)
         try:

@@ -28,7 +28,6 @@ from cg_assets.core.units import BOLTZMANN
 from cg_assets.potentials.settings import build_potential
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.settings import CGSimulation
-from cg_assets.use.beads import weights_type
 from cg_assets.use.export import Model, export
 
 TEMPERATURE = 400.0
@@ -86,7 +85,7 @@ def exact(model, positions):
     """Energies, forces and pressures without motion [atm] of configurations, as `predict` has them."""
     kelvin = model.beads.temperature
     box = None if model.box is None else torch.as_tensor(model.box)
-    points = torch.as_tensor(positions).to(weights_type(model.potential))
+    points = torch.as_tensor(positions).to(model.potential.precision)
     with torch.no_grad():
         energy, forces = model.potential.energy_and_forces(points, kelvin, box)
         if box is None:

@@ -25,7 +25,7 @@ def report_stage(system: SystemSpec) -> Stage:
         rows = decisions(work.inputs, models)
         pictures = {path.name: path.read_bytes() for path in kept_figures(work.inputs, "comparison")}
         first = next(iter(pictures), "")
-        html = report_page(work.inputs, models)
+        html = report_page(work.inputs, rows)
         path = write_report(work.store, system.name, html)
         for row in rows:
             if row["champion"]:

@@ -32,14 +32,15 @@ _PAPERS = {
     "pmf_error": ("the error of the free energy of molecules", "arXiv 2602.10637"),
 }
 """Method to what it gives and its paper."""
+_RULE = "A model becomes champion if it passes every check and is not worse than the present one in what decides."
 
 
-def report_page(inputs: Inputs, models: Mapping[str, RegisteredModel]) -> str:
+def report_page(inputs: Inputs, decided: Sequence[Mapping[str, str]]) -> str:
     """The report as HTML.
 
     Args:
         inputs: the data of the system, with a comparison.
-        models: name to registered model.
+        decided: what `decisions` gives.
 
     Raises:
         StorageError: there is no sound comparison yet.
@@ -51,7 +52,7 @@ def report_page(inputs: Inputs, models: Mapping[str, RegisteredModel]) -> str:
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     what, unit = (f"{len(names)} beads", " K") if system.units == "molar" else ("CG coordinates", " (reduced)")
     sections = [
-        Section("Decision", _decision(inputs, models)),
+        Section("Decision", table(decided) + paragraph(_RULE)),
         Section("Comparison", table(comparison.rows()) + folded("every quantity", table(comparison.rows(True)))),
         *_structure(system),
         Section("Figures", "\n".join(_figures(inputs, stages_of(system)))),
@@ -101,11 +102,6 @@ def _failed(inputs: Inputs, name: str, evaluation: Evaluation) -> str:
     labels += [check for check in found.get(own, []) if check not in {item.name for item in outside}]
     of_data = explained({key: checks for key, checks in found.items() if key != own})
     return "; ".join(part for part in (", ".join(labels), of_data) if part)
-
-
-def _decision(inputs: Inputs, models: Mapping[str, RegisteredModel]) -> str:
-    text = "A model becomes champion if it passes every check and is not worse than the present one in what decides."
-    return table(decisions(inputs, models)) + paragraph(text)
 
 
 def _structure(system: SystemSpec) -> Iterator[Section]:

@@ -47,8 +47,5 @@ UNITS = [
 
 def write(model: Model, folder: Path) -> Written:
     """See `cg_assets.use.targets`."""
-    model.save(folder)
-    thermal = "TEMPERATURE" if model.is_thermal else "None"
-    script = SCRIPT.format(name=model.name, temperature=model.temperature, thermal=thermal)
-    (folder / "run.py").write_text(script, encoding="utf-8")
+    model.write_script(folder, SCRIPT, thermal="TEMPERATURE" if model.is_thermal else "None")
     return Written("Run `python run.py` where `cg_assets` is installed; change the script as you like.", UNITS)

@@ -63,8 +63,7 @@ def write(model: Model, folder: Path) -> Written:
     periodic = model.box is not None
     settings = {"name": model.name, "temperature": model.temperature, "boundary": "p p p" if periodic else "s s s"}
     if pairs is None:
-        model.save(folder)
-        (folder / "run.py").write_text(SCRIPT.format(name=model.name), encoding="utf-8")
+        model.write_script(folder, SCRIPT)
         force, thermo = (
             EXTERNAL.format(virial="yes" if periodic else "no"),
             "thermo_style    custom step temp pe etotal press",

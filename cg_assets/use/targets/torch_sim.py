@@ -46,10 +46,7 @@ UNITS = [
 
 def write(model: Model, folder: Path) -> Written:
     """See `cg_assets.use.targets`."""
-    model.save(folder)
-    thermal = "TEMPERATURE" if model.is_thermal else "None"
-    script = SCRIPT.format(name=model.name, copies=COPIES, temperature=model.temperature, thermal=thermal)
-    (folder / "run.py").write_text(script, encoding="utf-8")
+    model.write_script(folder, SCRIPT, copies=COPIES, thermal="TEMPERATURE" if model.is_thermal else "None")
     return Written(
         "Run `python run.py` where `cg_assets` and `torch-sim-atomistic>=0.6` (Python 3.12) are installed; change the\n"
         "script as you like. Neighbours are found among all pairs of beads, so that it suits many small systems.",
