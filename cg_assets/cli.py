@@ -274,14 +274,14 @@ def _refresh(options: argparse.Namespace) -> int:
 
 
 def _results(options: argparse.Namespace) -> int:
-    from cg_assets.operations.demo import print_results
+    from cg_assets.operations.results import print_results
 
     print_results(installation().home, options.systems, options.all)
     return 0
 
 
 def _figures(options: argparse.Namespace) -> int:
-    from cg_assets.operations.demo import write_figures
+    from cg_assets.operations.results import write_figures
 
     home = installation().home
     for file in write_figures(home, options.systems, options.folder or home / "figures"):
@@ -290,7 +290,7 @@ def _figures(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from cg_assets.operations.demo import make_report
+    from cg_assets.operations.results import make_report
 
     print(make_report(installation().home, options.system))
     return 0

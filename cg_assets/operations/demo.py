@@ -1,19 +1,14 @@
-"""The demo: systems from sampling to a registered model, and the table of their results."""
+"""The demo: systems from sampling to a registered model."""
 
 from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
-from cg_assets.evaluation.comparison import Comparison
-from cg_assets.evaluation.metric import measures_of_noise
 from cg_assets.operations.home_folder import prepare_home
+from cg_assets.operations.results import print_headlines, write_overview
 from cg_assets.operations.runs import Outcome, run_system
-from cg_assets.operations.tables import table
-from cg_assets.settings import installation
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import load_all_systems, load_system
 
 DEMOS = {
     "biased": ["muller_brown", "muller_brown_diagonal", "muller_brown_plane", "capped_alanine_quick"],
@@ -48,123 +43,3 @@ def run_demo(demo: str) -> int:
     if failed:
         print(f"\nfailed: {', '.join(failed)}")
     return 1 if failed else 0
-
-
-def print_results(folder: Path, names: list[str], everything: bool = False) -> None:
-    """Print the comparison of each system: what decides, the headlines, and what fails its bound, with errors.
-
-    Args:
-        folder: the home folder.
-        names: of the systems; empty for all that have results.
-        everything: whether all quantities are printed.
-
-    Raises:
-        StorageError: a named system has no comparison yet.
-    """
-    store = ParquetStore(folder)
-    systems = load_all_systems()
-    for name in names or [name for name in systems if store.file(name, "comparison").is_file()]:
-        rows = _comparison(folder, name).rows(everything)
-        alike = {name for name in ("of", "where") if len({row[name] for row in rows}) == 1}
-        header = [name for name in rows[0] if name not in alike and any(row[name] for row in rows)]
-        print(f"\n{load_system(name).title}")
-        print(table(header, [[row[name] for name in header] for row in rows], ruled=True))
-
-
-def print_headlines(folder: Path, names: list[str]) -> None:
-    """Print of each system what decides, the first result that can be compared with the reference, and what fails."""
-    noise = measures_of_noise()
-    rows = []
-    for name in names:
-        evaluations = _comparison(folder, name).evaluations
-        first = next(iter(evaluations.values())).quantities
-        shown = [one for one in first if one.decides][:1]
-        shown += [one for one in first if one.headline and one.reference and one.name not in noise][:1]
-        shown += [one for found in evaluations.values() for one in found.quantities if not one.passed]
-        for item in {one.key: one for one in shown}.values():
-            of_key = {potential: one for potential, found in evaluations.items() if (one := found.get(item.key))}
-            values = [f"{key} {one.value.text()}{'' if one.passed else ', fails'}" for key, one in of_key.items()]
-            unit = f" [{item.value.unit}]" if item.value.unit else ""
-            at = "" if item.temperature is None else f" {item.temperature:g} K"
-            known = "" if item.reference is None or item.name in noise else item.reference.text()
-            rows.append([name, f"{item.label}{at}{unit}", "  ".join(values), known, item.limit])
-    header = ["system", "quantity", "potentials by their labels", "reference", "bound"]
-    print(f"\n{table(header, rows, ruled=True)}")
-
-
-def write_overview(folder: Path, names: list[str]) -> Path:
-    """Write the figure of the demo, the free energies of its systems; its file, or the first of those without any."""
-    from cg_assets.figures.comparison import overview_figure
-
-    path = folder / "figures" / "demo.png"
-    figure = overview_figure({load_system(name).title: _profiles(folder, name) for name in names})
-    if figure is None:
-        return write_figures(folder, names, path.parent)[0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(figure)
-    return path
-
-
-def _profiles(folder: Path, name: str) -> Comparison:
-    """The comparison of a system with its profiles."""
-    from cg_assets.assets.comparison import read_comparison
-    from cg_assets.assets.work import Inputs
-
-    system = load_system(name)
-    return read_comparison(Inputs(ParquetStore(folder), system), system.potentials)
-
-
-def _comparison(folder: Path, name: str) -> Comparison:
-    """The comparison of a system as its table holds it."""
-    from cg_assets.storage.parquet import read_arrays
-
-    return Comparison.from_columns(read_arrays(ParquetStore(folder).file(name, "comparison")))
-
-
-def write_figures(folder: Path, names: list[str], figures: Path) -> list[Path]:
-    """Write the comparison figures of each system as PNG.
-
-    Args:
-        folder: the home.
-        names: of the systems.
-        figures: the folder of the figures.
-
-    Returns:
-        Their files.
-
-    Raises:
-        SystemSpecError: there is no such system.
-        StorageError: a system has no comparison yet.
-    """
-    from cg_assets.figures.comparison import comparison_figures
-
-    figures.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    for name in names:
-        system = load_system(name)
-        comparison = _profiles(folder, name)
-        for title, png in comparison_figures(comparison, system.title).items():
-            file = name if title == "figure" else f"{name}_{title.replace(' ', '_')}"
-            written.append(figures / f"{file}.png")
-            written[-1].write_bytes(png)
-    return written
-
-
-def make_report(home: Path, name: str) -> Path:
-    """Write the report of a system from what is in the home folder.
-
-    Returns:
-        Its file.
-
-    Raises:
-        SystemSpecError: there is no such system.
-        StorageError: it has no comparison yet.
-    """
-    from cg_assets.assets.report import write_report
-    from cg_assets.assets.report.contents import decisions, report_page
-    from cg_assets.assets.work import Inputs
-    from cg_assets.registry.tracking import ModelTracking
-
-    inputs = Inputs(ParquetStore(home), load_system(name))
-    models = {model.name: model for model in ModelTracking(installation().tracking_uri, home).models()}
-    return write_report(inputs.store, name, report_page(inputs, decisions(inputs, models)))

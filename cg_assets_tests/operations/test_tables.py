@@ -9,7 +9,7 @@ from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.comparison import Comparison
 from cg_assets.evaluation.evaluation import Evaluation
 from cg_assets.evaluation.quantity import Quantity
-from cg_assets.operations.demo import print_headlines
+from cg_assets.operations.results import print_headlines
 from cg_assets.operations.tables import printed
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
