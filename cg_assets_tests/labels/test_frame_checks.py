@@ -11,6 +11,7 @@ from cg_assets.core.frames import Frames
 from cg_assets.labels.thermal.build_targets import build_targets, check_frames
 from cg_assets.labels.thermal.differences import difference_test
 from cg_assets.labels.thermal.frame_checks import check_frame
+from cg_assets.labels.thermal.response import response_of_weights
 from cg_assets.labels.thermal.samples import ConditionalSamples
 
 LADDER = np.array([300.0, 330.0, 363.0, 400.0, 440.0])
@@ -101,6 +102,43 @@ def test_labels_of_some_runs_are_the_differences_of_others():
     assert np.isfinite(few.slope.standard_error) and few.labels.shape == (1, 4, 1, 2, 3)
     with pytest.raises(ValueError, match="run 0 has no samples at 310 K; there are those at 300, 330"):
         difference_test(frames, [300.0, 310.0, 330.0])
+
+
+@pytest.mark.parametrize(
+    ("n_times", "n_frames", "correlation"), [(400, 2, 0.0), (400, 2, 0.9), (400, 8, 0.9), (1600, 1, 0.9)]
+)
+def test_the_slope_is_off_by_its_error_however_short_runs_are(n_times, n_frames, correlation):
+    """Labels are right, and 400 correlated samples are worth 21: a ratio of means differs from 1 by up to hundreds."""
+    slopes = []
+    for seed in range(40):
+        generator = np.random.default_rng([seed, n_times, n_frames])
+        frames = [draw(generator, [300.0, 400.0, 520.0], n_times, correlation) for _ in range(n_frames)]
+        slopes.append(difference_test(frames).slope)
+    z = np.array([slope.z(1.0) for slope in slopes])
+    assert 0.5 < np.sqrt((z**2).mean()) < 1.25 and np.abs(z).max() < 4.0
+    if not correlation:
+        error = np.median([slope.standard_error for slope in slopes])
+        assert 0.7 < error / np.std([slope.value for slope in slopes]) < 1.4 and error < 0.2
+
+
+def test_labels_and_differences_are_those_of_the_response():
+    samples = draw(np.random.default_rng(3), [300.0, 400.0, 520.0], 600)
+    test = difference_test([samples])
+    for run in (0, 1):
+        one = samples.select(samples.run == run)
+        at = {kelvin: response_at(one, kelvin) for kelvin in (300.0, 400.0, 520.0)}
+        slope = (at[520.0].forces[0] - at[300.0].forces[0]) / 220.0
+        np.testing.assert_allclose(test.differences[0, run, 0], slope, rtol=1e-10)
+        label = (2 - 1.2) * at[300.0].first_order + 220**2 / 12000 * at[400.0].first_order
+        label = (label + (2 - 1 / 1.2) * at[520.0].first_order) / 6
+        np.testing.assert_allclose(test.labels[0, run, 0], label[0], rtol=1e-2)
+
+
+def response_at(samples, kelvin):
+    """From the samples of one temperature alone, each worth one."""
+    here = samples.select(samples.temperature == kelvin)
+    weights = np.full((1, len(here)), 1.0 / len(here))
+    return response_of_weights(here, weights, np.array([kelvin]), np.array([float(len(here))]))
 
 
 def as_frames(parts):

@@ -3,6 +3,11 @@
 With labels y and differences x of independent runs s and t, the slope of y on x is Σ y_s·x_t / Σ x_s·x_t over s ≠ t:
 the noise of x does not lower it, as it would lower a least-squares slope. A label is the mean of F_1 over the range of
 the difference, by the parabola through three temperatures, since F_1 is not constant over it.
+
+The slope is tested against 1, so its error is that of Σ (y_s - x_s)·x_t, whose mean is 0 there, over Σ x_s·x_t
+(E. C. Fieller, J. R. Stat. Soc. B 16, 175 (1954)): where noise hides the differences, the ratio itself scatters without
+a limit. The sum is linear in each run, so leaving out stretches of time of each gives its error, however few runs and
+CG frames there are.
 """
 
 from __future__ import annotations
@@ -16,15 +21,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.labels.thermal.response import ThermalResponse, response_of_weights
+from cg_assets.core.units import BOLTZMANN
 from cg_assets.labels.thermal.samples import ConditionalSamples
 
 FloatArray = NDArray[np.float64]
 
 _LEAST_EFFECTIVE = 4.0
 """Runs that are worth less are not corrected for it: their covariances mean little, but stay finite."""
-_FEW_FRAMES = 8
-"""With fewer frames than this the error comes from leaving out runs, or beads where there are only two runs."""
+_STRETCHES = 5
+"""Of each run, left out in turn for the error."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class DifferenceTest:
         temperatures: `(n_triples, 3)` lower, middle and upper [K]; differences are between the outer two.
         labels: `(n_frames, n_runs, n_triples, n_beads, 3)` covariance labels of each run [kJ/mol/nm/K].
         differences: finite differences of each run, same shape and unit.
-        slope: of labels on differences, 1 where both are right.
+        slope: of labels on differences, 1 where both are right, with the error that it has there.
     """
 
     temperatures: FloatArray
@@ -58,24 +63,21 @@ def difference_test(frames: Sequence[ConditionalSamples], temperatures: ArrayLik
     ladder = frames[0].ladder
     given = np.stack([ladder[:-2], ladder[1:-1], ladder[2:]], axis=1) if temperatures is None else temperatures
     triples = np.atleast_2d(np.asarray(given, dtype=np.float64))
-    wanted, place = np.unique(triples, return_inverse=True)
-    place = place.reshape(triples.shape).T
-    low, _, high = place
-    weights = _mean_weights(triples)
-    width = (triples[:, 2] - triples[:, 0])[:, None, None]
-    labels, differences = [], []
+    labels, differences, off, size, variance = [], [], 0.0, 0.0, 0.0
     for samples in frames:
-        runs = np.unique(samples.run)
-        if len(runs) < 2:
+        if len(np.unique(samples.run)) < 2:
             raise ValueError("one run has no independent partner; sample at least two")
-        worth = dict(zip(samples.ladder.tolist(), samples.statistical_inefficiency(), strict=True))
-        responses = [[_run_response(samples, run, at, worth) for at in wanted.tolist()] for run in runs]
-        first = np.array([[item.first_order[0] for item in row] for row in responses])
-        force = np.array([[item.forces[0] for item in row] for row in responses])
-        labels.append(np.einsum("kt,rktij->rtij", weights, first[:, place]))
-        differences.append((force[:, high] - force[:, low]) / width)
-    y, x = np.array(labels), np.array(differences)
-    return DifferenceTest(triples, y, x, _slope(y, x))
+        y, x = _labels_and_differences(samples, triples)
+        deviation, rest = y[:, 0] - x[:, 0], x[:, 0].sum(axis=0) - x[:, 0]
+        off, size = off + float((deviation * rest).sum()), size + float((x[:, 0] * rest).sum())
+        others = deviation.sum(axis=0) - deviation
+        without = np.einsum("rptj,rtj->rp", y[:, 1:] - x[:, 1:], rest) + np.einsum("rptj,rtj->rp", x[:, 1:], others)
+        variance += (_STRETCHES - 1) * float(without.var(axis=1).sum())
+        shape = (*x[:, 0].shape[:2], *samples.forces.shape[1:])
+        labels.append(y[:, 0].reshape(shape))
+        differences.append(x[:, 0].reshape(shape))
+    slope = Estimate(1.0 + off / size, math.sqrt(variance) / abs(size))
+    return DifferenceTest(triples, np.array(labels), np.array(differences), slope)
 
 
 def difference_test_of_sound(frames: Frames, lowest: Mapping[int, float]) -> DifferenceTest:
@@ -101,32 +103,47 @@ def _mean_weights(triples: FloatArray) -> FloatArray:
     return np.stack([2 - right / left, width**2 / (left * right), 2 - left / right]) / 6.0
 
 
-def _run_response(
-    samples: ConditionalSamples, run: int, temperature: float, worth: Mapping[float, float]
-) -> ThermalResponse:
-    """Response at one temperature from the samples of one run there; `worth` of a sample comes from all runs."""
-    chosen = samples.select((samples.run == run) & (samples.temperature == temperature))
-    if not len(chosen):
+def _labels_and_differences(samples: ConditionalSamples, triples: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Labels and differences `(n_runs, 1 + _STRETCHES, n_triples, n_components)`: of runs, and without stretches."""
+    wanted, place = np.unique(triples, return_inverse=True)
+    low, middle, high = place.reshape(triples.shape).T
+    worth = dict(zip(samples.ladder.tolist(), samples.statistical_inefficiency(), strict=True))
+    found = [_moments(samples, kelvin, worth.get(kelvin, math.nan)) for kelvin in wanted.tolist()]
+    force, first = (np.stack(items, axis=2) for items in zip(*found, strict=True))
+    by_place = zip(_mean_weights(triples), (low, middle, high), strict=True)
+    label = sum(weight[:, None] * first[:, :, at] for weight, at in by_place)
+    return label, (force[:, :, high] - force[:, :, low]) / (triples[:, 2] - triples[:, 0])[:, None]
+
+
+def _moments(samples: ConditionalSamples, temperature: float, worth: float) -> tuple[FloatArray, FloatArray]:
+    """Mean forces and covariance labels at a temperature `(n_runs, 1 + _STRETCHES, n_components)`.
+
+    Args:
+        samples: of all temperatures.
+        temperature: the one [K].
+        worth: samples there that are worth an independent one.
+    """
+    runs = np.unique(samples.run)
+    here = samples.temperature == temperature
+    if missing := set(runs.tolist()) - set(samples.run[here].tolist()):
         known = ", ".join(f"{item:g}" for item in samples.ladder)
-        raise ValueError(f"run {run} has no samples at {temperature:g} K; there are those at {known} K")
-    effective = np.array([max(len(chosen) / worth[temperature], _LEAST_EFFECTIVE)])
-    weights = np.full((1, len(chosen)), 1.0 / len(chosen))
-    return response_of_weights(chosen, weights, np.array([temperature]), effective)
+        raise ValueError(f"run {min(missing)} has no samples at {temperature:g} K; there are those at {known} K")
+    stretch = samples.blocks(_STRETCHES * len(runs))[here]
+    member = (stretch == np.arange(_STRETCHES * len(runs))[:, None]).astype(np.float64)
+    forces = samples.forces[here].reshape(len(stretch), -1)
+    centre = forces.mean(axis=0)  # far from zero the moments would lose digits
+    forces, energy = forces - centre, samples.energy[here] - samples.energy[here].mean()
+    count, heat, force, product = (
+        _with_and_without(sums.reshape(len(runs), _STRETCHES, -1))
+        for sums in (member.sum(axis=1), member @ energy, member @ forces, (member * energy) @ forces)
+    )
+    force = force / count
+    effective = np.maximum(count / worth, _LEAST_EFFECTIVE)
+    covariance = (product / count - heat / count * force) * effective / (effective - 1.0)
+    return force + centre, covariance / (BOLTZMANN * temperature**2)
 
 
-def _slope(labels: FloatArray, differences: FloatArray) -> Estimate:
-    axis = 0 if len(labels) >= _FEW_FRAMES else 1 if labels.shape[1] > 2 else 3
-    parts = [
-        _ratio(np.delete(labels, item, axis), np.delete(differences, item, axis)) for item in range(labels.shape[axis])
-    ]
-    error = float(np.sqrt((len(parts) - 1) * np.var(parts))) if len(parts) > 1 else float("nan")
-    return Estimate(_ratio(labels, differences), error)
-
-
-def _ratio(labels: FloatArray, differences: FloatArray) -> float:
-    return _pairs(labels, differences) / _pairs(differences, differences)
-
-
-def _pairs(one: FloatArray, two: FloatArray) -> float:
-    """Σ over frames and pairs of different runs of the scalar product."""
-    return float((one.sum(axis=1) * two.sum(axis=1)).sum() - (one * two).sum())
+def _with_and_without(parts: FloatArray) -> FloatArray:
+    """Sums of parts `(n_runs, _STRETCHES, n)`: of all, and without each in turn."""
+    total = parts.sum(axis=1, keepdims=True)
+    return np.concatenate([total, total - parts], axis=1)
