@@ -123,10 +123,10 @@ def make_report(home: Path, name: str) -> Path:
         StorageError: it has no comparison yet.
     """
     from cg_assets.assets.report import write_report
-    from cg_assets.assets.report.contents import decisions, report_page
+    from cg_assets.assets.report.contents import data_files, decisions, report_page
     from cg_assets.assets.work import Inputs
     from cg_assets.registry.tracking import ModelTracking
 
     inputs = Inputs(ParquetStore(home), load_system(name))
     models = {model.name: model for model in ModelTracking(installation().tracking_uri, home).models()}
-    return write_report(inputs.store, name, report_page(inputs, decisions(inputs, models)))
+    return write_report(inputs.store, name, report_page(inputs, decisions(inputs, models), data_files(inputs)))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from cg_assets.assets import stages_of
-from cg_assets.assets.stage import Stage
+from cg_assets.figures.report.lineage import layout
 from cg_assets.figures.style import DPI, STYLE, new_figure
 from cg_assets.systems import load_system
 
@@ -26,26 +26,8 @@ def colour(name: str) -> str:
     return next(colour for colour, parts in GROUPS.values() if any(part in name for part in parts))
 
 
-def places(stages: list[Stage]) -> dict[str, tuple[float, float]]:
-    """A column for the longest way to each stage, and rows that keep to those of what it reads."""
-    columns: dict[str, int] = {}
-    for stage in stages:
-        columns[stage.name] = 1 + max((columns[read.stage] for read in stage.reads), default=-1)
-    columns["reference"] = columns["comparison"] - 2
-    found: dict[str, tuple[float, float]] = {}
-    for column in sorted(set(columns.values())):
-        names = [stage for stage in stages if columns[stage.name] == column]
-        names.sort(key=lambda stage: stage.name == "reference")
-        for place, stage in enumerate(names):
-            above = [found[read.stage][1] for read in stage.reads if read.stage in found]
-            row = sum(above) / len(above) if len(names) == 1 and above else float(place)
-            found[stage.name] = (float(column), row)
-    return found
-
-
-def direct(stages: list[Stage]) -> dict[str, set[str]]:
+def direct(reads: dict[str, set[str]]) -> dict[str, set[str]]:
     """What each stage reads, without what it also reaches through another stage that it reads."""
-    reads = {stage.name: {read.stage for read in stage.reads} for stage in stages}
 
     def reached(name: str) -> set[str]:
         return reads[name].union(*(reached(other) for other in reads[name]))
@@ -59,20 +41,20 @@ def main(arguments: list[str]) -> int:
     from matplotlib.patches import FancyBboxPatch, Patch
 
     system = load_system(arguments[0] if arguments else "capped_alanine_quick")
-    stages = stages_of(system)
-    at, reads = places(stages), direct(stages)
+    reads = {stage.name: {read.stage for read in stage.reads} for stage in stages_of(system)}
+    at = layout(reads)
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = new_figure(12.0, 3.2)
         axes = figure.subplots()
-        for stage in stages:
-            x, y = at[stage.name]
+        for name, direct_reads in direct(reads).items():
+            x, y = at[name]
             box = FancyBboxPatch(
-                (x - 0.4, y - 0.24), 0.8, 0.48, boxstyle="round,pad=0.02", fc="white", ec=colour(stage.name), lw=2
+                (x - 0.4, y - 0.24), 0.8, 0.48, boxstyle="round,pad=0.02", fc="white", ec=colour(name), lw=2
             )
             axes.add_patch(box)
-            text = "\n".join(stage.name.rsplit("_", 1)) if len(stage.name) > 14 else stage.name
+            text = "\n".join(name.rsplit("_", 1)) if len(name) > 14 else name
             axes.text(x, y, text, ha="center", va="center")
-            for read in sorted(reads[stage.name]):
+            for read in sorted(direct_reads):
                 style = {"arrowstyle": "-|>", "color": "#555555", "lw": 1}
                 axes.annotate("", (x - 0.43, y), (at[read][0] + 0.43, at[read][1]), arrowprops=style)
         axes.set(xlim=(-0.5, max(x for x, _ in at.values()) + 0.5), ylim=(max(y for _, y in at.values()) + 0.35, -0.35))

@@ -16,7 +16,7 @@ def report_stage(system: SystemSpec) -> Stage:
     """The stage of the report, the last of a system."""
 
     def make(work: Work) -> Product:
-        from cg_assets.assets.report.contents import decisions, lineage_columns, report_page
+        from cg_assets.assets.report.contents import data_files, decisions, lineage_columns, report_page
         from cg_assets.assets.report.model_card import model_card
 
         work.inputs.info("comparison")
@@ -25,7 +25,8 @@ def report_stage(system: SystemSpec) -> Stage:
         rows = decisions(work.inputs, models)
         pictures = {path.name: path.read_bytes() for path in kept_figures(work.inputs, "comparison")}
         first = next(iter(pictures), "")
-        html = report_page(work.inputs, rows)
+        files = data_files(work.inputs)
+        html = report_page(work.inputs, rows, files)
         path = write_report(work.store, system.name, html)
         for row in rows:
             if row["champion"]:
@@ -36,7 +37,7 @@ def report_stage(system: SystemSpec) -> Stage:
             title = first.removesuffix(".png").replace("_", " ")
             return {"decision": rows, "report": path} | ({"figure": Figure(pictures[first], title)} if first else {})
 
-        return Product(TableContent(lineage_columns(work.inputs)), report=report)
+        return Product(TableContent(lineage_columns(files)), report=report)
 
     evaluations = [f"evaluation_{name}" for name in system.potentials]
     return Stage(

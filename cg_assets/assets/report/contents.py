@@ -35,12 +35,13 @@ _PAPERS = {
 _RULE = "A model becomes champion if it passes every check and is not worse than the present one in what decides."
 
 
-def report_page(inputs: Inputs, decided: Sequence[Mapping[str, str]]) -> str:
+def report_page(inputs: Inputs, decided: Sequence[Mapping[str, str]], files: Mapping[str, FileInfo]) -> str:
     """The report as HTML.
 
     Args:
         inputs: the data of the system, with a comparison.
         decided: what `decisions` gives.
+        files: what `data_files` gives.
 
     Raises:
         StorageError: there is no sound comparison yet.
@@ -56,7 +57,7 @@ def report_page(inputs: Inputs, decided: Sequence[Mapping[str, str]]) -> str:
         Section("Comparison", table(comparison.rows()) + folded("every quantity", table(comparison.rows(True)))),
         *_structure(system),
         Section("Figures", "\n".join(_figures(inputs, stages_of(system)))),
-        Section("Lineage", _lineage(inputs)),
+        Section("Lineage", _lineage(files)),
         Section(
             "Settings", paragraph("The system's file, with what it extends.") + verbatim(specification_text(system))
         ),
@@ -126,7 +127,7 @@ def caption(name: str, stage: Stage) -> str:
     return f"{name[:1].upper()}{name[1:]}. {re.sub('[*`]', '', stage.description)}"
 
 
-def _files(inputs: Inputs) -> dict[str, FileInfo]:
+def data_files(inputs: Inputs) -> dict[str, FileInfo]:
     """Key to metadata of each data file of the system, without its report."""
     store, name = inputs.store, inputs.system.name
     found = {}
@@ -137,9 +138,8 @@ def _files(inputs: Inputs) -> dict[str, FileInfo]:
     return found
 
 
-def lineage_columns(inputs: Inputs) -> dict[str, list[Any]]:
+def lineage_columns(files: Mapping[str, FileInfo]) -> dict[str, list[Any]]:
     """A row for each pair of data, of which the first was made from the second, and whether that is still the same."""
-    files = _files(inputs)
     rows = [
         (key, info.content_hash, parent, hashed, parent in files and files[parent].content_hash == hashed)
         for key, info in files.items()
@@ -149,17 +149,17 @@ def lineage_columns(inputs: Inputs) -> dict[str, list[Any]]:
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
-def _lineage(inputs: Inputs) -> str:
-    files = _files(inputs)
+def _lineage(files: Mapping[str, FileInfo]) -> str:
+    stages: dict[str, dict[str, FileInfo]] = {}
+    for key, info in files.items():
+        stage, batch = place_of(key)
+        stages.setdefault(stage, {})[batch or ""] = info
     nodes = []
-    for stage in stages_of(inputs.system):
-        own = {place_of(key)[1] or "": info for key, info in files.items() if place_of(key)[0] == stage.name}
+    for stage, own in stages.items():
         upstream = [item for info in own.values() for item in info.metadata.upstream_data_versions.items()]
         outdated = any(key in files and files[key].content_hash != hashed for key, hashed in upstream)
-        parents = list(dict.fromkeys(place_of(key)[0] for key, _ in upstream))
-        if own:
-            hashes = {batch: info.content_hash for batch, info in own.items()}
-            nodes.append(Node(stage.name, hashes, [name for name in parents if name != stage.name], outdated))
+        parents = [name for name in dict.fromkeys(place_of(key)[0] for key, _ in upstream) if name != stage]
+        nodes.append(Node(stage, {batch: info.content_hash for batch, info in own.items()}, parents, outdated))
     text = "Each box is a stage with the hash of its data, which the data made from them record."
     return lineage_graph(nodes) + paragraph(text)
 

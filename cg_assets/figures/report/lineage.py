@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from html import escape
+from statistics import fmean
 
 _WIDTH, _HEIGHT, _GAP, _ROW = 196, 40, 56, 54
 """Size of a box, distance between columns, and between the tops of boxes in a column [pixels]."""
@@ -33,43 +36,45 @@ def lineage_graph(nodes: Sequence[Node]) -> str:
     Args:
         nodes: in any order; a parent that is not among them is left out.
     """
-    known = {node.name: node for node in nodes}
-    columns: dict[int, list[str]] = {}
-    depth: dict[str, int] = {}
-    for name in known:
-        columns.setdefault(_depth(name, known, depth), []).append(name)
-    place: dict[str, tuple[int, int]] = {}
-    for column in sorted(columns):
-        # Each box next to the mean of what it was made from, so that few lines cross.
-        order = sorted(columns[column], key=lambda name: _mean_row(known[name], place))
-        place |= {name: (column, row) for row, name in enumerate(order)}
-    rows = max(map(len, columns.values()), default=0)
-    width, height = len(columns) * (_WIDTH + _GAP) - _GAP + 2, rows * _ROW
+    known = {node.name for node in nodes}
+    place = layout({node.name: [parent for parent in node.parents if parent in known] for node in nodes})
+    columns, rows = (1 + max((at[axis] for at in place.values()), default=-1) for axis in (0, 1))
+    width, height = columns * (_WIDTH + _GAP) - _GAP + 2, rows * _ROW
     lines = [_line(place[parent], place[node.name]) for node in nodes for parent in node.parents if parent in known]
     boxes = [_box(node, *place[node.name]) for node in nodes]
-    head = f'<svg class="graph" role="img" xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
+    head = f'<svg class="graph" role="img" xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height:g}">'
     title = "<title>Which data were made from which</title>"
     return "\n".join(['<div class="wide">', head, title, *lines, *boxes, "</svg>", "</div>"])
 
 
-def _depth(name: str, known: Mapping[str, Node], found: dict[str, int]) -> int:
-    """Steps from the raw data."""
-    if name not in found:
-        parents = [parent for parent in known[name].parents if parent in known]
-        found[name] = max((_depth(parent, known, found) + 1 for parent in parents), default=0)
-    return found[name]
+def layout(parents: Mapping[str, Collection[str]]) -> dict[str, tuple[int, float]]:
+    """Column and row of each box, to the right of what it is made from and next to the mean of that.
+
+    What is made from nothing stands right before the first that is made from it, below what is made from others.
+
+    Args:
+        parents: name of each box to the names of those that it is made from.
+    """
+    column: dict[str, int] = {}
+    for name in TopologicalSorter(parents).static_order():
+        column[name] = 1 + max((column[parent] for parent in parents[name]), default=-1)
+    for name in parents:
+        if not parents[name]:
+            column[name] = min((column[other] - 1 for other in parents if name in parents[other]), default=0)
+    place: dict[str, tuple[int, float]] = {}
+    for number in sorted(set(column.values())):
+        names = [name for name in parents if column[name] == number]
+        mean = {name: fmean(place[one][1] for one in parents[name]) if parents[name] else math.inf for name in names}
+        for row, name in enumerate(sorted(names, key=mean.__getitem__)):
+            place[name] = (number, mean[name] if len(names) == 1 and parents[name] else row)
+    return place
 
 
-def _mean_row(node: Node, place: Mapping[str, tuple[int, int]]) -> float:
-    rows = [place[parent][1] for parent in node.parents if parent in place]
-    return sum(rows) / len(rows) if rows else 0.0
+def _corner(column: int, row: float) -> tuple[int, int]:
+    return column * (_WIDTH + _GAP) + 1, round(row * _ROW) + 1
 
 
-def _corner(column: int, row: int) -> tuple[int, int]:
-    return column * (_WIDTH + _GAP) + 1, row * _ROW + 1
-
-
-def _line(start: tuple[int, int], end: tuple[int, int]) -> str:
+def _line(start: tuple[int, float], end: tuple[int, float]) -> str:
     x, y = _corner(*start)
     to_x, to_y = _corner(*end)
     x, y, to_y = x + _WIDTH, y + _HEIGHT // 2, to_y + _HEIGHT // 2
@@ -77,7 +82,7 @@ def _line(start: tuple[int, int], end: tuple[int, int]) -> str:
     return f'<path d="M{x},{y} C{middle},{y} {middle},{to_y} {to_x},{to_y}"/>'
 
 
-def _box(node: Node, column: int, row: int) -> str:
+def _box(node: Node, column: int, row: float) -> str:
     x, y = _corner(column, row)
     hashes = list(node.hashes.items())
     short = hashes[-1][1].removeprefix("sha256:")[:12] if hashes else ""
