@@ -72,8 +72,6 @@ def test_every_module_has_its_level():
 @pytest.mark.parametrize("package", SCIENCE)
 def test_science_imports_neither_dagster_nor_mlflow(package):
     for path in (PACKAGE / package).rglob("*.py"):
-        if path.name in {"registered_model.py", "registered_kernel.py"}:  # these run inside MLflow, without cg_assets
-            continue
         for module in imported(path):
             assert module.split(".")[0] not in {"dagster", "mlflow"}, f"{path} imports {module}"
 

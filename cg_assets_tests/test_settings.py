@@ -15,7 +15,7 @@ from cg_assets.settings import Installation, child_environment, installation, ma
 from cg_assets.storage.object_store import ObjectStore
 
 PACKAGE = Path(cg_assets.__file__).parent
-READERS = {"settings.py", "potentials/registered_model.py"}
+READERS = {"settings.py", "potentials/served.py"}
 """Modules that read the environment; a registered model runs where this package is not installed."""
 SECRET = "postgresql://somebody:se@cret@host/mlflow"
 

@@ -1,7 +1,7 @@
 """The interface of all potentials of beads: an energy of their positions, at the conditions that it depends on.
 
 This file imports nothing but torch and NumPy: each registered model carries a copy of it
-(`cg_assets.potentials.shipping`).
+(`cg_assets.registry.shipping`).
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ from cg_assets.core.errors import TrackingError
 if TYPE_CHECKING:
     from cg_assets.potentials.base import PotentialConfig
 
-_PACKAGE = Path(__file__).parent.parent
+RUNNER = Path(__file__).with_name("registered_model.py")
+"""What MLflow runs."""
 _IMPORT = re.compile(r"^(\s*(?:from|import)\s+)cg_assets\b", re.MULTILINE)
 _OPTIONAL = {"temperature": "(n_frames,), optional", "box": "(n_frames, 3), optional"}
 _NEEDED = {"temperature": "(n_frames,) or one number [K]", "box": "(n_frames, 3) or (3,) [nm]"}
@@ -34,14 +35,12 @@ class Shipment:
     """What a registered model needs besides its weights.
 
     Attributes:
-        runner: the file of models-from-code that MLflow runs.
-        roots: objects that the runner needs by name, each with the module that defines it.
+        roots: what `RUNNER` needs by name, each with the module that defines it: `served` answers, made of the others.
         outputs: names of its outputs.
         inputs: its inputs besides positions, in words.
         needed: those of them that it requires.
     """
 
-    runner: Path
     roots: dict[str, Any]
     outputs: tuple[str, ...]
     inputs: dict[str, str]
@@ -74,28 +73,23 @@ def shipment_of(config: dict[str, Any]) -> Shipment:
     Raises:
         ValueError: there is no such type, or a key is missing.
     """
-    from cg_assets.labels.kernels.flow_network import FLOWS, at_temperature, build_flow, carry
+    from cg_assets.labels.kernels.flow_network import FLOWS
+    from cg_assets.labels.kernels.served import ServedKernel
 
     if config.get("type") in FLOWS:
-        runner = _PACKAGE / "labels" / "kernels" / "registered_kernel.py"
-        roots = {"build": build_flow, "at_temperature": at_temperature, "carry": carry}
         conditions = {"temperature"} if len(config.get("temperatures", [])) > 1 else set()
         inputs = {"seed": "a whole number, optional"} | {name: _NEEDED[name] for name in conditions}
-        return Shipment(runner, roots, ("positions", "forces"), inputs, frozenset(conditions))
+        return Shipment({"served": ServedKernel}, ("positions", "forces"), inputs, frozenset(conditions))
     from cg_assets.potentials.composite import build
+    from cg_assets.potentials.served import ServedPotential
     from cg_assets.potentials.settings import build_potential, potential_class
 
     own = cast("PotentialConfig", config)
     potential = build_potential(own)
     needed = {name: _NEEDED[name] for name in potential.conditions}
     outputs = ("energy", "forces", *(["force_deviation"] if potential.members else []))
-    return Shipment(
-        _PACKAGE / "potentials" / "registered_model.py",
-        {"kind": potential_class(own), "build": build},
-        outputs,
-        _OPTIONAL | needed,
-        potential.conditions,
-    )
+    roots = {"served": ServedPotential, "kind": potential_class(own), "build": build}
+    return Shipment(roots, outputs, _OPTIONAL | needed, potential.conditions)
 
 
 def _module_name(root: Any) -> str:

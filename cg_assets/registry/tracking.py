@@ -26,7 +26,7 @@ from cg_assets.registry.mlflow_connection import MlflowConnection, all_pages, ru
 from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log_metrics, output_signature, text
 from cg_assets.registry.model_lineage import file_key, trace
 from cg_assets.registry.models import ModelVersion, RegisteredModel, parts_of, read_models
-from cg_assets.registry.shipping import shipment_in
+from cg_assets.registry.shipping import RUNNER, shipment_in
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.parquet import FileInfo
 
@@ -219,7 +219,7 @@ class ModelTracking:
             package, code = shipment.copy(Path(scratch))
             logged = mlflow.pyfunc.log_model(
                 name=registered_name.replace(".", "_"),
-                python_model=str(shipment.runner),
+                python_model=str(RUNNER),
                 artifacts={"potential": str(model_directory)},
                 code_paths=[str(package)],
                 model_config={"code": code, "n_beads": n_beads, "dimension": dimension},

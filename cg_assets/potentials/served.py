@@ -1,43 +1,37 @@
-"""The MLflow form of a trained potential (models-from-code): this file is copied into the registered model.
+"""A potential that a registered model carries: its weights, and checks of what it is given.
 
-It must run where cg_assets is not installed, so it imports mlflow, numpy and torch only. The potential's class comes
-from the code next to the weights (`cg_assets.registry.shipping`), under a name that contains its hash, so that
-models of different versions can be loaded in one process. Weights are read with `weights_only=True`; nothing is
-unpickled.
+Weights are read with `weights_only=True`; nothing is unpickled.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+import torch
 
 _PAIRS_AT_ONCE = 2**20
 """Most bead pairs in one evaluation; bounds the memory for any number of frames."""
 
 
-class ShippedPotential:
+class ServedPotential:
     """A network with its weights that checks what it is given."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], kind: type, build: Callable[..., Any]) -> None:
         """Build the network and read its weights.
 
         Args:
             folder: where `config.json` and `weights.pt` lie.
-            settings: `n_beads`, `dimension`, and `code`, where the class of the potential and what builds it are.
+            settings: `n_beads` and `dimension`.
+            kind: class of the potential.
+            build: makes it from its config.
         """
-        import torch
-
         self._n_beads = int(settings["n_beads"])
         self._dimension = int(settings["dimension"])
-        build, kind = (_imported(settings["code"][name]) for name in ("build", "kind"))
         self._device = torch.device(os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE", "cpu"))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self._module = build(kind, config)
@@ -48,9 +42,19 @@ class ShippedPotential:
         self._dtype = floats[0].dtype if floats else torch.float32
 
     def predictions(self, model_input: Any) -> dict[str, np.ndarray]:
-        """See `RegisteredPotential.predict`."""
-        import torch
+        """Energies and forces.
 
+        Args:
+            model_input: `positions` `(n_frames, n_beads, dimension)`; optional `temperature` `(n_frames,)` or one
+                number, `box` `(n_frames, 3)` or `(3,)`. Arrays or nested lists.
+
+        Returns:
+            `energy` `(n_frames,)` and `forces` `(n_frames, n_beads, dimension)`; of a potential with a committee also
+            `force_deviation`, of the shape of the forces: the standard deviation of each over the committee.
+
+        Raises:
+            ValueError: an input is missing, unknown, not finite, or has the wrong shape.
+        """
         inputs = self._checked(model_input)
         step = max(1, _PAIRS_AT_ONCE // self._n_beads**2)
         parts = []
@@ -92,45 +96,3 @@ class ShippedPotential:
             if not np.isfinite(values).all():
                 raise ValueError(f"{name} holds numbers that are not finite")
         return inputs
-
-
-def _imported(place: str) -> Any:
-    """What `<module>:<name>` names."""
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-with warnings.catch_warnings(record=True):  # MLflow wants types of inputs, by which it would check and convert them
-
-    class RegisteredPotential(PythonModel):
-        """Energies and forces of CG configurations, in the units that the model's metadata name."""
-
-        def load_context(self, context: PythonModelContext) -> None:
-            """Read the network from the registered model."""
-            self._potential = ShippedPotential(Path(context.artifacts["potential"]), context.model_config or {})
-
-        def predict(  # type: ignore[no-untyped-def]
-            self,
-            context: PythonModelContext,
-            model_input,  # noqa: ANN001
-            params: dict[str, Any] | None = None,
-        ) -> dict[str, np.ndarray]:
-            """Energies and forces.
-
-            Args:
-                context: given by MLflow.
-                model_input: `positions` `(n_frames, n_beads, dimension)`; optional `temperature` `(n_frames,)` or one
-                    number, `box` `(n_frames, 3)` or `(3,)`. Arrays or nested lists.
-                params: not used.
-
-            Returns:
-                `energy` `(n_frames,)` and `forces` `(n_frames, n_beads, dimension)`; of a potential with a committee
-                also `force_deviation`, of the shape of the forces: the standard deviation of each over the committee.
-
-            Raises:
-                ValueError: an input is missing, unknown, not finite, or has the wrong shape.
-            """
-            return self._potential.predictions(model_input)
-
-
-set_model(RegisteredPotential())
