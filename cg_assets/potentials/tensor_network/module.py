@@ -15,10 +15,12 @@ followed by residual layers x <- A x + M softplus(a), and energies that are line
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cg_assets.potentials.base import MISSING, Engine
 from cg_assets.potentials.thermal.base import ThermalPotential
 from cg_assets.potentials.thermal.dependent import ThermalConfig
 from cg_assets.potentials.thermal.pairs import Pairs
@@ -127,6 +129,16 @@ class TensorNetwork(ThermalPotential):
             energies = torch.cat([energies[:, :2], -torch.nn.functional.softplus(energies[:, 2:])], dim=1)
         total = energies.reshape(n_frames, self.n_beads, self.n_terms).sum(dim=1) * self.energy_scale.to(energies)
         return total + (self.n_beads * self.constant).to(total)
+
+    def engine(self, temperature: float | None = None, box: Any = None, device: torch.device | None = None) -> Engine:
+        """In single precision on a CPU compiled code with neighbour lists."""
+        if self.precision != torch.float32 or (device is not None and device.type != "cpu"):
+            return super().engine(temperature, box, device)
+        from cg_assets.potentials.tensor_network.engine import TensorEngine
+
+        if temperature is None:
+            raise ValueError(MISSING["temperature"])
+        return TensorEngine(self, temperature, box)
 
     def bead_energies(self, pairs: Pairs, n_frames: int) -> Tensor:
         """Output of the network `(f * n, n_terms)` for pairs both ways."""

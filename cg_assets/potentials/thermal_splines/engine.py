@@ -11,23 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from cg_assets.core.compilation import kept
 from cg_assets.potentials.thermal.base import PRIOR_DEPTH, PRIOR_PART
+from cg_assets.potentials.thermal.neighbours import NeighbourLists, compiled, separation
 from cg_assets.potentials.thermal.pairs import edges_of
 from cg_assets.potentials.thermal_splines.module import SplinePotential
 
-SKIN = 0.08
-"""Distance beyond the cutoff up to which neighbours are listed [nm]."""
 PRIOR_REACH = 0.2
 """Distance beyond the beginning of the data from which on the prior is zero [nm]."""
-
-FLAGS = {"contract", "nsz", "arcp", "reassoc"}
-"""All fast-math flags except those that assume finite numbers."""
-
-compiled = kept(error_model="numpy", fastmath=FLAGS)
 
 
 class SplineEngine:
@@ -79,25 +72,17 @@ class SplineEngine:
         size, begins = (float(value) for value in module.prior)
         rate = math.log(1.0 / PRIOR_PART) / PRIOR_DEPTH
         self.prior = np.array([size * PRIOR_PART / rate, rate, begins])
-        self.listed: list[tuple[NDArray, NDArray]] = []
-        self.places = np.zeros((0, module.n_beads, 3))
+        self.neighbours = NeighbourLists(self.box, max(self.cutoffs))
 
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Energy `(r,)` and forces `(r, n, 3)` of replicas `(r, n, 3)`, in the type of the positions."""
         points = positions.numpy().astype(np.float64)
-        if points.shape != self.places.shape:
-            self.listed, self.places = [], np.full(points.shape, np.inf)
-            self.listed = [(np.zeros(0, np.int64), np.zeros(0, np.int64)) for _ in points]
         energy, forces = np.empty(len(points)), np.zeros_like(points)
-        for replica, place in enumerate(points):
-            moved = np.abs(place - self.places[replica]).max()
-            if not moved < 0.5 * SKIN / math.sqrt(3.0):
-                self.listed[replica] = _neighbours(place, self.box, max(self.cutoffs) + SKIN)
-                self.places[replica] = place
+        for replica, (place, lists) in enumerate(zip(points, self.neighbours.of(points), strict=True)):
             energy[replica] = self.constant + _evaluate(
                 place,
                 self.box,
-                *self.listed[replica],
+                *lists,
                 self.pair,
                 self.products,
                 self.alone,
@@ -109,45 +94,6 @@ class SplineEngine:
                 forces[replica],
             )
         return torch.as_tensor(energy).to(positions), torch.as_tensor(forces).to(positions)
-
-
-@compiled
-def _gap(one: Any, two: Any, box: Any, result: Any) -> Any:
-    """Difference of two positions by minimum image, into `result`; gives its square."""
-    square = 0.0
-    for axis in range(3):
-        d = one[axis] - two[axis]
-        if box[axis] > 0.0:
-            d -= box[axis] * np.rint(d / box[axis])
-        result[axis] = d
-        square += d * d
-    return square
-
-
-@compiled
-def _neighbours(positions: Any, box: Any, reach: Any) -> Any:
-    """For each bead all others within reach: where its list begins `(n + 1,)`, and the lists one after the other."""
-    count = len(positions)
-    starts = np.zeros(count + 1, np.int64)
-    gap = np.empty(3)
-    near = np.empty((count, count), np.bool_)
-    for i in range(count):
-        near[i, i] = False
-        for j in range(i):
-            near[i, j] = near[j, i] = _gap(positions[i], positions[j], box, gap) < reach * reach
-    for i in range(count):
-        total = 0
-        for j in range(count):
-            total += near[i, j]
-        starts[i + 1] = starts[i] + total
-    listed = np.empty(starts[count], np.int64)
-    place = 0
-    for i in range(count):
-        for j in range(count):
-            if near[i, j]:
-                listed[place] = j
-                place += 1
-    return starts, listed
 
 
 @compiled
@@ -226,7 +172,7 @@ def _evaluate(
         total[:] = 0.0
         for index in range(starts[i], starts[i + 1]):
             j = listed[index]
-            square = _gap(positions[i], positions[j], box, gap)
+            square = separation(positions[i], positions[j], box, gap)
             if not square < max(cutoff, triple_cutoff) ** 2:  # nor what is not a number
                 continue
             distance = math.sqrt(square)

@@ -1,0 +1,223 @@
+"""Independent samples of (phi, psi) of capped alanine per CPU second: beads, atoms in implicit solvent, atoms in water.
+
+    CG_ASSETS_HOME=... python benchmarks/samples.py [--system NAME] [--beads 0.002:1:100 0.004:1:96] [--repeats 5]
+
+Reads a home where the system was run: its registered model, biased samples and reference. The slowest motion is that
+between phi < 0 and phi > 0. Replicas start from equilibrium in phi > 0 (biased samples, reweighted), and the rate k at
+which they leave is the number of those that reach the core of phi < 0, over the time that all spent before. By detailed
+balance the indicator of phi > 0 then has the autocorrelation time tau = (1 - p)/k, p being its population, and samples
+are independent after 2 tau. The error of tau is that of the number of events. `--beads` gives timestep [ps], friction
+[1/ps] and replicas of each CG simulation to compare; the default is the plan of the system. Atoms in water have the tau
+of those in implicit solvent: it is not measured, and longer. Speeds are of one core; all take turns, and the table has
+medians and lowest to highest.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cg_assets import load_model, load_system
+from cg_assets.core.frames import Frames
+from cg_assets.sampling.molecule.platforms import choose_platform
+from cg_assets.settings import installation
+from cg_assets.simulation.langevin import simulate
+from cg_assets.simulation.settings import CGSimulation
+from cg_assets.storage.parquet import read_arrays
+from cg_assets.storage.store import ParquetStore
+
+CORE = (-2.9, -0.6)
+"""phi of the core of phi < 0 [rad]: from there nothing comes straight back."""
+INTERVAL = 0.48
+"""Time between two looks at phi [ps], of whole steps of 2, 3, 4, 5 or 6 fs."""
+
+Speed = Callable[[], float]
+"""Picoseconds of all replicas together per CPU second."""
+
+
+class Leaving:
+    """Events and the time before them."""
+
+    def __init__(self, phi: NDArray[np.float64]) -> None:
+        """Of phi `(n_times, n_replicas)` each `INTERVAL`, NaN from where a replica exploded; all start in phi > 0."""
+        left = (phi > CORE[0]) & (phi < CORE[1])
+        inside = np.isfinite(phi) & (np.cumsum(left, axis=0) == 0)
+        self.events = int(left.any(axis=0).sum())
+        self.exploded = int(np.isnan(phi[-1]).sum())
+        self.time = INTERVAL * float(inside.sum())
+
+    def tau(self, population: float) -> tuple[float, float]:
+        """Autocorrelation time of the indicator of phi > 0 and its error [ps]."""
+        tau = (1.0 - population) * self.time / self.events
+        return tau, tau / math.sqrt(self.events)
+
+
+class Beads:
+    """CG simulations of a trained potential."""
+
+    def __init__(
+        self, system: Any, atoms: NDArray[np.float32], timestep: float, friction: float, replicas: int
+    ) -> None:
+        """Start from frames of atoms."""
+        self.beads, self.potential = system.beads(), load_model(f"{system.name}.biased")
+        self.timestep, self.friction = timestep, friction
+        self.starts = self.beads.cg_map.apply(np.resize(atoms, (replicas, *atoms.shape[1:])))
+
+    def run(self, duration: float, interval: float, starts: NDArray[np.float64]) -> Frames:
+        """Frames of all replicas."""
+        settings = CGSimulation(
+            **{"replicas": len(starts), "timestep": self.timestep, "friction": self.friction},
+            **{"duration": duration, "frame_interval": interval},
+        )
+        masses = self.beads.cg_map.bead_masses
+        return simulate(self.potential, starts, masses, self.beads.thermal_energy, settings, seed=1).frames
+
+    def leaving(self, duration: float, atoms: NDArray[np.float32]) -> Leaving:
+        """How replicas leave phi > 0 within a time [ps]."""
+        starts = self.beads.cg_map.apply(atoms)
+        frames = self.run(duration, INTERVAL, starts)
+        phi = np.full((round(duration / INTERVAL), len(starts)), np.nan)
+        phi[np.rint(frames.time / INTERVAL).astype(int) - 1, frames.replica] = self.beads.variables(frames.positions)[
+            "phi"
+        ]
+        return Leaving(phi)
+
+    def speed(self, seconds: float) -> float:
+        """Picoseconds per CPU second."""
+        steps, took = 10, 0.0
+        while took < 0.5 * seconds:
+            begin = time.process_time()
+            self.run(steps * self.timestep, steps * self.timestep, self.starts)
+            took = time.process_time() - begin
+            found, steps = steps, min(10 * steps, math.ceil(steps * seconds / took))
+        return found * self.timestep * len(self.starts) / took
+
+
+class Atoms:
+    """Atoms stepped by OpenMM alone, on the platform that a run chooses."""
+
+    def __init__(self, system: Any) -> None:
+        """Set up a context."""
+        import openmm
+
+        structure, plan = system.structure(), system.sampling.unbiased
+        self.timestep, self.beads, self.temperature = plan.timestep, system.beads(), system.temperature
+        self.integrator = openmm.LangevinMiddleIntegrator(system.temperature, plan.friction, plan.timestep)
+        self.integrator.setRandomNumberSeed(1)
+        name, properties = choose_platform(structure.system.getNumParticles(), structure.box is not None)
+        platform = openmm.Platform.getPlatformByName(name)
+        self.context = openmm.Context(structure.system, self.integrator, platform, properties)
+        self.context.setPositions(structure.positions)
+        openmm.LocalEnergyMinimizer.minimize(self.context, 10.0, 50)
+        self.integrator.step(100)
+
+    def leaving(self, duration: float, atoms: NDArray[np.float32]) -> Leaving:
+        """How replicas leave phi > 0 within a time [ps]; each stops when it has left."""
+        phi = np.full((round(duration / INTERVAL), len(atoms)), np.mean(CORE))
+        for replica, start in enumerate(atoms):
+            self.context.setPositions(start.astype(np.float64))
+            self.context.applyConstraints(1e-8)
+            self.context.setVelocitiesToTemperature(self.temperature, replica + 1)
+            for row in range(len(phi)):
+                self.integrator.step(round(INTERVAL / self.timestep))
+                now = self.context.getState(positions=True).getPositions(asNumpy=True)._value
+                phi[row, replica] = self.beads.variables(self.beads.cg_map.apply(now[None]))["phi"][0]
+                if CORE[0] < phi[row, replica] < CORE[1]:
+                    break
+        return Leaving(phi)
+
+    def speed(self, seconds: float) -> float:
+        """Picoseconds per CPU second."""
+        steps, took = 10, 0.0
+        while took < 0.5 * seconds:
+            begin = time.process_time()
+            self.integrator.step(steps)
+            self.context.getState(energy=True)
+            took = time.process_time() - begin
+            found, steps = steps, min(10 * steps, math.ceil(steps * seconds / took))
+        return found * self.timestep / took
+
+
+def starts(system: Any, store: ParquetStore, count: int) -> NDArray[np.float32]:
+    """Atoms `(count, n, 3)` in equilibrium in phi > 0."""
+    beads = system.beads()
+    frames = store.read_frames(system.name, "biased_samples")
+    rows = np.flatnonzero((beads.variables(beads.cg_map.apply(frames.positions))["phi"] > 0) & ~frames.probe)
+    weights = np.exp((frames.bias_energy[rows] - frames.bias_energy[rows].max()) / beads.thermal_energy)
+    return frames.positions[np.random.default_rng(0).choice(rows, count, p=weights / weights.sum())]
+
+
+def population(system: Any, store: ParquetStore) -> float:
+    """Of phi > 0 in the reference."""
+    columns = read_arrays(store.path(system.name, "reference"))
+    return float(columns["probability"][columns["cv_phi"] > 0].sum() / columns["probability"].sum())
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--system", default="capped_alanine_implicit")
+    parser.add_argument("--beads", nargs="*", help="timestep:friction:replicas of CG simulations")
+    parser.add_argument("--starts", type=int, default=192, help="of the beads, a quarter of them of the atoms")
+    parser.add_argument("--duration", type=float, default=200.0, help="of beads, four times of atoms [ps]")
+    parser.add_argument("--repeats", type=int, default=5, help="of the speeds")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a measurement of speed")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    system, store = load_system(chosen.system), ParquetStore(installation().home)
+    plan, share = system.cg_simulation, population(system, store)
+    atoms = starts(system, store, chosen.starts)
+    plans = chosen.beads or [f"{plan.timestep}:{plan.friction}:{plan.replicas}"]
+    cases: dict[str, Any] = {}
+    times: dict[str, tuple[float, float]] = {}
+    for text in plans:
+        timestep, friction, replicas = text.split(":")
+        name = f"beads, {1000 * float(timestep):g} fs, friction {friction}/ps, {replicas} replicas"
+        cases[name] = Beads(system, atoms, float(timestep), float(friction), int(replicas))
+        leaving = cases[name].leaving(chosen.duration, atoms)
+        times[name] = leaving.tau(share)
+        print(f"{name}: tau {times[name][0]:.0f} ± {times[name][1]:.0f} ps, {leaving.exploded} exploded", flush=True)
+    for solvent, other in (("implicit solvent", system), ("water", load_system("capped_alanine_water"))):
+        cases[f"atoms in {solvent}"] = Atoms(other)
+    implicit = "atoms in implicit solvent"
+    times[implicit] = cases[implicit].leaving(4 * chosen.duration, atoms[: chosen.starts // 4]).tau(share)
+    times["atoms in water"] = times[implicit]
+    print(f"{implicit}: tau {times[implicit][0]:.0f} ± {times[implicit][1]:.0f} ps", flush=True)
+    speeds: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(chosen.repeats):
+        for name, case in cases.items():
+            speeds[name].append(case.speed(chosen.seconds))
+    table(times, speeds, next(iter(cases)))
+
+
+def table(times: dict[str, tuple[float, float]], speeds: dict[str, list[float]], first: str) -> None:
+    """Print times, speeds and samples, and the ratio of samples to those of the first row."""
+    print(
+        "\n| simulation | ps per CPU second | tau [ps] | samples per CPU second | to the first |\n|---|---|---|---|---|"
+    )
+    for name, found in speeds.items():
+        tau, error = times[name]
+        ratios = [own / its * times[first][0] / tau for own, its in zip(found, speeds[first], strict=True)]
+        relative = math.hypot(error / tau, times[first][1] / times[first][0])
+        speed = statistics.median(found)
+        print(
+            f"| {name} | {speed:,.4g} ({min(found):,.4g}-{max(found):,.4g}) | {tau:.0f} ± {error:.0f} "
+            f"| {speed / (2 * tau):.4g} | {statistics.median(ratios):.3g} ({min(ratios):.3g}-{max(ratios):.3g}; "
+            f"tau ± {100 * relative:.0f} %) |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Lists of neighbours up to a skin beyond the cutoff, made again when a bead has moved half of it; compiled, by cells.
+
+Many beads are sorted into cells, so that the cost is linear in their number.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.core.compilation import kept
+
+SKIN = 0.08
+"""Distance beyond the cutoff up to which neighbours are listed [nm]."""
+
+CELLS = 300
+"""Cells from which on they are faster than all pairs."""
+
+FLAGS = {"contract", "nsz", "arcp", "reassoc"}
+"""All fast-math flags except those that assume finite numbers."""
+
+compiled = kept(error_model="numpy", fastmath=FLAGS)
+
+
+class NeighbourLists:
+    """Of replicas of beads."""
+
+    def __init__(self, box: NDArray[np.float64], cutoff: float) -> None:
+        """List nothing yet.
+
+        Args:
+            box: edges `(3,)` of the periodic box [nm]; 0 where there are none.
+            cutoff: distance of the farthest neighbours [nm].
+        """
+        self.box, self.reach = box, cutoff + SKIN
+        self.lists: list[tuple[NDArray, NDArray]] = []
+        self.places = np.zeros((0, 0, 3))
+
+    def of(self, points: NDArray[np.float64]) -> list[tuple[NDArray, NDArray]]:
+        """Of each replica of positions `(r, n, 3)`: where each bead's list begins `(n + 1,)`, and all lists in turn.
+
+        A list holds all beads that may be within the cutoff; each pair is in two lists.
+        """
+        if points.shape != self.places.shape:
+            self.places = np.full(points.shape, np.inf)
+            self.lists = [(np.zeros(0, np.int64), np.zeros(0, np.int64)) for _ in points]
+        for replica, place in enumerate(points):
+            with np.errstate(invalid="ignore"):  # of a bead that is lost
+                moved = np.abs(place - self.places[replica]).max()
+            if not moved < 0.5 * SKIN / math.sqrt(3.0):
+                self.lists[replica] = _neighbours(place, self.box, self.reach)
+                self.places[replica] = place
+        return self.lists
+
+
+@compiled
+def separation(one: Any, two: Any, box: Any, result: Any) -> Any:
+    """Difference of two positions by minimum image, into `result`; gives its square."""
+    square = 0.0
+    for axis in range(3):
+        d = one[axis] - two[axis]
+        if box[axis] > 0.0:
+            d -= box[axis] * np.rint(d / box[axis])
+        result[axis] = d
+        square += d * d
+    return square
+
+
+@compiled
+def _neighbours(positions: Any, box: Any, reach: Any) -> Any:
+    """For each bead all others within reach: where its list begins `(n + 1,)`, and the lists one after the other."""
+    sizes, cells = _cells(positions, box, reach)
+    if sizes[0] * sizes[1] * sizes[2] < CELLS:
+        return _by_pairs(positions, box, reach)
+    return _by_cells(positions, box, reach, sizes, cells)
+
+
+@compiled
+def _by_pairs(positions: Any, box: Any, reach: Any) -> Any:
+    """The same of few beads, in rising order."""
+    count = len(positions)
+    starts, gap, near = np.zeros(count + 1, np.int64), np.empty(3), np.empty((count, count), np.bool_)
+    for i in range(count):
+        near[i, i] = False
+        for j in range(i):
+            near[i, j] = near[j, i] = separation(positions[i], positions[j], box, gap) < reach * reach
+    for i in range(count):
+        total = 0
+        for j in range(count):
+            total += near[i, j]
+        starts[i + 1] = starts[i] + total
+    listed, place = np.empty(starts[count], np.int64), 0
+    for i in range(count):
+        for j in range(count):
+            if near[i, j]:
+                listed[place] = j
+                place += 1
+    return starts, listed
+
+
+@compiled
+def _cells(positions: Any, box: Any, reach: Any) -> Any:
+    """Cells of at least half the reach along each axis `(3,)`, and those of each bead `(n, 3)`; one if below five."""
+    count = len(positions)
+    sizes, cells = np.ones(3, np.int64), np.zeros((count, 3), np.int64)
+    most = max(5.0, 3.0 * float(count) ** (1.0 / 3.0))
+    for axis in range(3):
+        low, high = np.inf, -np.inf
+        for i in range(count):
+            low, high = min(low, positions[i, axis]), max(high, positions[i, axis])
+        # Without a box, cells on opposite sides are neighbours too: a distance is what decides.
+        edge = box[axis] if box[axis] > 0.0 else high - low + reach
+        if not 2.5 * reach <= edge < np.inf:
+            continue
+        sizes[axis] = int(min(2.0 * edge / reach, most))
+        for i in range(count):
+            part = (positions[i, axis] - low) / edge
+            part -= np.floor(part)
+            if 0.0 <= part < 1.0:  # a number
+                cells[i, axis] = min(int(part * sizes[axis]), sizes[axis] - 1)
+    return sizes, cells
+
+
+@compiled
+def _by_cells(positions: Any, box: Any, reach: Any, sizes: Any, cells: Any) -> Any:
+    """The same of many beads: of each those in its own cell and up to two cells away, along axes with several."""
+    count = len(positions)
+    heads, following = np.full(sizes[0] * sizes[1] * sizes[2], -1), np.empty(count, np.int64)
+    for i in range(count):
+        own = (cells[i, 0] * sizes[1] + cells[i, 1]) * sizes[2] + cells[i, 2]
+        following[i], heads[own] = heads[own], i
+    far = 2 * (sizes > 1)
+    starts, listed, place, gap = np.zeros(count + 1, np.int64), np.empty(32 * count, np.int64), 0, np.empty(3)
+    for i in range(count):
+        for x in range(cells[i, 0] - far[0], cells[i, 0] + far[0] + 1):
+            for y in range(cells[i, 1] - far[1], cells[i, 1] + far[1] + 1):
+                row = (x % sizes[0] * sizes[1] + y % sizes[1]) * sizes[2]
+                for z in range(cells[i, 2] - far[2], cells[i, 2] + far[2] + 1):
+                    j = heads[row + z % sizes[2]]
+                    while j >= 0:
+                        if j != i and separation(positions[i], positions[j], box, gap) < reach * reach:
+                            if place == len(listed):
+                                listed = np.concatenate((listed, np.empty(len(listed), np.int64)))
+                            listed[place] = j
+                            place += 1
+                        j = following[j]
+        starts[i + 1] = place
+    return starts, listed[:place].copy()
