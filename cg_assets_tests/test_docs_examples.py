@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, Command
 
-from cg_assets.cli import _parser
+from cg_assets.cli.parser import command_parser
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
@@ -84,7 +84,7 @@ def test_commands_are_understood():
         for line in lines:
             words = shlex.split(line.replace("\n", " "), comments=True)[1:]
             try:
-                _parser().parse_args(words)
+                command_parser().parse_args(words)
             except SystemExit as error:
                 assert error.code == 0, f"{page}: {line}"
             found += 1

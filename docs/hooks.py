@@ -30,9 +30,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fill in what is made from the code, and point links at the pages of the site."""
     if "<!-- commands -->" in markdown:
-        from cg_assets.cli import _parser
+        from cg_assets.cli.parser import command_parser
 
-        markdown = markdown.replace("<!-- commands -->", commands(_parser()))
+        markdown = markdown.replace("<!-- commands -->", commands(command_parser()))
     if "<!-- fields -->" in markdown:
         from cg_assets.systems.schema import reference_markdown
 

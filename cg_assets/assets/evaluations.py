@@ -273,7 +273,7 @@ def _make_evaluation(work: Work, system: SystemSpec, name: str) -> Product:
     verdicts = result.verdicts(work.stage.checks)
     # Before the file is visible: an evaluation that is there has been decided on.
     figures = evaluation_figures(name, result, system.title, list(system.potentials))
-    work.open_tracking().log_evaluation(model, version, result.metrics(), figures, judged_by)
+    work.open_tracking().log_evaluation(model, version, result.estimates(), figures, judged_by)
     judgement = Judgement(result.metrics(), result.criteria, judged_by, _fault(verdicts, inputs))
     decision = decide(work, model, version, judgement, partial(_judge_again, work, name, against, judgement))
 

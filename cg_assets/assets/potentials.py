@@ -178,6 +178,7 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
             judge=lambda result: judge_potential(result, floor),
             facts={"noise_floor": floor.to_json()},
             conditions={name: value[:2].numpy() for name, value in given.items() if value is not None},
+            loss_unit=floor.unit,
         )
         return train_and_register(work, training)
 

@@ -15,6 +15,8 @@ from cg_assets.assets.soundness import names_of_failed
 from cg_assets.assets.stage import Figure, Product, Report, TableContent
 from cg_assets.assets.work import Work
 from cg_assets.core.checks import Verdict
+from cg_assets.core.units import unit
+from cg_assets.registry.mlflow_records import LOSS_UNIT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from cg_assets.labels.kernels.flow_network import FlowConfig
     from cg_assets.potentials.base import PotentialConfig
     from cg_assets.training.training_run import TrainingResult
+
+
+UNITS_OF_MODELS = ("length", "energy", "force", "temperature", "mass")
+"""Quantities whose units the metadata of a registered model name."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class ModelTraining:
         judge: its verdicts.
         facts: for the metadata of the file.
         conditions: further inputs of the registered model's example.
+        loss_unit: unit of its losses; empty where they have none.
     """
 
     name: str
@@ -57,6 +64,7 @@ class ModelTraining:
     judge: Callable[[Any], list[Verdict]] = lambda result: []
     facts: Mapping[str, Any] = field(default_factory=dict)
     conditions: Mapping[str, NDArray] = field(default_factory=dict)
+    loss_unit: str = ""
 
 
 def _tags(work: Work, training: ModelTraining) -> dict[str, object]:
@@ -67,6 +75,7 @@ def _tags(work: Work, training: ModelTraining) -> dict[str, object]:
         "batches": training.source.batches,
         "upstream_data_versions": dict(work.inputs.versions),
         "code_version": work.stage.code_version,
+        LOSS_UNIT: training.loss_unit,
     }
 
 
@@ -106,6 +115,7 @@ def train_and_register(work: Work, training: ModelTraining) -> Product:
         weights = weights_hash(result.module)
         version = client.register(
             *(folder, model, training.positions[:2], tags | {"weights_hash": weights}),
+            metadata={"units": {name: unit(name, system.units) for name in UNITS_OF_MODELS}},
             conditions=training.conditions,
             failed_checks=names_of_failed(verdicts),
             after=last_version(work.store, system.name, training.name),

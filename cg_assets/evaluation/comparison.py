@@ -51,6 +51,15 @@ class Comparison:
             }
         )
 
+    def shown(self, everything: bool = False) -> set[str]:
+        """Keys of the quantities that are shown: what decides, headlines, and what fails its bound; or all."""
+        return {
+            item.key
+            for evaluation in self.evaluations.values()
+            for item in evaluation.quantities
+            if everything or item.decides or (item.headline and item.temperature is None) or not item.passed
+        }
+
     def rows(self, everything: bool = False) -> list[dict[str, str]]:
         """One row for each quantity, one column for each potential; the quantity that decides comes first.
 
@@ -62,12 +71,10 @@ class Comparison:
         """
         noise = measures_of_noise()
         found: dict[str, dict[str, Quantity]] = {}
-        shown: set[str] = set()
+        shown = self.shown(everything)
         for potential, evaluation in self.evaluations.items():
             for item in evaluation.quantities:
                 found.setdefault(item.key, {})[potential] = item
-                if everything or item.decides or (item.headline and item.temperature is None) or not item.passed:
-                    shown.add(item.key)
         rows = []
         for by_potential in (of_key for key, of_key in found.items() if key in shown):
             first = next(iter(by_potential.values()))

@@ -74,9 +74,13 @@ class Evaluation:
         return {quantity.key: quantity.value for quantity in self.decisive}
 
     def metrics(self) -> dict[str, float]:
+        """Key to number of the `estimates`."""
+        return {key: item.value for key, item in self.estimates().items()}
+
+    def estimates(self) -> dict[str, Estimate]:
         """Key to value of all that are finite numbers, and of those that decide or have a bound, whatever they are."""
         return {
-            item.key: item.value.value
+            item.key: item.value
             for item in self.quantities
             if math.isfinite(item.value.value) or item.decides or item.bound is not None
         }

@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from cg_assets import __version__
 from cg_assets.core.errors import CgAssetsError, DeviceError, StorageError, TrackingError
 from cg_assets.operations.home_folder import prepare_home
+from cg_assets.operations.tables import Table
 from cg_assets.orchestration.automation import ACTIVE
 from cg_assets.orchestration.device import count_gpus
 from cg_assets.orchestration.run_locks import dead_runs, end_dead_runs, end_run, place_of
@@ -322,14 +323,16 @@ def _models(home: Path, repair: bool) -> Finding:
     return Finding("models", summary, faults, remedy, repaired)
 
 
-def print_findings(findings: list[Finding]) -> None:
-    """One line for each subject, and one below it for each fault or repair."""
+def findings_table(findings: list[Finding]) -> Table:
+    """A row for each subject, or for each of its faults and repairs; the exit status is 1 if a fault is left."""
+    rows, lines = [], []
     for finding in findings:
         state = "WRONG" if finding.faults else "repaired" if finding.repaired else "ok"
-        print(f"{finding.subject:<16} {state:<7} {finding.summary}")
-        for message in finding.repaired:
-            print(f"{'':<16} repaired: {message}")
-        for message in finding.faults:
-            print(f"{'':<16} {message}")
-        if finding.faults and finding.remedy:
-            print(f"{'':<16} -> {finding.remedy}")
+        lines.append(f"{finding.subject:<16} {state:<7} {finding.summary}")
+        messages = [f"repaired: {message}" for message in finding.repaired] + finding.faults
+        remedy = finding.remedy if finding.faults else ""
+        below = [*messages, f"-> {remedy}"] if remedy else messages
+        lines += [f"{'':<16} {message}" for message in below]
+        rows += [(finding.subject, state.lower(), finding.summary, message, remedy) for message in messages or [""]]
+    status = 1 if any(finding.faults for finding in findings) else 0
+    return Table(("subject", "state", "summary", "message", "remedy"), rows, "\n".join(lines), status=status)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from cg_assets.core.errors import CgAssetsError
+from cg_assets.operations.tables import Table
 from cg_assets.registry.mlflow_records import flat, text
 from cg_assets.registry.model_lineage import Ancestor, Status, file_key
 from cg_assets.storage.parquet import describe
@@ -51,8 +53,11 @@ class ModelsOfData:
     data: str
     models: list[Descendant]
 
-    def lines(self) -> Iterator[str]:
-        """A line for each."""
+    def table(self) -> Table:
+        """A row for each."""
+        return _table(self, Descendant, self.models, self._lines())
+
+    def _lines(self) -> Iterator[str]:
         if not self.models:
             yield f"no registered model came from {self.data}"
         for item in self.models:
@@ -68,8 +73,11 @@ class FilesOfModel:
     model: str
     files: list[Ancestor]
 
-    def lines(self) -> Iterator[str]:
-        """Two lines for each."""
+    def table(self) -> Table:
+        """A row for each."""
+        return _table(self, Ancestor, self.files, self._lines())
+
+    def _lines(self) -> Iterator[str]:
         yield self.model
         for item in self.files:
             yield f"  {item.data:<50} {item.content_hash}  {item.status}"
@@ -92,15 +100,31 @@ class Changes:
 
     changes: list[Change]
 
-    def lines(self) -> Iterator[str]:
-        """A line for each."""
+    def table(self) -> Table:
+        """A row for each."""
+        return _table(self, Change, self.changes, self._lines())
+
+    def _lines(self) -> Iterator[str]:
         if not self.changes:
             yield "nothing"
         for item in self.changes:
             yield f"{item.kind:<14} {item.name}: {item.before or 'none'} -> {item.after or 'none'}"
 
 
-def answer(tracking: ModelTracking, subject: str, other: str | None = None) -> ModelsOfData | FilesOfModel | Changes:
+Answer = ModelsOfData | FilesOfModel | Changes
+
+
+def _table(
+    whole: ModelsOfData | FilesOfModel | Changes, kind: type, items: Sequence[object], lines: Iterator[str]
+) -> Table:
+    """Items of a kind as rows, and all of an answer for JSON."""
+    columns = [field.name for field in dataclasses.fields(kind)]
+    cells = [[getattr(item, column) for column in columns] for item in items]
+    rows = [[", ".join(cell) if isinstance(cell, list) else cell for cell in row] for row in cells]
+    return Table(columns, rows, "\n".join(lines), dataclasses.asdict(whole))
+
+
+def answer(tracking: ModelTracking, subject: str, other: str | None = None) -> Answer:
     """Answer one of three questions.
 
     Args:

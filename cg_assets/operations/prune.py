@@ -13,6 +13,7 @@ from pathlib import Path
 from cg_assets.assets import stages_of
 from cg_assets.assets.soundness import failed_checks
 from cg_assets.core.errors import StorageError
+from cg_assets.operations.tables import Table
 from cg_assets.registry.models import RegisteredModel
 from cg_assets.registry.reconciliation import REGISTERED, fault_of, lost_run, models_named
 from cg_assets.registry.tracking import ModelTracking
@@ -123,6 +124,27 @@ def remove(home: Path, prunable: Iterable[Prunable]) -> list[Prunable]:
     if files := [item.path for item in removed if item.path.name == "part-0.parquet"]:
         record(home, files)
     return removed
+
+
+def prunable_table(home: Path, found: list[Prunable], removed: list[Prunable] | None = None) -> Table:
+    """What was found and, where it was to be removed (not None), what became of it."""
+    rows, lines = [], []
+    for item in found:
+        state = "removable" if removed is None else "removed" if item in removed else "in use"
+        place = str(item.path.relative_to(home))
+        rows.append((place, item.bytes, item.reason, state))
+        lines.append(f"{item.bytes / 1e6:>10.3f} MB  {place}  ({item.reason})")
+    if removed is None:
+        lines.append(f"{_total(found)} can be removed: cg-assets prune --remove")
+    else:
+        left = [place for place, _, _, state in rows if state == "in use"]
+        lines += [f"left, for another process works on it: {place}" for place in left]
+        lines.append(f"{_total(removed)} removed")
+    return Table(("file", "bytes", "reason", "state"), rows, "\n".join(lines))
+
+
+def _total(items: list[Prunable]) -> str:
+    return f"{sum(item.bytes for item in items) / 1e6:.3f} MB in {len(items)} place(s)"
 
 
 def _remove(store: ParquetStore, item: Prunable) -> None:

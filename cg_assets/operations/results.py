@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from cg_assets.evaluation.comparison import Comparison
 from cg_assets.evaluation.metric import measures_of_noise
-from cg_assets.operations.tables import table
+from cg_assets.operations.tables import Table, table
 from cg_assets.settings import installation
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_all_systems, load_system
 
+COLUMNS = (
+    *("system", "potential", "metric", "of", "where", "temperature", "value", "standard_error", "unit"),
+    *("reference", "reference_error", "bound", "at_least", "passed", "decides"),
+)
 
-def print_results(folder: Path, names: list[str], everything: bool = False) -> None:
-    """Print the comparison of each system: what decides, the headlines, and what fails its bound, with errors.
+
+def results_table(folder: Path, names: list[str], everything: bool = False) -> Table:
+    """The comparison of each system: what decides, the headlines, and what fails its bound, with errors.
 
     Args:
         folder: the home folder.
         names: of the systems; empty for all that have results.
-        everything: whether all quantities are printed.
+        everything: whether all quantities are shown.
 
     Raises:
         StorageError: a named system has no comparison yet.
     """
     store = ParquetStore(folder)
-    systems = load_all_systems()
-    for name in names or [name for name in systems if store.file(name, "comparison").is_file()]:
-        rows = _comparison(folder, name).rows(everything)
-        alike = {name for name in ("of", "where") if len({row[name] for row in rows}) == 1}
-        header = [name for name in rows[0] if name not in alike and any(row[name] for row in rows)]
-        print(f"\n{load_system(name).title}")
-        print(table(header, [[row[name] for name in header] for row in rows], ruled=True))
+    shown = names or [name for name in load_all_systems() if store.file(name, "comparison").is_file()]
+    found = {name: _comparison(folder, name) for name in shown}
+    rows = [row for name, comparison in found.items() for row in _numbers(name, comparison, everything)]
+    texts = [_text(load_system(name).title, comparison, everything) for name, comparison in found.items()]
+    return Table(COLUMNS, rows, "\n".join(texts) or "no results yet; cg-assets run SYSTEM makes some")
+
+
+def _numbers(name: str, comparison: Comparison, everything: bool) -> Iterator[tuple[object, ...]]:
+    """A row for each number that is shown."""
+    shown = comparison.shown(everything)
+    for potential, evaluation in comparison.evaluations.items():
+        for item in evaluation.quantities:
+            if item.key in shown:
+                known = (
+                    (None, None) if item.reference is None else (item.reference.value, item.reference.standard_error)
+                )
+                yield (
+                    *(name, potential, item.name, item.of, item.where, item.temperature),
+                    *(item.value.value, item.value.standard_error, item.value.unit, *known),
+                    *(item.bound, item.at_least, item.passed, item.decides),
+                )
+
+
+def _text(title: str, comparison: Comparison, everything: bool) -> str:
+    """A table with a column for each potential, without columns that are empty or the same throughout."""
+    rows = comparison.rows(everything)
+    alike = {name for name in ("of", "where") if len({row[name] for row in rows}) == 1}
+    header = [name for name in rows[0] if name not in alike and any(row[name] for row in rows)]
+    return f"\n{title}\n{table(header, [[row[name] for name in header] for row in rows], ruled=True)}"
 
 
 def print_headlines(folder: Path, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Tables on the terminal."""
+"""Tables on the terminal, and for other programs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
@@ -20,15 +21,38 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], ruled: bool 
     return tabulate(rows, columns, tablefmt="simple" if ruled else "plain", disable_numparse=True)
 
 
-def printed(columns: Sequence[str], rows: Iterable[Sequence[object]], form: Form = "text") -> str:
-    """A table to look at, as a JSON list of an object for each row, or as CSV with a header."""
-    if form == "json":
-        return as_json([dict(zip(columns, row, strict=True)) for row in rows])
-    if form == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-        return text.getvalue().rstrip("\n")
-    return table(columns, rows)
+@dataclass(frozen=True)
+class Table:
+    """What a command answers: rows for other programs, and text for people.
+
+    Attributes:
+        columns: names.
+        rows: a value for each column.
+        text: for the terminal; None for the rows under their names.
+        whole: for JSON, where a list of rows cannot hold all of it; None for the rows.
+        status: exit status of the command.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    text: str | None = None
+    whole: object = None
+    status: int = 0
+
+    def printed(self, form: Form = "text") -> str:
+        """To look at, as JSON (an object for each row, unless there is a whole), or as CSV with a header."""
+        if form == "json":
+            records = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+            return as_json(records if self.whole is None else self.whole)
+        if form == "csv":
+            text = io.StringIO()
+            cells = [
+                [" ".join(map(str, cell)) if isinstance(cell, list | tuple) else cell for cell in row]
+                for row in self.rows
+            ]
+            csv.writer(text, lineterminator="\n").writerows([self.columns, *cells])
+            return text.getvalue().rstrip("\n")
+        return table(self.columns, self.rows) if self.text is None else self.text
 
 
 def as_json(value: object) -> str:

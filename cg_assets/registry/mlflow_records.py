@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import re
 import time
@@ -11,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
+
+from cg_assets.core.statistics.estimates import Estimate
 
 _DATASETS = 500
 """Data sets in a request; MLflow takes 1,000 at most."""
@@ -69,13 +72,48 @@ def _log_inputs(mlflow: Any, datasets: list[Any], tags: list[dict[str, str]]) ->
             time.sleep(random.uniform(0.05, 0.5))
 
 
-def log_metrics(client: Any, run_id: str, metrics: Mapping[str, object], step: int) -> None:
-    """Log those metrics that are numbers, in one request."""
-    from mlflow.entities import Metric
+def log_metrics(
+    client: Any, run_id: str, metrics: Mapping[str, object], step: int, tags: Mapping[str, object] | None = None
+) -> None:
+    """Log those metrics that are numbers, with tags, in one request."""
+    from mlflow.entities import Metric, RunTag
 
     now = int(time.time() * 1000)
     numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, Real)}
-    client.log_batch(run_id, metrics=[Metric(key, value, now, step) for key, value in numbers.items()])
+    client.log_batch(
+        run_id,
+        metrics=[Metric(key, value, now, step) for key, value in numbers.items()],
+        tags=[RunTag(key, value) for key, value in text(tags or {}).items()],
+    )
+
+
+LOSS_UNIT = "loss_unit"
+"""Tag of a training run."""
+EVALUATION, EVALUATION_ERROR, UNITS = "evaluation/", "evaluation_error/", "evaluation_units"
+"""How metrics of an evaluation and their errors are called, and the tag that holds their units."""
+
+
+def log_estimates(client: Any, run_id: str, metrics: Mapping[str, Estimate], step: int) -> None:
+    """Log the metrics of an evaluation with their errors and units, in one request."""
+    units: dict[str, str] = {}
+    for key, item in metrics.items():
+        # One name mostly has one unit, wherever it is measured.
+        if units.setdefault(key.partition(".")[0], item.unit) != item.unit:
+            units[key] = item.unit
+    numbers: dict[str, object] = {f"{EVALUATION}{key}": item.value for key, item in metrics.items()}
+    errors = {key: item.standard_error for key, item in metrics.items() if math.isfinite(item.standard_error)}
+    numbers |= {f"{EVALUATION_ERROR}{key}": error for key, error in errors.items()}
+    log_metrics(client, run_id, numbers, step, {UNITS: units})
+
+
+def read_estimates(metrics: Mapping[str, float], tags: Mapping[str, str]) -> dict[str, Estimate]:
+    """The metrics that `log_estimates` logged; errors are nan and units empty where an older version logged none."""
+    units, found = json.loads(tags.get(UNITS, "{}")), {}
+    for name, value in metrics.items():
+        if (key := name.removeprefix(EVALUATION)) != name:
+            unit = units.get(key) or units.get(key.partition(".")[0], "")
+            found[key] = Estimate(value, metrics.get(f"{EVALUATION_ERROR}{key}", math.nan), unit)
+    return found
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:

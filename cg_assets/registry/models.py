@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cg_assets.core.errors import TrackingError
+from cg_assets.core.statistics.estimates import Estimate
+from cg_assets.registry.mlflow_records import read_estimates
 from cg_assets.registry.model_lineage import Ancestor
 
 
@@ -63,6 +65,11 @@ class ModelVersion:
     tags: dict[str, str]
     run_tags: dict[str, str]
     lineage: list[Ancestor]
+
+    @property
+    def evaluation(self) -> dict[str, Estimate]:
+        """Its figures of merit with their errors and units."""
+        return read_estimates(self.metrics, self.run_tags)
 
 
 def read_models(database: Path) -> list[RegisteredModel]:

@@ -23,7 +23,15 @@ from cg_assets.registry.champions import (
     tag_version,
 )
 from cg_assets.registry.mlflow_connection import MlflowConnection, all_pages, runs_of
-from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log_metrics, output_signature, text
+from cg_assets.registry.mlflow_records import (
+    file_name,
+    flat,
+    log_datasets,
+    log_estimates,
+    log_metrics,
+    output_signature,
+    text,
+)
 from cg_assets.registry.model_lineage import file_key, trace
 from cg_assets.registry.models import ModelVersion, RegisteredModel, parts_of, read_models
 from cg_assets.registry.shipping import RUNNER, shipment_in
@@ -31,6 +39,7 @@ from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.parquet import FileInfo
 
 if TYPE_CHECKING:
+    from cg_assets.core.statistics.estimates import Estimate
     from cg_assets.labels.kernels.flow_network import FlowConfig
     from cg_assets.potentials.base import PotentialConfig
 
@@ -277,7 +286,7 @@ class ModelTracking:
         self,
         name: str,
         version: str,
-        metrics: Mapping[str, float],
+        metrics: Mapping[str, Estimate],
         figures: Mapping[str, bytes],
         reference_hash: str,
     ) -> None:
@@ -286,7 +295,7 @@ class ModelTracking:
         Args:
             name: registered name.
             version: the version that was evaluated.
-            metrics: name to value.
+            metrics: name to value; its error becomes a metric `evaluation_error/NAME`, its unit part of the run's tags.
             figures: name to PNG.
             reference_hash: content hash of its reference.
 
@@ -296,8 +305,9 @@ class ModelTracking:
         _, client = self._connection.open()
         with self._connection.explained():
             run_id = str(client.get_model_version(name, version).run_id)
-            tag_version(client, name, version, evaluation_tags(metrics, reference_hash))
-            log_metrics(client, run_id, {f"evaluation/{key}": value for key, value in metrics.items()}, int(version))
+            numbers = {key: item.value for key, item in metrics.items()}
+            tag_version(client, name, version, evaluation_tags(numbers, reference_hash))
+            log_estimates(client, run_id, metrics, int(version))
         for title, png in figures.items():
             self._log_bytes(run_id, png, f"evaluation/version_{version}", f"{file_name(title)}.png")
 

@@ -241,7 +241,24 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def field_help(asked: str) -> str:
+@dataclass(frozen=True)
+class FieldHelp:
+    """What a field means in one place, or several alike."""
+
+    field: str
+    type: str
+    values: str
+    default: str
+    meaning: str
+
+    def __str__(self) -> str:
+        """Three lines."""
+        kind = f" (type {self.type})" if self.type else ""
+        default = f"default {self.default}" if self.default else "needed"
+        return f"{self.field}{kind}\n  {self.values}; {default}\n  {self.meaning}".rstrip()
+
+
+def field_help(asked: str) -> list[FieldHelp]:
     """What a field means, wherever it can stand: its values, default, meaning and unit.
 
     Args:
@@ -251,20 +268,18 @@ def field_help(asked: str) -> str:
         SystemSpecError: there is no such field; names the nearest ones.
     """
     *before, name = asked.split(".")
-    rows, known = [], set()
+    found, known = [], set()
     for section in sections():
         for row in section.fields:
             known.add(row.name)
             places = [place for place in section.places if _ends_with(place.split("."), before)]
             if row.name == name and places:
                 where = ", ".join(f"{place}.{name}".removeprefix(".") for place in places)
-                kind = f" (type {section.type})" if section.type else ""
-                default = f"default {row.default}" if row.default else "needed"
-                rows.append(f"{where}{kind}\n  {row.values}; {default}\n  {row.meaning}".rstrip())
-    if not rows:
+                found.append(FieldHelp(where, section.type, row.values, row.default, row.meaning))
+    if not found:
         near = difflib.get_close_matches(name, sorted(known), 3)
         raise SystemSpecError(f"no field is called {asked}" + (f"; is {' or '.join(near)} meant?" if near else ""))
-    return "\n\n".join(rows)
+    return found
 
 
 def _ends_with(place: list[str], end: list[str]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
-import pkgutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -20,6 +19,7 @@ from cg_assets.potentials.model_format import load_potential, save_potential
 from cg_assets.potentials.settings import build_potential
 from cg_assets.use import targets
 from cg_assets.use.beads import BeadEnergy
+from cg_assets.use.targets import target_names
 
 if TYPE_CHECKING:
     from cg_assets.registry.tracking import ModelTracking
@@ -178,11 +178,6 @@ def registered_model(tracking: ModelTracking, reference: str, temperature: float
         None if box is None else np.asarray(box, dtype=float).reshape(-1, 3)[0],
         temperature,
     )
-
-
-def target_names() -> list[str]:
-    """Targets, as they are named on the command line."""
-    return [module.name.replace("_", "-") for module in pkgutil.iter_modules(targets.__path__)]
 
 
 def export(model: Model, target: str, folder: Path) -> list[Path]:

@@ -1,16 +1,23 @@
 """Tables that other programs read."""
 
+import argparse
 import csv
 import io
 import json
+import os
+import re
+
+import pytest
+import yaml
 
 from cg_assets.cli import main
+from cg_assets.cli.parser import command_parser
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.comparison import Comparison
 from cg_assets.evaluation.evaluation import Evaluation
 from cg_assets.evaluation.quantity import Quantity
 from cg_assets.operations.results import print_headlines
-from cg_assets.operations.tables import printed
+from cg_assets.operations.tables import Table
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import find_systems
@@ -18,9 +25,85 @@ from cg_assets.systems import find_systems
 
 def test_one_table_in_three_forms():
     columns, rows = ("name", "value"), [["a, b", 1.5], ["c", None]]
-    assert json.loads(printed(columns, rows, "json")) == [{"name": "a, b", "value": 1.5}, {"name": "c", "value": None}]
-    assert list(csv.reader(io.StringIO(printed(columns, rows, "csv")))) == [[*columns], ["a, b", "1.5"], ["c", ""]]
-    assert printed(columns, rows).splitlines()[0].split() == [*columns]
+    printed = Table(columns, rows).printed
+    assert json.loads(printed("json")) == [{"name": "a, b", "value": 1.5}, {"name": "c", "value": None}]
+    assert list(csv.reader(io.StringIO(printed("csv")))) == [[*columns], ["a, b", "1.5"], ["c", ""]]
+    assert printed().splitlines()[0].split() == [*columns]
+
+
+WITHOUT = {"demo", "new", "schema", "box", "run", "refresh", "figures", "report", "ui", "export", "reference"}
+"""Commands that print no table."""
+ASKED = {
+    "check": ["small_wells"],
+    "docs": ["friction"],
+    "lookup": ["small_wells.biased"],
+    "lineage": ["small_wells.biased"],
+    "query": ["select system, rows from lineage"],
+}
+"""Arguments of those that need some."""
+
+
+def commands():
+    """Every command, and whether it prints tables."""
+    (parsers,) = (item for item in command_parser()._actions if isinstance(item, argparse._SubParsersAction))
+    return {name: "--json" in parser._option_string_actions for name, parser in parsers.choices.items()}
+
+
+def test_every_command_that_prints_a_table_has_forms():
+    assert {name for name, has_forms in commands().items() if not has_forms} == WITHOUT
+
+
+def refuse(name):
+    raise AssertionError(f"{name} is no JSON")
+
+
+@pytest.mark.parametrize("name", [name for name, has_forms in commands().items() if has_forms])
+def test_tables_of_every_command_are_json_and_csv_that_others_read(finished, monkeypatch, name):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(finished.home))
+    options = command_parser().parse_args([name, *ASKED.get(name, [])])
+    found = options.action(options)
+    header, *rows = csv.reader(io.StringIO(found.printed("csv")))
+    assert header == [*found.columns] and len(rows) == len(found.rows)
+    assert all(len(row) == len(header) for row in rows) and (rows or name == "prune")
+    answer = json.loads(found.printed("json"), parse_constant=refuse)
+    assert isinstance(answer, dict) or [[*row] for row in answer] == [header] * len(rows)
+    assert found.printed() and "{" not in found.printed().splitlines()[0]
+
+
+@pytest.mark.parametrize("arguments", [["systems"], ["lookup", "small_wells.biased", "--json"], ["schema"]])
+def test_a_closed_pipe_ends_a_command_without_a_traceback(finished, monkeypatch, capsys, arguments):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(finished.home))
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", encoding="utf-8") as closed:
+        monkeypatch.setattr("sys.stdout", closed)
+        assert main(arguments) == 141
+        monkeypatch.undo()
+    assert capsys.readouterr().err == "cg-assets: the output was closed before its end\n"
+
+
+def test_lookup_shows_numbers_by_their_errors_once(finished, monkeypatch, capsys):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(finished.home))
+    assert main(["lookup", "small_wells.biased"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^  pmf_rmse +0\.\d+ ± 0\.\d+ kT$", text, flags=re.MULTILINE)
+    assert re.search(r"^  held_out_loss +[\d.]+ \(reduced energy/length\)²$", text, flags=re.MULTILINE)
+    assert text.count("pmf_rmse ") == 1 and not re.search(r"\d\.\d{8}", text)
+    assert main(["lookup", "small_wells.biased", "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert whole["evaluation"]["pmf_rmse"]["unit"] == "kT"
+    assert whole["evaluation"]["pmf_rmse"]["value"] == whole["metrics"]["evaluation/pmf_rmse"]
+    assert main(["results", "--json", "--all"]) == 0
+    rows = {(row["potential"], row["metric"], row["of"]): row for row in json.loads(capsys.readouterr().out)}
+    row = rows["biased", "pmf_rmse", "model"]
+    assert {name: row[name] for name in ("value", "standard_error", "unit")} == whole["evaluation"]["pmf_rmse"]
+
+
+def test_the_metadata_of_a_model_names_units(finished):
+    stored = [yaml.safe_load(path.read_text()) for path in (finished.home / "mlflow").rglob("MLmodel")]
+    assert len(stored) == 2
+    for model in stored:
+        assert model["metadata"]["units"]["force"] == "reduced energy/length"
 
 
 def test_systems_are_listed_for_other_programs(home, capsys):
@@ -35,9 +118,6 @@ def test_answers_of_sql_are_json_and_csv_that_others_read(home, capsys):
     (home / "data").mkdir()
     sql = """select NULL as none, 1.5::DECIMAL(4, 2) as part, sum(3) as whole, 'nan'::DOUBLE as nan, -'inf'::DOUBLE
         as infinite, ['nan'::DOUBLE, 2] as list, {'x': 2.5::DECIMAL(3, 1)} as struct, DATE '2026-01-02' as day"""
-
-    def refuse(name):
-        raise AssertionError(f"{name} is no JSON")
 
     assert main(["query", sql, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out, parse_constant=refuse)
