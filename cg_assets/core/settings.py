@@ -17,19 +17,21 @@ from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PositiveFloat,
     PositiveInt,
+    WithJsonSchema,
     field_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from cg_assets.core.errors import ExpressionError
-from cg_assets.core.expressions import parse_expression
+from cg_assets.core.expressions import constant_value, parse_expression
 from cg_assets.core.units import UnitSystem, thermal_energy
 
 _NAME, _ATOM = r"^[a-z][a-z0-9_]*$", r"^[0-9]+:[A-Za-z0-9'*]+$"
@@ -48,7 +50,27 @@ PATTERNS = {
 }
 """Each pattern of text in words, for messages."""
 
-StartPoint = dict[Name, float]
+
+def _number(value: Any) -> Any:
+    """The value of a formula of numbers and pi; anything that is no text as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        formula = parse_expression(value)
+    except ExpressionError as error:
+        raise ValueError(str(error)) from None
+    number = constant_value(formula.tree)
+    if number is None:
+        raise ValueError(f"must be a number or a formula of numbers and pi, not of {', '.join(sorted(formula.names))}")
+    return number
+
+
+_OF_PI = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[-+*/(). 0-9]*pi[-+*/(). 0-9]*$"}]}
+Number = Annotated[float, BeforeValidator(_number), WithJsonSchema(_OF_PI)]
+"""A number, or a formula of numbers and pi, as in `-pi/2`."""
+Range = tuple[Number, Number]
+"""A lowest and a highest value."""
+StartPoint = dict[Name, Number]
 
 Size = Annotated[int, Field(ge=1, le=10_000)]
 """Number of functions, units of a layer, or repetitions, each of which takes memory or time."""

@@ -25,6 +25,7 @@ from cg_assets.core.settings import (
     Fact,
     Fault,
     Name,
+    Range,
     Scope,
     Strict,
     distinct,
@@ -93,7 +94,7 @@ class QuadratureReference(Reference):
 
     exact: ClassVar[bool] = True
     type: Literal["quadrature"]
-    range: tuple[float, float] | dict[Name, tuple[float, float]]
+    range: Range | dict[Name, Range]
     """Interval of the CG coordinate over which errors are measured; of two CG coordinates, that of each by name."""
 
     @field_validator("range")
@@ -205,7 +206,7 @@ class DataReference(Reference):
 class Basin(Strict):
     """A region of collective-variable space whose population is reported."""
 
-    limits: dict[Name, tuple[float, float]] = Field(min_length=1)
+    limits: dict[Name, Range] = Field(min_length=1)
     """Name of each variable to its lowest and highest value in the basin [rad, nm or reduced]."""
 
     @field_validator("limits")

@@ -30,6 +30,12 @@ def test_shipped_files_are_accepted(file, validator):
     validator.validate(yaml.safe_load(file.read_text()))
 
 
+@pytest.mark.parametrize(("value", "errors"), [("[-pi, 2*pi]", 0), ("[-pi, tau]", 1)])
+def test_formulas_of_pi_are_accepted(validator, value, errors):
+    text = f"{{extends: muller_brown, name: own, title: Own, model: {{domain: {{x: {value}}}}}}}"
+    assert len([*validator.iter_errors(yaml.safe_load(text))]) == errors
+
+
 def test_malformed_files_are_refused(validator):
     """Every missing and unknown field, and every value of another type; JSON has no numbers that are none."""
     refused = {kind: [] for kind in (malformed.missing_field, malformed.unknown_field, malformed.wrong_value)}

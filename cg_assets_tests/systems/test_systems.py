@@ -10,6 +10,7 @@ import yaml
 
 from cg_assets.cli import main
 from cg_assets.core.errors import SystemSpecError
+from cg_assets.evaluation.settings import Basin
 from cg_assets.operations.doctor import examine
 from cg_assets.operations.prune import find_prunable
 from cg_assets.storage.store import ParquetStore
@@ -616,3 +617,21 @@ def test_further_labels_that_do_not_fit_are_named(potential, fault):
     content["potentials"]["all"] |= potential
     with pytest.raises(ValueError, match=fault):
         type(load_system("helix")).model_validate(content | {"folder": load_system("helix").folder})
+
+
+def test_a_flow_takes_what_its_training_leaves_out_from_defaults(own_system):
+    system = own_system("muller_brown_plane", put("labels.flow.training", {"epochs": 3}))
+    assert system.labels["flow"].training == load_system("muller_brown_plane").labels["flow"].training.model_copy(
+        update={"epochs": 3}
+    )
+
+
+def test_ranges_and_points_take_formulas_of_pi(own_system):
+    text = yaml.safe_dump({"limits": {"phi": ["-pi", "pi/2"], "psi": ["0.5", 1]}})
+    assert Basin.model_validate(yaml.safe_load(text)).limits == {"phi": (-math.pi, math.pi / 2), "psi": (0.5, 1.0)}
+    for value in ("pi*x", "pie", "[pi]", "", "__import__('os')"):
+        with pytest.raises(ValueError, match="limits"):
+            Basin.model_validate({"limits": {"phi": [value, 9]}})
+    system = own_system("muller_brown", put("model.domain.x", ["-pi/4", "60"]))
+    assert system.model.domain["x"] == (-math.pi / 4, 60.0)
+    assert system.model_dump(mode="json")["model"]["domain"]["x"] == [-math.pi / 4, 60.0]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import PositiveFloat, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from cg_assets.core.checks import FINITE_BEADS, Check, Verdict, finite_verdict
 from cg_assets.core.settings import Fault, Name, Scope, Size, Training
@@ -212,13 +212,24 @@ class NoiseKernel(Kernel):
     type: Literal["noise"]
 
 
+class FlowTraining(Training):
+    """How a flow is fitted: as a potential, with defaults."""
+
+    epochs: PositiveInt = 20
+    """Most passes over the training frames."""
+    batch_size: PositiveInt = 512
+    """Frames in each step of the optimiser."""
+    learning_rate: PositiveFloat = 0.01
+    """First step size of the optimiser, which falls during training."""
+
+
 class FlowKernel(Kernel):
     """Gaussian noise, and a flow that removes it without returning to the configuration."""
 
     type: Literal["flow"]
     hidden: Size = 128
     """Hidden units of the velocity field."""
-    training: Training = Training(epochs=20, batch_size=512, learning_rate=0.01)
+    training: FlowTraining = FlowTraining()
     """How the flow is fitted."""
     flow: Name | None = None
     """Another flow kernel, of the same plan and noise, whose trained flow this one uses; null to train its own."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, field_validator
 
 from cg_assets.core.errors import TrainingError
-from cg_assets.core.settings import Fault, Scope, Size, rising_limits
+from cg_assets.core.settings import Fault, Range, Scope, Size, rising_limits
 from cg_assets.potentials.settings import PotentialSettings
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class RadialBasisSettings(PotentialSettings):
     goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
 
     type: Literal["radial_basis"]
-    range: tuple[float, float]
+    range: Range
     """Interval of the CG coordinate that the basis functions cover."""
     basis_functions: Size = 100
     """Gaussians, evenly spread over the range."""

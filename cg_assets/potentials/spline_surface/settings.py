@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveFloat, model_validator
 
-from cg_assets.core.settings import Fault, Name, Scope, rising_limits
+from cg_assets.core.settings import Fault, Name, Range, Scope, rising_limits
 from cg_assets.potentials.settings import PotentialSettings
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class SplineSurfaceSettings(PotentialSettings):
     goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
 
     type: Literal["spline_surface"]
-    range: dict[Name, tuple[float, float]]
+    range: dict[Name, Range]
     """Interval of each CG coordinate that the splines cover."""
     spacing: PositiveFloat
     """Distance of their knots."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from cg_assets.core.expressions import parse_expression
-from cg_assets.core.settings import Built, Fact, Fault, Formula, Name, distinct
+from cg_assets.core.settings import Built, Fact, Fault, Formula, Name, Range, distinct
 from cg_assets.core.units import UnitSystem
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
@@ -39,8 +39,8 @@ class ModelPotential(Model):
     """Names of the coordinates in the formula."""
     expression: Formula
     """Potential energy as a formula of the coordinates."""
-    domain: dict[Name, tuple[float, float]]
-    """Range of each coordinate that holds the Boltzmann weight; used for quadrature and plots."""
+    domain: dict[Name, Range]
+    """Range of each coordinate that holds the Boltzmann weight, as `[-pi, pi]`; used for quadrature and plots."""
     mass: PositiveFloat = 1.0
     """Of each coordinate [reduced mass]."""
 
