@@ -52,8 +52,8 @@ PATTERNS = {
 
 
 def _number(value: Any) -> Any:
-    """The value of a formula of numbers and pi; anything that is no text as it is."""
-    if not isinstance(value, str):
+    """The value of a formula of numbers and pi; anything else as it is."""
+    if not isinstance(value, str) or "pi" not in value:
         return value
     try:
         formula = parse_expression(value)
@@ -65,7 +65,7 @@ def _number(value: Any) -> Any:
     return number
 
 
-_OF_PI = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[-+*/(). 0-9]*pi[-+*/(). 0-9]*$"}]}
+_OF_PI = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[-+*/(). 0-9]*(pi[-+*/(). 0-9]*)+$"}]}
 Number = Annotated[float, BeforeValidator(_number), WithJsonSchema(_OF_PI)]
 """A number, or a formula of numbers and pi, as in `-pi/2`."""
 Range = tuple[Number, Number]
