@@ -13,6 +13,7 @@ from cg_assets.assets import stages_of
 from cg_assets.assets.stage import Figure, Stage
 from cg_assets.assets.work import Done, Work, carry_out
 from cg_assets.core.checks import Check, Verdict
+from cg_assets.core.errors import CgAssetsError
 from cg_assets.orchestration.automation import batches_of, freshness_of, when_data_changed
 from cg_assets.orchestration.console import log_progress
 from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
@@ -55,10 +56,10 @@ def as_asset(stage: Stage, system: SystemSpec) -> dg.AssetsDefinition:
             stage=stage,
             system=system,
             store=store.open(),
-            batch=context.partition_key if stage.batched else None,
+            batch=_batch_of(context, key) if stage.batched else None,
             run_id=context.run.run_id,
             log=context.log,
-            progress=log_progress(context.log),
+            progress=log_progress(context.log.info),
             open_tracking=tracking.open,
             lease=device.lease,
         )
@@ -70,6 +71,20 @@ def as_asset(stage: Stage, system: SystemSpec) -> dg.AssetsDefinition:
         )
 
     return asset
+
+
+def _batch_of(context: dg.AssetExecutionContext, key: dg.AssetKey) -> str:
+    """The batch that a run works on.
+
+    Raises:
+        CgAssetsError: it was launched without one, or with several at once.
+    """
+    if not context.has_partition_key:
+        raise CgAssetsError(
+            f"{key.to_user_string()}: this run was launched without a batch; choose one partition where you "
+            f"materialise it, or use cg-assets run {key.path[0]} --batch NAME"
+        )
+    return context.partition_key
 
 
 def _check_spec(key: dg.AssetKey, check: Check, partitions: dg.PartitionsDefinition | None) -> dg.AssetCheckSpec:

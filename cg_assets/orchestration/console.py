@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import dagster as dg
@@ -119,8 +119,8 @@ def _terminal() -> TextIO:
         return sys.stderr
 
 
-def log_progress(log: logging.Logger, interval: float = 5.0) -> Progress:
-    """A progress callback that writes a bar and the time left to a step's log, at most each `interval` [s]."""
+def log_progress(write: Callable[[str], object], interval: float = 5.0) -> Progress:
+    """A progress callback that writes a line with a bar and the time left, at most each `interval` [s]."""
     start = last = time.monotonic()
     before = 0
 
@@ -138,6 +138,6 @@ def log_progress(log: logging.Logger, interval: float = 5.0) -> Progress:
         fraction = done / max(total, 1)
         bar = "█" * round(20 * fraction) + "·" * (20 - round(20 * fraction))
         left = (now - start) * (1 - fraction) / max(fraction, 1e-9)
-        log.info(f"{bar} {done} of {total} {counted}, {left:.0f} s left")
+        write(f"{bar} {done} of {total} {counted}, {left:.0f} s left")
 
     return report

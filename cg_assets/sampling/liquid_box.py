@@ -83,7 +83,13 @@ class LiquidBox(Model):
         return LiquidSampler(structure, beads.temperatures, plan, seed, snapshots)
 
     def measured_box(
-        self, structure: Liquid, temperature: float, dynamics: Dynamics, seed: int, progress: Progress | None = None
+        self,
+        structure: Liquid,
+        temperature: float,
+        dynamics: Dynamics,
+        seed: int,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
     ) -> Estimate:
         """It is given; errors as in `Model.measured_box`."""
         raise SystemSpecError("the box of a liquid is given by model.density or model.box; there is nothing to find")

@@ -167,7 +167,13 @@ class Model(Family, family="model"):
         raise SamplingError(f"{beads.name}: {self.hold_fault(structure, beads)}")
 
     def measured_box(
-        self, structure: Any, temperature: float, dynamics: Dynamics, seed: int, progress: Progress | None = None
+        self,
+        structure: Any,
+        temperature: float,
+        dynamics: Dynamics,
+        seed: int,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
     ) -> Estimate:
         """Edge of the box at atmospheric pressure [nm].
 
@@ -177,6 +183,7 @@ class Model(Family, family="model"):
             dynamics: time step and friction.
             seed: of the dynamics and of the barostat.
             progress: called during the run.
+            checkpoint: file from which an interrupted run resumes.
 
         Raises:
             SystemSpecError: it is in no periodic box, or its box is not free.

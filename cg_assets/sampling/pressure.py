@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.progress import Progress
 from cg_assets.core.statistics.estimates import Estimate, autocorrelation_time
 from cg_assets.mapping.builders import MoleculeModel
 from cg_assets.sampling.settings import Dynamics
+from cg_assets.storage.atomic import atomic_file
+
+if TYPE_CHECKING:
+    import openmm
+
+State = dict[str, NDArray[np.float64]]
+"""Volumes so far, box, positions and velocities of a run."""
 
 PRESSURE = 1.01325
 """Atmospheric pressure [bar]."""
@@ -26,6 +37,7 @@ def measure_box(
     dynamics: Dynamics,
     seed: int,
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
     duration: float = DURATION,
 ) -> Estimate:
     """First edge of the box [nm] whose volume is the mean volume at constant pressure, with its standard error.
@@ -40,35 +52,26 @@ def measure_box(
         dynamics: time step and friction.
         seed: seed of the dynamics and of the barostat.
         progress: called after each picosecond.
+        checkpoint: file that keeps an unfinished run, from which it resumes; one of another molecule is left aside.
         duration: length of the run [ps].
 
     Raises:
         SystemSpecError: the system is no molecule in a box.
     """
-    import openmm
-
-    from cg_assets.sampling.molecule.platforms import choose_platform
-
     if molecule.system is None:
         raise SystemSpecError("model.force_fields is empty; without one there is no pressure")
     if molecule.box is None:
         raise SystemSpecError("model.box is null; only a periodic box has a pressure")
-    simulated = openmm.XmlSerializer.clone(molecule.system)
-    barostat = openmm.MonteCarloBarostat(PRESSURE, temperature, _ATTEMPT_STEPS)
-    barostat.setRandomNumberSeed(1 + seed)
-    simulated.addForce(barostat)
-    integrator = openmm.LangevinMiddleIntegrator(temperature, dynamics.friction, dynamics.timestep)
-    integrator.setRandomNumberSeed(2 + seed)
-    name, properties = choose_platform(molecule.n_atoms, periodic=True)
-    context = openmm.Context(simulated, integrator, openmm.Platform.getPlatformByName(name), properties)
-    context.setPositions(molecule.positions)
-    openmm.LocalEnergyMinimizer.minimize(context)
-    context.setVelocitiesToTemperature(temperature, 3 + seed)
     count = math.ceil(duration / _INTERVAL)
-    volumes = []
-    for number in range(count):
-        integrator.step(round(_INTERVAL / dynamics.timestep))
+    identity = _identity(molecule, temperature, dynamics, seed)
+    earlier = None if checkpoint is None else _stored(checkpoint, identity)
+    context = _context(molecule, temperature, dynamics, seed, earlier)
+    volumes = [] if earlier is None else earlier["volumes"].tolist()
+    for number in range(len(volumes), count):
+        context.getIntegrator().step(round(_INTERVAL / dynamics.timestep))
         volumes.append(context.getState().getPeriodicBoxVolume()._value)
+        if checkpoint is not None:
+            _store(checkpoint, identity, context, volumes)
         if progress is not None:
             progress(number + 1, count, "ps")
     kept = np.array(volumes[count // 5 :])
@@ -77,3 +80,65 @@ def measure_box(
     shape = float(np.prod(np.diag(molecule.box))) / molecule.box[0, 0] ** 3
     edge = float(kept.mean() / shape) ** (1 / 3)
     return Estimate(edge, error / (3 * shape * edge**2), "nm")
+
+
+def _context(
+    molecule: MoleculeModel, temperature: float, dynamics: Dynamics, seed: int, earlier: State | None
+) -> openmm.Context:
+    """The molecule under a barostat, at the state of an earlier run or relaxed."""
+    import openmm
+
+    from cg_assets.sampling.molecule.platforms import choose_platform
+
+    # A run that resumes draws other random numbers than its beginning.
+    seed += 0 if earlier is None else 4 * len(earlier["volumes"])
+    simulated = openmm.XmlSerializer.clone(molecule.system)
+    barostat = openmm.MonteCarloBarostat(PRESSURE, temperature, _ATTEMPT_STEPS)
+    barostat.setRandomNumberSeed(1 + seed)
+    simulated.addForce(barostat)
+    integrator = openmm.LangevinMiddleIntegrator(temperature, dynamics.friction, dynamics.timestep)
+    integrator.setRandomNumberSeed(2 + seed)
+    name, properties = choose_platform(molecule.n_atoms, periodic=True)
+    context = openmm.Context(simulated, integrator, openmm.Platform.getPlatformByName(name), properties)
+    if earlier is None:
+        context.setPositions(molecule.positions)
+        openmm.LocalEnergyMinimizer.minimize(context)
+        context.setVelocitiesToTemperature(temperature, 3 + seed)
+    else:
+        context.setPeriodicBoxVectors(*earlier["box"])
+        context.setPositions(earlier["positions"])
+        context.setVelocities(earlier["velocities"])
+    return context
+
+
+def _identity(molecule: MoleculeModel, temperature: float, dynamics: Dynamics, seed: int) -> str:
+    """What makes two runs the same: forces, start and dynamics."""
+    import openmm
+
+    digest = hashlib.sha256(openmm.XmlSerializer.serialize(molecule.system).encode())
+    digest.update(molecule.positions.tobytes())
+    digest.update(f"{temperature} {dynamics.friction} {dynamics.timestep} {seed}".encode())
+    return digest.hexdigest()
+
+
+def _store(path: Path, identity: str, context: openmm.Context, volumes: list[float]) -> None:
+    state = context.getState(positions=True, velocities=True)
+    with atomic_file(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(
+            stream,
+            allow_pickle=False,
+            identity=np.array(identity),
+            volumes=np.array(volumes),
+            box=state.getPeriodicBoxVectors(asNumpy=True)._value,
+            positions=state.getPositions(asNumpy=True)._value,
+            velocities=state.getVelocities(asNumpy=True)._value,
+        )
+
+
+def _stored(path: Path, identity: str) -> State | None:
+    """The state of the same run; None where there is none."""
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        state = {name: archive[name] for name in archive.files}
+    return state if str(state.pop("identity")) == identity else None

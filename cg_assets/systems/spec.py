@@ -276,10 +276,12 @@ class SystemSpec(System):
             simulation=settings.cg_simulation or self.cg_simulation,
         )
 
-    def measure_box(self, seed: int, progress: Progress | None = None) -> Estimate:
-        """Edge of the box at atmospheric pressure [nm]; errors as in `Model.measured_box`."""
+    def measure_box(self, seed: int, progress: Progress | None = None, checkpoint: Path | None = None) -> Estimate:
+        """Edge of the box at atmospheric pressure [nm]; arguments and errors as in `Model.measured_box`."""
         try:
-            return self.model.measured_box(self.structure(), self.temperature, self.dynamics, seed, progress)
+            return self.model.measured_box(
+                self.structure(), self.temperature, self.dynamics, seed, progress, checkpoint
+            )
         except SystemSpecError as error:
             raise SystemSpecError(f"{self.name}: {error}") from None
 

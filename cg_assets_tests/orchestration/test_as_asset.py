@@ -10,6 +10,7 @@ from cg_assets.core.checks import Check
 from cg_assets.core.errors import StorageError
 from cg_assets.orchestration.as_asset import as_asset
 from cg_assets.orchestration.automation import batches_of
+from cg_assets.orchestration.console import step_failure_cause
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -37,7 +38,8 @@ def numbers_stage(judged=lambda path: None):
 
 def materialize(stage, home, instance, batch):
     system = load_system("muller_brown")
-    instance.add_dynamic_partitions(str(batches_of(system.name).name), [batch])
+    if batch is not None:
+        instance.add_dynamic_partitions(str(batches_of(system.name).name), [batch])
     return dg.materialize(
         [as_asset(stage, system)],
         instance=instance,
@@ -45,6 +47,16 @@ def materialize(stage, home, instance, batch):
         partition_key=batch,
         raise_on_error=False,
     )
+
+
+def test_a_launch_without_a_batch_is_refused_with_what_to_do(tmp_path):
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = materialize(numbers_stage(), tmp_path, instance, None)
+    assert not result.success
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    cause = step_failure_cause(failed)
+    assert "muller_brown/numbers: this run was launched without a batch; choose one partition" in cause
+    assert "cg-assets run muller_brown --batch NAME" in cause and "\n" not in cause
 
 
 def test_a_batch_that_passes_does_not_hide_one_that_failed(tmp_path):

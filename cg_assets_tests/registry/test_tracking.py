@@ -406,9 +406,10 @@ def test_champion_moves_only_for_the_better(local, tmp_path):
     challenge = json.loads(beaten.tags["challenge"])
     assert (challenge["challenger"], challenge["promoted"]) == ("3", True)
     assert json.loads(local.lookup(f"{name}/1").tags["challenge"])["challenger"] == "2"
-    local.log_evaluation(name, "3", {"jsd": 0.01}, {"surface": PNG}, "other")
+    local.log_evaluation(name, "3", {"jsd": Estimate(0.01, 0.002, "nats")}, {"surface": PNG}, "other")
     found = local.lookup(f"{name}/3")
     assert found.metrics["evaluation/jsd"] == 0.01
+    assert found.evaluation["jsd"] == Estimate(0.01, 0.002, "nats")
     assert found.tags["evaluation.jsd"] == "0.01"
     assert list((local.home / "mlflow").rglob("evaluation/version_3/surface.png"))
 
@@ -505,7 +506,7 @@ def test_with_a_real_server(server, tmp_path):
     tracking = ModelTracking(server, home)
     tracking.check()
     assert train(tracking, tmp_path / "trained", constant=3.0, datasets=make_data(home)) == "1"
-    tracking.log_evaluation("toy.pair", "1", {"pmf_error": 0.2}, {"pmf": PNG}, "ref")
+    tracking.log_evaluation("toy.pair", "1", {"pmf_error": Estimate(0.2, math.nan)}, {"pmf": PNG}, "ref")
     assert tracking.decide_champion("toy.pair", "1", judged(0.2)).promoted
     found = tracking.lookup("toy.pair")
     assert found.aliases == ["candidate", "champion"]

@@ -180,11 +180,12 @@ class Molecule(MoleculeSettings, Model):
         dynamics: Dynamics,
         seed: int,
         progress: Progress | None = None,
+        checkpoint: Path | None = None,
     ) -> Estimate:
         """By dynamics with a barostat."""
         from cg_assets.sampling.pressure import measure_box
 
-        return measure_box(structure, temperature, dynamics, seed, progress)
+        return measure_box(structure, temperature, dynamics, seed, progress, checkpoint)
 
     def structure(
         self, mapping: BeadMapping, variables: Mapping[str, CollectiveVariable], folder: Path
