@@ -1,0 +1,108 @@
+"""`cg-assets trajectory`: the CG simulation of a model as PDB and XTC, for VMD, NGLView, MDAnalysis and mdtraj."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.core.errors import CgAssetsError
+from cg_assets.core.frames import Frames
+from cg_assets.mapping.maps import CGMap
+from cg_assets.storage.dataset import read_frames
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_system
+
+
+def write_trajectory(home: Path, model: str, folder: Path, replicas: Sequence[int] | None = None) -> list[Path]:
+    """Write the stored CG simulation of a model: its newest version, replica after replica.
+
+    Args:
+        home: the home folder.
+        model: `<system>.<potential>`.
+        folder: new, or empty.
+        replicas: only these; all where None.
+
+    Returns:
+        `beads.pdb` (the first frame, with bonds as CONECT and the box as CRYST1) [Å], `beads.xtc` (all frames with
+        their times and boxes) [nm, ps; positions to 0.001 nm] and `frames.csv` (replica, time and temperature of each).
+
+    Raises:
+        SystemSpecError: there is no such system.
+        CgAssetsError: it has no such potential or replica, its beads have no places in space, or the folder is not
+            empty.
+        StorageError: the potential has not been simulated yet.
+    """
+    import mdtraj
+
+    name, _, potential = model.partition(".")
+    system = load_system(name)
+    if potential not in system.potentials:
+        known = ", ".join(f"{name}.{key}" for key in system.potentials)
+        raise CgAssetsError(f"no model {model!r}; there are: {known}. The simulation of the newest version is kept")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CgAssetsError(f"{folder} is not empty; name a new folder")
+    frames = read_frames(ParquetStore(home).file(name, f"cg_simulation_{potential}"))
+    if frames.positions.shape[2] != 3:
+        raise CgAssetsError(f"{model}: its beads have no places in space; read its frames with cg-assets query")
+    frames = _ordered(frames, replicas)
+    boxes = None if frames.box is None else _vectors(frames.box)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / file for file in ("beads.pdb", "beads.xtc", "frames.csv")]
+    first = _pdb(system.beads().cg_map, model, frames.positions[0], None if boxes is None else boxes[0])
+    paths[0].write_text(first, encoding="ascii")
+    with mdtraj.formats.XTCTrajectoryFile(str(paths[1]), "w") as file:
+        file.write(frames.positions, time=frames.time.astype(np.float32), step=np.arange(len(frames)), box=boxes)
+    with open(paths[2], "w", newline="", encoding="ascii") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["frame", "replica", "time [ps]", "temperature [K]"])
+        columns = frames.replica.tolist(), frames.time.tolist(), frames.temperature.tolist()
+        writer.writerows(zip(range(len(frames)), *columns, strict=True))
+    return paths
+
+
+def _ordered(frames: Frames, replicas: Sequence[int] | None) -> Frames:
+    """Frames of some replicas, replica after replica, each in the order of time."""
+    there = np.unique(frames.replica)
+    if unknown := sorted(set(replicas or []) - set(there.tolist())):
+        raise CgAssetsError(f"--replicas {unknown[0]}: there are {there[0]} to {there[-1]}")
+    order = np.lexsort((frames.time, frames.replica))
+    if replicas:
+        order = order[np.isin(frames.replica[order], replicas)]
+    return frames.select(order)
+
+
+def _vectors(box: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Box vectors in rows `(n_frames, 3, 3)` [nm]."""
+    return box if box.ndim == 3 else box[:, :, None] * np.eye(3, dtype=np.float32)
+
+
+def _pdb(cg_map: CGMap, title: str, positions: NDArray[np.float32], box: NDArray[np.float32] | None) -> str:
+    """One frame [nm] as a PDB file; a bead on an atom has the residue of that."""
+    lines = [f"TITLE     {title}"]
+    if box is not None:
+        lengths = np.linalg.norm(box, axis=1)
+        unit = box / lengths[:, None]
+        angles = np.degrees(np.arccos([unit[1] @ unit[2], unit[0] @ unit[2], unit[0] @ unit[1]]))
+        edges = "".join(f"{10 * length:9.3f}" for length in lengths)
+        lines.append(f"CRYST1{edges}{''.join(f'{angle:7.2f}' for angle in angles)} P 1           1")
+    for number, (name, place) in enumerate(zip(cg_map.bead_names, positions, strict=True), start=1):
+        before, _, atom = name.rpartition(":")
+        chain, _, residue = before.rpartition("/")
+        residue = residue if residue.isdigit() else str(number)
+        x, y, z = (10 * float(value) for value in place)
+        lines.append(
+            f"HETATM{number % 100_000:5d} {atom[:4]:<4} CG  {chain[:1]:1}{int(residue) % 10_000:4d}    "
+            f"{x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00"
+        )
+    bonded: dict[int, list[int]] = {}
+    for one, other in cg_map.bonds:
+        bonded.setdefault(one, []).append(other)
+        bonded.setdefault(other, []).append(one)
+    for one, others in sorted(bonded.items()):
+        for first in range(0, len(others), 4):
+            lines.append("CONECT" + "".join(f"{bead + 1:5d}" for bead in [one, *others[first : first + 4]]))
+    return "\n".join([*lines, "END", ""])

@@ -1,0 +1,94 @@
+"""CG simulations as files of other programs: written by one library, read by others."""
+
+import csv
+
+import MDAnalysis
+import mdtraj
+import numpy as np
+import pytest
+from openmm import unit
+from openmm.app import PDBFile
+
+from cg_assets.cli import main
+from cg_assets.core.frames import Frames
+from cg_assets.storage.schemas import FileMetadata
+from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_system
+
+
+def simulated(home, model, box=None, n_replicas=3):
+    """Random frames as a stored CG simulation, replica by replica at each time, as simulations write them."""
+    name, potential = model.split(".")
+    beads = load_system(name).beads().cg_map.n_beads
+    random = np.random.default_rng(1)
+    replica, time = np.tile(np.arange(n_replicas), 4), np.repeat([0.5, 1.0, 1.5, 2.0], n_replicas)
+    frames = Frames(
+        positions=random.normal(1.0, 0.3, (len(time), beads, 3)).astype(np.float32),
+        time=time,
+        replica=replica.astype(np.int32),
+        temperature=np.full(len(time), 300.0),
+        start=np.zeros(len(time), np.int32),
+        probe=np.zeros(len(time), bool),
+        box=None if box is None else np.tile(np.float32(box), (len(time), 1)),
+    )
+    ParquetStore(home).write_frames(frames, FileMetadata(name, f"cg_simulation_{potential}", "molar"))
+    return frames
+
+
+def test_a_molecule_is_read_by_other_programs(home, tmp_path, capsys):
+    frames = simulated(home, "capped_alanine_quick.biased")
+    folder = tmp_path / "out"
+    assert main(["trajectory", "capped_alanine_quick.biased", str(folder)]) == 0
+    assert capsys.readouterr().out.split() == [str(folder / name) for name in ("beads.pdb", "beads.xtc", "frames.csv")]
+    order = np.lexsort((frames.time, frames.replica))
+    universe = MDAnalysis.Universe(str(folder / "beads.pdb"), str(folder / "beads.xtc"))
+    found = np.array([step.positions.copy() for step in universe.trajectory])  # in Å
+    assert np.abs(found / 10 - frames.positions[order]).max() < 6e-4
+    assert [step.time for step in universe.trajectory] == frames.time[order].tolist()
+    cg_map = load_system("capped_alanine_quick").beads().cg_map
+    assert {tuple(sorted(bond.indices)) for bond in universe.bonds} == {tuple(sorted(bond)) for bond in cg_map.bonds}
+    assert [f"{atom.resid}:{atom.name}" for atom in universe.atoms] == cg_map.bead_names
+    first = PDBFile(str(folder / "beads.pdb"))
+    assert first.topology.getNumBonds() == len(cg_map.bonds) and first.topology.getPeriodicBoxVectors() is None
+    assert np.abs(first.getPositions(True).value_in_unit(unit.nanometer) - frames.positions[order[0]]).max() < 1e-4
+    with open(folder / "frames.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["replica"]) for row in rows] == frames.replica[order].tolist()
+    assert [float(row["time [ps]"]) for row in rows] == frames.time[order].tolist()
+
+
+def test_a_box_is_kept_and_replicas_can_be_chosen(home, tmp_path):
+    frames = simulated(home, "water_quick.splines", box=[1.5, 1.5, 2.5])
+    folder = tmp_path / "out"
+    assert main(["trajectory", "water_quick.splines", str(folder), "--replicas", "2"]) == 0
+    found = mdtraj.load(str(folder / "beads.xtc"), top=str(folder / "beads.pdb"))
+    chosen = frames.select(frames.replica == 2)
+    assert np.abs(found.xyz - chosen.positions).max() < 6e-4
+    assert found.unitcell_lengths == pytest.approx(np.tile([1.5, 1.5, 2.5], (4, 1)))
+    assert found.unitcell_angles == pytest.approx(np.full((4, 3), 90.0))
+    assert MDAnalysis.Universe(str(folder / "beads.pdb")).dimensions == pytest.approx([15, 15, 25, 90, 90, 90])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["capped_alanine_quick.none", "out"], "there are: capped_alanine_quick.unbiased"),
+        (["capped_alanine_quick.biased@champion", "out"], "The simulation of the newest version is kept"),
+        (["capped_alanine_quick.unbiased", "out"], "cg_simulation_unbiased/part-0.parquet"),
+        (["capped_alanine_quick.biased", "out", "--replicas", "3"], "--replicas 3: there are 0 to 2"),
+        (["capped_alanine_quick.biased", "."], "is not empty"),
+    ],
+)
+def test_what_cannot_be_written_is_named(home, tmp_path, monkeypatch, capsys, arguments, words):
+    simulated(home, "capped_alanine_quick.biased")
+    monkeypatch.chdir(tmp_path)
+    assert main(["trajectory", *arguments]) == 1
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_beads_without_places_are_refused(finished, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(finished.home))
+    assert main(["trajectory", "small_wells.biased", str(tmp_path / "out")]) == 1
+    assert "no places in space" in capsys.readouterr().err
