@@ -22,13 +22,14 @@ TRACKING = "MLFLOW_TRACKING_URI"
 DATABASE = "CG_ASSETS_DATABASE"
 OBJECT_STORE = "CG_ASSETS_OBJECT_STORE"
 HOSTS = "CG_ASSETS_HOSTS"
+CHANGES = "CG_ASSETS_SET"
 LOOPBACK = "127.0.0.1"
 
 ADDRESSES = (TRACKING, DATABASE, OBJECT_STORE, "AWS_ENDPOINT_URL")
 """Variables that can hold passwords or keys."""
 OF_STEPS = (
     *(HOME, DEVICE, DAGSTER_HOME, "DAGSTER_DISABLE_TELEMETRY", "OMP_NUM_THREADS", "PYTHONPATH"),
-    *ADDRESSES,
+    *(CHANGES, *ADDRESSES),
 )
 """Variables that a step on another node needs."""
 
@@ -48,6 +49,7 @@ class Installation:
         database: PostgreSQL database of Dagster's records (`CG_ASSETS_DATABASE`); None for SQLite in the home folder.
         object_store: where the data lie as objects (`CG_ASSETS_OBJECT_STORE`); None for the home folder alone.
         hosts: names by which the pages are asked for besides those of this machine (`CG_ASSETS_HOSTS`).
+        changes: fields that `--set` gives other values than their files, as JSON by system (`CG_ASSETS_SET`).
         search_path: `PATH`.
     """
 
@@ -61,6 +63,7 @@ class Installation:
     database: str | None = field(default=None, repr=False)
     object_store: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] = ()
+    changes: str = "{}"
     search_path: str = field(default=os.defpath, repr=False)
 
     @classmethod
@@ -82,6 +85,7 @@ class Installation:
             database=given.get(DATABASE) or None,
             object_store=given.get(OBJECT_STORE) or None,
             hosts=tuple(given.get(HOSTS, "").replace(",", " ").split()),
+            changes=given.get(CHANGES, "{}"),
             search_path=given.get("PATH", os.defpath),
         )
 

@@ -20,10 +20,19 @@ from cg_assets.storage.sharing import follow, open_to_group
 _PLAIN = "cg_assets.plain"
 """Name of the way in which letters are printed that the terminal cannot show."""
 
+_CLOSED = "the output was closed before its end"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of the command; returns its exit status."""
-    options = command_parser().parse_args(arguments)
+    try:
+        options = command_parser().parse_args(arguments)
+    except SystemExit:  # the help has been printed, or why the arguments are wrong
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            return _failed(_CLOSED, 141)
+        raise
     if options.home:
         set_variables({HOME: str(Path(options.home).absolute())})
     for stream in (sys.stdout, sys.stderr):
@@ -44,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _failed("interrupted; the same command resumes from the last finished piece", 130)
     except BrokenPipeError:
-        return _failed("the output was closed before its end", 141)
+        return _failed(_CLOSED, 141)
     except Exception as error:
         reason = machine_failure(error)
         if reason is None:

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from cg_assets.registry.tracking import ModelTracking
 
 
-def demo(options: argparse.Namespace) -> int:
+def demo(options: argparse.Namespace) -> int | Table:
     """Run small systems from sampling to a registered model and print the results."""
-    from cg_assets.operations.demo import run_demo
+    from cg_assets.operations.demo import DEMOS, run_demo
 
+    if _is_dry(options):
+        from cg_assets.operations.dry_run import planned_runs
+
+        return planned_runs(DEMOS[options.system])
     return run_demo(options.system)
 
 
@@ -38,8 +42,9 @@ def systems(options: argparse.Namespace) -> Table:
 
 def check(options: argparse.Namespace) -> Table:
     """Check a system's file without running it, and print what was understood."""
-    from cg_assets.systems import load_system
+    from cg_assets.systems import change_fields, load_system
 
+    change_fields(options.system, options.set)
     system = load_system(options.system)
     understood = system.understood(system.check())
     rows = [(about, one_line(text, 400)) for about, text in [("title", system.title), *understood]]
@@ -90,17 +95,29 @@ def box(options: argparse.Namespace) -> int:
     return 0
 
 
-def run(options: argparse.Namespace) -> int:
-    """Materialise the assets of a system for one batch."""
+def run(options: argparse.Namespace) -> int | Table:
+    """Make the data and models of a system for one batch, as far as they are not up to date."""
     from cg_assets.operations.runs import run_system
+    from cg_assets.systems import change_fields
 
-    return run_system(options.system, batch=options.batch, stages=options.select)
+    change_fields(options.system, options.set)
+    if _is_dry(options):
+        from cg_assets.operations.dry_run import planned_runs
+
+        return planned_runs([options.system], options.batch, options.select, options.force)
+    return run_system(options.system, options.batch, options.select, options.force)
 
 
-def refresh(options: argparse.Namespace) -> int:
+def refresh(options: argparse.Namespace) -> int | Table:
     """Add the next batch of a system and rebuild what depends on it."""
     from cg_assets.operations.runs import refresh_system
+    from cg_assets.systems import change_fields
 
+    change_fields(options.system, options.set)
+    if _is_dry(options):
+        from cg_assets.operations.dry_run import planned_refresh
+
+        return planned_refresh(options.system, options.batch)
     return refresh_system(options.system, batch=options.batch)
 
 
@@ -165,6 +182,15 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+def trajectory(options: argparse.Namespace) -> int:
+    """Write the CG simulation of a model as PDB and XTC, for VMD, NGLView and the like."""
+    from cg_assets.use.trajectory import write_trajectory
+
+    for file in write_trajectory(installation().home, options.model, options.folder, options.replicas):
+        print(file)
+    return 0
+
+
 def lineage(options: argparse.Namespace) -> Table:
     """Which models came from a file, which files a model came from, what changed."""
     from cg_assets.operations.lineage import answer
@@ -218,6 +244,17 @@ def _aligned(rows: Sequence[tuple[str, str]]) -> str:
     """Names and texts in two columns."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _is_dry(options: argparse.Namespace) -> bool:
+    """Whether a command only shows what it would make, as a table of some form.
+
+    Raises:
+        CgAssetsError: a form is asked for, but no table.
+    """
+    if options.form != "text" and not options.dry_run:
+        raise CgAssetsError(f"--{options.form}: is the form of the table that --dry-run prints; add --dry-run")
+    return bool(options.dry_run)
 
 
 def _tracking() -> ModelTracking:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import dagster as dg
 
 from cg_assets import __version__
 from cg_assets.assets import stages_of
-from cg_assets.assets.soundness import Soundness
+from cg_assets.assets.soundness import Failures, Soundness, explained
 from cg_assets.core.errors import CgAssetsError, StorageError
 from cg_assets.core.processes import this_process
 from cg_assets.operations.home_folder import prepare_home
@@ -27,10 +28,10 @@ from cg_assets.orchestration.automation import (
     register_first_batches,
     used_batches,
 )
-from cg_assets.orchestration.console import failure_of, was_interrupted
+from cg_assets.orchestration.console import failure_of, log_progress, was_interrupted
 from cg_assets.orchestration.device import count_gpus
 from cg_assets.orchestration.executors import GPU_POOL, build_executor, start_step_server
-from cg_assets.orchestration.refresh import known_models, plan_refresh
+from cg_assets.orchestration.refresh import Part, known_models, plan_refresh, plan_run
 from cg_assets.orchestration.run_locks import PROCESS_TAG, end_dead_runs, place_of
 from cg_assets.registry.reconciliation import record_versions
 from cg_assets.settings import installation
@@ -78,30 +79,71 @@ def system_job(name: str) -> dg.JobDefinition:
     return defs.resolve_job_def(job_name(name))
 
 
-def run_system(name: str, batch: str | None = None, stages: list[str] | None = None) -> Outcome:
+def run_system(name: str, batch: str | None = None, stages: list[str] | None = None, force: bool = False) -> Outcome:
     """Run a system's job for one batch in this process and those of its executor.
+
+    Stages whose data are up to date are not made again, unless they are asked for.
 
     Args:
         name: the system.
         batch: the batch to sample; the first where None.
-        stages: only these stages; all where None.
-
-    Stages finished by an interrupted or failed run of the same system, batch and stages are not repeated.
+        stages: these stages, up to date or not, without those that an interrupted or failed run of the same command
+            has finished; where None, all that are not up to date.
+        force: make all of them.
 
     Raises:
         CgAssetsError: the system, a stage or the batch name is wrong; nothing has been run.
     """
     system = load_system(name)
-    selection = _selection(system, stages)
+    selection = checked_selection(system, stages)
     batch = _batch_name(FIRST_BATCH if batch is None else batch)
     with _ready(system) as instance:
         instance.add_dynamic_partitions(_partitions(name), [batch])
         command = f"{__version__}/{system.content_hash}/{','.join(sorted(stages or []))}"
-        finished = finished_before(instance, system, batch, command)
-        remaining = [key for key in selection if key not in finished]
-        if finished and remaining:
-            print(f"resuming the last run: {len(finished)} of {len(selection)} stages are finished")
-        return Outcome.of(_execute(instance, system, batch, remaining or selection, {_COMMAND_TAG: command}))
+        if stages is None and not force:
+            needed = to_be_made(system, batch)
+            if not needed:
+                return _nothing_to_do(system, batch)
+            selection = checked_selection(system, [part.stage for part in needed])
+            if up_to_date := len(stages_of(system)) - len(needed):
+                print(f"{up_to_date} of {len(stages_of(system))} stages are up to date")
+                print_reasons(needed)
+        elif not force:
+            finished = finished_before(instance, system, batch, command)
+            remaining = [key for key in selection if key not in finished]
+            if finished and remaining:
+                print(f"resuming the last run: {len(finished)} of {len(selection)} stages are finished")
+            selection = remaining or selection
+        return Outcome.of(_execute(instance, system, batch, selection, {_COMMAND_TAG: command}))
+
+
+def to_be_made(system: SystemSpec, batch: str) -> dict[Part, str]:
+    """What a run for a batch makes, and why. Errors as in `known_models`."""
+    store = fetched(installation().home)
+    return plan_run(store, system, batch, known_models(store, system))
+
+
+def _nothing_to_do(system: SystemSpec, batch: str) -> Outcome:
+    """Report that a batch and what is made of it are there, and how their checks ended."""
+    soundness = Soundness(ParquetStore(installation().home), system)
+    failures: Failures = {}
+    blocking: Failures = {}
+    for stage in stages_of(system):
+        with suppress(StorageError):  # it was removed because its checks failed
+            failures |= soundness.failures(stage.name, batch if stage.batched else None)
+            blocking |= soundness.faults(stage.name, batch if stage.batched else None)
+    state = "has nothing to be made" if blocking else "is up to date"
+    print(f"{system.name} {state}; run --force makes batch {batch} and what follows from it again")
+    if failures:
+        print(f"cg-assets: {explained(failures)}", file=sys.stderr)
+    return Outcome.FAILED if blocking else Outcome.DOUBTFUL if failures else Outcome.SOUND
+
+
+def print_reasons(planned: Mapping[Part, str]) -> None:
+    """A line for each part that is made for a reason of its own."""
+    for part, reason in planned.items():
+        if reason:
+            print(f"{part.stage}{f' of batch {part.batch}' if part.batch else ''}: {reason}")
 
 
 def refresh_system(name: str, batch: str | None = None) -> Outcome:
@@ -139,8 +181,7 @@ def refresh_system(name: str, batch: str | None = None) -> Outcome:
                 f"{part.stage} of batch {part.batch} is left out: {change}; "
                 f"cg-assets refresh {name} --batch {part.batch} samples it again"
             )
-        for part, reason in plan.reasons.items():
-            print(f"{part.stage}{f' of batch {part.batch}' if part.batch else ''}: {reason}")
+        print_reasons(plan.reasons)
         if plan.added:
             instance.add_dynamic_partitions(_partitions(name), [plan.added])
         if not plan.runs and not plan.failed:
@@ -218,7 +259,12 @@ def _execute(
     return result
 
 
-def _selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey]:
+def checked_selection(system: SystemSpec, stages: list[str] | None) -> list[dg.AssetKey]:
+    """The assets of some stages, or of all.
+
+    Raises:
+        CgAssetsError: the system has no such stage.
+    """
     known = sorted(stage.name for stage in stages_of(system))
     if unknown := sorted(set(stages or []) - set(known)):
         raise CgAssetsError(f"--select names {', '.join(unknown)}; the stages of {system.name} are {', '.join(known)}")
@@ -263,16 +309,27 @@ def make_reference(name: str, file: Path) -> None:
 
 
 def find_box(name: str) -> Estimate:
-    """Edge of the box of a solvated molecule at atmospheric pressure [nm]. Errors as in `System.measure_box`."""
+    """Edge of the box of a solvated molecule at atmospheric pressure [nm]. Errors as in `System.measure_box`.
+
+    An interrupted run resumes from its last picosecond.
+    """
     system = load_system(name)
+    checkpoint = installation().home / "box" / f"{system.name}.npz"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with _progress_bar() as report:
-        return system.measure_box(seed_of(system.name, "box", FIRST_BATCH), report)
+        edge = system.measure_box(seed_of(system.name, "box", FIRST_BATCH), report, checkpoint)
+    checkpoint.unlink()
+    return edge
 
 
 @contextmanager
 def _progress_bar() -> Iterator[Progress]:
-    """A bar on standard error that shows the progress of long work, from its first report on."""
+    """Progress of long work on standard error: a bar on a terminal, else a line at most each minute."""
     from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        yield log_progress(partial(print, file=sys.stderr, flush=True), interval=60.0)
+        return
 
     with ExitStack() as stack:
         bars: list[tqdm] = []

@@ -83,6 +83,10 @@ def build_executor() -> dg.ExecutorDefinition:
             raise CgAssetsError(f"CG_EXECUTOR_CONFIG: ray is {given!r}; it must hold fields and their values")
         return _configured("dagster_ray", "ray_executor", "ray", options | {"ray": defaults | given})
     if name == "k8s":
+        if own.changes != "{}":
+            raise CgAssetsError(
+                "CG_EXECUTOR=k8s: --set does not reach the pods; write the values into the system's file"
+            )
         return _configured("dagster_k8s", "k8s_job_executor", "k8s", options)
     if name == "slurm":
         return _configured("cg_assets.orchestration.slurm", "slurm_executor", "slurm", options)

@@ -132,6 +132,20 @@ def plan_refresh(
     return RefreshPlan(None if name in known else name, graph.runs(planned), _roots(planned), left_out=left)
 
 
+def plan_run(
+    store: ParquetStore, system: SystemSpec, batch: str, models: Mapping[str, RegisteredModel] | None = None
+) -> dict[Part, str]:
+    """What a run for one batch has to make, and why (empty where it follows from others that are made).
+
+    Args:
+        store: the data.
+        system: the system.
+        batch: to be sampled, again where its specification has changed.
+        models: as in `plan_refresh`.
+    """
+    return _Graph(store, system, batch, models).out_of_date([batch])
+
+
 def _roots(planned: dict[Part, str]) -> dict[Part, str]:
     return {part: reason for part, reason in planned.items() if reason}
 

@@ -33,26 +33,13 @@ from cg_assets.core.settings import (
     is_multiple,
     rising,
 )
+from cg_assets.sampling.plan_cost import PlanCost
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _Numbers = TypeVar("_Numbers", int, "NDArray[np.int64]")
-
-
-_TIMES = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
-
-
-def plan_facts(built: Built, frames: int, steps: float) -> Iterator[Fact]:
-    """Frames and steps of a plan, and what they cost by estimate; training and evaluation come on top."""
-    cg_map = built.beads.cg_map
-    dimension = 3 if cg_map.bead_elements else 1
-    megabytes = frames * 2 * 4e-6 * dimension * (cg_map.n_atoms + cg_map.n_beads)
-    seconds = steps * built.step_seconds
-    size, length = next((size, name) for size, name in _TIMES if seconds >= size or size == 1)
-    cost = f"{seconds / size:.2g} {length} of one core or GPU, {megabytes:.2g} MB"
-    yield "", f"{frames} frames from {steps:.3g} steps; estimated: {cost}"
 
 
 class Probe(Strict):
@@ -168,8 +155,12 @@ class SamplingPlan(Strict):
 
     def facts(self, built: Built) -> Iterator[Fact]:
         """Frames, and estimates of time and disk."""
+        yield "", str(self.cost(built))
+
+    def cost(self, built: Built) -> PlanCost:
+        """What the plan costs, by estimate."""
         kept = self.kept_replicas * self.kept_rungs * self.frames_per_replica
-        yield from plan_facts(built, kept, self.total_time / self.timestep)
+        return PlanCost(built, kept, self.total_time / self.timestep)
 
     def _temperature_faults(self, number: int) -> Iterator[Fault]:
         """What does not fit replicas at several temperatures, as many at each."""
@@ -360,7 +351,11 @@ class ConditionalSampling(Strict):
 
     def facts(self, built: Built) -> Iterator[Fact]:
         """Frames, and estimates of time and disk."""
-        yield from plan_facts(built, self.frames, self.frames * self.time_each / self.timestep)
+        yield "", str(self.cost(built))
+
+    def cost(self, built: Built) -> PlanCost:
+        """What the plan costs, by estimate."""
+        return PlanCost(built, self.frames, self.frames * self.time_each / self.timestep)
 
     @property
     def time_each(self) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from pydantic_core import ErrorDetails
 
 from cg_assets.core.errors import SystemSpecError, one_line, shortened
 from cg_assets.core.settings import PATTERNS
-from cg_assets.settings import installation
+from cg_assets.settings import CHANGES, installation, set_variables
 from cg_assets.systems.base import FAULT, Fields, Place, System, fields_of, merge
-from cg_assets.systems.plain_yaml import read_yaml
+from cg_assets.systems.plain_yaml import read_value, read_yaml
 from cg_assets.systems.spec import SystemSpec
 
 SHIPPED = Path(__file__).parent
@@ -62,6 +63,45 @@ def load_system(name: str | Path) -> SystemSpec:
     return folders.load(folders.files[name])
 
 
+def change_fields(name: str, given: Sequence[str]) -> None:
+    """Give fields of a system other values than its file, in this process and those that it starts.
+
+    They count in the hashes of the specification like values of the file, so that nothing made with them is pooled
+    with data made without them.
+
+    Args:
+        name: of the system, or the path of its file.
+        given: `field=value` of each, the field dotted, the value in YAML; null removes an inherited entry.
+
+    Raises:
+        SystemSpecError: one is no field with a value, or its value is no plain YAML.
+    """
+    changes: Fields = {}
+    for text in given:
+        field, equals, value = text.partition("=")
+        *parents, last = field.strip().split(".")
+        if not equals or not all((*parents, last)):
+            raise SystemSpecError(f"--set {one_line(text)}: write FIELD=VALUE, for example training.epochs=3")
+        section = changes
+        for part in parents:
+            inside = section.setdefault(part, {})
+            if not isinstance(inside, dict):
+                raise SystemSpecError(f"--set {field}: contradicts the value that another --set gives {part}")
+            section = inside
+        section[last] = read_value(value, f"--set {field}")
+    if changes:
+        set_variables({CHANGES: json.dumps({Path(name).stem: changes})})
+
+
+def flat_fields(value: JsonValue, place: Place = ()) -> Iterator[Place]:
+    """Places of the values within sections."""
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from flat_fields(item, (*place, name))
+    else:
+        yield place
+
+
 def find_systems() -> FoundSystems:
     """Every system; a file that is wrong or has the name of another one is left out, and stops no other."""
     folders, found = _Folders(), FoundSystems()
@@ -92,6 +132,7 @@ class _Folders:
         self.clashes: dict[Path, str] = {}
         self._contents: dict[Path, Fields] = {}
         self._lines: dict[Path, dict[Place, int]] = {}
+        self._changes: Fields = json.loads(installation().changes)
         for path in sorted((installation().home / "systems").glob("*.y*ml")):
             first = self.files.setdefault(path.stem, path)
             if first != path:
@@ -99,14 +140,24 @@ class _Folders:
 
     def load(self, path: Path) -> SystemSpec:
         """The system of a file; errors as of `load_system`."""
-        content = self._whole(path)
+        content, lines, shown = self._whole(path), self._lines[path], str(path)
+        if own := self._changes.get(path.stem):
+            content = fields_of(merge(content, fields_of(own)))
+            changed = list(flat_fields(own))
+            # Their lines in the file, and those of the sections around them, have other values.
+            lines = {
+                place: line
+                for place, line in lines.items()
+                if all(place[: len(one)] != one[: len(place)] for one in changed)
+            }
+            shown = f"{path} with --set {', '.join(map('.'.join, changed))}"
         if content.get("name") != path.stem:
             given = one_line(repr(content.get("name")), 60)
-            raise SystemSpecError(f"{path}: name is {given}; it must be the file's name, {path.stem!r}")
+            raise SystemSpecError(f"{shown}: name is {given}; it must be the file's name, {path.stem!r}")
         try:
             return SystemSpec.model_validate(content | {"folder": path.parent.absolute()})
         except ValidationError as error:
-            raise SystemSpecError(_explain(path, error, content, self._lines[path])) from None
+            raise SystemSpecError(_explain(shown, error, content, lines)) from None
 
     def _whole(self, path: Path, chain: tuple[Path, ...] = ()) -> Fields:
         """Fields of a file, with those of the systems that it extends."""
@@ -162,11 +213,11 @@ _WORDS = (
 """The validator's words, and ours."""
 
 
-def _explain(path: Path, error: ValidationError, content: Fields, lines: Mapping[Place, int]) -> str:
+def _explain(path: str, error: ValidationError, content: Fields, lines: Mapping[Place, int]) -> str:
     """What is wrong with a file: one line for one field, else a line for each.
 
     Args:
-        path: of the file.
+        path: of the file, with what was changed.
         error: what the validator found.
         content: the fields of the file, with those that it inherits.
         lines: place of each field that stands in the file itself to its line.

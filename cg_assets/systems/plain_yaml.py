@@ -63,6 +63,18 @@ def read_yaml(path: Path) -> tuple[JsonValue, dict[tuple[str, ...], int]]:
         raise SystemSpecError(f"{path}: is not valid YAML: {one_line(error)}") from None
 
 
+def read_value(text: str, origin: str) -> JsonValue:
+    """A value as in a file; `origin` is where it stands.
+
+    Raises:
+        SystemSpecError: it is no plain YAML.
+    """
+    try:
+        return _Reader(Path(origin), text).document()
+    except yaml.YAMLError as error:
+        raise SystemSpecError(f"{origin}: is not valid YAML: {one_line(error)}") from None
+
+
 class _Reader:
     """Values from the events of a parser, whose own nesting is without bound."""
 

@@ -31,7 +31,7 @@ def test_one_table_in_three_forms():
     assert printed().splitlines()[0].split() == [*columns]
 
 
-WITHOUT = {"demo", "new", "schema", "box", "run", "refresh", "figures", "report", "ui", "export", "reference"}
+WITHOUT = {"new", "schema", "box", "figures", "report", "ui", "export", "trajectory", "reference"}
 """Commands that print no table."""
 ASKED = {
     "check": ["small_wells"],
@@ -39,6 +39,9 @@ ASKED = {
     "lookup": ["small_wells.biased"],
     "lineage": ["small_wells.biased"],
     "query": ["select system, rows from lineage"],
+    "demo": ["--dry-run"],
+    "run": ["small_wells", "--dry-run", "--force"],
+    "refresh": ["small_wells", "--dry-run"],
 }
 """Arguments of those that need some."""
 
@@ -70,7 +73,7 @@ def test_tables_of_every_command_are_json_and_csv_that_others_read(finished, mon
     assert found.printed() and "{" not in found.printed().splitlines()[0]
 
 
-@pytest.mark.parametrize("arguments", [["systems"], ["lookup", "small_wells.biased", "--json"], ["schema"]])
+@pytest.mark.parametrize("arguments", [["systems"], ["lookup", "small_wells.biased", "--json"], ["schema"], ["--help"]])
 def test_a_closed_pipe_ends_a_command_without_a_traceback(finished, monkeypatch, capsys, arguments):
     monkeypatch.setenv("CG_ASSETS_HOME", str(finished.home))
     read, write = os.pipe()

@@ -1,0 +1,111 @@
+"""What a run would make and cost, settings given on the command line, and runs that have nothing to do."""
+
+import json
+
+import pytest
+
+from cg_assets.cli import main
+from cg_assets.systems import change_fields, load_system
+
+TRAINED = {"potential_biased", "potential_unbiased"}
+FOLLOWS = TRAINED | {f"{stage}_{name}" for stage in ("evaluation", "cg_simulation") for name in ("biased", "unbiased")}
+FOLLOWS |= {"comparison", "report"}
+
+
+@pytest.fixture(autouse=True)
+def unchanged(monkeypatch):
+    """The settings of one test are not those of the next."""
+    monkeypatch.setenv("CG_ASSETS_SET", "{}")
+
+
+@pytest.fixture
+def finished_home(finished, monkeypatch):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(finished.home))
+    monkeypatch.setenv("CG_EXECUTOR", "in_process")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return finished.home
+
+
+def rows(capsys, *arguments):
+    assert main([*arguments, "--dry-run", "--json"]) == 0
+    return {(row["stage"], row["batch"]): row for row in json.loads(capsys.readouterr().out)}
+
+
+def test_a_finished_system_is_not_run_again(finished_home, capsys):
+    assert rows(capsys, "run", "small_wells") == {}
+    assert main(["run", "small_wells", "--dry-run"]) == 0
+    assert capsys.readouterr().out == "nothing is to be made\n"
+    before = {path: path.stat().st_mtime_ns for path in (finished_home / "data").rglob("*.parquet")}
+    assert main(["run", "small_wells"]) == 0
+    assert "small_wells is up to date; run --force makes batch 0000" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in (finished_home / "data").rglob("*.parquet")}
+    forced = rows(capsys, "run", "small_wells", "--force")
+    assert len(forced) == 13 and ("trajectories", "0000") in forced
+    assert set(rows(capsys, "run", "small_wells", "--select", "reference")) == {("reference", "")}
+
+
+def test_what_other_settings_would_make_again(finished_home, capsys):
+    found = rows(capsys, "run", "small_wells", "--set", "training.epochs=2")
+    assert {stage for stage, _ in found} == FOLLOWS
+    for stage in TRAINED:
+        row = found[stage, ""]
+        assert row["reason"] == "training changed since it was made"
+        assert row["seconds"] > 0 and row["known from"].startswith("run of 20")
+    assert found["comparison", ""]["reason"] and found["comparison", ""]["megabytes"] > 0
+
+
+def test_samples_of_other_settings_are_never_pooled(finished_home, capsys):
+    change = ["--set", "sampling.unbiased.duration=20"]
+    assert rows(capsys, "run", "small_wells", *change)["trajectories", "0000"]["reason"].startswith("sampling.unbiased")
+    again = rows(capsys, "refresh", "small_wells", *change)
+    assert ("trajectories", "0001") in again and ("trajectories", "0000") not in again
+
+
+def test_costs_of_a_system_that_never_ran_are_estimates(home, capsys):
+    found = rows(capsys, "run", "muller_brown")
+    sampled = found["biased_samples", "0000"]
+    assert sampled["known from"] == "its steps, by measured rates" and sampled["seconds"] > 0.5
+    assert sampled["megabytes"] == pytest.approx(204800 * 2 * 4e-6 * 3)
+    assert found["potential_biased", ""]["seconds"] is None
+    assert main(["run", "muller_brown", "--dry-run"]) == 0
+    assert "; 11 stage(s) of unknown cost\n" in capsys.readouterr().out
+    assert [path.name for path in home.rglob("*")] == ["systems"]
+
+
+def test_settings_of_the_command_line_count_like_those_of_the_file(home):
+    plain, other = load_system("muller_brown"), load_system("muller_brown_plane").content_hash
+    given = ["training.epochs=3", "model.domain.x=[0, 20*pi]", "sampling.biased=null"]
+    given += ["potentials.biased=null", "title=a=b"]
+    change_fields("muller_brown", given)
+    changed = load_system("muller_brown")
+    assert (changed.training.epochs, changed.title, set(changed.potentials)) == (3, "a=b", {"unbiased"})
+    assert changed.training.learning_rate == plain.training.learning_rate
+    for section in ("model", "training", "sampling.biased"):
+        assert changed.hash_of(section) != plain.hash_of(section)
+    assert changed.hash_of("sampling.unbiased") == plain.hash_of("sampling.unbiased")
+    assert load_system("muller_brown_plane").content_hash == other
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("trainig.epochs=3", "--set trainig.epochs: trainig: is not known; is training meant?"),
+        ("training.epochs=-3", "muller_brown.yaml with --set training.epochs: training.epochs (value -3): must be"),
+        ("training.epochs", "--set training.epochs: write FIELD=VALUE"),
+        ("=3", "write FIELD=VALUE"),
+        ("training.epochs=[3", "--set training.epochs: is not valid YAML"),
+        ("training.epochs=010", "--set training.epochs"),
+        ("name=other", "name is 'other'"),
+    ],
+)
+def test_wrong_settings_of_the_command_line_are_named(home, capsys, change, words):
+    assert main(["run", "muller_brown", "--set", change]) == 1
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
+    assert main(["run", "muller_brown", "--set", "training=3", "--set", "training.epochs=3"]) == 1
+    assert "contradicts" in capsys.readouterr().err
+
+
+def test_a_form_without_a_table_is_refused(home, capsys):
+    assert main(["run", "muller_brown", "--json"]) == 1
+    assert "add --dry-run" in capsys.readouterr().err
