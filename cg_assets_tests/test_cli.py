@@ -114,6 +114,7 @@ def test_a_run_prints_one_line_a_step(finished):
     done = finished("run", "small_wells", "--select", "reference", CG_EXECUTOR="in_process")
     assert done.returncode == 0, done.stderr
     assert re.search(r"small_wells/reference +Finished execution", done.stderr)
+    assert done.stdout.splitlines()[0].startswith("small_wells, batch 0000: 1 stage(s) in ")
     assert "Traceback" not in done.stderr
 
 
@@ -236,6 +237,14 @@ def refuse(home, capsys):
         return output.err
 
     return call
+
+
+def test_arguments_too_many_are_named_with_the_usage_of_the_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["new", "mine", "--from", "pdb", "mine.pdb"])
+    message = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "usage: cg-assets new" in message and "unrecognized arguments: mine.pdb" in message
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ _CLOSED = "the output was closed before its end"
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of the command; returns its exit status."""
     try:
-        options = command_parser().parse_args(arguments)
+        options, unknown = command_parser().parse_known_args(arguments)
+        if unknown:
+            options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit:  # the help has been printed, or why the arguments are wrong
         try:
             sys.stdout.flush()

@@ -38,7 +38,8 @@ def command_parser() -> argparse.ArgumentParser:
     def command(action: Action) -> argparse.ArgumentParser:
         name, text = action.__name__, (action.__doc__ or "").removesuffix(".")
         sub = subparsers.add_parser(name, help=text[:1].lower() + text[1:], description=text)
-        sub.set_defaults(action=action, of_files=name in OF_FILES, writes=_WRITES.get(name, lambda options: False))
+        writes = _WRITES.get(name, lambda options: False)
+        sub.set_defaults(action=action, parser=sub, of_files=name in OF_FILES, writes=writes)
         return sub
 
     def answering(action: Action) -> argparse.ArgumentParser:
@@ -62,7 +63,7 @@ def command_parser() -> argparse.ArgumentParser:
     start.add_argument("--from", dest="parent", metavar="SYSTEM", help="extend this system")
     start.add_argument("--pdb", type=Path, metavar="FILE", help="a molecule with all hydrogens")
     new.add_argument("--trajectory", type=Path, nargs="+", default=[], metavar="FILE", help="import these frames of it")
-    new.add_argument("--temperature", type=float, metavar="K", help="of the molecule, which no file contains")
+    new.add_argument("--temperature", type=float, metavar="K", help="of the molecule; needed with --pdb")
     new.add_argument("--force-field", nargs="+", default=[], metavar="FILE", help="files of OpenMM (default: a guess)")
     command(commands.schema)
     docs = answering(commands.docs)

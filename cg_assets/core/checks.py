@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cg_assets.core.statistics.estimates import Estimate
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -49,6 +51,10 @@ class Verdict:
     def message(self) -> str:
         """The outcome in a line: the check, the numbers behind it, and the remedy where it failed."""
         shown = {name: _short(value) for name, value in self.facts.items() if value != ""}
+        if {"standard_error", "unit"} <= self.facts.keys():
+            name, value = next(iter(self.facts.items()))
+            shown[name] = str(Estimate(value, self.facts["standard_error"], self.facts["unit"]))
+            shown = {name: text for name, text in shown.items() if name not in {"standard_error", "unit"}}
         if shown.get("standard_error") == "nan":
             shown["standard_error"] = "unknown"
         numbers = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())

@@ -151,6 +151,8 @@ def _check(node: ast.AST, text: str, names: set[str], depth: int, exponents: flo
             raise ExpressionError(f"{piece()}: {name} takes exactly one argument")
         case ast.Call():
             raise ExpressionError(f"function in {piece()} is not known; allowed are {', '.join(FUNCTIONS)}")
+        case ast.BinOp(op=ast.BitXor()):
+            raise ExpressionError("^ is not a power; write x**2 for x^2")
         case _:
             raise ExpressionError(f"{piece()} is not allowed; {_ALLOWED}")
     if not isinstance(node, ast.Constant | ast.Name):

@@ -101,7 +101,7 @@ class Evaluation:
 
     def verdicts(self, checks: Iterable[Check]) -> list[Verdict]:
         """Whether the quantities that each check is named as are within their bounds."""
-        found = []
+        found, noise = [], measures_of_noise()
         for check in checks:
             name = check.name
             bounded = [item for item in self.quantities if item.name == name and item.bound is not None]
@@ -111,6 +111,8 @@ class Evaluation:
                 facts = {name: value.value, "standard_error": value.standard_error, "unit": value.unit}
             if bounded and bounded[0].bound is not None:
                 facts["bound"] = bounded[0].bound
+            if name in noise and len(bounded) == 1 and bounded[0].reference is not None:
+                facts["noise_alone"] = str(bounded[0].reference)
             facts |= {
                 item.where: str(item.value) for item in self.quantities if item.name == name and item.where == SAMPLED
             }
@@ -205,14 +207,19 @@ def evaluate(case: Case[Any], metrics: Sequence[Metric[Any]] | None = None) -> E
     return Evaluation(tuple(quantities), tuple(profiles), tuple(drawings), case.beads.thermal_energy)
 
 
+_REMEDY = "see where it differs in the figures of the evaluation; more data, a bias or a longer training can help"
+
+
 def checks_of(settings: EvaluationSettings) -> tuple[Check, ...]:
     """Checks of evaluations by these settings: a potential that fails one never becomes champion.
 
     They do not block, so that it is compared with the others all the same.
     """
-    texts = {name: text for metric in metrics_of(settings) for name, text in metric.checks(settings).items()}
-    remedy = "see where it differs in the figures of the evaluation; more data, a bias or a longer training can help"
-    return tuple(Check(name, text, blocking=False, remedy=remedy) for name, text in texts.items())
+    return tuple(
+        Check(name, text, blocking=False, remedy=metric.remedies.get(name, _REMEDY))
+        for metric in metrics_of(settings)
+        for name, text in metric.checks(settings).items()
+    )
 
 
 def _quantity(row: Mapping[str, Any]) -> Quantity:

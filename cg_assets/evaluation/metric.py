@@ -42,10 +42,12 @@ class Metric(ABC, Generic[S]):
     Attributes:
         reads: the settings that it needs; it applies to systems whose evaluation has them.
         measures: what it measures.
+        remedies: what to do when one of its checks fails, where the usual advice is wrong.
     """
 
     reads: type[S]
     measures: ClassVar[tuple[Measure, ...]]
+    remedies: ClassVar[Mapping[str, str]] = {}
     _members: ClassVar[dict[str, type[Metric[Any]]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

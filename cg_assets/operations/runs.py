@@ -114,6 +114,7 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
             if finished and remaining:
                 print(f"resuming the last run: {len(finished)} of {len(selection)} stages are finished")
             selection = remaining or selection
+        print(f"{name}, batch {batch}: {len(selection)} stage(s) to make in {installation().home}", flush=True)
         return Outcome.of(_execute(instance, system, batch, selection, {_COMMAND_TAG: command}))
 
 

@@ -74,9 +74,9 @@ class SamplingPlan(Strict):
     timestep: PositiveFloat = Field(description="[ps or reduced].")
     friction: PositiveFloat = Field(description="Of the Langevin thermostat [1/ps or reduced].")
     burn_in: float = Field(ge=0.0)
-    """Time of each replica before the first frame."""
+    """Time of each replica before the first frame [ps or reduced]."""
     duration: PositiveFloat
-    """Time of each replica over which frames are kept."""
+    """Time of each replica over which frames are kept [ps or reduced]."""
     frame_interval: PositiveFloat = Field(description="Time between frames that are kept [ps or reduced].")
     bias: Bias | None = None
     """Energy that drives sampling; null for none."""
@@ -319,13 +319,13 @@ class ConditionalSampling(Strict):
     friction: PositiveFloat = 2.0
     """[1/ps]"""
     pace: PositiveFloat = 0.4
-    """Time between two attempts to exchange."""
+    """Time between two attempts to exchange [ps]."""
     interval: PositiveFloat = 0.1
-    """Time between two samples of a replica."""
+    """Time between two samples of a replica [ps]."""
     relaxation: PositiveFloat
-    """Time of each ladder before the first sample."""
+    """Time of each ladder before the first sample [ps]."""
     duration: PositiveFloat
-    """Time of each ladder over which samples are kept."""
+    """Time of each ladder over which samples are kept [ps]."""
 
     _rises = field_validator("temperatures")(rising)
 

@@ -44,9 +44,9 @@ class CGSimulation(Strict):
     frame_interval: PositiveFloat
     """Time between frames [ps or reduced]."""
     enhanced_duration: float = Field(default=0.0, ge=0.0)
-    """Length of a second run under the frozen bias of the biased samples, reweighted exactly; 0 for none."""
+    """Length of a second run [ps or reduced] under the frozen bias of the samples, reweighted exactly; 0 for none."""
     enhanced_frame_interval: PositiveFloat | None = None
-    """Time between its frames, of which reweighting makes few count; null for frame_interval."""
+    """Time between its frames [ps or reduced], of which reweighting makes few count; null for frame_interval."""
     displacement: float = Field(default=0.0, ge=0.0)
     """Standard deviation of random displacements of a molecule's beads at the start, along each axis [nm]: replicas
     then come from far off equilibrium; 0 starts them from frames as they are."""

@@ -85,7 +85,7 @@ def own_ensemble(
     chosen = np.random.default_rng(seed).permutation(len(positions))[:count]
     starts = positions[torch.from_numpy(np.sort(chosen)).to(positions.device)].float()
     held = HeldTorsions(torsions, starts, STIFFNESS * thermal_energy)
-    told = None if progress is None else lambda done, total, _: progress(done, total, "steps with torsions held")
+    told = None if progress is None else lambda done, total, _: progress(done, total, "steps for the torsion series")
     try:
         trajectory = simulate(
             potential,

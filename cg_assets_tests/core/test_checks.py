@@ -52,6 +52,14 @@ def test_one_wrong_number_is_named_with_its_frame(name, value):
         assert part in verdict.message, verdict.message
 
 
+def test_a_number_stands_with_its_error_and_unit():
+    check = Check("pmf_error", "", remedy="sample longer")
+    message = check.verdict(False, pmf_error=4.833, standard_error=0.6903, unit="(kT)²", bound=0.5).message
+    assert message == "pmf_error failed: pmf error 4.83 ± 0.69 (kT)², bound 0.5; sample longer"
+    unknown = check.verdict(True, pmf_error=np.float64(2.0), standard_error=np.nan, unit="").message
+    assert unknown == "pmf_error passed: pmf error 2 ± ?"
+
+
 def test_energies_must_be_finite_only():
     assert "bias_energy in frame 5" in frame_fault(spoiled("bias_energy", np.nan, row=5))
     assert frame_fault(spoiled("bias_energy", 1e6)) == ""

@@ -96,6 +96,7 @@ def test_evaluation_broadcasts_and_keeps_the_shape_of_a_constant():
         ("x if y else 1", "is not allowed"),
         ("x < 1", "is not allowed"),
         ("x // 2", "is not allowed"),
+        ("3*(x^2 - 1)", r"\^ is not a power; write x\*\*2"),
         ("True", "'True' is not a number"),
         ("'text'", "is not a number"),
         ("1j*x", "is not a number"),

@@ -15,14 +15,16 @@ from cg_assets.core.statistics.noise import integrate_mean_force
 from cg_assets.core.statistics.surfaces import FreeEnergySurface, free_energy_surface
 from cg_assets.core.units import BOLTZMANN, unit
 from cg_assets.evaluation.case import Case
-from cg_assets.evaluation.evaluation import checks_of, evaluate
+from cg_assets.evaluation.evaluation import Evaluation, checks_of, evaluate
 from cg_assets.evaluation.metric import Metric, metrics_of
+from cg_assets.evaluation.quantity import Quantity
 from cg_assets.evaluation.reference import Reference
 from cg_assets.evaluation.settings import FreeEnergySettings, LiquidSettings
 from cg_assets.labels.quality import bin_model_labels
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.maps import CGMap
 from cg_assets.simulation.run import Run
+from cg_assets.systems import load_system
 
 TESTS = Path(__file__).parent
 ELSEWHERE = {
@@ -267,3 +269,16 @@ def test_the_error_where_frames_are_is_stated_where_the_range_reaches_beyond_the
     assert abs(inside.value.value - tilt) < 3.5 * inside.value.standard_error + 0.02
     (verdict,) = evaluate(narrow).verdicts([item for item in checks_of(narrow.settings) if item.name == "pmf_rmse"])
     assert "where frames are" in verdict.facts
+
+
+def test_a_failed_check_states_what_noise_alone_gives_and_its_own_remedy():
+    error, between = Estimate(4.83, 0.69, "(kT)²"), Estimate(7.92, 0.87, "(kT)²")
+    found = Evaluation(
+        (Quantity("pmf_error", error, between, bound=0.5), Quantity("reference_error", error, bound=0.5)), (), (), 2.5
+    )
+    checks = [check for check in checks_of(load_system("capped_alanine_quick").evaluation) if "error" in check.name]
+    of_model, of_reference = (verdict.message for verdict in found.verdicts(checks))
+    assert of_model.startswith(
+        "pmf_error failed: pmf error 4.83 ± 0.69 (kT)², bound 0.5, noise alone 7.92 ± 0.87 (kT)²;"
+    )
+    assert "lengthen the reference" in of_reference and "noise" not in of_reference

@@ -1,6 +1,7 @@
 """What editors, `cg-assets docs` and the reference tell about fields is what the settings accept."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,13 @@ def test_every_field_has_a_meaning():
     text = schema.reference_markdown()
     assert "| `friction` | number > 0 | needed | Of the Langevin thermostat [1/ps or reduced]. |" in text
     assert "`sampling.unbiased`, `sampling.biased`" in text
+
+
+def test_every_time_has_a_unit():
+    times = re.compile(r"(^|_)(duration|interval|burn_in|timestep|friction|pace|relaxation|lag)$")
+    rows = [row for section in schema.sections() for row in section.fields if times.search(row.name)]
+    assert len(rows) > 20
+    assert [(row.name, row.meaning) for row in rows if "[" not in row.meaning] == []
 
 
 def test_a_field_is_explained(capsys):

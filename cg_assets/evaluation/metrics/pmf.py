@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -163,6 +164,10 @@ class SampledPMF(OfMolecules, Metric[FreeEnergySettings]):
         Measure("jsd", "Jensen-Shannon divergence of the sampled density from that of the reference", noise=True),
         Measure("effective_share", "smallest share of the frames that counts after reweighting to a member"),
     )
+    remedies: ClassVar[Mapping[str, str]] = {
+        "reference_error": "lengthen the reference, or sample it under a bias or on a ladder of temperatures; until "
+        "then no training can pass",
+    }
 
     def checks(self, settings: FreeEnergySettings) -> Mapping[str, str]:
         """The error of the potential has a bound, and the reference must know it as well."""
