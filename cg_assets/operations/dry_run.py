@@ -79,11 +79,13 @@ def _rows(
     store = ParquetStore(installation().home)
     for part, reason in planned.items():
         earlier = None if instance is None else _earlier(instance, store, system, part.stage)
-        if earlier is not None:
-            seconds, megabytes, source = earlier
-        elif part.stage in costs:
+        changed = "changed" in reason  # the last run had other settings
+        if part.stage in costs and (earlier is None or changed):
             cost = costs[part.stage]
             seconds, megabytes, source = cost.seconds, cost.megabytes, "its steps, by measured rates"
+        elif earlier is not None:
+            seconds, megabytes, source = earlier
+            source += ", with other settings" if changed else ""
         else:
             seconds, megabytes, source = None, None, "not known before it was run once"
         yield system.name, part.stage, part.batch or "", reason or "follows", seconds, megabytes, source
