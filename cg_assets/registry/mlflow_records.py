@@ -23,7 +23,7 @@ _LONGEST = 5_000
 """Characters of a value; MLflow cuts longer ones, so that they are no JSON any more, or refuses them."""
 
 
-def output_signature(n_beads: int, dimension: int, names: Sequence[str]) -> Any:
+def signature(n_beads: int, dimension: int, names: Sequence[str]) -> Any:
     """Outputs only: MLflow would refuse doubles for floats, and drop optional inputs without an error.
 
     The model checks its inputs itself.
@@ -93,7 +93,7 @@ EVALUATION, EVALUATION_ERROR, UNITS = "evaluation/", "evaluation_error/", "evalu
 """How metrics of an evaluation and their errors are called, and the tag that holds their units."""
 
 
-def log_estimates(client: Any, run_id: str, metrics: Mapping[str, Estimate], step: int) -> None:
+def log_results(client: Any, run_id: str, metrics: Mapping[str, Estimate], step: int) -> None:
     """Log the metrics of an evaluation with their errors and units, in one request."""
     units: dict[str, str] = {}
     for key, item in metrics.items():
@@ -106,8 +106,8 @@ def log_estimates(client: Any, run_id: str, metrics: Mapping[str, Estimate], ste
     log_metrics(client, run_id, numbers, step, {UNITS: units})
 
 
-def read_estimates(metrics: Mapping[str, float], tags: Mapping[str, str]) -> dict[str, Estimate]:
-    """The metrics that `log_estimates` logged; errors are nan and units empty where an older version logged none."""
+def read_results(metrics: Mapping[str, float], tags: Mapping[str, str]) -> dict[str, Estimate]:
+    """The metrics that `log_results` logged; errors are nan and units empty where an older version logged none."""
     units, found = json.loads(tags.get(UNITS, "{}")), {}
     for name, value in metrics.items():
         if (key := name.removeprefix(EVALUATION)) != name:

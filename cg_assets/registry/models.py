@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cg_assets.core.errors import TrackingError
 from cg_assets.core.statistics.estimates import Estimate
-from cg_assets.registry.mlflow_records import read_estimates
+from cg_assets.registry.mlflow_records import read_results
 from cg_assets.registry.model_lineage import Ancestor
 
 
@@ -69,7 +69,7 @@ class ModelVersion:
     @property
     def evaluation(self) -> dict[str, Estimate]:
         """Its figures of merit with their errors and units."""
-        return read_estimates(self.metrics, self.run_tags)
+        return read_results(self.metrics, self.run_tags)
 
 
 def read_models(database: Path) -> list[RegisteredModel]:

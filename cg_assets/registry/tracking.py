@@ -23,15 +23,7 @@ from cg_assets.registry.champions import (
     tag_version,
 )
 from cg_assets.registry.mlflow_connection import MlflowConnection, all_pages, runs_of
-from cg_assets.registry.mlflow_records import (
-    file_name,
-    flat,
-    log_datasets,
-    log_estimates,
-    log_metrics,
-    output_signature,
-    text,
-)
+from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log_metrics, log_results, signature, text
 from cg_assets.registry.model_lineage import file_key, trace
 from cg_assets.registry.models import ModelVersion, RegisteredModel, parts_of, read_models
 from cg_assets.registry.shipping import RUNNER, shipment_in
@@ -232,7 +224,7 @@ class ModelTracking:
                 artifacts={"potential": str(model_directory)},
                 code_paths=[str(package)],
                 model_config={"code": code, "n_beads": n_beads, "dimension": dimension},
-                signature=output_signature(n_beads, dimension, list(shipment.outputs)),
+                signature=signature(n_beads, dimension, list(shipment.outputs)),
                 input_example={"positions": example_positions[:2]} | dict(conditions or {}),
                 pip_requirements=REQUIREMENTS,
                 metadata={"positions": f"(n_frames, {n_beads}, {dimension})"} | shipment.inputs | dict(metadata or {}),
@@ -307,7 +299,7 @@ class ModelTracking:
             run_id = str(client.get_model_version(name, version).run_id)
             numbers = {key: item.value for key, item in metrics.items()}
             tag_version(client, name, version, evaluation_tags(numbers, reference_hash))
-            log_estimates(client, run_id, metrics, int(version))
+            log_results(client, run_id, metrics, int(version))
         for title, png in figures.items():
             self._log_bytes(run_id, png, f"evaluation/version_{version}", f"{file_name(title)}.png")
 
