@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,36 @@ def kept(**options: Any) -> Any:
             _CONFIG.CACHE_DIR = before
 
     return compiled
+
+
+def kept_source(source: str, name: str, functions: Mapping[str, Any], **options: Any) -> Any:
+    """A function of generated source, whose machine code is kept as that of `kept`.
+
+    Args:
+        source: defines the function and all its numbers: numba would not see that a number changed elsewhere.
+        name: of the function.
+        functions: what the source calls.
+        options: of `numba.njit`.
+
+    Returns:
+        The compiled function.
+    """
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    namespace = {"__name__": __name__, **functions}
+    exec(compile(source, _file(f"{name}_{digest}.py", source), "exec"), namespace)
+    namespace[name].__qualname__ = f"{name}_{digest}"  # numba names machine code by it
+    return kept(**options)(namespace[name])
+
+
+def _file(place: str, source: str) -> str:
+    """The file of some source, which numba wants to see; its name alone where nothing is kept."""
+    folder = _folder()
+    if folder is None:
+        return place
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", delete=False, encoding="utf-8") as stream:
+        stream.write(source)
+    os.replace(stream.name, folder / place)
+    return str(folder / place)
 
 
 @cache

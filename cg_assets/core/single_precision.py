@@ -18,10 +18,14 @@ import numpy as np
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from cg_assets.core.compilation import kept
+
 FLAGS = {"contract", "nsz"}
 """Fused multiply-add and unsigned zeros; nothing that would hide a NaN or reorder a sum."""
 
-compiled: Any = numba.njit(fastmath=FLAGS, error_model="numpy")
+OPTIONS: dict[str, Any] = {"fastmath": FLAGS, "error_model": "numpy"}
+"""Of numba, for all functions of walkers."""
+compiled: Any = numba.njit(**OPTIONS)
 """Compile a function for the types that it is called with, which annotations as `Any` leave to numba."""
 
 _f = np.float32
@@ -200,7 +204,7 @@ def normal_pair(first: Any, second: Any) -> Any:
     return radius * _cosine_polynomial(z), radius * _sine_polynomial(z)
 
 
-@compiled
+@kept(**OPTIONS)
 def add_gaussians(
     values: NDArray[np.float64], places: NDArray[np.float64], heights: NDArray[np.float32], spacing: float, width: float
 ) -> None:

@@ -6,6 +6,7 @@ import sys
 
 from conftest import REPOSITORY
 
+from cg_assets.core import compilation
 from cg_assets.core.compilation import _hash_of_sources
 
 PROGRAM = """
@@ -52,3 +53,14 @@ def test_any_function_that_is_compiled_counts(tmp_path):
     assert _hash_of_sources(tmp_path) == before
     (tmp_path / "potentials" / "callee" / "kernel.py").write_text("compiled: two")
     assert _hash_of_sources(tmp_path) != before
+
+
+def test_generated_source_is_kept_with_its_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(compilation, "_folder", lambda: tmp_path)
+    sources = [f"number = {number}\n\ndef times(x):\n    return number * x\n" for number in (2, 3)]
+    for hits in (0, 1):
+        made = [compilation.kept_source(source, "times", {}) for source in sources]
+        assert [times(7) for times in made] == [14, 21]
+        assert [sum(times.stats.cache_hits.values()) for times in made] == [hits, hits]
+    monkeypatch.setattr(compilation, "_folder", lambda: None)
+    assert compilation.kept_source(sources[0], "times", {})(7) == 14

@@ -1,7 +1,7 @@
 """Model potentials as compiled, vectorised Langevin dynamics of many independent walkers.
 
 The formula of the potential, the bias included, becomes a straight-line program with exact derivatives, which is
-printed as source and compiled once per process by numba. Dynamics run in single precision, like OpenMM on a GPU;
+printed as source and compiled once by numba. Dynamics run in single precision, like OpenMM on a GPU;
 energies and forces that are stored with frames are evaluated in double precision at the stored positions.
 """
 
@@ -151,15 +151,14 @@ def compile_dynamics(
 ) -> Callable[..., None]:
     """Compiled dynamics `advance(position, velocity, square_speed, ...)` of a landscape under a bias.
 
-    Compiling takes about a second, once per process.
+    Compiling takes seconds, once for all processes.
     """
     from cg_assets.core import single_precision
+    from cg_assets.core.compilation import kept_source
 
-    source, namespace = dynamics_source(landscape, bias, parameters, grid)
-    functions: dict[str, Any] = {name: getattr(single_precision, name) for name in _FUNCTIONS.values() if name}
-    functions |= {"philox": single_precision.philox, "normal_pair": single_precision.normal_pair, "np": np} | namespace
-    exec(compile(source, f"<dynamics of {landscape.variable}>", "exec"), functions)
-    return single_precision.compiled(functions["advance"])
+    functions = {name: getattr(single_precision, name) for name in (*_FUNCTIONS.values(), "philox", "normal_pair")}
+    source = dynamics_source(landscape, bias, parameters, grid)
+    return kept_source(source, "advance", functions | {"np": np}, **single_precision.OPTIONS)
 
 
 # ------------------------------------------------------------------------------------------- source text
@@ -174,7 +173,8 @@ _FUNCTIONS = {
     "sign": "sign32",
 }
 
-_TEMPLATE = """
+_TEMPLATE = """{numbers}
+
 def advance(position, velocity, square_speed, first_index, first_step, n_steps, key,
             half_step, kick, decay, noise, parameters, table, table_low, table_per_spacing):
     work = np.empty({rows} * {block}, np.float32)
@@ -197,10 +197,8 @@ def advance(position, velocity, square_speed, first_index, first_step, n_steps, 
 """
 
 
-def dynamics_source(
-    landscape: Landscape, bias: str | None, parameters: tuple[str, ...], grid: bool
-) -> tuple[str, dict[str, np.float32]]:
-    """Source of the dynamics, in loops that LLVM turns into vector instructions, and the numbers it uses.
+def dynamics_source(landscape: Landscape, bias: str | None, parameters: tuple[str, ...], grid: bool) -> str:
+    """Source of the dynamics, in loops that LLVM turns into vector instructions, after the numbers that they use.
 
     The state of a block of walkers lies in rows of one work array: positions, velocities, noise, squared speed.
 
@@ -245,7 +243,8 @@ def dynamics_source(
     def indent(block: list[str], depth: int) -> str:
         return "\n".join(" " * 4 * depth + line for line in block)
 
-    source = _TEMPLATE.format(
+    return _TEMPLATE.format(
+        numbers="\n".join(f"{name} = np.float32(float.fromhex('{float(n).hex()}'))" for name, n in numbers.items()),
         rows=len(row),
         pairs=len(pairs),
         block=BLOCK,
@@ -256,7 +255,6 @@ def dynamics_source(
         force=indent(force, 4),
         store=indent(store, 3),
     )
-    return source, numbers
 
 
 def _slopes(landscape: Landscape, bias: str | None, grid: bool) -> tuple[Tape, int, list[int]]:
