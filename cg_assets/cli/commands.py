@@ -97,7 +97,7 @@ def box(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int | Table:
     """Make the data and models of a system for one batch, as far as they are not up to date."""
-    from cg_assets.operations.runs import run_system
+    from cg_assets.operations.ahead import start_ahead
     from cg_assets.systems import change_fields
 
     change_fields(options.system, options.set)
@@ -105,12 +105,15 @@ def run(options: argparse.Namespace) -> int | Table:
         from cg_assets.operations.dry_run import planned_runs
 
         return planned_runs([options.system], options.batch, options.select, options.force)
+    start_ahead([options.system], options.select)
+    from cg_assets.operations.runs import run_system
+
     return run_system(options.system, options.batch, options.select, options.force)
 
 
 def refresh(options: argparse.Namespace) -> int | Table:
     """Add the next batch of a system and rebuild what depends on it."""
-    from cg_assets.operations.runs import refresh_system
+    from cg_assets.operations.ahead import start_ahead
     from cg_assets.systems import change_fields
 
     change_fields(options.system, options.set)
@@ -118,6 +121,9 @@ def refresh(options: argparse.Namespace) -> int | Table:
         from cg_assets.operations.dry_run import planned_refresh
 
         return planned_refresh(options.system, options.batch)
+    start_ahead([options.system])
+    from cg_assets.operations.runs import refresh_system
+
     return refresh_system(options.system, batch=options.batch)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 
+from cg_assets.operations.ahead import start_ahead
 from cg_assets.operations.home_folder import prepare_home
 from cg_assets.operations.results import print_headlines, write_overview
-from cg_assets.operations.runs import Outcome, run_system
 from cg_assets.storage.store import ParquetStore
 
 DEMOS = {
@@ -27,6 +27,9 @@ def run_demo(demo: str) -> int:
     started = time.monotonic()
     folder = prepare_home()
     names = DEMOS[demo]
+    start_ahead(names)
+    from cg_assets.operations.runs import Outcome, run_system
+
     print(f"cg-assets demo: {', '.join(names)} on {os.cpu_count()} cores; state goes to {folder}\n")
     failed = [name for name in names if run_system(name) is Outcome.FAILED]
     made = [name for name in names if ParquetStore(folder).file(name, "comparison").is_file()]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from enum import IntEnum
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +28,10 @@ from cg_assets.orchestration.automation import (
     register_first_batches,
     used_batches,
 )
+from cg_assets.orchestration.build import build_definitions
 from cg_assets.orchestration.console import failure_of, log_progress, was_interrupted
 from cg_assets.orchestration.device import count_gpus
-from cg_assets.orchestration.executors import GPU_POOL, build_executor, start_step_server
+from cg_assets.orchestration.executors import GPU_POOL, build_executor
 from cg_assets.orchestration.refresh import Part, known_models, plan_refresh, plan_run
 from cg_assets.orchestration.run_locks import PROCESS_TAG, end_dead_runs, place_of
 from cg_assets.registry.reconciliation import record_versions
@@ -72,11 +73,10 @@ class Outcome(IntEnum):
 _COMMAND_TAG = "cg_assets/command"
 
 
+@cache
 def system_job(name: str) -> dg.JobDefinition:
-    """The job of one system, found again by name in the processes that execute its steps."""
-    from cg_assets.orchestration.definitions import defs
-
-    return defs.resolve_job_def(job_name(name))
+    """The job of one system, made again by name in the processes that execute its steps."""
+    return build_definitions({name: load_system(name)}).resolve_job_def(job_name(name))
 
 
 def run_system(name: str, batch: str | None = None, stages: list[str] | None = None, force: bool = False) -> Outcome:
@@ -225,7 +225,6 @@ def _ready(system: SystemSpec) -> Iterator[dg.DagsterInstance]:
     system.check()
     ParquetStore(prepare_home()).remove_leftovers()
     with dg.DagsterInstance.get() as instance:
-        start_step_server()
         end_dead_runs(instance)
         register_first_batches(instance, {system.name: system})
         yield instance

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import yaml
 
 from cg_assets.core.errors import CgAssetsError
+from cg_assets.orchestration.preload import executor_options, modules_of
 from cg_assets.orchestration.run_locks import holding
-from cg_assets.settings import OF_STEPS, Installation, installation
+from cg_assets.settings import OF_STEPS, installation
 
 GPU_POOL = "gpu"
 """Steps of this pool use a GPU where there is one; its slots are set by `cg-assets`."""
@@ -27,23 +25,6 @@ _GPU_OP_TAGS: dict[str, Any] = {
     "dagster-ray/config": {"num_gpus": 1},
     GPUS_TAG: "1",
 }
-_PRELOAD = [
-    "cg_assets.orchestration.step_server",
-    "cg_assets.orchestration.definitions",
-    "cg_assets.figures.evaluation",
-    "cg_assets.figures.labels",
-    "cg_assets.figures.samples",
-    "cg_assets.figures.simulation",
-    "torch._dynamo",
-    "cg_assets.registry.mlflow_warm_up",
-    "opentelemetry.sdk.trace",
-    "git",
-    "numba",
-    "scipy.interpolate",
-    "pyarrow.dataset",
-    "duckdb",
-    "matplotlib.pyplot",
-]
 
 
 def gpu_op_tags() -> dict[str, object]:
@@ -61,13 +42,13 @@ def build_executor() -> dg.ExecutorDefinition:
         CgAssetsError: an unknown executor, a missing package, or an unreadable options file.
     """
     own = installation()
-    name, options = own.executor, _options(own)
+    name, options = own.executor, executor_options(own)
     if name == "in_process":
         executor = holding(dg.in_process_executor)
         return executor.configured(options) if options else executor
     if name == "multiprocess":
-        # Steps fork from one server that has the heavy imports behind it: 0.3 s a step where a fresh process takes 4 s.
-        default = {"max_concurrent": os.cpu_count() or 1, "start_method": {"forkserver": {"preload_modules": _PRELOAD}}}
+        preload = [*modules_of(), "cg_assets.orchestration.definitions"]  # `cg-assets run` needs less
+        default = {"max_concurrent": os.cpu_count() or 1, "start_method": {"forkserver": {"preload_modules": preload}}}
         return holding(dg.multiprocess_executor).configured(default | options)
     if name == "ray":
         if shown := own.secret_addresses:
@@ -91,30 +72,6 @@ def build_executor() -> dg.ExecutorDefinition:
     if name == "slurm":
         return _configured("cg_assets.orchestration.slurm", "slurm_executor", "slurm", options)
     raise CgAssetsError(f"CG_EXECUTOR is {name!r}; choose in_process, multiprocess, ray, k8s or slurm")
-
-
-def start_step_server() -> None:
-    """Let the process that steps fork from import its modules while this one prepares a run.
-
-    Its steps see the environment as it is now.
-    """
-    own = installation()
-    if own.executor == "multiprocess" and "start_method" not in _options(own):
-        multiprocessing.get_context("forkserver").set_forkserver_preload([*_PRELOAD])
-        forkserver.ensure_running()
-
-
-def _options(own: Installation) -> dict[str, object]:
-    path = own.executor_options
-    if path is None:
-        return {}
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise CgAssetsError(f"CG_EXECUTOR_CONFIG: {path} cannot be read: {error}") from None
-    if not isinstance(options, dict):
-        raise CgAssetsError(f"CG_EXECUTOR_CONFIG: {path} must hold the executor's options as fields and values")
-    return options
 
 
 def _configured(module: str, attribute: str, extra: str, options: dict[str, object]) -> dg.ExecutorDefinition:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cg_assets.core.errors import CgAssetsError, DeviceError
-from cg_assets.orchestration.definitions import build_definitions
+from cg_assets.orchestration.build import build_definitions
 from cg_assets.orchestration.device import count_gpus, lease_device
 from cg_assets.orchestration.executors import GPU_POOL, build_executor
 from cg_assets.systems import SystemSpec, load_all_systems
