@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cg_assets.core.checks import Check, Verdict
 from cg_assets.core.errors import TrainingError
@@ -79,8 +79,18 @@ class Labelled:
 
 
 class LabelSource(Family, family="label source"):
-    """A source of force labels for the CG frames of a sampling plan, or of imported trajectories."""
+    """A source of force labels for the CG frames of a sampling plan, or of imported trajectories.
 
+    Attributes:
+        responds: whether its frames carry labels of dF/dT, too.
+        every_temperature: whether it labels the frames of all rungs of a ladder, each at its own temperature, or those
+            at the system's temperature alone.
+        has_energies: whether its frames carry the energies of the atoms.
+    """
+
+    responds: ClassVar[bool] = False
+    every_temperature: ClassVar[bool] = False
+    has_energies: ClassVar[bool] = True
     of: Name = "unbiased"
     """Where the configurations come from: the plan unbiased, biased, or a further one, or `imported`."""
 
@@ -88,21 +98,6 @@ class LabelSource(Family, family="label source"):
     def needs_forces(self) -> bool:
         """Whether it uses the mapped forces of the atoms."""
         return False
-
-    @property
-    def responds(self) -> bool:
-        """Whether its frames carry labels of dF/dT, too."""
-        return False
-
-    @property
-    def every_temperature(self) -> bool:
-        """Whether it labels the frames of all rungs of a ladder, or those at the system's temperature alone."""
-        return False
-
-    @property
-    def has_energies(self) -> bool:
-        """Whether its frames carry the energies of the atoms."""
-        return True
 
     def own_flow(self) -> FlowKernel | None:
         """The kernel whose flow is trained for it, on the frames of all batches; None where nothing is trained."""

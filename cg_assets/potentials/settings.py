@@ -43,7 +43,7 @@ class PotentialSettings(Family, family="potential"):
     @property
     def needs_temperature(self) -> bool:
         """Whether it is a function of temperature."""
-        return False
+        return self.needs_responses or self.thermal_form is not None
 
     @property
     def thermal_form(self) -> TemperatureForm | None:

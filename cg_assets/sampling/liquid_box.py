@@ -65,11 +65,6 @@ class LiquidBox(Model):
         return measured_step(structure.free_system(), structure.lattice(0), True)
 
     @property
-    def simulated_box(self) -> float:
-        """Edge of the box [nm]."""
-        return self.edge
-
-    @property
     def bead_box(self) -> float:
         """Edge of the box [nm]."""
         return self.edge

@@ -47,11 +47,6 @@ class Model(Family, family="model"):
         return self.type
 
     @property
-    def simulated_box(self) -> float | None:
-        """Edge of the periodic box of the atoms [nm]; None without one."""
-        return None
-
-    @property
     def longest_timestep(self) -> float | None:
         """Longest time step that the fastest motion of the atoms allows [ps]; None where it is not known."""
         return None
@@ -78,7 +73,7 @@ class Model(Family, family="model"):
 
     @property
     def coordinate_limits(self) -> dict[str, tuple[float, float]]:
-        """Range of each of a model potential's coordinates."""
+        """Range of each of a model potential's coordinates, in order; none of molecules."""
         return {}
 
     @property
@@ -94,11 +89,6 @@ class Model(Family, family="model"):
     def is_simulated(self) -> bool:
         """Whether everything that a simulation of the atoms needs is there."""
         return True
-
-    @property
-    def coordinate_names(self) -> tuple[str, ...]:
-        """Names of a model potential's coordinates; none of molecules."""
-        return ()
 
     def files(self, folder: Path) -> list[Path]:
         """The files that the model is read from, given the folder of the system's file."""

@@ -144,7 +144,7 @@ class SystemSpec(System):
             variables=tuple(self.variable_names),
             angles=frozenset(name for name, variable in variables.items() if variable.periodic),
             undriven=frozenset(name for name, variable in variables.items() if not variable.drivable),
-            coordinates=self.model.coordinate_names,
+            coordinates=tuple(self.model.coordinate_limits),
             box=self.cg_box,
             limits=self.model.coordinate_limits | {name: variable.limits for name, variable in variables.items()},
             longest_timestep=self.model.longest_timestep,

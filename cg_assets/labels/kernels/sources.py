@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
@@ -43,8 +43,15 @@ STEIN = Check(
 
 
 class Kernel(LabelSource):
-    """A kernel that perturbs the frames of a sampling plan and labels them."""
+    """A kernel that perturbs the frames of a sampling plan and labels them.
 
+    Attributes:
+        restores: whether the noise is removed from the configurations again, so that bonds stay as in the data.
+    """
+
+    every_temperature: ClassVar[bool] = True
+    has_energies: ClassVar[bool] = False
+    restores: ClassVar[bool] = False
     noise: PositiveFloat
     """Standard deviation of the noise on each Cartesian component [nm or reduced]."""
     labels: Literal["mixed", "clean", "noised", "atomistic"] = "mixed"
@@ -57,21 +64,6 @@ class Kernel(LabelSource):
     def needs_forces(self) -> bool:
         """Whether the labels use mapped forces of the atoms."""
         return self.labels in {"mixed", "atomistic"}
-
-    @property
-    def every_temperature(self) -> bool:
-        """Each frame is labelled at its own temperature."""
-        return True
-
-    @property
-    def has_energies(self) -> bool:
-        """Perturbed configurations have none."""
-        return False
-
-    @property
-    def restores(self) -> bool:
-        """Whether the noise is removed from the configurations again, so that bonds stay as in the data."""
-        return False
 
     @property
     def _geometry(self) -> Check:
@@ -226,6 +218,7 @@ class FlowTraining(Training):
 class FlowKernel(Kernel):
     """Gaussian noise, and a flow that removes it without returning to the configuration."""
 
+    restores: ClassVar[bool] = True
     type: Literal["flow"]
     hidden: Size = 128
     """Hidden units of the velocity field."""
@@ -233,11 +226,6 @@ class FlowKernel(Kernel):
     """How the flow is fitted."""
     flow: Name | None = None
     """Another flow kernel, of the same plan and noise, whose trained flow this one uses; null to train its own."""
-
-    @property
-    def restores(self) -> bool:
-        """The flow removes the noise again."""
-        return True
 
     def own_flow(self) -> FlowKernel | None:
         """Itself, unless it uses the flow of another kernel."""

@@ -70,17 +70,13 @@ class ProductLabelSource(LabelSource):
     """Labels of dF/dT and d²F/dT² from energies and forces of single frames, biased or not."""
 
     goes_with: ClassVar[tuple[str, ...]] = ("model_potential",)
+    responds: ClassVar[bool] = True
 
     type: Literal["product"]
 
     @property
     def needs_forces(self) -> bool:
         """The forces of the atoms."""
-        return True
-
-    @property
-    def responds(self) -> bool:
-        """It is what this source is for."""
         return True
 
     @property

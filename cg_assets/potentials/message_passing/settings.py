@@ -49,11 +49,6 @@ class MessagePassingSettings(PotentialSettings):
         return {name: value for name, value in found.items() if value is not None or name != "temperature_dependence"}
 
     @property
-    def needs_temperature(self) -> bool:
-        """Whether it has a `temperature_dependence`."""
-        return self.temperature_dependence is not None
-
-    @property
     def thermal_form(self) -> TemperatureForm | None:
         """Its `temperature_dependence`."""
         return self.temperature_dependence

@@ -35,11 +35,6 @@ class TensorNetworkSettings(PotentialSettings):
     training: Training
     """How the network is fitted."""
 
-    @property
-    def needs_temperature(self) -> bool:
-        """It is."""
-        return True
-
     @classmethod
     def potential(cls) -> PotentialClass:
         """`TensorNetwork`."""

@@ -31,11 +31,6 @@ class ThermalCurveSettings(PotentialSettings):
 
     _rises = field_validator("range")(rising_limits)
 
-    @property
-    def needs_temperature(self) -> bool:
-        """It is."""
-        return True
-
     @classmethod
     def potential(cls) -> PotentialClass:
         """`ThermalCurve`."""

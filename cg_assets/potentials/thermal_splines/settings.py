@@ -32,11 +32,6 @@ class ThermalSplineSettings(PotentialSettings):
     triple_degree: int = Field(default=4, ge=0, le=6)
     """Degree of the Legendre polynomials in the cosine of the angle."""
 
-    @property
-    def needs_temperature(self) -> bool:
-        """It is."""
-        return True
-
     @classmethod
     def potential(cls) -> PotentialClass:
         """`SplinePotential`."""

@@ -58,11 +58,6 @@ class ModelPotential(Model):
                 raise ValueError(f"domain of {name} is [{low}, {high}]; the first number must be the smaller")
         return self
 
-    @property
-    def coordinate_names(self) -> tuple[str, ...]:
-        """The coordinates."""
-        return tuple(self.coordinates)
-
     def step_seconds(self, structure: ModelPotential, beads: Beads) -> float:
         """As of the shipped potentials; nothing is compiled to measure it [s]."""
         return 1.5e-8
@@ -83,7 +78,7 @@ class ModelPotential(Model):
     @property
     def coordinate_limits(self) -> dict[str, tuple[float, float]]:
         """The domain."""
-        return self.domain
+        return {name: self.domain[name] for name in self.coordinates}
 
     @property
     def kind(self) -> str:

@@ -109,11 +109,6 @@ class Molecule(MoleculeSettings, Model):
         )
 
     @property
-    def simulated_box(self) -> float | None:
-        """Shortest edge of the box, between its planes [nm]."""
-        return None if self.box is None else float(np.diag(cell_vectors(self.box)).min())
-
-    @property
     def bead_box(self) -> float | None:
         """Edge of the cubic box [nm], in which all molecules carry beads where no water was added."""
         if self.box is None or self.waters is not None:
