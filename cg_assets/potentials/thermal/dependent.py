@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cg_assets.potentials.base import Labels, Potential, PotentialConfig
+from cg_assets.potentials.thermal.loss import QUANTITIES
 from cg_assets.potentials.thermal.temperature import DependenceConfig, TemperatureDependence
 
 ROWS_AT_ONCE = 32
@@ -98,6 +100,13 @@ class TemperatureDependent(Potential):
         terms = self.terms(positions, box)
         return (self.coefficients_at(temperature, positions)[0].to(terms) * terms).sum(dim=1)
 
+    def shares(self, temperature: Tensor) -> dict[str, NDArray[np.float64]]:
+        """Each of `QUANTITIES` to what each W_k counts in it `(f, n_terms)` at temperatures `(f,)`."""
+        kelvin = temperature.double().cpu()
+        values, slopes, curvatures = self.dependence.coefficients(kelvin)
+        every = values, slopes, curvatures, values - kelvin[:, None] * slopes
+        return {name: share.numpy() for name, share in zip(QUANTITIES, every, strict=True)}
+
     def energy_shares(self, temperature: Any, like: Tensor) -> Tensor:
         """s_k - T ds_k/dT `(f, n_terms)`, the shares of W_k in U, for positions `like` `(f, n, 3)`."""
         values, slopes, _ = self.coefficients_at(temperature, like)
@@ -175,11 +184,9 @@ class TemperatureDependent(Potential):
             raise ValueError("this potential depends on temperature, and its labels have none")
         if "mean_energy" not in labels.values:
             return {}
-        kelvin = labels.temperature.double().cpu().numpy()
         found = self.mean_energies(labels.positions, labels.temperature, labels.box).numpy()
         energies = labels.values["mean_energy"].cpu().numpy()
         missing, known = energies - found, np.isfinite(energies)
-        coefficients = self.dependence.coefficients(torch.as_tensor(kelvin)).cpu().numpy()
-        design = self.n_beads * (coefficients[0] - kelvin[:, None] * coefficients[1])
+        design = self.n_beads * self.shares(labels.temperature)["mean_energy"]
         self.add_constants(torch.as_tensor(np.linalg.lstsq(design[known], missing[known], rcond=1e-8)[0]))
         return {}

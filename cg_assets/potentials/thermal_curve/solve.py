@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from cg_assets.potentials.base import Labels
 from cg_assets.potentials.thermal.dependent import TemperatureDependent
-from cg_assets.potentials.thermal.loss import QUANTITIES
 from cg_assets.potentials.thermal_curve.module import ThermalCurve
 
 LARGEST_BEND = 3.0
@@ -75,9 +74,10 @@ def solve_curve(module: ThermalCurve, labels: Labels) -> CurveFit:
     """
     if labels.temperature is None or labels.frame is None:
         raise ValueError("a curve is solved from response labels, with temperatures and numbers of frames")
+    shares = module.shares(labels.temperature)
     frame = np.unique(labels.frame.numpy(), return_inverse=True)[1]
     fold = np.random.default_rng(labels.seed).permutation(int(frame.max()) + 1)[frame] % FOLDS
-    blocks = list(_blocks(module, labels))
+    blocks = list(_blocks(module, labels, shares))
     size = module.n_terms * module.n_functions
     matrix, vector = np.zeros((FOLDS, size, size)), np.zeros((FOLDS, size))
     for rows, _, design, weight, label in blocks:
@@ -110,13 +110,10 @@ def solve_curve(module: ThermalCurve, labels: Labels) -> CurveFit:
 _Block = tuple[NDArray[np.int64], str, FloatArray, FloatArray, FloatArray]
 
 
-def _blocks(module: ThermalCurve, labels: Labels) -> Iterator[_Block]:
+def _blocks(module: ThermalCurve, labels: Labels, shares: Mapping[str, FloatArray]) -> Iterator[_Block]:
     """Known labels in blocks: their rows, the quantity, design `(n, n_terms * n_functions)`, weights and labels."""
-    kelvin = labels.temperature.double() if labels.temperature is not None else torch.empty(0)
-    by_term = module.dependence.coefficients(kelvin)
-    energy = by_term[0] - kelvin[:, None] * by_term[1]
-    value, slope = module.basis(labels.positions[:, 0, 0].double())
-    for quantity, of_term in zip(QUANTITIES, [*by_term, energy], strict=True):
+    value, slope = (basis.numpy() for basis in module.basis(labels.positions[:, 0, 0].double()))
+    for quantity, of_term in shares.items():
         emphasis, error = labels.emphasis.get(quantity, 0.0), labels.errors[quantity].double().reshape(-1).numpy()
         known = np.flatnonzero(np.isfinite(error)) if emphasis else np.zeros(0, dtype=np.int64)
         if len(known) and not (error[known] > 0).all():
@@ -125,7 +122,7 @@ def _blocks(module: ThermalCurve, labels: Labels) -> Iterator[_Block]:
         label = labels.values[quantity].double().reshape(-1).numpy()
         for first in range(0, len(known), _BLOCK):
             rows = known[first : first + _BLOCK]
-            design = (of_term[rows][:, :, None] * functions[rows][:, None]).flatten(1).numpy()
+            design = (of_term[rows][:, :, None] * functions[rows][:, None]).reshape(len(rows), -1)
             yield rows, quantity, design, emphasis / error[rows] ** 2, label[rows]
 
 

@@ -163,13 +163,6 @@ def _designs(module: SplinePotential, labels: Labels, rows: _Rows, frames: NDArr
             labels.progress(number + 1, len(frames), "frames")
 
 
-def _by_quantity(module: SplinePotential, rows: _Rows) -> dict[str, NDArray[np.float64]]:
-    """What each term counts in each quantity of each row `(f, n_terms)`."""
-    coefficients = module.dependence.coefficients(torch.as_tensor(rows.temperature)).numpy()
-    energy = coefficients[0] - rows.temperature[:, None] * coefficients[1]
-    return dict(zip(QUANTITIES, [*coefficients, energy], strict=True))
-
-
 def _normal_equations(
     module: SplinePotential,
     rows: _Rows,
@@ -178,7 +171,7 @@ def _normal_equations(
     fold: NDArray[np.int64],
 ) -> list[_Normal]:
     size, terms = module.n_terms * module.n_functions, module.n_terms
-    by_quantity = _by_quantity(module, rows)
+    by_quantity = module.shares(torch.as_tensor(rows.temperature))
     parts = [
         _Normal(np.zeros((size, size)), np.zeros(size), 0.0, np.zeros((size, size)), 0.0)
         for _ in range(int(fold.max()) + 1)
@@ -265,7 +258,7 @@ def _misfit(
     module: SplinePotential, rows: _Rows, emphasis: Mapping[str, float], designs: list[_Design]
 ) -> dict[str, float]:
     """Mean squared deviation less the noise of the labels, for the quantities that have a weight."""
-    by_quantity = _by_quantity(module, rows)
+    by_quantity = module.shares(torch.as_tensor(rows.temperature))
     solved = module.coefficients.numpy()
     totals, counts = dict.fromkeys(QUANTITIES, 0.0), dict.fromkeys(QUANTITIES, 0)
     for _, mine, basis, known in designs:
