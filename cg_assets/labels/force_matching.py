@@ -56,7 +56,7 @@ def unexplained_noise(beads: Beads, frames: Frames, unit: str) -> ConditionalNoi
     per_bead = np.stack([(left[block == number] ** 2).mean(axis=(0, 2)) for number in numbers])
     means = np.stack([left[block == number].mean(axis=0) for number in numbers])
     count = len(frames) / len(numbers)
-    return noise_of_labels(per_bead, means, per_bead / count, 0.5, count, unit)
+    return noise_of_labels(per_bead, means, per_bead / count, count, unit)
 
 
 def _stiffest(positions: NDArray) -> tuple[tuple[NDArray, NDArray], NDArray, NDArray]:

@@ -131,8 +131,8 @@ class MeanForceSampler(PiecewiseSampler[MeanForceSummary]):
     def summary(self) -> MeanForceSummary:
         """What is known after the last piece."""
         variance, effective = self._done["variance"], float(self._done["effective"].mean())
-        tau, unit = self._plan.samples / (2.0 * effective), squared_force_unit(self._beads.units)
-        noise = noise_of_labels(variance, self._done["mean_force"], variance, tau, effective, unit)
+        unit = squared_force_unit(self._beads.units)
+        noise = noise_of_labels(variance, self._done["mean_force"], variance, effective, unit)
         return MeanForceSummary(self._plan.configurations * self._plan.time_each, noise)
 
     def close(self) -> None:

@@ -130,7 +130,6 @@ class MoleculeModel:
         atom_names: `residue number:atom name` of each atom, residues counted from 1.
         elements: element symbol of each atom, "" for virtual sites.
         masses: `(n_atoms,)` physical masses [amu], 0 for virtual sites.
-        simulated_masses: `(n_atoms,)` masses after hydrogen mass repartitioning [amu].
         positions: `(n_atoms, 3)` built or read positions [nm].
         bonds: pairs of bonded atoms.
         constraints: pairs of atoms whose distance is fixed.
@@ -145,7 +144,6 @@ class MoleculeModel:
     atom_names: list[str]
     elements: list[str]
     masses: NDArray[np.float64]
-    simulated_masses: NDArray[np.float64]
     positions: NDArray[np.float64]
     bonds: list[tuple[int, int]]
     constraints: list[tuple[int, int]]
@@ -259,7 +257,6 @@ def _build(
         atom_names=names,
         elements=elements,
         masses=physical,
-        simulated_masses=simulated,
         positions=positions,
         bonds=bonds,
         constraints=[(int(first), int(second)) for first, second in pairs],

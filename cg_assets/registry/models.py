@@ -22,14 +22,12 @@ class RegisteredModel:
         name: `<system>.<potential>`.
         versions: tags of each version.
         aliases: alias to version.
-        updated: when it last changed [ms since 1970].
         without_run: versions whose training run was deleted: they cannot be judged, and what they learned from is lost.
     """
 
     name: str
     versions: dict[str, dict[str, str]]
     aliases: dict[str, str]
-    updated: int | None
     without_run: frozenset[str] = frozenset()
 
     @property
@@ -81,10 +79,10 @@ def read_models(database: Path) -> list[RegisteredModel]:
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
             ask = connection.execute
-            times = dict(ask("SELECT name, last_updated_time FROM registered_models ORDER BY name").fetchall())
-            versions: dict[str, dict[str, dict[str, str]]] = {name: {} for name in times}
-            aliases: dict[str, dict[str, str]] = {name: {} for name in times}
-            lost: dict[str, set[str]] = {name: set() for name in times}
+            names = [name for (name,) in ask("SELECT name FROM registered_models ORDER BY name")]
+            versions: dict[str, dict[str, dict[str, str]]] = {name: {} for name in names}
+            aliases: dict[str, dict[str, str]] = {name: {} for name in names}
+            lost: dict[str, set[str]] = {name: set() for name in names}
             for name, number, run, stage in ask(
                 "SELECT v.name, version, run_id, lifecycle_stage FROM model_versions v "
                 "LEFT JOIN runs ON run_uuid = run_id WHERE current_stage != 'Deleted_Internal' ORDER BY version"
@@ -99,10 +97,7 @@ def read_models(database: Path) -> list[RegisteredModel]:
                 aliases[name][alias] = str(number)
     except sqlite3.Error as error:
         raise TrackingError(f"{database}: cannot be read: {error}; copy it back from a backup") from error
-    return [
-        RegisteredModel(name, versions[name], aliases[name], time, frozenset(lost[name]))
-        for name, time in times.items()
-    ]
+    return [RegisteredModel(name, versions[name], aliases[name], frozenset(lost[name])) for name in names]
 
 
 def parts_of(reference: str) -> tuple[str, str | None, str | None]:

@@ -346,7 +346,6 @@ class ModelTracking:
                         name=model.name,
                         versions={str(item.version): dict(item.tags) for item in versions},
                         aliases={alias: str(number) for alias, number in model.aliases.items()},
-                        updated=model.last_updated_timestamp,
                         without_run=frozenset(
                             str(item.version) for item in versions if item.run_id and item.run_id not in runs
                         ),

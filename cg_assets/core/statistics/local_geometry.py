@@ -29,18 +29,12 @@ class LocalGeometry:
     Attributes:
         names: of each coordinate, its beads joined by dashes.
         kinds: `bond`, `angle`, `1-3 distance`, `pair distance` (where no beads are bonded) or `coordinate` of each.
-        edges: `(n, n_bins + 1)` edges of the histograms [nm, rad or reduced].
-        data: `(n, n_bins)` probabilities in the data; what lies beyond the outer edges is in the outer bins.
-        found: `(n, n_bins)` in the frames that are tested.
         divergence: `(n,)` Jensen-Shannon divergences (natural logarithm).
         own: `(n,)` those of the first half of the data from the second: what sampling alone does.
     """
 
     names: tuple[str, ...]
     kinds: tuple[str, ...]
-    edges: FloatArray
-    data: FloatArray
-    found: FloatArray
     divergence: FloatArray
     own: FloatArray
 
@@ -117,9 +111,6 @@ def local_geometry(
     return LocalGeometry(
         names=tuple(names),
         kinds=tuple(kinds),
-        edges=edges,
-        data=reference,
-        found=found,
         divergence=jensen_shannon_divergences(found, reference),
         own=jensen_shannon_divergences(first, second),
     )

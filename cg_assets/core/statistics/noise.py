@@ -74,9 +74,8 @@ class ConditionalNoise:
         bead_standard_error: `(n_beads,)` of those.
         mean_force: `(n_configurations, n_beads, dimension)` conditional mean.
         mean_force_variance: `(n_configurations, n_beads)` squared standard error of each of its components.
-        autocorrelation_time: of the labels at fixed beads [samples]; 1/2 for independent ones.
-        effective_samples: independent samples in each configuration, mean over beads, taken as 2 where they are fewer.
-        resolved: whether they are more; if not, the floor is a lower bound and the sampling too short.
+        effective_samples: independent samples in each configuration, mean over beads, taken as 2 where they are fewer:
+            the floor is then a lower bound and the sampling too short.
     """
 
     noise_floor: Estimate
@@ -84,9 +83,7 @@ class ConditionalNoise:
     bead_standard_error: FloatArray
     mean_force: FloatArray
     mean_force_variance: FloatArray
-    autocorrelation_time: float
     effective_samples: float
-    resolved: bool
 
     def with_changes(self, changes: ArrayLike) -> ConditionalNoise:
         """The noise of labels that hold further errors, independent of what is here.
@@ -218,7 +215,7 @@ def conditional_noise(forces: ArrayLike, unit: str = "") -> ConditionalNoise:
     variance = samples.var(axis=1) / (1.0 - 1.0 / effective)[:, None]
     per_bead = variance.mean(axis=2)
     independent = min(float(effective.mean()), max(2.0, n_samples / (2.0 * tau)))
-    return noise_of_labels(per_bead, samples.mean(axis=1), per_bead / effective, tau, independent, unit)
+    return noise_of_labels(per_bead, samples.mean(axis=1), per_bead / effective, independent, unit)
 
 
 def _inefficiency(samples: FloatArray, pooled: float) -> FloatArray:
@@ -245,7 +242,6 @@ def noise_of_labels(
     variance: FloatArray,
     mean_force: FloatArray,
     mean_force_variance: FloatArray,
-    tau: float,
     effective_samples: float,
     unit: str,
 ) -> ConditionalNoise:
@@ -255,7 +251,6 @@ def noise_of_labels(
         variance: `(n_configurations, n_beads)` variance of a label's component, of single forces or of means.
         mean_force: `(n_configurations, n_beads, dimension)` conditional mean.
         mean_force_variance: `(n_configurations, n_beads)` squared standard error of its components.
-        tau: autocorrelation time of the forces at fixed beads [samples].
         effective_samples: independent forces at each configuration.
         unit: unit of the squared force.
     """
@@ -271,7 +266,5 @@ def noise_of_labels(
         bead_standard_error=variance.std(axis=0, ddof=1) / scale if known else np.full(variance.shape[1], np.nan),
         mean_force=mean_force,
         mean_force_variance=mean_force_variance,
-        autocorrelation_time=tau,
         effective_samples=effective_samples,
-        resolved=effective_samples > 2.0,
     )

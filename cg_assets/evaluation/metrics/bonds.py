@@ -71,10 +71,6 @@ class BondMonitor:
         data: `(n_bonds, n_bins)` probabilities in the data.
         simulation: `(n_bonds, n_bins)` in the simulation; what lies beyond the outer edges is in the outer bins.
         divergence: `(n_bonds,)` Jensen-Shannon divergences (natural logarithm).
-        data_mean: `(n_bonds,)` [nm].
-        data_deviation: `(n_bonds,)` standard deviations [nm].
-        simulation_mean: `(n_bonds,)` [nm].
-        simulation_deviation: `(n_bonds,)` [nm].
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -82,10 +78,6 @@ class BondMonitor:
     data: FloatArray
     simulation: FloatArray
     divergence: FloatArray
-    data_mean: FloatArray
-    data_deviation: FloatArray
-    simulation_mean: FloatArray
-    simulation_deviation: FloatArray
 
 
 def bond_monitor(
@@ -122,10 +114,6 @@ def bond_monitor(
         data=data_histogram,
         simulation=histogram,
         divergence=jensen_shannon_divergences(histogram, data_histogram),
-        data_mean=mean,
-        data_deviation=deviation,
-        simulation_mean=mine.mean(axis=1),
-        simulation_deviation=mine.std(axis=1),
     )
 
 

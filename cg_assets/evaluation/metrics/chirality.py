@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,25 +40,10 @@ class Chirality(OfMolecules, Metric[FreeEnergySettings]):
         """Of the CG simulation without a bias."""
         cg_map, free = case.beads.cg_map, case.free
         found = chirality_monitor(free.positions, case.true_frames.positions, cg_map.bonds, free.replica)
-        for centre, flipped in zip(found.centres, found.flipped, strict=True):
-            yield Quantity("flipped_share", flipped, where=cg_map.bead_names[centre[0]])
-        worst = max(found.flipped, key=lambda item: item.value, default=Estimate(0.0, 0.0))
+        for bead, flipped in found.items():
+            yield Quantity("flipped_share", flipped, where=cg_map.bead_names[bead])
+        worst = max(found.values(), key=lambda item: item.value, default=Estimate(0.0, 0.0))
         yield Quantity("largest_flipped_share", worst, bound=MAX_FLIPPED)
-
-
-@dataclass(frozen=True)
-class ChiralityMonitor:
-    """Handedness of tetrahedral centres.
-
-    Attributes:
-        centres: `(bead, three of its bonded neighbours)` of each chiral centre.
-        data_sign: `(n_centres,)` +1 or -1, the hand in the data.
-        flipped: fraction of simulation frames with the other hand, for each centre.
-    """
-
-    centres: tuple[tuple[int, int, int, int], ...]
-    data_sign: NDArray[np.int64]
-    flipped: tuple[Estimate, ...]
 
 
 def chirality_monitor(
@@ -67,8 +51,8 @@ def chirality_monitor(
     data: ArrayLike,
     pairs: Sequence[tuple[int, int]],
     replica: ArrayLike | None = None,
-) -> ChiralityMonitor:
-    """Fraction of simulation frames in which a tetrahedral centre has the hand that the data do not have.
+) -> dict[int, Estimate]:
+    """Each chiral centre to the fraction of simulation frames with the hand that it does not have in the data.
 
     An energy of distances alone is the same for both hands, so only the barrier keeps them apart. A centre has at
     least three bonded neighbours and, in the data, one sign of their triple product.
@@ -84,21 +68,17 @@ def chirality_monitor(
     for i, j in pairs:
         neighbours.setdefault(int(i), []).append(int(j))
         neighbours.setdefault(int(j), []).append(int(i))
-    centres, signs, flipped = [], [], []
+    found: dict[int, Estimate] = {}
     for bead in sorted(neighbours):
         if len(neighbours[bead]) < 3:
             continue
-        one, two, three = sorted(neighbours[bead])[:3]
-        legs = (one, two, three)
+        legs = tuple(sorted(neighbours[bead])[:3])
         product = triple_product(reference, bead, legs)
         sign = 1 if product.mean() > 0 else -1
         if (np.sign(product) == sign).mean() < SAME_HAND or abs(product.mean()) < PLANAR:
             continue
-        wrong = np.sign(triple_product(simulated, bead, legs)) == -sign
-        centres.append((bead, one, two, three))
-        signs.append(sign)
-        flipped.append(_fraction(wrong, replica))
-    return ChiralityMonitor(tuple(centres), np.array(signs, dtype=np.int64), tuple(flipped))
+        found[bead] = _fraction(np.sign(triple_product(simulated, bead, legs)) == -sign, replica)
+    return found
 
 
 def triple_product(positions: ArrayLike, centre: int, neighbours: tuple[int, ...]) -> FloatArray:

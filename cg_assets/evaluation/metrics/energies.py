@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,21 +52,13 @@ def _of_each(whole: Estimate, count: int) -> Estimate:
     return Estimate(whole.value / count, whole.standard_error / count, whole.unit)
 
 
-@dataclass(frozen=True)
-class LiquidEnergy:
-    """Energies of a liquid of atoms, from its beads.
-
-    Attributes:
-        energy: <U_W> [kJ/mol].
-        heat_capacity: at constant volume, without the kinetic part: <C_W> + Var(U_W)/(kT²) [kJ/mol/K].
-        of_frozen_beads: its part <C_W>.
-        temperature: [K].
-    """
+class LiquidEnergy(NamedTuple):
+    """Energies of a liquid of atoms, from its beads."""
 
     energy: Estimate
+    """<U_W> [kJ/mol]."""
     heat_capacity: Estimate
-    of_frozen_beads: Estimate
-    temperature: float
+    """At constant volume, without the kinetic part: <C_W> + Var(U_W)/(kT²) [kJ/mol/K]."""
 
 
 def liquid_energy(
@@ -93,14 +85,12 @@ def liquid_energy(
     def numbers(total: FloatArray) -> FloatArray:
         count, first, second, rest = total
         variance = (second / count - (first / count) ** 2) * count / (count - 1.0)
-        return np.array([first / count, rest / count + variance / (BOLTZMANN * temperature**2), rest / count])
+        return np.array([first / count, rest / count + variance / (BOLTZMANN * temperature**2)])
 
     value, error = jackknife(numbers, totals)
     return LiquidEnergy(
         Estimate(float(value[0] + shift), float(error[0]), "kJ/mol"),
         Estimate(float(value[1]), float(error[1]), "kJ/mol/K"),
-        Estimate(float(value[2]), float(error[2]), "kJ/mol/K"),
-        temperature,
     )
 
 

@@ -39,7 +39,6 @@ class KernelReport:
         noise_floor: mean squared deviation of a component of each kind of label from the mean that the velocity field
             predicts at z [force unit squared]: an upper bound, as tight as the field is right.
         mean_square: mean square of a component of each kind of label [force unit squared].
-        bead_noise: `(n_beads,)` noise of the chosen label.
         stein: Stein's identity of each kind of label.
         geometry: local distributions against those of the unperturbed frames.
         steps: steps along the flow; 0 for a noise kernel.
@@ -50,7 +49,6 @@ class KernelReport:
     chosen: LabelKind
     noise_floor: dict[LabelKind, Estimate]
     mean_square: dict[LabelKind, float]
-    bead_noise: NDArray[np.float64]
     stein: dict[LabelKind, SteinTest]
     geometry: LocalGeometry
     steps: int
@@ -221,7 +219,6 @@ def kernel_frames(
         chosen=kernel.labels,
         noise_floor={kind: _noise_floor(label - learned, block, beads) for kind, label in labels.items()},
         mean_square={kind: float((label.astype(np.float64) ** 2).mean()) for kind, label in labels.items()},
-        bead_noise=((chosen - learned) ** 2).mean(axis=(0, 2)),
         stein={kind: _stein(kind, label, *tested) for kind, label in labels.items()},
         geometry=local_geometry(perturbed.positions, kept.positions, beads.cg_map.bonds, beads.cg_map.bead_names),
         steps=perturbed.steps,
