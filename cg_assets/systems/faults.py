@@ -90,7 +90,8 @@ def _variable_faults(system: SystemSpec) -> Iterator[Fault]:
         yield Fault(
             "collective_variables",
             f"{'; '.join(used)}: no bead sits there, so it is not a function of the CG coordinates, and biasing it "
-            "would change the mean force; choose atoms that are beads",
+            "would change the mean force; choose atoms that are beads, or name none: beads are then judged by their "
+            "distance or size",
         )
 
 
