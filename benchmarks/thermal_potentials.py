@@ -92,7 +92,7 @@ def potential(config: dict[str, Any], beads: np.ndarray, edge: float) -> Thermal
         generator = torch.Generator().manual_seed(1)
         module.coefficients.copy_(1e-3 * torch.randn(module.coefficients.shape, generator=generator))
     else:
-        module.readout.data.mul_(1e-3)
+        module.readout.data.mul_(1e-6)
     return module
 
 

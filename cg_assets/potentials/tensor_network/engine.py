@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cg_assets.core.single_precision import exp32
+from cg_assets.core.single_precision import exp32, log32
 from cg_assets.potentials.tensor_network.module import COMPONENTS, CUSP, TensorNetwork
 from cg_assets.potentials.thermal.base import PRIOR_DEPTH, PRIOR_PART
 from cg_assets.potentials.thermal.neighbours import NeighbourLists, compiled, separation
@@ -27,7 +27,7 @@ BEADS_AT_ONCE = 512
 _WIDTH = 8
 """Sensitivities are padded to a multiple of this, so that loops over them are whole vectors."""
 _ZERO, _HALF, _ONE, _TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0)
-_THIRD = np.float32(1.0 / 3.0)
+_THIRD, _CUSP = np.float32(1.0 / 3.0), np.float32(CUSP)
 
 
 class _Radial(NamedTuple):
@@ -80,6 +80,9 @@ class TensorEngine:
         self.kinds = module.kinds.numpy()
         weight = module.interaction.detach().reshape(-1, count, module.n_kinds).transpose(1, 2)
         self.interaction = torch.nn.functional.pad(weight, (0, padded - count)).flatten(1).contiguous()
+        self.scales = np.zeros((module.tensor_order, len(module.bias)), np.float32)
+        for own, scale in zip(self.scales, module.tensor_scales, strict=True):
+            own[:] = scale.detach().numpy()
         self.coefficients = module.dependence.coefficients(torch.tensor([temperature]))[0, 0].double()
         self.constant = module.n_beads * float(self.coefficients @ module.constant.double())
         self.shape = (module.n_beads, COMPONENTS[module.tensor_order], module.n_kinds * padded)
@@ -106,37 +109,26 @@ class TensorEngine:
 
     def _layers(self, around: Tensor, kinds: Tensor) -> tuple[float, Tensor]:
         """Energy of beads, and its derivatives by their surroundings `(n, components, kinds * v)`."""
-        module, softplus = self.module, torch.nn.functional.softplus
+        module, order = self.module, self.module.tensor_order
         hidden = around @ self.interaction.T
-        features = hidden[:, 0] + module.own.T[kinds] + module.bias
-        lengths = []
-        if module.tensor_order >= 1:
-            lengths.append((hidden[:, 1:4].square().sum(dim=1) + CUSP).sqrt())
-        if module.tensor_order == 2:
-            xx, xy, xz, yy, yz = hidden[:, 4:9].unbind(dim=1)
-            square = xx * xx + yy * yy + xx * yy + xy * xy + xz * xz + yz * yz
-            lengths.append((2.0 * square + CUSP).sqrt())
-        for scale, length in zip(module.tensor_scales, lengths, strict=True):
-            features = features + scale * length
+        features = module.own.T[kinds] + module.bias
+        lengths = torch.empty(len(kinds), order, features.shape[1])
+        _invariants(hidden.numpy(), self.scales, features.numpy(), lengths.numpy())
+        slopes = [torch.empty_like(features) for _ in range(1 + len(module.inner))]
+        _activate(features.numpy(), slopes[0].numpy())
+        rows = torch.addmm(module.first_bias, features, module.first.T) + module.adjust.T[kinds]
         layers = list(zip(module.inner, module.inner_biases, module.outer, module.outer_biases, strict=True))
-        rows = torch.addmm(module.first_bias, softplus(features), module.first.T) + module.adjust.T[kinds]
-        inside = []
-        for inner, inner_bias, outer, outer_bias in layers:
-            inside.append(torch.addmm(inner_bias, rows, inner.T))
-            rows = rows + torch.addmm(outer_bias, softplus(inside[-1]), outer.T)
+        for (inner, inner_bias, outer, outer_bias), slope in zip(layers, slopes[1:], strict=True):
+            inside = torch.addmm(inner_bias, rows, inner.T)
+            _activate(inside.numpy(), slope.numpy())
+            rows = rows.add_(outer_bias).addmm_(inside, outer.T)
         energy, share = self._energy(rows @ module.readout.T + module.type_energies.T[kinds])
         gradient = share @ module.readout
-        for (inner, _, outer, _), rows in zip(reversed(layers), reversed(inside), strict=True):
-            gradient = gradient + ((gradient @ outer) * rows.sigmoid()) @ inner
-        gradient = (gradient @ module.first) * features.sigmoid()
-        parts = [gradient[:, None]]
-        if module.tensor_order >= 1:
-            parts.append((gradient * module.tensor_scales[0] / lengths[0])[:, None] * hidden[:, 1:4])
-        if module.tensor_order == 2:
-            uphill = gradient * module.tensor_scales[1] / lengths[1]
-            sides = [2 * xx + yy, 2 * xy, 2 * xz, 2 * yy + xx, 2 * yz]
-            parts.append(torch.stack([uphill * side for side in sides], dim=1))
-        return energy, torch.cat(parts, dim=1) @ self.interaction
+        for (inner, _, outer, _), slope in zip(reversed(layers), reversed(slopes[1:]), strict=True):
+            gradient = gradient.addmm_((gradient @ outer).mul_(slope), inner)
+        gradient = (gradient @ module.first).mul_(slopes[0])
+        _invariants_back(hidden.numpy(), self.scales, gradient.numpy(), lengths.numpy())
+        return energy, hidden @ self.interaction
 
     def _energy(self, outputs: Tensor) -> tuple[float, Tensor]:
         """Energy of all beads without the prior, and its derivatives by the outputs `(n, n_terms)`."""
@@ -172,6 +164,60 @@ def _tensors(x: Any, y: Any, z: Any, result: Any) -> None:
     if len(result) > 4:
         result[4], result[5], result[6] = x * x - _THIRD, x * y, x * z
         result[7], result[8] = y * y - _THIRD, y * z
+
+
+@compiled
+def _activate(rows: Any, slopes: Any) -> None:
+    """Softplus of rows, in place, and its slopes."""
+    for row in range(rows.shape[0]):
+        for f in range(rows.shape[1]):
+            x = rows[row, f]
+            small = exp32(-abs(x))
+            slopes[row, f] = (_ONE if x > _ZERO else small) / (_ONE + small)
+            rows[row, f] = max(x, _ZERO) + log32(_ONE + small)
+
+
+@compiled
+def _invariants(hidden: Any, scales: Any, features: Any, lengths: Any) -> None:
+    """Add invariants of `hidden` `(n, components, f)` to features `(n, f)`; keep lengths of tensors `(n, order, f)`."""
+    for i in range(len(hidden)):
+        h = hidden[i]
+        for f in range(h.shape[1]):
+            features[i, f] += h[0, f]
+        if len(scales) > 0:
+            for f in range(h.shape[1]):
+                length = np.sqrt(h[1, f] * h[1, f] + h[2, f] * h[2, f] + h[3, f] * h[3, f] + _CUSP)
+                lengths[i, 0, f] = length
+                features[i, f] += scales[0, f] * length
+        if len(scales) > 1:
+            for f in range(h.shape[1]):
+                square = h[4, f] * h[4, f] + h[7, f] * h[7, f] + h[4, f] * h[7, f]
+                square += h[5, f] * h[5, f] + h[6, f] * h[6, f] + h[8, f] * h[8, f]
+                length = np.sqrt(_TWO * square + _CUSP)
+                lengths[i, 1, f] = length
+                features[i, f] += scales[1, f] * length
+
+
+@compiled
+def _invariants_back(hidden: Any, scales: Any, gradient: Any, lengths: Any) -> None:
+    """Replace `hidden` by derivatives by it, given those by the features `(n, f)`."""
+    for i in range(len(hidden)):
+        h = hidden[i]
+        for f in range(h.shape[1]):
+            h[0, f] = gradient[i, f]
+        if len(scales) > 0:
+            for f in range(h.shape[1]):
+                uphill = gradient[i, f] * scales[0, f] / lengths[i, 0, f]
+                for component in range(1, 4):
+                    h[component, f] *= uphill
+        if len(scales) > 1:
+            for f in range(h.shape[1]):
+                uphill = gradient[i, f] * scales[1, f] / lengths[i, 1, f]
+                xx, yy = h[4, f], h[7, f]
+                h[4, f], h[7, f] = uphill * (_TWO * xx + yy), uphill * (_TWO * yy + xx)
+                h[5, f] *= _TWO * uphill
+                h[6, f] *= _TWO * uphill
+                h[8, f] *= _TWO * uphill
 
 
 @compiled
