@@ -80,6 +80,8 @@ def _rows(
     for part, reason in planned.items():
         earlier = None if instance is None else _earlier(instance, store, system, part.stage)
         changed = "changed" in reason  # the last run had other settings
+        seconds: float | None
+        megabytes: float | None
         if part.stage in costs and (earlier is None or changed):
             cost = costs[part.stage]
             seconds, megabytes, source = cost.seconds, cost.megabytes, "its steps, by measured rates"
