@@ -36,18 +36,11 @@ def chain_terms(
 
 def connected_groups(n_atoms: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
     """Number of the group `(n_atoms,)` that each atom is connected to by pairs; groups in order of first atoms."""
-    parent = list(range(n_atoms))
+    from scipy.sparse import coo_array, csgraph
 
-    def root(atom: int) -> int:
-        while parent[atom] != atom:
-            parent[atom] = parent[parent[atom]]
-            atom = parent[atom]
-        return atom
-
-    for first, second in pairs:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-    return np.unique([root(atom) for atom in range(n_atoms)], return_inverse=True)[1]
+    ends = np.array(list(pairs), dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=(n_atoms, n_atoms))
+    return csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def reached(start: int, without: int, bonds: Sequence[tuple[int, int]]) -> set[int]:
