@@ -56,7 +56,7 @@ def comparison_figures(comparison: Comparison, title: str) -> dict[str, bytes]:
     else:
         figures = {"figure": _side_by_side(comparison, f"{title}: potentials compared")}
     decisive = {name: item.decisive[0] for name, item in evaluations.items() if item.decisive}
-    if len(decisive) == len(comparison.speeds) > 0:
+    if len(decisive) == len(comparison.speeds) > 1:  # a single point compares nothing
         label, errors = next(iter(decisive.values())), {name: item.value for name, item in decisive.items()}
         axis = f"{label.label} [{label.value.unit}]" if label.value.unit else label.label
         figures["accuracy and speed"] = accuracy_against_speed_plot(

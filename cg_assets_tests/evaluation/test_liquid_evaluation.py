@@ -137,6 +137,7 @@ def test_another_potential_is_told_apart(system, judged):
     assert Comparison.from_columns(columns).rows() == shown
     for name, png in comparison_figures(comparison, "known water").items():
         assert png.startswith(b"\x89PNG") and len(png) > 10_000, name
+    assert "accuracy and speed" not in comparison_figures(Comparison({"right": own}, {"right": 1e3}), "known water")
 
 
 def test_an_evaluation_is_read_back_as_it_was_written(judged):
