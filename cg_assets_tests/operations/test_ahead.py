@@ -3,11 +3,13 @@
 import os
 import signal
 import time
+from importlib.util import find_spec
 
 import pytest
 from dagster._utils.interrupts import capture_interrupts
 
 from cg_assets.operations.ahead import start_ahead
+from cg_assets.orchestration.preload import modules_of
 
 
 @pytest.fixture
@@ -32,3 +34,11 @@ def test_kill_ends_a_command_between_runs(number, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), number)
         time.sleep(5)
+
+
+def test_what_steps_need_is_there():
+    """The process that steps fork from passes over modules that it cannot find."""
+    names = modules_of()
+    assert names[0] == "cg_assets.orchestration.step_server", "it must come first: it leaves Ctrl-C to the run"
+    assert [name for name in names if find_spec(name) is None] == []
+    assert "torch._dynamo" not in modules_of(["numba", "parquet"]) and "numba.misc.cffiimpl" in modules_of(["numba"])
