@@ -154,9 +154,10 @@ def _case(
     temperature: float | None,
 ) -> Case[Any]:
     """A potential with all that it is judged by, at one of several temperatures [K] or (None) as it is."""
-    from cg_assets.evaluation.case import Case
+    from cg_assets.evaluation.case import AtTemperature, Case, given
     from cg_assets.potentials.energies import committee_energies, energy_function, thermodynamics
     from cg_assets.sampling.model_potential.planes import exact_plane
+    from cg_assets.sampling.model_potential.quadrature import exact_pmf
 
     beads = system.beads()
     if temperature is not None:
@@ -169,6 +170,12 @@ def _case(
     if reference is not None and reference.rungs:
         reference = reference.at(beads.temperature)
     at = (None, None) if system.temperatures else (beads.temperature, beads.edges)
+
+    def heated(other: float) -> AtTemperature:
+        landscape = system.model.landscape(beads.at_temperature(other))
+        exact = exact_pmf(landscape, given(reference, "a reference").bins.centres[0]).pmf
+        return AtTemperature(energy_function(module, other), committee_energies(module, other), exact)
+
     return Case(
         beads=beads,
         settings=system.evaluation,
@@ -180,6 +187,7 @@ def _case(
         committee=committee_energies(module, *at),
         reference=reference,
         plane=None if reference is None else lambda: exact_plane(system.model.landscape(beads), reference.surface.bins),
+        heated=heated,
         domain=system.domain,
         thermodynamics=thermodynamics(module) if "temperature" in module.conditions else None,
         native=system.native_beads(),

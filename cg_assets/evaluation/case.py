@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,15 @@ BIASED = "bias"
 """`where` of what is measured under the frozen bias of the biased samples."""
 
 
+class AtTemperature(NamedTuple):
+    """The potential of a case at another temperature, where its one CG coordinate is that of a model potential."""
+
+    energy: EnergyFunction
+    committee: Sequence[EnergyFunction]
+    pmf: FloatArray
+    """Exact PMF at the centres of the reference's bins [energy]."""
+
+
 @dataclass(frozen=True)
 class Case(Generic[S_co]):
     """One potential with everything needed to evaluate it.
@@ -48,6 +57,8 @@ class Case(Generic[S_co]):
         committee: energies of the potential's committee, whose scatter is the uncertainty from the data.
         reference: the reference free energy; None for liquids.
         plane: the exact density of a model potential with two CG coordinates.
+        heated: temperature [reduced] to the potential there and the exact PMF, of a model potential with one CG
+            coordinate.
         domain: range of the one CG coordinate that the potential is defined on.
         thermodynamics: frames at one temperature to the mean energy of the atoms at fixed beads U_W [kJ/mol] and their
             heat capacity C_W [kJ/mol/K], each `(n_frames,)`; None for potentials of one temperature.
@@ -66,6 +77,7 @@ class Case(Generic[S_co]):
     committee: Sequence[EnergyFunction] = ()
     reference: Reference | None = None
     plane: Callable[[], Plane] | None = None
+    heated: Callable[[float], AtTemperature] | None = None
     domain: tuple[float, float] | None = None
     thermodynamics: Callable[[Frames], tuple[FloatArray, FloatArray]] | None = None
     native: FloatArray | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -137,6 +137,21 @@ def line_of(case: FreeEnergyCase) -> Line:
     )
 
 
+def scatter(values: Sequence[float]) -> float:
+    """Standard deviation of a number over the members of a committee; nan of fewer than two.
+
+    Members learn from bootstrap samples of the data, so that it is the standard error that the data leave.
+    """
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def deviation_of(members: Sequence[FloatArray]) -> FloatArray:
+    """Standard deviation of the PMFs `(n,)` of a committee, each less its mean; empty of fewer than two."""
+    if len(members) < 2:
+        return np.empty(0)
+    return (np.array(members) - np.mean(members, axis=1, keepdims=True)).std(axis=0, ddof=1)
+
+
 def exact_plane(case: FreeEnergyCase) -> Plane:
     """The exact density of a model potential with two CG coordinates."""
     return given(case.plane, "the exact density of two CG coordinates")()
@@ -145,6 +160,12 @@ def exact_plane(case: FreeEnergyCase) -> Plane:
 def model_plane(case: FreeEnergyCase) -> Plane:
     """The density of the potential on the same points."""
     return case.once(exact_plane).with_energy(case.energy)
+
+
+def member_planes(case: FreeEnergyCase) -> list[Plane]:
+    """The densities of the members of the committee on the same points."""
+    exact = case.once(exact_plane)
+    return [exact.with_energy(member) for member in case.committee]
 
 
 def sampled(case: FreeEnergyCase) -> tuple[Frames, FloatArray | None]:

@@ -65,6 +65,11 @@ class Reference(Family, family="reference"):
         return None
 
     @property
+    def further_temperatures(self) -> list[float]:
+        """Temperatures besides the system's at which potentials are compared with it [reduced]."""
+        return []
+
+    @property
     def files(self) -> list[Path]:
         """The file that holds it, relative to the folder of the YAML file; none where it is computed."""
         return []
@@ -96,6 +101,15 @@ class QuadratureReference(Reference):
     type: Literal["quadrature"]
     range: Range | dict[Name, Range]
     """Interval of the CG coordinate over which errors are measured; of two CG coordinates, that of each by name."""
+    temperatures: list[PositiveFloat] | None = None
+    """Further temperatures at which a potential along one CG coordinate is compared with the exact PMF [reduced]."""
+
+    _distinct = field_validator("temperatures")(distinct)
+
+    @property
+    def further_temperatures(self) -> list[float]:
+        """The field."""
+        return self.temperatures or []
 
     @field_validator("range")
     @classmethod
@@ -105,15 +119,19 @@ class QuadratureReference(Reference):
         return value
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
-        """Limits of other coordinates than the CG coordinates."""
+        """Limits of other coordinates than the CG coordinates, temperatures of a plane."""
         names = list(scope.variables) if len(scope.variables) > 1 else []
+        if names and self.temperatures:
+            yield Fault("temperatures", f"are for one CG coordinate, not {len(names)}; leave them out")
         if (list(self.range) if isinstance(self.range, dict) else []) != names:
             expected = f"the limits of {' and '.join(names)} by name" if names else "two numbers"
             yield Fault("range", f"is {self.range}; give {expected}")
 
     def built_faults(self, built: Built) -> Iterator[Fault]:
-        """An interval beyond the domain."""
+        """An interval beyond the domain, and a domain that cuts off weight at a further temperature."""
         domain = built.model.landscape(built.beads).variable_ranges()
+        for kelvin in self.temperatures or ():
+            built.model.landscape(built.beads.at_temperature(kelvin)).verified()
         asked = self.range if isinstance(self.range, dict) else dict.fromkeys(domain, self.range)
         for name, (low, high) in asked.items():
             if not domain[name][0] <= low < high <= domain[name][1]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.comparison import Comparison
+from cg_assets.evaluation.evaluation import Evaluation
 from cg_assets.evaluation.learning_curves import Axis, LearningPoint, mean_curve
 from cg_assets.evaluation.metric import measures_of_noise
 from cg_assets.evaluation.quantity import Profile
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_BARS = 4
-_FREE_ENERGIES = ("pmf", "free_energy")
 
 
 def comparison_figures(comparison: Comparison, title: str) -> dict[str, bytes]:
@@ -97,12 +97,16 @@ class _Panel:
     highest: float | None
 
 
+def _free_energy(evaluation: Evaluation) -> Profile | None:
+    """The PMF, at the last of several temperatures, or else the first free energy; None without any."""
+    pmfs = [line for line in evaluation.profiles if line.name == "pmf"]
+    others = [line for line in evaluation.profiles if line.name == "free_energy"]
+    return next(iter(pmfs[-1:] + others), None)
+
+
 def _profiles(comparison: Comparison) -> _Panel | None:
-    """The first profile of all potentials; None where there is none."""
-    every = {
-        name: next((line for line in found.profiles if line.name in _FREE_ENERGIES), None)
-        for name, found in comparison.evaluations.items()
-    }
+    """The free energy of all potentials; None where there is none."""
+    every = {name: _free_energy(found) for name, found in comparison.evaluations.items()}
     first = next((line for line in every.values() if line is not None), None)
     if first is None:
         return None
@@ -119,20 +123,21 @@ def _profiles(comparison: Comparison) -> _Panel | None:
 
 
 def _reference_curve(profile: Profile) -> Curve:
-    name = "reference" if np.any(profile.reference_error) else "exact"
+    name = "reference" if np.nan_to_num(profile.reference_error).any() else "exact"
     return _curve(name, profile.grid, profile.reference, profile.reference_error)
 
 
 @drawn
 def overview_plot(panels: Mapping[str, _Panel]) -> Figure:
     """Free energies of several systems: title to panel."""
-    rows = -(-len(panels) // 2)
-    figure = new_figure(11.5, 3.7 * rows + 0.4)
-    places = figure.subplots(rows, min(2, len(panels)), squeeze=False).ravel()
+    columns = min(len(panels), 3 if len(panels) > 4 else 2)
+    rows = -(-len(panels) // columns)
+    figure = new_figure(5.2 * columns + 0.6, 3.7 * rows + 0.4)
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (title, panel) in zip(places, panels.items(), strict=False):
         colours = colours_of([line.label for line in panel.lines])
         _draw_curves(axes, panel.label, panel.lines, panel.known, colours, panel.interval)
-        axes.set_title(textwrap.fill(title, 52))
+        axes.set_title(textwrap.fill(title, 46))
         axes.set_ylabel(f"free energy [{panel.unit}]")
         if panel.highest is not None:
             axes.set_ylim(-0.03 * panel.highest, panel.highest)

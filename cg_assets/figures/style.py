@@ -25,6 +25,8 @@ REFERENCE = "#1a1a1a"
 DATA = "#8c8c8c"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, in the order in which models are drawn."""
+_ALWAYS = {"unbiased": 0, "atomistic": 0, "forces": 0, "biased": 1, "flow": 2, "products": 2, "noise": 3, "mixed": 4}
+"""Usual names of potentials and their colours, the same in the figures of all systems."""
 HIGHEST = 8.0
 """Free energies are drawn up to this many kT."""
 FREE_ENERGY_MAP = "viridis"
@@ -149,8 +151,12 @@ def band(axes: Axes, curve: Curve, colour: str, zorder: float = 3.0, **line: Any
 
 
 def colours_of(labels: Sequence[str]) -> dict[str, str]:
-    """A colour for each label, the same for the same order of labels."""
-    return {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+    """A colour for each label: that of `_ALWAYS`, or else the next that is free, in the order of the labels."""
+    fixed = {label: COLOURS[_ALWAYS[label]] for label in labels if label in _ALWAYS}
+    free = [colour for colour in COLOURS if colour not in fixed.values()] or list(COLOURS)
+    others = [label for label in labels if label not in fixed]
+    found = fixed | {label: free[i % len(free)] for i, label in enumerate(others)}
+    return {label: found[label] for label in labels}
 
 
 def above_lowest(values: ArrayLike) -> NDArray[np.float64]:

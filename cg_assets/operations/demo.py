@@ -11,7 +11,7 @@ from cg_assets.operations.results import print_headlines, write_overview
 from cg_assets.storage.store import ParquetStore
 
 DEMOS = {
-    "biased": ["muller_brown", "muller_brown_diagonal", "muller_brown_plane", "capped_alanine_quick"],
+    "biased": ["muller_brown", "muller_brown_diagonal", "muller_brown_plane", "melting_wells", "capped_alanine_quick"],
     "water": ["water_quick"],
     "helix": ["helix_quick"],
 }

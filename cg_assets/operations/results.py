@@ -16,6 +16,14 @@ COLUMNS = (
     *("system", "potential", "metric", "of", "where", "temperature", "value", "standard_error", "unit"),
     *("reference", "reference_error", "bound", "at_least", "passed", "decides"),
 )
+SHOWN = {
+    "muller_brown": ("pmf_rmse",),
+    "muller_brown_diagonal": ("pmf_rmse",),
+    "muller_brown_plane": ("weighted_pmf_rmse", "width.well"),
+    "melting_wells": ("pmf_rmse_at.T_0_6", "pmf_rmse_at.T_1_6"),
+    "capped_alanine_quick": ("pmf_error", "free_energy.phi_positive"),
+}
+"""Keys of the quantities that show what a system is there for; of others what decides and the first headline."""
 
 
 def results_table(folder: Path, names: list[str], everything: bool = False) -> Table:
@@ -62,23 +70,25 @@ def _text(title: str, comparison: Comparison, everything: bool) -> str:
 
 
 def print_headlines(folder: Path, names: list[str]) -> None:
-    """Print of each system what decides, the first result that can be compared with the reference, and what fails."""
+    """Print of each system the results that it is there for (`SHOWN`), and what fails."""
     noise = measures_of_noise()
     rows = []
     for name in names:
         evaluations = _comparison(folder, name).evaluations
         first = next(iter(evaluations.values())).quantities
-        shown = [one for one in first if one.decides][:1]
-        shown += [one for one in first if one.headline and one.reference and one.name not in noise][:1]
+        shown = [one for one in first if one.key in SHOWN.get(name, ())]
+        if name not in SHOWN:
+            shown = [one for one in first if one.decides][:1]
+            shown += [one for one in first if one.headline and one.reference and one.name not in noise][:1]
         shown += [one for found in evaluations.values() for one in found.quantities if not one.passed]
         for item in {one.key: one for one in shown}.values():
             of_key = {potential: one for potential, found in evaluations.items() if (one := found.get(item.key))}
-            values = [f"{key} {one.value.text()}{'' if one.passed else ', fails'}" for key, one in of_key.items()]
+            values = [f"{key} {one.value.concise()}{'' if one.passed else ', fails'}" for key, one in of_key.items()]
             unit = f" [{item.value.unit}]" if item.value.unit else ""
             at = "" if item.temperature is None else f" {item.temperature:g} K"
-            known = "" if item.reference is None or item.name in noise else item.reference.text()
+            known = "" if item.reference is None or item.name in noise else item.reference.concise()
             rows.append([name, f"{item.label}{at}{unit}", "  ".join(values), known, item.limit])
-    header = ["system", "quantity", "potentials by their labels", "reference", "bound"]
+    header = ["system", "quantity", "potentials by their labels (error of the last digits)", "reference", "bound"]
     print(f"\n{table(header, rows, ruled=True)}")
 
 

@@ -28,7 +28,7 @@ class PotentialSettings(Family, family="potential"):
     """The form of a potential. A member names its class, and defines its own needs and limits.
 
     Attributes:
-        needs_responses: whether it learns from labels of the temperature dependence only.
+        needs_responses: whether it learns from rows of forces and of their derivatives by temperature.
         learns_unconstrained: whether it learns from forces and energies of frames whose beads are free, too.
     """
 

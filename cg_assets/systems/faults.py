@@ -119,7 +119,6 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
     known = [*system.sampling.by_labels(), *system.sampling.by_mean_force_labels()]
     known += [source.stage(name) for name, source in system.labels.items()]
     known += [TARGETS] if system.targets is not None and system.model.is_liquid else []
-    responding = [source.stage(name) for name, source in system.labels.items() if source.responds]
     known += [system.imported.labels] if system.imported and system.imported.labels else []
     fixed = [TARGETS] if system.targets is not None and system.network.needs_temperature else []
     for name, potential in system.potentials.items():
@@ -138,12 +137,6 @@ def _source_faults(system: SystemSpec) -> Iterator[Fault]:
             )
         elif potential.also and system.network.needs_responses:
             yield Fault(f"potentials.{name}.also", f"is not for network.type {system.network.type}; leave it out")
-        elif system.network.needs_responses and potential.response is None and potential.labels not in responding:
-            yield Fault(
-                f"potentials.{name}.labels",
-                f"is {potential.labels}, without labels of the temperature dependence that network.type "
-                f"{system.network.type} learns from; name those of a source of type product",
-            )
         elif system.network.needs_temperature and potential.response is None:
             yield from within(f"potentials.{name}", _temperature_faults(system, potential))
 

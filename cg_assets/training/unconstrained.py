@@ -11,6 +11,7 @@ is a label of F_1 = dF/dT (arXiv 2602.23198): its mean errs only by the product 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -143,31 +144,28 @@ def force_products(potential: TemperatureDependent, labels: Labels) -> NDArray[n
 
 
 def product_targets(batches: Sequence[Frames]) -> ThermalTargets:
-    """Frames with labels of the temperature dependence as rows of targets.
+    """Frames with labels of the temperature dependence, or of forces alone, as rows of targets.
 
     Args:
-        batches: frames of a source of such labels; those of probe replicas are left out.
+        batches: labelled frames; those of probe replicas are left out.
 
     Returns:
         The labels; each has the root mean square of all labels of its quantity as its error, which is nearly all noise.
-        Energies have infinite errors: they only fix the constants of a potential.
+        Those that frames lack have infinite errors, and so have energies: they only fix the constants of a potential.
 
     Raises:
-        TrainingError: frames have no such labels.
+        TrainingError: frames have no forces or no energies.
     """
     frames = Frames.concatenate([part.select(~part.probe) for part in batches])
-    if frames.forces is None or frames.first_order is None or frames.second_order is None:
-        raise TrainingError(
-            "frames have no labels of the temperature dependence, which this potential learns from; name labels of a "
-            "source of type product"
-        )
-    if frames.potential_energy is None:
-        raise TrainingError("frames with labels of the temperature dependence need energies; label them again")
+    if frames.forces is None or frames.potential_energy is None:
+        raise TrainingError("frames for a potential W(s, T) need forces and energies; label them again")
     kelvin, nothing = frames.temperature.astype(np.float64), np.zeros(len(frames))
     columns: dict[str, FloatArray] = {}
     for name in ("forces", "first_order", "second_order"):
-        values = getattr(frames, name).astype(np.float64)
-        columns |= {name: values, f"{name}_error": np.full(values.shape, np.sqrt(np.mean(values**2)))}
+        found = getattr(frames, name)
+        values = np.zeros(frames.forces.shape) if found is None else found.astype(np.float64)
+        error = math.inf if found is None else np.sqrt(np.mean(values**2))
+        columns |= {name: values, f"{name}_error": np.full(values.shape, error)}
     unknown = np.full(len(frames), np.inf)
     box = np.full((len(frames), 3), np.inf) if frames.box is None else frames.box.astype(np.float64)
     return ThermalTargets(

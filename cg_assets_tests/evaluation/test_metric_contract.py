@@ -32,6 +32,7 @@ ELSEWHERE = {
     "AngularDistribution": "test_liquid_response.py",
     "SelfDiffusion": "test_liquid_response.py",
     "PlanePMF": "test_planes.py",
+    "PMFAtTemperatures": "test_other_temperatures.py",
     "SlowFreeEnergy": "test_slow_coordinates.py",
     "Native": "test_slow_coordinates.py",
 }

@@ -172,10 +172,6 @@ def test_what_cannot_be_labelled_is_refused(frames):
 
 def test_systems_without_such_labels_are_refused():
     content = yaml.safe_load(SYSTEM)
-    content["potentials"]["products"]["labels"] = "relabelled_forces"
-    with pytest.raises(ValueError, match="without labels of the temperature dependence that network"):
-        SystemSpec.model_validate(content)
-    content = yaml.safe_load(SYSTEM)
     content["mapping"]["coordinates"]["y"] = {"y": 1.0}
     with pytest.raises(ValueError, match="is product, which is for one CG coordinate, not 2"):
         SystemSpec.model_validate(content)

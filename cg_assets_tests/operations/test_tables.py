@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import os
 import re
 
@@ -15,13 +16,14 @@ from cg_assets.cli.parser import command_parser
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.comparison import Comparison
 from cg_assets.evaluation.evaluation import Evaluation
+from cg_assets.evaluation.metric import metrics_of
 from cg_assets.evaluation.quantity import Quantity
 from cg_assets.operations.demo import DEMOS
-from cg_assets.operations.results import print_headlines
+from cg_assets.operations.results import SHOWN, print_headlines
 from cg_assets.operations.tables import Table
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import find_systems
+from cg_assets.systems import find_systems, load_system
 
 
 def test_one_table_in_three_forms():
@@ -149,12 +151,40 @@ def test_the_demo_shows_what_fails_with_its_bound(home, capsys):
         )
 
     comparison = Comparison({"unbiased": found(0.3, 0.9), "biased": found(0.05, 1.0)})
-    ParquetStore(home).write_table(comparison.columns(), FileMetadata("muller_brown", "comparison", "reduced"))
-    print_headlines(home, ["muller_brown"])
+    for system in ("chignolin", "muller_brown"):
+        ParquetStore(home).write_table(comparison.columns(), FileMetadata(system, "comparison", "reduced"))
+    print_headlines(home, ["chignolin", "muller_brown"])
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.strip().splitlines()]
-    assert lines[0] == "system quantity potentials by their labels reference bound"
+    assert lines[0] == "system quantity potentials by their labels (error of the last digits) reference bound"
     assert lines[2:] == [
-        "muller_brown PMF RMSE [kT] unbiased 0.300 ± 0.010, fails biased 0.050 ± 0.010 ≤ 0.1",
-        "muller_brown population unbiased 0.500 ± 0.010 biased 0.500 ± 0.010 0.520 ± 0.010",
+        "chignolin PMF RMSE [kT] unbiased 0.300(10), fails biased 0.050(10) ≤ 0.1",
+        "chignolin population unbiased 0.500(10) biased 0.500(10) 0.520(10)",
+        "chignolin stable replicas unbiased 0.9, fails biased 1 ≥ 1",
+        "muller_brown PMF RMSE [kT] unbiased 0.300(10), fails biased 0.050(10) ≤ 0.1",
         "muller_brown stable replicas unbiased 0.9, fails biased 1 ≥ 1",
     ]
+
+
+def test_what_the_demo_shows_is_measured():
+    """Each key is a quantity of its system's evaluation, of a name that is declared and a place that its file names."""
+    for name, keys in SHOWN.items():
+        judged = load_system(name).free_energies
+        names = {measure.name for metric in metrics_of(judged) for measure in metric.measures}
+        places = {
+            *judged.basins,
+            *(f"T_{kelvin:g}".replace(".", "_") for kelvin in judged.reference.further_temperatures),
+        }
+        for key in keys:
+            quantity, _, where = key.partition(".")
+            assert quantity in names and (not where or where in places)
+
+
+def test_errors_stand_in_the_last_digits():
+    numbers = {
+        (8.831, 0.54): "8.83(54)",
+        (16.21, 1.6): "16.2(1.6)",
+        (161.3, 23.4): "161(23)",
+        (0.65, 0.007): "0.6500(70)",
+    }
+    numbers |= {(0.3, math.nan): "0.3(?)", (0.9838, 0.0): "0.9838", (math.inf, 0.0): "∞"}
+    assert {numbers: Estimate(*numbers).concise() for numbers in numbers} == numbers

@@ -62,6 +62,14 @@ class Estimate:
         value = round(self.value, digits) + 0.0  # no minus before a zero
         return f"{value:.{digits}f} ± {self.standard_error:.{digits}f}{after}"
 
+    def concise(self) -> str:
+        """Value and error in its last digits, without a unit: `8.83(54)`, `16.2(1.6)`; `0.3(?)` without an error."""
+        value, plus, error = self.text().partition(" ± ")
+        if not plus:
+            return value
+        digits = error if "." in error and float(error) >= 1 else error.lstrip("0.")
+        return f"{value}({digits})"
+
     def z(self, reference: float | Estimate) -> float:
         """Difference to a reference in units of the combined standard error."""
         other = reference if isinstance(reference, Estimate) else Estimate(float(reference), 0.0)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from cg_assets.core.statistics.estimates import Estimate, effective_samples
 from cg_assets.core.statistics.metrics import jensen_shannon_divergence, jsd, pmf_error, pmf_rmse, squared_log_error
 from cg_assets.core.units import unit
+from cg_assets.evaluation.case import EnergyFunction
 from cg_assets.evaluation.free_energies import (
     FreeEnergyCase,
     Line,
@@ -19,13 +21,16 @@ from cg_assets.evaluation.free_energies import (
     SurfacesDrawing,
     committee_weights,
     data_surface,
+    deviation_of,
     exact_plane,
     labels_surface,
     line_of,
     marginals,
+    member_planes,
     model_plane,
     reference_of,
     sampled,
+    scatter,
     standard_deviation,
     surface_of,
     variable_unit,
@@ -34,6 +39,9 @@ from cg_assets.evaluation.free_energies import (
 from cg_assets.evaluation.metric import Found, Measure, Metric, OfMolecules
 from cg_assets.evaluation.quantity import SAMPLED, Profile, Quantity
 from cg_assets.evaluation.settings import FreeEnergySettings
+
+if TYPE_CHECKING:
+    from cg_assets.sampling.model_potential.planes import Plane
 
 
 class LinePMF(Metric[FreeEnergySettings]):
@@ -62,7 +70,11 @@ class LinePMF(Metric[FreeEnergySettings]):
         """Of the potential, of its labels alone, and the scatter of its committee."""
         line, thermal_energy = case.once(line_of), case.beads.thermal_energy
         grid, labels = line.grid, line.labels
-        error = Estimate(pmf_rmse(grid, line.model, line.exact, line.interval).value, math.nan, "kT")
+
+        def rmse(energy: EnergyFunction) -> float:
+            return pmf_rmse(grid, energy(grid[:, None, None]) / thermal_energy, line.exact, line.interval).value
+
+        error = Estimate(rmse(case.energy), scatter([rmse(member) for member in case.committee]), "kT")
         if line.covered:
             # The labels' own statistical error, propagated along the model's PMF on the labels' grid.
             exact = np.interp(labels.grid, grid, line.exact)
@@ -76,8 +88,7 @@ class LinePMF(Metric[FreeEnergySettings]):
         deviation = line.label_error if line.covered else np.empty(0)
         if case.committee:
             inside = (grid >= line.interval[0]) & (grid <= line.interval[1])
-            members = np.array([member(grid[:, None, None]) for member in case.committee]) / thermal_energy
-            deviation = (members - members[:, inside].mean(axis=1, keepdims=True)).std(axis=0, ddof=1)
+            deviation = deviation_of([member(grid[:, None, None]) for member in case.committee]) / thermal_energy
             value = float(np.sqrt((deviation[inside] ** 2).mean()))
             yield Quantity("pmf_rmse", standard_deviation(value, len(case.committee), "kT"), of="committee")
         (name,) = case.settings.collective_variables
@@ -130,21 +141,26 @@ class PlanePMF(Metric[FreeEnergySettings]):
     def measure(self, case: FreeEnergyCase) -> Iterable[Found]:
         """Of the potential, its simulation, its training data, and the scatter of its committee."""
         exact, model, reference = case.once(exact_plane), case.once(model_plane), reference_of(case)
+        members = case.once(member_planes)
         surface, of_data = case.once(surface_of), case.once(data_surface)
-        error = Estimate(exact.pmf_error(model), math.nan, "kT")
+
+        def estimate(measure: Callable[[Plane], float], of: str = "") -> Estimate:
+            return Estimate(measure(model), scatter([measure(member) for member in members]), of)
+
+        error = estimate(exact.pmf_error, "kT")
         yield Quantity("weighted_pmf_rmse", error, bound=case.settings.max_pmf_error, decides=True, headline=True)
-        yield Quantity("kl_divergence", Estimate(exact.divergence(model), math.nan), headline=True)
+        yield Quantity("kl_divergence", estimate(exact.divergence), headline=True)
         yield Quantity("jsd", jsd(surface, reference.surface), headline=True)
         yield Quantity("jsd", jsd(of_data, reference.surface), of="data")
         if case.committee:
-            members = np.array([exact.with_energy(member).reduced for member in case.committee])
-            members -= (exact.probability * members).sum(axis=(1, 2), keepdims=True)
-            scatter = float(np.sqrt((exact.probability * members.var(axis=0, ddof=1)).sum()))
-            found = standard_deviation(scatter, len(case.committee), "kT")
+            reduced = np.array([member.reduced for member in members])
+            reduced -= (exact.probability * reduced).sum(axis=(1, 2), keepdims=True)
+            apart = float(np.sqrt((exact.probability * reduced.var(axis=0, ddof=1)).sum()))
+            found = standard_deviation(apart, len(members), "kT")
             yield Quantity("weighted_pmf_rmse", found, of="committee")
         length = unit("length", case.beads.units)
         for name, basin in case.settings.basins.items():
-            found = Estimate(model.narrowest(basin.limits), math.nan, length)
+            found = estimate(partial(type(exact).narrowest, limits=basin.limits), length)
             known = Estimate(exact.narrowest(basin.limits), 0.0, length)
             yield Quantity("width", found, known, where=name, headline=True)
         yield from surface_figures(case)
@@ -202,8 +218,8 @@ class SampledPMF(OfMolecules, Metric[FreeEnergySettings]):
             moved = [weighted_surface(case, frames, weights) for weights in every]
             errors = [squared_log_error(item.probability, surface.probability) for item in moved]
             error = float(np.std(errors, ddof=1)) / math.sqrt(len(errors))
-            scatter = Estimate(float(np.mean(errors)), error, noise.unit)
-            yield Quantity("pmf_error", scatter, of="committee")
+            own = Estimate(float(np.mean(errors)), error, noise.unit)
+            yield Quantity("pmf_error", own, of="committee")
             share = min(effective_samples(weights) / len(weights) for weights in every)
             yield Quantity("effective_share", Estimate(share, math.nan), of="committee")
         yield from surface_figures(case)

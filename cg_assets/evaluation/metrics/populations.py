@@ -6,20 +6,23 @@ import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cg_assets.core.frames import Frames
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.core.statistics.metrics import basin_free_energy, basin_population
-from cg_assets.evaluation.case import given
+from cg_assets.evaluation.case import EnergyFunction, given
 from cg_assets.evaluation.free_energies import (
     FloatArray,
     FreeEnergyCase,
     committee_weights,
     labels_surface,
     line_of,
+    member_planes,
     model_plane,
     reference_of,
     sampled,
+    scatter,
     standard_deviation,
     variables_of,
 )
@@ -59,27 +62,32 @@ class ExactPopulations(Metric[FreeEnergySettings]):
 def _shares(case: FreeEnergyCase) -> Iterator[tuple[str, Estimate]]:
     """Population of each basin under the density of the potential."""
     if len(case.settings.collective_variables) == 2:
-        plane = case.once(model_plane)
+        plane, members = case.once(model_plane), case.once(member_planes)
         for name, basin in case.settings.basins.items():
-            yield name, Estimate(plane.population(basin.limits), math.nan)
+            error = scatter([member.population(basin.limits) for member in members])
+            yield name, Estimate(plane.population(basin.limits), error)
         return
     line, (variable,) = case.once(line_of), case.settings.collective_variables
     low, high = (float(edge) for edge in given(case.domain, "the range of its potential"))
     fine = np.linspace(low, high, _NODES)
-    energies = case.energy(fine[:, None, None])
-    weight = np.exp(-(energies - energies.min()) / case.beads.thermal_energy)
+
+    def share(energy: EnergyFunction, inside: NDArray[np.bool_]) -> float:
+        energies = energy(fine[:, None, None])
+        weight = np.exp(-(energies - energies.min()) / case.beads.thermal_energy)
+        return float(weight[inside].sum() / weight.sum())
+
     density = np.exp(-(line.on_labels - line.model.min())) * np.gradient(line.labels.grid)
     density /= density.sum()
     for name, basin in case.settings.basins.items():
         lowest, highest = basin.limits[variable]
         inside = (fine >= lowest) & (fine <= highest)
-        error = math.nan
+        error = scatter([share(member, inside) for member in case.committee])
         if line.covered:
             # The labels' own error to first order, along the model's density.
             there = (line.labels.grid >= lowest) & (line.labels.grid <= highest)
             slope = density * (there - density[there].sum())
             error = math.sqrt(max(0.0, float(slope @ line.covariance @ slope)))
-        yield name, Estimate(float(weight[inside].sum() / weight.sum()), error)
+        yield name, Estimate(share(case.energy, inside), error)
 
 
 class SampledPopulations(OfMolecules, Metric[FreeEnergySettings]):
