@@ -60,6 +60,10 @@ class Leaving:
 
     def tau(self, population: float) -> tuple[float, float]:
         """Autocorrelation time of the indicator of phi > 0 and its error [ps]."""
+        if not self.events:
+            raise SystemExit(
+                f"none of the replicas left phi > 0 within {self.time:.0f} ps of all; give a longer --duration"
+            )
         tau = (1.0 - population) * self.time / self.events
         return tau, tau / math.sqrt(self.events)
 
