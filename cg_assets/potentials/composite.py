@@ -54,11 +54,23 @@ class Sum(Potential):
 
     def evaluate(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy `(f,)` and forces `(f, n, d)` of all parts."""
-        first, *others = (part.evaluate(positions, temperature, box) for part in self._at_work())
+        first, *others = (self._evaluated(part, positions, temperature, box) for part in self._at_work())
         energy, forces = first
         for more_energy, more_forces in others:
             energy, forces = energy + more_energy, forces + more_forces
         return energy, forces
+
+    def _evaluated(self, part: Potential, positions: Tensor, temperature: Any, box: Any) -> tuple[Tensor, Tensor]:
+        """Energy and forces of a part: in training compiled, where it has nothing to train."""
+        trains = any(weight.requires_grad for weight in self.parameters()) and not positions.requires_grad
+        alone = box is None and not part.conditions and part.is_solved
+        if trains and alone and len(positions) and positions.dtype == torch.float32 and not positions.is_cuda:
+            kernels = part.kernels(None, None)
+            if kernels is not None:
+                from cg_assets.potentials.lanes import LaneEngine
+
+                return LaneEngine(kernels)(positions)
+        return part.evaluate(positions, temperature, box)
 
     def virial(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
         """Virial `(f, 3, 3)` of all parts."""

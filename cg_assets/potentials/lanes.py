@@ -35,9 +35,9 @@ _VECTOR, _WORDS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_WORD, LANES)
 _FUSED = ("contract", "nsz")
 
 
-def whole_tiles(size: int) -> int:
-    """The next multiple of `TILE`."""
-    return -(-size // TILE) * TILE
+def whole(size: int, unit: int = TILE) -> int:
+    """The next multiple of a unit."""
+    return -(-size // unit) * unit
 
 
 # ----------------------------------------------------------------------------------- vectors
@@ -281,6 +281,68 @@ def add_transposed_product(weight: Any, number: Any, rows: Any, first: Any, resu
         _tile(weight, number * b * a + part, 1, a, rows, first, b, result, row + part)
 
 
+def _turn_intrinsic(typing_context: Any, rows: Any, first: Any, result: Any, start: Any) -> Any:
+    """Write so many rows as there are lanes, from `first` on, to rows of a result as the columns of its lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, first, result, start = arguments
+        source = _row(context, builder, signature.args[0], rows, first)
+        target = _row(context, builder, signature.args[2], result, start)
+        word = first.type
+        vectors = [builder.load(builder.gep(source, [word(row)]), align=_ALIGNMENT) for row in range(LANES)]
+        step = 1
+        while step < LANES:  # exchange the blocks next to the diagonal, twice as large each time
+            low = [lane if not lane & step else LANES + lane - step for lane in range(LANES)]
+            high = [lane + step if not lane & step else LANES + lane for lane in range(LANES)]
+            for row in range(LANES):
+                if not row & step:
+                    pair = vectors[row], vectors[row + step]
+                    for place, order in ((row, low), (row + step, high)):
+                        vectors[place] = builder.shuffle_vector(*pair, ir.Constant(_WORDS, order))
+            step *= 2
+        for row, vector in enumerate(vectors):
+            builder.store(vector, builder.gep(target, [word(row)]), align=_ALIGNMENT)
+        return context.get_dummy_value()
+
+    return numba.types.void(rows, numba.types.intp, result, numba.types.intp), generate
+
+
+_turn: Any = intrinsic(_turn_intrinsic)
+
+
+@compiled
+def add_outer_products(
+    left: Any, place: Any, right: Any, first: Any, shape: Any, turned: Any, sums: Any, biases: Any, number: Any
+) -> None:
+    """Add to a matrix the products of rows of two pairs of lanes, summed over the lanes and the pairs.
+
+    Args:
+        left: two arrays of lanes.
+        place: first of `shape[0]` of their rows, a multiple of `LANES`.
+        right: two arrays of lanes.
+        first: first of `shape[1]` of their rows, a multiple of `TILE`.
+        shape: see above.
+        turned: `(2 * LANES, LANES)` memory.
+        sums: of the matrices `(shape[0], shape[1])`, in rows of `LANES` of a column's numbers: of a matrix all columns,
+            for the first rows of it, then for the next.
+        biases: sums of the first pair's left rows `(n_matrices * shape[0] / LANES, LANES)`; None for none.
+        number: of the matrix.
+    """
+    parts = shape[0] // LANES
+    for part in range(parts):
+        _turn(left[0], place + part * LANES, turned, 0)
+        _turn(left[1], place + part * LANES, turned, LANES)
+        start = (number * parts + part) * shape[1]
+        for row in range(0, shape[1], TILE):
+            _tile(right[0], (first + row) * LANES, LANES, 1, turned, 0, LANES, sums, start + row)
+            _tile(right[1], (first + row) * LANES, LANES, 1, turned, LANES, LANES, sums, start + row)
+        if biases is not None:
+            total = get(turned, 0)
+            for lane in range(1, LANES):
+                total = total + get(turned, lane)
+            increase(biases, number * parts + part, total)
+
+
 # ----------------------------------------------------------------------------------- beads in lanes
 
 
@@ -289,6 +351,13 @@ def clear(rows: Any, first: Any, count: Any) -> None:
     """Set so many rows to zero, from `first` on."""
     for row in range(first, first + count):
         put(rows, row, spread(np.float32(0.0)))
+
+
+@compiled
+def copy(rows: Any, first: Any, count: Any, result: Any, start: Any) -> None:
+    """Write so many rows, from `first` on, to rows of a result from `start` on."""
+    for row in range(count):
+        put(result, start + row, get(rows, first + row))
 
 
 @compiled
@@ -317,7 +386,7 @@ def pull(forces: Any, one: Any, two: Any, strength: Any, x: Any, y: Any, z: Any)
 
 
 @compiled
-def _into_lanes(points: Any, lanes: Any) -> None:
+def into_lanes(points: Any, lanes: Any) -> None:
     """Points `(r, n)` into `(blocks, n, LANES)`; lanes without a replica repeat the last one."""
     for block in range(len(lanes)):
         for lane in range(LANES):
@@ -327,7 +396,7 @@ def _into_lanes(points: Any, lanes: Any) -> None:
 
 
 @compiled
-def _out_of_lanes(lanes: Any, points: Any) -> None:
+def out_of_lanes(lanes: Any, points: Any) -> None:
     """Back again."""
     for replica in range(len(points)):
         block, lane = replica // LANES, replica % LANES
@@ -351,11 +420,11 @@ class LaneEngine:
         replicas, beads, dimension = positions.shape
         points = np.ascontiguousarray(positions.detach().numpy(), np.float32).reshape(replicas, beads * dimension)
         lanes = np.empty((-(-len(points) // LANES), points.shape[1], LANES), np.float32)
-        _into_lanes(points, lanes)
+        into_lanes(points, lanes)
         energies, forces = np.zeros((len(lanes), 1, LANES), np.float32), np.zeros_like(lanes)
         for kernel in self.kernels:
             kernel.add(lanes, energies, forces, kernel.data)
         found = np.empty_like(points)
-        _out_of_lanes(forces, found)
+        out_of_lanes(forces, found)
         energy = torch.from_numpy(energies.reshape(-1)[:replicas])
         return energy.to(positions), torch.from_numpy(found).reshape(positions.shape).to(positions)

@@ -202,8 +202,10 @@ class ForceMatching(Descent):
         if part.first_order is not None and bool(known.all()):
             response = self.module.response(*about)
             return response.forces, response.mean_energy, response.first_order
-        forces = self.module.energy_and_forces(*about)[1]
-        energy = forces if part.energy is None else self.module.mean_energy(*about)
+        if part.energy is None:
+            forces = energy = self.module.energy_and_forces(*about)[1]
+        else:
+            forces, energy = self.module.forces_and_mean_energy(*about)
         if part.first_order is None or not bool(known.any()):
             return forces, energy, torch.zeros_like(forces)
         some = part.part(known.nonzero()[:, 0])

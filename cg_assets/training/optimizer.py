@@ -20,15 +20,21 @@ def schedule(step: int, steps: int) -> float:
     return rise * 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 
-def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrix of `(..., b, a)`, roughly, by a quintic Newton-Schulz iteration."""
+def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Nearest semi-orthogonal matrices of `(..., b, a)`, roughly, by a quintic Newton-Schulz iteration."""
     a, b, c = NEWTON_SCHULZ
-    wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.transpose(-2, -1)
-    wide = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-12)
+    wide = _wide(matrices.reshape(-1, *matrices.shape[-2:]))
+    wide = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-12)
     for _ in range(steps):
-        product = wide @ wide.transpose(-2, -1)
-        wide = a * wide + (b * product + c * product @ product) @ wide
-    return wide if matrix.shape[-2] <= matrix.shape[-1] else wide.transpose(-2, -1)
+        product = wide @ wide.mT
+        product = torch.baddbmm(product, product, product, beta=b, alpha=c)
+        wide = torch.baddbmm(wide, product, wide, beta=a)
+    return (wide if matrices.shape[-2] <= matrices.shape[-1] else wide.mT).reshape(matrices.shape)
+
+
+def _wide(matrices: Tensor) -> Tensor:
+    """Them, or their transposes, with no more rows than columns."""
+    return matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
 
 
 class MatrixMomentum(torch.optim.Optimizer):
@@ -57,22 +63,34 @@ class MatrixMomentum(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move all parameters once."""
         for group in self.param_groups:
+            matrices: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1:
-                    parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
-                    self._matrix_step(parameter, parameter.grad, group["lr"], group["momentum"])
+                    low, high = sorted(parameter.shape[-2:])
+                    matrices.setdefault((low, high), []).append((parameter, parameter.grad))
                 else:
                     self._adam_step(parameter, parameter.grad, group["lr"])
+            for parameters in matrices.values():
+                self._matrix_step(parameters, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _matrix_step(self, parameter: Tensor, gradient: Tensor, learning_rate: float, momentum: float) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["average"] = torch.zeros_like(parameter)
-        state["average"].lerp_(gradient, 1 - momentum)
-        direction = orthogonalised(gradient.lerp(state["average"], momentum))
-        parameter.sub_(direction, alpha=learning_rate * 0.2 * math.sqrt(max(parameter.shape[-2:])))
+    def _matrix_step(
+        self, moved: list[tuple[Tensor, Tensor]], learning_rate: float, momentum: float, weight_decay: float
+    ) -> None:
+        """Move matrices of one shape, up to transposition, at once, each with its gradient."""
+        wides, rate = [], learning_rate * 0.2 * math.sqrt(max(moved[0][0].shape[-2:]))
+        for parameter, gradient in moved:
+            state = self.state[parameter]
+            if not state:
+                state["average"] = torch.zeros_like(parameter)
+            state["average"].lerp_(gradient, 1 - momentum)
+            wide = _wide(torch.lerp(gradient, state["average"], momentum))
+            wides.append(wide.reshape(-1, *wide.shape[-2:]))
+        directions = orthogonalised(torch.cat(wides)).split([len(wide) for wide in wides])
+        for (parameter, _), direction in zip(moved, directions, strict=True):
+            parameter.mul_(1.0 - learning_rate * weight_decay)
+            _wide(parameter).sub_(direction.reshape(_wide(parameter).shape), alpha=rate)
 
     def _adam_step(self, parameter: Tensor, gradient: Tensor, learning_rate: float) -> None:
         state = self.state[parameter]

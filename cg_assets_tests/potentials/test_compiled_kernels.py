@@ -1,12 +1,14 @@
-"""Compiled kernels: the energy and the forces of the potential in double precision, in every lane."""
+"""Compiled kernels: energies, forces and gradients by weights of the potential in double precision, in every lane."""
 
 import numpy as np
 import pytest
 import torch
-from test_potentials import BEADS, CASES, Case, _beads
+from test_potentials import BEADS, CASES, CHAIN, Case, _beads
 
 from cg_assets.potentials.handedness import HandednessWalls
 from cg_assets.potentials.lanes import LANES, LaneEngine
+from cg_assets.potentials.message_passing import compiled_training
+from cg_assets.potentials.torsions.torques import BondTorques
 from cg_assets.simulation.engine import engine_of
 
 COMPILED = {name: case for name, case in CASES.items() if case.config["type"] == "message_passing"}
@@ -65,3 +67,37 @@ def test_a_replica_that_is_not_a_number_leaves_the_others_as_they_are():
     )
     assert after[0][3].isnan() and after[1][3].isnan().any()
     assert [len(part) for part in engine(positions[:0])] == [0, 0]
+
+
+def _gradients(case, potential, pull, push):
+    """Gradients by the weights of a loss of forces, torques and energies."""
+    positions, box = case.frames(len(pull)).to(potential.precision), case.conditions.get("box")
+    thermal = "temperature" in case.conditions
+    temperature = torch.linspace(310, 390, len(pull), dtype=torch.float64) if thermal else None
+    energy, forces = potential.requires_grad_(True).energy_and_forces(positions, temperature, box)
+    left, torques = forces - pull.to(forces), BondTorques(5, CHAIN)
+    torques.sides = torques.sides.to(forces)
+    loss = left.square().sum() + 30 * torques(positions, left).square().sum() + (push.to(energy) * energy).sum()
+    if thermal:
+        forces, energy = potential.forces_and_mean_energy(positions, temperature, box)
+        loss = loss + (forces * pull.to(forces)).sum() + (push.to(energy) * energy).sum()
+    potential.zero_grad()
+    loss.backward()
+    return {name: weight.grad.double().clone() for name, weight in potential.named_parameters()}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_gradients_are_those_of_the_potential(name, monkeypatch):
+    """By each weight to 1e-5 of its largest; of forces, torques and energies, at one temperature or at many."""
+    case, generator, calls = COMPILED[name], torch.Generator().manual_seed(5), []
+    add_gradient = compiled_training.add_gradient
+    monkeypatch.setattr(compiled_training, "add_gradient", lambda *parts: calls.append(add_gradient(*parts)))
+    potential = case.potential()
+    pull = 50 * torch.randn(21, 5, 3, generator=generator, dtype=torch.float64)
+    push = torch.randn(21, generator=generator, dtype=torch.float64)
+    exact = _gradients(case, potential, pull, push)
+    assert not calls
+    found = _gradients(case, potential.float(), pull, push)
+    assert len(calls) == (2 if "temperature" in case.conditions else 1)
+    for weight, gradient in exact.items():
+        torch.testing.assert_close(found[weight], gradient, rtol=0, atol=1e-5 * float(gradient.abs().max()))

@@ -16,11 +16,13 @@ from torch import Tensor
 from cg_assets.potentials.base import Kernel
 from cg_assets.potentials.lanes import (
     LANES,
+    TILE,
     add_product,
     add_transposed_product,
     any_below,
     clear,
     compiled,
+    copy,
     exponential,
     get,
     increase,
@@ -29,7 +31,7 @@ from cg_assets.potentials.lanes import (
     put,
     spread,
     square_root,
-    whole_tiles,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -44,8 +46,11 @@ _SIX, _TEN, _FIFTEEN, _THIRTY = _f(6.0), _f(10.0), _f(15.0), _f(30.0)
 _PER_SOFT_LIMIT = _f(0.2)
 
 
-class _Weights(NamedTuple):
-    """Matrices `(layers * kinds, outputs, inputs)`, padded to whole tiles, and biases `(layers * kinds, outputs)`."""
+class NetworkWeights(NamedTuple):
+    """Matrices `(layers * kinds, outputs, inputs)`, padded to whole tiles, and biases `(layers * kinds, outputs)`.
+
+    The readout is `(kinds, features)`, or `(kinds, n_terms, features)` of several.
+    """
 
     first: FloatArray
     first_bias: FloatArray
@@ -60,7 +65,7 @@ class _Weights(NamedTuple):
     readout: FloatArray
 
 
-class _Pairs(NamedTuple):
+class NetworkPairs(NamedTuple):
     """Pairs of beads.
 
     Attributes:
@@ -99,56 +104,68 @@ def network_kernel(module: MessagePassing, readout: Tensor, constant: float, box
         constant: energy without interactions [kJ/mol].
         box: edges `(3,)` of the periodic box [nm], or None.
     """
+    return Kernel(_add_network, (network_weights(module, readout, TILE), network_pairs(module, constant, box)))
+
+
+def network_weights(module: MessagePassing, readout: Tensor, unit: int) -> NetworkWeights:
+    """The weights of a network, their features and channels padded to whole units; see `network_kernel`."""
     kinds, pair_kinds, n_inputs = module.n_kinds, module.n_pair_kinds, module.n_inputs
     features, channels = module.first.shape[1], max(module.first.shape[1] // 2, 1)
-    weights = _Weights(
-        first=_tiles([module.first], kinds, features, module.slots * n_inputs),
-        first_bias=_tiles([module.first_bias], kinds, features),
-        filters=_tiles(module.filters, pair_kinds, channels, n_inputs),
-        senders=_tiles(module.senders, kinds, channels, features),
-        receivers=_tiles(module.receivers, kinds, features, channels),
-        receiver_biases=_tiles(module.receiver_biases, kinds, features),
-        residuals=_tiles(module.residuals, kinds, features, features),
-        residual_biases=_tiles(module.residual_biases, kinds, features),
-        hidden=_tiles([module.hidden], kinds, features, features),
-        hidden_bias=_tiles([module.hidden_bias], kinds, features),
-        readout=_tiles([readout], kinds, features),
+    wide, narrow, inputs = whole(features, unit), whole(channels, unit), whole(module.slots * n_inputs)
+
+    def padded(weights: Iterable[Tensor], *shape: int) -> FloatArray:
+        """Of layers `(kinds, outputs, inputs)` or biases `(kinds, outputs)`, padded with zeros."""
+        layers = [numbers(one) for one in weights]
+        found = np.zeros((len(layers), *shape), np.float32)
+        for one, values in zip(found, layers, strict=True):
+            values = values if len(shape) == values.ndim else values[..., 0]
+            one[tuple(slice(size) for size in values.shape)] = values
+        return found.reshape(-1, *shape[1:])
+
+    return NetworkWeights(
+        first=padded([module.first], kinds, wide, inputs),
+        first_bias=padded([module.first_bias], kinds, wide),
+        filters=padded(module.filters, pair_kinds, narrow, whole(n_inputs)),
+        senders=padded(module.senders, kinds, narrow, wide),
+        receivers=padded(module.receivers, kinds, wide, narrow),
+        receiver_biases=padded(module.receiver_biases, kinds, wide),
+        residuals=padded(module.residuals, kinds, wide, wide),
+        residual_biases=padded(module.residual_biases, kinds, wide),
+        hidden=padded([module.hidden], kinds, wide, wide),
+        hidden_bias=padded([module.hidden_bias], kinds, wide),
+        readout=padded([readout], *readout.shape[:-1], wide),
     )
+
+
+def network_pairs(module: MessagePassing, constant: float, box: Any) -> NetworkPairs:
+    """The pairs of a network; see `network_kernel`."""
+    n_inputs = module.n_inputs
     names = ("mean", "deviation", "low", "high", "low_stiffness", "high_stiffness")
-    statistics = np.stack([_numbers(getattr(module, name)) for name in names], axis=1)
+    statistics = np.stack([numbers(getattr(module, name)) for name in names], axis=1)
     statistics[:, 1] = 1.0 / statistics[:, 1]
-    beads = np.stack([_numbers(module.first_bead), _numbers(module.second_bead)], axis=1)
-    slots = np.stack([_numbers(module.first_slot), _numbers(module.second_slot)], axis=1)
-    pairs = _Pairs(
+    beads = np.stack([numbers(module.first_bead), numbers(module.second_bead)], axis=1)
+    slots = np.stack([numbers(module.first_slot), numbers(module.second_slot)], axis=1)
+    return NetworkPairs(
         beads=beads,
-        rows=beads * whole_tiles(module.slots * n_inputs) + (slots - beads * module.slots) * n_inputs,
-        kinds=_numbers(module.pair_kinds),
-        bead_kinds=_numbers(module.kinds),
+        rows=beads * whole(module.slots * n_inputs) + (slots - beads * module.slots) * n_inputs,
+        kinds=numbers(module.pair_kinds),
+        bead_kinds=numbers(module.kinds),
         statistics=statistics,
-        centers=_numbers(module.centers),
-        rates=1.0 / _numbers(module.widths),
+        centers=numbers(module.centers),
+        rates=1.0 / numbers(module.widths),
         box=np.zeros(3, np.float32) if box is None else np.array(box, np.float32),
         cutoff=_f(module.cutoff or 0.0),
         scale=_f(module.thermal_energy),
         constant=_f(constant),
     )
-    return Kernel(_add_network, (weights, pairs))
 
 
-def _numbers(values: Tensor) -> Any:
+def numbers(values: Tensor) -> Any:
+    """As an array."""
     return np.ascontiguousarray(values.detach().cpu().numpy())
 
 
-def _tiles(weights: Iterable[Tensor], *shape: int) -> FloatArray:
-    """Weights of layers `(kinds, outputs, inputs)` or biases `(kinds, outputs)`, padded with zeros."""
-    whole = tuple(whole_tiles(size) for size in shape[1:])
-    layers = [_numbers(one).reshape(shape) for one in weights]
-    found = np.zeros((len(layers), shape[0], *whole), np.float32)
-    found[(slice(None), *(slice(size) for size in shape))] = np.reshape(layers, (len(layers), *shape))
-    return found.reshape(-1, *whole)
-
-
-class _Memory(NamedTuple):
+class NetworkMemory(NamedTuple):
     """What is kept of sixteen replicas: rows of lanes.
 
     Attributes:
@@ -186,10 +203,23 @@ class _Memory(NamedTuple):
 def _add_network(positions: Any, energies: Any, forces: Any, data: Any) -> None:
     """See `LaneEngine`."""
     weights, pairs = data
+    memory = network_memory(weights, pairs)
+    for block in range(len(positions)):
+        sum_features(positions[block], pairs, memory, energies[block])
+        sweep_forward(weights, pairs, memory, None)
+        _read_out(weights, pairs, memory, energies[block])
+        sweep_backward(weights, pairs, memory, None)
+        add_forces(pairs, memory, forces[block])
+        increase(energies[block], 0, spread(pairs.constant))
+
+
+@compiled
+def network_memory(weights: Any, pairs: Any) -> Any:
+    """Memory for sixteen replicas."""
     _, features, slots = weights.first.shape
     channels, n_inputs = weights.filters.shape[1:]
     layers, n_beads, n_pairs = len(weights.residuals) // len(weights.hidden), len(pairs.bead_kinds), len(pairs.beads)
-    memory = _Memory(
+    return NetworkMemory(
         gaps=np.empty((n_pairs * 5, LANES), np.float32),
         values=np.zeros((n_pairs * n_inputs, LANES), np.float32),
         slopes=np.zeros((n_pairs * n_inputs, LANES), np.float32),
@@ -204,13 +234,13 @@ def _add_network(positions: Any, energies: Any, forces: Any, data: Any) -> None:
         by_sent=np.empty((n_beads * channels, LANES), np.float32),
         net=np.empty((2 * channels, LANES), np.float32),
     )
-    for block in range(len(positions)):
-        _distances(positions[block], pairs, memory, energies[block])
-        _features(pairs, memory, n_inputs)
-        _forward(weights, pairs, memory, energies[block])
-        _backward(weights, pairs, memory)
-        _add_forces(pairs, memory, n_inputs, forces[block])
-        increase(energies[block], 0, spread(pairs.constant))
+
+
+@compiled
+def sum_features(positions: Any, pairs: Any, memory: Any, energy: Any) -> None:
+    """Distances and features of the pairs, and the energy of their walls."""
+    _distances(positions, pairs, memory, energy)
+    _features(pairs, memory, len(memory.values) // len(pairs.beads))
 
 
 @compiled
@@ -295,7 +325,7 @@ def _dense(weight: Any, bias: Any, layer: Any, kinds: Any, rows: Any, result: An
 
 
 @compiled
-def _add_dense_back(weight: Any, layer: Any, kinds: Any, gradient: Any, result: Any) -> None:
+def add_dense_back(weight: Any, layer: Any, kinds: Any, gradient: Any, result: Any) -> None:
     """Add the transpose of a dense layer."""
     _, outputs, inputs = weight.shape
     for bead in range(len(kinds)):
@@ -303,7 +333,7 @@ def _add_dense_back(weight: Any, layer: Any, kinds: Any, gradient: Any, result: 
 
 
 @compiled
-def _activate(rows: Any, gains: Any, first: Any, result: Any, added: Any) -> None:
+def activate(rows: Any, gains: Any, first: Any, result: Any, added: Any) -> None:
     """SiLU of rows, with their slopes into gains from a row on; written or added to the result."""
     for row in range(len(rows)):
         x = get(rows, row)
@@ -314,27 +344,45 @@ def _activate(rows: Any, gains: Any, first: Any, result: Any, added: Any) -> Non
 
 
 @compiled
-def _forward(weights: Any, pairs: Any, memory: Any, energy: Any) -> None:
-    """The forward sweep; `memory.step` then holds the derivatives of the energy by what the last layer activates."""
+def sweep_forward(weights: Any, pairs: Any, memory: Any, kept: Any) -> None:
+    """The forward sweep, up to what the last layer activates, in `memory.step`; see `gradient_kernel` for `kept`."""
     kinds, hidden, step, gains = pairs.bead_kinds, memory.hidden, memory.step, memory.gains
     size, layers, count = len(hidden), len(weights.residuals) // len(weights.hidden), len(weights.hidden)
     _dense(weights.first, weights.first_bias, 0, kinds, memory.inputs, step)
-    _activate(step, gains, (2 * layers - 1) * size, hidden, False)
+    if kept is not None:
+        copy(step, 0, size, kept.before, 0)
+    activate(step, gains, (2 * layers - 1) * size, hidden, False)
     for layer in range(layers):
         if layer:
             _send(weights, pairs, memory, layer)
             _dense(weights.receivers, weights.receiver_biases, (layer - 1) * count, kinds, memory.received, step)
-            _activate(step, gains, (layers + layer - 1) * size, hidden, True)
+            if kept is not None:
+                place, small = layer * len(memory.received), len(memory.received)
+                copy(memory.sent, place, small, kept.sent, place)
+                copy(memory.received, 0, small, kept.received, place)
+                copy(step, 0, size, kept.before, 2 * layer * size)
+            activate(step, gains, (layers + layer - 1) * size, hidden, True)
         _dense(weights.residuals, weights.residual_biases, layer * count, kinds, hidden, step)
-        _activate(step, gains, layer * size, hidden, True)
+        if kept is not None:
+            copy(step, 0, size, kept.before, (2 * layer + 1) * size)
+        activate(step, gains, layer * size, hidden, True)
     _dense(weights.hidden, weights.hidden_bias, 0, kinds, hidden, step)
-    _activate(step, gains, 2 * layers * size, step, False)
+    if kept is not None:
+        copy(step, 0, size, kept.before, 2 * layers * size)
+
+
+@compiled
+def _read_out(weights: Any, pairs: Any, memory: Any, energy: Any) -> None:
+    """Add the energy; `memory.step` then holds its derivatives by what the last layer activates."""
+    kinds, step, gains = pairs.bead_kinds, memory.step, memory.gains
+    start = len(gains) - len(step)
+    activate(step, gains, start, step, False)
     total, features = spread(_ZERO), weights.hidden.shape[1]
     for bead in range(len(kinds)):
         for row in range(features):
             share, place = weights.readout[kinds[bead], row], bead * features + row
             total = total + get(step, place) * share
-            put(step, place, get(gains, 2 * layers * size + place) * share)
+            put(step, place, get(gains, start + place) * share)
     increase(energy, 0, total * pairs.scale)
 
 
@@ -353,7 +401,7 @@ def _send(weights: Any, pairs: Any, memory: Any, layer: Any) -> None:
         if not memory.near[pair]:
             continue
         first, second = pairs.beads[pair, 0] * channels, pairs.beads[pair, 1] * channels
-        _filter(weights, pairs, memory, layer, pair)
+        find_filters(weights, pairs, memory, layer, pair)
         for channel in range(channels):
             factor = get(net, channel)
             increase(received, first + channel, factor * get(sent, start + second + channel))
@@ -361,7 +409,7 @@ def _send(weights: Any, pairs: Any, memory: Any, layer: Any) -> None:
 
 
 @compiled
-def _filter(weights: Any, pairs: Any, memory: Any, layer: Any, pair: Any) -> None:
+def find_filters(weights: Any, pairs: Any, memory: Any, layer: Any, pair: Any) -> None:
     """The filters of a pair into `memory.net`."""
     channels, n_inputs = weights.filters.shape[1:]
     clear(memory.net, 0, channels)
@@ -370,25 +418,33 @@ def _filter(weights: Any, pairs: Any, memory: Any, layer: Any, pair: Any) -> Non
 
 
 @compiled
-def _backward(weights: Any, pairs: Any, memory: Any) -> None:
+def sweep_backward(weights: Any, pairs: Any, memory: Any, kept: Any) -> None:
     """The backward sweep: derivatives of the energy by the inputs of beads and by the features of pairs [k_B T]."""
     kinds, gradient, step, gains = pairs.bead_kinds, memory.hidden, memory.step, memory.gains
     size, layers, count = len(gradient), len(weights.residuals) // len(weights.hidden), len(weights.hidden)
     clear(memory.by_values, 0, len(memory.by_values))
     clear(gradient, 0, len(gradient))
-    _add_dense_back(weights.hidden, 0, kinds, step, gradient)
+    add_dense_back(weights.hidden, 0, kinds, step, gradient)
     for layer in range(layers - 1, -1, -1):
+        if kept is not None:
+            copy(gradient, 0, size, kept.pulls, (2 * layer + 1) * size)
         _gain(gains, layer * size, gradient, step)
-        _add_dense_back(weights.residuals, layer * count, kinds, step, gradient)
+        add_dense_back(weights.residuals, layer * count, kinds, step, gradient)
         if layer:
+            if kept is not None:
+                copy(gradient, 0, size, kept.pulls, 2 * layer * size)
             _gain(gains, (layers + layer - 1) * size, gradient, step)
             clear(memory.received, 0, len(memory.received))
-            _add_dense_back(weights.receivers, (layer - 1) * count, kinds, step, memory.received)
+            add_dense_back(weights.receivers, (layer - 1) * count, kinds, step, memory.received)
+            if kept is not None:
+                copy(memory.received, 0, len(memory.received), kept.by_received, layer * len(memory.received))
             _send_back(weights, pairs, memory, layer)
-            _add_dense_back(weights.senders, (layer - 1) * count, kinds, memory.by_sent, gradient)
+            add_dense_back(weights.senders, (layer - 1) * count, kinds, memory.by_sent, gradient)
+    if kept is not None:
+        copy(gradient, 0, size, kept.pulls, 0)
     _gain(gains, (2 * layers - 1) * size, gradient, step)
     clear(memory.inputs, 0, len(memory.inputs))
-    _add_dense_back(weights.first, 0, kinds, step, memory.inputs)
+    add_dense_back(weights.first, 0, kinds, step, memory.inputs)
 
 
 @compiled
@@ -409,7 +465,7 @@ def _send_back(weights: Any, pairs: Any, memory: Any, layer: Any) -> None:
         if not memory.near[pair]:
             continue
         first, second = pairs.beads[pair, 0] * channels, pairs.beads[pair, 1] * channels
-        _filter(weights, pairs, memory, layer, pair)
+        find_filters(weights, pairs, memory, layer, pair)
         for channel in range(channels):
             factor, one, two = get(net, channel), get(received, first + channel), get(received, second + channel)
             increase(by_sent, first + channel, factor * two)
@@ -421,9 +477,9 @@ def _send_back(weights: Any, pairs: Any, memory: Any, layer: Any) -> None:
 
 
 @compiled
-def _add_forces(pairs: Any, memory: Any, n_inputs: Any, forces: Any) -> None:
+def add_forces(pairs: Any, memory: Any, forces: Any) -> None:
     """Add the forces of the pairs."""
-    gaps, count = memory.gaps, pairs.centers.shape[1] + 2
+    gaps, count, n_inputs = memory.gaps, pairs.centers.shape[1] + 2, len(memory.values) // len(pairs.beads)
     for pair in range(len(pairs.beads)):
         slope = get(gaps, 5 * pair + 4)
         if memory.near[pair]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -13,15 +12,13 @@ from cg_assets.potentials.chain_prior.module import ChainPrior
 from cg_assets.potentials.composite import Sum
 from cg_assets.potentials.handedness import MOST_BEADS, HandednessWalls
 from cg_assets.potentials.layers import activation, normal, wall
+from cg_assets.potentials.message_passing.pairs import BeadPairs
 from cg_assets.potentials.thermal.dependent import TemperatureDependent, ThermalConfig
 from cg_assets.potentials.thermal.sum import ThermalSum
 from cg_assets.potentials.torsions.series import TorsionSeries
 
 SOFT_LIMIT = 5.0
 """Number of standard deviations at which the standardised distance saturates."""
-
-MAX_STATISTICS = 4_000_000
-"""Distances per pair type kept for quantiles; minimum and maximum always come from all."""
 
 
 class MessagePassingConfig(ThermalConfig, total=False):
@@ -47,7 +44,7 @@ class _Forward(NamedTuple):
     """`(n_pairs, n_inputs, f)`."""
 
 
-class MessagePassing(Potential):
+class MessagePassing(BeadPairs):
     """The network; `build` adds what it cannot represent.
 
     It sees distances only: it is invariant to translation, rotation, reflection and, because all weights
@@ -70,21 +67,6 @@ class MessagePassing(Potential):
     """
 
     n_terms: int = 1
-    mean: Tensor
-    deviation: Tensor
-    low: Tensor
-    high: Tensor
-    low_stiffness: Tensor
-    high_stiffness: Tensor
-    centers: Tensor
-    widths: Tensor
-    kinds: Tensor
-    pair_kinds: Tensor
-    first_bead: Tensor
-    second_bead: Tensor
-    first_slot: Tensor
-    second_slot: Tensor
-    neighbours: Tensor
 
     @classmethod
     def build(cls, config: PotentialConfig, generator: torch.Generator) -> Potential:
@@ -133,24 +115,15 @@ class MessagePassing(Potential):
             ValueError: a key is missing or out of range.
         """
         super().__init__(config, generator)
-        self.dimension, self.thermal_energy = 3, thermal_energy_of(config)
+        self.thermal_energy = thermal_energy_of(config)
         self.conditions |= frozenset({"box"} if config.get("periodic") else ())
-        cutoff = config.get("cutoff")
-        self.cutoff = None if cutoff is None else float(cutoff)
         features, basis = int(config["features"]), int(config["basis_functions"])
         interactions = int(config["interactions"])
         if min(features, basis, interactions) < 1:
             raise ValueError("features, basis_functions and interactions must be at least 1")
-        self._index_beads([int(kind) for kind in config["bead_types"]])
-        self.n_inputs = basis + 2
+        cutoff = config.get("cutoff")
+        self._place_pairs(config["bead_types"], None if cutoff is None else float(cutoff), basis)
         n_kinds, n_pair_kinds, channels = self.n_kinds, self.n_pair_kinds, max(features // 2, 1)
-        for name, value in (("mean", 0.4), ("deviation", 0.1), ("low", 0.0), ("high", math.inf)):
-            self.register_buffer(name, torch.full((n_pair_kinds,), value))
-        for name in ("low_stiffness", "high_stiffness"):
-            self.register_buffer(name, torch.zeros(n_pair_kinds))
-        self.register_buffer("centers", torch.linspace(0.1, 1.0, basis).repeat(n_pair_kinds, 1))
-        self.register_buffer("widths", torch.full((n_pair_kinds, basis), 0.9 / basis))
-
         self.slots = self.n_beads - 1 if self.unique else n_kinds
         self.first = normal(generator, n_kinds, features, self.slots * self.n_inputs, gain=1.5)
         self.first_bias = torch.nn.Parameter(torch.zeros(n_kinds, features, 1))
@@ -167,99 +140,6 @@ class MessagePassing(Potential):
         self.hidden = normal(generator, *dense)
         self.hidden_bias = torch.nn.Parameter(torch.zeros(n_kinds, features, 1))
         self.readout = normal(generator, n_kinds, self.n_terms, features, gain=0.3)
-
-    def _index_beads(self, bead_types: list[int]) -> None:
-        """Number types and pair types from zero, and order pairs so that equal types stand together."""
-        n = self.n_beads = len(bead_types)
-        if n < 2:
-            raise ValueError(f"bead_types has {n} bead(s); message passing needs at least 2")
-        names = list(dict.fromkeys(bead_types))
-        kinds = [names.index(kind) for kind in bead_types]
-        pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
-        pair_names = list(dict.fromkeys(tuple(sorted((kinds[i], kinds[j]))) for i, j in pairs))
-        number = {name: index for index, name in enumerate(pair_names)}
-        pairs.sort(key=lambda pair: number[tuple(sorted((kinds[pair[0]], kinds[pair[1]])))])
-        pair_kinds = [number[tuple(sorted((kinds[i], kinds[j])))] for i, j in pairs]
-        self.n_kinds, self.n_pair_kinds, self.n_pairs = len(names), len(pair_names), len(pairs)
-        self.unique = len(names) == n
-        self.pair_counts = [pair_kinds.count(kind) for kind in range(len(pair_names))]
-        index = {
-            "kinds": torch.tensor(kinds),
-            "pair_kinds": torch.tensor(pair_kinds),
-            "first_bead": torch.tensor([i for i, _ in pairs]),
-            "second_bead": torch.tensor([j for _, j in pairs]),
-        }
-        if self.unique:
-            of_pair = {pair: index for index, pair in enumerate(pairs)}
-            neighbours = [[of_pair[min(i, j), max(i, j)] for j in range(n) if j != i] for i in range(n)]
-            index["neighbours"] = torch.tensor(neighbours).flatten()
-            index["first_slot"] = torch.tensor([i * (n - 1) + j - 1 for i, j in pairs])
-            index["second_slot"] = torch.tensor([j * (n - 1) + i for i, j in pairs])
-        else:
-            index["first_slot"] = torch.tensor([i * len(names) + kinds[j] for i, j in pairs])
-            index["second_slot"] = torch.tensor([j * len(names) + kinds[i] for i, j in pairs])
-        for name, value in index.items():
-            self.register_buffer(name, value, persistent=False)
-
-    # ------------------------------------------------------------------------------- statistics of the data
-
-    @torch.no_grad()
-    def fit_statistics(self, positions: Tensor, box: Tensor | None = None, forces: Tensor | None = None) -> None:
-        """Set standardisation, basis and walls of each pair type from training positions `(f, n, 3)`.
-
-        Walls start at the extreme distances of the data. Their stiffness is k_B T / s^2, where s is 0.55 times the
-        distance between the extreme and the first (last) percentile: for Gaussian data s is about the standard
-        deviation, so a wall is about as stiff as the data's own distribution.
-
-        Pair types that never come within the cutoff do not interact and keep their initial statistics.
-
-        Raises:
-            ValueError: no distance lies within the cutoff, or those of a pair type never change.
-        """
-        self.check(positions, temperature=1.0, box=box)
-        stride = max(1, len(positions) * self.n_pairs // (MAX_STATISTICS * self.n_pair_kinds))
-        samples: list[list[Tensor]] = [[] for _ in range(self.n_pair_kinds)]
-        low = torch.full_like(self.low, math.inf)
-        high = torch.zeros_like(self.high)
-        chunk = max(1, 2_000_000 // self.n_pairs)
-        for begin in range(0, len(positions), chunk):
-            part = None if box is None else box if box.ndim == 1 else box[begin : begin + chunk]
-            distance = self._distances(positions[begin : begin + chunk].to(self.mean), part)[1]
-            for kind, rows in enumerate(distance.split(self.pair_counts)):
-                low[kind] = torch.minimum(low[kind], rows.min())
-                high[kind] = torch.maximum(high[kind], rows.max())
-                samples[kind].append(rows[:, (-begin) % stride :: stride].flatten())
-        limit = math.inf if self.cutoff is None else self.cutoff
-        if not low.min() < limit:
-            raise ValueError(f"no two beads come closer than {float(low.min()):.4g}; the cutoff {limit} is too short")
-        for kind, parts in enumerate(samples):
-            values = torch.cat(parts)
-            values = values[values < limit].double()
-            if len(values) < 2:
-                continue
-            if not values.std() > 1e-6 * values.mean():
-                raise ValueError(
-                    f"the distances of pair type {kind} never change (mean {float(values.mean()):.6g}); use frames of "
-                    "a simulation"
-                )
-            ordered = values.sort().values
-            count = len(ordered)
-            quantile = lambda q: ordered[min(int(q * count), count - 1)]  # noqa: B023, E731
-            self.mean[kind], self.deviation[kind] = values.mean(), values.std()
-            self._place_basis(kind, quantile(0.0005), quantile(0.9995))
-            floor = 1e-3 * values.std()
-            edges = (quantile(0.01) - low[kind], high[kind] - quantile(0.99))
-            self.low_stiffness[kind] = (0.55 * edges[0]).clamp_min(floor).pow(-2)
-            always_inside = high[kind] < limit and box is None
-            self.high_stiffness[kind] = (0.55 * edges[1]).clamp_min(floor).pow(-2) if always_inside else 0.0
-        self.low.copy_(low)
-        self.high.copy_(high)
-
-    def _place_basis(self, kind: int, low: Tensor, high: Tensor) -> None:
-        count = self.centers.shape[1]
-        place = (torch.arange(count).to(low) + 0.5) / count if count < 2 else torch.arange(count).to(low) / (count - 1)
-        self.centers[kind] = low + (high - low) * place
-        self.widths[kind] = 1.3 * (high - low) / max(count - 1, 1)
 
     # ------------------------------------------------------------------------------- energy
 
@@ -305,10 +185,26 @@ class MessagePassing(Potential):
 
     def _swept(self, positions: Tensor, box: Tensor | None, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy and forces; of several readouts their sum with shares `(n_terms, f)`."""
+        if self._trains_compiled(positions, box):
+            shares = torch.ones_like(positions[:, :1, 0]) if share is None else share.T
+            heads, walls, forces = self._read_out(positions, box, shares)
+            return self.thermal_energy * (heads * shares).sum(dim=1) + walls, forces
         energy, difference, pair_force = self._pulls(positions, box, share)
         forces = torch.zeros_like(difference[:1]).repeat(self.n_beads, 1, 1)
         forces = forces.index_add(0, self.first_bead, -pair_force).index_add(0, self.second_bead, pair_force)
         return energy, forces.permute(2, 0, 1)
+
+    def _read_out(self, positions: Tensor, box: Tensor | None, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `compiled_training`."""
+        from cg_assets.potentials.message_passing.compiled_training import readouts_and_forces
+
+        return readouts_and_forces(self, positions, None if box is None else self.edges(positions, box), shares)
+
+    def _trains_compiled(self, positions: Tensor, box: Tensor | None) -> bool:
+        """Whether compiled code finds the gradient by the weights: in training on a CPU in single precision."""
+        trains = self.first.requires_grad and not positions.requires_grad and len(positions) > 0
+        single = positions.dtype == self.first.dtype == torch.float32
+        return trains and single and not positions.is_cuda and (box is None or box.ndim == 1)
 
     @torch.no_grad()
     def virial(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
@@ -351,21 +247,6 @@ class MessagePassing(Potential):
         return self.thermal_energy * energy, difference, pair_force
 
     # ------------------------------------------------------------------------------- parts of the sweeps
-
-    def _distances(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Differences `(n_pairs, 3, f)` and distances `(n_pairs, f)`, minimum image where there is a box."""
-        rows = positions.permute(1, 2, 0).contiguous()
-        difference = rows.index_select(0, self.first_bead) - rows.index_select(0, self.second_bead)
-        if box is not None:
-            edges = torch.as_tensor(box).to(positions)
-            if self.cutoff is None or self.cutoff > 0.5 * float(edges.min()):
-                raise ValueError(
-                    f"cutoff {self.cutoff} is beyond half the smallest box edge {float(edges.min()):.4g}: neighbours "
-                    "would be lost; train with a cutoff of at most half the box"
-                )
-            edges = edges.reshape(1, 3, 1) if edges.ndim == 1 else edges.T[None]
-            difference = difference - edges * torch.round(difference / edges)
-        return difference, difference.square().sum(dim=1).sqrt()
 
     def _inputs(self, distance: Tensor, slopes: bool = False) -> tuple[Tensor, Tensor]:
         """Pair features `(n_pairs, n_inputs, f)` and, if asked for, their derivatives by the distance."""
@@ -468,8 +349,19 @@ class ThermalMessagePassing(MessagePassing, TemperatureDependent):
         shares = self.coefficients_at(temperature, positions)[0]
         return energy + (self.n_beads * shares @ self.constant.to(shares)).to(energy), forces
 
-    def _share(self, positions: Tensor, temperature: Any) -> Tensor | None:
+    def _share(self, positions: Tensor, temperature: Any) -> Tensor:
         return self.coefficients_at(temperature, positions)[0].T.to(positions)
+
+    def forces_and_mean_energy(
+        self, positions: Tensor, temperature: Any, box: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Forces `(f, n, 3)` [kJ/mol/nm] and U `(f,)` [kJ/mol] of positions `(f, n, 3)`; in training in one sweep."""
+        if not self._trains_compiled(positions, box):
+            return super().forces_and_mean_energy(positions, temperature, box)
+        shares = self._share(positions, temperature).T
+        heads, walls, forces = self._read_out(positions, box, shares)
+        terms = self._whole(heads, walls)
+        return forces, (self.energy_shares(temperature, positions).to(terms) * terms).sum(dim=1)
 
     def kernels(self, temperature: float | None, box: Any) -> list[Kernel] | None:
         """In single precision its compiled form at a temperature."""
@@ -481,7 +373,11 @@ class ThermalMessagePassing(MessagePassing, TemperatureDependent):
         """The energies W_k `(f, n_terms)` of positions `(f, n, 3)` [kJ/mol]."""
         distance = self._distances(positions, box)[1]
         heads = self._typed(self.readout, self._forward(distance).last).sum(dim=0).T
-        own = self.thermal_energy * (heads + self._walls(distance)[0][:, None] * self.is_value.to(heads))
+        return self._whole(heads, self.thermal_energy * self._walls(distance)[0])
+
+    def _whole(self, heads: Tensor, walls: Tensor) -> Tensor:
+        """The energies W_k from readouts `(f, n_terms)` [k_B T] and energies of walls `(f,)` [kJ/mol]."""
+        own = self.thermal_energy * heads + walls[:, None] * self.is_value.to(heads)
         return own + (self.n_beads * self.constant).to(own)
 
     def add_constants(self, values: Tensor) -> None:

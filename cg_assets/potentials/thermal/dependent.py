@@ -117,6 +117,13 @@ class TemperatureDependent(Potential):
         terms = self.terms(positions, box)
         return (self.energy_shares(temperature, positions).to(terms) * terms).sum(dim=1)
 
+    def forces_and_mean_energy(
+        self, positions: Tensor, temperature: Any, box: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Forces `(f, n, 3)` [kJ/mol/nm] and U `(f,)` [kJ/mol] of positions `(f, n, 3)`, differentiable."""
+        forces = self.energy_and_forces(positions, temperature, box)[1]
+        return forces, self.mean_energy(positions, temperature, box)
+
     @torch.no_grad()
     def energies(self, positions: Tensor, temperature: Any, box: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """W, U = W - T dW/dT [kJ/mol] and C = -T d²W/dT² [kJ/mol/K], each `(f,)`, without forces."""

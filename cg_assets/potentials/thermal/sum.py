@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,22 @@ class ThermalSum(Sum, TemperatureDependent):
                 energy = part.energy(positions, None, box)[:, None]
                 found.append(energy * self.is_value.to(energy))
         return torch.stack(found).sum(dim=0)
+
+    def forces_and_mean_energy(
+        self, positions: Tensor, temperature: Any, box: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Forces `(f, n, 3)` [kJ/mol/nm] and U `(f,)` [kJ/mol] of positions `(f, n, 3)`, differentiable."""
+        found, of_values = [], self.energy_shares(temperature, positions) @ self.is_value.double()
+        for part in self._at_work():
+            if isinstance(part, TemperatureDependent):
+                found.append(part.forces_and_mean_energy(positions, temperature, box))
+            else:
+                energy, forces = self._evaluated(part, positions, None, box)
+                found.append((forces, energy * of_values.to(energy)))
+        (forces, energy), *others = found
+        for more_forces, more_energy in others:
+            forces, energy = forces + more_forces, energy + more_energy
+        return forces, energy
 
     def add_constants(self, values: Tensor) -> None:
         """Add energies `(n_terms,)` per bead, which have no forces [kJ/mol]."""
