@@ -114,7 +114,7 @@ def test_a_run_prints_one_line_a_step(finished):
     done = finished("run", "small_wells", "--select", "reference", CG_EXECUTOR="in_process")
     assert done.returncode == 0, done.stderr
     assert re.search(r"small_wells/reference +Finished execution", done.stderr)
-    assert done.stdout.splitlines()[0].startswith("small_wells, batch 0000: 1 stage(s) in ")
+    assert done.stdout.splitlines()[0].startswith("small_wells, batch 0000: 1 stage(s) to make in ")
     assert "Traceback" not in done.stderr
 
 
