@@ -34,7 +34,7 @@ class Check:
     remedy: str = "see the figures on the page of the stage"
 
     def verdict(self, passed: bool, **facts: Any) -> Verdict:
-        """The outcome, with the numbers behind it, in plain types; those that are None are left out."""
+        """The outcome, with the numbers behind it: plain types or an `Estimate`; those that are None are left out."""
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in facts.items()}
         return Verdict(self, bool(passed), {name: value for name, value in plain.items() if value is not None})
 
@@ -48,13 +48,20 @@ class Verdict:
     facts: dict[str, Any]
 
     @property
+    def plain_facts(self) -> dict[str, Any]:
+        """The facts in plain types: an estimate is its value, with `NAME_standard_error` and `NAME_unit`."""
+        plain: dict[str, Any] = {}
+        for name, fact in self.facts.items():
+            if not isinstance(fact, Estimate):
+                plain[name] = fact
+                continue
+            plain |= {name: fact.value, f"{name}_standard_error": fact.standard_error, f"{name}_unit": fact.unit}
+        return plain
+
+    @property
     def message(self) -> str:
         """The outcome in a line: the check, the numbers behind it, and the remedy where it failed."""
         shown = {name: _short(value) for name, value in self.facts.items() if value != ""}
-        if {"standard_error", "unit"} <= self.facts.keys():
-            name, value = next(iter(self.facts.items()))
-            shown[name] = str(Estimate(value, self.facts["standard_error"], self.facts["unit"]))
-            shown = {name: text for name, text in shown.items() if name not in {"standard_error", "unit"}}
         if shown.get("standard_error") == "nan":
             shown["standard_error"] = "unknown"
         numbers = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())

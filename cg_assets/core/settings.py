@@ -7,6 +7,7 @@ import cmath
 import inspect
 import itertools
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,11 +63,15 @@ def _number(value: Any) -> Any:
     number = constant_value(formula.tree)
     if number is None:
         raise ValueError(f"must be a number or a formula of numbers and pi, not of {', '.join(sorted(formula.names))}")
+    if not re.fullmatch(_OF_PI, value):
+        raise ValueError("takes numbers, pi, + - * /, parentheses and spaces alone; write the value of anything else")
     return number
 
 
-_OF_PI = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[-+*/(). 0-9]*(pi[-+*/(). 0-9]*)+$"}]}
-Number = Annotated[float, BeforeValidator(_number), WithJsonSchema(_OF_PI)]
+_OF_PI = r"^(?=.*pi)([-+*/(). 0-9]|[0-9.][eE][-+0-9]|pi)*$"
+"""What a formula of numbers and pi is written with, for the loader and for editors."""
+_NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": _OF_PI}]}
+Number = Annotated[float, BeforeValidator(_number), WithJsonSchema(_NUMBER_SCHEMA)]
 """A number, or a formula of numbers and pi, as in `-pi/2`."""
 Range = tuple[Number, Number]
 """A lowest and a highest value."""

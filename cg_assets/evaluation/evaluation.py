@@ -105,10 +105,9 @@ class Evaluation:
         for check in checks:
             name = check.name
             bounded = [item for item in self.quantities if item.name == name and item.bound is not None]
-            facts: dict[str, float | str] = {item.key: str(item.value) for item in bounded}
+            facts: dict[str, Estimate | float | str] = {item.key: str(item.value) for item in bounded}
             if len(bounded) == 1:
-                value = bounded[0].value
-                facts = {name: value.value, "standard_error": value.standard_error, "unit": value.unit}
+                facts = {name: bounded[0].value}
             if bounded and bounded[0].bound is not None:
                 facts["bound"] = bounded[0].bound
             if name in noise and len(bounded) == 1 and bounded[0].reference is not None:

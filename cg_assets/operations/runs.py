@@ -314,12 +314,9 @@ def find_box(name: str) -> Estimate:
     An interrupted run resumes from its last picosecond.
     """
     system = load_system(name)
-    checkpoint = installation().home / "box" / f"{system.name}.npz"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    folder = installation().home / "box" / system.name
     with _progress_bar() as report:
-        edge = system.measure_box(seed_of(system.name, "box", FIRST_BATCH), report, checkpoint)
-    checkpoint.unlink()
-    return edge
+        return system.measure_box(seed_of(system.name, "box", FIRST_BATCH), report, folder)
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def _check_result(verdict: Verdict) -> dg.AssetCheckResult:
         check_name=verdict.check.name,
         passed=verdict.passed,
         severity=severity,
-        metadata=verdict.facts,
+        metadata=verdict.plain_facts,
         description=verdict.message,
     )
 

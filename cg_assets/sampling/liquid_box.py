@@ -84,7 +84,7 @@ class LiquidBox(Model):
         dynamics: Dynamics,
         seed: int,
         progress: Progress | None = None,
-        checkpoint: Path | None = None,
+        folder: Path | None = None,
     ) -> Estimate:
         """It is given; errors as in `Model.measured_box`."""
         raise SystemSpecError("the box of a liquid is given by model.density or model.box; there is nothing to find")

@@ -163,7 +163,7 @@ class Model(Family, family="model"):
         dynamics: Dynamics,
         seed: int,
         progress: Progress | None = None,
-        checkpoint: Path | None = None,
+        folder: Path | None = None,
     ) -> Estimate:
         """Edge of the box at atmospheric pressure [nm].
 
@@ -173,7 +173,7 @@ class Model(Family, family="model"):
             dynamics: time step and friction.
             seed: of the dynamics and of the barostat.
             progress: called during the run.
-            checkpoint: file from which an interrupted run resumes.
+            folder: where an interrupted run is kept, and from where it resumes.
 
         Raises:
             SystemSpecError: it is in no periodic box, or its box is not free.

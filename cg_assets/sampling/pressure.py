@@ -28,7 +28,9 @@ PRESSURE = 1.01325
 DURATION = 1000.0
 """Length of the run [ps], of which the first fifth is left out."""
 _INTERVAL = 1.0
+"""Time between two volumes [ps]."""
 _ATTEMPT_STEPS = 25
+"""Steps between two trial moves of the barostat."""
 
 
 def measure_box(
@@ -37,7 +39,7 @@ def measure_box(
     dynamics: Dynamics,
     seed: int,
     progress: Progress | None = None,
-    checkpoint: Path | None = None,
+    folder: Path | None = None,
     duration: float = DURATION,
 ) -> Estimate:
     """First edge of the box [nm] whose volume is the mean volume at constant pressure, with its standard error.
@@ -52,7 +54,8 @@ def measure_box(
         dynamics: time step and friction.
         seed: seed of the dynamics and of the barostat.
         progress: called after each picosecond.
-        checkpoint: file that keeps an unfinished run, from which it resumes; one of another molecule is left aside.
+        folder: where an unfinished run is kept until it ends, and from where it resumes; runs of other molecules or
+            settings have files of their own.
         duration: length of the run [ps].
 
     Raises:
@@ -63,17 +66,19 @@ def measure_box(
     if molecule.box is None:
         raise SystemSpecError("model.box is null; only a periodic box has a pressure")
     count = math.ceil(duration / _INTERVAL)
-    identity = _identity(molecule, temperature, dynamics, seed)
-    earlier = None if checkpoint is None else _stored(checkpoint, identity)
+    unfinished = None if folder is None else folder / f"{_identity(molecule, temperature, dynamics, seed)}.npz"
+    earlier = None if unfinished is None else _stored(unfinished)
     context = _context(molecule, temperature, dynamics, seed, earlier)
     volumes = [] if earlier is None else earlier["volumes"].tolist()
     for number in range(len(volumes), count):
         context.getIntegrator().step(round(_INTERVAL / dynamics.timestep))
         volumes.append(context.getState().getPeriodicBoxVolume()._value)
-        if checkpoint is not None:
-            _store(checkpoint, identity, context, volumes)
+        if unfinished is not None:
+            _store(unfinished, context, volumes)
         if progress is not None:
             progress(number + 1, count, "ps")
+    if unfinished is not None:
+        unfinished.unlink(missing_ok=True)
     kept = np.array(volumes[count // 5 :])
     independent = max(2.0, len(kept) / (2.0 * autocorrelation_time(kept[None])))
     error = float(kept.std(ddof=1)) / math.sqrt(independent)
@@ -112,22 +117,23 @@ def _context(
 
 
 def _identity(molecule: MoleculeModel, temperature: float, dynamics: Dynamics, seed: int) -> str:
-    """What makes two runs the same: forces, start and dynamics."""
+    """What makes two runs the same: forces, start, dynamics and barostat; part of a file's name."""
     import openmm
 
     digest = hashlib.sha256(openmm.XmlSerializer.serialize(molecule.system).encode())
     digest.update(molecule.positions.tobytes())
-    digest.update(f"{temperature} {dynamics.friction} {dynamics.timestep} {seed}".encode())
-    return digest.hexdigest()
+    numbers = (temperature, dynamics.friction, dynamics.timestep, seed, PRESSURE, _ATTEMPT_STEPS, _INTERVAL)
+    digest.update(repr(numbers).encode())
+    return digest.hexdigest()[:32]
 
 
-def _store(path: Path, identity: str, context: openmm.Context, volumes: list[float]) -> None:
+def _store(path: Path, context: openmm.Context, volumes: list[float]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     state = context.getState(positions=True, velocities=True)
     with atomic_file(path) as temporary, open(temporary, "wb") as stream:
         np.savez(
             stream,
             allow_pickle=False,
-            identity=np.array(identity),
             volumes=np.array(volumes),
             box=state.getPeriodicBoxVectors(asNumpy=True)._value,
             positions=state.getPositions(asNumpy=True)._value,
@@ -135,10 +141,9 @@ def _store(path: Path, identity: str, context: openmm.Context, volumes: list[flo
         )
 
 
-def _stored(path: Path, identity: str) -> State | None:
-    """The state of the same run; None where there is none."""
+def _stored(path: Path) -> State | None:
+    """The state of a run; None where there is none."""
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as archive:
-        state = {name: archive[name] for name in archive.files}
-    return state if str(state.pop("identity")) == identity else None
+        return {name: archive[name] for name in archive.files}

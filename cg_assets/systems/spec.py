@@ -276,12 +276,10 @@ class SystemSpec(System):
             simulation=settings.cg_simulation or self.cg_simulation,
         )
 
-    def measure_box(self, seed: int, progress: Progress | None = None, checkpoint: Path | None = None) -> Estimate:
+    def measure_box(self, seed: int, progress: Progress | None = None, folder: Path | None = None) -> Estimate:
         """Edge of the box at atmospheric pressure [nm]; arguments and errors as in `Model.measured_box`."""
         try:
-            return self.model.measured_box(
-                self.structure(), self.temperature, self.dynamics, seed, progress, checkpoint
-            )
+            return self.model.measured_box(self.structure(), self.temperature, self.dynamics, seed, progress, folder)
         except SystemSpecError as error:
             raise SystemSpecError(f"{self.name}: {error}") from None
 

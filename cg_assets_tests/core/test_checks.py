@@ -11,6 +11,7 @@ from cg_assets.assets.imports import ImportJudge
 from cg_assets.core.checks import FINITE_BEADS, Check, absurd, finite_verdict, frame_fault
 from cg_assets.core.errors import TrainingError
 from cg_assets.core.frames import Frames
+from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.training.thermal_targets import ThermalTargets
 
 
@@ -54,10 +55,17 @@ def test_one_wrong_number_is_named_with_its_frame(name, value):
 
 def test_a_number_stands_with_its_error_and_unit():
     check = Check("pmf_error", "", remedy="sample longer")
-    message = check.verdict(False, pmf_error=4.833, standard_error=0.6903, unit="(kT)²", bound=0.5).message
-    assert message == "pmf_error failed: pmf error 4.83 ± 0.69 (kT)², bound 0.5; sample longer"
-    unknown = check.verdict(True, pmf_error=np.float64(2.0), standard_error=np.nan, unit="").message
-    assert unknown == "pmf_error passed: pmf error 2 ± ?"
+    verdict = check.verdict(False, bound=0.5, pmf_error=Estimate(4.833, 0.6903, "(kT)²"))
+    assert verdict.message == "pmf_error failed: bound 0.5, pmf error 4.83 ± 0.69 (kT)²; sample longer"
+    error = {"pmf_error_standard_error": 0.6903, "pmf_error_unit": "(kT)²"}
+    assert verdict.plain_facts == {"bound": 0.5, "pmf_error": 4.833} | error
+    assert check.verdict(True, pmf_error=Estimate(2.0, np.nan)).message == "pmf_error passed: pmf error 2 ± ?"
+
+
+def test_an_error_belongs_to_no_other_number():
+    """By itself, as any number: it is not taken for the error of the first."""
+    message = Check("slope", "").verdict(True, bound=0.5, slope=2.0, standard_error=0.1, unit="kJ").message
+    assert message == "slope passed: bound 0.5, slope 2, standard error 0.1, unit kJ"
 
 
 def test_energies_must_be_finite_only():

@@ -186,5 +186,6 @@ def test_errors_stand_in_the_last_digits():
         (161.3, 23.4): "161(23)",
         (0.65, 0.007): "0.6500(70)",
     }
+    numbers |= {(1.23456e-5, 1.2e-8): "1.23456e-05 ± 1.2e-08", (3e6, 1.2e4): "3e+06 ± 1.2e+04"}
     numbers |= {(0.3, math.nan): "0.3(?)", (0.9838, 0.0): "0.9838", (math.inf, 0.0): "∞"}
     assert {numbers: Estimate(*numbers).concise() for numbers in numbers} == numbers

@@ -10,6 +10,7 @@ from openmm.app import Topology
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.builders import MoleculeModel
+from cg_assets.sampling import pressure
 from cg_assets.sampling.pressure import PRESSURE, measure_box
 from cg_assets.sampling.settings import Dynamics
 
@@ -52,27 +53,57 @@ def test_the_box_of_an_ideal_gas(gas):
     assert abs(found.z(VOLUME ** (1 / 3))) < 4, found
 
 
-def test_an_interrupted_run_resumes(gas, tmp_path):
-    checkpoint, seen = tmp_path / "box.npz", []
+def interrupted(gas, folder, kelvin=KELVIN):
+    """The volumes that a run of 20 ps leaves when it is interrupted after seven, and its file."""
+    before = {*folder.glob("*.npz")}
 
     def stop(done, total, counted):
-        seen.append(done)
         if done == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure_box(gas, KELVIN, DYNAMICS, 3, stop, checkpoint, 20.0)
-    with np.load(checkpoint) as stored:
-        volumes = stored["volumes"]
-    found = measure_box(gas, KELVIN, DYNAMICS, 3, lambda done, total, counted: seen.append(done), checkpoint, 20.0)
-    assert seen == [*range(1, 8), *range(8, 21)]
-    with np.load(checkpoint) as stored:
-        assert np.array_equal(stored["volumes"][:7], volumes) and len(stored["volumes"]) == 20
-        kept = stored["volumes"][4:]
-    assert found.value == pytest.approx(kept.mean() ** (1 / 3))
-    seen.clear()
-    measure_box(gas, KELVIN + 1, DYNAMICS, 3, lambda done, total, counted: seen.append(done), checkpoint, 3.0)
-    assert seen == [1, 2, 3], "a checkpoint of another run is left aside"
+        measure_box(gas, kelvin, DYNAMICS, 3, stop, folder, 20.0)
+    (file,) = {*folder.glob("*.npz")} - before
+    with np.load(file) as stored:
+        return stored["volumes"], file
+
+
+def resumed(gas, folder, kelvin=KELVIN):
+    """The picoseconds that a run of 20 ps counts, its volumes and its result."""
+    seen, volumes = [], []
+
+    def watch(done, total, counted):
+        seen.append(done)
+        if done == 20:
+            (file,) = (file for file in folder.glob("*.npz") if len(np.load(file)["volumes"]) == 20)
+            volumes.extend(np.load(file)["volumes"])
+
+    found = measure_box(gas, kelvin, DYNAMICS, 3, watch, folder, 20.0)
+    return seen, np.array(volumes), found
+
+
+def test_an_interrupted_run_resumes(gas, tmp_path):
+    volumes, file = interrupted(gas, tmp_path / "box")
+    seen, whole, found = resumed(gas, tmp_path / "box")
+    assert seen == [*range(8, 21)] and np.array_equal(whole[:7], volumes)
+    assert found.value == pytest.approx(whole[4:].mean() ** (1 / 3))
+    assert not file.exists(), "nothing is left of a run that has ended"
+
+
+def test_an_unfinished_run_outlives_another(gas, tmp_path):
+    volumes, _ = interrupted(gas, tmp_path)
+    interrupted(gas, tmp_path, KELVIN + 1)
+    assert len([*tmp_path.glob("*.npz")]) == 2
+    seen, whole, _ = resumed(gas, tmp_path)
+    assert seen == [*range(8, 21)] and np.array_equal(whole[:7], volumes)
+
+
+@pytest.mark.parametrize("constant", ["PRESSURE", "_ATTEMPT_STEPS", "_INTERVAL"])
+def test_a_run_with_another_barostat_is_not_resumed(gas, tmp_path, monkeypatch, constant):
+    interrupted(gas, tmp_path)
+    monkeypatch.setattr(pressure, constant, 2 * getattr(pressure, constant))
+    _, second = interrupted(gas, tmp_path)
+    assert second.exists() and len([*tmp_path.glob("*.npz")]) == 2
 
 
 def test_only_a_box_has_a_pressure(gas):

@@ -1,6 +1,7 @@
 """What editors, `cg-assets docs` and the reference tell about fields is what the settings accept."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 
 from cg_assets.cli import main
 from cg_assets.core.errors import SystemSpecError
+from cg_assets.evaluation.settings import Basin
 from cg_assets.systems import load_system, schema
 from cg_assets.systems.load import SHIPPED
 
@@ -31,10 +33,28 @@ def test_shipped_files_are_accepted(file, validator):
     validator.validate(yaml.safe_load(file.read_text()))
 
 
-@pytest.mark.parametrize(("value", "errors"), [("[-pi, 2*pi]", 0), ("[-pi, tau]", 1)])
-def test_formulas_of_pi_are_accepted(validator, value, errors):
-    text = f"{{extends: muller_brown, name: own, title: Own, model: {{domain: {{x: {value}}}}}}}"
-    assert len([*validator.iter_errors(yaml.safe_load(text))]) == errors
+def of_domain(upper):
+    model = {"domain": {"x": [-999, upper]}}
+    return {"extends": "muller_brown", "name": "own", "title": "Own", "model": model}
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        *[("-pi", -math.pi), ("2*pi", 2 * math.pi), ("(1 + pi)/2", (1 + math.pi) / 2), ("pi**2", math.pi**2)],
+        *[("1e-3*pi", 1e-3 * math.pi), ("2.5E+1 - pi", 25 - math.pi), ("1.e1*pi", 10 * math.pi)],
+    ],
+)
+def test_formulas_of_pi_are_accepted_by_editors_and_when_read(validator, value, number):
+    assert [*validator.iter_errors(of_domain(value))] == []
+    assert Basin.model_validate({"limits": {"x": [-999, value]}}).limits["x"] == (-999, pytest.approx(number))
+
+
+@pytest.mark.parametrize("value", ["tau", "sqrt(pi)", "abs(pi)", "pi*x", "pie", "e*pi", "0x1*pi", "1_0*pi", "0.5", ""])
+def test_other_formulas_are_refused_by_editors_and_when_read(validator, value):
+    assert len([*validator.iter_errors(of_domain(value))]) == 1
+    with pytest.raises(ValueError, match=r"limits\.x\.1"):
+        Basin.model_validate({"limits": {"x": [-999, value]}})
 
 
 def test_malformed_files_are_refused(validator):

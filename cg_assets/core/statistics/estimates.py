@@ -63,10 +63,14 @@ class Estimate:
         return f"{value:.{digits}f} ± {self.standard_error:.{digits}f}{after}"
 
     def concise(self) -> str:
-        """Value and error in its last digits, without a unit: `8.83(54)`, `16.2(1.6)`; `0.3(?)` without an error."""
-        value, plus, error = self.text().partition(" ± ")
-        if not plus:
-            return value
+        """Value and error in its last digits, without a unit: `8.83(54)`, `16.2(1.6)`; `0.3(?)` without an error.
+
+        Numbers so large or small that an exponent stands in them are given as `text` has them: `3e+06 ± 1.2e+04`.
+        """
+        text = self.text()
+        value, plus, error = text.partition(" ± ")
+        if not plus or "e" in text:
+            return text
         digits = error if "." in error and float(error) >= 1 else error.lstrip("0.")
         return f"{value}({digits})"
 

@@ -175,12 +175,12 @@ class Molecule(MoleculeSettings, Model):
         dynamics: Dynamics,
         seed: int,
         progress: Progress | None = None,
-        checkpoint: Path | None = None,
+        folder: Path | None = None,
     ) -> Estimate:
         """By dynamics with a barostat."""
         from cg_assets.sampling.pressure import measure_box
 
-        return measure_box(structure, temperature, dynamics, seed, progress, checkpoint)
+        return measure_box(structure, temperature, dynamics, seed, progress, folder)
 
     def structure(
         self, mapping: BeadMapping, variables: Mapping[str, CollectiveVariable], folder: Path
