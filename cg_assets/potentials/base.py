@@ -6,10 +6,12 @@ This file imports nothing but torch and NumPy: each registered model carries a c
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple, Required, TypedDict
 
 import numpy as np
@@ -306,6 +308,16 @@ class Potential(torch.nn.Module, ABC):
         """Whether the energy is zero everywhere, so that a sum need not evaluate it."""
         return False
 
+    def trains_compiled(self, positions: Tensor) -> bool:
+        """Whether compiled code may evaluate it: weights are trained on a CPU in single precision.
+
+        Copies of this file in registered models come without compiled code.
+        """
+        weight = next((weight for weight in self.parameters() if weight.requires_grad), None)
+        if weight is None or positions.requires_grad or positions.is_cuda or not len(positions):
+            return False
+        return positions.dtype == weight.dtype == torch.float32 and _has_compiled_code()
+
     # ------------------------------------------------------------------------------- simulation
 
     def engine(self, temperature: float | None = None, box: Any = None, device: torch.device | None = None) -> Engine:
@@ -378,6 +390,11 @@ class Potential(torch.nn.Module, ABC):
     def members(self) -> Sequence[Potential]:
         """Networks whose scatter is the uncertainty of this potential; none without a committee."""
         return ()
+
+
+@cache
+def _has_compiled_code() -> bool:
+    return importlib.util.find_spec(f"{__package__}.lanes") is not None
 
 
 def _of_frames(condition: Any, rows: slice, ndim: int) -> Any:

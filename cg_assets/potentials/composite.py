@@ -62,9 +62,8 @@ class Sum(Potential):
 
     def _evaluated(self, part: Potential, positions: Tensor, temperature: Any, box: Any) -> tuple[Tensor, Tensor]:
         """Energy and forces of a part: in training compiled, where it has nothing to train."""
-        trains = any(weight.requires_grad for weight in self.parameters()) and not positions.requires_grad
         alone = box is None and not part.conditions and part.is_solved
-        if trains and alone and len(positions) and positions.dtype == torch.float32 and not positions.is_cuda:
+        if alone and self.trains_compiled(positions):
             kernels = part.kernels(None, None)
             if kernels is not None:
                 from cg_assets.potentials.lanes import LaneEngine

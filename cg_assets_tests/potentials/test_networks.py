@@ -87,7 +87,7 @@ def test_forces_are_the_exact_gradient(case):
 
 def test_fast_single_precision_path_equals_autograd(case):
     module, box = case
-    module = module.float()
+    module = module.float().requires_grad_(False)
     positions = _frames(EVALUATION_BATCH + 9).float()
     with torch.no_grad():
         energy, forces = module.energy_and_forces(positions, box=box)

@@ -254,7 +254,7 @@ for number, (code, config) in enumerate(json.load(open("cases.json"))):
 def test_all_run_where_the_package_is_not_installed(tmp_path):
     asked, answers = [], []
     for number, case in enumerate(CASES.values()):
-        potential, positions = build_potential(case.config), case.frames().float()
+        potential, positions = build_potential(case.config).requires_grad_(False), case.frames().float()
         potential.fit_statistics(torch.as_tensor(case.positions), case.conditions.get("box"), torch.tensor([60.0]))
         _, code = shipment_of(case.config).copy(tmp_path)
         asked.append((code, case.config))

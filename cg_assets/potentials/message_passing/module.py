@@ -185,7 +185,7 @@ class MessagePassing(BeadPairs):
 
     def _swept(self, positions: Tensor, box: Tensor | None, share: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy and forces; of several readouts their sum with shares `(n_terms, f)`."""
-        if self._trains_compiled(positions, box):
+        if _at_once(box) and self.trains_compiled(positions):
             shares = torch.ones_like(positions[:, :1, 0]) if share is None else share.T
             heads, walls, forces = self._read_out(positions, box, shares)
             return self.thermal_energy * (heads * shares).sum(dim=1) + walls, forces
@@ -199,12 +199,6 @@ class MessagePassing(BeadPairs):
         from cg_assets.potentials.message_passing.compiled_training import readouts_and_forces
 
         return readouts_and_forces(self, positions, None if box is None else self.edges(positions, box), shares)
-
-    def _trains_compiled(self, positions: Tensor, box: Tensor | None) -> bool:
-        """Whether compiled code finds the gradient by the weights: in training on a CPU in single precision."""
-        trains = self.first.requires_grad and not positions.requires_grad and len(positions) > 0
-        single = positions.dtype == self.first.dtype == torch.float32
-        return trains and single and not positions.is_cuda and (box is None or box.ndim == 1)
 
     @torch.no_grad()
     def virial(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
@@ -356,7 +350,7 @@ class ThermalMessagePassing(MessagePassing, TemperatureDependent):
         self, positions: Tensor, temperature: Any, box: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Forces `(f, n, 3)` [kJ/mol/nm] and U `(f,)` [kJ/mol] of positions `(f, n, 3)`; in training in one sweep."""
-        if not self._trains_compiled(positions, box):
+        if not (_at_once(box) and self.trains_compiled(positions)):
             return super().forces_and_mean_energy(positions, temperature, box)
         shares = self._share(positions, temperature).T
         heads, walls, forces = self._read_out(positions, box, shares)
@@ -383,3 +377,8 @@ class ThermalMessagePassing(MessagePassing, TemperatureDependent):
     def add_constants(self, values: Tensor) -> None:
         """Add energies `(n_terms,)` per bead, which have no forces [kJ/mol]."""
         self.constant += values.to(self.constant)
+
+
+def _at_once(box: Tensor | None) -> bool:
+    """Whether compiled code can serve frames in these boxes."""
+    return box is None or box.ndim == 1
