@@ -18,7 +18,7 @@ _SQLITE = {
     "disk I/O": "check the disk and its free space, then run the same command again",
     "readonly": _REFUSED[errno.EROFS],
     "unable to open": "check that the home folder is there, can be written to and has free space",
-    "locked": "wait for the other process that uses the home folder, or end it",
+    "locked": "wait for the other process that uses the home folder, or end it, then run the same command again",
     "malformed": "copy the database back from a backup of the home folder",
     "not a database": "copy the database back from a backup of the home folder",
 }
@@ -33,10 +33,16 @@ def machine_failure(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in _REFUSED:
             where = f"{cause.filename}: " if cause.filename else ""
             return f"{where}{(cause.strerror or str(cause)).lower()}; {_REFUSED[cause.errno]}"
+        if isinstance(cause, sqlite3.DatabaseError) and (remedy := sqlite_remedy(cause)):
+            return f"a database of the home folder: {cause}; {remedy}"
+    return None
+
+
+def sqlite_remedy(error: BaseException) -> str | None:
+    """What to do about the SQLite error that is, or led to, an error; None where there is none, or an unknown one."""
+    for cause in _chain(error):
         if isinstance(cause, sqlite3.DatabaseError):
-            for words, remedy in _SQLITE.items():
-                if words in str(cause):
-                    return f"a database of the home folder: {cause}; {remedy}"
+            return next((remedy for words, remedy in _SQLITE.items() if words in str(cause)), None)
     return None
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cg_assets.core.errors import TrackingError
+from cg_assets.core.machine import sqlite_remedy
 from cg_assets.registry.mlflow_move import follow_home
 from cg_assets.settings import masked, set_variables, with_driver
 from cg_assets.storage.atomic import atomic_file, file_lock
@@ -161,8 +162,9 @@ class MlflowConnection:
             ) from None
         except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             reason = masked(str(error).strip().partition("\n")[0]) or type(error).__name__
+            remedy = sqlite_remedy(error) or "check that it runs and that this user may write to it"
             raise TrackingError(
-                f"MLflow at {self.shown}: {reason}; check that it runs and that this user may write to it"
+                f"MLflow at {self.shown}: {reason}; {remedy}"
             ) from None  # the pages of Dagster keep causes as they are
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from cg_assets.core.errors import TrackingError
+from cg_assets.core.machine import sqlite_remedy
 from cg_assets.storage.atomic import file_lock
 
 _PLACES = {
@@ -40,19 +41,20 @@ def follow_home(database: Path, artifacts: Path) -> bool:
             old, new = _made_for(database), artifacts.as_uri()
             if old in (new, None):
                 return False
-            with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+            with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
                 for table, column in _PLACES.items():
                     connection.execute(
                         f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
                         (new, len(str(old)) + 1, len(str(old)) + 1, f"{old}/"),
                     )
     except sqlite3.Error as error:
-        raise TrackingError(f"{database}: cannot be read or changed: {error}; copy it back from a backup") from error
+        remedy = sqlite_remedy(error) or "copy it back from a backup of the home folder"
+        raise TrackingError(f"{database}: cannot be read or changed: {error}; {remedy}") from error
     return True
 
 
 def _made_for(database: Path) -> str | None:
     """The folder of artifacts that the database was made for; None where it is not of this project's making."""
-    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
         row = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
     return row[0].removesuffix("/0") if row and row[0].endswith("/mlflow/artifacts/0") else None

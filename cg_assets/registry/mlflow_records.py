@@ -91,26 +91,32 @@ LOSS_UNIT = "loss_unit"
 """Tag of a training run."""
 EVALUATION, EVALUATION_ERROR, UNITS = "evaluation/", "evaluation_error/", "evaluation_units"
 """How metrics of an evaluation and their errors are called, and the tag that holds their units."""
+FORMER = "evaluation_former"
+"""The tag that names metrics which the newest evaluation of a run does not have; MLflow cannot remove a metric."""
 
 
 def log_results(client: Any, run_id: str, metrics: Mapping[str, Estimate], step: int) -> None:
-    """Log the metrics of an evaluation with their errors and units, in one request."""
+    """Log the metrics of an evaluation with their errors and units, in one request.
+
+    An unknown error is logged, too, as nan: else the run would keep that of an earlier evaluation.
+    """
     units: dict[str, str] = {}
     for key, item in metrics.items():
         # One name mostly has one unit, wherever it is measured.
         if units.setdefault(key.partition(".")[0], item.unit) != item.unit:
             units[key] = item.unit
     numbers: dict[str, object] = {f"{EVALUATION}{key}": item.value for key, item in metrics.items()}
-    errors = {key: item.standard_error for key, item in metrics.items() if math.isfinite(item.standard_error)}
-    numbers |= {f"{EVALUATION_ERROR}{key}": error for key, error in errors.items()}
-    log_metrics(client, run_id, numbers, step, {UNITS: units})
+    numbers |= {f"{EVALUATION_ERROR}{key}": item.standard_error for key, item in metrics.items()}
+    there = client.get_run(run_id).data.metrics
+    former = sorted(name for name in there if name.startswith(EVALUATION) and name not in numbers)
+    log_metrics(client, run_id, numbers, step, {UNITS: units, FORMER: former})
 
 
 def read_results(metrics: Mapping[str, float], tags: Mapping[str, str]) -> dict[str, Estimate]:
-    """The metrics that `log_results` logged; errors are nan and units empty where an older version logged none."""
-    units, found = json.loads(tags.get(UNITS, "{}")), {}
+    """The metrics that `log_results` logged last; errors are nan and units empty where an older version logged none."""
+    units, former, found = json.loads(tags.get(UNITS, "{}")), json.loads(tags.get(FORMER, "[]")), {}
     for name, value in metrics.items():
-        if (key := name.removeprefix(EVALUATION)) != name:
+        if (key := name.removeprefix(EVALUATION)) != name and name not in former:
             unit = units.get(key) or units.get(key.partition(".")[0], "")
             found[key] = Estimate(value, metrics.get(f"{EVALUATION_ERROR}{key}", math.nan), unit)
     return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cg_assets.core.errors import TrackingError
+from cg_assets.core.machine import sqlite_remedy
 from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.registry.mlflow_records import read_results
 from cg_assets.registry.model_lineage import Ancestor
@@ -77,7 +78,7 @@ def read_models(database: Path) -> list[RegisteredModel]:
         TrackingError: the database cannot be read.
     """
     try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
             ask = connection.execute
             names = [name for (name,) in ask("SELECT name FROM registered_models ORDER BY name")]
             versions: dict[str, dict[str, dict[str, str]]] = {name: {} for name in names}
@@ -96,7 +97,8 @@ def read_models(database: Path) -> list[RegisteredModel]:
             for name, alias, number in ask("SELECT name, alias, version FROM registered_model_aliases"):
                 aliases[name][alias] = str(number)
     except sqlite3.Error as error:
-        raise TrackingError(f"{database}: cannot be read: {error}; copy it back from a backup") from error
+        remedy = sqlite_remedy(error) or "copy it back from a backup of the home folder"
+        raise TrackingError(f"{database}: cannot be read: {error}; {remedy}") from error
     return [RegisteredModel(name, versions[name], aliases[name], frozenset(lost[name])) for name in names]
 
 

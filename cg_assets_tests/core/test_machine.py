@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from cg_assets.core.machine import machine_failure
+from cg_assets.core.machine import machine_failure, sqlite_remedy
 
 
 @pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM"])
@@ -37,6 +37,15 @@ def test_a_damaged_database(tmp_path):
     with pytest.raises(sqlite3.DatabaseError) as caught:
         sqlite3.connect(tmp_path / "a.db").execute("select * from a")
     assert "copy the database back from a backup" in machine_failure(caught.value)
+
+
+def test_a_locked_database(tmp_path):
+    with sqlite3.connect(tmp_path / "a.db") as writer:
+        writer.execute("begin exclusive")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            sqlite3.connect(tmp_path / "a.db", timeout=0).execute("create table a (b)")
+    assert sqlite_remedy(caught.value).startswith("wait for the other process")
+    assert sqlite_remedy(ValueError("locked")) is None
 
 
 @pytest.mark.parametrize("error", [ValueError("full"), OSError(errno.ENOENT, "no such file"), KeyError("readonly")])

@@ -10,16 +10,19 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy
 import torch
 import toys.springs  # noqa: F401  (a potential that is found by being defined)
 from conftest import free_port
@@ -262,8 +265,21 @@ def test_models_of_the_default_database_are_those_that_mlflow_finds(local, tmp_p
     assert other.latest_version == "11" and "3" not in other.versions
     assert other.versions["11"] == {"number": "11", "empty": ""}
     (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"this is no database" * 100)
-    with pytest.raises(TrackingError, match=r"mlflow\.db: cannot be read: .*; copy it back from a backup"):
+    with pytest.raises(TrackingError, match=r"mlflow\.db: cannot be read: .*; copy the database back from a backup"):
         own.models()
+
+
+def test_a_locked_database_is_waited_for_not_restored(tmp_path):
+    """The remedy of a lock, of MLflow and of our own reading, is no backup and no permission."""
+    tracking = ModelTracking(None, tmp_path)
+    tracking._connection.open()
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/mlflow/mlflow.db?timeout=0.01")
+    with closing(sqlite3.connect(tmp_path / "mlflow" / "mlflow.db")) as writer:
+        writer.execute("begin exclusive")
+        refused = pytest.raises(TrackingError, match=r"database is locked.*; wait for the other process")
+        with refused, tracking._connection.explained(), engine.connect() as connection:
+            connection.exec_driver_sql("select * from experiments")
+    engine.dispose()
 
 
 def test_lookup_leads_back_to_every_file(local):
@@ -412,6 +428,17 @@ def test_champion_moves_only_for_the_better(local, tmp_path):
     assert found.evaluation["jsd"] == Estimate(0.01, 0.002, "nats")
     assert found.tags["evaluation.jsd"] == "0.01"
     assert list((local.home / "mlflow").rglob("evaluation/version_3/surface.png"))
+
+
+def test_a_new_evaluation_keeps_nothing_of_the_last_one(local, tmp_path):
+    """Neither its errors nor quantities that it no longer has; MLflow keeps the newest value of each metric."""
+    version = train(local, tmp_path, "toy.evaluated_again")
+    first = {"jsd": Estimate(0.1, 0.01, "nats"), "pmf.a": Estimate(1.0, 0.1, "kT"), "pmf.b": Estimate(2.0, 0.1, "kT")}
+    second = {"jsd": Estimate(0.3, math.nan, "nats"), "pmf.b": Estimate(math.nan, math.nan, "kT")}
+    for metrics in (first, second, first):
+        local.log_evaluation("toy.evaluated_again", version, metrics, {}, "reference")
+        found = local.lookup("toy.evaluated_again").evaluation
+        assert repr(sorted(found.items())) == repr(sorted(metrics.items()))
 
 
 START = """
