@@ -151,8 +151,11 @@ def band(axes: Axes, curve: Curve, colour: str, zorder: float = 3.0, **line: Any
 
 
 def colours_of(labels: Sequence[str]) -> dict[str, str]:
-    """A colour for each label: that of `_ALWAYS`, or else the next that is free, in the order of the labels."""
-    fixed = {label: COLOURS[_ALWAYS[label]] for label in labels if label in _ALWAYS}
+    """A colour for each label: that of `_ALWAYS` unless an earlier one has it, or else the next that is free."""
+    fixed: dict[str, str] = {}
+    for label in labels:
+        if label in _ALWAYS and (colour := COLOURS[_ALWAYS[label]]) not in fixed.values():
+            fixed[label] = colour
     free = [colour for colour in COLOURS if colour not in fixed.values()] or list(COLOURS)
     others = [label for label in labels if label not in fixed]
     found = fixed | {label: free[i % len(free)] for i, label in enumerate(others)}

@@ -17,7 +17,7 @@ from cg_assets.figures.evaluation import bond_length_plot, free_energy_maps, mar
 from cg_assets.figures.labels import bead_noise_plot, binned_noise_plot
 from cg_assets.figures.samples import equilibration_plot, sampling_plot
 from cg_assets.figures.simulation import cg_simulation_plot
-from cg_assets.figures.style import Curve, above_lowest, axis_label, in_radians, nice_ceiling
+from cg_assets.figures.style import Curve, above_lowest, axis_label, colours_of, in_radians, nice_ceiling
 from cg_assets.figures.training import training_plot
 
 RNG = np.random.default_rng(0)
@@ -212,3 +212,11 @@ def test_helpers():
     assert in_radians(-np.pi, np.pi) and not in_radians(0, np.pi)
     assert [nice_ceiling(value) for value in (0.03, 0.21, 1.0, 7.0, np.nan)] == [0.05, 0.25, 1.0, 10.0, 1.0]
     assert above_lowest([3.0, np.inf, 5.0]).tolist() == [0.0, np.inf, 2.0]
+
+
+def test_no_two_potentials_of_a_figure_have_one_colour():
+    """Also where two of them usually have the same."""
+    found = colours_of(["unbiased", "forces", "flow", "products"])
+    assert len(set(found.values())) == 4 and [*found] == ["unbiased", "forces", "flow", "products"]
+    assert found["unbiased"] == colours_of(["unbiased"])["unbiased"] == colours_of(["forces"])["forces"]
+    assert found["flow"] == colours_of(["flow"])["flow"]
