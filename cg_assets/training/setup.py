@@ -150,7 +150,8 @@ def training_data(
         TrainingError: there are fewer frames than asked for, they cannot train, or the potential cannot describe them.
     """
     data: TrainingSet
-    if settings.needs_responses:
+    labelled = any(frames.first_order is not None for frames in batches)
+    if settings.needs_responses or (settings.needs_temperature and labelled):
         from cg_assets.training.response import ResponseData
         from cg_assets.training.unconstrained import product_targets
 
