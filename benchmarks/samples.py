@@ -6,10 +6,10 @@ Reads a home where the system was run: its registered model, biased samples and 
 between phi < 0 and phi > 0. Replicas start from equilibrium in phi > 0 (biased samples, reweighted), and the rate k at
 which they leave is the number of those that reach the core of phi < 0, over the time that all spent before. By detailed
 balance the indicator of phi > 0 then has the autocorrelation time tau = (1 - p)/k, p being its population, and samples
-are independent after 2 tau. The error of tau is that of the number of events. `--beads` gives timestep [ps], friction
-[1/ps] and replicas of each CG simulation to compare; the default is the plan of the system. Atoms in water have the tau
-of those in implicit solvent: it is not measured, and longer. Speeds are of one core; all take turns, and the table has
-medians and lowest to highest.
+are independent after 2 tau. The error of tau is that of the number of events, of which at least five are needed.
+`--beads` gives timestep [ps], friction [1/ps] and replicas of each CG simulation to compare; the default is the plan of
+the system. Atoms in water are given the tau of those in implicit solvent: theirs is not measured. Speeds are of one
+core; all take turns, and the table has medians and lowest to highest.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from cg_assets.storage.store import ParquetStore
 
 CORE = (-2.9, -0.6)
 """phi of the core of phi < 0 [rad]: from there nothing comes straight back."""
+FEWEST = 5
+"""Events below which 1/sqrt(n) is no error of tau."""
 INTERVAL = 0.48
 """Time between two looks at phi [ps], of whole steps of 2, 3, 4, 5 or 6 fs."""
 
@@ -60,12 +62,18 @@ class Leaving:
 
     def tau(self, population: float) -> tuple[float, float]:
         """Autocorrelation time of the indicator of phi > 0 and its error [ps]."""
-        if not self.events:
+        if self.events < FEWEST:
             raise SystemExit(
-                f"none of the replicas left phi > 0 within {self.time:.0f} ps of all; give a longer --duration"
+                f"{self.events} replicas left phi > 0 within {self.time:.0f} ps of all, and tau needs {FEWEST}; give a "
+                "longer --duration or more --starts"
             )
         tau = (1.0 - population) * self.time / self.events
         return tau, tau / math.sqrt(self.events)
+
+    def line(self, name: str, population: float) -> str:
+        """What was seen, in a line."""
+        tau, error = self.tau(population)
+        return f"{name}: {self.events} events, tau {tau:.0f} ± {error:.0f} ps, {self.exploded} exploded"
 
 
 class Beads:
@@ -192,35 +200,36 @@ def main() -> None:
         cases[name] = Beads(system, atoms, float(timestep), float(friction), int(replicas))
         leaving = cases[name].leaving(chosen.duration, atoms)
         times[name] = leaving.tau(share)
-        print(f"{name}: tau {times[name][0]:.0f} ± {times[name][1]:.0f} ps, {leaving.exploded} exploded", flush=True)
+        print(leaving.line(name, share), flush=True)
     for solvent, other in (("implicit solvent", system), ("water", load_system("capped_alanine_water"))):
         cases[f"atoms in {solvent}"] = Atoms(other)
-    implicit = "atoms in implicit solvent"
-    times[implicit] = cases[implicit].leaving(4 * chosen.duration, atoms[: chosen.starts // 4]).tau(share)
-    times["atoms in water"] = times[implicit]
-    print(f"{implicit}: tau {times[implicit][0]:.0f} ± {times[implicit][1]:.0f} ps", flush=True)
+    implicit, water = "atoms in implicit solvent", "atoms in water"
+    leaving = cases[implicit].leaving(4 * chosen.duration, atoms[: chosen.starts // 4])
+    times[implicit] = times[water] = leaving.tau(share)
+    print(leaving.line(implicit, share), flush=True)
     speeds: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(chosen.repeats):
         for name, case in cases.items():
             speeds[name].append(case.speed(chosen.seconds))
-    table(times, speeds, next(iter(cases)))
+    table(times, speeds, (implicit, water))
 
 
-def table(times: dict[str, tuple[float, float]], speeds: dict[str, list[float]], first: str) -> None:
-    """Print times, speeds and samples, and the ratio of samples to those of the first row."""
-    print(
-        "\n| simulation | ps per CPU second | tau [ps] | samples per CPU second | to the first |\n|---|---|---|---|---|"
-    )
+def table(times: dict[str, tuple[float, float]], speeds: dict[str, list[float]], atoms: tuple[str, ...]) -> None:
+    """Print speeds, their ratios to those of atoms, times and samples."""
+    print(f"\n| simulation | ps per CPU second | to {' | to '.join(atoms)} | tau [ps] | samples per CPU second |")
+    print("|---|---|---|---|---|---|")
     for name, found in speeds.items():
         tau, error = times[name]
-        ratios = [own / its * times[first][0] / tau for own, its in zip(found, speeds[first], strict=True)]
-        relative = math.hypot(error / tau, times[first][1] / times[first][0])
-        speed = statistics.median(found)
+        ratios = [[own / its for own, its in zip(found, speeds[other], strict=True)] for other in atoms]
+        cells = [shown(values) for values in (found, *ratios)]
         print(
-            f"| {name} | {speed:,.4g} ({min(found):,.4g}-{max(found):,.4g}) | {tau:.0f} ± {error:.0f} "
-            f"| {speed / (2 * tau):.4g} | {statistics.median(ratios):.3g} ({min(ratios):.3g}-{max(ratios):.3g}; "
-            f"tau ± {100 * relative:.0f} %) |"
+            f"| {name} | {' | '.join(cells)} | {tau:.0f} ± {error:.0f} | {statistics.median(found) / (2 * tau):.3g} |"
         )
+
+
+def shown(values: list[float]) -> str:
+    """Median, lowest and highest."""
+    return f"{statistics.median(values):,.3g} ({min(values):,.3g}-{max(values):,.3g})"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 Water at 997 kg/m3 and 300 K, one thread, everything per CPU second. Beads come from a short run of the atoms (SPC/E,
 reaction field, cutoff 0.6 nm, OpenMM's CPU platform). Contenders take turns within each repeat; the table gives median
 and range. Speed alone: the coefficients are small, which costs the same; beads move at the temperature of water, so
-that lists of neighbours are made as often as in a liquid. A last table has the cost of eight times as many beads.
+that lists of neighbours are made as often as in a liquid. From 512 molecules on, a further table has
+the cost of a step for these beads and for eight boxes of them.
 With hippynn (`pip install 'cg-assets[benchmark]'`) its network is given our weights, and energies and forces are
 compared: they must agree to 1e-5.
 """

@@ -125,7 +125,7 @@ def main():
     methods = {"cg_assets": prepare_ours, "NumPy": prepare_numpy, "OpenMM Reference": prepare_openmm}
     print(
         f"Müller-Brown, {options.work:.0e} walker-steps a run, {options.repeats} alternating repeats; median of "
-        "walker-steps per CPU second, ratio of ours to each; setup of ours compiles, once per process"
+        "walker-steps per CPU second, ratio of ours to each; setup of ours compiles where no cache has it"
     )
     print(f"{'method':<18}{'walkers':>8}{'walker-steps/s':>15}{'lowest':>10}{'highest':>10}{'ratio':>7}", end="")
     print(f"{'setup':>9}{'<V>':>16}")
