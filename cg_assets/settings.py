@@ -85,7 +85,7 @@ class Installation:
             database=given.get(DATABASE) or None,
             object_store=given.get(OBJECT_STORE) or None,
             hosts=tuple(given.get(HOSTS, "").replace(",", " ").split()),
-            changes=given.get(CHANGES, "{}"),
+            changes=given.get(CHANGES) or "{}",
             search_path=given.get("PATH", os.defpath),
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 _REFUSED = {
     errno.ENOSPC: "free space on the disk, then run the same command again",
     errno.EDQUOT: "free space within the quota, then run the same command again",
+    errno.ENOTDIR: "name a folder below a folder, not below a file",
     errno.EROFS: "choose a folder that can be written to, with --home or CG_ASSETS_HOME",
     errno.EACCES: "give this user the permission, or choose another folder with --home",
     errno.EPERM: "give this user the permission, or choose another folder with --home",

@@ -82,12 +82,16 @@ def change_fields(name: str, given: Sequence[str]) -> None:
         *parents, last = field.strip().split(".")
         if not equals or not all((*parents, last)):
             raise SystemSpecError(f"--set {one_line(text)}: write FIELD=VALUE, for example training.epochs=3")
+        if field.strip() == "extends":
+            raise SystemSpecError("--set extends: cannot be set; it belongs in the file")
         section = changes
         for part in parents:
             inside = section.setdefault(part, {})
             if not isinstance(inside, dict):
                 raise SystemSpecError(f"--set {field}: contradicts the value that another --set gives {part}")
             section = inside
+        if isinstance(section.get(last), dict):
+            raise SystemSpecError(f"--set {field}: contradicts the value that another --set gives a field within it")
         section[last] = read_value(value, f"--set {field}")
     if changes:
         set_variables({CHANGES: json.dumps({Path(name).stem: changes})})
@@ -132,7 +136,7 @@ class _Folders:
         self.clashes: dict[Path, str] = {}
         self._contents: dict[Path, Fields] = {}
         self._lines: dict[Path, dict[Place, int]] = {}
-        self._changes: Fields = json.loads(installation().changes)
+        self._changes = _changes()
         for path in sorted((installation().home / "systems").glob("*.y*ml")):
             first = self.files.setdefault(path.stem, path)
             if first != path:
@@ -178,6 +182,20 @@ class _Folders:
             content = fields_of(merge(_with_absolute_files(base, self.files[parent].parent), own))
         self._contents[path] = content
         return content
+
+
+def _changes() -> dict[str, Fields]:
+    """The fields that `--set` gives other values, by system."""
+    text = installation().changes
+    try:
+        changes = json.loads(text)
+    except json.JSONDecodeError:
+        changes = None
+    if not isinstance(changes, dict) or not all(isinstance(fields, dict) for fields in changes.values()):
+        raise SystemSpecError(
+            f"{CHANGES} is {one_line(repr(text), 60)}; it must be JSON, fields by system as --set writes them: unset it"
+        )
+    return changes
 
 
 def _with_absolute_files(value: JsonValue, folder: Path, field: str = "") -> JsonValue:

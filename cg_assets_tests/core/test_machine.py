@@ -11,7 +11,7 @@ import pytest
 from cg_assets.core.machine import machine_failure, sqlite_remedy
 
 
-@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM"])
+@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR"])
 def test_refusals_of_the_file_system(code):
     number = getattr(errno, code)
     error = OSError(number, os.strerror(number), "/data/file")

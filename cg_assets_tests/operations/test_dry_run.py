@@ -6,6 +6,7 @@ import re
 import pytest
 
 from cg_assets.cli import main
+from cg_assets.core.errors import SystemSpecError
 from cg_assets.systems import change_fields, load_system
 
 TRAINED = {"potential_biased", "potential_unbiased"}
@@ -112,3 +113,28 @@ def test_wrong_settings_of_the_command_line_are_named(home, capsys, change, word
 def test_a_form_without_a_table_is_refused(home, capsys):
     assert main(["run", "muller_brown", "--json"]) == 1
     assert "add --dry-run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["epochs=3", "[1]", '{"small_wells": 3}'])
+def test_a_variable_of_changes_that_is_wrong_is_named(monkeypatch, text):
+    monkeypatch.setenv("CG_ASSETS_SET", text)
+    with pytest.raises(SystemSpecError, match=r"CG_ASSETS_SET is .*: unset it"):
+        load_system("muller_brown")
+
+
+def test_an_empty_variable_of_changes_changes_nothing(monkeypatch):
+    monkeypatch.setenv("CG_ASSETS_SET", "")
+    assert load_system("muller_brown").name == "muller_brown"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["training.epochs=3", "training=null"], "--set training: contradicts"),
+        (["training=null", "training.epochs=3"], "--set training.epochs: contradicts"),
+        (["extends=water"], "--set extends: cannot be set; it belongs in the file"),
+    ],
+)
+def test_changes_that_cannot_be_made_are_refused(given, words):
+    with pytest.raises(SystemSpecError, match=words):
+        change_fields("muller_brown", given)
