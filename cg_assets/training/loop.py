@@ -52,6 +52,7 @@ class _Rows(NamedTuple):
     forces: Tensor
     temperature: Tensor | None
     box: Tensor | None
+    """`(3,)` where it is that of all frames, else `(f, 3)`."""
     energy: Tensor | None
     first_order: Tensor | None
     shares: Tensor | None = None
@@ -65,14 +66,18 @@ class _Rows(NamedTuple):
             energy = np.nan_to_num(energy - np.nanmean(energy))
         if first_order is not None:
             first_order = np.nan_to_num(first_order)
-        arrays = data.positions, data.forces, data.temperature, data.box, energy, first_order
+        box = data.box
+        if box is not None and len(box) and (box == box[0]).all():
+            box = box[0]
+        arrays = data.positions, data.forces, data.temperature, box, energy, first_order
         tensors: Any = (None if array is None else torch.as_tensor(array).to(device) for array in arrays)
         return cls(*tensors)
 
     def part(self, index: Tensor) -> _Rows:
         """Some of them."""
-        picked: Any = (None if values is None else values[index] for values in self)
-        return _Rows(*picked)
+        box = self.box if self.box is None or self.box.ndim == 1 else self.box[index]
+        picked: Any = (None if values is None else values[index] for values in self._replace(box=None))
+        return _Rows(*picked)._replace(box=box)
 
 
 class ForceMatching(Descent):

@@ -5,11 +5,15 @@ import pytest
 import torch
 from test_potentials import BEADS, CASES, CHAIN, Case, _beads
 
+from cg_assets.core.settings import Training
 from cg_assets.potentials.handedness import HandednessWalls
 from cg_assets.potentials.lanes import LANES, LaneEngine
 from cg_assets.potentials.message_passing import compiled_training
+from cg_assets.potentials.settings import build_potential
 from cg_assets.potentials.torsions.torques import BondTorques
 from cg_assets.simulation.engine import engine_of
+from cg_assets.training.data import TrainingData
+from cg_assets.training.loop import ForceMatching
 
 COMPILED = {name: case for name, case in CASES.items() if case.config["type"] == "message_passing"}
 COMPILED |= {
@@ -101,3 +105,52 @@ def test_compiled_gradients_are_those_of_the_potential(name, monkeypatch):
     assert len(calls) == (2 if "temperature" in case.conditions else 1)
     for weight, gradient in exact.items():
         torch.testing.assert_close(found[weight], gradient, rtol=0, atol=1e-5 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_positions_of_another_molecule_are_refused_before_they_reach_compiled_code(name):
+    """Four beads, six beads and two dimensions for a potential of five beads."""
+    case = COMPILED[name]
+    potential, conditions = case.potential().float().requires_grad_(True), case.conditions
+    five = case.frames(3).float()
+    for wrong in (five[:, :4], torch.cat([five, five[:, :1]], dim=1), five[:, :, :2]):
+        with torch.no_grad(), pytest.raises(ValueError, match=r"this potential needs \(n_frames, 5, 3\)"):
+            potential.evaluate(wrong, **conditions)
+
+
+def test_a_gradient_whose_memory_is_in_use_again_is_refused():
+    """After a second forward the memory of the first holds other numbers."""
+    case = COMPILED["message_passing"]
+    potential = case.potential().float().requires_grad_(True)
+    frames = case.frames(40).float()
+    loss = potential.evaluate(frames[:20])[1].square().sum()
+    loss.backward(retain_graph=True)
+    potential.evaluate(frames[20:])
+    with pytest.raises(RuntimeError, match="evaluate again"):
+        loss.backward()
+
+
+def test_training_in_one_box_is_compiled(monkeypatch):
+    """One box for all frames, and boxes that differ in their last digit, which eager torch trains: the same losses."""
+    calls, counts, losses = [], [], []
+    add_gradient = compiled_training.add_gradient
+    monkeypatch.setattr(compiled_training, "add_gradient", lambda *parts: calls.append(add_gradient(*parts)))
+    case, generator = COMPILED["message_passing in a box"], np.random.default_rng(6)
+    positions = case.positions[:120].astype(np.float32)
+    forces = generator.normal(0, 50, positions.shape).astype(np.float32)
+    box = np.full((120, 3), 1.3, np.float32)
+    for edges in (box, box + 1e-6 * (np.arange(120) % 2)[:, None]):
+        potential = build_potential(case.config, torch.Generator().manual_seed(3))
+        potential.fit_statistics(torch.as_tensor(positions), torch.as_tensor(box[0]))
+        data = TrainingData(positions, forces, np.arange(120) // 10, box=edges.astype(np.float32))
+        given = (
+            Training(epochs=1, batch_size=32, learning_rate=0.01),
+            data,
+            0,
+            torch.Generator().manual_seed(0),
+            torch.device("cpu"),
+        )
+        losses.append(ForceMatching(potential, case.config, *given).train_epoch(1))
+        counts.append(len(calls))
+    assert 0 < counts[0] == counts[1], "eager torch trains the second"
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

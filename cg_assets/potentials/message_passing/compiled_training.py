@@ -21,7 +21,7 @@ from cg_assets.potentials.message_passing.gradient_kernel import (
 from cg_assets.potentials.message_passing.kernel import network_pairs, network_weights
 
 _spare: list[Kept] = []
-"""Memory of the step before, which the next one takes: that of new pages costs as much as the forces."""
+"""Memory of the step before, which the next one takes: allocating it again costs as much as the forces."""
 
 if TYPE_CHECKING:
     from cg_assets.potentials.message_passing.module import MessagePassing
@@ -40,7 +40,11 @@ def readouts_and_forces(
 
     Returns:
         Readouts, energies `(f,)` of the walls [kJ/mol], and forces.
+
+    Raises:
+        ValueError: positions have the wrong shape, or a box is missing. Compiled code does not look at its bounds.
     """
+    module.check(positions, shares, box)
     weights = [one for group in _groups(module) for one in group]
     found: Any = _Compiled.apply(module, positions, box, shares, torch.is_grad_enabled(), *weights)
     return found
@@ -85,10 +89,13 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_heads: Tensor, by_walls: Tensor, by_forces: Tensor) -> Any:
+        kept, ctx.kept = ctx.kept, None
+        if kept is None:
+            raise RuntimeError("a compiled gradient is found once, since its memory is used again: evaluate again")
         pulled = [_into(values.reshape(len(values), -1), pad=False) for values in (by_heads, by_forces)]
         sums = no_sums(ctx.data[0])
-        add_gradient(ctx.lanes, ctx.shares, *pulled, ctx.kept, sums, ctx.data)
-        _spare[:] = [ctx.kept]
+        add_gradient(ctx.lanes, ctx.shares, *pulled, kept, sums, ctx.data)
+        _spare[:] = [kept]
         found: list[Tensor] = []
         for padded, shapes in zip(gradients(sums, ctx.data[0]), ctx.shapes, strict=True):
             layers = np.split(padded, len(shapes)) if shapes else []

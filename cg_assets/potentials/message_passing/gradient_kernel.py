@@ -150,7 +150,7 @@ def gradients(sums: Sums, weights: NetworkWeights) -> list[FloatArray]:
     return [*found, sums.readout.sum(axis=1).reshape(weights.readout.shape)]
 
 
-@kept_compiled(error_model="numpy", nogil=True)
+@kept_compiled(error_model="numpy")
 def find_forces(positions: Any, shares: Any, heads: Any, walls: Any, forces: Any, kept: Any, data: Any) -> None:
     """Add readouts, energies of walls [kJ/mol] and forces, and keep what their gradient needs.
 
@@ -203,7 +203,7 @@ def _read_out(weights: Any, pairs: Any, memory: Any, shares: Any, heads: Any) ->
             put(step, place, get(gains, start + place) * _share(weights, kinds[bead], row, shares))
 
 
-@kept_compiled(error_model="numpy", nogil=True)
+@kept_compiled(error_model="numpy")
 def add_gradient(positions: Any, shares: Any, by_heads: Any, by_forces: Any, kept: Any, sums: Any, data: Any) -> None:
     """Add the gradient by the weights of a loss with these derivatives by what `find_forces` found.
 

@@ -381,4 +381,4 @@ class ThermalMessagePassing(MessagePassing, TemperatureDependent):
 
 def _at_once(box: Tensor | None) -> bool:
     """Whether compiled code can serve frames in these boxes."""
-    return box is None or box.ndim == 1
+    return box is None or box.shape == (3,)

@@ -101,7 +101,7 @@ class TemperatureDependent(Potential):
         return (self.coefficients_at(temperature, positions)[0].to(terms) * terms).sum(dim=1)
 
     def shares(self, temperature: Tensor) -> dict[str, NDArray[np.float64]]:
-        """Each of `QUANTITIES` to what each W_k counts in it `(f, n_terms)` at temperatures `(f,)`."""
+        """For each of `QUANTITIES`, the weight of each W_k `(f, n_terms)` at temperatures `(f,)`."""
         kelvin = temperature.double().cpu()
         values, slopes, curvatures = self.dependence.coefficients(kelvin)
         every = values, slopes, curvatures, values - kelvin[:, None] * slopes
