@@ -22,7 +22,7 @@ def kept(**options: Any) -> Any:
     """`numba.njit` whose machine code is kept, so that it is compiled once for all processes.
 
     numba compares the source of a function alone with what it kept, not that of functions it calls in other files. The
-    folder is therefore named by the sources of all compiled functions, in `NUMBA_CACHE_DIR` or `~/.cache/cg_assets`.
+    folder is therefore named by all sources of the packages that compile, in `NUMBA_CACHE_DIR` or `~/.cache/cg_assets`.
     Where it cannot be written, each process compiles for itself, and a warning says so.
 
     Args:
@@ -70,6 +70,8 @@ def _file(place: str, source: str) -> str:
     folder = _folder()
     if folder is None:
         return place
+    if (folder / place).is_file():  # a new time of change would discard its machine code in numba before 0.68
+        return str(folder / place)
     with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", delete=False, encoding="utf-8") as stream:
         stream.write(source)
     os.replace(stream.name, folder / place)
@@ -96,10 +98,9 @@ def _folder() -> Path | None:
 
 
 def _hash_of_sources(package: Path) -> str:
-    """Of the files that compile."""
+    """Of all files of the packages that compile: constants of any of them may be frozen into machine code."""
     digest = hashlib.sha256()
     for part in _PARTS:
         for path in sorted((package / part).rglob("*.py")):
-            if b"compiled" in (content := path.read_bytes()):
-                digest.update(content)
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -43,16 +43,19 @@ def test_where_nothing_can_be_kept_each_process_compiles_and_says_so(tmp_path):
     assert "each process compiles for itself" in errors and "set NUMBA_CACHE_DIR" in errors
 
 
-def test_any_function_that_is_compiled_counts(tmp_path):
-    """numba alone would keep the machine code of a caller whose callee in another file has changed."""
-    for name, content in {"caller": "compiled", "callee": "compiled: one", "other": "plain"}.items():
+def test_all_sources_of_packages_that_compile_count(tmp_path):
+    """numba alone would keep machine code where a callee, or a constant of a module without compiled code, changed."""
+    for name, content in {"caller": "compiled", "callee": "compiled: one", "constants": "CUSP = 1e-6"}.items():
         (tmp_path / "potentials" / name).mkdir(parents=True)
         (tmp_path / "potentials" / name / "kernel.py").write_text(content)
-    before = _hash_of_sources(tmp_path)
-    (tmp_path / "potentials" / "other" / "kernel.py").write_text("plain, too")
-    assert _hash_of_sources(tmp_path) == before
-    (tmp_path / "potentials" / "callee" / "kernel.py").write_text("compiled: two")
-    assert _hash_of_sources(tmp_path) != before
+    (tmp_path / "training").mkdir()
+    hashes = [_hash_of_sources(tmp_path)]
+    for name, content in {"callee": "compiled: two", "constants": "CUSP = 1e-5"}.items():
+        (tmp_path / "potentials" / name / "kernel.py").write_text(content)
+        hashes.append(_hash_of_sources(tmp_path))
+    assert len(set(hashes)) == 3
+    (tmp_path / "training" / "loop.py").write_text("plain")
+    assert _hash_of_sources(tmp_path) == hashes[-1]
 
 
 def test_generated_source_is_kept_with_its_numbers(tmp_path, monkeypatch):
@@ -61,6 +64,9 @@ def test_generated_source_is_kept_with_its_numbers(tmp_path, monkeypatch):
     for hits in (0, 1):
         made = [compilation.kept_source(source, "times", {}) for source in sources]
         assert [times(7) for times in made] == [14, 21]
+        written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.py")}
         assert [sum(times.stats.cache_hits.values()) for times in made] == [hits, hits]
+    assert [compilation.kept_source(source, "times", {})(7) for source in sources] == [14, 21]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.py")} == written, "numba stamps code by it"
     monkeypatch.setattr(compilation, "_folder", lambda: None)
     assert compilation.kept_source(sources[0], "times", {})(7) == 14
