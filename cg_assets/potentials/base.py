@@ -314,7 +314,7 @@ class Potential(torch.nn.Module, ABC):
         Copies of this file in registered models come without compiled code.
         """
         weight = next((weight for weight in self.parameters() if weight.requires_grad), None)
-        if weight is None or positions.requires_grad or positions.is_cuda or not len(positions):
+        if weight is None or positions.requires_grad or positions.device.type != "cpu" or not len(positions):
             return False
         return positions.dtype == weight.dtype == torch.float32 and _has_compiled_code()
 
