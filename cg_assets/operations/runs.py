@@ -32,7 +32,7 @@ from cg_assets.orchestration.build import build_definitions
 from cg_assets.orchestration.console import failure_of, log_progress, was_interrupted
 from cg_assets.orchestration.device import count_gpus
 from cg_assets.orchestration.executors import GPU_POOL, build_executor
-from cg_assets.orchestration.refresh import Part, known_models, plan_refresh, plan_run
+from cg_assets.orchestration.refresh import Part, RefreshPlan, known_models, plan_refresh, plan_run
 from cg_assets.orchestration.run_locks import PROCESS_TAG, end_dead_runs, place_of
 from cg_assets.registry.reconciliation import record_versions
 from cg_assets.settings import installation
@@ -96,12 +96,12 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
     """
     system = load_system(name)
     selection = checked_selection(system, stages)
-    batch = _batch_name(FIRST_BATCH if batch is None else batch)
+    batch = checked_batch(FIRST_BATCH if batch is None else batch)
     with _ready(system) as instance:
         instance.add_dynamic_partitions(_partitions(name), [batch])
         command = f"{__version__}/{system.content_hash}/{','.join(sorted(stages or []))}"
         if stages is None and not force:
-            needed = to_be_made(system, batch)
+            needed = to_be_made(fetched(installation().home), system, batch)
             if not needed:
                 return _nothing_to_do(system, batch)
             selection = checked_selection(system, [part.stage for part in needed])
@@ -118,9 +118,8 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         return Outcome.of(_execute(instance, system, batch, selection, {_COMMAND_TAG: command}))
 
 
-def to_be_made(system: SystemSpec, batch: str) -> dict[Part, str]:
+def to_be_made(store: ParquetStore, system: SystemSpec, batch: str) -> dict[Part, str]:
     """What a run for a batch makes, and why. Errors as in `known_models`."""
-    store = fetched(installation().home)
     return plan_run(store, system, batch, known_models(store, system))
 
 
@@ -161,7 +160,7 @@ def refresh_system(name: str, batch: str | None = None) -> Outcome:
     """
     system = load_system(name)
     if batch is not None:
-        batch = _batch_name(batch)
+        batch = checked_batch(batch)
     lock = installation().home / "locks" / f"refresh-{name}.lock"
     with _ready(system) as instance, file_lock(lock, 0.0, f"the refresh of {name}"):
         if running := active_runs(instance, name):
@@ -175,13 +174,8 @@ def refresh_system(name: str, batch: str | None = None) -> Outcome:
         models = known_models(store, system)
         record_versions(store, models.values())
         plan = plan_refresh(store, system, there, batch, models, used_batches(instance, system))
-        if plan.note:
-            print(f"no batch is added: {plan.note}")
-        for part, change in plan.left_out.items():
-            print(
-                f"{part.stage} of batch {part.batch} is left out: {change}; "
-                f"cg-assets refresh {name} --batch {part.batch} samples it again"
-            )
+        for note in notes_of(plan, name):
+            print(note)
         print_reasons(plan.reasons)
         if plan.added:
             instance.add_dynamic_partitions(_partitions(name), [plan.added])
@@ -198,6 +192,15 @@ def refresh_system(name: str, batch: str | None = None) -> Outcome:
         return outcome
 
 
+def notes_of(plan: RefreshPlan, name: str) -> list[str]:
+    """Why a refresh adds no batch, and which batches it leaves out."""
+    notes = [f"no batch is added: {plan.note}"] if plan.note else []
+    for part, change in plan.left_out.items():
+        remedy = f"cg-assets refresh {name} --batch {part.batch} samples it again"
+        notes.append(f"{part.stage} of batch {part.batch} is left out: {change}; {remedy}")
+    return notes
+
+
 def _print_champions(result: dg.JobExecutionResult) -> None:
     for event in result.get_asset_materialization_events():
         facts = event.materialization.metadata
@@ -206,7 +209,12 @@ def _print_champions(result: dg.JobExecutionResult) -> None:
             print(f"{facts['registered_model'].value} {verdict}: {facts['decision'].value}")
 
 
-def _batch_name(batch: str) -> str:
+def checked_batch(batch: str) -> str:
+    """The name of a batch that the command line gives.
+
+    Raises:
+        CgAssetsError: it cannot stand in a path.
+    """
     try:
         return validate_batch_name(batch)
     except ValueError as error:

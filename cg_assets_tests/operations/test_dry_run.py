@@ -1,12 +1,18 @@
 """What a run would make and cost, settings given on the command line, and runs that have nothing to do."""
 
 import json
+import os
 import re
+import shutil
+from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 
+from cg_assets.assets import stages_of
 from cg_assets.cli import main
 from cg_assets.core.errors import SystemSpecError
+from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import change_fields, load_system
 
 TRAINED = {"potential_biased", "potential_unbiased"}
@@ -26,6 +32,14 @@ def finished_home(finished, monkeypatch):
     monkeypatch.setenv("CG_EXECUTOR", "in_process")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return finished.home
+
+
+@pytest.fixture
+def copied_home(finished_home, home, monkeypatch):
+    """All of the finished home, which a test may change."""
+    shutil.copytree(finished_home, home, dirs_exist_ok=True)
+    monkeypatch.setenv("CG_ASSETS_HOME", str(home))
+    return home
 
 
 def rows(capsys, *arguments):
@@ -52,8 +66,74 @@ def test_what_other_settings_would_make_again(finished_home, capsys):
     for stage in TRAINED:
         row = found[stage, ""]
         assert row["reason"] == "training changed since it was made"
-        assert row["seconds"] > 0 and re.fullmatch(r"run of [-\d]+, with other settings", row["known from"])
-    assert found["comparison", ""]["reason"] and found["comparison", ""]["megabytes"] > 0
+    for row in found.values():  # what follows is of other settings, too
+        assert row["seconds"] is None and row["megabytes"] is None
+        assert re.fullmatch(r"not known; .+ in the run of [-\d]+, with other settings or code", row["known from"])
+    assert found["comparison", ""]["reason"]
+
+
+def test_numbers_of_other_settings_are_in_no_total(finished_home, capsys):
+    """Also where all is asked for, and of what follows only."""
+    plain = rows(capsys, "run", "small_wells", "--force")
+    assert all(row["known from"].startswith("wall time of the run of ") for row in plain.values())
+    assert main(["run", "small_wells", "--force", "--dry-run"]) == 0
+    assert re.search(r"^in all (?!at least)", capsys.readouterr().out, re.M)
+    change = ["--set", "sampling.unbiased.duration=10000"]
+    found = rows(capsys, "run", "small_wells", "--force", *change)
+    longer = found["trajectories", "0000"]
+    assert longer["known from"] == "its steps, by measured rates"
+    assert (
+        longer["seconds"]
+        > 100
+        * rows(capsys, "run", "small_wells", "--set", "sampling.unbiased.duration=20")["trajectories", "0000"][
+            "seconds"
+        ]
+    )
+    assert found["evaluation_unbiased", ""]["seconds"] is None, "it reads these samples"
+    assert main(["run", "small_wells", "--force", "--dry-run", *change]) == 0
+    assert re.search(r"^in all at least .* and at least ", capsys.readouterr().out, re.M)
+
+
+def test_a_dry_run_has_the_words_of_the_run(finished_home, capsys):
+    for command in ("run", "refresh"):
+        messages = []
+        for dry in (["--dry-run"], []):
+            assert main([command, "small_wells", "--batch", "a b", *dry]) == 1
+            messages.append(capsys.readouterr().err)
+        assert messages[0] == messages[1] and "--batch: " in messages[0]
+    change = ["--set", "sampling.unbiased.duration=20"]
+    assert main(["refresh", "small_wells", "--dry-run", *change]) == 0
+    text = "trajectories of batch 0000 is left out: sampling.unbiased changed since it was made; cg-assets refresh"
+    assert text in capsys.readouterr().out
+
+
+def test_a_dry_run_of_a_refresh_that_fails_fails(copied_home, capsys):
+    """As the refresh does that adds no batch after a training that failed its checks."""
+    store = ParquetStore(copied_home)
+    info = store.describe("small_wells", "potential_unbiased")
+    check = next(
+        check.name
+        for stage in stages_of(load_system("small_wells"))
+        if stage.name == "potential_unbiased"
+        for check in stage.checks
+        if check.blocking
+    )
+    metadata = replace(info.metadata, extra={**info.metadata.extra, "failed_checks": [check]})
+    store.write_table(pq.read_table(info.path), metadata)
+    assert main(["refresh", "small_wells", "--dry-run"]) == 1
+    assert "no batch is added: " in capsys.readouterr().out
+
+
+def test_a_dry_run_leaves_the_object_store_alone(copied_home, tmp_path, monkeypatch, capsys):
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    monkeypatch.setenv("CG_ASSETS_OBJECT_STORE", bucket.as_uri())
+    before = {path: path.stat().st_mtime_ns for path in (copied_home / "data").rglob("*")}
+    for command in ("run", "refresh"):
+        assert main([command, "small_wells", "--dry-run"]) == 0
+        assert "what only the object store has counts as not made" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in (copied_home / "data").rglob("*")}
+    assert not [*bucket.iterdir()] and os.environ["CG_ASSETS_OBJECT_STORE"] == bucket.as_uri()
 
 
 def test_samples_of_other_settings_are_never_pooled(finished_home, capsys):

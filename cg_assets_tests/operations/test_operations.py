@@ -133,6 +133,7 @@ def test_a_read_only_home_can_be_looked_at(moved):
     before = {path: path.stat().st_mtime_ns for path in moved.home.rglob("*")}
     folder = moved.home.with_name("figures")
     looks = ("doctor", "models", "lookup small_wells.biased", "lineage small_wells.biased", "prune")
+    looks += ("run small_wells --dry-run", "refresh small_wells --dry-run")
     for words in (*looks, f"figures small_wells --folder {folder}"):
         arguments = words.split()
         done = run(*arguments)
