@@ -161,12 +161,14 @@ def ui(options: argparse.Namespace) -> int:
 
 def models(options: argparse.Namespace) -> Table:
     """List the registered models."""
-    rows = [
-        (model.name, model.latest_version, ", ".join(f"{alias} {of}" for alias, of in sorted(model.aliases.items())))
-        for model in _tracking().models()
-    ]
-    none = None if rows else "no models are registered yet; cg-assets run SYSTEM trains and registers them"
-    return Table(("model", "newest version", "aliases"), rows, none)
+    from cg_assets.operations.tables import table
+
+    found = _tracking().models()
+    rows = [(model.name, model.latest_version, dict(sorted(model.aliases.items()))) for model in found]
+    shown = [(*row[:2], ", ".join(f"{alias} {version}" for alias, version in row[2].items())) for row in rows]
+    text = table(("model", "newest version", "aliases"), shown)
+    none = "no models are registered yet; cg-assets run SYSTEM trains and registers them"
+    return Table(("model", "newest_version", "aliases"), rows, text if rows else none)
 
 
 def lookup(options: argparse.Namespace) -> Table:
@@ -213,6 +215,8 @@ def query(options: argparse.Namespace) -> Table:
     if not (home / "data").is_dir():
         raise CgAssetsError(f"query: there are no data in {home} yet; run a system first")
     found = catalogue.query(home, options.sql)
+    if twice := sorted({name for name in found.column_names if found.column_names.count(name) > 1}):
+        raise CgAssetsError(f"query: several columns are named {', '.join(twice)}; name the columns with AS")
     rows = [*zip(*(column.to_pylist() for column in found.columns), strict=True)]
     return Table(found.column_names, rows, table(found.column_names, [[str(value) for value in row] for row in rows]))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from cg_assets.assets.soundness import Soundness
 from cg_assets.evaluation.comparison import Comparison
 from cg_assets.evaluation.metric import measures_of_noise
 from cg_assets.operations.tables import Table, table
@@ -41,6 +43,8 @@ def results_table(folder: Path, names: list[str], everything: bool = False) -> T
     shown = names or [name for name in load_all_systems() if store.file(name, "comparison").is_file()]
     found = {name: _comparison(folder, name) for name in shown}
     rows = [row for name, comparison in found.items() for row in _numbers(name, comparison, everything)]
+    for name in found:
+        _note_changes(store, name)
     texts = [_text(load_system(name).title, comparison, everything) for name, comparison in found.items()]
     return Table(COLUMNS, rows, "\n".join(texts) or "no results yet; cg-assets run SYSTEM makes some")
 
@@ -112,6 +116,12 @@ def _profiles(folder: Path, name: str) -> Comparison:
 
     system = load_system(name)
     return read_comparison(Inputs(ParquetStore(folder), system), system.potentials)
+
+
+def _note_changes(store: ParquetStore, name: str) -> None:
+    """Print where the results of a system are not of its present specification and code (figures are refused then)."""
+    if changed := Soundness(store, load_system(name)).changed("comparison"):
+        print(f"cg-assets: {name}: these results are of other settings or code: {changed}", file=sys.stderr)
 
 
 def _comparison(folder: Path, name: str) -> Comparison:

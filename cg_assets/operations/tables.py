@@ -46,17 +46,22 @@ class Table:
             return as_json(records if self.whole is None else self.whole)
         if form == "csv":
             text = io.StringIO()
-            cells = [
-                [" ".join(map(str, cell)) if isinstance(cell, list | tuple) else cell for cell in row]
-                for row in self.rows
-            ]
-            csv.writer(text, lineterminator="\n").writerows([self.columns, *cells])
+            csv.writer(text, lineterminator="\n").writerows([self.columns, *(map(_cell, row) for row in self.rows)])
             return text.getvalue().rstrip("\n")
         return table(self.columns, self.rows) if self.text is None else self.text
 
 
+def _cell(value: object) -> object:
+    """A value as CSV: a list of single values with spaces, other nested ones as JSON in a line, bytes as in JSON."""
+    if isinstance(value, list | tuple) and not any(isinstance(item, Mapping | list | tuple) for item in value):
+        return " ".join(str(_cell(item)) for item in value)
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(_plain(value), default=str, allow_nan=False)
+    return _plain(value) if isinstance(value, bytes) else value
+
+
 def as_json(value: object) -> str:
-    """JSON as every parser reads it: null for numbers that are not finite, which it cannot hold; dates as text."""
+    """JSON as every parser reads it: null for numbers that are not finite, dates as text, bytes as hexadecimal."""
     return json.dumps(_plain(value), indent=2, default=str, allow_nan=False)
 
 
@@ -66,6 +71,8 @@ def _plain(value: object) -> object:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -23,7 +23,7 @@ from cg_assets.operations.results import SHOWN, print_headlines
 from cg_assets.operations.tables import Table
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import find_systems, load_system
+from cg_assets.systems import change_fields, find_systems, load_system
 
 
 def test_one_table_in_three_forms():
@@ -135,6 +135,49 @@ def test_answers_of_sql_are_json_and_csv_that_others_read(home, capsys):
     assert capsys.readouterr().out == "none,empty,part,n\n,,1.50,2\n"
     assert main(["query", "select 1 as n where false", "--csv"]) == 0
     assert capsys.readouterr().out == "n\n"
+
+
+def test_answers_of_sql_lose_nothing(home, capsys):
+    """Columns of one name, bytes, and nested values, which have a form in CSV as well."""
+    (home / "data").mkdir()
+    for form in ("--json", "--csv"):
+        assert main(["query", "select 1 as a, 2 as a", form]) == 1
+        assert "query: several columns are named a; name the columns with AS" in capsys.readouterr().err
+    sql = "select '\\x01\\xAB'::BLOB as b, {'x': 1.5, 'y': [1, 2]} as s, [[1, 2], [3]] as n, [1, 2] as f"
+    assert main(["query", sql, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"b": "01ab", "s": {"x": 1.5, "y": [1, 2]}, "n": [[1, 2], [3]], "f": [1, 2]}
+    ]
+    assert main(["query", sql, "--csv"]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["b"], row["f"]) == ("01ab", "1 2")
+    assert json.loads(row["s"]) == {"x": 1.5, "y": [1, 2]} and json.loads(row["n"]) == [[1, 2], [3]]
+
+
+def test_models_are_listed_for_other_programs(finished, monkeypatch, capsys):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(finished.home))
+    assert main(["models", "--json"]) == 0
+    row = next(row for row in json.loads(capsys.readouterr().out) if row["model"] == "small_wells.biased")
+    assert str(row["newest_version"]) == "1" and str(row["aliases"]["candidate"]) == "1"
+    assert main(["models"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["model", "newest", "version", "aliases"] and any("candidate 1" in line for line in lines)
+
+
+def test_results_of_other_settings_are_marked(copied, monkeypatch, capsys):
+    monkeypatch.setenv("CG_ASSETS_HOME", str(copied.home))
+    monkeypatch.setenv("CG_ASSETS_SET", "{}")
+    note = "small_wells: these results are of other settings or code: "
+    for change in (False, True):
+        if change:
+            change_fields("small_wells", ["training.epochs=2"])
+        for arguments in (["results"], ["results", "--json"]):
+            assert main(arguments) == 0
+            err = capsys.readouterr().err
+            assert (f"{note}training changed since it was made\n" in err) if change else note not in err
+    for command in ("figures", "report"):
+        assert main([command, "small_wells"]) == 1, "refused"
+        assert "training changed since it was made" in capsys.readouterr().err
 
 
 def test_the_demo_shows_what_fails_with_its_bound(home, capsys):
