@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cg_assets.assets.soundness import Recipes
 from cg_assets.core.errors import CgAssetsError
 from cg_assets.core.frames import Frames
 from cg_assets.mapping.maps import CGMap
 from cg_assets.storage.dataset import read_frames
+from cg_assets.storage.parquet import describe
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
 
@@ -45,14 +47,20 @@ def write_trajectory(home: Path, model: str, folder: Path, replicas: Sequence[in
         raise CgAssetsError(f"no model {model!r}; there are: {known}. The simulation of the newest version is kept")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CgAssetsError(f"{folder} is not empty; name a new folder")
-    frames = read_frames(ParquetStore(home).file(name, f"cg_simulation_{potential}"))
+    file = ParquetStore(home).file(name, f"cg_simulation_{potential}")
+    frames = read_frames(file)
     if frames.positions.shape[2] != 3:
         raise CgAssetsError(f"{model}: its beads have no places in space; read its frames with cg-assets query")
+    cg_map, changed = system.beads().cg_map, Recipes(system).changes(describe(file).metadata, None)
+    if frames.positions.shape[1] != cg_map.n_beads or any(part.split(".")[0] == "model" for part in changed):
+        raise CgAssetsError(
+            f"{model}: the beads of {name} changed since {file} was made; cg-assets refresh {name} makes it again"
+        )
     frames = _ordered(frames, replicas)
     boxes = None if frames.box is None else _vectors(frames.box)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / file for file in ("beads.pdb", "beads.xtc", "frames.csv")]
-    first = _pdb(system.beads().cg_map, model, frames.positions[0], None if boxes is None else boxes[0])
+    first = _pdb(cg_map, model, frames.positions[0], None if boxes is None else boxes[0])
     paths[0].write_text(first, encoding="ascii")
     with mdtraj.formats.XTCTrajectoryFile(str(paths[1]), "w") as file:
         file.write(frames.positions, time=frames.time.astype(np.float32), step=np.arange(len(frames)), box=boxes)

@@ -1,6 +1,7 @@
 """CG simulations as files of other programs: written by one library, read by others."""
 
 import csv
+import dataclasses
 
 import MDAnalysis
 import mdtraj
@@ -9,6 +10,7 @@ import pytest
 from openmm import unit
 from openmm.app import PDBFile
 
+from cg_assets.assets.soundness import RECIPE
 from cg_assets.cli import main
 from cg_assets.core.frames import Frames
 from cg_assets.storage.schemas import FileMetadata
@@ -86,6 +88,20 @@ def test_what_cannot_be_written_is_named(home, tmp_path, monkeypatch, capsys, ar
     message = capsys.readouterr().err
     assert words in message and message.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_frames_of_other_beads_are_refused(home, tmp_path, capsys):
+    """Fewer beads than today's map; or as many, of a model that has changed since."""
+    name, stage = "capped_alanine_quick", "cg_simulation_biased"
+    frames = simulated(home, f"{name}.biased")
+    fewer = dataclasses.replace(frames, positions=frames.positions[:, :-1])
+    same = load_system(name).hash_of("model")
+    for kept, recipe, refused in ((fewer, same, True), (frames, "other", True), (frames, same, False)):
+        metadata = FileMetadata(name, stage, "molar", extra={RECIPE: {"model": recipe}})
+        ParquetStore(home).write_frames(kept, metadata)
+        assert main(["trajectory", f"{name}.biased", str(tmp_path / "out")]) == int(refused)
+        message = capsys.readouterr().err
+        assert not refused or ("the beads of capped_alanine_quick changed" in message and message.count("\n") == 1)
 
 
 def test_beads_without_places_are_refused(finished, monkeypatch, tmp_path, capsys):
