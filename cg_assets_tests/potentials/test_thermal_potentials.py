@@ -8,6 +8,7 @@ import torch
 
 from cg_assets.potentials.settings import build_potential
 from cg_assets.potentials.thermal_splines.module import cubic_splines
+from cg_assets.simulation.engine import engine_of
 
 BOX = torch.tensor([1.15, 1.2, 1.3], dtype=torch.float64)
 SETTINGS = {
@@ -255,3 +256,28 @@ def test_data_without_neighbours_cannot_set_statistics():
     apart = torch.tensor([[[0.0, 0, 0], [3.0, 0, 0]]])
     with pytest.raises(ValueError, match="no two beads come closer"):
         module.fit_statistics(apart, None, torch.ones(1))
+
+
+def test_engines_take_each_axis_of_a_box_by_itself(kind):
+    """A slab that is open along x; a box that is not periodic at all gives other forces."""
+    module, places, slab = potential(kind), lattice(3), BOX.clone()
+    slab[0] = torch.inf
+    energy, forces = module.energy_and_forces(places, 400.0, slab)
+    largest = float(forces.abs().max())
+    assert float((module.energy_and_forces(places, 400.0)[1] - forces).abs().max()) > 0.01 * largest
+    found = engine_of(module.float(), 400.0, slab.numpy())(places)
+    torch.testing.assert_close(found[0], energy, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(found[1], forces, rtol=0, atol=1e-5 * largest)
+
+
+def test_engines_refuse_other_beads_and_do_not_hide_lost_ones(kind):
+    engine, places = engine_of(potential(kind).float(), 400.0, BOX.numpy()), lattice(3)
+    for wrong in (places[:, :26], torch.cat([places, places[:, :1]], dim=1)):
+        with pytest.raises(ValueError, match="this potential needs"):
+            engine(wrong)
+    before = engine(places)
+    places[1, 4, 2] = torch.nan
+    energy, forces = engine(places)
+    assert energy.isnan().tolist() == [False, True, False]
+    assert forces.isnan().any(dim=2).nonzero().tolist() == [[1, 4]]
+    torch.testing.assert_close((energy[::2], forces[::2]), (before[0][::2], before[1][::2]), rtol=0, atol=0)

@@ -19,7 +19,7 @@ from torch import Tensor
 from cg_assets.core.single_precision import exp32, log32
 from cg_assets.potentials.tensor_network.module import COMPONENTS, CUSP, TensorNetwork
 from cg_assets.potentials.thermal.base import PRIOR_DEPTH, PRIOR_PART
-from cg_assets.potentials.thermal.neighbours import NeighbourLists, compiled, separation
+from cg_assets.potentials.thermal.neighbours import NeighbourLists, compiled, mark_lost, separation
 from cg_assets.potentials.thermal.pairs import edges_of
 
 BEADS_AT_ONCE = 512
@@ -65,9 +65,8 @@ class TensorEngine:
         edges = None if box is None else torch.as_tensor(np.array(box, dtype=np.float64))
         module.check(torch.zeros(0, module.n_beads, 3), temperature, edges)
         edges_of(torch.zeros(1, 2, 3), edges, module.cutoff)
-        finite = edges is not None and bool(edges.isfinite().all())
-        self.box = np.array(box, dtype=np.float64) if finite else np.zeros(3)
-        self.module, self.neighbours = module, NeighbourLists(self.box, module.cutoff)
+        self.conditions = temperature, edges
+        self.module, self.neighbours = module, NeighbourLists(box, module.cutoff)
         count = len(module.centers)
         padded = -(-count // _WIDTH) * _WIDTH
         inverse, widths, used = np.zeros((3, padded), np.float32)
@@ -89,18 +88,26 @@ class TensorEngine:
 
     @torch.no_grad()
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy `(r,)` and forces `(r, n, 3)` of replicas `(r, n, 3)`, in the type of the positions."""
+        """Energy `(r,)` and forces `(r, n, 3)` of replicas `(r, n, 3)`, in the type of the positions.
+
+        A replica with a bead whose place is not finite has an energy of NaN, and that bead such forces.
+
+        Raises:
+            ValueError: positions have the wrong shape.
+        """
+        self.module.check(positions, *self.conditions)
         points = positions.numpy().astype(np.float64)
         energy, forces = np.empty(len(points)), np.zeros_like(points)
         for replica, (place, lists) in enumerate(zip(points, self.neighbours.of(points), strict=True)):
             around = np.zeros(self.shape, np.float32)
             pairs, units, lengths, values, slopes, prior = _surroundings(
-                place, self.box, *lists, self.kinds, *self.radial, around, forces[replica]
+                place, self.neighbours.box, *lists, self.kinds, *self.radial, around, forces[replica]
             )
             parts = [self._layers(part, kinds) for part, kinds in self._parts(torch.from_numpy(around))]
             energy[replica] = self.constant + prior + sum(own for own, _ in parts)
             gradient = torch.cat([part for _, part in parts])
             _pull(pairs, units, lengths, values, slopes, self.kinds, gradient.numpy(), forces[replica])
+        mark_lost(points, energy, forces)
         return torch.as_tensor(energy).to(positions), torch.as_tensor(forces).to(positions)
 
     def _parts(self, around: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""Lists of neighbours up to a skin beyond the cutoff, made again when a bead has moved half of it; compiled, by cells.
+"""Lists of neighbours up to a skin beyond the cutoff, rebuilt when a bead has moved half of it; compiled, by cells.
 
 Many beads are sorted into cells, so that the cost is linear in their number.
 """
@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.core.compilation import kept
 
@@ -26,16 +26,21 @@ compiled = kept(error_model="numpy", fastmath=FLAGS)
 
 
 class NeighbourLists:
-    """Of replicas of beads."""
+    """Of replicas of beads.
 
-    def __init__(self, box: NDArray[np.float64], cutoff: float) -> None:
+    Attributes:
+        box: edges `(3,)` [nm], 0 where there are none.
+    """
+
+    def __init__(self, box: ArrayLike | None, cutoff: float) -> None:
         """List nothing yet.
 
         Args:
-            box: edges `(3,)` of the periodic box [nm]; 0 where there are none.
+            box: edges `(3,)` of the periodic box [nm], infinite or 0 along axes that are not periodic; None for none.
             cutoff: distance of the farthest neighbours [nm].
         """
-        self.box, self.reach = box, cutoff + SKIN
+        edges = np.zeros(3) if box is None else np.array(box, dtype=np.float64)
+        self.box, self.reach = np.where(np.isfinite(edges), edges, 0.0), cutoff + SKIN
         self.lists: list[tuple[NDArray, NDArray]] = []
         self.places = np.zeros((0, 0, 3))
 
@@ -54,6 +59,13 @@ class NeighbourLists:
                 self.lists[replica] = _neighbours(place, self.box, self.reach)
                 self.places[replica] = place
         return self.lists
+
+
+def mark_lost(points: NDArray[np.float64], energy: NDArray[np.float64], forces: NDArray[np.float64]) -> None:
+    """Make energies `(r,)` and forces `(r, n, 3)` of beads without a finite place NaN: they have no neighbours."""
+    lost = ~np.isfinite(points).all(axis=2)
+    forces[lost] = np.nan
+    energy[np.any(lost, axis=1)] = np.nan
 
 
 @compiled

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cg_assets.potentials.thermal.base import PRIOR_DEPTH, PRIOR_PART
-from cg_assets.potentials.thermal.neighbours import NeighbourLists, compiled, separation
+from cg_assets.potentials.thermal.neighbours import NeighbourLists, compiled, mark_lost, separation
 from cg_assets.potentials.thermal.pairs import edges_of
 from cg_assets.potentials.thermal_splines.module import SplinePotential
 
@@ -40,8 +40,7 @@ class SplineEngine:
         edges = None if box is None else torch.as_tensor(np.array(box, dtype=np.float64))
         module.check(torch.zeros(0, module.n_beads, 3), temperature, edges)
         edges_of(torch.zeros(1, 2, 3), edges, module.cutoff)
-        finite = edges is not None and bool(edges.isfinite().all())
-        self.box = np.array(box, dtype=np.float64) if finite else np.zeros(3)
+        self.module, self.conditions = module, (temperature, edges)
         weights = module.dependence.coefficients(torch.tensor([temperature]))[0, 0].numpy()
         coefficients = weights @ module.coefficients.cpu().numpy()
         self.constant = float(module.n_beads * coefficients[0])
@@ -72,16 +71,23 @@ class SplineEngine:
         size, begins = (float(value) for value in module.prior)
         rate = math.log(1.0 / PRIOR_PART) / PRIOR_DEPTH
         self.prior = np.array([size * PRIOR_PART / rate, rate, begins])
-        self.neighbours = NeighbourLists(self.box, max(self.cutoffs))
+        self.neighbours = NeighbourLists(box, max(self.cutoffs))
 
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy `(r,)` and forces `(r, n, 3)` of replicas `(r, n, 3)`, in the type of the positions."""
+        """Energy `(r,)` and forces `(r, n, 3)` of replicas `(r, n, 3)`, in the type of the positions.
+
+        A replica with a bead whose place is not finite has an energy of NaN, and that bead such forces.
+
+        Raises:
+            ValueError: positions have the wrong shape.
+        """
+        self.module.check(positions, *self.conditions)
         points = positions.numpy().astype(np.float64)
         energy, forces = np.empty(len(points)), np.zeros_like(points)
         for replica, (place, lists) in enumerate(zip(points, self.neighbours.of(points), strict=True)):
             energy[replica] = self.constant + _evaluate(
                 place,
-                self.box,
+                self.neighbours.box,
                 *lists,
                 self.pair,
                 self.products,
@@ -93,6 +99,7 @@ class SplineEngine:
                 self.prior,
                 forces[replica],
             )
+        mark_lost(points, energy, forces)
         return torch.as_tensor(energy).to(positions), torch.as_tensor(forces).to(positions)
 
 
