@@ -133,7 +133,8 @@ def _nothing_to_do(system: SystemSpec, batch: str) -> Outcome:
             failures |= soundness.failures(stage.name, batch if stage.batched else None)
             blocking |= soundness.faults(stage.name, batch if stage.batched else None)
     state = "has nothing to be made" if blocking else "is up to date"
-    print(f"{system.name} {state}; run --force makes batch {batch} and what follows from it again")
+    command = f"cg-assets run {system.name}{'' if batch == FIRST_BATCH else f' --batch {batch}'} --force"
+    print(f"{system.name} {state}; `{command}` makes batch {batch} and what follows from it again")
     if failures:
         print(f"cg-assets: {explained(failures)}", file=sys.stderr)
     return Outcome.FAILED if blocking else Outcome.DOUBTFUL if failures else Outcome.SOUND

@@ -53,7 +53,8 @@ def test_a_finished_system_is_not_run_again(finished_home, capsys):
     assert capsys.readouterr().out == "nothing is to be made\n"
     before = {path: path.stat().st_mtime_ns for path in (finished_home / "data").rglob("*.parquet")}
     assert main(["run", "small_wells"]) == 0
-    assert "small_wells is up to date; run --force makes batch 0000" in capsys.readouterr().out
+    text = "small_wells is up to date; `cg-assets run small_wells --force` makes batch 0000 and what follows"
+    assert text in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in (finished_home / "data").rglob("*.parquet")}
     forced = rows(capsys, "run", "small_wells", "--force")
     assert len(forced) == 13 and ("trajectories", "0000") in forced
