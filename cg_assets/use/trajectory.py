@@ -52,7 +52,7 @@ def write_trajectory(home: Path, model: str, folder: Path, replicas: Sequence[in
     if frames.positions.shape[2] != 3:
         raise CgAssetsError(f"{model}: its beads have no places in space; read its frames with cg-assets query")
     cg_map, changed = system.beads().cg_map, Recipes(system).changes(describe(file).metadata, None)
-    if frames.positions.shape[1] != cg_map.n_beads or any(part.split(".")[0] == "model" for part in changed):
+    if frames.positions.shape[1] != cg_map.n_beads or {"model", "mapping"} & set(changed):
         raise CgAssetsError(
             f"{model}: the beads of {name} changed since {file} was made; cg-assets refresh {name} makes it again"
         )

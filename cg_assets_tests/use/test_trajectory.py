@@ -91,13 +91,13 @@ def test_what_cannot_be_written_is_named(home, tmp_path, monkeypatch, capsys, ar
 
 
 def test_frames_of_other_beads_are_refused(home, tmp_path, capsys):
-    """Fewer beads than today's map; or as many, of a model that has changed since."""
+    """Fewer beads than today's map; or as many, of a mapping that has changed since."""
     name, stage = "capped_alanine_quick", "cg_simulation_biased"
     frames = simulated(home, f"{name}.biased")
     fewer = dataclasses.replace(frames, positions=frames.positions[:, :-1])
-    same = load_system(name).hash_of("model")
+    same = load_system(name).hash_of("mapping")
     for kept, recipe, refused in ((fewer, same, True), (frames, "other", True), (frames, same, False)):
-        metadata = FileMetadata(name, stage, "molar", extra={RECIPE: {"model": recipe}})
+        metadata = FileMetadata(name, stage, "molar", extra={RECIPE: {"mapping": recipe}})
         ParquetStore(home).write_frames(kept, metadata)
         assert main(["trajectory", f"{name}.biased", str(tmp_path / "out")]) == int(refused)
         message = capsys.readouterr().err
