@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterable
 
@@ -26,6 +27,8 @@ def start_ahead(names: Iterable[str], stages: list[str] | None = None) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    # A signal while a connection is closed ends the command, with its own line; SQLAlchemy would log it as an error.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     wanted = [stage for name in names for stage in stages_of(load_system(name)) if not stages or stage.name in stages]
     prepare_home()
     start_step_server(kind for stage in wanted for kind in stage.kinds)

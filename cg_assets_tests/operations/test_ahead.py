@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sqlite3
 import time
 from importlib.util import find_spec
 
 import pytest
+import sqlalchemy
 from dagster._utils.interrupts import capture_interrupts
 
 from cg_assets.operations.ahead import start_ahead
@@ -34,6 +36,29 @@ def test_kill_ends_a_command_between_runs(number, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), number)
         time.sleep(5)
+
+
+class InterruptedConnection(sqlite3.Connection):
+    """A signal comes while it is closed."""
+
+    def close(self):
+        super().close()
+        raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("in_the_background")
+def test_a_signal_while_a_database_is_closed_logs_nothing(tmp_path, monkeypatch, caplog):
+    for name, value in {"CG_ASSETS_HOME": str(tmp_path), "CG_EXECUTOR": "in_process", "DAGSTER_HOME": ""}.items():
+        monkeypatch.setenv(name, value)
+    start_ahead([])
+    engine = sqlalchemy.create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(":memory:", factory=InterruptedConnection),
+        poolclass=sqlalchemy.NullPool,
+    )
+    with pytest.raises(KeyboardInterrupt), engine.connect():
+        pass
+    assert caplog.records == []
 
 
 def test_what_steps_need_is_there():
