@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.frames import Frames
 from cg_assets.core.progress import Progress
-from cg_assets.systems import SystemSpec, load_system
+from cg_assets.systems import SystemSpec, load_system, name_of
 
 if TYPE_CHECKING:
     from cg_assets.evaluation.evaluation import Evaluation
@@ -47,7 +47,7 @@ def run(name: str, batch: str | None = None, stages: list[str] | None = None) ->
     """
     from cg_assets.operations.runs import Outcome, run_system
 
-    return run_system(name, batch, stages) is not Outcome.FAILED
+    return run_system(name_of(name), batch, stages) is not Outcome.FAILED
 
 
 def sample(

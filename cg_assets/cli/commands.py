@@ -98,33 +98,35 @@ def box(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int | Table:
     """Make the data and models of a system for one batch, as far as they are not up to date."""
     from cg_assets.operations.ahead import start_ahead
-    from cg_assets.systems import change_fields
+    from cg_assets.systems import change_fields, name_of
 
     change_fields(options.system, options.set)
+    name = name_of(options.system)
     if _is_dry(options):
         from cg_assets.operations.dry_run import planned_runs
 
-        return planned_runs([options.system], options.batch, options.select, options.force)
-    start_ahead([options.system], options.select)
+        return planned_runs([name], options.batch, options.select, options.force)
+    start_ahead([name], options.select)
     from cg_assets.operations.runs import run_system
 
-    return run_system(options.system, options.batch, options.select, options.force)
+    return run_system(name, options.batch, options.select, options.force)
 
 
 def refresh(options: argparse.Namespace) -> int | Table:
     """Add the next batch of a system and rebuild what depends on it."""
     from cg_assets.operations.ahead import start_ahead
-    from cg_assets.systems import change_fields
+    from cg_assets.systems import change_fields, name_of
 
     change_fields(options.system, options.set)
+    name = name_of(options.system)
     if _is_dry(options):
         from cg_assets.operations.dry_run import planned_refresh
 
-        return planned_refresh(options.system, options.batch)
-    start_ahead([options.system])
+        return planned_refresh(name, options.batch)
+    start_ahead([name])
     from cg_assets.operations.runs import refresh_system
 
-    return refresh_system(options.system, batch=options.batch)
+    return refresh_system(name, batch=options.batch)
 
 
 def results(options: argparse.Namespace) -> Table:
@@ -147,8 +149,9 @@ def figures(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Write the report of a system as one HTML file that works without a network."""
     from cg_assets.operations.results import make_report
+    from cg_assets.systems import name_of
 
-    print(make_report(installation().home, options.system))
+    print(make_report(installation().home, name_of(options.system)))
     return 0
 
 
@@ -245,8 +248,9 @@ def prune(options: argparse.Namespace) -> Table:
 def reference(options: argparse.Namespace) -> int:
     """Run the long reference of a molecule and write its file."""
     from cg_assets.operations.runs import make_reference
+    from cg_assets.systems import name_of
 
-    make_reference(options.system, Path(options.file))
+    make_reference(name_of(options.system), Path(options.file))
     return 0
 
 

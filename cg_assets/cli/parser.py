@@ -70,8 +70,9 @@ def command_parser() -> argparse.ArgumentParser:
     docs.add_argument("field", help="its name, or the end of its place, such as biased.friction")
     box = command(commands.box)
     box.add_argument("system", help="name of a system, or path of its YAML file")
+    own = "name of a system, or path of its YAML file in the folder systems of the home folder"
     run = _dry(answering(commands.run))
-    run.add_argument("system")
+    run.add_argument("system", help=own)
     run.add_argument("--batch", default=None, help="name of the batch (default: 0000)")
     run.add_argument(
         "--select", nargs="+", metavar="STAGE", help="these stages, up to date or not, such as trajectories"
@@ -79,7 +80,7 @@ def command_parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="make everything again, up to date or not")
     _with_changes(run)
     refresh = _dry(answering(commands.refresh))
-    refresh.add_argument("system")
+    refresh.add_argument("system", help=own)
     refresh.add_argument("--batch", default=None, help="name of the batch (default: the one after the last)")
     _with_changes(refresh)
     results = answering(commands.results)
@@ -89,7 +90,7 @@ def command_parser() -> argparse.ArgumentParser:
     figures.add_argument("systems", nargs="+", help="names")
     figures.add_argument("--folder", type=Path, help="where to (default: figures in the home folder)")
     report = command(commands.report)
-    report.add_argument("system")
+    report.add_argument("system", help=own)
     ui = command(commands.ui)
     ui.add_argument("--port", type=int, default=3000, help="port of Dagster (default 3000)")
     ui.add_argument("--mlflow-port", type=int, default=5000, help="port of MLflow (default 5000)")
@@ -111,14 +112,14 @@ def command_parser() -> argparse.ArgumentParser:
     lineage.add_argument("subject", metavar="FILE|MODEL", help="a data file, its key, or a model")
     lineage.add_argument("other", metavar="MODEL", nargs="?", help="a second version: what changed since the first")
     query = answering(commands.query)
-    query.add_argument("sql")
+    query.add_argument("sql", help="over the views of the data, such as: select * from lineage")
     doctor = answering(commands.doctor)
     doctor.add_argument("--repair", action="store_true", help="repair what can be repaired without losing anything")
     doctor.add_argument("--run", metavar="ID", help="with --repair: end this run, whose process is known to have ended")
     prune = answering(commands.prune)
     prune.add_argument("--remove", action="store_true", help="remove what is listed")
     reference = command(commands.reference)
-    reference.add_argument("system")
+    reference.add_argument("system", help=own)
     reference.add_argument("file", help="Parquet file to write")
     return parser
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Container, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from functools import cache, partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import dagster as dg
 
 from cg_assets import __version__
 from cg_assets.assets import stages_of
-from cg_assets.assets.soundness import Failures, Soundness, explained
+from cg_assets.assets.soundness import Failures, Soundness, explained, key_of
 from cg_assets.core.errors import CgAssetsError, StorageError
 from cg_assets.core.processes import this_process
 from cg_assets.operations.home_folder import prepare_home
@@ -74,8 +74,11 @@ _COMMAND_TAG = "cg_assets/command"
 
 
 @cache
-def system_job(name: str) -> dg.JobDefinition:
-    """The job of one system, made again by name in the processes that execute its steps."""
+def system_job(name: str, content_hash: str) -> dg.JobDefinition:
+    """The job of one system, made again by name in the processes that execute its steps.
+
+    Of another content of its file, or other values of `--set`, it is another job: `content_hash` is that of the system.
+    """
     return build_definitions({name: load_system(name)}).resolve_job_def(job_name(name))
 
 
@@ -89,7 +92,7 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
         batch: the batch to sample; the first where None.
         stages: these stages, up to date or not, without those that an interrupted or failed run of the same command
             has finished; where None, all that are not up to date.
-        force: make all of them.
+        force: make all of them, without those that an interrupted or failed run of the same command has finished.
 
     Raises:
         CgAssetsError: the system, a stage or the batch name is wrong; nothing has been run.
@@ -99,23 +102,25 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
     batch = checked_batch(FIRST_BATCH if batch is None else batch)
     with _ready(system) as instance:
         instance.add_dynamic_partitions(_partitions(name), [batch])
-        command = f"{__version__}/{system.content_hash}/{','.join(sorted(stages or []))}"
+        command = f"{__version__}/{system.content_hash}/{','.join(sorted(stages or []))}{' --force' if force else ''}"
         if stages is None and not force:
             needed = to_be_made(fetched(installation().home), system, batch)
             if not needed:
                 return _nothing_to_do(system, batch)
             selection = checked_selection(system, [part.stage for part in needed])
-            if up_to_date := len(stages_of(system)) - len(needed):
-                print(f"{up_to_date} of {len(stages_of(system))} stages are up to date")
-                print_reasons(needed)
-        elif not force:
+            _print_needed(system, batch, needed)
+        else:
             finished = finished_before(instance, system, batch, command)
             remaining = [key for key in selection if key not in finished]
             if finished and remaining:
                 print(f"resuming the last run: {len(finished)} of {len(selection)} stages are finished")
             selection = remaining or selection
         print(f"{name}, batch {batch}: {len(selection)} stage(s) to make in {installation().home}", flush=True)
-        return Outcome.of(_execute(instance, system, batch, selection, {_COMMAND_TAG: command}))
+        outcome = Outcome.of(_execute(instance, system, batch, selection, {_COMMAND_TAG: command}))
+        if outcome is Outcome.FAILED:
+            return outcome
+        verdict = _verdict(system, batch, stages, made={key.path[-1] for key in selection})
+        return verdict if verdict is Outcome.FAILED else max(outcome, verdict)
 
 
 def to_be_made(store: ParquetStore, system: SystemSpec, batch: str) -> dict[Part, str]:
@@ -123,21 +128,52 @@ def to_be_made(store: ParquetStore, system: SystemSpec, batch: str) -> dict[Part
     return plan_run(store, system, batch, known_models(store, system))
 
 
+def _print_needed(system: SystemSpec, batch: str, needed: Mapping[Part, str]) -> None:
+    """How many stages need not or cannot be made, and why the others are, unless all are."""
+    soundness, stages = Soundness(ParquetStore(installation().home), system), stages_of(system)
+    made = {part.stage for part in needed}
+    others = [stage for stage in stages if stage.name not in made]
+    sound = sum(_is_sound(soundness, stage.name, batch if stage.batched else None) for stage in others)
+    if others:
+        blocked = f", {len(others) - sound} cannot be made" if len(others) > sound else ""
+        print(f"{sound} of {len(stages)} stages are up to date{blocked}")
+        print_reasons(needed)
+
+
 def _nothing_to_do(system: SystemSpec, batch: str) -> Outcome:
     """Report that a batch and what is made of it are there, and how their checks ended."""
+    outcome = _verdict(system, batch)
+    state = "has nothing to be made" if outcome is Outcome.FAILED else "is up to date"
+    print(f"{system.name} {state}; `{_forced(system, batch)}` makes batch {batch} and what follows from it again")
+    return outcome
+
+
+def _forced(system: SystemSpec, batch: str) -> str:
+    """The command that makes a batch again."""
+    return f"cg-assets run {system.name}{'' if batch == FIRST_BATCH else f' --batch {batch}'} --force"
+
+
+def _verdict(system: SystemSpec, batch: str, stages: list[str] | None = None, made: Container[str] = ()) -> Outcome:
+    """How the checks of some stages (None: of all) ended; print the failures, without those of stages just made."""
     soundness = Soundness(ParquetStore(installation().home), system)
     failures: Failures = {}
     blocking: Failures = {}
+    absent = []
     for stage in stages_of(system):
-        with suppress(StorageError):  # it was removed because its checks failed
-            failures |= soundness.failures(stage.name, batch if stage.batched else None)
-            blocking |= soundness.faults(stage.name, batch if stage.batched else None)
-    state = "has nothing to be made" if blocking else "is up to date"
-    command = f"cg-assets run {system.name}{'' if batch == FIRST_BATCH else f' --batch {batch}'} --force"
-    print(f"{system.name} {state}; `{command}` makes batch {batch} and what follows from it again")
-    if failures:
-        print(f"cg-assets: {explained(failures)}", file=sys.stderr)
-    return Outcome.FAILED if blocking else Outcome.DOUBTFUL if failures else Outcome.SOUND
+        if stages is not None and stage.name not in stages:
+            continue
+        part = (stage.name, batch if stage.batched else None)
+        try:
+            failures |= soundness.failures(*part)
+            blocking |= soundness.faults(*part)
+        except StorageError:
+            absent.append(key_of(system, *part))
+    if unsaid := {key: checks for key, checks in failures.items() if key.split("/")[1] not in made}:
+        print(f"cg-assets: {explained(unsaid)}", file=sys.stderr)
+    if absent:
+        remedy = f"`{_forced(system, batch)}` makes it again, or name another --batch"
+        print(f"cg-assets: missing, pruned or damaged: {', '.join(absent)}; {remedy}", file=sys.stderr)
+    return Outcome.FAILED if blocking or absent else Outcome.DOUBTFUL if failures else Outcome.SOUND
 
 
 def print_reasons(planned: Mapping[Part, str]) -> None:
@@ -249,8 +285,8 @@ def _execute(
     """Run some assets of a system for one batch, and print why steps failed."""
     if any(stage.gpu for stage in stages_of(system) if dg.AssetKey([system.name, stage.name]) in selection):
         set_gpu_slots(instance)  # which imports torch
-    name = system.name
-    job = dg.build_reconstructable_job("cg_assets.operations.runs", "system_job", reconstructable_kwargs={"name": name})
+    wanted = {"name": system.name, "content_hash": system.content_hash}
+    job = dg.build_reconstructable_job("cg_assets.operations.runs", "system_job", reconstructable_kwargs=wanted)
     partition = {} if batch is None else {"dagster/partition": batch}
     result = dg.execute_job(
         job,
@@ -281,13 +317,15 @@ def checked_selection(system: SystemSpec, stages: list[str] | None) -> list[dg.A
 
 
 def finished_before(instance: dg.DagsterInstance, system: SystemSpec, batch: str, command: str) -> set[dg.AssetKey]:
-    """Assets, sound and of unchanged inputs, of the runs of the same command since it last succeeded."""
+    """Assets, sound and of unchanged inputs, of the runs of the same command since a run of the batch succeeded."""
     soundness = Soundness(ParquetStore(installation().home), system)
     finished: set[dg.AssetKey] = set()
-    filters = dg.RunsFilter(job_name=job_name(system.name), tags={"dagster/partition": batch, _COMMAND_TAG: command})
+    filters = dg.RunsFilter(job_name=job_name(system.name), tags={"dagster/partition": batch})
     for run in instance.get_runs(filters):
         if run.status == dg.DagsterRunStatus.SUCCESS:
             break
+        if run.tags.get(_COMMAND_TAG) != command:
+            continue
         events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
         made = {event.asset_key for event in events if event.event_type_value == "ASSET_MATERIALIZATION"}
         finished |= {key for key in made if key is not None}

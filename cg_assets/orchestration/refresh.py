@@ -137,13 +137,16 @@ def plan_run(
 ) -> dict[Part, str]:
     """What a run for one batch has to make, and why (empty where it follows from others that are made).
 
+    Other batches are not made, but stages without batches are made of them, too, where this one must not be read.
+
     Args:
         store: the data.
         system: the system.
         batch: to be sampled, again where its specification has changed.
         models: as in `plan_refresh`.
     """
-    return _Graph(store, system, batch, models).out_of_date([batch])
+    graph = _Graph(store, system, batch, models)
+    return graph.out_of_date(sorted({batch, *graph.batches_with_data()}), only=batch)
 
 
 def _roots(planned: dict[Part, str]) -> dict[Part, str]:
@@ -195,8 +198,13 @@ class _Graph:
                 found |= {key.split("/")[2] for key in keys if key.count("/") == 2}
         return found
 
-    def out_of_date(self, batches: list[str]) -> dict[Part, str]:
-        """Parts to be made, parents first, and why (empty where they follow from others that are made)."""
+    def out_of_date(self, batches: list[str], only: str | None = None) -> dict[Part, str]:
+        """Parts to be made, parents first, and why (empty where they follow from others that are made).
+
+        Args:
+            batches: names of all that may be read.
+            only: the one that is made; all where None.
+        """
         planned: dict[Part, str] = {}
         usable: set[Part] = set()
         for stage in self.parents:
@@ -207,6 +215,8 @@ class _Graph:
                     continue  # it is, or would read, data whose checks failed or of another specification
                 reason = self._fault(part)
                 if reason or any(source in planned for parts in sources.values() for source in parts):
+                    if only is not None and batch not in (only, None):
+                        continue
                     planned[part] = reason
                 if part in planned or not self.is_unsound(part):
                     usable.add(part)

@@ -1,7 +1,7 @@
 """What is simulated: one YAML file per system, and the specification that reads it."""
 
 from cg_assets.systems.base import System, seed_of
-from cg_assets.systems.load import change_fields, find_systems, load_all_systems, load_system, system_files
+from cg_assets.systems.load import change_fields, find_systems, load_all_systems, load_system, name_of, system_files
 from cg_assets.systems.spec import SystemSpec
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "find_systems",
     "load_all_systems",
     "load_system",
+    "name_of",
     "seed_of",
     "system_files",
 ]

@@ -63,6 +63,23 @@ def load_system(name: str | Path) -> SystemSpec:
     return folders.load(folders.files[name])
 
 
+def name_of(given: str) -> str:
+    """The name of a system that data are made of, given by name or by the path of its file.
+
+    Raises:
+        SystemSpecError: the file lies outside the folders of systems, where the processes of a run would not find it;
+            or as of `load_system`.
+    """
+    if not given.endswith((".yaml", ".yml")):
+        return given
+    name, path = load_system(given).name, Path(given).resolve()
+    file = system_files().get(name)
+    if file is None or file.resolve() != path:
+        folder = installation().home / "systems"
+        raise SystemSpecError(f"{path}: lies outside {folder}; put it there, and give the name: {name}")
+    return name
+
+
 def change_fields(name: str, given: Sequence[str]) -> None:
     """Give fields of a system other values than its file, in this process and those that it starts.
 

@@ -11,6 +11,7 @@ import pytest
 
 from cg_assets.assets import stages_of
 from cg_assets.cli import main
+from cg_assets.core.checks import Check
 from cg_assets.core.errors import SystemSpecError
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import change_fields, load_system
@@ -59,6 +60,94 @@ def test_a_finished_system_is_not_run_again(finished_home, capsys):
     forced = rows(capsys, "run", "small_wells", "--force")
     assert len(forced) == 13 and ("trajectories", "0000") in forced
     assert set(rows(capsys, "run", "small_wells", "--select", "reference")) == {("reference", "")}
+
+
+@pytest.fixture
+def changed_home(finished, home, monkeypatch):
+    """A copy of the finished home that a test may change."""
+    for part in ("data", "systems", "mlflow"):
+        shutil.copytree(finished.home / part, home / part, dirs_exist_ok=True)
+    monkeypatch.setenv("CG_EXECUTOR", "in_process")
+    return home
+
+
+def test_a_pruned_batch_is_not_up_to_date(changed_home, capsys):
+    store = ParquetStore(changed_home)
+    for stage in ("trajectories", "mapped_forces", "biased_samples", "relabelled_forces"):
+        path = store.file("small_wells", stage, "0000")
+        path.unlink()
+        path.with_name("pruned.json").write_text("{}")
+    for stage in ("evaluation_biased", "comparison", "report"):
+        store.file("small_wells", stage).unlink()
+    assert main(["run", "small_wells"]) == 1
+    shown = capsys.readouterr()
+    assert "up to date" not in shown.out
+    assert "small_wells/trajectories/0000" in shown.err and "small_wells/evaluation_biased" in shown.err
+    assert "`cg-assets run small_wells --force` makes it again, or name another --batch" in shown.err
+
+
+def test_what_is_not_made_again_counts_in_the_exit_status(changed_home, capsys):
+    """The evaluation failed a check that blocks nothing; only the report is made again."""
+    store = ParquetStore(changed_home)
+    metadata = store.describe("small_wells", "evaluation_biased").metadata
+    metadata.extra["failed_checks"] = ["pmf_rmse"]
+    store.write_table(store.read_table("small_wells", "evaluation_biased"), metadata)
+    store.file("small_wells", "report").unlink()
+    assert main(["run", "small_wells"]) == 3
+    shown = capsys.readouterr()
+    assert "1 stage(s) to make" in shown.out and "12 of 13 stages are up to date\n" in shown.out
+    assert "small_wells/evaluation_biased failed pmf_rmse" in shown.err
+    assert main(["run", "small_wells"]) == 3
+
+
+def test_what_cannot_be_made_is_not_up_to_date(changed_home, capsys):
+    store = ParquetStore(changed_home)
+    metadata = store.describe("small_wells", "biased_samples", "0000").metadata
+    metadata.extra["failed_checks"] = ["finite"]
+    store.write_table(store.read_table("small_wells", "biased_samples", "0000"), metadata, "0000")
+    store.file("small_wells", "reference").unlink()
+    assert main(["run", "small_wells"]) == 1
+    assert re.search(r"(\d+) of 13 stages are up to date, (\d+) cannot be made", capsys.readouterr().out)
+
+
+def test_each_run_of_a_process_has_its_own_settings(changed_home, capsys):
+    for bound, status in [("1e-6", 3), ("0.4", 0)]:
+        assert main(["run", "small_wells", "--set", f"evaluation.max_pmf_error={bound}"]) == status
+    assert main(["run", "small_wells", "--set", "evaluation.max_pmf_error=0.4"]) == 0
+    assert "small_wells is up to date" in capsys.readouterr().out
+
+
+def test_a_forced_run_that_failed_is_finished(changed_home, monkeypatch, capsys):
+    forced = ["run", "small_wells", "--force", "--select", "biased_samples", "relabelled_forces"]
+    judged = Check.verdict
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Check, "verdict", lambda self, ok, **more: judged(self, ok and self.name != "noise_floor", **more)
+        )
+        assert main(forced) == 1
+    assert main(forced) == 0
+    assert "resuming the last run: 1 of 2 stages are finished" in capsys.readouterr().out
+    assert main(forced) == 0
+    assert "resuming" not in capsys.readouterr().out, "the last one has succeeded"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["run", "--dry-run"], ["refresh"], ["refresh", "--dry-run"], ["report"]]
+)
+def test_a_file_outside_the_folder_of_systems_is_refused(home, tmp_path, capsys, arguments):
+    text = "extends: muller_brown\nname: mine\ntitle: Mine\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    name, *options = arguments
+    assert main([name, str(tmp_path / "mine.yaml"), *options]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "" and f"mine.yaml: lies outside {home / 'systems'}; put it there" in shown.err
+
+
+def test_a_file_in_the_folder_of_systems_is_its_name(home, capsys):
+    path = home / "systems" / "mine.yaml"
+    path.write_text("extends: muller_brown\nname: mine\ntitle: Mine\n")
+    named = rows(capsys, "run", "mine")
+    assert named and rows(capsys, "run", str(path)) == named
 
 
 def test_what_other_settings_would_make_again(finished_home, capsys):

@@ -22,7 +22,7 @@ from cg_assets.orchestration.automation import (
     build_schedules,
     register_first_batches,
 )
-from cg_assets.orchestration.refresh import Part, next_batch_name, plan_refresh
+from cg_assets.orchestration.refresh import Part, next_batch_name, plan_refresh, plan_run
 from cg_assets.orchestration.resources import build_resources
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.parquet import content_hash
@@ -174,6 +174,29 @@ def test_what_was_made_of_a_batch_that_failed_later_is_made_without_it(stored):
     store.write_table(history, metadata["potential_unbiased"])
     plan = plan_refresh(store, system, ["0000", "0001"])
     assert plan.reasons[Part("potential_unbiased", None)] == "small_wells/mapped_forces/0000 failed its checks"
+
+
+def test_a_run_makes_what_follows_from_other_batches_where_its_own_was_pruned(stored):
+    store, system = stored
+    for stage in BATCHED:
+        table = store.read_table("small_wells", stage, "0000")
+        store.write_table(table, store.describe("small_wells", stage, "0000").metadata, "0001")
+        metadata = store.describe("small_wells", stage, "0001").metadata
+        keys = dict(metadata.upstream_data_versions)
+        metadata.upstream_data_versions.clear()
+        metadata.upstream_data_versions.update({key.replace("/0000", "/0001"): keys[key] for key in keys})
+        store.write_table(table, metadata, "0001")
+    everything = UNBATCHED | {"comparison", "report"}
+    for part, batch in [(stage, "0000") for stage in BATCHED] + [(stage, None) for stage in everything]:
+        path = store.file("small_wells", part, batch)
+        path.unlink()
+        if batch:
+            path.with_name("pruned.json").write_text("{}")
+    planned = plan_run(store, system, "0000")
+    assert {part.stage for part in planned} == everything
+    assert {part.stage for part in plan_run(store, system, "0001")} == everything
+    assert set(plan_run(store, system, "0002")) >= {Part(stage, "0002") for stage in BATCHED}
+    assert not {part for part in plan_run(store, system, "0002") if part.batch in ("0000", "0001")}
 
 
 KERNELS = """
