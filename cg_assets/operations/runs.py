@@ -74,10 +74,11 @@ _COMMAND_TAG = "cg_assets/command"
 
 
 @cache
-def system_job(name: str, content_hash: str) -> dg.JobDefinition:
+def system_job(name: str, content_hash: str, home: str) -> dg.JobDefinition:
     """The job of one system, made again by name in the processes that execute its steps.
 
-    Of another content of its file, or other values of `--set`, it is another job: `content_hash` is that of the system.
+    It is another job for another content of the system's file or other values of `--set` (`content_hash`), and for
+    another home folder, to which its resources belong.
     """
     return build_definitions({name: load_system(name)}).resolve_job_def(job_name(name))
 
@@ -285,7 +286,7 @@ def _execute(
     """Run some assets of a system for one batch, and print why steps failed."""
     if any(stage.gpu for stage in stages_of(system) if dg.AssetKey([system.name, stage.name]) in selection):
         set_gpu_slots(instance)  # which imports torch
-    wanted = {"name": system.name, "content_hash": system.content_hash}
+    wanted = {"name": system.name, "content_hash": system.content_hash, "home": str(installation().home)}
     job = dg.build_reconstructable_job("cg_assets.operations.runs", "system_job", reconstructable_kwargs=wanted)
     partition = {} if batch is None else {"dagster/partition": batch}
     result = dg.execute_job(
