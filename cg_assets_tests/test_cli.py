@@ -45,9 +45,11 @@ def assert_refused(done, *words: str) -> None:
 
 
 def test_examples_of_the_documentation_load(home):
-    text = (REPOSITORY / "docs" / "systems.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 2
+    pages = [
+        (REPOSITORY / "docs" / page).read_text(encoding="utf-8") for page in ("systems.md", "tutorials/own_surface.md")
+    ]
+    blocks = re.findall(r"^```yaml\n(.*?)^```", "\n".join(pages), flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 3
     for block in blocks:
         name = yaml.safe_load(block)["name"]
         (home / "systems" / f"{name}.yaml").write_text(block, encoding="utf-8")

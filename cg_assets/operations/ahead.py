@@ -7,7 +7,6 @@ import signal
 from collections.abc import Iterable
 
 from cg_assets.assets import stages_of
-from cg_assets.operations.home_folder import prepare_home
 from cg_assets.orchestration.preload import start_step_server
 from cg_assets.systems import load_system
 
@@ -23,12 +22,11 @@ def start_ahead(names: Iterable[str], stages: list[str] | None = None) -> None:
         stages: that are run; all where None.
 
     Raises:
-        CgAssetsError: there is no such system, or the home folder or the executor's options cannot be used.
+        CgAssetsError: there is no such system, or the executor's options cannot be used.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     # A signal while a connection is closed ends the command, with its own line; SQLAlchemy would log it as an error.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     wanted = [stage for name in names for stage in stages_of(load_system(name)) if not stages or stage.name in stages]
-    prepare_home()
     start_step_server(kind for stage in wanted for kind in stage.kinds)

@@ -126,7 +126,7 @@ def test_a_run_is_ended_by_its_name(instance, home, capsys):
         end_run(instance, "nothing")
     assert not is_dead(instance, run), "nobody here can know"
     assert main(["--home", str(home), "doctor", "--repair", "--run", run.run_id]) == 0
-    assert f"run {run.run_id} is ended" in capsys.readouterr().out
+    assert f"run {run.run_id} is ended" in capsys.readouterr().err
     assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
     with pytest.raises(CgAssetsError, match="it has ended"):
         end_run(instance, run.run_id)

@@ -226,6 +226,7 @@ def test_network_learns_what_the_prior_lacks(chains):
     # the potential that is stored and simulated is the sum
     copy = build_potential(config)
     copy.load_state_dict(with_prior.module.state_dict())
+    copy.requires_grad_(False)
     place = torch.as_tensor(positions[:9])
     torch.testing.assert_close(copy.energy_and_forces(place)[1], with_prior.module.energy_and_forces(place)[1])
 
