@@ -1,5 +1,6 @@
-import math
 """Two CG coordinates of a model potential: exact density, spline surface, and kernels from samples to evaluation."""
+
+import math
 
 import dagster as dg
 import mlflow
