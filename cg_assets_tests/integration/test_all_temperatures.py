@@ -18,7 +18,6 @@ from coupled_wells import HEIGHT, ORIGIN, SYSTEM, bias_force, drawn, landscape
 from scipy.special import logsumexp
 
 from cg_assets.core.frames import Frames
-from cg_assets.core.settings import Training
 from cg_assets.labels.kernels.flow_training import train_flow
 from cg_assets.labels.kernels.run import flow_config
 from cg_assets.labels.kernels.sources import FlowKernel, NoiseKernel
@@ -148,8 +147,7 @@ def from_configurations(count, seed):
     error is small against them.
     """
     frames = replace(wide_frames(count, seed), forces=None, potential_energy=None)
-    training = Training(epochs=1, batch_size=512, learning_rate=0.01)
-    kernel = FlowKernel(type="flow", of="biased", noise=NOISE, labels="clean", hidden=64, training=training)
+    kernel = FlowKernel(type="flow", of="biased", noise=NOISE, labels="clean", hidden=64, training={"epochs": 1})
     made, verdicts = labelled(kernel, frames, seed, flow_of(wide_frames(60 * count, seed + 50), kernel, seed))
     assert all(verdicts.values()), verdicts
     return of_frames(made.frames)
