@@ -12,7 +12,7 @@ from cg_assets.evaluation.metric import measures_of_noise
 from cg_assets.operations.tables import Table, table
 from cg_assets.settings import installation
 from cg_assets.storage.store import ParquetStore
-from cg_assets.systems import load_all_systems, load_system
+from cg_assets.systems import SystemSpec, load_all_systems, load_system
 
 COLUMNS = (
     *("system", "potential", "metric", "of", "where", "temperature", "value", "standard_error", "unit"),
@@ -41,11 +41,12 @@ def results_table(folder: Path, names: list[str], everything: bool = False) -> T
     """
     store = ParquetStore(folder)
     shown = names or [name for name in load_all_systems() if store.file(name, "comparison").is_file()]
-    found = {name: _comparison(folder, name) for name in shown}
+    found = {name: _comparison(store, name) for name in shown}
     rows = [row for name, comparison in found.items() for row in _numbers(name, comparison, everything)]
-    for name in found:
-        _note_changes(store, name)
-    texts = [_text(load_system(name).title, comparison, everything) for name, comparison in found.items()]
+    systems = {name: load_system(name) for name in found}
+    for system in systems.values():
+        _note_changes(store, system)
+    texts = [_text(systems[name].title, comparison, everything) for name, comparison in found.items()]
     return Table(COLUMNS, rows, "\n".join(texts) or "no results yet; cg-assets run SYSTEM makes some")
 
 
@@ -75,10 +76,10 @@ def _text(title: str, comparison: Comparison, everything: bool) -> str:
 
 def print_headlines(folder: Path, names: list[str]) -> None:
     """Print of each system the results that it is there for (`SHOWN`), and what fails."""
-    noise = measures_of_noise()
+    noise, store = measures_of_noise(), ParquetStore(folder)
     rows = []
     for name in names:
-        evaluations = _comparison(folder, name).evaluations
+        evaluations = _comparison(store, name).evaluations
         first = next(iter(evaluations.values())).quantities
         shown = [one for one in first if one.key in SHOWN.get(name, ())]
         if name not in SHOWN:
@@ -118,17 +119,17 @@ def _profiles(folder: Path, name: str) -> Comparison:
     return read_comparison(Inputs(ParquetStore(folder), system), system.potentials)
 
 
-def _note_changes(store: ParquetStore, name: str) -> None:
+def _note_changes(store: ParquetStore, system: SystemSpec) -> None:
     """Print where the results of a system are not of its present specification and code (figures are refused then)."""
-    if changed := Soundness(store, load_system(name)).changed("comparison"):
-        print(f"cg-assets: {name}: these results are of other settings or code: {changed}", file=sys.stderr)
+    if changed := Soundness(store, system).changed("comparison"):
+        print(f"cg-assets: {system.name}: these results are of other settings or code: {changed}", file=sys.stderr)
 
 
-def _comparison(folder: Path, name: str) -> Comparison:
+def _comparison(store: ParquetStore, name: str) -> Comparison:
     """The comparison of a system as its table holds it."""
     from cg_assets.storage.parquet import read_arrays
 
-    return Comparison.from_columns(read_arrays(ParquetStore(folder).file(name, "comparison")))
+    return Comparison.from_columns(read_arrays(store.file(name, "comparison")))
 
 
 def write_figures(folder: Path, names: list[str], figures: Path) -> list[Path]:

@@ -70,22 +70,6 @@ class Kept(NamedTuple):
     by_received: FloatArray
 
 
-class Sums(NamedTuple):
-    """Gradients by the weights, in the rows of `lanes.add_outer_products`; that of the readout in lanes of frames."""
-
-    first: FloatArray
-    first_bias: FloatArray
-    filters: FloatArray
-    senders: FloatArray
-    receivers: FloatArray
-    receiver_biases: FloatArray
-    residuals: FloatArray
-    residual_biases: FloatArray
-    hidden: FloatArray
-    hidden_bias: FloatArray
-    readout: FloatArray
-
-
 class _Rates(NamedTuple):
     """Memory for the gradient of sixteen frames, besides that of the sweeps: rows of lanes.
 
@@ -131,13 +115,13 @@ def kept_shapes(weights: NetworkWeights, pairs: NetworkPairs, blocks: int) -> li
     return [(blocks, rows, LANES) for rows in ((2 * layers + 1) * size, 2 * layers * size, small, small, small)]
 
 
-def no_sums(weights: NetworkWeights) -> Sums:
-    """Sums of nothing."""
+def no_sums(weights: NetworkWeights) -> NetworkWeights:
+    """Gradients of nothing by the weights: rows of `lanes.add_outer_products`, of the readout lanes of frames."""
     rows = [values.size // LANES for values in weights[:-1]]
-    return Sums._make(np.zeros((count, LANES), np.float32) for count in (*rows, weights.readout.size))
+    return NetworkWeights._make(np.zeros((count, LANES), np.float32) for count in (*rows, weights.readout.size))
 
 
-def gradients(sums: Sums, weights: NetworkWeights) -> list[FloatArray]:
+def gradients(sums: NetworkWeights, weights: NetworkWeights) -> list[FloatArray]:
     """The gradients by the weights, in their shapes."""
     found = []
     for rows, values in zip(sums[:-1], weights[:-1], strict=True):
@@ -213,7 +197,7 @@ def add_gradient(positions: Any, shares: Any, by_heads: Any, by_forces: Any, kep
         by_heads: `(blocks, n_terms, LANES)`.
         by_forces: `(blocks, 3 n, LANES)`.
         kept: of `find_forces`.
-        sums: `Sums`.
+        sums: of `no_sums`.
         data: see there.
     """
     weights, pairs = data

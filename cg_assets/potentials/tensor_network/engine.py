@@ -18,9 +18,8 @@ from torch import Tensor
 
 from cg_assets.core.single_precision import exp32, log32
 from cg_assets.potentials.tensor_network.module import COMPONENTS, CUSP, TensorNetwork
-from cg_assets.potentials.thermal.base import PRIOR_DEPTH, PRIOR_PART
-from cg_assets.potentials.thermal.neighbours import NeighbourLists, compiled, mark_lost, separation
-from cg_assets.potentials.thermal.pairs import edges_of
+from cg_assets.potentials.thermal.engine import ListEngine
+from cg_assets.potentials.thermal.neighbours import compiled, separation
 
 BEADS_AT_ONCE = 512
 """Beads whose layers are evaluated at once; more would leave the cache."""
@@ -48,7 +47,7 @@ class _Radial(NamedTuple):
     prior: NDArray[np.float64]
 
 
-class TensorEngine:
+class TensorEngine(ListEngine):
     """Energy and forces of `TensorNetwork` at one temperature."""
 
     def __init__(self, module: TensorNetwork, temperature: float, box: ArrayLike | None) -> None:
@@ -62,20 +61,14 @@ class TensorEngine:
         Raises:
             ValueError: the temperature is not positive or the cutoff beyond half the box.
         """
-        edges = None if box is None else torch.as_tensor(np.array(box, dtype=np.float64))
-        module.check(torch.zeros(0, module.n_beads, 3), temperature, edges)
-        edges_of(torch.zeros(1, 2, 3), edges, module.cutoff)
-        self.conditions = temperature, edges
-        self.module, self.neighbours = module, NeighbourLists(box, module.cutoff)
+        super().__init__(module, temperature, box)
+        self.module = module
         count = len(module.centers)
         padded = -(-count // _WIDTH) * _WIDTH
         inverse, widths, used = np.zeros((3, padded), np.float32)
         inverse[:count], widths[:count] = 1.0 / module.centers.detach().numpy(), module.widths.detach().numpy()
         used[:count] = 1.0
-        size, begins = (float(value) for value in module.prior)
-        rate = math.log(1.0 / PRIOR_PART) / PRIOR_DEPTH
-        prior = np.array([size * PRIOR_PART / rate, rate, begins])
-        self.radial = _Radial(inverse, widths, used, module.cutoff, prior)
+        self.radial = _Radial(inverse, widths, used, module.cutoff, self.prior)
         self.kinds = module.kinds.numpy()
         weight = module.interaction.detach().reshape(-1, count, module.n_kinds).transpose(1, 2)
         self.interaction = torch.nn.functional.pad(weight, (0, padded - count)).flatten(1).contiguous()
@@ -86,29 +79,22 @@ class TensorEngine:
         self.constant = module.n_beads * float(self.coefficients @ module.constant.double())
         self.shape = (module.n_beads, COMPONENTS[module.tensor_order], module.n_kinds * padded)
 
-    @torch.no_grad()
-    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy `(r,)` and forces `(r, n, 3)` of replicas `(r, n, 3)`, in the type of the positions.
-
-        A replica with a bead whose place is not finite has an energy of NaN, and that bead such forces.
-
-        Raises:
-            ValueError: positions have the wrong shape.
-        """
-        self.module.check(positions, *self.conditions)
-        points = positions.numpy().astype(np.float64)
-        energy, forces = np.empty(len(points)), np.zeros_like(points)
-        for replica, (place, lists) in enumerate(zip(points, self.neighbours.of(points), strict=True)):
-            around = np.zeros(self.shape, np.float32)
-            pairs, units, lengths, values, slopes, prior = _surroundings(
-                place, self.neighbours.box, *lists, self.kinds, *self.radial, around, forces[replica]
-            )
-            parts = [self._layers(part, kinds) for part, kinds in self._parts(torch.from_numpy(around))]
-            energy[replica] = self.constant + prior + sum(own for own, _ in parts)
-            gradient = torch.cat([part for _, part in parts])
-            _pull(pairs, units, lengths, values, slopes, self.kinds, gradient.numpy(), forces[replica])
-        mark_lost(points, energy, forces)
-        return torch.as_tensor(energy).to(positions), torch.as_tensor(forces).to(positions)
+    def evaluate(
+        self,
+        place: NDArray[np.float64],
+        starts: NDArray[np.int64],
+        listed: NDArray[np.int64],
+        forces: NDArray[np.float64],
+    ) -> float:
+        """See the base class."""
+        around = np.zeros(self.shape, np.float32)
+        pairs, units, lengths, values, slopes, prior = _surroundings(
+            place, self.neighbours.box, starts, listed, self.kinds, *self.radial, around, forces
+        )
+        parts = [self._layers(part, kinds) for part, kinds in self._parts(torch.from_numpy(around))]
+        gradient = torch.cat([part for _, part in parts])
+        _pull(pairs, units, lengths, values, slopes, self.kinds, gradient.numpy(), forces)
+        return float(self.constant + prior + sum(own for own, _ in parts))
 
     def _parts(self, around: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Surroundings and kinds of so many beads that they stay in the cache."""

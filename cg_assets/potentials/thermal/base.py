@@ -17,6 +17,8 @@ PRIOR_DEPTH = 0.015
 """Distance over which the prior's force rises from a twentieth to all of the mean force [nm]."""
 PRIOR_PART = 0.05
 """Part of the mean force that the prior has where the data begin."""
+PRIOR_RATE = math.log(1.0 / PRIOR_PART) / PRIOR_DEPTH
+"""Rate at which it decays [1/nm]."""
 BEGIN = 0.01
 """The data begin where the radial distribution function first exceeds this."""
 BEADS_AT_ONCE = 2048
@@ -26,9 +28,9 @@ BEADS_AT_ONCE = 2048
 class ThermalPotential(TemperatureDependent):
     """W(R, T) = sum_k s_k(T) W_k(R), and a repulsive prior that no data can teach.
 
-    The prior is the pair energy (s p / a) exp(a (t - r)) with a = ln(1/p)/d (`PRIOR_DEPTH` d, `PRIOR_PART` p), t the
-    distance where the radial distribution function of the training data begins and s their mean |force component|; it
-    does not depend on temperature.
+    The prior is the pair energy (s p / a) exp(a (t - r)) with a = ln(1/p)/d (a `PRIOR_RATE`, d `PRIOR_DEPTH`, p
+    `PRIOR_PART`), t the distance where the radial distribution function of the training data begins and s their mean
+    |force component|; it does not depend on temperature.
     """
 
     prior: Tensor
@@ -103,9 +105,8 @@ class ThermalPotential(TemperatureDependent):
 
     def repulsion(self, distance: Tensor) -> Tensor:
         """Energy `(p,)` of the prior at distances `(p,)` [kJ/mol]."""
-        rate = math.log(1.0 / PRIOR_PART) / PRIOR_DEPTH
-        height = self.prior[0] * PRIOR_PART / rate
-        return height * torch.exp(rate * (self.prior[1] - distance))
+        height = self.prior[0] * PRIOR_PART / PRIOR_RATE
+        return height * torch.exp(PRIOR_RATE * (self.prior[1] - distance))
 
     def _prior_energy(self, pairs: Pairs, n_frames: int) -> Tensor:
         return self.per_frame(self.repulsion(pairs.distance), pairs.first, n_frames)

@@ -61,13 +61,6 @@ class NeighbourLists:
         return self.lists
 
 
-def mark_lost(points: NDArray[np.float64], energy: NDArray[np.float64], forces: NDArray[np.float64]) -> None:
-    """Make energies `(r,)` and forces `(r, n, 3)` of beads without a finite place NaN: they have no neighbours."""
-    lost = ~np.isfinite(points).all(axis=2)
-    forces[lost] = np.nan
-    energy[np.any(lost, axis=1)] = np.nan
-
-
 @compiled
 def separation(one: Any, two: Any, box: Any, result: Any) -> Any:
     """Difference of two positions by minimum image, into `result`; gives its square."""

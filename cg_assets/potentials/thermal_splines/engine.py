@@ -11,19 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.potentials.thermal.base import PRIOR_DEPTH, PRIOR_PART
-from cg_assets.potentials.thermal.neighbours import NeighbourLists, compiled, mark_lost, separation
-from cg_assets.potentials.thermal.pairs import edges_of
+from cg_assets.potentials.thermal.engine import ListEngine
+from cg_assets.potentials.thermal.neighbours import compiled, separation
 from cg_assets.potentials.thermal_splines.module import SplinePotential
 
 PRIOR_REACH = 0.2
 """Distance beyond the beginning of the data from which on the prior is zero [nm]."""
 
 
-class SplineEngine:
+class SplineEngine(ListEngine):
     """Energy and forces of `SplinePotential` at one temperature."""
 
     def __init__(self, module: SplinePotential, temperature: float, box: ArrayLike | None) -> None:
@@ -37,10 +35,7 @@ class SplineEngine:
         Raises:
             ValueError: the temperature is not positive or the cutoff beyond half the box.
         """
-        edges = None if box is None else torch.as_tensor(np.array(box, dtype=np.float64))
-        module.check(torch.zeros(0, module.n_beads, 3), temperature, edges)
-        edges_of(torch.zeros(1, 2, 3), edges, module.cutoff)
-        self.module, self.conditions = module, (temperature, edges)
+        super().__init__(module, temperature, box)
         weights = module.dependence.coefficients(torch.tensor([temperature]))[0, 0].numpy()
         coefficients = weights @ module.coefficients.cpu().numpy()
         self.constant = float(module.n_beads * coefficients[0])
@@ -68,39 +63,31 @@ class SplineEngine:
         self.parents = np.array(parents, np.int64).reshape(-1, 2)
         self.low, self.low_triple = float(module.low), float(module.low_triple)
         self.cutoffs = (module.pair_cutoff, module.triple_cutoff)
-        size, begins = (float(value) for value in module.prior)
-        rate = math.log(1.0 / PRIOR_PART) / PRIOR_DEPTH
-        self.prior = np.array([size * PRIOR_PART / rate, rate, begins])
-        self.neighbours = NeighbourLists(box, max(self.cutoffs))
 
-    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy `(r,)` and forces `(r, n, 3)` of replicas `(r, n, 3)`, in the type of the positions.
-
-        A replica with a bead whose place is not finite has an energy of NaN, and that bead such forces.
-
-        Raises:
-            ValueError: positions have the wrong shape.
-        """
-        self.module.check(positions, *self.conditions)
-        points = positions.numpy().astype(np.float64)
-        energy, forces = np.empty(len(points)), np.zeros_like(points)
-        for replica, (place, lists) in enumerate(zip(points, self.neighbours.of(points), strict=True)):
-            energy[replica] = self.constant + _evaluate(
-                place,
-                self.neighbours.box,
-                *lists,
-                self.pair,
-                self.products,
-                self.alone,
-                self.parents,
-                self.raised,
-                self.factors,
-                np.array([self.low, self.low_triple, *self.cutoffs]),
-                self.prior,
-                forces[replica],
-            )
-        mark_lost(points, energy, forces)
-        return torch.as_tensor(energy).to(positions), torch.as_tensor(forces).to(positions)
+    def evaluate(
+        self,
+        place: NDArray[np.float64],
+        starts: NDArray[np.int64],
+        listed: NDArray[np.int64],
+        forces: NDArray[np.float64],
+    ) -> float:
+        """See the base class."""
+        energy = _evaluate(
+            place,
+            self.neighbours.box,
+            starts,
+            listed,
+            self.pair,
+            self.products,
+            self.alone,
+            self.parents,
+            self.raised,
+            self.factors,
+            np.array([self.low, self.low_triple, *self.cutoffs]),
+            self.prior,
+            forces,
+        )
+        return float(self.constant + energy)
 
 
 @compiled
