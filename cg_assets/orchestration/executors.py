@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from cg_assets.core.errors import CgAssetsError
-from cg_assets.orchestration.preload import executor_options, modules_of
+from cg_assets.orchestration.preload import executor_options, modules_of, start_method
 from cg_assets.orchestration.run_locks import holding
 from cg_assets.settings import OF_STEPS, installation
 
@@ -48,7 +48,7 @@ def build_executor() -> dg.ExecutorDefinition:
         return executor.configured(options) if options else executor
     if name == "multiprocess":
         preload = [*modules_of(), "cg_assets.orchestration.definitions"]  # `cg-assets run` needs less
-        default = {"max_concurrent": os.cpu_count() or 1, "start_method": {"forkserver": {"preload_modules": preload}}}
+        default = {"max_concurrent": os.cpu_count() or 1, "start_method": start_method(preload)}
         return holding(dg.multiprocess_executor).configured(default | options)
     if name == "ray":
         if shown := own.secret_addresses:

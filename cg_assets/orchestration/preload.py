@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import tempfile
 from collections.abc import Iterable
 from multiprocessing import forkserver
 
@@ -51,6 +53,20 @@ _OF_KIND = {
 """Modules by the kinds of the stages that need them."""
 
 
+_LONGEST_TEMPORARY_FOLDER = 71
+"""Bytes: a socket's path holds 103 on macOS, 107 on Linux, and the process that steps fork from adds 32."""
+
+
+def start_method(modules: list[str]) -> dict[str, dict[str, object]]:
+    """How Dagster starts a step: forked from a process that has imported some modules, where it can have a socket.
+
+    A temporary folder with a long path, as of some clusters, holds none: each step is a fresh process then.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TEMPORARY_FOLDER:
+        return {"spawn": {}}
+    return {"forkserver": {"preload_modules": modules}}
+
+
 def modules_of(kinds: Iterable[str] = _OF_KIND) -> list[str]:
     """What steps of stages of some kinds import."""
     return _OF_EVERY_STEP + [module for kind in sorted(_OF_KIND.keys() & set(kinds)) for module in _OF_KIND[kind]]
@@ -68,8 +84,10 @@ def start_step_server(kinds: Iterable[str]) -> None:
         CgAssetsError: the executor's options cannot be read.
     """
     own = installation()
-    if own.executor == "multiprocess" and "start_method" not in executor_options(own):
-        multiprocessing.get_context("forkserver").set_forkserver_preload(modules_of(kinds))
+    default = own.executor == "multiprocess" and "start_method" not in executor_options(own)
+    modules = modules_of(kinds)
+    if default and "forkserver" in start_method(modules):
+        multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
         forkserver.ensure_running()
 
 

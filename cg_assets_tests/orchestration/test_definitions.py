@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -108,6 +109,16 @@ def test_executor_by_name(home, monkeypatch, name, expected):
     if name:
         monkeypatch.setenv("CG_EXECUTOR", name)
     assert build_definitions({}).executor.name == expected
+
+
+def test_steps_run_where_the_path_of_the_temporary_folder_is_too_long_for_a_socket(tmp_path):
+    temporary = tmp_path / ("long" * 20)
+    temporary.mkdir()
+    line = [sys.executable, "-m", "cg_assets.cli", "--home", str(tmp_path / "home"), "run", "muller_brown"]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    done = subprocess.run([*line, "--select", "reference"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
 
 
 def test_unknown_executor(home, monkeypatch):
