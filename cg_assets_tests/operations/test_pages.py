@@ -363,8 +363,12 @@ def test_a_home_has_one_daemon(pages):
 
 
 def test_closing_the_terminal_stops_everything(tmp_path):
-    """Nobody reads what the command prints by then."""
-    own = Pages(Command(tmp_path / "home"))
+    """Nobody reads what the command prints by then. Tests that run under nohup would hand on that SIGHUP is ignored."""
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        own = Pages(Command(tmp_path / "home"))
+    finally:
+        signal.signal(signal.SIGHUP, inherited)
     try:
         own.wait()
         own.process.stdout.close()
