@@ -28,10 +28,10 @@ def run_demo(demo: str) -> int:
     folder = prepare_home()
     names = DEMOS[demo]
     start_ahead(names)
-    from cg_assets.operations.runs import Outcome, run_system
+    from cg_assets.operations.runs import Outcome, run_systems
 
     print(f"cg-assets demo: {', '.join(names)} on {os.cpu_count()} cores; state goes to {folder}\n")
-    failed = [name for name in names if run_system(name) is Outcome.FAILED]
+    failed = [name for name, outcome in run_systems(names).items() if outcome is Outcome.FAILED]
     made = [name for name in names if ParquetStore(folder).file(name, "comparison").is_file()]
     if made:
         print_headlines(folder, made)

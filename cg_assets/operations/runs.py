@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from functools import cache, partial
@@ -58,13 +58,16 @@ class Outcome(IntEnum):
     """Every step succeeded, but a check that blocks nothing failed."""
 
     @classmethod
-    def of(cls, result: dg.JobExecutionResult) -> Outcome:
-        """How a run ended."""
-        if not result.success:
+    def of(cls, result: dg.JobExecutionResult, assets: Iterable[dg.AssetKey] | None = None) -> Outcome:
+        """How a run ended, or that part of it which makes some assets."""
+        events, succeeded = result.all_events, result.success
+        if assets is not None:
+            steps = {"__".join(key.path) for key in assets}
+            events = [event for event in events if event.step_key in steps]
+            succeeded = {event.step_key for event in events if event.is_step_success} == steps
+        if not succeeded:
             return cls.FAILED
-        checks = [
-            event for event in result.all_events if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
-        ]
+        checks = [event for event in events if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION]
         verdicts = [event.asset_check_evaluation_data for event in checks]
         failed = [item for item in verdicts if not item.passed and item.severity is dg.AssetCheckSeverity.ERROR]
         return cls.DOUBTFUL if failed else cls.SOUND
@@ -74,13 +77,18 @@ _COMMAND_TAG = "cg_assets/command"
 
 
 @cache
-def system_job(name: str, content_hash: str, home: str) -> dg.JobDefinition:
-    """The job of one system, made again by name in the processes that execute its steps.
+def systems_job(names: str, content_hashes: str, home: str) -> dg.JobDefinition:
+    """The job of one system or of several (`names` with commas), made again in the processes that execute its steps.
 
-    It is another job for another content of the system's file or other values of `--set` (`content_hash`), and for
+    It is another job for another content of a system's file or other values of `--set` (`content_hashes`), and for
     another home folder, to which its resources belong.
     """
-    return build_definitions({name: load_system(name)}).resolve_job_def(job_name(name))
+    systems = {name: load_system(name) for name in names.split(",")}
+    definitions = build_definitions(systems)
+    if len(systems) == 1:
+        return definitions.resolve_job_def(job_name(names))
+    # The only job of Dagster whose assets have partitions of several kinds; its own name is reserved.
+    return definitions.resolve_implicit_global_asset_job_def()._copy(name="several_systems")
 
 
 def run_system(name: str, batch: str | None = None, stages: list[str] | None = None, force: bool = False) -> Outcome:
@@ -117,11 +125,48 @@ def run_system(name: str, batch: str | None = None, stages: list[str] | None = N
                 print(f"resuming the last run: {len(finished)} of {len(selection)} stages are finished")
             selection = remaining or selection
         print(f"{name}, batch {batch}: {len(selection)} stage(s) to make in {installation().home}", flush=True)
-        outcome = Outcome.of(_execute(instance, system, batch, selection, {_COMMAND_TAG: command}))
-        if outcome is Outcome.FAILED:
-            return outcome
-        verdict = _verdict(system, batch, stages, made={key.path[-1] for key in selection})
-        return verdict if verdict is Outcome.FAILED else max(outcome, verdict)
+        outcome = Outcome.of(_execute(instance, [system], batch, selection, {_COMMAND_TAG: command}))
+        return _with_verdict(outcome, system, batch, stages, selection)
+
+
+def run_systems(names: Sequence[str]) -> dict[str, Outcome]:
+    """Make what is not up to date in the first batch of several systems, in one run.
+
+    Steps of one system use the cores that another one leaves idle; a system that fails stops no other.
+
+    Raises:
+        CgAssetsError: a system is wrong; nothing has been run.
+    """
+    systems = [load_system(name) for name in names]
+    outcomes: dict[str, Outcome] = {}
+    chosen: dict[str, list[dg.AssetKey]] = {}
+    with _ready(*systems) as instance:
+        for system in systems:
+            instance.add_dynamic_partitions(_partitions(system.name), [FIRST_BATCH])
+            if needed := to_be_made(fetched(installation().home), system, FIRST_BATCH):
+                chosen[system.name] = checked_selection(system, [part.stage for part in needed])
+                _print_needed(system, FIRST_BATCH, needed)
+                print(f"{system.name}, batch {FIRST_BATCH}: {len(needed)} stage(s) to make", flush=True)
+            else:
+                outcomes[system.name] = _nothing_to_do(system, FIRST_BATCH)
+        made = [system for system in systems if system.name in chosen]
+        if made:
+            every = [key for part in chosen.values() for key in part]
+            result = _execute(instance, made, FIRST_BATCH, every, {})
+            for system in made:
+                part = chosen[system.name]
+                outcomes[system.name] = _with_verdict(Outcome.of(result, part), system, FIRST_BATCH, None, part)
+    return outcomes
+
+
+def _with_verdict(
+    outcome: Outcome, system: SystemSpec, batch: str, stages: list[str] | None, made: Iterable[dg.AssetKey]
+) -> Outcome:
+    """How a run of some stages (None: of all) ended, with the checks of those that it did not make."""
+    if outcome is Outcome.FAILED:
+        return outcome
+    verdict = _verdict(system, batch, stages, made={key.path[-1] for key in made})
+    return verdict if verdict is Outcome.FAILED else max(outcome, verdict)
 
 
 def to_be_made(store: ParquetStore, system: SystemSpec, batch: str) -> dict[Part, str]:
@@ -222,7 +267,7 @@ def refresh_system(name: str, batch: str | None = None) -> Outcome:
         outcome = Outcome.FAILED if plan.failed else Outcome.SOUND
         for run in plan.runs:
             keys = [dg.AssetKey([name, stage]) for stage in run.stages]
-            result = _execute(instance, system, run.batch, keys, {REFRESH_TAG: "command"})
+            result = _execute(instance, [system], run.batch, keys, {REFRESH_TAG: "command"})
             _print_champions(result)
             outcome = max(outcome, Outcome.of(result))
             if not result.success:
@@ -264,30 +309,36 @@ def _partitions(name: str) -> str:
 
 
 @contextmanager
-def _ready(system: SystemSpec) -> Iterator[dg.DagsterInstance]:
+def _ready(*systems: SystemSpec) -> Iterator[dg.DagsterInstance]:
     """Check everything that can be checked before a run, clean up after dead runs, and open the instance."""
     build_executor()
     installation().check()
-    system.check()
+    for system in systems:
+        system.check()
     ParquetStore(prepare_home()).remove_leftovers()
     with dg.DagsterInstance.get() as instance:
         end_dead_runs(instance)
-        register_first_batches(instance, {system.name: system})
+        register_first_batches(instance, {system.name: system for system in systems})
         yield instance
 
 
 def _execute(
     instance: dg.DagsterInstance,
-    system: SystemSpec,
+    systems: Sequence[SystemSpec],
     batch: str | None,
     selection: list[dg.AssetKey],
     tags: dict[str, str],
 ) -> dg.JobExecutionResult:
-    """Run some assets of a system for one batch, and print why steps failed."""
-    if any(stage.gpu for stage in stages_of(system) if dg.AssetKey([system.name, stage.name]) in selection):
+    """Run some assets of systems for one batch, and print why steps failed."""
+    stages = [(system.name, stage) for system in systems for stage in stages_of(system)]
+    if any(stage.gpu for name, stage in stages if dg.AssetKey([name, stage.name]) in selection):
         set_gpu_slots(instance)  # which imports torch
-    wanted = {"name": system.name, "content_hash": system.content_hash, "home": str(installation().home)}
-    job = dg.build_reconstructable_job("cg_assets.operations.runs", "system_job", reconstructable_kwargs=wanted)
+    wanted = {
+        "names": ",".join(system.name for system in systems),
+        "content_hashes": ",".join(system.content_hash for system in systems),
+        "home": str(installation().home),
+    }
+    job = dg.build_reconstructable_job("cg_assets.operations.runs", "systems_job", reconstructable_kwargs=wanted)
     partition = {} if batch is None else {"dagster/partition": batch}
     result = dg.execute_job(
         job,
@@ -361,9 +412,9 @@ def find_box(name: str) -> Estimate:
 
     An interrupted run resumes from its last picosecond.
     """
-    system = load_system(name)
-    folder = installation().home / "box" / system.name
-    with _progress_bar() as report:
+    system, home = load_system(name), installation().home
+    folder, lock = home / "box" / system.name, home / "locks" / f"box-{system.name}.lock"
+    with file_lock(lock, 0.0, f"the search for the box of {system.name}", stays=False), _progress_bar() as report:
         return system.measure_box(seed_of(system.name, "box", FIRST_BATCH), report, folder)
 
 
