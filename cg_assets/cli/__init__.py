@@ -14,7 +14,7 @@ from cg_assets.cli.parser import command_parser
 from cg_assets.core.errors import CgAssetsError
 from cg_assets.core.machine import machine_failure
 from cg_assets.operations.tables import Table
-from cg_assets.settings import HOME, installation, masked, set_variables
+from cg_assets.settings import CHANGES, HOME, installation, masked, set_variables
 from cg_assets.storage.sharing import follow, open_to_group
 
 _PLAIN = "cg_assets.plain"
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_PLAIN)
-    home = installation().home
+    home, changes = installation().home, installation().changes
     try:
         if place := next((place for place in (home, *home.parents) if place.is_file()), None):
             return _failed(f"home folder {home}: {place} is a file; choose another folder with --home or {HOME}", 1)
@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _failed(reason, 1)
     finally:
         open_to_group(home)
+        set_variables({CHANGES: changes})  # those of --set are of this call alone
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:

@@ -260,6 +260,12 @@ def test_settings_of_the_command_line_count_like_those_of_the_file(home):
     assert load_system("muller_brown_plane").content_hash == other
 
 
+def test_settings_of_one_command_are_not_those_of_the_next(home, capsys):
+    plain = load_system("muller_brown").content_hash
+    assert main(["check", "muller_brown", "--set", "training.epochs=77"]) == 0
+    assert load_system("muller_brown").content_hash == plain
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
