@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
@@ -119,25 +120,31 @@ def _terminal() -> TextIO:
         return sys.stderr
 
 
+_RECENT = 10
+"""Reports whose pace gives the time left: pieces of work differ, and the first one has waited for compilers."""
+
+
 def log_progress(write: Callable[[str], object], interval: float = 5.0) -> Progress:
     """A progress callback that writes a line with a bar and the time left, at most each `interval` [s]."""
-    start = last = time.monotonic()
-    before = 0
+    begun = last = time.monotonic()
+    recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)
 
     def report(done: int, total: int, counted: str) -> None:
-        nonlocal start, last, before
+        nonlocal begun, last
         now = time.monotonic()
-        if done < before:  # another task of the same step has begun
-            start = now
-        before = done
+        if recent and done < recent[-1][1]:  # another task of the same step has begun
+            begun = recent[-1][0]
+            recent.clear()
+        recent.append((now, done))
         if now - last < interval and done < total:
             return
-        if done >= total and now - start < interval:
+        if done >= total and now - begun < interval:
             return
         last = now
         fraction = done / max(total, 1)
         bar = "█" * round(20 * fraction) + "·" * (20 - round(20 * fraction))
-        left = (now - start) * (1 - fraction) / max(fraction, 1e-9)
+        since, first = recent[0] if recent[0][1] < done else (begun, 0)
+        left = (now - since) * (total - done) / max(done - first, 1)
         write(f"{bar} {done} of {total} {counted}, {left:.0f} s left")
 
     return report
