@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterable
 
 from cg_assets.assets import stages_of
+from cg_assets.operations.home_folder import set_step_defaults
 from cg_assets.orchestration.preload import start_step_server
 from cg_assets.systems import load_system
 
@@ -28,5 +29,6 @@ def start_ahead(names: Iterable[str], stages: list[str] | None = None) -> None:
         signal.signal(number, signal.default_int_handler)
     # A signal while a connection is closed ends the command, with its own line; SQLAlchemy would log it as an error.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    set_step_defaults()
     wanted = [stage for name in names for stage in stages_of(load_system(name)) if not stages or stage.name in stages]
     start_step_server(kind for stage in wanted for kind in stage.kinds)

@@ -47,12 +47,17 @@ def prepare_home() -> Path:
         )
     address = with_driver(own.database) if own.database else None
     _choose_database(dagster_home, address)
-    # Steps run side by side, one per core; threads of several steps on the same cores are many times slower.
-    set_variables(
-        {HOME: str(folder), DAGSTER_HOME: str(dagster_home)} | ({DATABASE: address} if address else {}),
-        {"DAGSTER_DISABLE_TELEMETRY": "yes", "OMP_NUM_THREADS": "1"},
-    )
+    set_variables({HOME: str(folder), DAGSTER_HOME: str(dagster_home)} | ({DATABASE: address} if address else {}))
+    set_step_defaults()
     return folder
+
+
+def set_step_defaults() -> None:
+    """Set what steps need and is not set yet, for this process and those that it starts from now on.
+
+    Steps run side by side, one per core; threads of several steps on the same cores are many times slower.
+    """
+    set_variables({}, {"DAGSTER_DISABLE_TELEMETRY": "yes", "OMP_NUM_THREADS": "1"})
 
 
 def _usable(folder: Path) -> Path:

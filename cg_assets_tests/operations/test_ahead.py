@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import time
 from importlib.util import find_spec
+from multiprocessing import forkserver
 
 import pytest
 import sqlalchemy
@@ -36,6 +37,16 @@ def test_kill_ends_a_command_between_runs(number, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), number)
         time.sleep(5)
+
+
+@pytest.mark.usefixtures("in_the_background")
+def test_steps_of_a_run_have_a_thread_each(home, monkeypatch):
+    """What they fork from is started before the home is prepared."""
+    seen = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: seen.append(os.environ.get("OMP_NUM_THREADS")))
+    start_ahead(["muller_brown"])
+    assert seen == ["1"]
 
 
 class InterruptedConnection(sqlite3.Connection):
