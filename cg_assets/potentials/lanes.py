@@ -252,7 +252,7 @@ def _tile_intrinsic(
     return numba.types.void(weight, integer, integer, integer, rows, integer, integer, result, integer), generate
 
 
-_tile: Any = intrinsic(_tile_intrinsic)
+tile: Any = intrinsic(_tile_intrinsic)
 
 
 @compiled
@@ -270,7 +270,7 @@ def add_product(weight: Any, number: Any, rows: Any, first: Any, count: Any, res
     """
     _, b, a = weight.shape
     for part in range(0, b, TILE):
-        _tile(weight, (number * b + part) * a, a, 1, rows, first, count, result, row + part)
+        tile(weight, (number * b + part) * a, a, 1, rows, first, count, result, row + part)
 
 
 @compiled
@@ -278,7 +278,7 @@ def add_transposed_product(weight: Any, number: Any, rows: Any, first: Any, resu
     """Add the transpose of a matrix, a of it a multiple of `TILE`, times b rows of lanes; see `add_product`."""
     _, b, a = weight.shape
     for part in range(0, a, TILE):
-        _tile(weight, number * b * a + part, 1, a, rows, first, b, result, row + part)
+        tile(weight, number * b * a + part, 1, a, rows, first, b, result, row + part)
 
 
 def _turn_intrinsic(typing_context: Any, rows: Any, first: Any, result: Any, start: Any) -> Any:
@@ -307,7 +307,7 @@ def _turn_intrinsic(typing_context: Any, rows: Any, first: Any, result: Any, sta
     return numba.types.void(rows, numba.types.intp, result, numba.types.intp), generate
 
 
-_turn: Any = intrinsic(_turn_intrinsic)
+turn: Any = intrinsic(_turn_intrinsic)
 
 
 @compiled
@@ -330,12 +330,12 @@ def add_outer_products(
     """
     parts = shape[0] // LANES
     for part in range(parts):
-        _turn(left[0], place + part * LANES, turned, 0)
-        _turn(left[1], place + part * LANES, turned, LANES)
+        turn(left[0], place + part * LANES, turned, 0)
+        turn(left[1], place + part * LANES, turned, LANES)
         start = (number * parts + part) * shape[1]
         for row in range(0, shape[1], TILE):
-            _tile(right[0], (first + row) * LANES, LANES, 1, turned, 0, LANES, sums, start + row)
-            _tile(right[1], (first + row) * LANES, LANES, 1, turned, LANES, LANES, sums, start + row)
+            tile(right[0], (first + row) * LANES, LANES, 1, turned, 0, LANES, sums, start + row)
+            tile(right[1], (first + row) * LANES, LANES, 1, turned, LANES, LANES, sums, start + row)
         if biases is not None:
             total = get(turned, 0)
             for lane in range(1, LANES):

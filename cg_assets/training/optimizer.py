@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that pushes all singular values towards one."""
+
+STEPS = 5
+"""Of the iteration."""
 
 WARM_UP_STEPS = 100
 
@@ -20,7 +25,7 @@ def schedule(step: int, steps: int) -> float:
     return rise * 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 
-def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalised(matrices: Tensor, steps: int = STEPS) -> Tensor:
     """Nearest semi-orthogonal matrices of `(..., b, a)`, roughly, by a quintic Newton-Schulz iteration."""
     a, b, c = NEWTON_SCHULZ
     wide = _wide(matrices.reshape(-1, *matrices.shape[-2:]))
@@ -67,13 +72,33 @@ class MatrixMomentum(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1:
+                if parameter.ndim < 2 or min(parameter.shape[-2:]) == 1:
+                    self._adam_step(parameter, parameter.grad, group["lr"])
+                elif _is_compiled(parameter):
+                    self._compiled_step(parameter, parameter.grad, group)
+                else:
                     low, high = sorted(parameter.shape[-2:])
                     matrices.setdefault((low, high), []).append((parameter, parameter.grad))
-                else:
-                    self._adam_step(parameter, parameter.grad, group["lr"])
             for parameters in matrices.values():
                 self._matrix_step(parameters, group["lr"], group["momentum"], group["weight_decay"])
+
+    def _average(self, parameter: Tensor) -> Tensor:
+        """Of the gradients of matrices."""
+        state = self.state[parameter]
+        if not state:
+            state["average"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+        found: Tensor = state["average"]
+        return found
+
+    def _compiled_step(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """Move matrices as `_matrix_step` does."""
+        from cg_assets.training.optimizer_kernel import move_matrices
+
+        shape, rate = (-1, *parameter.shape[-2:]), group["lr"] * 0.2 * math.sqrt(max(parameter.shape[-2:]))
+        tensors = parameter.data, gradient.contiguous(), self._average(parameter)
+        numbers = group["momentum"], rate, 1.0 - group["lr"] * group["weight_decay"]
+        arrays = (tensor.view(shape).numpy() for tensor in tensors)
+        move_matrices(*arrays, *map(np.float32, numbers), np.array(NEWTON_SCHULZ, np.float32), STEPS)
 
     def _matrix_step(
         self, moved: list[tuple[Tensor, Tensor]], learning_rate: float, momentum: float, weight_decay: float
@@ -81,11 +106,8 @@ class MatrixMomentum(torch.optim.Optimizer):
         """Move matrices of one shape, up to transposition, at once, each with its gradient."""
         wides, rate = [], learning_rate * 0.2 * math.sqrt(max(moved[0][0].shape[-2:]))
         for parameter, gradient in moved:
-            state = self.state[parameter]
-            if not state:
-                state["average"] = torch.zeros_like(parameter)
-            state["average"].lerp_(gradient, 1 - momentum)
-            wide = _wide(torch.lerp(gradient, state["average"], momentum))
+            average = self._average(parameter).lerp_(gradient, 1 - momentum)
+            wide = _wide(torch.lerp(gradient, average, momentum))
             wides.append(wide.reshape(-1, *wide.shape[-2:]))
         directions = orthogonalised(torch.cat(wides)).split([len(wide) for wide in wides])
         for (parameter, _), direction in zip(moved, directions, strict=True):
@@ -105,3 +127,8 @@ class MatrixMomentum(torch.optim.Optimizer):
         average = state["average"] / (1 - 0.9**steps)
         spread = (state["square"] / (1 - 0.999**steps)).sqrt()
         parameter.sub_(learning_rate * average / (spread + 1e-8))
+
+
+def _is_compiled(parameter: Tensor) -> bool:
+    """Whether compiled code moves a matrix."""
+    return parameter.device.type == "cpu" and parameter.dtype == torch.float32 and parameter.is_contiguous()

@@ -266,6 +266,27 @@ def test_orthogonalised_matrices_have_singular_values_near_one():
         assert float(values.max()) < 1.3
 
 
+@pytest.mark.parametrize("shape", [(3, 32, 54), (3, 54, 32), (2, 16, 16), (5, 10, 6), (7, 3), (64, 64)])
+def test_compiled_steps_are_those_of_torch_in_double_precision(shape):
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator, dtype=torch.float64)
+    moved = []
+    for kind in (torch.float32, torch.float64):
+        parameter = torch.nn.Parameter(start.to(kind, copy=True))
+        optimizer = MatrixMomentum([parameter], learning_rate=0.1, weight_decay=0.5)
+        descent = torch.Generator().manual_seed(1)
+        for _ in range(4):
+            # what comes back through a transpose is not in order of memory
+            gradient = torch.randn(*shape[:-2], shape[-1], shape[-2], generator=descent, dtype=torch.float64)
+            parameter.grad = gradient.to(kind).mT
+            optimizer.step()
+        moved.append((parameter.detach().double(), optimizer.state[parameter]["average"].double()))
+    (weights, average), (exact, exact_average) = moved
+    assert float((exact - start).abs().max()) > 0.1
+    torch.testing.assert_close(weights, exact, rtol=0, atol=2e-5)
+    torch.testing.assert_close(average, exact_average, rtol=1e-5, atol=1e-6)
+
+
 def test_decay_shrinks_matrices_alone():
     matrix, vector = (torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 3, 4), (3, 1)))
     optimizer = MatrixMomentum([matrix, vector], learning_rate=0.1, weight_decay=0.5)
