@@ -86,7 +86,7 @@ class MatrixMomentum(torch.optim.Optimizer):
         """Of the gradients of matrices."""
         state = self.state[parameter]
         if not state:
-            state["average"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+            state["average"] = _zeros(parameter)
         found: Tensor = state["average"]
         return found
 
@@ -117,11 +117,18 @@ class MatrixMomentum(torch.optim.Optimizer):
     def _adam_step(self, parameter: Tensor, gradient: Tensor, learning_rate: float) -> None:
         state = self.state[parameter]
         if not state:
-            state["average"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
+            state["average"], state["square"] = (_zeros(parameter) for _ in range(2))
             state["steps"] = torch.zeros(())
         state["steps"] += 1
         steps = float(state["steps"])
+        if _is_compiled(parameter):
+            from cg_assets.training.optimizer_kernel import move_by_adam
+
+            tensors = parameter.data, gradient.contiguous(), state["average"], state["square"]
+            rate, second = learning_rate / (1 - 0.9**steps), (0.001, 1 - 0.999**steps)
+            arrays = (tensor.view(-1).numpy() for tensor in tensors)
+            move_by_adam(*arrays, np.float32(rate), np.float32(0.1), np.array(second, np.float32))
+            return
         state["average"].lerp_(gradient, 0.1)
         state["square"].lerp_(gradient.square(), 0.001)
         average = state["average"] / (1 - 0.9**steps)
@@ -129,6 +136,10 @@ class MatrixMomentum(torch.optim.Optimizer):
         parameter.sub_(learning_rate * average / (spread + 1e-8))
 
 
+def _zeros(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+
+
 def _is_compiled(parameter: Tensor) -> bool:
-    """Whether compiled code moves a matrix."""
+    """Whether compiled code moves a parameter."""
     return parameter.device.type == "cpu" and parameter.dtype == torch.float32 and parameter.is_contiguous()

@@ -127,3 +127,24 @@ def _multiply(left: Any, right: Any, result: Any, rows: Any, inner: Any, columns
         if symmetric:
             for down in range(panel + 1, rows // LANES):
                 turn(result, panel * rows + down * LANES, result, down * rows + panel * LANES)
+
+
+@compiled
+def move_by_adam(weights: Any, gradients: Any, averages: Any, squares: Any, rate: Any, first: Any, second: Any) -> None:
+    """Move weights `(m,)` by Adam.
+
+    Args:
+        weights: changed.
+        gradients: of the loss by them.
+        averages: of the gradients, changed.
+        squares: averages of their squares, changed.
+        rate: of the step, over the weight of all gradients in their average.
+        first: what a gradient counts in their average.
+        second: what a square counts in theirs, and the weight of all squares in it.
+    """
+    for k in range(len(weights)):
+        gradient = gradients[k]
+        average = averages[k] + first * (gradient - averages[k])
+        square = squares[k] + second[0] * (gradient * gradient - squares[k])
+        averages[k], squares[k] = average, square
+        weights[k] -= rate * average / (np.sqrt(square / second[1]) + np.float32(1e-8))

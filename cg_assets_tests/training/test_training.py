@@ -266,7 +266,9 @@ def test_orthogonalised_matrices_have_singular_values_near_one():
         assert float(values.max()) < 1.3
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 54), (3, 54, 32), (2, 16, 16), (5, 10, 6), (7, 3), (64, 64)])
+@pytest.mark.parametrize(
+    "shape", [(3, 32, 54), (3, 54, 32), (2, 16, 16), (5, 10, 6), (7, 3), (64, 64), (10, 32, 1), (9,)]
+)
 def test_compiled_steps_are_those_of_torch_in_double_precision(shape):
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -277,8 +279,9 @@ def test_compiled_steps_are_those_of_torch_in_double_precision(shape):
         descent = torch.Generator().manual_seed(1)
         for _ in range(4):
             # what comes back through a transpose is not in order of memory
-            gradient = torch.randn(*shape[:-2], shape[-1], shape[-2], generator=descent, dtype=torch.float64)
-            parameter.grad = gradient.to(kind).mT
+            turned = shape if len(shape) < 2 else (*shape[:-2], shape[-1], shape[-2])
+            gradient = torch.randn(turned, generator=descent, dtype=torch.float64).to(kind)
+            parameter.grad = gradient if len(shape) < 2 else gradient.mT
             optimizer.step()
         moved.append((parameter.detach().double(), optimizer.state[parameter]["average"].double()))
     (weights, average), (exact, exact_average) = moved
