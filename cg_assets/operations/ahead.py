@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from cg_assets.assets import stages_of
 from cg_assets.operations.home_folder import set_step_defaults
@@ -12,7 +12,7 @@ from cg_assets.orchestration.preload import start_step_server
 from cg_assets.systems import load_system
 
 
-def start_ahead(names: Iterable[str], stages: list[str] | None = None) -> None:
+def start_ahead(names: Sequence[str], stages: list[str] | None = None) -> None:
     """Start the process that steps fork from, and let `kill` end this one as Ctrl-C does.
 
     Dagster gives SIGTERM, during a run and afterwards, the handler of SIGINT, which a shell that starts a command in
@@ -31,4 +31,4 @@ def start_ahead(names: Iterable[str], stages: list[str] | None = None) -> None:
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     set_step_defaults()
     wanted = [stage for name in names for stage in stages_of(load_system(name)) if not stages or stage.name in stages]
-    start_step_server(kind for stage in wanted for kind in stage.kinds)
+    start_step_server((kind for stage in wanted for kind in stage.kinds), names)

@@ -91,6 +91,15 @@ def systems_job(names: str, content_hashes: str, home: str) -> dg.JobDefinition:
     return definitions.resolve_implicit_global_asset_job_def()._copy(name="several_systems")
 
 
+def arguments_of_job(systems: Sequence[SystemSpec]) -> dict[str, str]:
+    """The arguments of `systems_job`."""
+    return {
+        "names": ",".join(system.name for system in systems),
+        "content_hashes": ",".join(system.content_hash for system in systems),
+        "home": str(installation().home),
+    }
+
+
 def run_system(name: str, batch: str | None = None, stages: list[str] | None = None, force: bool = False) -> Outcome:
     """Run a system's job for one batch in this process and those of its executor.
 
@@ -333,11 +342,7 @@ def _execute(
     stages = [(system.name, stage) for system in systems for stage in stages_of(system)]
     if any(stage.gpu for name, stage in stages if dg.AssetKey([name, stage.name]) in selection):
         set_gpu_slots(instance)  # which imports torch
-    wanted = {
-        "names": ",".join(system.name for system in systems),
-        "content_hashes": ",".join(system.content_hash for system in systems),
-        "home": str(installation().home),
-    }
+    wanted = arguments_of_job(systems)
     job = dg.build_reconstructable_job("cg_assets.operations.runs", "systems_job", reconstructable_kwargs=wanted)
     partition = {} if batch is None else {"dagster/partition": batch}
     result = dg.execute_job(

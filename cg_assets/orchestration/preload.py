@@ -11,7 +11,7 @@ from multiprocessing import forkserver
 import yaml
 
 from cg_assets.core.errors import CgAssetsError
-from cg_assets.settings import Installation, installation
+from cg_assets.settings import AHEAD, Installation, installation, set_variables
 
 _OF_EVERY_STEP = [
     "cg_assets.orchestration.step_server",
@@ -48,7 +48,12 @@ _OF_KIND = {
         "numba.np.npyimpl",
     ],
     "pytorch": ["cg_assets.figures.simulation", "torch._dynamo"],
-    "mlflow": ["cg_assets.registry.mlflow_warm_up", "opentelemetry.sdk.trace", "git"],
+    "mlflow": [
+        "cg_assets.registry.mlflow_warm_up",
+        "mlflow.tracing.processor.base_mlflow",
+        "opentelemetry.sdk.trace",
+        "git",
+    ],
 }
 """Modules by the kinds of the stages that need them."""
 
@@ -72,21 +77,23 @@ def modules_of(kinds: Iterable[str] = _OF_KIND) -> list[str]:
     return _OF_EVERY_STEP + [module for kind in sorted(_OF_KIND.keys() & set(kinds)) for module in _OF_KIND[kind]]
 
 
-def start_step_server(kinds: Iterable[str]) -> None:
+def start_step_server(kinds: Iterable[str], systems: Iterable[str] = ()) -> None:
     """Let the process that steps fork from import what they need while this one imports Dagster and prepares a run.
 
     Its steps see the environment as it is now.
 
     Args:
         kinds: of the stages that are run; others import for themselves.
+        systems: whose job it builds, so that no step needs to.
 
     Raises:
         CgAssetsError: the executor's options cannot be read.
     """
     own = installation()
     default = own.executor == "multiprocess" and "start_method" not in executor_options(own)
-    modules = modules_of(kinds)
+    modules = [*modules_of(kinds), "cg_assets.operations.built_ahead"]
     if default and "forkserver" in start_method(modules):
+        set_variables({AHEAD: ",".join(systems)})
         multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
         forkserver.ensure_running()
 

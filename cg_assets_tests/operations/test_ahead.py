@@ -1,5 +1,6 @@
 """A command that runs systems can be stopped, however it was started."""
 
+import importlib
 import os
 import signal
 import sqlite3
@@ -11,8 +12,11 @@ import pytest
 import sqlalchemy
 from dagster._utils.interrupts import capture_interrupts
 
+from cg_assets.operations import built_ahead
 from cg_assets.operations.ahead import start_ahead
+from cg_assets.operations.runs import arguments_of_job, systems_job
 from cg_assets.orchestration.preload import modules_of
+from cg_assets.systems import load_system
 
 
 @pytest.fixture
@@ -47,6 +51,22 @@ def test_steps_of_a_run_have_a_thread_each(home, monkeypatch):
     monkeypatch.setattr(forkserver, "ensure_running", lambda: seen.append(os.environ.get("OMP_NUM_THREADS")))
     start_ahead(["muller_brown"])
     assert seen == ["1"]
+
+
+@pytest.mark.parametrize("names", [["muller_brown"], ["muller_brown", "melting_wells"]])
+def test_steps_find_the_job_of_their_systems_built(home, monkeypatch, names):
+    monkeypatch.setenv("CG_ASSETS_AHEAD", ",".join(names))
+    importlib.reload(built_ahead)
+    before = systems_job.cache_info()
+    job = systems_job(**arguments_of_job([load_system(name) for name in names]))
+    assert systems_job.cache_info().hits == before.hits + 1
+    assert {key.path[0] for key in job.asset_layer.executable_asset_keys} == set(names)
+
+
+@pytest.mark.parametrize("names", ["", "no_such_system"])
+def test_what_steps_fork_from_leaves_faults_to_the_command(home, monkeypatch, names):
+    monkeypatch.setenv("CG_ASSETS_AHEAD", names)
+    importlib.reload(built_ahead)
 
 
 class InterruptedConnection(sqlite3.Connection):
