@@ -112,6 +112,21 @@ def test_what_cannot_be_built_is_refused_before_any_work(command, command_name):
     assert not (command.home / "data").exists()
 
 
+def test_a_basin_that_the_reference_does_not_reach_is_refused(command):
+    done = command("check", "muller_brown", "--set", "evaluation.basins.right.limits={x: [60, 62]}")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "evaluation.basins.right holds no bin of reference.range; widen that, or move the basin" in done.stderr
+
+
+@pytest.mark.parametrize(("timestep", "accepted"), [(0.4, True), (2.0, False)])
+def test_a_step_too_long_for_the_formula_is_refused(command, timestep, accepted):
+    done = command("check", "muller_brown", "--set", f"sampling.unbiased.timestep={timestep}")
+    assert (done.returncode == 0) == accepted
+    if not accepted:
+        assert "sampling.unbiased.timestep is 2, but the curvature of model.expression" in done.stderr
+        assert "allows at most 0.85; lower it" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_a_run_prints_one_line_a_step(finished):
     done = finished("run", "small_wells", "--select", "reference", CG_EXECUTOR="in_process")
     assert done.returncode == 0, done.stderr

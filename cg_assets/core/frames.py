@@ -117,6 +117,10 @@ class Frames:
         """Number of frames."""
         return len(self.positions)
 
+    def __repr__(self) -> str:
+        """Numbers of frames and sites, and the names of the columns; not the arrays, which fill the screen."""
+        return f"Frames({len(self)} frames of {self.n_sites} site(s): {', '.join(self.arrays())})"
+
     @property
     def n_sites(self) -> int:
         """Number of atoms or beads."""

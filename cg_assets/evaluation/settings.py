@@ -74,6 +74,10 @@ class Reference(Family, family="reference"):
         """The file that holds it, relative to the folder of the YAML file; none where it is computed."""
         return []
 
+    def reaches(self, basin: Basin, bins: int) -> bool:
+        """Whether it has a bin in a basin, as far as that shows before it is computed."""
+        return True
+
     @abstractmethod
     def compute(
         self, case: ReferenceCase, seed: int, directory: Path, progress: Progress | None, data: Frames | None
@@ -126,6 +130,14 @@ class QuadratureReference(Reference):
         if (list(self.range) if isinstance(self.range, dict) else []) != names:
             expected = f"the limits of {' and '.join(names)} by name" if names else "two numbers"
             yield Fault("range", f"is {self.range}; give {expected}")
+
+    def reaches(self, basin: Basin, bins: int) -> bool:
+        """Whether the middle of one of the bins of the interval lies in the basin; of two CG coordinates always."""
+        if isinstance(self.range, dict):
+            return True
+        low, high = self.range
+        middles = [low + (high - low) * (bin + 0.5) / bins for bin in range(bins)]
+        return all(any(start <= middle <= end for middle in middles) for start, end in basin.limits.values())
 
     def built_faults(self, built: Built) -> Iterator[Fault]:
         """An interval beyond the domain, and a domain that cuts off weight at a further temperature."""
@@ -349,6 +361,8 @@ class FreeEnergySettings(EvaluationSettings):
         yield from scope.unknown("collective_variables", self.collective_variables)
         for name, basin in self.basins.items():
             yield from scope.unknown(f"basins.{name}", basin.limits)
+            if not self.reference.reaches(basin, self.bins):
+                yield Fault(f"basins.{name}", "holds no bin of reference.range; widen that, or move the basin")
             for side in (0, 1):
                 ends = {variable: limits[side] for variable, limits in basin.limits.items()}
                 yield from scope.angle_faults(f"basins.{name}", ends)

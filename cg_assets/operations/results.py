@@ -122,7 +122,11 @@ def _profiles(folder: Path, name: str) -> Comparison:
 def _note_changes(store: ParquetStore, system: SystemSpec) -> None:
     """Print where the results of a system are not of its present specification and code (figures are refused then)."""
     if changed := Soundness(store, system).changed("comparison"):
-        print(f"cg-assets: {system.name}: these results are of other settings or code: {changed}", file=sys.stderr)
+        print(
+            f"cg-assets: {system.name}: these results are of other settings or code: {changed}; cg-assets run "
+            f"{system.name} makes them of the present ones",
+            file=sys.stderr,
+        )
 
 
 def _comparison(store: ParquetStore, name: str) -> Comparison:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cg_assets.core.errors import SamplingError, SystemSpecError
 from cg_assets.core.family import Family
+from cg_assets.core.settings import Fault
 from cg_assets.core.units import UnitSystem
 from cg_assets.mapping.beads import Beads
 from cg_assets.mapping.collective_variables import CollectiveVariable
@@ -50,6 +51,10 @@ class Model(Family, family="model"):
     def longest_timestep(self) -> float | None:
         """Longest time step that the fastest motion of the atoms allows [ps]; None where it is not known."""
         return None
+
+    def step_faults(self, beads: Beads, timestep: float) -> Iterator[Fault]:
+        """The fault of a step that is too long for a formula; that of molecules is found by `longest_timestep`."""
+        return iter(())
 
     def step_seconds(self, structure: Any, beads: Beads) -> float:
         """Time of a step of one replica here, on one core or GPU, measured or known from experience [s].

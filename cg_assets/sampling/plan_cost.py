@@ -43,5 +43,6 @@ class PlanCost:
 
     def __str__(self) -> str:
         """In words."""
-        cost = f"{duration(self.seconds)} of one core or GPU, {self.megabytes:.2g} MB"
+        time = duration(self.seconds) if self.seconds >= 1.0 else "less than 1 s"
+        cost = f"{time} of one core or GPU, {self.megabytes:.2g} MB"
         return f"{self.frames} frames from {self.steps:.3g} steps; estimated: {cost}"

@@ -171,7 +171,8 @@ class SamplingPlan(Strict):
                 yield Fault(name, "is for systems at one temperature; leave it out")
 
     def built_faults(self, built: Built) -> Iterator[Fault]:
-        """Starts that the molecule cannot reach."""
+        """A step that is too long for a formula, starts that the molecule cannot reach."""
+        yield from built.model.step_faults(built.beads, self.timestep)
         starts = self.starts if isinstance(self.starts, list) else []
         for point in [*starts, *(self.probe.starts if self.probe else [])]:
             yield from built.reach_faults("starts", point)

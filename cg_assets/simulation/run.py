@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ class CGSimulationResult:
 
     frames: Frames
     runs: tuple[Run, ...]
-    replica_temperatures: NDArray[np.float64]
+    replica_temperatures: NDArray[np.float64] = field(repr=False)
 
     @property
     def stability(self) -> str:

@@ -158,7 +158,8 @@ def _sampled(name: str, source: Source, residues: Sequence[PdbResidue]) -> list[
         )
     if not any(atom.startswith("H") for residue in residues for atom in residue.atoms):
         raise SystemSpecError(
-            f"{source.structure}: holds no hydrogens; add them, for example with PDBFixer or gmx pdb2gmx"
+            f"{source.structure}: holds no hydrogens; add them, as with Modeller.addHydrogens of OpenMM "
+            "(docs/tutorials/own_molecule.md), PDBFixer or gmx pdb2gmx"
         )
     fields = ", ".join(map(_quoted, source.force_fields or _FORCE_FIELDS))
     solvent, _, meaning = _solvent(source).partition(": ")
@@ -211,7 +212,7 @@ def _imported(name: str, source: Source, residues: Sequence[PdbResidue], without
         *head,
         f"  forces: null  # {why}",
         "labels:",
-        "  flow: {type: flow, of: imported, noise: 0.007, labels: clean}  # forces from configurations alone",
+        "  flow: {type: flow, of: imported, noise: 0.007, labels: clean}  # [nm]; forces from configurations",
         *_rest("flow_kernel_forces", "flow", residues),
     ]
 

@@ -27,7 +27,7 @@ class BeadCalculator(Calculator):
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
 
     def __init__(self, potential: Potential, temperature: float | None = None, **options: Any) -> None:
-        """Take the potential that `ModelTracking.load` gives.
+        """Take the potential that `cg_assets.use.export.read_model` gives.
 
         Args:
             potential: in nm and kJ/mol.
@@ -69,7 +69,7 @@ def bead_atoms(config: PotentialConfig, positions: ArrayLike, box: ArrayLike | N
     """Beads as atoms without an element, with the masses of a registered model's config.
 
     Args:
-        config: from `ModelTracking.load`, which returns it with the potential.
+        config: that `cg_assets.use.export.read_model` gives with the potential.
         positions: `(n_beads, 3)` [nm].
         box: `(3,)` edges of the periodic box [nm].
     """

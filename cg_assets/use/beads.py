@@ -23,7 +23,7 @@ class BeadEnergy:
         """Take a potential.
 
         Args:
-            potential: in nm and kJ/mol, as `ModelTracking.load` gives it.
+            potential: in nm and kJ/mol, as `cg_assets.use.export.read_model` gives it.
             temperature: at which a potential that depends on temperature is taken [K].
 
         Raises:
@@ -32,7 +32,7 @@ class BeadEnergy:
         if potential.dimension not in (0, 3):
             raise SamplingError(
                 f"this potential is of {potential.n_beads} CG coordinate(s), not of beads in space; other engines "
-                "cannot take it, simulate it with cg_assets"
+                "cannot take it, simulate it with cg_assets.simulate (docs/tutorials/own_surface.md shows it)"
             )
         self.potential, self.temperature = potential, temperature
         self._engine: tuple[tuple[float, ...] | None, Engine] | None = None

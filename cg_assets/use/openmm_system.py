@@ -44,7 +44,7 @@ def bead_system(
     State, whose default is `box`. A copy (`copy.deepcopy`, `pickle`, `XmlSerializer`) has the potential in it.
 
     Args:
-        potential: in nm and kJ/mol, as `ModelTracking.load` gives it.
+        potential: in nm and kJ/mol, as `cg_assets.use.export.read_model` gives it.
         config: returned with the potential.
         box: `(3,)` edges of the periodic box [nm].
         temperature: at which a potential that depends on temperature is taken [K].

@@ -30,7 +30,7 @@ class BeadModel(ModelInterface):
         compute_stress: bool = False,
         device: torch.device | None = None,
     ) -> None:
-        """Take the potential that `ModelTracking.load` gives.
+        """Take the potential that `cg_assets.use.export.read_model` gives.
 
         Args:
             potential: in nm and kJ/mol.
@@ -84,7 +84,7 @@ def bead_state(
     """Copies of the beads, with the masses of a registered model's config; beads have no element.
 
     Args:
-        config: from `ModelTracking.load`, which returns it with the potential.
+        config: that `cg_assets.use.export.read_model` gives with the potential.
         positions: `(s, n, 3)` of s systems [nm].
         box: `(3,)` edges of their periodic box [nm]; None without, for molecules within 100 nm.
         device: the CPU where None.

@@ -270,6 +270,21 @@ def test_the_error_where_frames_are_is_stated_where_the_range_reaches_beyond_the
     assert abs(inside.value.value - tilt) < 3.5 * inside.value.standard_error + 0.02
     (verdict,) = evaluate(narrow).verdicts([item for item in checks_of(narrow.settings) if item.name == "pmf_rmse"])
     assert "where frames are" in verdict.facts
+    assert "narrow it to that" in verdict.check.remedy
+
+
+def test_barriers_of_three_basins_are_those_between_neighbours():
+    case, _ = line(0)
+    limits = {"right": (0.5, 1.5), "left": (-1.5, -0.5), "top": (-0.05, 0.05)}
+    basins = {name: case.settings.basins["left"].model_copy(update={"limits": {"x": x}}) for name, x in limits.items()}
+    reference = replace(case.reference, populations={name: Estimate(0.3, 0.0) for name in basins})
+    settings = case.settings.model_copy(update={"basins": basins})
+    of_three = replace(case, settings=settings, reference=reference, _made={})
+    found = {item.key: item for item in evaluate(of_three).quantities if item.name == "barrier"}
+    assert found.keys() == {"barrier.left_to_top", "barrier.top_to_right"}
+    up, down = (found[f"barrier.{name}"] for name in ("left_to_top", "top_to_right"))
+    assert up.reference.value == pytest.approx(3.0, abs=0.05) and down.reference.value == pytest.approx(0.0, abs=0.05)
+    assert abs(up.value.value - 3.0 - TILT) < 4.0 * up.value.standard_error + 0.05
 
 
 def test_a_failed_check_states_what_noise_alone_gives_and_its_own_remedy():

@@ -174,7 +174,11 @@ def test_results_of_other_settings_are_marked(copied, monkeypatch, capsys):
         for arguments in (["results"], ["results", "--json"]):
             assert main(arguments) == 0
             err = capsys.readouterr().err
-            assert (f"{note}training changed since it was made\n" in err) if change else note not in err
+            assert (
+                (f"{note}training changed since it was made; cg-assets run small_wells makes" in err)
+                if change
+                else note not in err
+            )
     for command in ("figures", "report"):
         assert main([command, "small_wells"]) == 1, "refused"
         assert "training changed since it was made" in capsys.readouterr().err

@@ -57,6 +57,11 @@ class LinePMF(Metric[FreeEnergySettings]):
         ),
         Measure("sampled_range", "ends of the part of the reference's range whose bins hold frames", where="its end"),
     )
+    remedies: ClassVar[Mapping[str, str]] = {
+        "pmf_rmse": "where the results have a sampled_range, frames do not reach the ends of "
+        "evaluation.reference.range: narrow it to that; else see where it differs in the figures of the evaluation; "
+        "more data, a bias or a longer training can help",
+    }
 
     def applies(self, settings: FreeEnergySettings) -> bool:
         """Where there is an exact PMF along one coordinate."""

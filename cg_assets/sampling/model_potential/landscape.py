@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -14,6 +15,8 @@ from cg_assets.core.expressions import Expression, parse_expression
 
 _EDGE_CELLS = {1: 2_000, 2: 240, 3: 48}
 _EDGE_LIMIT = 1e-3
+_STEP_CELLS = {1: 2_000, 2: 120, 3: 32}
+_STEP_ENERGY = 10.0
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,25 @@ class Landscape:
         """
         _refuse_cut_weight(self)
         return self
+
+    def longest_timestep(self, mass: float) -> float:
+        """1/ω of the stiffest harmonic motion within 10 kT of the minimum, half of where leap-frog steps diverge.
+
+        Curvatures are central differences of exact forces on a grid over the domain.
+
+        Args:
+            mass: of each coordinate.
+        """
+        points = mesh(self.axes(_STEP_CELLS[self.dimension])).reshape(-1, self.dimension)
+        energy = self.energy(points)
+        points = points[energy <= energy.min() + _STEP_ENERGY * self.thermal_energy]
+        shift = 1e-5 * float(np.min(self.upper - self.lower))
+        columns = [
+            (self.energy_and_forces(points - step)[1] - self.energy_and_forces(points + step)[1]) / (2.0 * shift)
+            for step in shift * np.eye(self.dimension)
+        ]
+        stiffest = float(np.linalg.eigvalsh(np.stack(columns, axis=-1)).max())
+        return math.sqrt(mass / stiffest) if stiffest > 0.0 else math.inf
 
     def axes(self, cells: int) -> list[NDArray[np.float64]]:
         """Edges `(cells + 1,)` of a grid over the domain, one array per coordinate."""

@@ -38,7 +38,8 @@ class ModelPotential(Model):
     coordinates: list[Name] = Field(min_length=1, max_length=3)
     """Names of the coordinates in the formula."""
     expression: Formula
-    """Potential energy as a formula of the coordinates."""
+    """Potential energy as a formula of the coordinates, numbers, pi, + - * / **, parentheses and exp, log, sqrt, sin,
+    cos, tan, tanh, abs."""
     domain: dict[Name, Range]
     """Range of each coordinate that holds the Boltzmann weight, as `[-pi, pi]`; used for quadrature and plots."""
     mass: PositiveFloat = 1.0
@@ -57,6 +58,16 @@ class ModelPotential(Model):
             if not low < high:
                 raise ValueError(f"domain of {name} is [{low}, {high}]; the first number must be the smaller")
         return self
+
+    def step_faults(self, beads: Beads, timestep: float) -> Iterator[Fault]:
+        """The fault of a step that is too long for the curvature of the formula."""
+        longest = self.landscape(beads).longest_timestep(self.mass)
+        if timestep > longest:
+            yield Fault(
+                "timestep",
+                f"is {timestep:g}, but the curvature of model.expression near its minima allows at most {longest:.2g}; "
+                "lower it",
+            )
 
     def step_seconds(self, structure: ModelPotential, beads: Beads) -> float:
         """As of the shipped potentials; nothing is compiled to measure it [s]."""

@@ -10,9 +10,9 @@ SCRIPT = '''"""{name} in ASE: Langevin dynamics, frames to run.traj."""
 
 from pathlib import Path
 
+import numpy
 from ase import units
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from cg_assets.use.ase_calculator import BeadCalculator, bead_atoms
 from cg_assets.use.export import read_model
@@ -22,7 +22,8 @@ STEPS, TIMESTEP, TEMPERATURE = 1000, 2.0 * units.fs, {temperature}  # K
 model = read_model(Path(__file__).parent)
 atoms = bead_atoms(model.config, model.positions, model.box)
 atoms.calc = BeadCalculator(model.potential, {thermal})
-MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE)
+widths = numpy.sqrt(atoms.get_masses()[:, None] * units.kB * TEMPERATURE)
+atoms.set_momenta(widths * numpy.random.default_rng().standard_normal((len(atoms), 3)))
 run = Langevin(  # fixcm=True would sample too hot
     atoms,
     TIMESTEP,
