@@ -25,6 +25,7 @@ from cg_assets.orchestration.automation import (
     active_runs,
     batches_of,
     job_name,
+    makes_data,
     register_first_batches,
     used_batches,
 )
@@ -74,6 +75,8 @@ class Outcome(IntEnum):
 
 
 _COMMAND_TAG = "cg_assets/command"
+_SEVERAL = "several_systems"
+"""Name of the job of several systems."""
 
 
 @cache
@@ -88,7 +91,7 @@ def systems_job(names: str, content_hashes: str, home: str) -> dg.JobDefinition:
     if len(systems) == 1:
         return definitions.resolve_job_def(job_name(names))
     # The only job of Dagster whose assets have partitions of several kinds; its own name is reserved.
-    return definitions.resolve_implicit_global_asset_job_def()._copy(name="several_systems")
+    return definitions.resolve_implicit_global_asset_job_def()._copy(name=_SEVERAL)
 
 
 def arguments_of_job(systems: Sequence[SystemSpec]) -> dict[str, str]:
@@ -377,8 +380,9 @@ def finished_before(instance: dg.DagsterInstance, system: SystemSpec, batch: str
     """Assets, sound and of unchanged inputs, of the runs of the same command since a run of the batch succeeded."""
     soundness = Soundness(ParquetStore(installation().home), system)
     finished: set[dg.AssetKey] = set()
-    filters = dg.RunsFilter(job_name=job_name(system.name), tags={"dagster/partition": batch})
-    for run in instance.get_runs(filters):
+    jobs = (job_name(system.name), _SEVERAL)
+    of_batch = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": batch}))
+    for run in (run for run in of_batch if run.job_name in jobs and makes_data(run, system.name)):
         if run.status == dg.DagsterRunStatus.SUCCESS:
             break
         if run.tags.get(_COMMAND_TAG) != command:

@@ -44,13 +44,14 @@ def build_jobs(systems: Mapping[str, System]) -> list[dg.UnresolvedAssetJobDefin
     ]
 
 
+def makes_data(run: dg.DagsterRun, system: str) -> bool:
+    """Whether a run makes data of a system: one of its job, of several systems, or by a click on its assets."""
+    return run.job_name == job_name(system) or any(key.path[0] == system for key in run.asset_selection or ())
+
+
 def active_runs(instance: dg.DagsterInstance, system: str) -> list[str]:
-    """Ids of the unfinished runs that make data of a system, started by its job or by a click on its assets."""
-    return [
-        run.run_id
-        for run in instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
-        if run.job_name == job_name(system) or any(key.path[0] == system for key in run.asset_selection or ())
-    ]
+    """Ids of the unfinished runs that make data of a system."""
+    return [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=ACTIVE)) if makes_data(run, system)]
 
 
 def used_batches(instance: dg.DagsterInstance, system: SystemSpec) -> set[str]:

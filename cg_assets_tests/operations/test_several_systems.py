@@ -1,13 +1,16 @@
 """Several systems in one run, and two commands for one system."""
 
 import shutil
+from types import SimpleNamespace
 
+import dagster as dg
 import pytest
 
 from cg_assets.core.errors import StorageError
-from cg_assets.operations.runs import Outcome, find_box, run_systems
+from cg_assets.operations.runs import Outcome, find_box, finished_before, run_systems
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.store import ParquetStore
+from cg_assets.systems import load_system
 
 WILD = """
 extends: small_wells
@@ -32,6 +35,23 @@ def test_a_system_that_fails_stops_no_other(finished, copied, monkeypatch, capsy
         assert ("small_wells is up to date" in printed.out) is up_to_date
         assert ("small_wells, batch 0000: 1 stage(s) to make" in printed.out.splitlines()) is not up_to_date
         assert "cg-assets: wild_wells/trajectories failed: SamplingError" in printed.err and report.is_file()
+
+
+@pytest.mark.parametrize("system", ["small_wells", "wild_wells"])
+def test_a_run_of_several_systems_ends_what_a_command_resumes(copied, system):
+    """`run --force` resumes what it was interrupted in, but not what a later run has finished."""
+    own = dg.AssetKey(["small_wells", "comparison"])
+    batch = {"dagster/partition": "0000"}
+    command = batch | {"cg_assets/command": "a"}
+    interrupted = dg.DagsterRun("small_wells_job", status=dg.DagsterRunStatus.FAILURE, tags=command)
+    made = frozenset({dg.AssetKey([system, "report"])})
+    later = dg.DagsterRun("several_systems", status=dg.DagsterRunStatus.SUCCESS, tags=batch, asset_selection=made)
+    event = SimpleNamespace(event_type_value="ASSET_MATERIALIZATION", asset_key=own)
+    records = SimpleNamespace(
+        get_runs=lambda filters: [later, interrupted], all_logs=lambda run_id: [SimpleNamespace(dagster_event=event)]
+    )
+    found = finished_before(records, load_system("small_wells"), "0000", "a")
+    assert found == (set() if system == "small_wells" else {own})
 
 
 def test_a_second_search_for_the_same_box_is_refused(home):
