@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -62,6 +63,37 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to write to, which becomes `path` when the block ends without an error.
+
+    Args:
+        path: its final name; its parents are made when missing. An empty folder of that name stays and is filled.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        StorageError: there is a file of that name, a folder that is not empty, or none can be made there.
+    """
+    path = Path(path).absolute()
+    there = path.is_dir()
+    if path.exists() and (not there or any(path.iterdir())):
+        raise StorageError(f"{path} is not empty; name a new folder")
+    near = path if there else path.parent
+    try:
+        near.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{path.name}{_MARK}", dir=near)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be made: {error}; check permissions and free space") from error
+    with scratch:
+        temporary = Path(scratch.name) / path.name
+        temporary.mkdir()
+        yield temporary
+        for item in temporary.iterdir() if there else [temporary]:
+            item.rename(near / item.name)
 
 
 def _new_temporary(path: Path) -> tuple[Path, int]:

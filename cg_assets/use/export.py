@@ -17,6 +17,7 @@ from cg_assets.core.errors import CgAssetsError
 from cg_assets.potentials.base import Potential, PotentialConfig
 from cg_assets.potentials.model_format import load_potential, save_potential
 from cg_assets.potentials.settings import build_potential
+from cg_assets.storage.atomic import new_folder
 from cg_assets.use import targets
 from cg_assets.use.beads import BeadEnergy
 from cg_assets.use.targets import target_names
@@ -196,13 +197,9 @@ def export(model: Model, target: str, folder: Path) -> list[Path]:
     """
     if target not in target_names():
         raise CgAssetsError(f"--to {target}: choose one of {', '.join(target_names())}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CgAssetsError(f"{folder} is not empty; name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    usage, units = importlib.import_module(f"{targets.__name__}.{target.replace('-', '_')}").write(model, folder)
-    readme = folder / "README.md"
-    readme.write_text(
-        README.format(
+    with new_folder(folder) as part:
+        usage, units = importlib.import_module(f"{targets.__name__}.{target.replace('-', '_')}").write(model, part)
+        text = README.format(
             name=model.name,
             target=target,
             n_beads=len(model.positions),
@@ -212,7 +209,7 @@ def export(model: Model, target: str, folder: Path) -> list[Path]:
             rows="\n".join(f"| {name} | {there} | {here} |" for name, there, here in units),
             box="" if model.box is None else f", in a box of {' × '.join(f'{edge:g}' for edge in model.box)} nm",
             pressure="" if model.box is None else PRESSURE,
-        ),
-        encoding="utf-8",
-    )
+        )
+        (part / "README.md").write_text(text, encoding="utf-8")
+    readme = folder / "README.md"
     return [readme, *sorted(path for path in folder.rglob("*") if path.is_file() and path != readme)]

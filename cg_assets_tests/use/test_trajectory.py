@@ -16,6 +16,7 @@ from cg_assets.core.frames import Frames
 from cg_assets.storage.schemas import FileMetadata
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
+from cg_assets.use.trajectory import write_trajectory
 
 
 def simulated(home, model, box=None, n_replicas=3):
@@ -108,3 +109,48 @@ def test_beads_without_places_are_refused(finished, monkeypatch, tmp_path, capsy
     monkeypatch.setenv("CG_ASSETS_HOME", str(finished.home))
     assert main(["trajectory", "small_wells.biased", str(tmp_path / "out")]) == 1
     assert "no places in space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "box", "words"),
+    [
+        (1000.0, None, "frame 0 (replica 0, 0.5 ps), bead 2 (1:C): 1000 nm does not fit into the 8 columns"),
+        (-100.0, None, "bead 2 (1:C): -100 nm does not fit"),
+        (np.nan, None, "frame 0 (replica 0, 0.5 ps), bead 2 (1:C): nan nm does not fit into an XTC file"),
+        (3e6, None, "bead 2 (1:C): 3e+06 nm does not fit into an XTC file"),
+        (0.0, [2.0, 10_000.0, 2.0], "edge of the box: 10000 nm does not fit into the 9 columns"),
+    ],
+)
+def test_numbers_that_are_too_long_for_a_pdb_file_are_refused(home, tmp_path, capsys, place, box, words):
+    """Where the columns of the file would run into each other; the other replicas are written."""
+    model = "capped_alanine_quick.biased"
+    frames = simulated(home, model, box)
+    positions = frames.positions.copy()
+    positions[frames.replica == 0, 1, 0] = place
+    frames = dataclasses.replace(frames, positions=positions)
+    ParquetStore(home).write_frames(frames, FileMetadata("capped_alanine_quick", "cg_simulation_biased", "molar"))
+    assert main(["trajectory", model, str(tmp_path / "out")]) == 1
+    message = capsys.readouterr().err
+    assert words in message and "--replicas" in message and message.count("\n") == 1
+    assert not list(tmp_path.glob("*out*"))
+    assert main(["trajectory", model, str(tmp_path / "out"), "--replicas", "1"]) == int(box is not None)
+
+
+def test_an_interrupted_command_leaves_no_folder(home, tmp_path, monkeypatch):
+    """Neither a half-made one nor a hidden one; an empty folder that was there stays, and is filled the next time."""
+    simulated(home, "capped_alanine_quick.biased")
+    (tmp_path / "empty").mkdir()
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    for folder in ("new", "empty"):
+        with monkeypatch.context() as patch:
+            patch.setattr(csv, "writer", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                write_trajectory(home, "capped_alanine_quick.biased", tmp_path / folder)
+        assert not (tmp_path / "new").exists() and [path.name for path in tmp_path.rglob("*")].count("beads.pdb") == 0
+        assert not [path for path in tmp_path.rglob(".*")]
+    for folder in ("new", "empty"):
+        written = write_trajectory(home, "capped_alanine_quick.biased", tmp_path / folder)
+        assert sorted(written) == sorted((tmp_path / folder).iterdir())
