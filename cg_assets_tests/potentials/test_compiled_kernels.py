@@ -45,6 +45,21 @@ def test_compiled_forces_are_those_of_the_potential(name):
     torch.testing.assert_close(alone, (found[0][:1], found[1][:1]), rtol=0, atol=0)
 
 
+def test_a_box_that_is_infinite_along_an_axis_has_no_images_there():
+    """A chain across the faces of the other two, against the same pairs without any box."""
+    case = COMPILED["message_passing in a box"]
+    potential, positions = case.potential(), case.frames(21).clone()
+    edges = torch.tensor([1.3, 1.3, torch.inf], dtype=torch.float64)
+    positions[..., 2] *= 3.0  # beyond half of 1.3 nm
+    wide = torch.tensor([1.3, 1.3, 1000.0], dtype=torch.float64)
+    energy, forces = potential.energy_and_forces(positions, box=wide)
+    found = potential.energy_and_forces(positions, box=edges)
+    torch.testing.assert_close(found, (energy, forces), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(potential.virial(positions, box=edges), potential.virial(positions, box=wide))
+    compiled = engine_of(potential.float(), None, edges.numpy())(positions)
+    torch.testing.assert_close(compiled[1], forces, rtol=0, atol=1e-5 * float(forces.abs().max()))
+
+
 def test_walls_of_handed_centres_are_compiled():
     """Of all sets of four of five beads; some frames lie beyond their walls, some far from them."""
     positions = torch.as_tensor(_beads())

@@ -33,6 +33,7 @@ from cg_assets.potentials.lanes import (
     square_root,
     whole,
 )
+from cg_assets.potentials.thermal.pairs import NO_BOX
 
 if TYPE_CHECKING:
     from cg_assets.potentials.message_passing.module import MessagePassing
@@ -153,7 +154,7 @@ def network_pairs(module: MessagePassing, constant: float, box: Any) -> NetworkP
         statistics=statistics,
         centers=numbers(module.centers),
         rates=1.0 / numbers(module.widths),
-        box=np.zeros(3, np.float32) if box is None else np.array(box, np.float32),
+        box=np.zeros(3, np.float32) if box is None else np.minimum(np.array(box, np.float32), NO_BOX),
         cutoff=_f(module.cutoff or 0.0),
         scale=_f(module.thermal_energy),
         constant=_f(constant),

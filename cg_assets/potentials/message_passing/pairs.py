@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cg_assets.potentials.base import Potential
+from cg_assets.potentials.thermal.pairs import NO_BOX
 
 MAX_STATISTICS = 4_000_000
 """Distances per pair type kept for quantiles; minimum and maximum always come from all."""
@@ -160,12 +161,12 @@ class BeadPairs(Potential):
         return difference, difference.square().sum(dim=1).sqrt()
 
     def edges(self, positions: Tensor, box: Tensor) -> Tensor:
-        """Edges of boxes.
+        """Edges of boxes, which are infinite along axes that are not periodic.
 
         Raises:
             ValueError: they are too short for the cutoff.
         """
-        edges = torch.as_tensor(box).to(positions)
+        edges = torch.as_tensor(box).to(positions).clamp(max=NO_BOX)
         if self.cutoff is None or self.cutoff > 0.5 * float(edges.min()):
             raise ValueError(
                 f"cutoff {self.cutoff} is beyond half the smallest box edge {float(edges.min()):.4g}: neighbours would "
