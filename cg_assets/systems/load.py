@@ -246,6 +246,8 @@ _WORDS = (
     (r", unable to parse .*", ""),
 )
 """The validator's words, and ours."""
+_MOST_FAULTS = 20
+"""Faults of a file that are listed."""
 
 
 def _explain(path: str, error: ValidationError, content: Fields, lines: Mapping[Place, int]) -> str:
@@ -275,15 +277,19 @@ def _explain(path: str, error: ValidationError, content: Fields, lines: Mapping[
     for (place, before), texts in reasons.items():
         same.setdefault(before + " or ".join(dict.fromkeys(texts)), []).append(place)
     told = [_where(places, lines) + text for text, places in same.items()]
-    return f"{path}: {told[0]}" if len(told) == 1 else "\n  ".join([f"{path}: {len(told)} faults", *told])
+    if len(told) == 1:
+        return f"{path}: {told[0]}"
+    more = [f"and {len(told) - _MOST_FAULTS} more"] if len(told) > _MOST_FAULTS else []
+    return "\n  ".join([f"{path}: {len(told)} faults", *told[:_MOST_FAULTS], *more])
 
 
 def _where(places: list[Place], lines: Mapping[Place, int]) -> str:
-    """The line of the first of some places, or of the section that lacks it, and their names."""
+    """The lines of some places, or of the sections that lack them, and their names."""
     named = shortened([one_line(".".join(filter(None, place)), 120) or "system" for place in places])
-    ends = (places[0][:length] for length in range(len(places[0]), 0, -1))
-    line = next((lines[place] for place in ends if place in lines), None)
-    return named if line is None else f"line {line}: {named}"
+    ends = [[place[:length] for length in range(len(place), 0, -1)] for place in places]
+    found = {next((lines[end] for end in one if end in lines), None) for one in ends}
+    shown = [str(line) for line in sorted(line for line in found if line is not None)]
+    return f"line{'s' * (len(shown) > 1)} {shortened(shown)}: {named}" if shown else named
 
 
 def _place(item: ErrorDetails) -> Place:
