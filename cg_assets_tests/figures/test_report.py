@@ -88,7 +88,7 @@ def test_a_view_holds_its_structure_about_its_middle():
 def test_data_stand_to_the_right_of_what_they_were_made_from():
     nodes = [
         Node("evaluation", {"": "sha256:9a"}, ["simulation", "reference"]),
-        Node("simulation", {"": "sha256:8b"}, ["potential", "samples"], outdated=True),
+        Node("simulation", {"": "sha256:8b"}, ["potential", "samples"], outdated="the potential was made again"),
         Node("reference", {"": "sha256:1f"}, []),
         Node("potential", {"": "sha256:7c"}, ["labels"]),
         Node("labels", {"0000": "sha256:5d", "0001": "sha256:6e"}, ["samples", "gone"]),
@@ -108,6 +108,7 @@ def test_data_stand_to_the_right_of_what_they_were_made_from():
         assert all(boxes[parent][0] < boxes[node.name][0] for parent in node.parents if parent in boxes)
     assert len(svg.findall("{*}path")) == 6
     texts = ["".join(group.itertext()) for group in svg.findall("{*}g")]
+    assert [text.count("out of date: the potential was made again") for text in texts].count(1) == 1
     assert any("2 batches" in text and "0001 sha256:6e" in text for text in texts)
 
 

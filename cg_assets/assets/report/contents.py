@@ -14,6 +14,7 @@ from cg_assets.assets.comparison import kept_figures, read_comparison
 from cg_assets.assets.soundness import explained, key_of, place_of
 from cg_assets.assets.stage import Stage
 from cg_assets.assets.work import Inputs
+from cg_assets.core.errors import shortened
 from cg_assets.evaluation.evaluation import Evaluation
 from cg_assets.figures.report.lineage import Node, lineage_graph
 from cg_assets.figures.report.page import Section, folded, page, paragraph, picture, table, verbatim
@@ -49,6 +50,7 @@ def report_page(inputs: Inputs, decided: Sequence[Mapping[str, str]], files: Map
     system = inputs.system
     comparison = read_comparison(inputs, system.potentials)
     beads = system.beads()
+    old = outdated_stages(inputs, files)
     names = list(beads.cg_map.bead_names)
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     what, unit = (f"{len(names)} beads", " K") if system.units == "molar" else ("CG coordinates", " (reduced)")
@@ -56,8 +58,8 @@ def report_page(inputs: Inputs, decided: Sequence[Mapping[str, str]], files: Map
         Section("Decision", table(decided) + paragraph(_RULE)),
         Section("Comparison", table(comparison.rows()) + folded("every quantity", table(comparison.rows(True)))),
         *_structure(system),
-        Section("Figures", "\n".join(_figures(inputs, stages_of(system)))),
-        Section("Lineage", _lineage(files)),
+        Section("Figures", "\n".join(_figures(inputs, stages_of(system), old))),
+        Section("Lineage", _lineage(files, old)),
         Section(
             "Settings", paragraph("The system's file, with what it extends.") + verbatim(specification_text(system))
         ),
@@ -112,12 +114,14 @@ def _structure(system: SystemSpec) -> Iterator[Section]:
         yield Section("Beads", structure_view(drawn, caption))
 
 
-def _figures(inputs: Inputs, stages: Sequence[Stage]) -> Iterator[str]:
-    """All figures that were kept, those of the results first; each with what its stage is."""
+def _figures(inputs: Inputs, stages: Sequence[Stage], old: Mapping[str, str]) -> Iterator[str]:
+    """All figures that were kept, those of the results first; each with what its stage is, and whether it is old."""
     for stage in reversed([stage for stage in stages if stage.name != "report"]):
         pictures = kept_figures(inputs, stage.name)
         if pictures:
             yield f"<h3>{stage.name.replace('_', ' ')}</h3>"
+            if stage.name in old:
+                yield paragraph(f"Out of date: {old[stage.name]}.")
         for path in pictures:
             yield picture(path.read_bytes(), caption(path.stem.replace("_", " "), stage))
 
@@ -149,18 +153,31 @@ def lineage_columns(files: Mapping[str, FileInfo]) -> dict[str, list[Any]]:
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
-def _lineage(files: Mapping[str, FileInfo]) -> str:
+def outdated_stages(inputs: Inputs, files: Mapping[str, FileInfo]) -> dict[str, str]:
+    """Stage to why some of its data would be made otherwise now: of other settings, by other code, from other data."""
+    found = {}
+    for key, info in files.items():
+        stage, batch = place_of(key)
+        made_from = info.metadata.upstream_data_versions.items()
+        again = [name for name, hashed in made_from if name in files and files[name].content_hash != hashed]
+        if why := inputs.soundness.changed(stage, batch) or (f"{shortened(again, 3)} changed since" if again else ""):
+            found[stage] = why
+    return found
+
+
+def _lineage(files: Mapping[str, FileInfo], old: Mapping[str, str]) -> str:
     stages: dict[str, dict[str, FileInfo]] = {}
     for key, info in files.items():
         stage, batch = place_of(key)
         stages.setdefault(stage, {})[batch or ""] = info
     nodes = []
     for stage, own in stages.items():
-        upstream = [item for info in own.values() for item in info.metadata.upstream_data_versions.items()]
-        outdated = any(key in files and files[key].content_hash != hashed for key, hashed in upstream)
-        parents = [name for name in dict.fromkeys(place_of(key)[0] for key, _ in upstream) if name != stage]
-        nodes.append(Node(stage, {batch: info.content_hash for batch, info in own.items()}, parents, outdated))
+        upstream = [key for info in own.values() for key in info.metadata.upstream_data_versions]
+        parents = [name for name in dict.fromkeys(place_of(key)[0] for key in upstream) if name != stage]
+        hashes = {batch: info.content_hash for batch, info in own.items()}
+        nodes.append(Node(stage, hashes, parents, old.get(stage, "")))
     text = "Each box is a stage with the hash of its data, which the data made from them record."
+    text += f" Out of date, with a coloured edge: {', '.join(old)}." if old else ""
     return lineage_graph(nodes) + paragraph(text)
 
 

@@ -21,13 +21,13 @@ class Node:
         name: of the stage.
         hashes: batch (empty for a stage without) to content hash.
         parents: names of the stages that it was made from.
-        outdated: whether it was made from other data than there are now.
+        outdated: why it would be made otherwise now; empty where it would not.
     """
 
     name: str
     hashes: Mapping[str, str]
     parents: Sequence[str]
-    outdated: bool = False
+    outdated: str = ""
 
 
 def lineage_graph(nodes: Sequence[Node]) -> str:
@@ -88,7 +88,7 @@ def _box(node: Node, column: int, row: float) -> str:
     short = hashes[-1][1].removeprefix("sha256:")[:12] if hashes else ""
     shown = short if len(hashes) == 1 else f"{len(hashes)} batches, last {short[:8]}"
     about = "\n".join(f"{batch} {value}".strip() for batch, value in hashes)
-    about += "\nmade from other data than there are now" if node.outdated else ""
+    about += f"\nout of date: {node.outdated}" if node.outdated else ""
     kind = ' class="changed"' if node.outdated else ""
     return (
         f"<g><title>{escape(node.name)}\n{escape(about)}</title>"
