@@ -110,7 +110,8 @@ def _report(result: CGSimulationResult, beads: Beads, name: str) -> Report:
         "stability": result.stability,
         "temperatures": [
             {
-                f"temperature [{free.kinetic_temperature.unit}]": run.temperature,
+                "run": "under the bias" if run.biased else "free",
+                f"temperature [{free.kinetic_temperature.unit}]": f"{run.temperature:g}",
                 "kinetic temperature": str(run.kinetic_temperature),
                 "stable replicas": f"{run.stable_replicas} of {run.replicas}",
             }

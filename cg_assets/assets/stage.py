@@ -45,6 +45,11 @@ class Figure:
     png: bytes
     title: str
 
+    @property
+    def file(self) -> str:
+        """Name of the file in which it is kept."""
+        return f"{self.title.replace(' ', '_')}.png"
+
 
 Report = dict[str, Any]
 """Contents of the page of an asset by name: figures, tables (lists of rows), numbers and text."""

@@ -297,7 +297,7 @@ class Done:
 def _keep_figures(work: Work, report: Report) -> None:
     """Keep the figures of a report as PNG files, in place of those of an earlier batch or run."""
     folder = work.store.figure_folder(work.system.name, work.stage.name)
-    figures = {f"{item.title.replace(' ', '_')}.png": item.png for item in report.values() if isinstance(item, Figure)}
+    figures = {item.file: item.png for item in report.values() if isinstance(item, Figure)}
     for path in folder.glob("*.png"):
         if path.name not in figures:
             path.unlink()

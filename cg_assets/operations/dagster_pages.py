@@ -1,5 +1,7 @@
 """Dagster's page behind a guard, with its daemon and its code server: `dagster dev` as `cg-assets ui` starts it.
 
+The reports of systems, to which its pages link, are served with it.
+
 The daemon is a child and ends with this process; this process ends with the daemon.
 """
 
@@ -24,8 +26,12 @@ from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarge
 from dagster._utils.log import configure_loggers
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from cg_assets.operations.guard import Guard
+from cg_assets.orchestration.served_files import FILES, content_of
 from cg_assets.settings import LOOPBACK, installation
 
 _STATEMENT_MILLISECONDS, _RECYCLE_SECONDS, _OVERFLOW = 15_000, 3_600, 20
@@ -55,7 +61,16 @@ def serve_dagster(port: int) -> None:
             )
         )
         page = create_app_from_workspace_process_context(context, live_data_poll_rate=_POLL_MILLISECONDS)
+        page.router.routes.insert(0, Route(f"{FILES}/{{file:path}}", _file))
         uvicorn.run(Guard(page, installation().hosts), host=LOOPBACK, port=port, log_level="warning")
+
+
+async def _file(request: Request) -> Response:
+    """A report or a figure, or why there is none."""
+    found = content_of(installation().home, request.path_params["file"], request.query_params)
+    if isinstance(found, str):
+        return PlainTextResponse(found, 404)
+    return Response(found[0], media_type=found[1], headers={"Cache-Control": "no-cache"})
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from cg_assets.orchestration.automation import batches_of, freshness_of, when_da
 from cg_assets.orchestration.console import log_progress
 from cg_assets.orchestration.executors import GPU_POOL, gpu_op_tags
 from cg_assets.orchestration.resources import DeviceResource, StoreResource, TrackingResource
+from cg_assets.orchestration.served_files import address, figure_link
+from cg_assets.settings import installation
 from cg_assets.systems import SystemSpec
 
 # The pages do not need the previewed part of it: the batch of each verdict is enough.
@@ -66,7 +68,7 @@ def as_asset(stage: Stage, system: SystemSpec) -> dg.AssetsDefinition:
         done = carry_out(work)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(done.version),
-            metadata=_metadata(done),
+            metadata=_metadata(done, work),
             check_results=[_check_result(verdict) for verdict in done.verdicts],
         )
 
@@ -105,7 +107,7 @@ def _check_result(verdict: Verdict) -> dg.AssetCheckResult:
     )
 
 
-def _metadata(done: Done) -> dict[str, dg.MetadataValue]:
+def _metadata(done: Done, work: Work) -> dict[str, dg.MetadataValue]:
     """The report, followed by rows, place, columns with units and content hash of the file."""
     info = done.info
     columns = [
@@ -116,7 +118,7 @@ def _metadata(done: Done) -> dict[str, dg.MetadataValue]:
         )
         for column in info.columns
     ]
-    return {name: _shown(value) for name, value in done.report.items()} | {
+    return {name: _shown(value, work) for name, value in done.report.items()} | {
         "dagster/row_count": info.rows,
         "dagster/uri": str(info.path),
         "dagster/column_schema": dg.TableSchema(columns=columns),
@@ -126,26 +128,35 @@ def _metadata(done: Done) -> dict[str, dg.MetadataValue]:
 
 
 @singledispatch
-def _shown(value: Any) -> Any:
+def _shown(value: Any, work: Work) -> Any:
     """A value of a report as Dagster's pages show it."""
     return value
 
 
 @_shown.register
-def _(value: Figure) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md(f"![{value.title}](data:image/png;base64,{base64.b64encode(value.png).decode()})")
+def _(value: Figure, work: Work) -> dg.MarkdownMetadataValue:
+    """A link to the figure that was kept: pages show at once what is short. Other machines get the figure itself."""
+    if installation().object_store:
+        return dg.MetadataValue.md(f"![{value.title}](data:image/png;base64,{base64.b64encode(value.png).decode()})")
+    about = f"{value.title}: cg-assets ui shows it until it is made again"
+    return figure_link(about, "figures", work.system.name, work.stage.name, value.file, content=value.png)
 
 
 @_shown.register
-def _(value: Path) -> dg.PathMetadataValue:
-    return dg.MetadataValue.path(value)
+def _(value: Path, work: Work) -> dg.UrlMetadataValue:
+    return dg.MetadataValue.url(address(*value.relative_to(work.store.home).parts))
 
 
 @_shown.register
-def _(value: list) -> dg.MarkdownMetadataValue:
+def _(value: list, work: Work) -> dg.MarkdownMetadataValue:
     if not value:
         return dg.MetadataValue.md("none")
     header = list(value[0])
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(str(row[name]) for name in header) + " |" for row in value]
+    lines += ["| " + " | ".join(_unbroken(str(row[name])) for name in header) + " |" for row in value]
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def _unbroken(text: str, longest: int = 28) -> str:
+    """A number with its error and unit stays on one line."""
+    return text.replace(" ", "\u00a0") if len(text) <= longest else text

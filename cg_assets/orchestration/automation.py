@@ -8,6 +8,9 @@ from datetime import timedelta
 import dagster as dg
 
 from cg_assets.assets import stages_of
+from cg_assets.assets.report import OVERVIEW
+from cg_assets.assets.stage import Figure
+from cg_assets.orchestration.served_files import address, figure_link
 from cg_assets.systems import System, SystemSpec
 
 FIRST_BATCH = "0000"
@@ -33,12 +36,19 @@ def job_name(system: str) -> str:
 
 
 def build_jobs(systems: Mapping[str, System]) -> list[dg.UnresolvedAssetJobDefinition]:
-    """One job per system, which materialises its whole graph for one batch."""
+    """One job per system, which materialises its whole graph for one batch; its page shows the report of the system.
+
+    Groups of assets have neither description nor metadata, jobs have both.
+    """
     return [
         dg.define_asset_job(
             job_name(name),
             selection=dg.AssetSelection.groups(name),
             description=f"Sample one batch of {system.title} and bring everything that depends on it up to date.",
+            metadata={
+                "report": dg.MetadataValue.url(address("reports", f"{name}.html")),
+                "figure": figure_link("no results yet", "figures", name, "report", Figure(b"", OVERVIEW).file),
+            },
         )
         for name, system in systems.items()
     ]

@@ -71,6 +71,22 @@ class ModelVersion:
         return read_results(self.metrics, self.run_tags)
 
 
+@dataclass(frozen=True)
+class ReportPlace:
+    """The run to which a report is attached."""
+
+    experiment: str
+    run: str
+
+    def page(self, file: str) -> str:
+        """The address of a file of the report on MLflow's pages, relative to them."""
+        return f"#/experiments/{self.experiment}/runs/{self.run}/artifacts/report/{file}"
+
+    def content(self, file: str) -> str:
+        """The address of the file itself, relative to MLflow's pages."""
+        return f"get-artifact?path=report/{file}&run_id={self.run}"
+
+
 def read_models(database: Path) -> list[RegisteredModel]:
     """All registered models of MLflow's SQLite database, by name, without the two seconds that MLflow needs to start.
 

@@ -25,7 +25,7 @@ from cg_assets.registry.champions import (
 from cg_assets.registry.mlflow_connection import MlflowConnection, all_pages, runs_of
 from cg_assets.registry.mlflow_records import file_name, flat, log_datasets, log_metrics, log_results, signature, text
 from cg_assets.registry.model_lineage import file_key, trace
-from cg_assets.registry.models import ModelVersion, RegisteredModel, parts_of, read_models
+from cg_assets.registry.models import ModelVersion, RegisteredModel, ReportPlace, parts_of, read_models
 from cg_assets.registry.shipping import RUNNER, shipment_in
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.parquet import FileInfo
@@ -250,24 +250,25 @@ class ModelTracking:
             # The number was given to another model before MLflow's database was restored, or its model deleted.
             client.delete_model_version(name, created.version)
 
-    def describe(self, name: str, version: str, card: str, report: Mapping[str, bytes]) -> None:
-        """Describe a registered model by its champion, and attach the report of its system to that one's training run.
+    def describe(self, name: str, card: str) -> None:
+        """Describe a registered model in Markdown. Errors as in `attach_report`."""
+        _, client = self._connection.open()
+        with self._connection.explained():
+            client.update_registered_model(name, card)
 
-        Args:
-            name: registered name.
-            version: the champion.
-            card: Markdown.
-            report: name of a file in the folder `report` of the run to its content.
+    def attach_report(self, name: str, version: str, files: Mapping[str, bytes]) -> ReportPlace:
+        """Attach files, name to content, as the folder `report` to the training run of a version.
 
         Raises:
             TrackingError: there is no such version, or MLflow does not answer.
         """
         _, client = self._connection.open()
         with self._connection.explained():
-            client.update_registered_model(name, card)
             run_id = str(client.get_model_version(name, version).run_id)
-        for file, content in report.items():
+            experiment = str(client.get_run(run_id).info.experiment_id)
+        for file, content in files.items():
             self._log_bytes(run_id, content, "report", file)
+        return ReportPlace(experiment, run_id)
 
     @property
     def local_uri(self) -> str:

@@ -3,10 +3,11 @@
 import pytest
 
 from cg_assets.assets.comparison import kept_figures
-from cg_assets.assets.report.contents import caption, decisions
+from cg_assets.assets.report.contents import caption, data_files, decisions, report_page
 from cg_assets.assets.report.model_card import model_card
 from cg_assets.assets.stage import Stage
 from cg_assets.assets.work import Inputs
+from cg_assets.registry.models import ReportPlace
 from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -32,14 +33,17 @@ def test_a_card_names_a_figure_that_is_there(inputs, names, first):
         path.unlink()
     assert kept_figures(inputs, "comparison") == []
     row = decisions(inputs, {})[0]
-    assert ".png" not in model_card(inputs, row["potential"], row, "", "")
+    place = ReportPlace("3", "a1b2")
+    assert "![" not in model_card(inputs, row["potential"], row, "", place, "")
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / f"{name.replace(' ', '_')}.png").touch()
     found = kept_figures(inputs, "comparison")
     assert {path.stem.replace("_", " ") for path in found} == set(names)
     assert found[0].stem.replace("_", " ") == first
-    assert f"`report/{found[0].name}`" in model_card(inputs, row["potential"], row, "", found[0].name)
+    card = model_card(inputs, row["potential"], row, "", place, "overview.svg")
+    assert "](get-artifact?path=report/overview.svg&run_id=a1b2)" in card
+    assert "](#/experiments/3/runs/a1b2/artifacts/report/report.html)" in card
 
 
 def test_a_verdict_has_failed_checks_of_the_evaluation_and_of_the_data(inputs):
@@ -69,3 +73,26 @@ def test_a_verdict_has_failed_checks_of_the_evaluation_and_of_the_data(inputs):
 def test_captions_are_plain_sentences(name, words):
     stage = Stage("samples", "Frames of `small_wells`, **all** of them.", lambda work: None)
     assert caption(name, stage) == f"{words}. Frames of small_wells, all of them."
+
+
+def test_figures_of_older_code_are_marked(inputs):
+    """The comparison was drawn by other code, its numbers are unchanged; the figures of all else are of now."""
+
+    def page():
+        fresh = Inputs(ParquetStore(inputs.store.home), inputs.system)
+        return report_page(fresh, decisions(fresh, {}), data_files(fresh))
+
+    store = inputs.store
+    for stage in ("comparison", "evaluation_biased"):
+        folder = store.figure_folder("small_wells", stage)
+        folder.mkdir(parents=True)
+        (folder / "figure.png").touch()
+    assert "out of date" not in page().lower()
+    metadata = store.describe("small_wells", "comparison").metadata
+    metadata.extra["recipe"]["code of comparison"] = "other"
+    store.write_table(read_arrays(store.file("small_wells", "comparison")), metadata)
+    html = page()
+    why = "code of comparison changed since it was made"
+    assert html.count(f"<p>Out of date: {why}.</p>") == 1 and html.count('rect class="changed"') == 1
+    assert f"<h3>comparison</h3>\n<p>Out of date: {why}.</p>" in html and "<h3>evaluation biased</h3>\n<fig" in html
+    assert "Out of date, with a coloured edge: comparison." in html

@@ -45,13 +45,6 @@ RELOAD = (
     "mutation Reload($location: String!) { reloadRepositoryLocation(repositoryLocationName: $location) { __typename } }"
 )
 
-SHOW_FIGURE = """
-[...document.querySelectorAll("tr")]
-  .filter(row => row.innerText.trim().startsWith("figure"))
-  .flatMap(row => [...row.querySelectorAll("button, a, [role=button]")])
-  .find(button => button.innerText.includes("Show Markdown"))
-  .click()
-"""
 needs_browser = pytest.mark.skipif(
     not BROWSER and not REQUIRED, reason="no Chromium on this machine; CG_ASSETS_REQUIRE_BROWSER=1 makes this an error"
 )
@@ -314,15 +307,20 @@ def test_picture_of_the_asset_graph(pages, browser, tmp_path):
 @needs_browser
 @pytest.mark.parametrize("stage", ["comparison", "biased_samples"])
 def test_picture_of_an_asset_with_its_figure(pages, browser, stage, tmp_path):
-    """The figure of an asset is one click away: `Show Markdown` next to its name."""
+    """The figure of an asset is shown at once."""
     partition = "&partition=0000" if stage == "biased_samples" else ""
     browser.open(f"{pages.dagster}/assets/small_wells/{stage}?view=events{partition}")
-    browser.wait_for_text("figure", "content_hash", "Show Markdown")
-    assert_full(browser.screenshot(tmp_path / f"asset_{stage}_events.png"))
-    browser.value_of(SHOW_FIGURE)
-    picture = "(document.querySelector('img[src^=\"data:image/png\"]') || {}).naturalWidth"
+    browser.wait_for_text("figure", "content_hash")
+    picture = f"(document.querySelector('img[src^=\"/files/figures/small_wells/{stage}/\"]') || {{}}).naturalWidth"
     assert wait_for(lambda: browser.value_of(picture), 30.0, "the figure", interval=0.3) > 300
     assert_full(browser.screenshot(tmp_path / f"asset_{stage}.png"))
+
+
+@needs_browser
+def test_the_page_of_a_job_links_to_the_report(pages, browser):
+    browser.open(f"{pages.dagster}/locations/{location_of(pages)}/jobs/small_wells_job")
+    browser.wait_for_text("/files/reports/small_wells.html")
+    assert "Two wells, small" in get(browser.value_of("document.querySelector('a[href^=\"/files/\"]').href"))[1]
 
 
 @needs_browser

@@ -11,6 +11,11 @@ from cg_assets.storage.atomic import atomic_file
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import SystemSpec
 
+OVERVIEW = "overview"
+"""The figure of a report: the first of its comparison."""
+SHOWN, _CARD_WIDTH = f"{OVERVIEW}.svg", 720
+"""The same on the card of a model, and its width [pixels]."""
+
 
 def report_stage(system: SystemSpec) -> Stage:
     """The stage of the report, the last of a system."""
@@ -18,6 +23,7 @@ def report_stage(system: SystemSpec) -> Stage:
     def make(work: Work) -> Product:
         from cg_assets.assets.report.contents import data_files, decisions, lineage_columns, report_page
         from cg_assets.assets.report.model_card import model_card
+        from cg_assets.figures.report.page import scaled
 
         work.inputs.info("comparison")
         tracking = work.open_tracking()
@@ -30,12 +36,15 @@ def report_stage(system: SystemSpec) -> Stage:
         path = write_report(work.store, system.name, html)
         for row in rows:
             if row["champion"]:
-                card = model_card(work.inputs, row["potential"], row, tracking.local_uri, first)
-                tracking.describe(row["model"], row["version"], card, {"report.html": html.encode(), **pictures})
+                kept = {"report.html": html.encode(), **pictures}
+                kept |= {SHOWN: scaled(pictures[first], _CARD_WIDTH)} if first else {}
+                place = tracking.attach_report(row["model"], row["version"], kept)
+                card = model_card(work.inputs, row["potential"], row, tracking.local_uri, place, SHOWN * bool(first))
+                tracking.describe(row["model"], card)
 
         def report(_: object) -> Report:
-            title = first.removesuffix(".png").replace("_", " ")
-            return {"decision": rows, "report": path} | ({"figure": Figure(pictures[first], title)} if first else {})
+            picture = {"figure": Figure(pictures[first], OVERVIEW)} if first else {}
+            return {"report": path, "decision": rows} | picture
 
         return Product(TableContent(lineage_columns(files)), report=report)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from cg_assets.assets.comparison import read_comparison
 from cg_assets.assets.work import Inputs
+from cg_assets.registry.models import ReportPlace
 
 _CARD = """**{title}**: {what}, learned from `{labels}`.
 
@@ -13,7 +14,7 @@ _CARD = """**{title}**: {what}, learned from `{labels}`.
 
 {table}
 
-{figure}**Report**: `report/report.html` of the training run.
+{figure}[Report of the system]({report}), with all figures, lineage and settings.
 
 ```python
 import mlflow
@@ -22,9 +23,13 @@ model = mlflow.pyfunc.load_model("models:/{model}@champion")
 print(model.predict(model.input_example))  # {outputs}
 ```
 """
+_GAP = "\u00a0\u00a0"
+"""Columns touch on MLflow's page."""
 
 
-def model_card(inputs: Inputs, potential: str, row: Mapping[str, str], uri: str, figure: str) -> str:
+def model_card(
+    inputs: Inputs, potential: str, row: Mapping[str, str], uri: str, place: ReportPlace, figure: str
+) -> str:
     """The card of a champion.
 
     Args:
@@ -32,13 +37,13 @@ def model_card(inputs: Inputs, potential: str, row: Mapping[str, str], uri: str,
         potential: its name in the system.
         row: what decided, as `decisions` gives it.
         uri: of MLflow where this project keeps it itself; empty where `MLFLOW_TRACKING_URI` names it.
-        figure: name of the file of the comparison's first figure; empty without one.
+        place: where the report is.
+        figure: name of the file of the figure that it shows; empty without one.
     """
     system = inputs.system
-    evaluation = read_comparison(inputs, [potential]).evaluations[potential]
-    shown = [item for item in evaluation.rows() if item["of"] == "model"][:8]
+    shown = [item for item in read_comparison(inputs, [potential]).rows() if item["of"] == "model"]
     header = [name for name in shown[0] if name != "of" and any(item[name] for item in shown)]
-    lines = [header, ["---"] * len(header), *([item[name] for name in header] for item in shown)]
+    lines = [header, ["---"] * len(header), *([item[name] + _GAP for name in header] for item in shown)]
     beads = system.beads().cg_map.bead_names
     what = f"the potential of mean force of {len(beads)} beads" if system.units == "molar" else "a PMF"
     return _CARD.format(
@@ -51,7 +56,8 @@ def model_card(inputs: Inputs, potential: str, row: Mapping[str, str], uri: str,
         version=row["version"],
         verdict=row["verdict"],
         table="\n".join(f"| {' | '.join(line)} |" for line in lines),
-        figure=f"**Figure**: `report/{figure}` of the training run.\n\n" if figure else "",
+        figure=f"![potentials compared]({place.content(figure)})\n\n" if figure else "",
+        report=place.page("report.html"),
         connect=f'\nmlflow.set_tracking_uri("{uri}")' if uri else "",
         model=row["model"],
         outputs="energy and forces",

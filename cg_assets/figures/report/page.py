@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -89,6 +90,17 @@ def picture(png: bytes, caption: str) -> str:
     data = base64.b64encode(png).decode()
     text = escape(caption, quote=True)
     return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+
+
+def scaled(png: bytes, width: int) -> bytes:
+    """A PNG figure as SVG, at most so many pixels wide, for pages that show pictures in full size."""
+    own_width, own_height = struct.unpack(">II", png[16:24])  # of its first chunk
+    width = min(width, own_width)
+    size = f'width="{width}" height="{width * own_height / own_width:.0f}"'
+    data = base64.b64encode(png).decode()
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {own_width} {own_height}">'
+    image = f'<image width="{own_width}" height="{own_height}" href="data:image/png;base64,{data}"/>'
+    return f"{head}{image}</svg>".encode()
 
 
 def folded(summary: str, body: str) -> str:
