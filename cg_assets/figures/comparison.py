@@ -137,7 +137,7 @@ def overview_plot(panels: Mapping[str, _Panel]) -> Figure:
     for axes, (title, panel) in zip(places, panels.items(), strict=False):
         colours = colours_of([line.label for line in panel.lines])
         _draw_curves(axes, panel.label, panel.lines, panel.known, colours, panel.interval)
-        axes.set_title(textwrap.fill(title, 46))
+        axes.set_title(textwrap.fill(title.replace(" - ", "\u00a0\u2212\u00a0"), 46))  # a formula stays on one line
         axes.set_ylabel(f"free energy [{panel.unit}]")
         if panel.highest is not None:
             axes.set_ylim(-0.03 * panel.highest, panel.highest)

@@ -1,9 +1,11 @@
 """What a report and a model card contain: what is there, and all that fails."""
 
+import re
+
 import pytest
 
 from cg_assets.assets.comparison import kept_figures
-from cg_assets.assets.report.contents import caption, data_files, decisions, report_page
+from cg_assets.assets.report.contents import caption, citations, data_files, decisions, report_page
 from cg_assets.assets.report.model_card import model_card
 from cg_assets.assets.stage import Stage
 from cg_assets.assets.work import Inputs
@@ -96,3 +98,16 @@ def test_figures_of_older_code_are_marked(inputs):
     assert html.count(f"<p>Out of date: {why}.</p>") == 1 and html.count('rect class="changed"') == 1
     assert f"<h3>comparison</h3>\n<p>Out of date: {why}.</p>" in html and "<h3>evaluation biased</h3>\n<fig" in html
     assert "Out of date, with a coloured edge: comparison." in html
+
+
+@pytest.mark.parametrize(
+    ("name", "papers"),
+    [
+        ("muller_brown", ["2510.11148"]),
+        ("muller_brown_plane", ["2506.19628"]),
+        ("melting_wells", ["2510.11148", "2602.23198"]),
+        ("capped_alanine_quick", ["2510.11148", "2302.07071", "2602.10637"]),
+    ],
+)
+def test_the_papers_are_those_of_the_methods_that_are_used(name, papers):
+    assert re.findall(r"arXiv ([0-9.]+)", citations(load_system(name))) == papers

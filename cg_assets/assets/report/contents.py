@@ -54,20 +54,25 @@ def report_page(inputs: Inputs, decided: Sequence[Mapping[str, str]], files: Map
     names = list(beads.cg_map.bead_names)
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     what, unit = (f"{len(names)} beads", " K") if system.units == "molar" else ("CG coordinates", " (reduced)")
+    everything = folded("every quantity", table(comparison.rows(True)))
     sections = [
         Section("Decision", table(decided) + paragraph(_RULE)),
-        Section("Comparison", table(comparison.rows()) + folded("every quantity", table(comparison.rows(True)))),
+        Section("Comparison", table(_short(comparison.rows())) + everything),
         *_structure(system),
         Section("Figures", "\n".join(_figures(inputs, stages_of(system), old))),
         Section("Lineage", _lineage(files, old)),
-        Section(
-            "Settings", paragraph("The system's file, with what it extends.") + verbatim(specification_text(system))
-        ),
+        Section("Settings", folded("the system's file, with what it extends", verbatim(specification_text(system)))),
         Section("Versions that wrote this page", table(_versions())),
-        Section("How to cite", _citations(system)),
+        Section("How to cite", citations(system)),
     ]
     lead = f"{system.name}: {what} {shown} at temperature {system.temperature:g}{unit}"
     return page(system.title, lead, sections)
+
+
+def _short(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows without the column `of` where all are of the same."""
+    alike = len({row["of"] for row in rows}) == 1
+    return [{name: value for name, value in row.items() if not (alike and name == "of")} for row in rows]
 
 
 def decisions(inputs: Inputs, models: Mapping[str, RegisteredModel]) -> list[dict[str, str]]:
@@ -189,16 +194,18 @@ def _versions() -> list[dict[str, str]]:
     return rows + [{"package": name, "version": version(name)} for name in _PACKAGES]
 
 
-def _citations(system: SystemSpec) -> str:
+def citations(system: SystemSpec) -> str:
     """The papers of the methods that a system uses."""
     judged = system.evaluation.free_energies
+    sources = [made.source for made in system.by_source_labels().values()]
     uses = {
         "relabelled_forces": any(item.labels == "relabelled_forces" for item in system.potentials.values()),
         "force_maps": bool(system.collective_variables),
-        "kernels": bool(system.by_source_labels()),
-        "responses": any(item.response is not None for item in system.potentials.values()),
+        "kernels": any(not source.responds for source in sources),
+        "responses": any(source.responds for source in sources)
+        or any(item.response is not None for item in system.potentials.values()),
         "pmf_error": judged is not None and not judged.reference.exact,
     }
-    rows = [{"method": _PAPERS[name][0], "paper": _PAPERS[name][1]} for name, used in uses.items() if used]
+    rows = [{"paper": _PAPERS[name][1], "method": _PAPERS[name][0]} for name, used in uses.items() if used]
     text = f"cg_assets {__version__}, with the content hashes of the data above, and the papers of its methods:"
     return paragraph(text) + table(rows)
