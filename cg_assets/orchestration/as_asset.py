@@ -102,9 +102,14 @@ def _check_result(verdict: Verdict) -> dg.AssetCheckResult:
         check_name=verdict.check.name,
         passed=verdict.passed,
         severity=severity,
-        metadata=verdict.plain_facts,
+        metadata={name: _rounded(value) for name, value in verdict.plain_facts.items()},
         description=verdict.message,
     )
+
+
+def _rounded(value: Any) -> Any:
+    """A number with the digits that a reader can use."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _metadata(done: Done, work: Work) -> dict[str, dg.MetadataValue]:

@@ -100,7 +100,7 @@ def test_the_prior_is_checked_and_shipped(made):
     assert result.success
     assert verdicts_of(result)["prior_atomistic", "prior_alone"]
     metadata = metadata_of(result)["prior_atomistic"]
-    assert "data:image/png" in metadata["figure"].value
+    assert "(/files/figures/" in metadata["figure"].value
     assert "100 of 100 replicas stable" in str(metadata["prior_alone"].value)
     fitted = store.describe(system.name, "prior_atomistic").metadata
     assert set(fitted.upstream_data_versions) == {"small_chain/mapped_forces/0000"}
@@ -140,7 +140,7 @@ def test_the_beads_are_tempered_and_judged(made):
     assert set(store.read_frames(system.name, "cg_simulation_atomistic").replica) <= set(range(8))
     metadata = metadata_of(result)
     assert str(metadata["cg_simulation_atomistic"]["exchange_acceptance"].value) == f"{share:.2f}"
-    assert "data:image/png" in metadata["evaluation_atomistic"]["slow coordinates"].value
+    assert "(/files/figures/" in metadata["evaluation_atomistic"]["slow coordinates"].value
     table = metadata["evaluation_atomistic"]["results"].value
     for quantity in ("| jsd | model | slow coordinates |", "| time_scale | model | TIC 1 |", "largest_1_3_jsd"):
         assert quantity in table

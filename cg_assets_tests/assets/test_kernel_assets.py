@@ -58,7 +58,7 @@ def test_all_checks_pass_but_the_bonds_that_noise_widens(made):
     assert result.success
     failed = {name for name, passed in verdicts_of(result).items() if not passed}
     assert failed == {(f"{name}_kernel_forces", "local_geometry") for name in ("noise", "biased_noise")}
-    assert "data:image/png" in metadata_of(result)["flow_kernel_forces"]["figure"].value
+    assert "(/files/figures/" in metadata_of(result)["flow_kernel_forces"]["figure"].value
     assert metadata_of(result)["potential_flow"]["epochs"].value == 3
 
 

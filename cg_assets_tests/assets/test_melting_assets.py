@@ -75,7 +75,7 @@ def test_the_reference_holds_every_temperature(made):
     cold, hot = (rung.surface.thermal_energy for rung in reference.rungs.values())
     assert hot / cold == pytest.approx(1.2)
     shown = metadata_of(result)["reference"]
-    assert "data:image/png" in shown["melting"].value
+    assert "(/files/figures/" in shown["melting"].value
     assert "| 360 | folded share |" in shown["results"].value and "joined by MBAR" in str(shown["source"].value)
 
 
@@ -98,5 +98,5 @@ def test_one_potential_is_simulated_and_judged_at_each_temperature(made):
             assert math.isfinite(item.value.value) and item.reference is not None
     shown = metadata_of(result)
     for figure in ("melting", "errors", "slow coordinates at three temperatures", "free energy of end_to_end"):
-        assert "data:image/png" in shown["evaluation_atomistic"][figure].value
+        assert "(/files/figures/" in shown["evaluation_atomistic"][figure].value
     assert "melting" in comparison_figures(Comparison({"atomistic": found}), system.title)

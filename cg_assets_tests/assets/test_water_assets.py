@@ -60,7 +60,7 @@ def test_every_stage_passes_its_blocking_checks(made):
     failed = {name for name, passed in verdicts_of(result).items() if not passed}
     assert failed <= {("conditional_samples", "independent_runs")}, failed
     for stage in STAGES:
-        assert "data:image/png" in metadata_of(result)[stage]["figure"].value
+        assert "(/files/figures/" in metadata_of(result)[stage]["figure"].value
 
 
 def test_targets_have_units_errors_and_the_temperature_that_frames_came_from(made):

@@ -174,7 +174,7 @@ def test_the_asset_goes_on_where_it_stopped_and_the_comparison_shows_it(small, m
     assert {"batch", "axis", "sampled_time", "frames", "metric", "value", "standard_error"} <= set(table.column_names)
     assert not list((small / "data" / "small_curves").rglob(".points"))
     shown = metadata_of(result)["comparison"]
-    assert "data:image/png;base64," in shown["learning_curves"].value
+    assert "(/files/figures/" in shown["learning_curves"].value
     assert "unbiased / biased" in shown["data_for_equal_error"].value
 
 

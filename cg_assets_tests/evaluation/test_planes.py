@@ -178,7 +178,7 @@ def test_a_flow_of_two_coordinates_from_samples_to_evaluation(made):
         assert 0 < value.standard_error < math.inf, key  # of three members
     assert found["stable_replicas"] == 1.0
     for name in ("free energy", "marginals"):
-        assert "data:image/png" in metadata_of(result)["evaluation_flow"][name].value
+        assert "(/files/figures/" in metadata_of(result)["evaluation_flow"][name].value
     tracking = ModelTracking(None, store.home)
     mlflow.set_tracking_uri(tracking.uri)
     model = mlflow.pyfunc.load_model(tracking.lookup("small_plane.flow").uri)

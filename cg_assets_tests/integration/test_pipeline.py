@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
+import re
 import shutil
 import signal
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import dagster as dg
 import matplotlib.image
@@ -28,6 +29,7 @@ from cg_assets.operations.runs import Outcome
 from cg_assets.orchestration.as_asset import build_assets
 from cg_assets.orchestration.console import failure_of, step_failure_cause
 from cg_assets.orchestration.resources import build_resources
+from cg_assets.orchestration.served_files import content_of
 from cg_assets.registry.tracking import ModelTracking
 from cg_assets.storage.parquet import content_hash, read_arrays, verify
 from cg_assets.storage.store import ParquetStore
@@ -190,13 +192,14 @@ def test_asset_metadata_of_the_contract(run):
 def test_figures_are_pictures(run):
     for stage, metadata in metadata_of(run.first).items():
         pictures = [
-            value.value.split("base64,")[1].rstrip(")")
+            found[1]
             for value in metadata.values()
-            if isinstance(value, dg.MarkdownMetadataValue) and "data:image/png;base64," in value.value
+            if isinstance(value, dg.MarkdownMetadataValue) and (found := re.search(r"\(/files/(.*)\?", value.value))
         ]
         assert pictures, f"{stage} shows no figure"
-        for text in pictures:
-            pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(text)), format="png")
+        for name in pictures:
+            content, _ = content_of(run.store.home, unquote(name), {})
+            pixels = matplotlib.image.imread(io.BytesIO(content), format="png")
             assert min(pixels.shape[:2]) >= 200
             colours = (pixels[:, :, :3] * 255).astype(np.int64) @ np.array([1, 256, 65536])
             assert len(np.unique(colours)) > 20, f"{stage}: an empty figure"

@@ -156,4 +156,4 @@ def test_the_asset_makes_labels_that_a_potential_learns_from(command):
     assert floor["value"] == pytest.approx(float(frames.force_variance.mean()), rel=1e-5)
     assert floor["value"] < 1e4  # a single force has 3.6e4 (kJ/mol/nm)²
     assert "independent" in floor["method"]
-    assert "data:image/png" in metadata_of(result)["fixed_forces"]["figure"].value
+    assert "(/files/figures/" in metadata_of(result)["fixed_forces"]["figure"].value

@@ -136,7 +136,7 @@ def test_a_second_batch_follows_the_proposal_and_is_joined_with_the_first(adapti
     first = materialize(system, adaptive, instance, "0000", stages)
     assert first.success
     shown = metadata_of(first)["next_batch_plan_adaptive"]
-    assert "data:image/png;base64," in shown["figure"].value
+    assert "(/files/figures/" in shown["figure"].value
     proposed = store.describe("small_adaptive", "next_batch_plan_adaptive").metadata.extra["centers"]
     version = store.data_version("small_adaptive", "next_batch_plan_adaptive")
     assert materialize(system, adaptive, instance, "0001", stages).success

@@ -90,6 +90,25 @@ def test_a_wrong_field_is_named_with_its_line_and_the_nearest_known_one(change, 
     assert expected in str(error.value)
 
 
+def faults_of(tmp_path, fields):
+    file = tmp_path / "own.yaml"
+    file.write_text(f"name: own\nextends: capped_alanine_quick\ntitle: Own\n{fields}")
+    with pytest.raises(SystemSpecError) as error:
+        load_system(file)
+    return str(error.value).splitlines()
+
+
+def test_a_fault_of_several_fields_names_the_lines_of_all(tmp_path):
+    (line,) = faults_of(tmp_path, "training:\n  epochs: -3\n  batch_size: 64\n  patience: -3\n")
+    assert "lines 5, 7: training.epochs, training.patience (value -3): must be greater than 0" in line
+
+
+def test_of_many_faults_twenty_are_listed(tmp_path):
+    lines = faults_of(tmp_path, "potentials:\n" + "".join(f"  p{n}: {{labels: [{n}]}}\n" for n in range(50)))
+    assert lines[0].endswith("50 faults") and len(lines) == 22 and lines[-1].strip() == "and 30 more"
+    assert "line 5: potentials.p0.labels (value [0])" in lines[1]
+
+
 WITHOUT_MEANING = """
 from cg_assets.systems import schema
 print([row.name for section in schema.sections() for row in section.fields if not row.meaning])
