@@ -164,4 +164,5 @@ def _(value: list, work: Work) -> dg.MarkdownMetadataValue:
 
 def _unbroken(text: str, longest: int = 28) -> str:
     """A number with its error and unit stays on one line."""
-    return text.replace(" ", "\u00a0") if len(text) <= longest else text
+    is_number = text.lstrip("-≤")[:1].isdigit()
+    return text.replace(" ", "\u00a0") if is_number and len(text) <= longest else text
