@@ -62,7 +62,7 @@ class LabelNoise:
     other_maps: dict[str, tuple[ConditionalNoise, str]] = field(default_factory=dict)
 
     def map_rows(self) -> list[dict[str, str]]:
-        """The noise of the labels of each force map, as rows of a table; none for model potentials."""
+        """The noise of the labels of each force map, as rows of a table; of exact labels there is no ratio."""
         if self.beads is None:
             return []
         maps = {self.map_kind: (self.beads, "")} | self.other_maps
@@ -71,7 +71,7 @@ class LabelNoise:
             {
                 "force map": kind + (" (used)" if kind == self.map_kind else ""),
                 "noise floor": str(noise.noise_floor),
-                "to the one used": f"{noise.noise_floor.value / least:.3f}",
+                "to the one used": f"{noise.noise_floor.value / least:.3f}" if least else "",
                 "valid": fault or "yes",
             }
             for kind, (noise, fault) in maps.items()

@@ -18,10 +18,12 @@ from cg_assets.core.statistics.noise import conditional_noise
 from cg_assets.evaluation.comparison import Comparison
 from cg_assets.figures.comparison import comparison_figures
 from cg_assets.labels.kernels.kernel import perturb
+from cg_assets.labels.quality import LabelNoise
 from cg_assets.potentials.base import Labels, differentiated
 from cg_assets.potentials.energies import energy_function
 from cg_assets.potentials.settings import build_potential
 from cg_assets.registry.tracking import ModelTracking
+from cg_assets.sampling.model_potential.landscape import Landscape
 from cg_assets.sampling.model_potential.planes import conditional_draws, exact_plane
 from cg_assets.sampling.model_potential.quadrature import equilibrium_draws
 from cg_assets.storage.store import ParquetStore
@@ -93,6 +95,16 @@ def test_noise_of_the_forces_is_that_of_the_coordinate_that_is_left_out(plane):
     exact = system.thermal_energy * (plane.probability * np.cos(plane.points.sum(axis=2) / 3) ** 2).sum()
     assert floor.value == pytest.approx(exact, abs=4 * floor.standard_error)
     assert floor.standard_error < 0.05
+
+
+def test_labels_are_exact_where_both_coordinates_are_kept():
+    bounds, vectors = ((-5.0, 5.0), (-5.0, 5.0)), ((1.0, 0.0), (0.0, 1.0))
+    surface = Landscape(("x", "y"), "x**2 + x*y + 2*y**2", ("x", "y"), vectors, bounds, thermal_energy=1.0)
+    draws = conditional_draws(surface, np.random.default_rng(0).normal(size=(50, 2)), seed=1)
+    noise = conditional_noise(draws.forces[0])
+    assert noise.noise_floor.value == 0.0
+    (row,) = LabelNoise(noise.noise_floor, draws.how, beads=noise, map_kind="linear").map_rows()
+    assert row["to the one used"] == ""
 
 
 def test_forces_of_a_surface_are_its_exact_gradient_inside_and_beyond():
