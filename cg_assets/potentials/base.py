@@ -87,6 +87,7 @@ class Labels:
         emphasis: weight of each quantity in the loss.
         bonds: pairs of beads.
         seed: of whatever is drawn at random.
+        solve_energies: whether `solve` learns the energies among `values`, not their constants alone.
         whole: the potential that these labels are of, where a part of a sum is solved.
         own_frames: given torsions `(k, 4)`, positions `(g, n, 3)` of the ensemble of `whole` at torsions of the data.
         progress: called with finished parts, their number and what they are.
@@ -103,6 +104,7 @@ class Labels:
     emphasis: Mapping[str, float] = field(default_factory=dict)
     bonds: Sequence[tuple[int, int]] = ()
     seed: int = 0
+    solve_energies: bool = False
     whole: Potential | None = None
     own_frames: Callable[[Tensor], Tensor] | None = None
     progress: Callable[[int, int, str], None] | None = None
@@ -291,6 +293,10 @@ class Potential(torch.nn.Module, ABC):
             ValueError: the labels do not suffice.
         """
         return {}
+
+    def solves_energies(self, kelvin: Tensor) -> bool:
+        """Whether `solve` learns the energies of frames at temperatures `(f,)`, so that descent need not."""
+        return False
 
     @property
     def is_solved(self) -> bool:

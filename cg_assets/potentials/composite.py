@@ -82,6 +82,10 @@ class Sum(Potential):
         for part in self._parts():
             part.fit_statistics(positions, box, forces)
 
+    def solves_energies(self, kelvin: Tensor) -> bool:
+        """Whether a part does."""
+        return any(part.solves_energies(kelvin) for part in self._parts())
+
     def solve(self, labels: Labels) -> dict[str, float]:
         """Of each part in turn, `labels.whole` being this sum."""
         facts: dict[str, float] = {}

@@ -42,7 +42,7 @@ each with an error of 0.23, at weights of 1, 5 and 30; at 30 the held-out loss r
 """
 ENERGY_WEIGHT = 1.0
 """Weight of an energy against a bead's force, both in units of their own noise."""
-CHECKPOINT_VERSION = 3
+CHECKPOINT_VERSION = 4
 
 
 class _Rows(NamedTuple):
@@ -59,9 +59,9 @@ class _Rows(NamedTuple):
     """What each square counts `(f, n_columns)`, the inverse of its noise; 0 where there is no label, None for 1."""
 
     @classmethod
-    def of(cls, data: TrainingData, device: torch.device) -> _Rows:
-        """All frames of data."""
-        energy, first_order = data.energy if data.learns_energies else None, data.first_order
+    def of(cls, data: TrainingData, energies: bool, device: torch.device) -> _Rows:
+        """All frames of data, with their energies or without."""
+        energy, first_order = data.energy if energies else None, data.first_order
         if energy is not None:
             energy = np.nan_to_num(energy - np.nanmean(energy))
         if first_order is not None:
@@ -112,7 +112,13 @@ class ForceMatching(Descent):
         """
         super().__init__(potential, config, training, data, seed, generator, device)
         self.facts = {"noise_floor": data.noise_floor}
-        self.rows, self.held_out = _Rows.of(self.kept, device), _Rows.of(self.apart, device)
+        self.solves_energies = (
+            data.learns == "energies"
+            and data.temperature is not None
+            and potential.solves_energies(torch.as_tensor(data.temperature))
+        )
+        energies = data.learns_energies and not self.solves_energies
+        self.rows, self.held_out = (_Rows.of(part, energies, device) for part in (self.kept, self.apart))
         self.force_scale = float(self.rows.forces.double().square().mean().sqrt())
         if self.force_scale == 0.0:
             raise TrainingError("all force labels are zero; check the force map and the labels' column")
@@ -168,7 +174,16 @@ class ForceMatching(Descent):
         labels, where = super().labels(), self.device
         positions, forces = labels.positions.to(where), labels.forces.to(where)
         held_out = None if labels.held_out is None else labels.held_out.to(where)
-        return replace(labels, positions=positions, forces=forces, held_out=held_out, own_frames=self._own_frames)
+        return replace(
+            labels,
+            positions=positions,
+            forces=forces,
+            held_out=held_out,
+            bonds=[(a, b) for a, b in self.config.get("bonds", ())],
+            seed=self.seed,
+            solve_energies=self.solves_energies,
+            own_frames=self._own_frames,
+        )
 
     def _own_frames(self, torsions: Tensor) -> Tensor:
         masses, thermal_energy = self.config["bead_masses"], self.config["thermal_energy"]

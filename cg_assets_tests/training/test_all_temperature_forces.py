@@ -262,7 +262,7 @@ def test_labels_of_several_sources_train_one_potential(learns):
 def test_labels_count_by_the_inverse_of_their_noise():
     """In a batch of labels of two sources the noisier one has as much less weight; a row without a label has none."""
     one, two = drawn(200, 0), without_forces(100, 1)
-    data = replace(one, noise=np.full(200, NOISE**2), learns="energies").joined(two)
+    data = replace(one, noise=np.full(200, NOISE**2), learns="products").joined(two)
     run = ForceMatching(
         build_potential(NETWORK), NETWORK, TRAINING, data, 0, torch.Generator().manual_seed(0), torch.device("cpu")
     )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from cg_assets.potentials.base import Kernel, Potential, PotentialConfig, thermal_energy_of
+from cg_assets.potentials.base import Kernel, Labels, Potential, PotentialConfig, thermal_energy_of
 from cg_assets.potentials.chain_prior.module import ChainPrior
 from cg_assets.potentials.composite import Sum
 from cg_assets.potentials.handedness import MOST_BEADS, HandednessWalls
@@ -377,6 +377,30 @@ class ThermalMessagePassing(MessagePassing, TemperatureDependent):
     def add_constants(self, values: Tensor) -> None:
         """Add energies `(n_terms,)` per bead, which have no forces [kJ/mol]."""
         self.constant += values.to(self.constant)
+
+    def features(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """What readouts multiply: `(f, n_kinds * features)` of positions `(f, n, 3)` [kJ/mol]."""
+        last = self._forward(self._distances(positions, box)[1]).last
+        if not self.unique:
+            last = last.new_zeros(self.n_kinds, *last.shape[1:]).index_add(0, self.kinds, last)
+        return self.thermal_energy * last.flatten(0, 1).T
+
+    def solves_energies(self, kelvin: Tensor) -> bool:
+        """Where forces show each W_k; of one that they do not show, descent along energies has to find the features."""
+        return len(kelvin.unique()) >= self.n_terms
+
+    def solve(self, labels: Labels) -> dict[str, float]:
+        """Set the readouts from forces and energies, where energies are learnt, and the constants.
+
+        Raises:
+            ValueError: labels have no temperatures.
+        """
+        facts: dict[str, float] = {}
+        if labels.solve_energies:
+            from cg_assets.potentials.message_passing.readouts import solve_readouts
+
+            facts = solve_readouts(self, cast(TemperatureDependent, labels.whole or self), labels)
+        return facts | ({} if labels.whole else super().solve(labels))
 
 
 def _at_once(box: Tensor | None) -> bool:

@@ -61,5 +61,5 @@ class ThermalSum(Sum, TemperatureDependent):
             first.add_constants(values)
 
     def solve(self, labels: Labels) -> dict[str, float]:
-        """The constants of the whole (`TemperatureDependent.solve`)."""
-        return TemperatureDependent.solve(self, labels)
+        """Of each part in turn, then the constants of the whole (`TemperatureDependent.solve`)."""
+        return Sum.solve(self, labels) | TemperatureDependent.solve(self, labels)

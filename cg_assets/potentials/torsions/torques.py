@@ -55,9 +55,17 @@ class BondTorques:
         """Torques `(f, b)` [energy per radian] of forces on positions, both `(f, n_beads, 3)`."""
         first, second = positions[:, self.bonds[:, 0]], positions[:, self.bonds[:, 1]]
         axis = torch.nn.functional.normalize(second - first, dim=2)
-        about_origin = self.sides @ torch.linalg.cross(positions, forces, dim=2)
-        total = self.sides @ forces
+        sides = self.sides.to(forces)
+        about_origin = sides @ torch.linalg.cross(positions, forces, dim=2)
+        total = sides @ forces
         return ((about_origin - torch.linalg.cross(first, total, dim=2)) * axis).sum(dim=2)
+
+    def levers(self, positions: Tensor) -> Tensor:
+        """By how much forces on positions `(f, n_beads, 3)` turn bonds: `(f, b, n_beads, 3)`, torques by forces."""
+        first, second = positions[:, self.bonds[:, 0]], positions[:, self.bonds[:, 1]]
+        axis = torch.nn.functional.normalize(second - first, dim=2)[:, :, None]
+        arms = positions[:, None] - first[:, :, None]
+        return torch.linalg.cross(axis.expand_as(arms), arms, dim=3) * self.sides[:, :, None].to(positions)
 
 
 class SlopeEquations:
