@@ -360,8 +360,9 @@ class FreeEnergySettings(EvaluationSettings):
         """Unknown collective variables; not those that are the two CG coordinates of a model potential."""
         yield from scope.unknown("collective_variables", self.collective_variables)
         for name, basin in self.basins.items():
-            yield from scope.unknown(f"basins.{name}", basin.limits)
-            if not self.reference.reaches(basin, self.bins):
+            unknown = list(scope.unknown(f"basins.{name}", basin.limits))
+            yield from unknown
+            if not unknown and not self.reference.reaches(basin, self.bins):
                 yield Fault(f"basins.{name}", "holds no bin of reference.range; widen that, or move the basin")
             for side in (0, 1):
                 ends = {variable: limits[side] for variable, limits in basin.limits.items()}
