@@ -39,6 +39,8 @@ def curves(
 ) -> None:
     """One line for each row over numeric columns, with bars of two standard errors; a gap where there is no number.
 
+    Rows `name, seed 2` have the colour and marker of `name`, broken lines and no label.
+
     Args:
         axes: to draw on.
         table: rows to draw, with their names in the first column.
@@ -48,15 +50,18 @@ def curves(
         apart: by how much neighbouring rows are moved along x, so that their bars can be told apart.
     """
     x = np.array([numbers(cell)[0].value for cell in table.header[columns]])
+    names = list(dict.fromkeys(row[0].split(", seed")[0] for row in table.rows))
     for i, row in enumerate(table.rows):
         found = [numbers(cell) for cell in row[columns]]
         values = [item[0].value if item else np.nan for item in found]
         errors = [2 * (item[0].error or error) if item else np.nan for item in found]
-        style = list(styles).index(row[0]) if row[0] in styles else i
+        name, _, seed = row[0].partition(", seed")
+        style = list(styles).index(name) if name in styles else names.index(name)
         colour = REFERENCE if row[0] == "atoms" else COLOURS[style % len(COLOURS)]
         marker = MARKERS[style % len(MARKERS)]
         place = x + apart * (i - (len(table.rows) - 1) / 2)
-        axes.errorbar(place, values, errors, color=colour, marker=marker, label=row[0], lw=1.5, **BARS)
+        look = {"color": colour, "marker": marker, "label": None if seed else name, "ls": "--" if seed else "-"}
+        axes.errorbar(place, values, errors, lw=1.5, **look, **BARS)
 
 
 def log_ticks(axis: Axis, ticks: Sequence[float]) -> None:
