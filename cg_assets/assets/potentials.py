@@ -156,7 +156,7 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
         data = training_data(system.network, source.frames, *about)
         source = replace(source, infos=[*source.infos, *more])
         labels = data.labels()
-        box = None if labels.box is None or not labels.box.isfinite().all() else labels.box
+        box = None if labels.box is None or labels.box.isinf().all() else labels.box
         given = {"temperature": labels.temperature, "box": box}
         config = potential_config(system.network, system.beads(), fit.committee, source.frames, learns, targets)
         if prior:
@@ -194,6 +194,6 @@ def potential_stage(system: SystemSpec, name: str) -> Stage:
         checks=(LOSS,),
         gpu=True,
         kinds=frozenset({"pytorch", "mlflow"}),
-        code_version="3" if prior and system.network.needs_temperature else "2",
+        code_version="2" if not (prior and system.network.needs_temperature) else "3" if not settings.learns else "4",
         sections=("network", "training", f"potentials.{name}"),
     )

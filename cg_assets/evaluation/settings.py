@@ -363,7 +363,10 @@ class FreeEnergySettings(EvaluationSettings):
             unknown = list(scope.unknown(f"basins.{name}", basin.limits))
             yield from unknown
             if not unknown and not self.reference.reaches(basin, self.bins):
-                yield Fault(f"basins.{name}", "holds no bin of reference.range; widen that, or move the basin")
+                yield Fault(
+                    f"basins.{name}",
+                    "holds no bin of reference.range; widen that, move the basin, or raise evaluation.bins",
+                )
             for side in (0, 1):
                 ends = {variable: limits[side] for variable, limits in basin.limits.items()}
                 yield from scope.angle_faults(f"basins.{name}", ends)

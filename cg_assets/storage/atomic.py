@@ -78,9 +78,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: there is a file of that name, a folder that is not empty, or none can be made there.
     """
-    path = Path(path).absolute()
+    path = Path(os.path.abspath(path))
     there = path.is_dir()
-    if path.exists() and (not there or any(path.iterdir())):
+    if os.path.lexists(path) and (not there or not all(map(is_temporary, path.iterdir()))):
         raise StorageError(f"{path} is not empty; name a new folder")
     near = path if there else path.parent
     try:
@@ -92,8 +92,11 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary = Path(scratch.name) / path.name
         temporary.mkdir()
         yield temporary
-        for item in temporary.iterdir() if there else [temporary]:
-            item.rename(near / item.name)
+        try:
+            for item in temporary.iterdir() if there else [temporary]:
+                item.rename(near / item.name)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be made: {error}; name another folder") from error
 
 
 def _new_temporary(path: Path) -> tuple[Path, int]:
@@ -130,6 +133,8 @@ def leftovers(folder: Path) -> Iterator[Path]:
     A file is locked while the caller looks at it, so that it may remove it.
     """
     for path in sorted(Path(folder).rglob(f".*{_MARK}*")):
+        if path.is_dir():  # of `new_folder`
+            continue
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except (FileNotFoundError, PermissionError):  # removed, or another user's

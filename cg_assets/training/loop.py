@@ -115,6 +115,8 @@ class ForceMatching(Descent):
         self.solves_energies = (
             data.learns == "energies"
             and data.temperature is not None
+            and data.noise is None  # labels of one source, and none of the response
+            and data.first_order is None
             and potential.solves_energies(torch.as_tensor(data.temperature))
         )
         energies = data.learns_energies and not self.solves_energies
@@ -183,6 +185,7 @@ class ForceMatching(Descent):
             seed=self.seed,
             solve_energies=self.solves_energies,
             own_frames=self._own_frames,
+            progress=self.progress,
         )
 
     def _own_frames(self, torsions: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Several systems in one run, and two commands for one system."""
 
+import math
 import shutil
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 
 from cg_assets.core.errors import StorageError
 from cg_assets.operations.runs import Outcome, find_box, finished_before, run_systems
+from cg_assets.sampling.model_potential.landscape import Landscape
 from cg_assets.storage.atomic import file_lock
 from cg_assets.storage.store import ParquetStore
 from cg_assets.systems import load_system
@@ -23,6 +25,7 @@ potentials: {biased: null}
 
 def test_a_system_that_fails_stops_no_other(finished, copied, monkeypatch, capsys):
     monkeypatch.setenv("CG_EXECUTOR", "in_process")
+    monkeypatch.setattr(Landscape, "longest_timestep", lambda *_: math.inf)  # it would be refused beforehand
     shutil.copytree(finished.home / "mlflow", copied.home / "mlflow")
     report = ParquetStore(copied.home).path("small_wells", "report")
     report.unlink()
@@ -37,19 +40,20 @@ def test_a_system_that_fails_stops_no_other(finished, copied, monkeypatch, capsy
         assert "cg-assets: wild_wells/trajectories failed: SamplingError" in printed.err and report.is_file()
 
 
-@pytest.mark.parametrize("system", ["small_wells", "wild_wells"])
-def test_a_run_of_several_systems_ends_what_a_command_resumes(copied, system):
-    """`run --force` resumes what it was interrupted in, but not what a later run has finished."""
+@pytest.mark.parametrize(
+    ("system", "status"), [("small_wells", "SUCCESS"), ("small_wells", "FAILURE"), ("wild_wells", "SUCCESS")]
+)
+def test_a_run_of_several_systems_ends_what_a_command_resumes(copied, system, status):
+    """`run --force` resumes what it was interrupted in, but not what a later run has finished, though others failed."""
     own = dg.AssetKey(["small_wells", "comparison"])
     batch = {"dagster/partition": "0000"}
     command = batch | {"cg_assets/command": "a"}
     interrupted = dg.DagsterRun("small_wells_job", status=dg.DagsterRunStatus.FAILURE, tags=command)
     made = frozenset({dg.AssetKey([system, "report"])})
-    later = dg.DagsterRun("several_systems", status=dg.DagsterRunStatus.SUCCESS, tags=batch, asset_selection=made)
-    event = SimpleNamespace(event_type_value="ASSET_MATERIALIZATION", asset_key=own)
-    records = SimpleNamespace(
-        get_runs=lambda filters: [later, interrupted], all_logs=lambda run_id: [SimpleNamespace(dagster_event=event)]
-    )
+    later = dg.DagsterRun("several_systems", status=dg.DagsterRunStatus[status], tags=batch, asset_selection=made)
+    kinds = ("ASSET_MATERIALIZATION_PLANNED", "ASSET_MATERIALIZATION")
+    events = [SimpleNamespace(dagster_event=SimpleNamespace(event_type_value=kind, asset_key=own)) for kind in kinds]
+    records = SimpleNamespace(get_runs=lambda filters: [later, interrupted], all_logs=lambda run_id: events)
     found = finished_before(records, load_system("small_wells"), "0000", "a")
     assert found == (set() if system == "small_wells" else {own})
 

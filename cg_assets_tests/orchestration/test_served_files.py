@@ -57,7 +57,7 @@ def test_a_figure_that_was_made_again_is_not_shown_for_the_earlier_one(png, tmp_
         ("/etc/passwd", "neither"),
         ("reports/link.html", "neither"),
         ("figures/own.html", "neither"),
-        ("reports/other.html", "is not there yet"),
+        ("reports/other.html", "is not on this machine"),
         ("reports", "neither"),
     ],
 )

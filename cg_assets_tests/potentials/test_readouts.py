@@ -100,6 +100,18 @@ def test_noisy_energies_are_pulled_to_those_of_the_descent(network):
     assert error(student, exact)[1] < 3.0 * 359.0
 
 
+def test_frames_without_energies_leave_the_readouts(network):
+    student, labels = copy.deepcopy(network), labels_of(network, 90, seed=8, noise=3.0)
+    labels.values["mean_energy"][3:] = torch.nan
+    assert student.solve(labels) == {}
+    assert torch.equal(student.readout, network.readout)
+
+
+@pytest.mark.parametrize(("kelvin", "solves"), [([280.0, 359.0, 500.0], True), ([280.0, 500.0, 500.0], False)])
+def test_energies_are_solved_for_where_forces_show_every_term(network, kelvin, solves):
+    assert network.solves_energies(torch.tensor(kelvin, dtype=torch.float64)) is solves
+
+
 def test_energies_are_not_learnt_where_that_is_not_asked_for(network):
     student = copy.deepcopy(network)
     student.solve(replace(labels_of(network, 90, seed=8, noise=3.0), solve_energies=False))

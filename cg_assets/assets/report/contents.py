@@ -159,15 +159,22 @@ def lineage_columns(files: Mapping[str, FileInfo]) -> dict[str, list[Any]]:
 
 
 def outdated_stages(inputs: Inputs, files: Mapping[str, FileInfo]) -> dict[str, str]:
-    """Stage to why some of its data would be made otherwise now: of other settings, by other code, from other data."""
-    found = {}
-    for key, info in files.items():
+    """Stage to why its newest data would be made otherwise now: of other settings, by other code, from other data."""
+    reads = {stage.name: {read.stage for read in stage.reads} for stage in stages_of(inputs.system)}
+    newest = {place_of(key)[0]: key for key in sorted(files)}
+    found: dict[str, str] = {}
+    for key in files:  # in the order of the stages
         stage, batch = place_of(key)
-        made_from = info.metadata.upstream_data_versions.items()
-        again = [name for name, hashed in made_from if name in files and files[name].content_hash != hashed]
-        if why := inputs.soundness.changed(stage, batch) or (f"{shortened(again, 3)} changed since" if again else ""):
-            found[stage] = why
-    return found
+        # An adaptive plan also records the proposal of its last batch, which is made again after each.
+        recorded = files[key].metadata.upstream_data_versions.items()
+        made_from = [(name, hashed) for name, hashed in recorded if name in files and place_of(name)[0] in reads[stage]]
+        again = [name for name, hashed in made_from if files[name].content_hash != hashed]
+        old = [name for name, _ in made_from if name in found]
+        why = inputs.soundness.changed(stage, batch)
+        why = why or (f"{shortened(again, 3)} changed since" if again else "")
+        if why := why or (f"made from {shortened(old, 3)}, out of date" if old else ""):
+            found[key] = why
+    return {stage: found[key] for stage, key in newest.items() if key in found}
 
 
 def _lineage(files: Mapping[str, FileInfo], old: Mapping[str, str]) -> str:

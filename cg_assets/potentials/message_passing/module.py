@@ -387,7 +387,8 @@ class ThermalMessagePassing(MessagePassing, TemperatureDependent):
 
     def solves_energies(self, kelvin: Tensor) -> bool:
         """Where forces show each W_k; of one that they do not show, descent along energies has to find the features."""
-        return len(kelvin.unique()) >= self.n_terms
+        shares = self.dependence.coefficients(kelvin.unique())[0]
+        return int(torch.linalg.matrix_rank(shares, rtol=1e-6)) == self.n_terms
 
     def solve(self, labels: Labels) -> dict[str, float]:
         """Set the readouts from forces and energies, where energies are learnt, and the constants.

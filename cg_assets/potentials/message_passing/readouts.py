@@ -4,12 +4,14 @@ W and U are linear in the readouts. Descent along forces shapes the features and
 energies in its loss turn the features away from forces, and a helix then folds too little (docs/results/helix.md). So
 energies come afterwards, for given features: the loss of forces and of torques about bonds rises from its minimum as
 its curvature demands, that of energies falls, and their sum has one minimum. Each square has the weight of its inverse
-variance, that of what the potential leaves over: of forces it grows with T, of energies with T². In U, readouts are
-pulled to those of the descent as strongly as frames that were held out ask for.
+variance, that of what the potential leaves over: of forces it grows with T, of energies with T². In the descent
+torques have a weight of their own, so that its readouts are near that minimum, not at it. In U, readouts are pulled to
+those of the descent as strongly as frames that were held out ask for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,8 +29,11 @@ ENERGY_SHARE = 0.2
 """Weight of an energy against its inverse variance: energies at given beads stay correlated five times longer."""
 MOST_FRAMES = 40_000
 """Frames drawn from those that descent has seen; of those held out, a quarter of that."""
-FRAMES_AT_ONCE = 128
-PULLS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+COMPONENTS_AT_ONCE = 200_000
+"""Derivatives of distances of pairs that are evaluated at once: 148 frames of ten beads."""
+MOST_COMPONENTS = 300 * COMPONENTS_AT_ONCE
+"""And at all, which takes minutes."""
+PULLS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3, 1e4)
 """Weights of the squared change of a readout at a temperature, in parts of what energies give it."""
 
 
@@ -42,21 +47,26 @@ def solve_readouts(network: ThermalMessagePassing, whole: TemperatureDependent, 
             `(f,)` [kJ/mol], NaN where they are not known.
 
     Returns:
-        The pull that was taken.
+        The pull that was taken; nothing where no more energies are known than W has terms, and readouts stay.
 
     Raises:
-        ValueError: labels have no temperatures.
+        ValueError: labels have no temperatures, or there is no solution.
     """
-    count = len(labels.positions)
+    if int(labels.values["mean_energy"].isfinite().sum()) <= network.n_terms:
+        return {}
+    count, each = len(labels.positions), 3 * network.n_beads * len(network.first_bead)
+    most = min(MOST_FRAMES, max(1, MOST_COMPONENTS // each))
     apart = torch.zeros(count, dtype=torch.bool) if labels.held_out is None else labels.held_out.cpu()
     draw = torch.randperm(count, generator=torch.Generator().manual_seed(labels.seed))
-    seen, unseen = draw[~apart[draw]][:MOST_FRAMES], draw[apart[draw]][: MOST_FRAMES // 4]
+    seen, unseen = draw[~apart[draw]][:most], draw[apart[draw]][: most // 4]
     own = _Equations(network, whole, labels, seen)
     others = _Equations(network, whole, labels, unseen) if len(unseen) else own
     for equations in (own, others) if len(unseen) else (own,):
-        equations.fill(own.variances)
+        equations.fill(own.variances, labels.progress)
     found = [(pull, own.solved(pull)) for pull in PULLS]
     pull, change = min(found, key=lambda one: others.loss(one[1]))
+    if not change.isfinite().all():
+        raise ValueError("the readouts that fit energies are not finite; check the energies of the frames")
     kinds, terms, features = network.readout.shape
     readouts, constants = change.split([network.readout.numel(), terms])
     with torch.no_grad():
@@ -88,9 +98,10 @@ class _Equations:
         self.shares = network.coefficients_at(self.kelvin, self.positions)[0]
         self.energy_shares = network.energy_shares(self.kelvin, self.positions)
         left, energies = [], []
-        for part in torch.arange(len(rows), device=place).split(1024):
+        for part in torch.arange(len(rows), device=place).split(whole.frames_at_once):
             about = self._about(part)
-            left.append(forces[part] - whole.energy_and_forces(*about)[1].detach())
+            with torch.no_grad():
+                left.append(forces[part] - whole.energy_and_forces(*about)[1])
             energies.append(whole.energies(*about)[1].double())
         self.forces, self.energy = torch.cat(left), energy - torch.cat(energies)
         self.known = torch.isfinite(self.energy)
@@ -99,7 +110,8 @@ class _Equations:
         scatter = (self.energy[self.known] - constants @ fit) / self.kelvin[self.known]
         cold = (self.forces / self.kelvin.sqrt()[:, None, None].to(self.forces)).double()
         about_bonds = self.torques(self.positions, cold.to(self.positions)).double()
-        self.variances = (cold.square().mean(dim=(0, 2)), about_bonds.square().mean(dim=0), scatter.square().mean())
+        squares = cold.square().mean(dim=(0, 2)), about_bonds.square().mean(dim=0), scatter.square().mean()
+        self.variances = tuple(square.clamp_min(1e-12) for square in squares)
         size = network.readout.numel() + network.n_terms
         self.products, self.target = cold.new_zeros(size, size), cold.new_zeros(size)
         self.pull = torch.zeros_like(self.products)
@@ -107,16 +119,18 @@ class _Equations:
     def _about(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         return self.positions[rows], self.kelvin[rows], None if self.box is None else self.box[rows]
 
-    def fill(self, variances: tuple[Tensor, Tensor, Tensor]) -> None:
+    def fill(self, variances: Sequence[Tensor], progress: Callable[[int, int, str], None] | None) -> None:
         """Add all rows up, squares having the weight of an inverse variance."""
+        at_once = max(1, COMPONENTS_AT_ONCE // (self.positions[0].numel() * len(self.network.first_bead)))
         beads, bonds, energy = variances
         per_component = beads.repeat_interleave(self.positions.shape[2]).rsqrt().to(self.positions)
         size = self.network.readout.numel() // self.network.n_terms
-        for kelvin in self.kelvin.unique():
+        temperatures = self.kelvin.unique()
+        for number, kelvin in enumerate(temperatures):
             same = torch.where(self.kelvin == kelvin)[0]
             of_forces, of_energy = self.target.new_zeros(size, size), self.target.new_zeros(size + 1, size + 1)
             target = self.target.new_zeros(size + 1)
-            for rows in same.split(FRAMES_AT_ONCE):
+            for rows in same.split(at_once):
                 values, slopes = self._features(rows)
                 levers = self.torques.levers(self.positions[rows]).flatten(2)
                 weighted = [slopes * per_component[:, None], levers @ slopes * bonds.rsqrt().to(slopes)[:, None]]
@@ -133,9 +147,9 @@ class _Equations:
             self._add(self.products, shares, of_forces / kelvin)
             self._add(self.products, energy_shares, of_energy * weight)
             self._add(self.pull, energy_shares, torch.diag(alone) * weight)
-            self.target.index_put_(
-                (self._places(size + 1),), torch.kron(energy_shares, target * weight), accumulate=True
-            )
+            self.target[self._places(size + 1)] += torch.kron(energy_shares, target * weight)
+            if progress is not None:
+                progress(number + 1, len(temperatures), "temperatures")
 
     def _places(self, size: int) -> Tensor:
         """Where equations of each term, in readouts and perhaps the constant, are in those of all."""

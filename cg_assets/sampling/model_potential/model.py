@@ -65,8 +65,8 @@ class ModelPotential(Model):
         if timestep > longest:
             yield Fault(
                 "timestep",
-                f"is {timestep:g}, but the curvature of model.expression near its minima allows at most {longest:.2g}; "
-                "lower it",
+                f"is {timestep:g}, but the curvature of model.expression within 10 kT of its minimum allows at most "
+                f"{longest:.2g}; lower it",
             )
 
     def step_seconds(self, structure: ModelPotential, beads: Beads) -> float:
