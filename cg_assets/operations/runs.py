@@ -385,14 +385,17 @@ def finished_before(instance: dg.DagsterInstance, system: SystemSpec, batch: str
     for run in (run for run in of_batch if run.job_name in jobs and makes_data(run, system.name)):
         if run.status == dg.DagsterRunStatus.SUCCESS:
             break
+        several, same = run.job_name == _SEVERAL, run.tags.get(_COMMAND_TAG) == command
+        if not (several or same):
+            continue
         events = [entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.dagster_event]
         planned, made = (
             {event.asset_key for event in events if event.event_type_value == kind and _is_of(event, system)}
             for kind in ("ASSET_MATERIALIZATION_PLANNED", "ASSET_MATERIALIZATION")
         )
-        if run.job_name == _SEVERAL and planned and planned <= made:  # it failed for another system
+        if several and planned and planned <= made:  # it failed for another system
             break
-        if run.tags.get(_COMMAND_TAG) == command:
+        if same:
             finished |= {key for key in made if key is not None}
     return {key for key in finished if any(_is_sound(soundness, key.path[-1], part) for part in (batch, None))}
 

@@ -170,10 +170,12 @@ def outdated_stages(inputs: Inputs, files: Mapping[str, FileInfo]) -> dict[str, 
         made_from = [(name, hashed) for name, hashed in recorded if name in files and place_of(name)[0] in reads[stage]]
         again = [name for name, hashed in made_from if files[name].content_hash != hashed]
         old = [name for name, _ in made_from if name in found]
-        why = inputs.soundness.changed(stage, batch)
-        why = why or (f"{shortened(again, 3)} changed since" if again else "")
-        if why := why or (f"made from {shortened(old, 3)}, out of date" if old else ""):
-            found[key] = why
+        if changed := inputs.soundness.changed(stage, batch):
+            found[key] = changed
+        elif again:
+            found[key] = f"{shortened(again, 3)} changed since"
+        elif old:
+            found[key] = f"made from {shortened(old, 3)}, out of date"
     return {stage: found[key] for stage, key in newest.items() if key in found}
 
 

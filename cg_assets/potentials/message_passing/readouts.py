@@ -38,7 +38,7 @@ PULLS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3, 1e4)
 
 
 def solve_readouts(network: ThermalMessagePassing, whole: TemperatureDependent, labels: Labels) -> dict[str, float]:
-    """Set the readouts of a network, and its constants.
+    """Set the readouts of a network; constants are left to `TemperatureDependent.solve`, which follows.
 
     Args:
         network: whose readouts are changed.
@@ -59,19 +59,19 @@ def solve_readouts(network: ThermalMessagePassing, whole: TemperatureDependent, 
     apart = torch.zeros(count, dtype=torch.bool) if labels.held_out is None else labels.held_out.cpu()
     draw = torch.randperm(count, generator=torch.Generator().manual_seed(labels.seed))
     seen, unseen = draw[~apart[draw]][:most], draw[apart[draw]][: most // 4]
-    own = _Equations(network, whole, labels, seen)
-    others = _Equations(network, whole, labels, unseen) if len(unseen) else own
-    for equations in (own, others) if len(unseen) else (own,):
-        equations.fill(own.variances, labels.progress)
+    own = others = _Equations(network, whole, labels, seen)
+    own.fill(own.variances, labels.progress)
+    if len(unseen):
+        others = _Equations(network, whole, labels, unseen)
+        others.fill(own.variances, labels.progress)
     found = [(pull, own.solved(pull)) for pull in PULLS]
     pull, change = min(found, key=lambda one: others.loss(one[1]))
     if not change.isfinite().all():
         raise ValueError("the readouts that fit energies are not finite; check the energies of the frames")
     kinds, terms, features = network.readout.shape
-    readouts, constants = change.split([network.readout.numel(), terms])
+    readouts = change[: network.readout.numel()].reshape(terms, kinds, features)
     with torch.no_grad():
-        network.readout.add_(readouts.reshape(terms, kinds, features).transpose(0, 1).to(network.readout))
-    network.add_constants(constants.cpu())
+        network.readout.add_(readouts.transpose(0, 1).to(network.readout))
     return {"readout_pull": pull}
 
 
@@ -89,11 +89,14 @@ class _Equations:
         if labels.temperature is None:
             raise ValueError("this potential depends on temperature, and its labels have none")
         self.network, place = network, network.readout.device
-        self.positions = labels.positions[rows.to(labels.positions.device)].to(network.readout)
-        self.box = None if labels.box is None else labels.box[rows.to(labels.box.device)].to(network.readout)
-        self.kelvin = labels.temperature[rows.to(labels.temperature.device)].double().to(place)
-        forces = labels.forces[rows.to(labels.forces.device)].to(self.positions)
-        energy = labels.values["mean_energy"][rows.to(labels.values["mean_energy"].device)].double().to(place)
+
+        def taken(values: Tensor) -> Tensor:
+            return values[rows.to(values.device)].to(place)
+
+        self.positions = taken(labels.positions).to(network.readout)
+        self.box = None if labels.box is None else taken(labels.box).to(network.readout)
+        self.kelvin = taken(labels.temperature).double()
+        forces, energy = taken(labels.forces).to(self.positions), taken(labels.values["mean_energy"]).double()
         self.torques = BondTorques(self.positions.shape[1], labels.bonds, place)
         self.shares = network.coefficients_at(self.kelvin, self.positions)[0]
         self.energy_shares = network.energy_shares(self.kelvin, self.positions)

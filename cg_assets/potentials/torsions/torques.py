@@ -53,8 +53,7 @@ class BondTorques:
 
     def __call__(self, positions: Tensor, forces: Tensor) -> Tensor:
         """Torques `(f, b)` [energy per radian] of forces on positions, both `(f, n_beads, 3)`."""
-        first, second = positions[:, self.bonds[:, 0]], positions[:, self.bonds[:, 1]]
-        axis = torch.nn.functional.normalize(second - first, dim=2)
+        first, axis = self._axes(positions)
         sides = self.sides.to(forces)
         about_origin = sides @ torch.linalg.cross(positions, forces, dim=2)
         total = sides @ forces
@@ -62,10 +61,14 @@ class BondTorques:
 
     def levers(self, positions: Tensor) -> Tensor:
         """By how much forces on positions `(f, n_beads, 3)` turn bonds: `(f, b, n_beads, 3)`, torques by forces."""
-        first, second = positions[:, self.bonds[:, 0]], positions[:, self.bonds[:, 1]]
-        axis = torch.nn.functional.normalize(second - first, dim=2)[:, :, None]
+        first, axis = self._axes(positions)
         arms = positions[:, None] - first[:, :, None]
-        return torch.linalg.cross(axis.expand_as(arms), arms, dim=3) * self.sides[:, :, None].to(positions)
+        return torch.linalg.cross(axis[:, :, None].expand_as(arms), arms, dim=3) * self.sides[:, :, None].to(positions)
+
+    def _axes(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each bond begins and its direction, `(f, b, 3)`."""
+        first, second = positions[:, self.bonds[:, 0]], positions[:, self.bonds[:, 1]]
+        return first, torch.nn.functional.normalize(second - first, dim=2)
 
 
 class SlopeEquations:
