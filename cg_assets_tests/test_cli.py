@@ -86,7 +86,7 @@ UNDERSTOOD = {
         r"bonds of beads +9: 1:CH3-1:C, .*2:C-3:N, 3:N-3:C",
         r"collective variable phi +-1.4 rad in the start structure",
         r"collective variable psi +2.6 rad in the start structure",
-        r"sampling.unbiased +20000 frames from 2.2e\+05 steps; estimated: .*, 15 MB",
+        r"sampling.unbiased +80000 frames from 4.2e\+05 steps; estimated: .*, 61 MB",
         r"reference +.*_reference.parquet: its plan is not run",
     ],
 }

@@ -123,7 +123,7 @@ def _lepton(node: ast.expr) -> str:
         case ast.Name(id=name):
             return repr(expressions.CONSTANTS[name]) if name in expressions.CONSTANTS else f"cv_{name}"
         case ast.UnaryOp(op=operator, operand=operand):
-            return f"(-({_lepton(operand)}))" if isinstance(operator, ast.USub) else f"({_lepton(operand)})"
+            return f"({expressions.SIGNS[type(operator)]} * ({_lepton(operand)}))"
         case ast.BinOp(left=left, op=operator, right=right):
             symbols: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
             return f"(({_lepton(left)}){symbols.get(type(operator), '^')}({_lepton(right)}))"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.core.expressions import FUNCTIONS, Expression, constant_value
+from cg_assets.core.expressions import FUNCTIONS, SIGNS, Expression, constant_value
 
 _FOLD = {
     "+": lambda a, b: a + b,
@@ -180,7 +180,7 @@ class Tape:
                 return variables[name] if name in variables else self.variable(name)
             case ast.UnaryOp(op=operator, operand=operand):
                 value = self._append(operand, variables)
-                return self.unary("negative", value) if isinstance(operator, ast.USub) else value
+                return self.unary("negative", value) if SIGNS[type(operator)] < 0.0 else value
             case ast.BinOp(left=left, op=ast.Pow(), right=right):
                 exponent = constant_value(right)
                 if exponent is not None:

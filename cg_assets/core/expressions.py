@@ -30,6 +30,7 @@ MAX_EXPONENT = 100.0
 """Largest exponent, and largest product of stacked exponents."""
 
 _OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"}
+SIGNS: dict[type[ast.unaryop], float] = {ast.USub: -1.0, ast.UAdd: 1.0}
 _ALLOWED = f"allowed are numbers, names, + - * / **, parentheses, pi and {', '.join(FUNCTIONS)}"
 
 
@@ -169,7 +170,7 @@ def _evaluate(node: ast.expr, variables: Mapping[str, NDArray[np.float64]]) -> A
             return np.float64(CONSTANTS[name]) if name in CONSTANTS else variables[name]
         case ast.UnaryOp(op=operator, operand=operand):
             value = _evaluate(operand, variables)
-            return -value if isinstance(operator, ast.USub) else value
+            return SIGNS[type(operator)] * value
         case ast.BinOp(left=left, op=operator, right=right):
             first, second = _evaluate(left, variables), _evaluate(right, variables)
             match operator:

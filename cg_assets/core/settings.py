@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -33,6 +33,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from cg_assets.core.errors import ExpressionError
 from cg_assets.core.expressions import constant_value, parse_expression
+from cg_assets.core.nested import fields_of, rebuilt
 from cg_assets.core.units import UnitSystem, thermal_energy
 
 _NAME, _ATOM = r"^[a-z][a-z0-9_]*$", r"^[0-9]+:[A-Za-z0-9'*]+$"
@@ -277,12 +278,8 @@ def _kind(value: bool | str) -> str:
 
 def _plain_numbers(schema: Any) -> Any:
     """A schema whose numbers are no text, truth values, or absurdly large, and whose truth values are no numbers."""
-    if isinstance(schema, list):
-        return [_plain_numbers(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    schema = {name: _plain_numbers(item) for name, item in schema.items()}
-    match schema.get("type"):
+    schema = rebuilt(schema, _plain_numbers)
+    match fields_of(schema).get("type"):
         case "float" | "bool":
             return schema | {"strict": True}
         case "int":
@@ -297,14 +294,11 @@ def meanings(settings: type[BaseModel]) -> dict[str, str]:
     for parent in reversed(settings.__mro__):
         if issubclass(parent, BaseModel) and parent is not BaseModel:
             (tree,) = ast.parse(textwrap.dedent(inspect.getsource(parent))).body
-            body = tree.body if isinstance(tree, ast.ClassDef) else []
-            for item, below in itertools.pairwise(body):
-                text = (
-                    below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
-                )
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and isinstance(text, str):
-                    found[item.target.id] = " ".join(text.split()) or found.get(item.target.id, "")
-    return {name: text for name, text in found.items() if text}
+            for pair in itertools.pairwise(cast("ast.ClassDef", tree).body):
+                match pair:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                        found[name] = " ".join(text.split())
+    return found
 
 
 LIQUIDS = ("water", "liquid")

@@ -15,9 +15,9 @@ from cg_assets.core.statistics.estimates import Estimate
 from cg_assets.evaluation.case import Case
 from cg_assets.evaluation.distributions import mean_of
 from cg_assets.evaluation.evaluation import Evaluation, evaluate
-from cg_assets.evaluation.metric import Found, metrics_of
+from cg_assets.evaluation.metric import metrics_of
 from cg_assets.evaluation.metrics.stability import Stability
-from cg_assets.evaluation.quantity import Drawing, Profile, Quantity
+from cg_assets.evaluation.quantity import Quantity
 
 FOLDED = "folded_share"
 HALF = 0.5
@@ -33,8 +33,11 @@ def evaluate_all(cases: Mapping[float, Case[Any]]) -> Evaluation:
     Args:
         cases: temperature [K] to the potential and its simulation there, from the lowest up.
     """
-    found = {kelvin: list(_measured(case)) for kelvin, case in cases.items()}
-    quantities = {kelvin: [item for item in own if isinstance(item, Quantity)] for kelvin, own in found.items()}
+    found = {kelvin: _measured(case) for kelvin, case in cases.items()}
+    # What the data and labels look like has no part in a comparison of temperatures.
+    quantities = {
+        kelvin: [item for item in own.quantities if item.of in ("model", "committee")] for kelvin, own in found.items()
+    }
     names = {item.key: item for own in quantities.values() for item in own}
     means = [_mean(item, quantities) for item in names.values() if item.decides]
     at = [
@@ -44,23 +47,15 @@ def evaluate_all(cases: Mapping[float, Case[Any]]) -> Evaluation:
     ]
     every = [*means, *_over_temperatures(quantities), *at]
     every.sort(key=lambda item: (not item.decides, not item.headline))
-    profiles = [
-        replace(item, temperature=kelvin) for kelvin, own in found.items() for item in own if isinstance(item, Profile)
-    ]
-    drawings = [
-        replace(item, temperature=kelvin) for kelvin, own in found.items() for item in own if isinstance(item, Drawing)
-    ]
+    profiles = [replace(item, temperature=kelvin) for kelvin, own in found.items() for item in own.profiles]
+    drawings = [replace(item, temperature=kelvin) for kelvin, own in found.items() for item in own.drawings]
     return Evaluation(tuple(every), tuple(profiles), tuple(drawings), next(iter(cases.values())).beads.thermal_energy)
 
 
-def _measured(case: Case[Any]) -> Iterator[Found]:
+def _measured(case: Case[Any]) -> Evaluation:
     """What the metrics give at one temperature; where no replica stayed stable, how many did."""
     stable = len(case.simulation) > 0
-    found = evaluate(case, metrics_of(case.settings) if stable else [Stability()])
-    # What the data and labels look like has no part in a comparison of temperatures.
-    yield from (item for item in found.quantities if item.of in ("model", "committee"))
-    yield from found.profiles
-    yield from found.drawings
+    return evaluate(case, metrics_of(case.settings) if stable else [Stability()])
 
 
 def _lost(own: Sequence[Quantity], names: Mapping[str, Quantity]) -> Iterator[Quantity]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from cg_assets.core.family import Family
+from cg_assets.core.nested import fields_of
 from cg_assets.core.settings import (
     LIQUIDS,
     NANOMETRES,
@@ -118,24 +119,29 @@ class QuadratureReference(Reference):
     @field_validator("range")
     @classmethod
     def _rises(cls, value: Any) -> Any:
-        for limits in value.values() if isinstance(value, dict) else [value]:
+        for limits in fields_of(value).values() or [value]:
             rising_limits(limits)
         return value
+
+    @property
+    def _ranges(self) -> dict[str, Range]:
+        """Those of two CG coordinates by name; none of a single one."""
+        return fields_of(self.range)
 
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """Limits of other coordinates than the CG coordinates, temperatures of a plane."""
         names = list(scope.variables) if len(scope.variables) > 1 else []
         if names and self.temperatures:
             yield Fault("temperatures", f"are for one CG coordinate, not {len(names)}; leave them out")
-        if (list(self.range) if isinstance(self.range, dict) else []) != names:
+        if list(self._ranges) != names:
             expected = f"the limits of {' and '.join(names)} by name" if names else "two numbers"
             yield Fault("range", f"is {self.range}; give {expected}")
 
     def reaches(self, basin: Basin, bins: int) -> bool:
         """Whether the middle of one of the bins of the interval lies in the basin; of two CG coordinates always."""
-        if isinstance(self.range, dict):
+        if self._ranges:
             return True
-        low, high = self.range
+        low, high = cast("Range", self.range)
         middles = [low + (high - low) * (bin + 0.5) / bins for bin in range(bins)]
         return all(any(start <= middle <= end for middle in middles) for start, end in basin.limits.values())
 
@@ -144,7 +150,7 @@ class QuadratureReference(Reference):
         domain = built.model.landscape(built.beads).variable_ranges()
         for kelvin in self.temperatures or ():
             built.model.landscape(built.beads.at_temperature(kelvin)).verified()
-        asked = self.range if isinstance(self.range, dict) else dict.fromkeys(domain, self.range)
+        asked = self._ranges or dict.fromkeys(domain, cast("Range", self.range))
         for name, (low, high) in asked.items():
             if not domain[name][0] <= low < high <= domain[name][1]:
                 shown = " to ".join(f"{end:g}" for end in domain[name])
@@ -156,7 +162,7 @@ class QuadratureReference(Reference):
         """By quadrature of the Boltzmann weight."""
         from cg_assets.evaluation.reference import exact_line, exact_surface
 
-        return exact_surface(case, self.range) if isinstance(self.range, dict) else exact_line(case, self.range)
+        return exact_surface(case, self._ranges) if self._ranges else exact_line(case, cast("Range", self.range))
 
 
 class LongRunReference(Reference):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cg_assets.core.errors import ForceMapError, SystemSpecError
+from cg_assets.core.nested import fields_of
 from cg_assets.core.settings import LIQUIDS, AtomName, Fault, Scope
 from cg_assets.mapping.force_maps import ForceMap, group_map, optimal_map, slice_map
 from cg_assets.mapping.liquids.water import Centre
@@ -44,10 +45,15 @@ class BeadMapping(Mapping):
     bead_types: Literal["element", "unique"] = "unique"
     """Which beads share parameters: those of one element, or none."""
 
+    @property
+    def named(self) -> dict[str, list[str]]:
+        """Atoms of the beads that are named one by one; none where a rule makes them."""
+        return fields_of(self.beads)
+
     def faults(self, scope: Scope) -> Iterator[Fault]:
         """Beads that are one."""
         named: dict[frozenset[str], str] = {}
-        for bead, atoms in {} if isinstance(self.beads, str) else self.beads.items():
+        for bead, atoms in self.named.items():
             first = named.setdefault(frozenset(atoms), bead)
             if first != bead:
                 yield Fault(f"beads.{bead}", f"holds the same atoms as {first}, {', '.join(atoms)}; leave one out")
@@ -60,12 +66,12 @@ class BeadMapping(Mapping):
     def holds_atom(self, atom: str) -> bool:
         """Whether it is a bead, or one sits exactly on this atom, going by names."""
         if ":" not in atom:
-            return atom in self.beads if not isinstance(self.beads, str) else False
+            return atom in self.named
         if self.beads == "alpha_carbons":
             return atom.split(":")[1] == "CA"
         if self.beads == "heavy_atoms":
             return not atom.split(":")[1].lstrip("0123456789").upper().startswith("H")
-        return any(members == [atom] for members in self.beads.values())
+        return [atom] in self.named.values()
 
     def carriers(self, names: Sequence[str], residues: Sequence[str], groups: Sequence[int]) -> list[int]:
         """Atoms of the molecules that carry beads, of which each has at least one.
@@ -81,8 +87,8 @@ class BeadMapping(Mapping):
         Raises:
             SystemSpecError: it is not clear which molecules carry beads.
         """
-        if not isinstance(self.beads, str):
-            named = {atom for members in self.beads.values() for atom in members}
+        if self.named:
+            named = {atom for members in self.named.values() for atom in members}
             return [index for index, name in enumerate(names) if name in named]
         inside: dict[int, set[str]] = {}
         for name, group in zip(names, groups, strict=True):

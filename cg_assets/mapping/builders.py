@@ -360,9 +360,7 @@ def _check_atoms(mapping: BeadMapping, names: list[str], element_of: dict[str, s
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise SystemSpecError(f"model: the atom names {repeated[:5]} occur twice in a residue; rename them in the PDB")
-    if isinstance(mapping.beads, str):
-        return
-    for bead, members in mapping.beads.items():
+    for bead, members in mapping.named.items():
         for atom in members:
             _check_exists(f"mapping.beads.{bead}", atom, element_of)
         if not members or len(set(members)) < len(members):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from cg_assets.core.nested import rebuilt
+
 Form = Literal["text", "json", "csv"]
 
 
@@ -67,12 +69,8 @@ def as_json(value: object) -> str:
 
 def _plain(value: object) -> object:
     """A value in types of JSON, as far as there are any for it."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else rebuilt(value, _plain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -105,7 +105,7 @@ class Sum(Potential):
         return kernels
 
     def _parts(self) -> list[Potential]:
-        return [part for part in self.parts.values() if isinstance(part, Potential)]
+        return cast("list[Potential]", list(self.parts.values()))
 
     def _at_work(self) -> list[Potential]:
         """All but those that are zero everywhere; one at least."""
@@ -135,7 +135,7 @@ class Committee(Potential):
     @property
     def members(self) -> Sequence[Potential]:
         """The networks."""
-        return [network for network in self.networks if isinstance(network, Potential)]
+        return cast("list[Potential]", list(self.networks))
 
     def energy(self, positions: Tensor, temperature: Any = None, box: Tensor | None = None) -> Tensor:
         """Energy `(f,)` of the potential."""

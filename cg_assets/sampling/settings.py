@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from cg_assets.biases import Bias
+from cg_assets.core.nested import listed
 from cg_assets.core.replica_exchange import Tempering
 from cg_assets.core.settings import (
     KELVIN,
@@ -134,8 +135,7 @@ class SamplingPlan(Strict):
             yield Fault("starts", "is equilibrium, for model potentials alone; a molecule has start states, or [{}]")
         if scope.temperatures:
             yield from self._temperature_faults(len(scope.temperatures))
-        points = list(self.starts) if isinstance(self.starts, list) else []
-        points += self.probe.starts if self.probe else []
+        points = [*listed(self.starts), *(self.probe.starts if self.probe else [])]
         known = scope.coordinates or scope.variables
         yield from [*scope.step_faults("timestep", self.timestep)] or scope.friction_faults(
             self.friction, self.timestep
@@ -173,8 +173,7 @@ class SamplingPlan(Strict):
     def built_faults(self, built: Built) -> Iterator[Fault]:
         """A step that is too long for a formula, starts that the molecule cannot reach."""
         yield from built.model.step_faults(built.beads, self.timestep)
-        starts = self.starts if isinstance(self.starts, list) else []
-        for point in [*starts, *(self.probe.starts if self.probe else [])]:
+        for point in [*listed(self.starts), *(self.probe.starts if self.probe else [])]:
             yield from built.reach_faults("starts", point)
 
     def comparison_faults(self) -> Iterator[Fault]:
@@ -221,7 +220,7 @@ class SamplingPlan(Strict):
 
     def start_of(self, replica: _Numbers) -> _Numbers:
         """Number of the start state of replicas: in turn, and another one for the next replica of the same window."""
-        starts = len(self.starts) if isinstance(self.starts, list) else 1
+        starts = len(listed(self.starts)) or 1
         return (replica % self.windows + replica // self.windows) % starts
 
     @property

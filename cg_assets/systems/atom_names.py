@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from cg_assets.core.nested import fields_of, rebuilt
 from cg_assets.mapping.pdb_residues import plain_atom
-from cg_assets.systems.base import Fields, fields_of
+from cg_assets.systems.base import Fields
 
 _OF_FILE = re.compile(r"[A-Za-z0-9]*/-?[0-9]+[A-Z]?:[A-Za-z0-9'*]+")
 
@@ -27,9 +28,7 @@ def with_plain_atoms(content: Fields) -> Fields:
     def plain(value: JsonValue) -> JsonValue:
         if isinstance(value, str) and _OF_FILE.fullmatch(value) and path.is_file():
             return plain_atom(value, path)
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        return {name: plain(item) for name, item in value.items()} if isinstance(value, dict) else value
+        return rebuilt(value, plain)
 
     sections = [name for name in ("mapping", "collective_variables") if name in content]
     return content | {name: plain(content[name]) for name in sections}

@@ -14,6 +14,7 @@ from pydantic import Field, JsonValue, PositiveFloat, ValidationError, field_val
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from cg_assets.core.errors import CgAssetsError, SystemSpecError
+from cg_assets.core.nested import fields_of
 from cg_assets.core.settings import Built, Fact, Fault, Name, Scope, Strict
 from cg_assets.core.units import UnitSystem, unit
 from cg_assets.sampling.liquid_box import WaterBox  # noqa: F401
@@ -28,11 +29,6 @@ Place = tuple[str, ...]
 
 Fields = dict[str, JsonValue]
 """A section of a YAML file as it is read."""
-
-
-def fields_of(value: JsonValue) -> Fields:
-    """A section's fields; none where it is no section."""
-    return value if isinstance(value, dict) else {}
 
 
 def merge(base: JsonValue, override: JsonValue) -> JsonValue:
@@ -92,9 +88,8 @@ def _sections(value: Any, place: Place = ()) -> Iterator[tuple[Place, Strict]]:
     if isinstance(value, Strict):
         yield place, value
         value = {name: getattr(value, name) for name in type(value).model_fields}
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _sections(item, (*place, name))
+    for name, item in fields_of(value).items():
+        yield from _sections(item, (*place, name))
 
 
 def within(place: str, faults: Iterator[Fault]) -> Iterator[Fault]:
@@ -214,7 +209,7 @@ class System(Strict):
         for section in sections:
             value: Any = content
             for part in section.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
+                value = fields_of(value).get(part)
             picked[section] = value
         digest = hashlib.sha256(json.dumps(picked, sort_keys=True).encode())
         for place, paths in sorted(self.outside_files().items()):

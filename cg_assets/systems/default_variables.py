@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cg_assets.core.nested import fields_of, listed
 from cg_assets.mapping.bead_mapping import WATER
 from cg_assets.mapping.pdb_residues import pdb_residues
-from cg_assets.systems.base import Fields, fields_of
+from cg_assets.systems.base import Fields
 
 _LONGEST, _PER_BEAD, _LARGEST = 1.5, 0.15, 20.0
 """Range of a distance of two beads, and of a radius of gyration for each bead and at most [nm]."""
@@ -41,7 +42,7 @@ def with_variables(content: Fields) -> Fields:
         raise ValueError(
             f"mapping.beads: a single bead ({next(iter(beads))}) {NO_SHAPE}; map the molecule to two beads or more"
         )
-    chain = isinstance(fields_of(content.get("mapping")).get("beads"), str)
+    chain = not fields_of(fields_of(content.get("mapping")).get("beads"))
     size = 0.3 + (_COIL[0] * len(beads) ** _COIL[1] if chain else _PER_BEAD * len(beads))
     name, longest = ("distance", _LONGEST) if len(beads) == 2 else ("radius_of_gyration", size)
     longest = min(max(longest, 2.0 * _size(beads, content)), _LARGEST)
@@ -80,20 +81,15 @@ def _beads(content: Fields) -> dict[str, list[str]]:
     """Atoms of the beads by their names, of heavy atoms the alpha carbons; none where the files do not name them."""
     model, mapping = fields_of(content.get("model")), fields_of(content.get("mapping"))
     beads, only = mapping.get("beads"), mapping.get("molecules")
-    if isinstance(beads, dict):
-        return {
-            str(name): [str(atom) for atom in members] for name, members in beads.items() if isinstance(members, list)
-        }
     if beads not in ("alpha_carbons", "heavy_atoms"):
-        return {}
-    if isinstance(sequence := model.get("sequence"), list):
+        named = {str(name): [str(atom) for atom in listed(members)] for name, members in fields_of(beads).items()}
+        return {name: members for name, members in named.items() if members}
+    if sequence := listed(model.get("sequence")):
         places = [place for place, residue in enumerate(sequence) if residue not in _CAPS]
     else:
         places = [
             place
             for place, item in enumerate(pdb_residues(_structure(content)))
-            if "CA" in item.atoms
-            and item.name not in {*WATER, "CA"}
-            and (not isinstance(only, list) or item.name in only)
+            if "CA" in item.atoms and item.name not in {*WATER, "CA"} and item.name in (listed(only) or [item.name])
         ]
     return {f"{place + 1}:CA": [f"{place + 1}:CA"] for place in places}

@@ -14,9 +14,10 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from cg_assets.core.errors import SystemSpecError, one_line, shortened
+from cg_assets.core.nested import fields_of, rebuilt
 from cg_assets.core.settings import PATTERNS
 from cg_assets.settings import CHANGES, installation, set_variables
-from cg_assets.systems.base import FAULT, Fields, Place, System, fields_of, merge
+from cg_assets.systems.base import FAULT, Fields, Place, System, merge
 from cg_assets.systems.plain_yaml import read_value, read_yaml
 from cg_assets.systems.spec import SystemSpec
 
@@ -116,11 +117,10 @@ def change_fields(name: str, given: Sequence[str]) -> None:
 
 def flat_fields(value: JsonValue, place: Place = ()) -> Iterator[Place]:
     """Places of the values within sections."""
-    if isinstance(value, dict) and value:
-        for name, item in value.items():
-            yield from flat_fields(item, (*place, name))
-    else:
+    if not fields_of(value):
         yield place
+    for name, item in fields_of(value).items():
+        yield from flat_fields(item, (*place, name))
 
 
 def find_systems() -> FoundSystems:
@@ -222,11 +222,11 @@ def _with_absolute_files(value: JsonValue, folder: Path, field: str = "") -> Jso
         return {
             name: _with_absolute_files(item, folder, "files" if name in files else name) for name, item in value.items()
         }
-    if isinstance(value, list):
-        return [_with_absolute_files(item, folder, field) for item in value]
-    if not isinstance(value, str) or (field == "force_fields" and not (folder / value).is_file()):
-        return value  # a force field that OpenMM ships
-    return str(folder / value) if field in (*_FILES, "force_fields") else value
+    if not isinstance(value, str):
+        return rebuilt(value, lambda item: _with_absolute_files(item, folder, field))
+    # A force field that is no file here is one that OpenMM ships.
+    here = (folder / value).is_file() if field == "force_fields" else field in _FILES
+    return str(folder / value) if here else value
 
 
 _WORDS = (

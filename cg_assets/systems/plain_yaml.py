@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,14 +88,19 @@ class _Reader:
 
     def document(self) -> JsonValue:
         """The one document of a text; None of an empty one."""
+        value: JsonValue = None
         next(self._events)
-        if isinstance(next(self._events), yaml.StreamEndEvent):
-            return None
-        value = self._value(next(self._events), ())
-        next(self._events)
-        if not isinstance(end := next(self._events), yaml.StreamEndEvent):
-            self._refuse(end, "a second document begins; write one system in a file")
+        for number, start in enumerate(self._until(yaml.StreamEndEvent)):
+            if number:
+                self._refuse(start, "a second document begins; write one system in a file")
+            value = self._value(next(self._events), ())
+            next(self._events)
         return value
+
+    def _until(self, end: type[yaml.Event]) -> Iterator[yaml.Event]:
+        """The next events, as far as those between are read elsewhere, up to one of a kind."""
+        while not isinstance(event := next(self._events), end):
+            yield event
 
     def _value(self, event: yaml.Event, place: tuple[str, ...]) -> JsonValue:
         self.lines.setdefault(place, event.start_mark.line + 1)
@@ -110,23 +116,21 @@ class _Reader:
             self._refuse(event, f"nests more than {DEEPEST} sections deep")
         if event.tag is not None and event.tag != "!":
             self._refuse(event, f"the tag {one_line(event.tag)} is not allowed; leave it out")
-        if isinstance(event, yaml.ScalarEvent):
-            value = self._scalar(event) if event.implicit[0] else event.value
-        elif isinstance(event, yaml.SequenceStartEvent):
-            value = []
-            while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
-                value.append(self._value(item, (*place, str(len(value)))))
-        else:
-            value = self._fields(place)
+        kinds = {yaml.ScalarEvent: self._scalar, yaml.SequenceStartEvent: self._entries}
+        value = kinds.get(type(event), self._fields)(event, place)
         if event.anchor is not None:
             self._anchors[event.anchor] = value, self._values - before
         return value
 
-    def _fields(self, place: tuple[str, ...]) -> JsonValue:
+    def _entries(self, _: yaml.Event, place: tuple[str, ...]) -> JsonValue:
+        events = enumerate(self._until(yaml.SequenceEndEvent))
+        return [self._value(event, (*place, str(number))) for number, event in events]
+
+    def _fields(self, _: yaml.Event, place: tuple[str, ...]) -> JsonValue:
         fields: dict[str, JsonValue] = {}
         lines: dict[str, int] = {}
         merged: list[JsonValue] = []
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+        for event in self._until(yaml.MappingEndEvent):
             key = self._value(event, (*place, ""))
             if not isinstance(key, str):
                 self._refuse(event, f"{one_line(key)} stands where the name of a field must; quote it")
@@ -144,8 +148,10 @@ class _Reader:
             fields = section | fields
         return fields
 
-    def _scalar(self, event: yaml.ScalarEvent) -> JsonValue:
+    def _scalar(self, event: yaml.ScalarEvent, _: tuple[str, ...]) -> JsonValue:
         text = event.value
+        if not event.implicit[0]:
+            return text
         if text in _WORDS:
             return _WORDS[text]
         if not text[0].isdigit() and text[0] not in "+-.":

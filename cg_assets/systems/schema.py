@@ -11,8 +11,9 @@ from functools import cache
 from pydantic import JsonValue
 
 from cg_assets.core.errors import SystemSpecError
+from cg_assets.core.nested import fields_of, listed, rebuilt
 from cg_assets.core.settings import LIQUIDS
-from cg_assets.systems.base import Fields, Place, fields_of
+from cg_assets.systems.base import Fields, Place
 from cg_assets.systems.spec import OF_RESPONSES, SystemSpec
 
 _EXTENDS: Fields = {
@@ -66,31 +67,25 @@ def _settings() -> Fields:
 
 def _drop(section: Fields, name: str) -> None:
     """Let a section do without a field."""
-    if isinstance(needed := section.get("required"), list):
-        section["required"] = [item for item in needed if item != name]
+    if "required" in section:
+        section["required"] = [item for item in listed(section["required"]) if item != name]
 
 
 def _closed(value: JsonValue) -> JsonValue:
     """A schema whose names are all of the form that they must have."""
-    if isinstance(value, list):
-        return [_closed(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    closed = {name: _closed(item) for name, item in value.items()}
-    return closed | {"additionalProperties": False} if "patternProperties" in closed else closed
+    closed = rebuilt(value, _closed)
+    return closed | {"additionalProperties": False} if "patternProperties" in fields_of(closed) else closed
 
 
 def _of_part(value: JsonValue, prefix: str = "") -> JsonValue:
     """A schema of what is merged with the fields of another file: nothing is needed, and null removes a name."""
-    if isinstance(value, list):
-        return [_of_part(item, prefix) for item in value]
-    if not isinstance(value, dict):
-        return value
-    part = {name: _of_part(item, prefix) for name, item in value.items() if name != "required"}
-    if isinstance(reference := part.get("$ref"), str):
-        part["$ref"] = reference.replace("#/$defs/", f"#/$defs/{prefix}")
-    if names := fields_of(part.get("patternProperties")):
-        part["patternProperties"] = {name: {"anyOf": [item, {"type": "null"}]} for name, item in names.items()}
+    part = rebuilt(value, lambda item: _of_part(item, prefix))
+    section = fields_of(part)
+    section.pop("required", None)
+    if reference := section.get("$ref"):
+        section["$ref"] = reference.replace("#/$defs/", f"#/$defs/{prefix}")
+    if names := fields_of(section.get("patternProperties")):
+        section["patternProperties"] = {name: {"anyOf": [item, {"type": "null"}]} for name, item in names.items()}
     return part
 
 
@@ -99,18 +94,14 @@ def _members(root: Fields, item: JsonValue) -> Iterator[Fields]:
     item = fields_of(item)
     if not item:
         return
-    if isinstance(reference := item.get("$ref"), str):
-        yield from _members(root, fields_of(root["$defs"])[reference.removeprefix("#/$defs/")])
+    if reference := item.get("$ref"):
+        yield from _members(root, fields_of(root["$defs"])[str(reference).removeprefix("#/$defs/")])
     if "properties" in item:
         yield item
     inside: list[JsonValue] = [item.get("items"), item.get("additionalProperties")]
     inside += fields_of(item.get("patternProperties")).values()
-    for part in [*_listed(item.get("anyOf")), *inside]:
+    for part in [*listed(item.get("anyOf")), *inside]:
         yield from _members(root, part)
-
-
-def _listed(value: JsonValue) -> list[JsonValue]:
-    return value if isinstance(value, list) else []
 
 
 def known_fields(content: Fields, place: Place) -> list[str]:
@@ -121,7 +112,7 @@ def known_fields(content: Fields, place: Place) -> list[str]:
         inside = [fields_of(section["properties"]).get(part) for section in sections]
         if any(inside):
             sections = [member for item in inside for member in _members(root, item)]
-        here = fields_of(here.get(part)) if isinstance(here, dict) else {}
+        here = fields_of(here.get(part))
     chosen = [item for item in sections if _type_of(item) in (here.get("type"), "")]
     return sorted({name for section in chosen or sections for name in fields_of(section["properties"])})
 
@@ -180,7 +171,7 @@ def sections() -> list[SectionText]:
                 found[key].places.append(place)
             continue
         properties = fields_of(section["properties"])
-        needed = _listed(section.get("required"))
+        needed = listed(section.get("required"))
         rows = [_row(name, fields_of(item), name in needed) for name, item in properties.items() if name != "type"]
         found[key] = SectionText([place], _type_of(section), _sentence(section.get("description")), rows)
         for name, item in properties.items():
@@ -195,8 +186,9 @@ def _sentence(text: JsonValue) -> str:
 
 def _row(name: str, item: Fields, needed: bool) -> FieldText:
     default = item.get("default")
-    shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
-    shown = "its own defaults" if isinstance(default, dict) and default else shown
+    words: dict[JsonValue, str] = {None: "null", False: "false", True: "true"}
+    plain = next((word for value, word in words.items() if value is default), str(default))
+    shown = "its own defaults" if fields_of(default) else plain
     return FieldText(name, _values(item), "" if needed else shown, _sentence(item.get("description")))
 
 
@@ -209,14 +201,14 @@ def _values(item: Fields) -> str:
     if "properties" in item or "$ref" in item:
         return "section"
     if "const" in item or "enum" in item:
-        return ", ".join(f"`{value}`" for value in _listed(item.get("enum")) or [item.get("const")])
+        return ", ".join(f"`{value}`" for value in listed(item.get("enum")) or [item.get("const")])
     if "anyOf" in item:
-        return " or ".join(dict.fromkeys(_values(fields_of(part)) for part in _listed(item["anyOf"])))
+        return " or ".join(dict.fromkeys(_values(fields_of(part)) for part in listed(item["anyOf"])))
     if "patternProperties" in item:
         kinds = dict.fromkeys(_values(fields_of(part)) for part in fields_of(item["patternProperties"]).values())
         return f"names, each with: {' or '.join(kinds)}"
     if item.get("type") == "array":
-        parts = [item["items"]] if "items" in item else _listed(item.get("prefixItems"))[:1]
+        parts = [item["items"]] if "items" in item else listed(item.get("prefixItems"))[:1]
         return f"list of: {' or '.join(_values(fields_of(part)) for part in parts) or 'values'}"
     limits = [f"{sign} {item[name]}" for name, sign in _LIMITS.items() if name in item and item[name] != 1_000_000_000]
     return " ".join([_KINDS.get(str(item.get("type")), "fields and values"), ", ".join(limits)]).strip()

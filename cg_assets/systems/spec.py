@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from cg_assets.core.errors import SamplingError, SystemSpecError
+from cg_assets.core.nested import fields_of, listed
 from cg_assets.core.settings import Built, Fact, Fault, Name, Scope, Training, rising
 from cg_assets.core.units import thermal_energy, unit
 from cg_assets.evaluation.settings import EvaluationSettings, FreeEnergySettings, LearningCurve
@@ -31,7 +32,7 @@ from cg_assets.sampling.model import Model
 from cg_assets.sampling.settings import Dynamics, Sampling, SamplingPlan
 from cg_assets.simulation.settings import CGSimulation
 from cg_assets.systems.atom_names import with_plain_atoms
-from cg_assets.systems.base import Fields, System, fields_of, merge
+from cg_assets.systems.base import Fields, System, merge
 from cg_assets.systems.default_variables import with_variables
 from cg_assets.systems.faults import faults_of
 from cg_assets.training.settings import LearntPotential
@@ -120,7 +121,7 @@ class SystemSpec(System):
         shared = {name: content[name] for name in OF_RESPONSES if liquid and name in content}
         kind: Fields = {"type": "response" if liquid else "forces"}
         content = {name: value for name, value in content.items() if name not in shared or name == "network"}
-        if isinstance(temperatures := content.get("temperatures"), list) and temperatures:
+        if temperatures := listed(content.get("temperatures")):
             content = {"temperature": temperatures[0]} | content
         judged, potentials = content.get("evaluation", {} if liquid else None), content.get("potentials")
         if isinstance(judged, dict):

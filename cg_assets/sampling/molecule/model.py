@@ -122,7 +122,7 @@ class Molecule(MoleculeSettings, Model):
             return len(set(build_molecule(self, mapping, {}, folder).stored_groups.tolist())) == 1
         if self.pdb is None or not (path := folder / self.pdb).is_file():
             return self.waters is not None
-        named = {} if isinstance(mapping.beads, str) else mapping.beads
+        named = mapping.named
         residues = {int(atom.split(":")[0]) for atoms in named.values() for atom in atoms}
         return molecules_in_solvent(path, residues, set(mapping.molecules or ())) == 1
 
