@@ -49,17 +49,18 @@ class BeadBias:
         """
         import torch
 
-        values: Any
-        gradients: Any
-        values, gradients = self._beads.variable_gradients(positions, self._names)
+        points = positions.double()
+        measured = {name: self._beads.measure(points, name) for name in self._names}
         window = None
         if self._windowed:
             numbers = torch.arange(len(positions)) if replica is None else replica
             window = numbers % self._n_windows
-        energy, slopes = self._function(values, window)
-        forces = torch.zeros_like(positions, dtype=torch.float64)
-        for name in self._names:
-            forces -= slopes[name][:, None, None] * gradients[name]
+        energy, slopes = self._function({name: values for name, (_, values, _) in measured.items()}, window)
+        forces = torch.zeros_like(points)
+        for name, (sites, _, gradients) in measured.items():
+            forces.index_add_(
+                1, torch.tensor(sites, device=forces.device), slopes[name][:, None, None] * gradients, alpha=-1
+            )
         return energy, forces
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -150,6 +150,10 @@ def torsion(positions: ArrayLike, sites: tuple[int, int, int, int]) -> tuple[Flo
         Angles `(n_frames,)` in (-π, π] [rad] and their gradients by the four sites `(n_frames, 4, 3)` [rad/nm].
     """
     arrays, points = array_library(positions)
+    if arrays is not np and points.device.type == "cpu" and not points.requires_grad:
+        from cg_assets.core.compiled_rows import torsions
+
+        return cast("tuple[FloatArray, FloatArray]", torsions(points, sites))
     i, j, k, m = (points[:, site] for site in sites)
     f, g, h = i - j, j - k, m - k
     a, b = arrays.linalg.cross(f, g), arrays.linalg.cross(h, g)

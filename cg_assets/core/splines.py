@@ -74,6 +74,10 @@ class GridSpline:
 
     def at(self, places: Sequence[Any]) -> tuple[Any, list[Any]]:
         """As `__call__`, with places `(n,)` and derivatives in units of the node spacing; places lie on the grid."""
+        if self._arrays is not np and self._tables.device.type == "cpu":
+            from cg_assets.core.compiled_rows import cubic
+
+            return cubic(self._tables, list(places), self.periodic)
         nodes, values, slopes = zip(*(self._cell(axis, place) for axis, place in enumerate(places)), strict=True)
         if len(nodes) == 1:
             table = self._tables[self._kind[:, None], nodes[0]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -149,16 +150,25 @@ class Beads:
         gradients: dict[str, FloatArray] = {}
         for name in self.variable_names if names is None else names:
             gradients[name] = arrays.zeros_like(points)
-            if name not in self.collective_variables:  # a coordinate of a model potential
-                bead = self.cg_map.bead_names.index(name)
-                values[name] = points[:, bead, 0]
-                gradients[name][:, bead] = 1.0
-                continue
-            sites = self.sites_of(name)
-            values[name], local = self.collective_variables[name].measure(points, sites)
+            sites, values[name], local = self.measure(points, name)
             for slot, site in enumerate(sites):
                 gradients[name][:, site] += local[:, slot]
         return values, gradients
+
+    def measure(self, points: Any, name: str) -> tuple[list[int], Any, Any]:
+        """A collective variable of positions `(f, n, d)` in float64.
+
+        Returns:
+            Its `k` beads, values `(f,)`, and gradients `(f, k, d)` by these beads.
+
+        Raises:
+            SystemSpecError: it uses an atom on which no bead sits.
+        """
+        if name in self.collective_variables:
+            sites = self.sites_of(name)
+            return sites, *self.collective_variables[name].measure(points, sites)
+        bead = self.cg_map.bead_names.index(name)  # a coordinate of a model potential
+        return [bead], points[:, bead, 0], points[:, [bead]] * 0.0 + 1.0
 
     def projected_forces(self, positions: ArrayLike, forces: ArrayLike) -> FloatArray:
         """Generalised forces `(n_frames, n_variables)` along each collective variable, in the order of their names.
