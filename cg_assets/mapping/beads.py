@@ -168,7 +168,7 @@ class Beads:
             sites = self.sites_of(name)
             return sites, *self.collective_variables[name].measure(points, sites)
         bead = self.cg_map.bead_names.index(name)  # a coordinate of a model potential
-        return [bead], points[:, bead, 0], points[:, [bead]] * 0.0 + 1.0
+        return [bead], points[:, bead, 0], points[:, [bead]] ** 0
 
     def projected_forces(self, positions: ArrayLike, forces: ArrayLike) -> FloatArray:
         """Generalised forces `(n_frames, n_variables)` along each collective variable, in the order of their names.

@@ -98,7 +98,7 @@ class _Reader:
         return value
 
     def _until(self, end: type[yaml.Event]) -> Iterator[yaml.Event]:
-        """The next events, as far as those between are read elsewhere, up to one of a kind."""
+        """Events up to one that ends something; whoever takes an event reads what belongs to it."""
         while not isinstance(event := next(self._events), end):
             yield event
 
