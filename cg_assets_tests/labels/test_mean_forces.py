@@ -42,7 +42,7 @@ def flexible():
     content["potentials"] = {"unbiased": {"labels": "mapped_forces"}}
     content["cg_simulation"] |= {"enhanced_duration": 0.0}
     system = SystemSpec.model_validate(content)
-    plan = system.sampling.unbiased.model_copy(update={"burn_in": 2.0, "duration": 20.0})
+    plan = system.sampling.unbiased.model_copy(update={"burn_in": 2.0, "duration": 20.0, "frame_interval": 0.04})
     sampler = system.sampler(plan, seed=1)
     parts = [sampler.next_chunk() for _ in range(sampler.n_chunks)]
     return system, plan, Frames.concatenate([part for part in parts if part is not None])
@@ -114,7 +114,7 @@ def test_labels_their_variance_and_resumption(flexible):
     "change, message",
     [
         ({"of": "sideways"}, "of is sideways; the plans are unbiased, biased"),
-        ({"configurations": 10**6}, "configurations is 1000000, but biased keeps only 20000 frames"),
+        ({"configurations": 10**6}, "configurations is 1000000, but biased keeps only 80000 frames"),
         ({"interval": 0.041}, "interval 0.041 is not a whole number of timesteps"),
         ({"duration": 0.1}, "duration 0.1 is not a whole number, of at least 4"),
     ],
