@@ -113,6 +113,12 @@ def wait_for(condition, timeout, what, interval=0.05):
     raise AssertionError(f"waited {timeout:g} s for {what}")
 
 
+@pytest.fixture(autouse=True)
+def no_store_of_another_test(monkeypatch):
+    """MLflow sets this variable of the process whenever a store is opened, and no later test means that store."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty home folder for this process; Dagster's and MLflow's own settings are cleaned away."""
