@@ -121,11 +121,11 @@ def no_store_of_another_test(monkeypatch):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """An empty home folder for this process; Dagster's and MLflow's own settings are cleaned away."""
+    """An empty home folder for this process; Dagster's own settings are cleaned away."""
     folder = tmp_path / "home"
     (folder / "systems").mkdir(parents=True)
     monkeypatch.setenv("CG_ASSETS_HOME", str(folder))
-    for name in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "CG_EXECUTOR", "CG_EXECUTOR_CONFIG"):
+    for name in ("DAGSTER_HOME", "CG_EXECUTOR", "CG_EXECUTOR_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CG_DEVICE", "cpu")
     return folder

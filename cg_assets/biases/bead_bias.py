@@ -33,12 +33,15 @@ class BeadBias:
         Raises:
             SamplingError: the definition cannot be used, or names a collective variable that the beads lack.
         """
+        import torch
+
         self._beads, function = beads, bias_from_definition(definition)
         self._names, self._n_windows = function.collective_variables, function.n_windows
         self._windowed = function.windowed
         if unknown := sorted(set(self._names) - set(beads.variable_names)):
             raise SamplingError(f"the bias needs {unknown}; system {beads.name} has {beads.variable_names}")
         self._function = function.in_torch(device)
+        self._sites = {name: torch.tensor(beads.sites_of(name), device=device) for name in self._names}
 
     def energy_and_forces(self, positions: Tensor, replica: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Energy `(r,)` and forces `(r, n, d)` of positions `(r, n, d)`.
@@ -55,12 +58,10 @@ class BeadBias:
         if self._windowed:
             numbers = torch.arange(len(positions)) if replica is None else replica
             window = numbers % self._n_windows
-        energy, slopes = self._function({name: values for name, (_, values, _) in measured.items()}, window)
+        energy, slopes = self._function({name: values for name, (values, _) in measured.items()}, window)
         forces = torch.zeros_like(points)
-        for name, (sites, _, gradients) in measured.items():
-            forces.index_add_(
-                1, torch.tensor(sites, device=forces.device), slopes[name][:, None, None] * gradients, alpha=-1
-            )
+        for name, (_, gradients) in measured.items():
+            forces.index_add_(1, self._sites[name], slopes[name][:, None, None] * gradients, alpha=-1)
         return energy, forces
 
 

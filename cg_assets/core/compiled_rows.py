@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cg_assets.core.compilation import kept
+
+FloatArray = NDArray[np.float64]
 
 
 def torsions(points: Tensor, sites: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
@@ -19,21 +23,26 @@ def torsions(points: Tensor, sites: tuple[int, int, int, int]) -> tuple[Tensor, 
     return torch.from_numpy(angles), torch.from_numpy(gradients)
 
 
-def cubic(tables: Tensor, places: list[Tensor], wraps: list[bool]) -> tuple[Tensor, list[Tensor]]:
-    """Values `(n,)` and derivatives `(n,)` of a spline of one or two variables, as `GridSpline.at`.
+def tables_of_rows(tables: FloatArray) -> FloatArray:
+    """Tables `(2, 2, n, m)` of `cubic` from those of a `GridSpline`; one variable gets another of a single node."""
+    if tables.ndim == 2:
+        tables = np.stack([tables, np.zeros_like(tables)], axis=1)[..., None]
+    return np.ascontiguousarray(tables)
+
+
+def cubic(tables: FloatArray, places: Sequence[Tensor], wraps: Sequence[bool]) -> tuple[Tensor, list[Tensor]]:
+    """Values `(k,)` and derivatives `(k,)` of a spline of one or two variables, as `GridSpline.at`.
 
     Args:
-        tables: `(2, 2, n, m)` values and slopes along both variables; `(2, n)` of one.
-        places: `(n,)` of each variable, in units of the node spacing.
+        tables: `(2, 2, n, m)` of `tables_of_rows`.
+        places: `(k,)` of each variable, in units of the node spacing.
         wraps: whether each is periodic.
     """
-    every = tables.numpy()
-    if len(places) == 1:  # a second variable with a single node
-        every = np.stack([every, np.zeros_like(every)], axis=1)[..., None]
     columns = [place.contiguous().numpy() for place in places]
-    first, second = columns[0], columns[-1] if len(columns) == 2 else np.zeros_like(columns[0])
-    found = np.empty((3, len(first)))
-    _cubic(every, first, second, wraps[0], wraps[-1], found)
+    if len(columns) == 1:
+        columns, wraps = [*columns, np.zeros_like(columns[0])], [*wraps, True]
+    found = np.empty((3, len(columns[0])))
+    _cubic(tables, *columns, *wraps, found)
     value, *slopes = torch.from_numpy(found)
     return value, slopes[: len(places)]
 
@@ -65,7 +74,6 @@ def _weights(place: float, size: int, wraps: bool, values: Any, slopes: Any) -> 
     """The cell of a place: its nodes; weights of value and slope at both are left in the arrays `(2, 2)`."""
     place = place - math.floor(place / size) * size if wraps else place
     left = min(max(math.floor(place), 0), size - 1 if wraps else size - 2)
-    left = max(left, 0)
     t = place - left
     values[0, 0], values[0, 1] = (1 + 2 * t) * (1 - t) ** 2, t * t * (3 - 2 * t)
     values[1, 0], values[1, 1] = t * (1 - t) ** 2, t * t * (t - 1)

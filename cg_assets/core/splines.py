@@ -46,6 +46,7 @@ class GridSpline:
             self._tables = np.stack([along_first, along_first @ matrices[1].T], axis=1)
         self._arrays: Any = np
         self._kind: Any = np.array(_KIND)
+        self._compiled: Any = None  # the tables of a spline for torch on a CPU
 
     def on(self, device: Any) -> Self:
         """The same spline for torch tensors on a device."""
@@ -55,6 +56,10 @@ class GridSpline:
         moved._arrays = torch
         moved._tables = torch.as_tensor(np.ascontiguousarray(self._tables)).to(device)
         moved._kind = torch.tensor(_KIND, device=device)
+        if moved._tables.device.type == "cpu":
+            from cg_assets.core.compiled_rows import tables_of_rows
+
+            moved._compiled = tables_of_rows(self._tables)
         return moved
 
     def __call__(self, columns: Sequence[Any]) -> tuple[Any, list[Any]]:
@@ -74,10 +79,10 @@ class GridSpline:
 
     def at(self, places: Sequence[Any]) -> tuple[Any, list[Any]]:
         """As `__call__`, with places `(n,)` and derivatives in units of the node spacing; places lie on the grid."""
-        if self._arrays is not np and self._tables.device.type == "cpu":
+        if self._compiled is not None:
             from cg_assets.core.compiled_rows import cubic
 
-            return cubic(self._tables, list(places), self.periodic)
+            return cubic(self._compiled, places, self.periodic)
         nodes, values, slopes = zip(*(self._cell(axis, place) for axis, place in enumerate(places)), strict=True)
         if len(nodes) == 1:
             table = self._tables[self._kind[:, None], nodes[0]]

@@ -100,13 +100,15 @@ class Beads:
         return [self.sites_of(name) for name, variable in self.collective_variables.items() if variable.periodic]
 
     def sites_of(self, name: str) -> list[int]:
-        """Beads of a collective variable, in order.
+        """Beads of a collective variable, in order; the bead of a coordinate of a model potential.
 
         Raises:
             SystemSpecError: it uses an atom on which no bead sits.
         """
         if name not in self._sites:
-            self._sites[name] = [self.cg_map.site(site) for site in self.collective_variables[name].atoms]
+            known = self.collective_variables
+            own = map(self.cg_map.site, known[name].atoms) if name in known else [self.cg_map.bead_names.index(name)]
+            self._sites[name] = list(own)
         return self._sites[name]
 
     def variables(self, positions: ArrayLike) -> dict[str, FloatArray]:
@@ -150,25 +152,24 @@ class Beads:
         gradients: dict[str, FloatArray] = {}
         for name in self.variable_names if names is None else names:
             gradients[name] = arrays.zeros_like(points)
-            sites, values[name], local = self.measure(points, name)
-            for slot, site in enumerate(sites):
+            values[name], local = self.measure(points, name)
+            for slot, site in enumerate(self.sites_of(name)):
                 gradients[name][:, site] += local[:, slot]
         return values, gradients
 
-    def measure(self, points: Any, name: str) -> tuple[list[int], Any, Any]:
+    def measure(self, points: Any, name: str) -> tuple[Any, Any]:
         """A collective variable of positions `(f, n, d)` in float64.
 
         Returns:
-            Its `k` beads, values `(f,)`, and gradients `(f, k, d)` by these beads.
+            Values `(f,)`, and gradients `(f, k, d)` by the `k` beads of `sites_of`.
 
         Raises:
             SystemSpecError: it uses an atom on which no bead sits.
         """
+        sites = self.sites_of(name)
         if name in self.collective_variables:
-            sites = self.sites_of(name)
-            return sites, *self.collective_variables[name].measure(points, sites)
-        bead = self.cg_map.bead_names.index(name)  # a coordinate of a model potential
-        return [bead], points[:, bead, 0], points[:, [bead]] ** 0
+            return self.collective_variables[name].measure(points, sites)
+        return points[:, sites[0], 0], points[:, sites] ** 0
 
     def projected_forces(self, positions: ArrayLike, forces: ArrayLike) -> FloatArray:
         """Generalised forces `(n_frames, n_variables)` along each collective variable, in the order of their names.

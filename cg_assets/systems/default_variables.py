@@ -84,12 +84,12 @@ def _beads(content: Fields) -> dict[str, list[str]]:
     if beads not in ("alpha_carbons", "heavy_atoms"):
         named = {str(name): [str(atom) for atom in listed(members)] for name, members in fields_of(beads).items()}
         return {name: members for name, members in named.items() if members}
-    if sequence := listed(model.get("sequence")):
-        places = [place for place, residue in enumerate(sequence) if residue not in _CAPS]
+    if (sequence := model.get("sequence")) is not None:
+        places = [place for place, residue in enumerate(listed(sequence)) if residue not in _CAPS]
     else:
         places = [
             place
             for place, item in enumerate(pdb_residues(_structure(content)))
-            if "CA" in item.atoms and item.name not in {*WATER, "CA"} and item.name in (listed(only) or [item.name])
+            if "CA" in item.atoms and item.name not in {*WATER, "CA"} and (only is None or item.name in listed(only))
         ]
     return {f"{place + 1}:CA": [f"{place + 1}:CA"] for place in places}

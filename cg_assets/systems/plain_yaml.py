@@ -116,17 +116,18 @@ class _Reader:
             self._refuse(event, f"nests more than {DEEPEST} sections deep")
         if event.tag is not None and event.tag != "!":
             self._refuse(event, f"the tag {one_line(event.tag)} is not allowed; leave it out")
-        kinds = {yaml.ScalarEvent: self._scalar, yaml.SequenceStartEvent: self._entries}
-        value = kinds.get(type(event), self._fields)(event, place)
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event) if event.implicit[0] else event.value
+        elif isinstance(event, yaml.SequenceStartEvent):
+            items = enumerate(self._until(yaml.SequenceEndEvent))
+            value = [self._value(item, (*place, str(number))) for number, item in items]
+        else:
+            value = self._fields(place)
         if event.anchor is not None:
             self._anchors[event.anchor] = value, self._values - before
         return value
 
-    def _entries(self, _: yaml.Event, place: tuple[str, ...]) -> JsonValue:
-        events = enumerate(self._until(yaml.SequenceEndEvent))
-        return [self._value(event, (*place, str(number))) for number, event in events]
-
-    def _fields(self, _: yaml.Event, place: tuple[str, ...]) -> JsonValue:
+    def _fields(self, place: tuple[str, ...]) -> JsonValue:
         fields: dict[str, JsonValue] = {}
         lines: dict[str, int] = {}
         merged: list[JsonValue] = []
@@ -148,10 +149,8 @@ class _Reader:
             fields = section | fields
         return fields
 
-    def _scalar(self, event: yaml.ScalarEvent, _: tuple[str, ...]) -> JsonValue:
+    def _scalar(self, event: yaml.ScalarEvent) -> JsonValue:
         text = event.value
-        if not event.implicit[0]:
-            return text
         if text in _WORDS:
             return _WORDS[text]
         if not text[0].isdigit() and text[0] not in "+-.":

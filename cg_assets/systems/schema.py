@@ -186,9 +186,8 @@ def _sentence(text: JsonValue) -> str:
 
 def _row(name: str, item: Fields, needed: bool) -> FieldText:
     default = item.get("default")
-    words: dict[JsonValue, str] = {None: "null", False: "false", True: "true"}
-    plain = next((word for value, word in words.items() if value is default), str(default))
-    shown = "its own defaults" if fields_of(default) else plain
+    shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+    shown = "its own defaults" if fields_of(default) else shown
     return FieldText(name, _values(item), "" if needed else shown, _sentence(item.get("description")))
 
 

@@ -189,7 +189,6 @@ def test_a_bias_of_one_file_is_sampled_trained_on_and_judged(tmp_path, monkeypat
     (home / "systems" / "small_wells.yaml").write_text(text)
     for name, value in (("CG_ASSETS_HOME", str(home)), ("CG_DEVICE", "cpu")):
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     system = load_system("small_wells")
     stages = ["biased_samples", "relabelled_forces", "reference", "potential_biased"]
     stages += ["cg_simulation_biased", "evaluation_biased"]

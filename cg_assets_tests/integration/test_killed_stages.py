@@ -143,7 +143,6 @@ class Prepared:
 def prepared(request, finished, tmp_path, monkeypatch):
     monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
     monkeypatch.setenv("CG_DEVICE", "cpu")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Prepared(finished.home, tmp_path, request.param)
 
 

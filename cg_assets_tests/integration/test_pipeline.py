@@ -271,7 +271,6 @@ def test_a_champion_is_judged_again_when_the_reference_changes(run, tmp_path, mo
     folder = shutil.copytree(run.folder, tmp_path / "home")
     monkeypatch.setenv("CG_ASSETS_HOME", str(folder))
     monkeypatch.setenv("CG_DEVICE", "cpu")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
     finer = run.system.evaluation.model_copy(update={"bins": 2 * run.system.evaluation.bins})
     system = run.system.model_copy(update={"evaluation": finer})
     stages = ["reference", "potential_biased", "cg_simulation_biased", "evaluation_biased"]

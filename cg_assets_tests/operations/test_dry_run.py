@@ -31,7 +31,6 @@ def unchanged(monkeypatch):
 def finished_home(finished, monkeypatch):
     monkeypatch.setenv("CG_ASSETS_HOME", str(finished.home))
     monkeypatch.setenv("CG_EXECUTOR", "in_process")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return finished.home
 
 

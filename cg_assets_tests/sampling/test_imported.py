@@ -298,7 +298,6 @@ def test_reference_is_the_data_and_its_halves_the_error(run, folder):
 def test_configurations_alone_make_a_registered_potential(run, folder, tmp_path, monkeypatch):
     molecule, frames = run
     monkeypatch.setenv("CG_DEVICE", "cpu")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for replica in range(4):
         trajectory = mdtraj.Trajectory(frames.positions[frames.replica == replica], topology_of(molecule))
         trajectory.save_dcd(str(folder / f"run_0000_{replica}.dcd"))

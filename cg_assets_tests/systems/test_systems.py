@@ -524,7 +524,6 @@ def test_a_wrong_or_clashing_file_stops_no_other_system(tmp_path, monkeypatch, c
 
 def test_data_of_a_system_whose_file_is_wrong_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow leaves it behind
     (tmp_path / "systems").mkdir()
     (tmp_path / "systems" / "wrong.yaml").write_text("name: wrong\nname: wrong\n")
     for name in ("wrong", "gone"):

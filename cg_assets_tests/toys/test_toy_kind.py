@@ -17,7 +17,6 @@ def test_a_toy_kind_makes_a_registered_potential(tmp_path, monkeypatch):
     (tmp_path / "systems").mkdir()
     (tmp_path / "systems" / "toy_springs.yaml").write_text(text)
     monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     of_potential = [f"{stage}_unbiased" for stage in ("potential", "cg_simulation", "evaluation")]
     stages, instance = ["trajectories", "mapped_forces", "reference", *of_potential], dg.DagsterInstance.ephemeral()
     result = materialize(load_system("toy_springs"), tmp_path, instance, stages=stages)

@@ -19,7 +19,6 @@ def test_a_toy_source_makes_a_registered_potential(tmp_path, monkeypatch):
     (tmp_path / "systems").mkdir()
     (tmp_path / "systems" / "toy_wells.yaml").write_text(SYSTEM)
     monkeypatch.setenv("CG_ASSETS_HOME", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     system = load_system("toy_wells")
     needed = ("trajectories", "mapped_forces", "exact_labels", "potential_exact", "cg_simulation_exact")
     stages = [*needed, "reference", "evaluation_exact"]
