@@ -110,13 +110,15 @@ _PI_HIGH, _PI_MIDDLE, _PI_LOW = _f(3.140625), _f(9.67502593994140625e-4), _f(1.5
 
 
 @compiled
-def _sine_polynomial(z: Any) -> Any:
+def quarter_sine(z: Any) -> Any:
+    """sin(pi z / 2) for z from -1 to 1."""
     w = z * z
     return ((((_S4 * w + _S3) * w + _S2) * w + _S1) * w + _S0) * z
 
 
 @compiled
-def _cosine_polynomial(z: Any) -> Any:
+def quarter_cosine(z: Any) -> Any:
+    """cos(pi z / 2) for z from -1 to 1."""
     w = z * z
     return ((((_C5 * w + _C4) * w + _C3) * w + _C2) * w + _C1) * w + _C0
 
@@ -134,21 +136,21 @@ def _sign_and_rest(x: Any) -> Any:
 def sin32(x: Any) -> Any:
     """Sine; absolute error below 3e-7 for |x| < 1000."""
     sign, z = _sign_and_rest(x)
-    return sign * _sine_polynomial(z)
+    return sign * quarter_sine(z)
 
 
 @compiled
 def cos32(x: Any) -> Any:
     """Cosine; absolute error below 3e-7 for |x| < 1000."""
     sign, z = _sign_and_rest(x)
-    return sign * _cosine_polynomial(z)
+    return sign * quarter_cosine(z)
 
 
 @compiled
 def tan32(x: Any) -> Any:
     """Tangent."""
     _, z = _sign_and_rest(x)
-    return _sine_polynomial(z) / _cosine_polynomial(z)
+    return quarter_sine(z) / quarter_cosine(z)
 
 
 _T0, _T1, _T2 = _f(-5.70498872745e-3), _f(2.06390887954e-2), _f(-5.37397155531e-2)
@@ -201,7 +203,7 @@ def normal_pair(first: Any, second: Any) -> Any:
     # half a turn from the lower 31 bits, the other half from the top bit
     z = _f(_i(_u(second << _ONE_BIT))) * _TO_UNIT
     radius = _from_bits(_bits(radius) ^ _i(second & _TOP_BIT))
-    return radius * _cosine_polynomial(z), radius * _sine_polynomial(z)
+    return radius * quarter_cosine(z), radius * quarter_sine(z)
 
 
 @kept(**OPTIONS)

@@ -121,11 +121,18 @@ def _larger(builder: Any, x: Any, y: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<", x, y), y, x)
 
 
+def _signed(builder: Any, x: Any, y: Any) -> Any:
+    kind = ir.FunctionType(_VECTOR, [_VECTOR, _VECTOR])
+    return builder.call(builder.module.declare_intrinsic(f"llvm.copysign.v{LANES}f32", (), kind), [x, y])
+
+
 square_root: Any = _instruction("square_root", _call("llvm.sqrt"), 1)
 nearest: Any = _instruction("nearest", _call("llvm.rint"), 1)
 exponential: Any = _instruction("exponential", _exponential, 1)
 larger: Any = _instruction("larger", _larger, 2)
 """The larger of two; the first where it is not a number."""
+with_sign: Any = _instruction("with_sign", _signed, 2)
+"""The size of the first with the sign of the second."""
 
 
 def _spread_intrinsic(typing_context: Any, value: Any) -> Any:

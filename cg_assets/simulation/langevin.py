@@ -166,6 +166,7 @@ class _Run:
             raise SamplingError("starts must be finite and masses positive; check the frames that starts came from")
         self.bias, self.settings, self.device = bias, settings, device
         self.engine = engine_of(potential.to(device), temperature, box, device)
+        self.advance = getattr(self.engine, "advance", None) if bias is None else None
         self.thermal_energy = thermal_energy
         self.box = None if box is None else torch.as_tensor(np.array(box, dtype=np.float32)).to(device)
         self.masses = torch.as_tensor(weights).to(device)[:, None]
@@ -211,10 +212,16 @@ class _Run:
             )
         kinetic = np.zeros(replicas)
         measures, scale = [], temperature / self.thermal_energy
-        parts, started, moved, frame = [], time.perf_counter(), 0, 0
-        for step in range(1, burn_in + steps + 1):
-            measured = self._step()
-            moved += len(self.alive)
+        parts, started, moved, frame, step = [], time.perf_counter(), 0, 0, 0
+        paces = [CHECK_STEPS, 1000] + ([] if self.exchange is None else [self.exchange_steps])
+        while step < burn_in + steps:
+            past = step - burn_in
+            ends = [step + pace - step % pace for pace in paces] + [burn_in + steps]
+            ends.append(burn_in + frame_steps * (max(past, 0) // frame_steps + 1))
+            count = min(ends) - step
+            measured = self._steps(count)
+            step += count
+            moved += count * len(self.alive)
             taken = step > burn_in and (step - burn_in) % frame_steps == 0
             if taken or step % CHECK_STEPS == 0:
                 measured = self._remove_exploded(measured, step * settings.timestep)
@@ -254,12 +261,18 @@ class _Run:
             exchange_acceptance=() if self.exchange is None else tuple(self.exchange.acceptance.tolist()),
         )
 
+    def _steps(self, count: int) -> Tensor:
+        """So many steps; gives what the last of them measured."""
+        if self.device.type == "cpu":
+            return self._compiled_steps(count)
+        for _ in range(count):
+            measured = self._step()
+        return measured
+
     def _step(self) -> Tensor:
         """One BAOAB step; gives k_B T of each replica from the half-step velocities, exact for harmonic forces."""
         timestep = self.settings.timestep
         keep = math.exp(-self.settings.friction * timestep)
-        if self.device.type == "cpu":
-            return self._compiled_step(np.float32(0.5 * timestep), np.float32(keep))
         kick = 0.5 * timestep / self.masses
         self.velocities = torch.addcmul(self.velocities, kick, self.forces)
         measured = (self.masses * self.velocities.square()).mean(dim=(1, 2))
@@ -272,20 +285,28 @@ class _Run:
         self.velocities = torch.addcmul(self.velocities, kick, self.forces)
         return measured
 
-    def _compiled_step(self, half: np.float32, keep: np.float32) -> Tensor:
-        """The same on a CPU, in place."""
-        from cg_assets.simulation.steps import drift, kick
+    def _compiled_steps(self, count: int) -> Tensor:
+        """So many steps on a CPU, in place."""
+        from cg_assets.core.baoab import Motion, drift, kick
 
-        masses, velocities, heat = self.masses[:, 0].numpy(), self.velocities.numpy(), torch.empty(len(self.alive))
+        timestep, masses = self.settings.timestep, self.masses[:, 0].numpy()
+        keep = math.exp(-self.settings.friction * timestep)
         spread = math.sqrt(1.0 - keep * keep) * self.spread[..., 0].reshape(-1, len(masses))
-        noise = self._noise(len(self.exploded)).numpy()
-        kick(velocities, self._rows(), masses, half)
-        drift(
-            *(self.positions.numpy(), velocities, masses, noise, self.alive.numpy()),
-            *(spread.numpy(), keep, half, heat.numpy()),
+        heat = torch.empty(len(self.alive))
+        motion = Motion(
+            *(self.positions.numpy(), self.velocities.numpy(), self._rows(), masses, self.alive.numpy()),
+            *(spread.numpy(), np.float32(keep), np.float32(0.5 * timestep), heat.numpy()),
         )
-        self._evaluate()
-        kick(velocities, self._rows(), masses, half)
+        noise = torch.randn((count, len(self.exploded), *self.positions.shape[1:]), generator=self.generator).numpy()
+        if self.advance is not None:
+            self.energy, self.forces = self.advance(motion, noise), torch.from_numpy(motion.forces)
+            return heat
+        for own in noise:
+            kick(motion)
+            drift(motion, own)
+            self._evaluate()
+            motion = motion._replace(forces=self._rows())
+            kick(motion)
         return heat
 
     def _rows(self) -> NDArray[np.float32]:

@@ -33,7 +33,7 @@ def system():
     content |= {"temperatures": KELVIN, "network": content["network"] | own["network"]}
     content["sampling"]["unbiased"] |= {"replicas": 2, "frame_interval": 0.2}
     content["sampling"]["conditional"] |= {"frames": 3}
-    run = {"replicas": 2, "timestep": 0.004, "friction": 2.0, "burn_in": 2, "duration": 12, "frame_interval": 0.1}
+    run = {"replicas": 2, "timestep": 0.004, "friction": 2.0, "burn_in": 2, "duration": 14, "frame_interval": 0.1}
     return SystemSpec.model_validate(content | {"cg_simulation": run, "evaluation": {"longest_lag": 1.0}})
 
 

@@ -140,9 +140,9 @@ def test_structure_changes_with_temperature_as_its_covariance_says():
     assert np.abs(found.values[seen] / found.standard_error[seen]).max() > 20
 
 
-@pytest.mark.parametrize("changes", [{}, {"triple_cutoff": None}], ids=["triples", "pairs"])
-def test_compiled_splines_are_the_potential(changes):
-    """Energy and forces to rounding, below the least distance too, and after beads have moved."""
+@pytest.mark.parametrize(("changes", "error"), [({}, 1e-6), ({"triple_cutoff": None}, 1e-10)], ids=["triples", "pairs"])
+def test_compiled_splines_are_the_potential(changes, error):
+    """To rounding, which is that of single precision for triples: below the least distance too, and after moves."""
     module = potential("spline", **changes)
     positions = lattice(3, seed=5)
     positions[1, 1] = positions[1, 0] + torch.tensor([0.17, 0.1, 0.0])
@@ -152,10 +152,11 @@ def test_compiled_splines_are_the_potential(changes):
         for _ in range(4):
             exact = module.energy_and_forces(positions, 390.0, BOX)
             for mine, theirs in zip(engine(positions), exact, strict=True):
-                torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-9)
+                torch.testing.assert_close(mine, theirs, rtol=0, atol=error * float(theirs.abs().max()))
             positions = positions + 0.02 * torch.randn(positions.shape, generator=generator).double()
         without = engine_of(module, 390.0, None, torch.device("cpu"))(positions)
-        torch.testing.assert_close(without, module.energy_and_forces(positions, 390.0), rtol=1e-10, atol=1e-9)
+        for mine, theirs in zip(without, module.energy_and_forces(positions, 390.0), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=error * float(theirs.abs().max()))
 
 
 def test_simulation_needs_what_the_potential_needs():

@@ -45,6 +45,8 @@ class Case:
     config: dict
     positions: np.ndarray
     conditions: dict = field(default_factory=dict)
+    engine_error: float = 1e-9
+    """Of the fastest way to evaluate it, in parts of the largest value."""
 
     def potential(self):
         """In double precision, with statistics of its configurations and weights that are not zero."""
@@ -100,7 +102,8 @@ CASES = {
         ONE,
         {"temperature": 1.5},
     ),
-    "spline": Case(SPLINES | {"periodic": True}, liquid(20), WARM),
+    # Triples in single precision.
+    "spline": Case(SPLINES | {"periodic": True}, liquid(20), WARM, engine_error=5e-7),
     "tensor_network": Case(TENSORS | {"periodic": True}, liquid(20), WARM),
     "toy_polynomial": Case({"type": "toy_polynomial", "order": 5, "range": [-3, 3], "thermal_energy": 1.5}, ONE),
     "toy_springs": Case(
@@ -216,7 +219,9 @@ def test_the_engine_is_the_potential(case):
     with torch.no_grad():
         found = engine_of(potential, case.conditions.get("temperature"), case.conditions.get("box"))(positions)
         exact = potential.energy_and_forces(positions, **case.conditions)
-    torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-8)
+    for mine, theirs in zip(found, exact, strict=True):
+        error = case.engine_error * float(theirs.abs().max())
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=max(1e-8, error))
 
 
 def test_stored_and_read_it_is_the_same(case, tmp_path):

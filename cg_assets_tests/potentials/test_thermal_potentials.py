@@ -3,12 +3,16 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from cg_assets.potentials.settings import build_potential
+from cg_assets.potentials.thermal.engine import ListEngine
 from cg_assets.potentials.thermal_splines.module import cubic_splines
 from cg_assets.simulation.engine import engine_of
+from cg_assets.simulation.langevin import simulate
+from cg_assets.simulation.settings import CGSimulation
 
 BOX = torch.tensor([1.15, 1.2, 1.3], dtype=torch.float64)
 SETTINGS = {
@@ -281,3 +285,23 @@ def test_engines_refuse_other_beads_and_do_not_hide_lost_ones(kind):
     assert energy.isnan().tolist() == [False, True, False]
     assert forces.isnan().any(dim=2).nonzero().tolist() == [[1, 4]]
     torch.testing.assert_close((energy[::2], forces[::2]), (before[0][::2], before[1][::2]), rtol=0, atol=0)
+
+
+def test_many_steps_in_compiled_code_are_steps_one_by_one(kind, monkeypatch):
+    """With the same noise and through renewals of the lists, until rounding has grown."""
+    settings = CGSimulation(replicas=3, timestep=0.004, friction=2.0, duration=0.4, frame_interval=0.1)
+    module = potential(kind).float()
+    for weights in (getattr(module, "coefficients", None), getattr(module, "readout", None)):
+        if weights is not None:
+            weights.data.mul_(0.1)
+
+    def run():
+        masses, box = np.full(27, 18.0), BOX.numpy()
+        return simulate(module, lattice(3).numpy(), masses, 3.3, settings, 5, temperature=400.0, box=box).frames
+
+    together = run()
+    monkeypatch.delattr(ListEngine, "advance")
+    one_by_one = run()
+    assert float(np.abs(together.positions - lattice(3).numpy()[together.replica]).max()) > 0.05
+    np.testing.assert_allclose(together.positions, one_by_one.positions, atol=2e-5)
+    np.testing.assert_allclose(together.potential_energy, one_by_one.potential_energy, rtol=1e-4)

@@ -1,14 +1,13 @@
 """HIP-NN-TS at one temperature with neighbour lists, single precision: the fast way to simulate a liquid on a CPU.
 
-The same energy and forces as `TensorNetwork` gives (tests hold both together). Sums over neighbours are compiled, and
-the layers of a bead are matrix products. With G = dE/dS, the derivative by the surroundings S_i = sum_j T(u_ij) s(r_ij)
-of all beads, the pair i, j pulls with the gradient of (G_i T(u_ij) + G_j T(-u_ij)) s(r_ij).
+The same energy and forces as `TensorNetwork` gives (tests hold both together), of sixteen beads side by side
+(`cg_assets.potentials.lanes`). With G = dE/dS, the derivative by the surroundings S_i = sum_j T(u_ij) s(r_ij) of a
+bead, its neighbour j is pulled with the gradient of G_i T(u_ij) s(r_ij).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,35 +15,72 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cg_assets.core.single_precision import exp32, log32
-from cg_assets.potentials.tensor_network.module import COMPONENTS, CUSP, TensorNetwork
-from cg_assets.potentials.thermal.engine import ListEngine
-from cg_assets.potentials.thermal.neighbours import compiled, separation
+from cg_assets.core.single_precision import quarter_cosine, quarter_sine
+from cg_assets.potentials.lanes import (
+    LANES,
+    TILE,
+    add_product,
+    add_transposed_product,
+    clear,
+    compiled,
+    copy,
+    exponential,
+    get,
+    increase,
+    larger,
+    put,
+    spread,
+    square_root,
+    whole,
+    with_sign,
+)
+from cg_assets.potentials.tensor_network.module import CUSP, TensorNetwork
+from cg_assets.potentials.thermal.engine import ListEngine, moved, pushed
+from cg_assets.potentials.thermal.near import ROWS, Surroundings, gather, give, room, take
 
-BEADS_AT_ONCE = 512
-"""Beads whose layers are evaluated at once; more would leave the cache."""
-_WIDTH = 8
-"""Sensitivities are padded to a multiple of this, so that loops over them are whole vectors."""
-_ZERO, _HALF, _ONE, _TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0)
-_THIRD, _CUSP = np.float32(1.0 / 3.0), np.float32(CUSP)
+FloatArray = NDArray[np.float32]
+
+_f = np.float32
+_ZERO, _HALF, _ONE, _TWO, _THIRD, _CUSP = _f(0.0), _f(0.5), _f(1.0), _f(2.0), _f(1.0 / 3.0), _f(CUSP)
+_FIFTH, _SEVENTH, _NINTH, _ELEVENTH, _LAST = _f(1.0 / 5.0), _f(1.0 / 7.0), _f(1.0 / 9.0), _f(1.0 / 11.0), _f(1.0 / 13.0)
 
 
-class _Radial(NamedTuple):
-    """What a pair is evaluated with.
+class _Weights(NamedTuple):
+    """Matrices `(m, outputs, inputs)`, padded to whole tiles; what depends on the kind of a bead in lanes of beads.
 
     Attributes:
         inverse: `(v,)` 1/mu of the sensitivities [1/nm].
-        widths: `(v,)` sigma; 0 where padded.
-        used: `(v,)` 1, or 0 where padded.
-        cutoff: [nm].
-        prior: height, rate and begin of the repulsion.
+        widths: `(v,)` sigma.
+        interaction: of each kind of neighbour.
+        own: `(blocks, f, LANES)` own features with their bias.
+        scales: `(order, f)` of the lengths of tensors.
+        first: of the first layer.
+        first_bias: `(blocks, f, LANES)` with the kind's adjustment.
+        inner: of residual layers, like the next three.
+        inner_biases: `(layers, f)`.
+        outer: see above.
+        outer_biases: see above.
+        readout: of energies; the first row is the linear energy, the second that whose softplus counts.
+        alone: `(blocks, TILE, LANES)` energies of the kinds of beads.
+        bend: weight of the softplus.
+        scale: of all energies.
     """
 
-    inverse: NDArray[np.float32]
-    widths: NDArray[np.float32]
-    used: NDArray[np.float32]
-    cutoff: float
-    prior: NDArray[np.float64]
+    inverse: FloatArray
+    widths: FloatArray
+    interaction: FloatArray
+    own: FloatArray
+    scales: FloatArray
+    first: FloatArray
+    first_bias: FloatArray
+    inner: FloatArray
+    inner_biases: FloatArray
+    outer: FloatArray
+    outer_biases: FloatArray
+    readout: FloatArray
+    alone: FloatArray
+    bend: np.float32
+    scale: np.float32
 
 
 class TensorEngine(ListEngine):
@@ -62,257 +98,321 @@ class TensorEngine(ListEngine):
             ValueError: the temperature is not positive or the cutoff beyond half the box.
         """
         super().__init__(module, temperature, box)
-        self.module = module
-        count = len(module.centers)
-        padded = -(-count // _WIDTH) * _WIDTH
-        inverse, widths, used = np.zeros((3, padded), np.float32)
-        inverse[:count], widths[:count] = 1.0 / module.centers.detach().numpy(), module.widths.detach().numpy()
-        used[:count] = 1.0
-        self.radial = _Radial(inverse, widths, used, module.cutoff, self.prior)
-        self.kinds = module.kinds.numpy()
-        weight = module.interaction.detach().reshape(-1, count, module.n_kinds).transpose(1, 2)
-        self.interaction = torch.nn.functional.pad(weight, (0, padded - count)).flatten(1).contiguous()
-        self.scales = np.zeros((module.tensor_order, len(module.bias)), np.float32)
-        for own, scale in zip(self.scales, module.tensor_scales, strict=True):
-            own[:] = scale.detach().numpy()
-        self.coefficients = module.dependence.coefficients(torch.tensor([temperature]))[0, 0].double()
-        self.constant = module.n_beads * float(self.coefficients @ module.constant.double())
-        self.shape = (module.n_beads, COMPONENTS[module.tensor_order], module.n_kinds * padded)
-
-    def evaluate(
-        self,
-        place: NDArray[np.float64],
-        starts: NDArray[np.int64],
-        listed: NDArray[np.int64],
-        forces: NDArray[np.float64],
-    ) -> float:
-        """See the base class."""
-        around = np.zeros(self.shape, np.float32)
-        pairs, units, lengths, values, slopes, prior = _surroundings(
-            place, self.neighbours.box, starts, listed, self.kinds, *self.radial, around, forces
+        coefficients = module.dependence.coefficients(torch.tensor([temperature]))[0, 0].double()
+        self.constant = module.n_beads * float(coefficients @ module.constant.double())
+        self.around = Surroundings(
+            *(self.neighbours.box, module.kinds.numpy(), module.n_kinds, module.cutoff),
+            *(np.zeros((0, 4)), np.zeros(2), self.prior),
         )
-        parts = [self._layers(part, kinds) for part, kinds in self._parts(torch.from_numpy(around))]
-        gradient = torch.cat([part for _, part in parts])
-        _pull(pairs, units, lengths, values, slopes, self.kinds, gradient.numpy(), forces)
-        return float(self.constant + prior + sum(own for own, _ in parts))
-
-    def _parts(self, around: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Surroundings and kinds of so many beads that they stay in the cache."""
-        return zip(around.split(BEADS_AT_ONCE), self.module.kinds.split(BEADS_AT_ONCE), strict=True)
-
-    def _layers(self, around: Tensor, kinds: Tensor) -> tuple[float, Tensor]:
-        """Energy of beads, and its derivatives by their surroundings `(n, components, kinds * v)`."""
-        module, order = self.module, self.module.tensor_order
-        hidden = around @ self.interaction.T
-        features = module.own.T[kinds] + module.bias
-        lengths = torch.empty(len(kinds), order, features.shape[1])
-        _invariants(hidden.numpy(), self.scales, features.numpy(), lengths.numpy())
-        slopes = [torch.empty_like(features) for _ in range(1 + len(module.inner))]
-        _activate(features.numpy(), slopes[0].numpy())
-        rows = torch.addmm(module.first_bias, features, module.first.T) + module.adjust.T[kinds]
-        layers = list(zip(module.inner, module.inner_biases, module.outer, module.outer_biases, strict=True))
-        for (inner, inner_bias, outer, outer_bias), slope in zip(layers, slopes[1:], strict=True):
-            inside = torch.addmm(inner_bias, rows, inner.T)
-            _activate(inside.numpy(), slope.numpy())
-            rows = rows.add_(outer_bias).addmm_(inside, outer.T)
-        energy, share = self._energy(rows @ module.readout.T + module.type_energies.T[kinds])
-        gradient = share @ module.readout
-        for (inner, _, outer, _), slope in zip(reversed(layers), reversed(slopes[1:]), strict=True):
-            gradient = gradient.addmm_((gradient @ outer).mul_(slope), inner)
-        gradient = (gradient @ module.first).mul_(slopes[0])
-        _invariants_back(hidden.numpy(), self.scales, gradient.numpy(), lengths.numpy())
-        return energy, hidden @ self.interaction
-
-    def _energy(self, outputs: Tensor) -> tuple[float, Tensor]:
-        """Energy of all beads without the prior, and its derivatives by the outputs `(n, n_terms)`."""
-        module, coefficients = self.module, self.coefficients.to(outputs)
-        share = (coefficients * module.energy_scale).expand_as(outputs)
-        if module.dependence.form == "constant_heat_capacity" and module.n_terms == 3:
-            last = outputs[:, 2:]
-            share = torch.cat([share[:, :2], -share[:, 2:] * last.sigmoid()], dim=1)
-            outputs = torch.cat([outputs[:, :2], -torch.nn.functional.softplus(last)], dim=1)
-        return float(self.coefficients @ outputs.double().sum(dim=0)) * float(module.energy_scale), share
+        self.data, self.evaluate, self.loop = _weights(module, coefficients), _evaluate, _loop
 
 
-@compiled
-def _sensitivities(distance: Any, inverse: Any, widths: Any, used: Any, cutoff: Any, value: Any, slope: Any) -> None:
-    """s_v(r) and their slopes, into `value` and `slope`."""
-    turn = 0.5 * math.pi / cutoff
-    cosine, sine = math.cos(turn * distance), math.sin(turn * distance)
-    end, fall = np.float32(cosine * cosine), np.float32(-2.0 * turn * cosine * sine)
-    near = np.float32(1.0 / distance)
-    for v in range(len(inverse)):
-        away = (near - inverse[v]) * widths[v]
-        bell = used[v] * exp32(-_HALF * away * away)
-        value[v] = bell * end
-        slope[v] = bell * (fall + end * away * widths[v] * near * near)
+def _weights(module: TensorNetwork, coefficients: Tensor) -> _Weights:
+    """The weights at a temperature, at which heads that are linear are one."""
+    features, count = whole(len(module.bias)), whole(len(module.centers))
+    blocks = -(-module.n_beads // LANES)
+    kinds = torch.nn.functional.pad(module.kinds, (0, blocks * LANES - module.n_beads))
+
+    def padded(values: Any, *shape: int) -> FloatArray:
+        """Padded with zeros."""
+        found = np.zeros(shape, np.float32)
+        given = values.detach().numpy() if len(values) else np.zeros(0)
+        found[tuple(slice(size) for size in given.shape)] = given if given.ndim == len(shape) else 0.0
+        return found
+
+    def stacked(values: Any, *shape: int) -> FloatArray:
+        """Of several."""
+        return np.array([padded(one, *shape) for one in values], np.float32).reshape(-1, *shape)
+
+    def in_lanes(values: Tensor, rows: int) -> FloatArray:
+        """Of the kind of each bead, from `(rows, kinds)`."""
+        return padded(values[:, kinds], rows, len(kinds)).reshape(rows, blocks, LANES).swapaxes(0, 1).copy()
+
+    bent = module.dependence.form == "constant_heat_capacity" and module.n_terms == 3
+    mix = torch.zeros(2, module.n_terms, dtype=torch.float64)
+    mix[0] = coefficients
+    if bent:
+        mix[0, 2], mix[1, 2] = 0.0, 1.0
+    mix = mix.float()
+    return _Weights(
+        inverse=padded(1.0 / module.centers, count),
+        widths=padded(module.widths, count),
+        interaction=stacked(
+            module.interaction.reshape(-1, len(module.centers), module.n_kinds).permute(2, 0, 1), features, count
+        ),
+        own=in_lanes(module.own + module.bias[:, None], features),
+        scales=stacked(module.tensor_scales, features),
+        first=stacked([module.first], features, features),
+        first_bias=in_lanes(module.adjust + module.first_bias[:, None], features),
+        inner=stacked(module.inner, features, features),
+        inner_biases=stacked(module.inner_biases, features),
+        outer=stacked(module.outer, features, features),
+        outer_biases=stacked(module.outer_biases, features),
+        readout=stacked([mix @ module.readout], TILE, features),
+        alone=in_lanes(mix @ module.type_energies, TILE),
+        bend=_f(coefficients[2]) if bent else _ZERO,
+        scale=_f(module.energy_scale),
+    )
 
 
 @compiled
-def _tensors(x: Any, y: Any, z: Any, result: Any) -> None:
-    """Components of the tensors of a unit vector, as far as they are needed."""
-    result[0] = _ONE
-    if len(result) > 1:
-        result[1], result[2], result[3] = x, y, z
-    if len(result) > 4:
-        result[4], result[5], result[6] = x * x - _THIRD, x * y, x * z
-        result[7], result[8] = y * y - _THIRD, y * z
+def _loop(motion: Any, noise: Any, lists: Any, around: Any, weights: Any) -> Any:
+    """See `ListEngine.advance`."""
+    pull, energy = np.empty(lists.place.shape), 0.0
+    for step in range(len(noise)):
+        lists = moved(motion, noise[step], lists, around.box)
+        pull[:] = 0.0
+        energy = _evaluate(lists.place, lists.starts, lists.listed, around, weights, pull)
+        energy = pushed(motion, lists.place, energy, pull)
+    return energy, lists
 
 
 @compiled
-def _activate(rows: Any, slopes: Any) -> None:
-    """Softplus of rows, in place, and its slopes."""
-    for row in range(rows.shape[0]):
-        for f in range(rows.shape[1]):
-            x = rows[row, f]
-            small = exp32(-abs(x))
-            slopes[row, f] = (_ONE if x > _ZERO else small) / (_ONE + small)
-            rows[row, f] = max(x, _ZERO) + log32(_ONE + small)
+def _evaluate(place: Any, starts: Any, listed: Any, around: Any, weights: Any, forces: Any) -> Any:
+    """Energy without the constant; forces are added."""
+    layers, (_, features, count) = len(weights.inner), weights.interaction.shape
+    components = 1 if len(weights.scales) == 0 else 4 if len(weights.scales) == 1 else 9
+    near = room(starts, around.n_kinds)
+    sums = np.empty((around.n_kinds * components * count, LANES), np.float32)
+    hidden = np.empty((components * features, LANES), np.float32)
+    lengths = np.empty((len(weights.scales) * features, LANES), np.float32)
+    slopes = np.empty(((1 + layers) * features, LANES), np.float32)
+    rows, inside = np.empty((features, LANES), np.float32), np.empty((features, LANES), np.float32)
+    outputs, pulls, energy = np.empty((TILE, LANES), np.float32), np.empty((3, LANES), np.float32), 0.0
+    for block in range(len(weights.own)):
+        energy += gather(place, starts, listed, around, block, near, forces)
+        _sum(weights, around, near, components, sums)
+        _interact(weights, sums, components, hidden)
+        copy(weights.own[block], 0, features, inside, 0)
+        _add_invariants(hidden, weights.scales, inside, lengths)
+        _activate(inside, slopes, 0)
+        copy(weights.first_bias[block], 0, features, rows, 0)
+        add_product(weights.first, 0, inside, 0, features, rows, 0)
+        for layer in range(layers):
+            for f in range(features):
+                put(inside, f, spread(weights.inner_biases[layer, f]))
+            add_product(weights.inner, layer, rows, 0, features, inside, 0)
+            _activate(inside, slopes, (1 + layer) * features)
+            for f in range(features):
+                put(rows, f, get(rows, f) + weights.outer_biases[layer, f])
+            add_product(weights.outer, layer, inside, 0, features, rows, 0)
+        copy(weights.alone[block], 0, TILE, outputs, 0)
+        add_product(weights.readout, 0, rows, 0, features, outputs, 0)
+        energy += _read_out(weights, outputs, min(LANES, len(forces) - block * LANES))
+        clear(rows, 0, features)
+        add_transposed_product(weights.readout, 0, outputs, 0, rows, 0)
+        for back in range(layers):
+            layer = layers - 1 - back
+            clear(inside, 0, features)
+            add_transposed_product(weights.outer, layer, rows, 0, inside, 0)
+            _multiply(inside, slopes, (1 + layer) * features)
+            add_transposed_product(weights.inner, layer, inside, 0, rows, 0)
+        clear(inside, 0, features)
+        add_transposed_product(weights.first, 0, rows, 0, inside, 0)
+        _multiply(inside, slopes, 0)
+        _turn_back(hidden, weights.scales, inside, lengths)
+        clear(sums, 0, len(sums))
+        for part in range(around.n_kinds * components):
+            kind, component = part // components, part % components
+            add_transposed_product(weights.interaction, kind, hidden, component * features, sums, part * count)
+        _pull(weights, around, near, components, sums, pulls, forces)
+        take(block, pulls, forces)
+    return energy
 
 
 @compiled
-def _invariants(hidden: Any, scales: Any, features: Any, lengths: Any) -> None:
-    """Add invariants of `hidden` `(n, components, f)` to features `(n, f)`; keep lengths of tensors `(n, order, f)`."""
-    for i in range(len(hidden)):
-        h = hidden[i]
-        for f in range(h.shape[1]):
-            features[i, f] += h[0, f]
+def _interact(weights: Any, sums: Any, components: Any, hidden: Any) -> None:
+    """Hidden tensors of the sums of sensitivities."""
+    kinds, features, count = weights.interaction.shape
+    clear(hidden, 0, len(hidden))
+    for part in range(kinds * components):
+        kind, component = part // components, part % components
+        add_product(weights.interaction, kind, sums, part * count, count, hidden, component * features)
+
+
+@compiled
+def _fade(length: Any, cutoff: Any) -> Any:
+    """cos²(pi r/2R) and its slope."""
+    part = length * (_ONE / cutoff)
+    cosine, sine = quarter_cosine(part), quarter_sine(part)
+    return cosine * cosine, cosine * sine * (_f(-math.pi) / cutoff)
+
+
+@compiled
+def _sum(weights: Any, around: Any, near: Any, components: Any, sums: Any) -> None:
+    """Sums over neighbours of sensitivities and tensors; differences become unit vectors, with distances."""
+    rows, firsts, cutoff = near.rows, near.firsts, _f(around.cutoff)
+    count = len(weights.inverse)
+    clear(sums, 0, len(sums))
+    for kind in range(around.n_kinds):
+        start = kind * components * count
+        for step in range(firsts[kind], firsts[kind + 1]):
+            row = ROWS * step
+            x, y, z = get(rows, row), get(rows, row + 1), get(rows, row + 2)
+            length = square_root(x * x + y * y + z * z)
+            near_by = _ONE / length
+            x, y, z = x * near_by, y * near_by, z * near_by
+            put(rows, row, x)
+            put(rows, row + 1, y)
+            put(rows, row + 2, z)
+            put(rows, row + 3, near_by)
+            end, _ = _fade(length, cutoff)
+            xx, yy, xy, xz, yz = x * x - _THIRD, y * y - _THIRD, x * y, x * z, y * z
+            for v in range(count):
+                away = (near_by - weights.inverse[v]) * weights.widths[v]
+                value = exponential(away * away * -_HALF) * end
+                increase(sums, start + v, value)
+                if components > 1:
+                    increase(sums, start + count + v, value * x)
+                    increase(sums, start + 2 * count + v, value * y)
+                    increase(sums, start + 3 * count + v, value * z)
+                if components > 4:
+                    increase(sums, start + 4 * count + v, value * xx)
+                    increase(sums, start + 5 * count + v, value * xy)
+                    increase(sums, start + 6 * count + v, value * xz)
+                    increase(sums, start + 7 * count + v, value * yy)
+                    increase(sums, start + 8 * count + v, value * yz)
+
+
+@compiled
+def _pull(weights: Any, around: Any, near: Any, components: Any, sums: Any, pulls: Any, forces: Any) -> None:
+    """Forces on neighbours, added, and their opposite of the beads, into `pulls`, of derivatives by sums."""
+    rows, firsts, cutoff = near.rows, near.firsts, _f(around.cutoff)
+    count, zero = len(weights.inverse), spread(_ZERO)
+    total_x = total_y = total_z = zero
+    for kind in range(around.n_kinds):
+        start = kind * components * count
+        for step in range(firsts[kind], firsts[kind + 1]):
+            row = ROWS * step
+            x, y, z, near_by = get(rows, row), get(rows, row + 1), get(rows, row + 2), get(rows, row + 3)
+            end, fall = _fade(_ONE / near_by, cutoff)
+            xx, yy, xy, xz, yz = x * x - _THIRD, y * y - _THIRD, x * y, x * z, y * z
+            along = by_x = by_y = by_z = by_xx = by_xy = by_xz = by_yy = by_yz = zero
+            for v in range(count):
+                width = weights.widths[v]
+                away = (near_by - weights.inverse[v]) * width
+                bell = exponential(away * away * -_HALF)
+                value, slope = bell * end, bell * (fall + end * (away * width) * (near_by * near_by))
+                rise = get(sums, start + v)
+                if components > 1:
+                    one, two, three = (
+                        get(sums, start + count + v),
+                        get(sums, start + 2 * count + v),
+                        get(sums, start + 3 * count + v),
+                    )
+                    rise = rise + one * x + two * y + three * z
+                    by_x, by_y, by_z = by_x + one * value, by_y + two * value, by_z + three * value
+                if components > 4:
+                    one, two, three, four, five = (
+                        get(sums, start + 4 * count + v),
+                        get(sums, start + 5 * count + v),
+                        get(sums, start + 6 * count + v),
+                        get(sums, start + 7 * count + v),
+                        get(sums, start + 8 * count + v),
+                    )
+                    rise = rise + one * xx + two * xy + three * xz + four * yy + five * yz
+                    by_xx, by_xy, by_xz = by_xx + one * value, by_xy + two * value, by_xz + three * value
+                    by_yy, by_yz = by_yy + four * value, by_yz + five * value
+                along = along + rise * slope
+            turn_x = by_x + by_xx * x * _TWO + by_xy * y + by_xz * z
+            turn_y = by_y + by_yy * y * _TWO + by_xy * x + by_yz * z
+            turn_z = by_z + by_xz * x + by_yz * y
+            radial = along - (turn_x * x + turn_y * y + turn_z * z) * near_by
+            pull_x, pull_y, pull_z = (
+                radial * x + turn_x * near_by,
+                radial * y + turn_y * near_by,
+                radial * z + turn_z * near_by,
+            )
+            total_x, total_y, total_z = total_x + pull_x, total_y + pull_y, total_z + pull_z
+            put(pulls, 0, pull_x)
+            put(pulls, 1, pull_y)
+            put(pulls, 2, pull_z)
+            give(near, step, pulls, forces)
+    put(pulls, 0, total_x)
+    put(pulls, 1, total_y)
+    put(pulls, 2, total_z)
+
+
+@compiled
+def _softplus(x: Any) -> Any:
+    """log(1 + exp x) and its slope, by m = exp(-|x|) and log(1 + m) = 2 artanh(m / (2 + m))."""
+    positive = larger(x, spread(_ZERO))
+    m = exponential(_ZERO - larger(x, _ZERO - x))
+    once, twice = m + _ONE, m + _TWO
+    share = _ONE / (once * twice)
+    z = m * once * share
+    w = z * z
+    series = ((((w * _LAST + _ELEVENTH) * w + _NINTH) * w + _SEVENTH) * w + _FIFTH) * w + _THIRD
+    half = with_sign((_ONE - m) * twice * share * _HALF, x)
+    return positive + (z + z * w * series) * _TWO, half + _HALF
+
+
+@compiled
+def _activate(rows: Any, slopes: Any, first: Any) -> None:
+    """Softplus of rows, in place, with slopes into others from a row on."""
+    for row in range(len(rows)):
+        value, slope = _softplus(get(rows, row))
+        put(rows, row, value)
+        put(slopes, first + row, slope)
+
+
+@compiled
+def _multiply(rows: Any, slopes: Any, first: Any) -> None:
+    """Multiply rows by slopes."""
+    for row in range(len(rows)):
+        put(rows, row, get(rows, row) * get(slopes, first + row))
+
+
+@compiled
+def _read_out(weights: Any, outputs: Any, beads: Any) -> Any:
+    """Energy of the first so many lanes; derivatives by the outputs replace them."""
+    soft, slope = _softplus(get(outputs, 1))
+    put(outputs, 2, get(outputs, 0) - soft * weights.bend)
+    energy = 0.0
+    for lane in range(beads):
+        energy += outputs[2, lane]
+    put(outputs, 0, spread(weights.scale))
+    put(outputs, 1, slope * (_ZERO - weights.bend * weights.scale))
+    clear(outputs, 2, TILE - 2)
+    return energy * weights.scale
+
+
+@compiled
+def _add_invariants(hidden: Any, scales: Any, result: Any, lengths: Any) -> None:
+    """Add invariants of hidden tensors, in turn for each component, to features; keep the lengths of tensors."""
+    count = len(result)
+    for f in range(count):
+        total = get(result, f) + get(hidden, f)
         if len(scales) > 0:
-            for f in range(h.shape[1]):
-                length = np.sqrt(h[1, f] * h[1, f] + h[2, f] * h[2, f] + h[3, f] * h[3, f] + _CUSP)
-                lengths[i, 0, f] = length
-                features[i, f] += scales[0, f] * length
+            x, y, z = get(hidden, count + f), get(hidden, 2 * count + f), get(hidden, 3 * count + f)
+            length = square_root(x * x + y * y + z * z + _CUSP)
+            put(lengths, f, length)
+            total = total + length * scales[0, f]
         if len(scales) > 1:
-            for f in range(h.shape[1]):
-                square = h[4, f] * h[4, f] + h[7, f] * h[7, f] + h[4, f] * h[7, f]
-                square += h[5, f] * h[5, f] + h[6, f] * h[6, f] + h[8, f] * h[8, f]
-                length = np.sqrt(_TWO * square + _CUSP)
-                lengths[i, 1, f] = length
-                features[i, f] += scales[1, f] * length
+            xx, xy, xz = get(hidden, 4 * count + f), get(hidden, 5 * count + f), get(hidden, 6 * count + f)
+            yy, yz = get(hidden, 7 * count + f), get(hidden, 8 * count + f)
+            square = xx * xx + yy * yy + xx * yy + xy * xy + xz * xz + yz * yz
+            length = square_root(square * _TWO + _CUSP)
+            put(lengths, count + f, length)
+            total = total + length * scales[1, f]
+        put(result, f, total)
 
 
 @compiled
-def _invariants_back(hidden: Any, scales: Any, gradient: Any, lengths: Any) -> None:
-    """Replace `hidden` by derivatives by it, given those by the features `(n, f)`."""
-    for i in range(len(hidden)):
-        h = hidden[i]
-        for f in range(h.shape[1]):
-            h[0, f] = gradient[i, f]
+def _turn_back(hidden: Any, scales: Any, gradient: Any, lengths: Any) -> None:
+    """Replace hidden tensors by derivatives by them, given those by the features."""
+    count = len(gradient)
+    for f in range(count):
+        uphill = get(gradient, f)
+        put(hidden, f, uphill)
         if len(scales) > 0:
-            for f in range(h.shape[1]):
-                uphill = gradient[i, f] * scales[0, f] / lengths[i, 0, f]
-                for component in range(1, 4):
-                    h[component, f] *= uphill
+            part = uphill * scales[0, f] / get(lengths, f)
+            for component in range(1, 4):
+                put(hidden, component * count + f, get(hidden, component * count + f) * part)
         if len(scales) > 1:
-            for f in range(h.shape[1]):
-                uphill = gradient[i, f] * scales[1, f] / lengths[i, 1, f]
-                xx, yy = h[4, f], h[7, f]
-                h[4, f], h[7, f] = uphill * (_TWO * xx + yy), uphill * (_TWO * yy + xx)
-                h[5, f] *= _TWO * uphill
-                h[6, f] *= _TWO * uphill
-                h[8, f] *= _TWO * uphill
-
-
-@compiled
-def _surroundings(
-    positions: Any,
-    box: Any,
-    starts: Any,
-    listed: Any,
-    kinds: Any,
-    inverse: Any,
-    widths: Any,
-    used: Any,
-    cutoff: Any,
-    prior: Any,
-    around: Any,
-    forces: Any,
-) -> Any:
-    """Sums over neighbours, added to `around`, and the prior, whose forces are added.
-
-    Args:
-        positions: `(n, 3)`.
-        box: edges, 0 where there are none.
-        starts: of the lists of neighbours.
-        listed: their numbers.
-        kinds: `(n,)` of the beads.
-        inverse: see `_Radial`, like the next four.
-        widths: see above.
-        used: see above.
-        cutoff: see above.
-        prior: see above.
-        around: `(n, components, kinds * v)`.
-        forces: `(n, 3)`.
-
-    Returns:
-        Beads `(p, 2)`, unit vectors `(p, 3)`, distances `(p,)`, sensitivities `(p, v)` and their slopes `(p, v)` of
-        pairs within the cutoff, and the energy of the prior.
-    """
-    most, size, components = len(listed) // 2, len(inverse), around.shape[1]
-    pairs, units, lengths = np.empty((most, 2), np.int64), np.empty((most, 3), np.float32), np.empty(most, np.float32)
-    values, slopes = np.empty((most, size), np.float32), np.empty((most, size), np.float32)
-    gap, tensor, count, energy = np.empty(3), np.empty(components, np.float32), 0, 0.0
-    for i in range(len(positions)):
-        for index in range(starts[i], starts[i + 1]):
-            j = listed[index]
-            if j < i:
-                continue
-            square = separation(positions[i], positions[j], box, gap)
-            if not square < cutoff * cutoff:
-                continue
-            distance = math.sqrt(square)
-            repulsion = prior[0] * math.exp(prior[1] * (prior[2] - distance))
-            energy += repulsion
-            for axis in range(3):
-                pull = prior[1] * repulsion * gap[axis] / distance
-                forces[i, axis] += pull
-                forces[j, axis] -= pull
-                units[count, axis] = np.float32(gap[axis] / distance)
-            pairs[count, 0], pairs[count, 1], lengths[count] = i, j, np.float32(distance)
-            value = values[count]
-            _sensitivities(distance, inverse, widths, used, cutoff, value, slopes[count])
-            _tensors(units[count, 0], units[count, 1], units[count, 2], tensor)
-            first, second = kinds[j] * size, kinds[i] * size
-            for component in range(components):
-                there = tensor[component]
-                back = -there if 1 <= component < 4 else there
-                to_first, to_second = around[i, component], around[j, component]
-                for v in range(size):
-                    to_first[first + v] += there * value[v]
-                for v in range(size):
-                    to_second[second + v] += back * value[v]
-            count += 1
-    return pairs[:count], units[:count], lengths[:count], values[:count], slopes[:count], energy
-
-
-@compiled
-def _pull(
-    pairs: Any, units: Any, lengths: Any, values: Any, slopes: Any, kinds: Any, gradient: Any, forces: Any
-) -> None:
-    """Add the forces of what `_surroundings` found, given derivatives by the surroundings `(n, components, ...)`."""
-    size, components = values.shape[1], gradient.shape[1]
-    tensor, across = np.zeros(9, np.float32), np.zeros(9, np.float32)
-    for pair in range(len(pairs)):
-        i, j = pairs[pair, 0], pairs[pair, 1]
-        x, y, z = units[pair, 0], units[pair, 1], units[pair, 2]
-        value, slope = values[pair], slopes[pair]
-        _tensors(x, y, z, tensor[:components])
-        first, second, along = kinds[j] * size, kinds[i] * size, _ZERO
-        for component in range(components):
-            from_first, from_second = gradient[i, component], gradient[j, component]
-            sign = -_ONE if 1 <= component < 4 else _ONE
-            total, rise = _ZERO, _ZERO
-            for v in range(size):
-                both = from_first[first + v] + sign * from_second[second + v]
-                total += both * value[v]
-                rise += both * slope[v]
-            across[component] = total
-            along += tensor[component] * rise
-        turn_x = across[1] + _TWO * across[4] * x + across[5] * y + across[6] * z
-        turn_y = across[2] + _TWO * across[7] * y + across[5] * x + across[8] * z
-        turn_z = across[3] + across[6] * x + across[8] * y
-        radial = along - (turn_x * x + turn_y * y + turn_z * z) / lengths[pair]
-        for axis, turn in enumerate((turn_x, turn_y, turn_z)):
-            pull = radial * units[pair, axis] + turn / lengths[pair]
-            forces[i, axis] -= pull
-            forces[j, axis] += pull
+            part = uphill * (_TWO * scales[1, f]) / get(lengths, count + f)
+            xx, yy = get(hidden, 4 * count + f), get(hidden, 7 * count + f)
+            put(hidden, 4 * count + f, (xx + yy * _HALF) * part)
+            put(hidden, 7 * count + f, (yy + xx * _HALF) * part)
+            for component in (5, 6, 8):
+                put(hidden, component * count + f, get(hidden, component * count + f) * part)

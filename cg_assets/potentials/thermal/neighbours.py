@@ -5,8 +5,7 @@ Many beads are sorted into cells, so that the cost is linear in their number.
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +24,24 @@ FLAGS = {"contract", "nsz", "arcp", "reassoc"}
 compiled = kept(error_model="numpy", fastmath=FLAGS)
 
 
+class Lists(NamedTuple):
+    """Neighbours of the beads of a replica.
+
+    Attributes:
+        place: `(n, 3)` positions [nm].
+        before: `(n, 3)` positions of which they were listed.
+        reach: distance up to which they were [nm].
+        starts: `(n + 1,)` where each bead's list begins.
+        listed: all lists in turn. A list holds all beads that may be within the cutoff; each pair is in two lists.
+    """
+
+    place: NDArray[np.float64]
+    before: NDArray[np.float64]
+    reach: float
+    starts: NDArray[np.int64]
+    listed: NDArray[np.int64]
+
+
 class NeighbourLists:
     """Of replicas of beads.
 
@@ -41,24 +58,31 @@ class NeighbourLists:
         """
         edges = np.zeros(3) if box is None else np.array(box, dtype=np.float64)
         self.box, self.reach = np.where(np.isfinite(edges), edges, 0.0), cutoff + SKIN
-        self.lists: list[tuple[NDArray, NDArray]] = []
-        self.places = np.zeros((0, 0, 3))
+        self.lists: list[Lists] = []
 
-    def of(self, points: NDArray[np.float64]) -> list[tuple[NDArray, NDArray]]:
-        """Of each replica of positions `(r, n, 3)`: where each bead's list begins `(n + 1,)`, and all lists in turn.
-
-        A list holds all beads that may be within the cutoff; each pair is in two lists.
-        """
-        if points.shape != self.places.shape:
-            self.places = np.full(points.shape, np.inf)
-            self.lists = [(np.zeros(0, np.int64), np.zeros(0, np.int64)) for _ in points]
+    def of(self, points: NDArray[np.float64]) -> list[Lists]:
+        """Of each replica of positions `(r, n, 3)`."""
+        if [one.place.shape for one in self.lists] != [place.shape for place in points]:
+            none = np.zeros(0, np.int64)
+            self.lists = [Lists(place, np.full(place.shape, np.inf), self.reach, none, none) for place in points]
         for replica, place in enumerate(points):
-            with np.errstate(invalid="ignore"):  # of a bead that is lost
-                moved = np.abs(place - self.places[replica]).max()
-            if not moved < 0.5 * SKIN / math.sqrt(3.0):
-                self.lists[replica] = _neighbours(place, self.box, self.reach)
-                self.places[replica] = place
+            self.lists[replica] = renewed(self.lists[replica]._replace(place=place), self.box)
         return self.lists
+
+
+@compiled
+def renewed(lists: Any, box: Any) -> Any:
+    """Lists of the positions, made again where a bead has moved by half the skin."""
+    place, before = lists.place, lists.before
+    for bead in range(len(place)):
+        square = 0.0
+        for axis in range(3):
+            square += (place[bead, axis] - before[bead, axis]) ** 2
+        if not square < 0.25 * SKIN * SKIN:
+            before[:] = place
+            starts, listed = _neighbours(place, box, lists.reach)
+            return Lists(place, before, lists.reach, starts, listed)
+    return lists
 
 
 @compiled

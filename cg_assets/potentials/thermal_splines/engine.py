@@ -1,24 +1,60 @@
 """Splines at one temperature, compiled, with neighbour lists: the fast way to simulate a liquid on a CPU.
 
 The same energy and forces as `SplinePotential` gives (tests hold both together); at one temperature its terms are one
-set of coefficients. Neighbours are listed up to the cutoff and a skin, and again when a bead has moved half of it.
+set of coefficients. Pairs are evaluated one by one in double precision, triples of sixteen beads side by side in single
+precision (`cg_assets.potentials.lanes`).
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from cg_assets.potentials.thermal.engine import ListEngine
-from cg_assets.potentials.thermal.neighbours import compiled, separation
+from cg_assets.potentials.lanes import (
+    LANES,
+    clear,
+    compiled,
+    get,
+    increase,
+    larger,
+    put,
+    spread,
+    square_root,
+    with_sign,
+)
+from cg_assets.potentials.thermal.engine import ListEngine, moved, pushed
+from cg_assets.potentials.thermal.near import ROWS, Surroundings, gather, give, room, take
 from cg_assets.potentials.thermal_splines.module import SplinePotential
 
-PRIOR_REACH = 0.2
-"""Distance beyond the beginning of the data from which on the prior is zero [nm]."""
+_f = np.float32
+_ZERO, _HALF, _ONE, _TWO, _FOUR, _SIXTH = _f(0.0), _f(0.5), _f(1.0), _f(2.0), _f(4.0), _f(1.0 / 6.0)
+_PIECES = np.array([[1, -3, 3, -1], [4, 0, -6, 3], [1, 3, 3, -3], [0, 0, 0, 1]]) / 6.0
+"""Powers (columns) of the four B-splines between two nodes."""
+
+
+class _Triples(NamedTuple):
+    """What triples are evaluated with.
+
+    Attributes:
+        products: `(a, b, m)` coefficients of products of moments, with multinomials.
+        alone: `(a, b)` coefficients of a neighbour with itself, which are no triples.
+        parents: `(m - 1, 2)` of each monomial but the first the one that it is a multiple of, and of which component.
+        raised: `(3, l)` the monomials whose slopes by a component are multiples of each of the first l monomials.
+        factors: `(3, l)` which multiples.
+        low: least distance [nm].
+        step: of the nodes [nm].
+    """
+
+    products: NDArray[np.float32]
+    alone: NDArray[np.float32]
+    parents: NDArray[np.int64]
+    raised: NDArray[np.int64]
+    factors: NDArray[np.float32]
+    low: np.float32
+    step: np.float32
 
 
 class SplineEngine(ListEngine):
@@ -39,205 +75,183 @@ class SplineEngine(ListEngine):
         weights = module.dependence.coefficients(torch.tensor([temperature]))[0, 0].numpy()
         coefficients = weights @ module.coefficients.cpu().numpy()
         self.constant = float(module.n_beads * coefficients[0])
-        self.pair = coefficients[1 : 1 + module.pair_functions].copy()
-        count, degree = module.triple_functions, module.degree
-        matrices = np.zeros((count, count, degree + 1))
-        of_powers = coefficients[1 + module.pair_functions :].reshape(-1, degree + 1) @ module.legendre.cpu().numpy()
-        for (a, b), row in zip(module.couples, of_powers, strict=True):
-            matrices[a, b] += 0.5 * row
-            matrices[b, a] += 0.5 * row
-        self.alone = matrices.sum(axis=2)
-        self.products = matrices[:, :, module.degrees.cpu().numpy()] * module.multinomials.cpu().numpy()
-        powers = [tuple(row) for row in module.powers.tolist()]
-        number = {row: index for index, row in enumerate(powers)}
-
-        def lowered(row: tuple[int, ...], axis: int) -> int:
-            return number[tuple(p - (k == axis) for k, p in enumerate(row))]
-
-        low = [row for row in powers if sum(row) < degree]
-        raised = [[tuple(p + (k == axis) for k, p in enumerate(row)) for row in low] for axis in range(3)]
-        self.raised = np.array([[number[row] for row in rows] for rows in raised], np.int64).reshape(3, -1)
-        self.factors = np.array([[row[axis] for row in raised[axis]] for axis in range(3)], float).reshape(3, -1)
-        axes = [next(axis for axis in range(3) if row[axis]) for row in powers[1:]]
-        parents = [(lowered(row, axis), axis) for row, axis in zip(powers[1:], axes, strict=True)]
-        self.parents = np.array(parents, np.int64).reshape(-1, 2)
-        self.low, self.low_triple = float(module.low), float(module.low_triple)
-        self.cutoffs = (module.pair_cutoff, module.triple_cutoff)
-
-    def evaluate(
-        self,
-        place: NDArray[np.float64],
-        starts: NDArray[np.int64],
-        listed: NDArray[np.int64],
-        forces: NDArray[np.float64],
-    ) -> float:
-        """See the base class."""
-        energy = _evaluate(
-            place,
-            self.neighbours.box,
-            starts,
-            listed,
-            self.pair,
-            self.products,
-            self.alone,
-            self.parents,
-            self.raised,
-            self.factors,
-            np.array([self.low, self.low_triple, *self.cutoffs]),
-            self.prior,
-            forces,
+        pair = np.append(coefficients[1 : 1 + module.pair_functions], np.zeros(3))
+        self.around = Surroundings(
+            *(self.neighbours.box, np.zeros(module.n_beads, np.int64), 1, module.triple_cutoff),
+            np.lib.stride_tricks.sliding_window_view(pair, 4) @ _PIECES,
+            *(np.array([float(module.low), module.pair_cutoff]), self.prior),
         )
-        return float(self.constant + energy)
+        self.data = _triples(module, coefficients[1 + module.pair_functions :])
+        self.evaluate, self.loop = _evaluate, _loop
+
+
+def _triples(module: SplinePotential, coefficients: NDArray[np.float64]) -> _Triples:
+    """Of the coefficients of triples."""
+    count, degree = module.triple_functions, module.degree
+    matrices = np.zeros((count, count, degree + 1))
+    of_powers = coefficients.reshape(-1, degree + 1) @ module.legendre.cpu().numpy()
+    for (a, b), row in zip(module.couples, of_powers, strict=True):
+        matrices[a, b] += 0.5 * row
+        matrices[b, a] += 0.5 * row
+    powers = [tuple(row) for row in module.powers.tolist()]
+    number = {row: index for index, row in enumerate(powers)}
+
+    def lowered(row: tuple[int, ...], axis: int) -> int:
+        return number[tuple(p - (k == axis) for k, p in enumerate(row))]
+
+    low = [row for row in powers if sum(row) < degree]
+    raised = [[tuple(p + (k == axis) for k, p in enumerate(row)) for row in low] for axis in range(3)]
+    axes = [next(axis for axis in range(3) if row[axis]) for row in powers[1:]]
+    parents = [(lowered(row, axis), axis) for row, axis in zip(powers[1:], axes, strict=True)]
+    return _Triples(
+        products=(matrices[:, :, module.degrees.cpu().numpy()] * module.multinomials.cpu().numpy()).astype(np.float32),
+        alone=matrices.sum(axis=2).astype(np.float32),
+        parents=np.array(parents, np.int64).reshape(-1, 2),
+        raised=np.array([[number[row] for row in rows] for rows in raised], np.int64).reshape(3, -1),
+        factors=np.array([[row[axis] for row in raised[axis]] for axis in range(3)], np.float32).reshape(3, -1),
+        low=_f(module.low_triple),
+        step=_f((module.triple_cutoff - float(module.low_triple)) / max(count, 1)),
+    )
 
 
 @compiled
-def _splines(distance: Any, low: Any, cutoff: Any, count: Any, value: Any, slope: Any) -> Any:
-    """The four B-splines at a distance and their slopes, into `value` and `slope`; gives the number of the first."""
-    step = (cutoff - low) / count
-    inside = max(distance, low)
-    place = (inside - low) / step
-    first = min(int(place), count - 1)
-    t = place - first
-    s = 1.0 - t
-    value[0] = s * s * s / 6.0
-    value[1] = (3.0 * t * t * t - 6.0 * t * t + 4.0) / 6.0
-    value[2] = (3.0 * s * s * s - 6.0 * s * s + 4.0) / 6.0
-    value[3] = t * t * t / 6.0
-    slope[0] = -0.5 * s * s / step
-    slope[1] = (1.5 * t * t - 2.0 * t) / step
-    slope[2] = (2.0 * s - 1.5 * s * s) / step
-    slope[3] = 0.5 * t * t / step
-    if distance < low:
-        for k in range(4):
-            value[k] += slope[k] * (distance - low)
-    return first
+def _loop(motion: Any, noise: Any, lists: Any, around: Any, triples: Any) -> Any:
+    """See `ListEngine.advance`."""
+    pull, energy = np.empty(lists.place.shape), 0.0
+    for step in range(len(noise)):
+        lists = moved(motion, noise[step], lists, around.box)
+        pull[:] = 0.0
+        energy = _evaluate(lists.place, lists.starts, lists.listed, around, triples, pull)
+        energy = pushed(motion, lists.place, energy, pull)
+    return energy, lists
 
 
 @compiled
-def _evaluate(
-    positions: Any,
-    box: Any,
-    starts: Any,
-    listed: Any,
-    pair: Any,
-    products: Any,
-    alone: Any,
-    parents: Any,
-    raised: Any,
-    factors: Any,
-    ranges: Any,
-    prior: Any,
-    forces: Any,
-) -> Any:
-    """Energy of one configuration; forces are added to `forces`.
-
-    One long function: its loops share the moments of a bead, which would otherwise be allocated for every bead.
-
-    Args:
-        positions: `(n, 3)`.
-        box: edges, 0 where there are none.
-        starts: of the lists of neighbours.
-        listed: their numbers.
-        pair: coefficients of the pair functions.
-        products: `(a, b, m)` coefficients of products of moments, with multinomials.
-        alone: `(a, b)` coefficients of a neighbour with itself, which are no triples.
-        parents: `(m - 1, 2)` of each monomial but the first the one that it is a multiple of, and of which component.
-        raised: `(3, l)` the monomials whose slopes by a component are multiples of each of the first l monomials.
-        factors: `(3, l)` which multiples.
-        ranges: least distances of pairs and triples, cutoffs of pairs and triples.
-        prior: height, rate and begin of the repulsion.
-        forces: `(n, 3)`.
-    """
-    low, low_triple, cutoff, triple_cutoff = ranges
-    count, functions, moments = len(positions), products.shape[0], products.shape[2]
-    most = 0
-    for i in range(count):
-        most = max(most, starts[i + 1] - starts[i])
-    unit, length, other = np.empty((most, 3)), np.empty(most), np.empty(most, np.int64)
-    values, slopes, firsts = np.empty((most, 4)), np.empty((most, 4)), np.empty(most, np.int64)
-    angular = np.empty((most, moments))
-    total, turned = np.empty((functions, moments)), np.empty((functions, moments))
-    lower = raised.shape[1]
-    uphill, sideways, across = np.empty(moments), np.empty((functions, 3, lower)), np.empty((3, lower))
-    gap, value, slope = np.empty(3), np.empty(4), np.empty(4)
-    energy = 0.0
-    for i in range(count):
-        close = 0
-        total[:] = 0.0
-        for index in range(starts[i], starts[i + 1]):
-            j = listed[index]
-            square = separation(positions[i], positions[j], box, gap)
-            if not square < max(cutoff, triple_cutoff) ** 2:  # nor what is not a number
-                continue
-            distance = math.sqrt(square)
-            if j > i:
-                rise = 0.0
-                if distance < cutoff:
-                    first = _splines(distance, low, cutoff, len(pair), value, slope)
-                    for k in range(min(4, len(pair) - first)):
-                        energy += pair[first + k] * value[k]
-                        rise += pair[first + k] * slope[k]
-                if distance < prior[2] + PRIOR_REACH:
-                    repulsion = prior[0] * math.exp(prior[1] * (prior[2] - distance))
-                    energy += repulsion
-                    rise -= prior[1] * repulsion
-                for axis in range(3):
-                    pull = rise * gap[axis] / distance
-                    forces[i, axis] -= pull
-                    forces[j, axis] += pull
-            if not distance < triple_cutoff:
-                continue
-            first = _splines(distance, low_triple, triple_cutoff, functions, values[close], slopes[close])
-            for axis in range(3):
-                unit[close, axis] = gap[axis] / distance
-            angular[close, 0] = 1.0
-            for m in range(1, moments):
-                angular[close, m] = angular[close, parents[m - 1, 0]] * unit[close, parents[m - 1, 1]]
-            for k in range(min(4, functions - first)):
-                for m in range(moments):
-                    total[first + k, m] += values[close, k] * angular[close, m]
-            length[close], other[close], firsts[close] = distance, j, first
-            close += 1
-        if close < 2:
+def _evaluate(place: Any, starts: Any, listed: Any, around: Any, triples: Any, forces: Any) -> Any:
+    """Energy without the constant; forces are added."""
+    near, energy = room(starts, 1), 0.0
+    (functions, _, moments), most = triples.products.shape, len(near.others)
+    values, slopes = np.empty((2, most * functions, LANES), np.float32)
+    angular, combined = np.empty((most * moments, LANES), np.float32), np.empty((moments, LANES), np.float32)
+    total, turned = np.empty((2, functions * moments, LANES), np.float32)
+    pulls = np.empty((3, LANES), np.float32)
+    for block in range(-(-len(forces) // LANES)):
+        energy += gather(place, starts, listed, around, block, near, forces)
+        rows, steps = near.rows, near.firsts[1]
+        if steps < 1:
             continue
-        turned[:] = 0.0
-        for a in range(functions):
-            for b in range(functions):
+        clear(total, 0, len(total))
+        for step in range(steps):
+            _enter(rows, step, triples, values, slopes, angular)
+            for a in range(functions):
+                value = get(values, step * functions + a)
                 for m in range(moments):
-                    turned[a, m] += products[a, b, m] * total[b, m]
-            for m in range(moments):
-                energy += 0.5 * turned[a, m] * total[a, m]
-            for axis in range(3):
-                for m in range(lower):
-                    sideways[a, axis, m] = factors[axis, m] * turned[a, raised[axis, m]]
-        for index in range(close):
-            first, j = firsts[index], other[index]
-            active = min(4, functions - first)
-            radial = 0.0
-            across[:] = 0.0
-            uphill[:] = 0.0
-            for k in range(active):
-                v, s = values[index, k], slopes[index, k]
-                for m in range(moments):
-                    uphill[m] += s * turned[first + k, m]
-                for axis in range(3):
-                    for m in range(lower):
-                        across[axis, m] += v * sideways[first + k, axis, m]
-                for other_k in range(active):
-                    weight = alone[first + k, first + other_k]
-                    energy -= 0.5 * weight * values[index, k] * values[index, other_k]
-                    radial -= weight * slopes[index, k] * values[index, other_k]
-            for m in range(moments):
-                radial += uphill[m] * angular[index, m]
-            along = 0.0
-            for axis in range(3):
-                turn = 0.0
-                for m in range(lower):
-                    turn += across[axis, m] * angular[index, m]
-                gap[axis] = turn
-                along += turn * unit[index, axis]
-            for axis in range(3):
-                pull = radial * unit[index, axis] + (gap[axis] - along * unit[index, axis]) / length[index]
-                forces[i, axis] -= pull
-                forces[j, axis] += pull
+                    increase(total, a * moments + m, value * get(angular, step * moments + m))
+        energies = _turn(triples, total, turned)
+        x = y = z = spread(_ZERO)
+        for step in range(steps):
+            radial = _combine(step, turned, values, slopes, angular, combined)
+            own, fall = _alone(step, triples.alone, values, slopes)
+            energies = energies - own
+            _pull(rows, step, triples, radial - fall, angular, combined, pulls)
+            x, y, z = x + get(pulls, 0), y + get(pulls, 1), z + get(pulls, 2)
+            give(near, step, pulls, forces)
+        put(pulls, 0, energies)
+        for lane in range(min(LANES, len(forces) - block * LANES)):
+            energy += pulls[0, lane]
+        put(pulls, 0, x)
+        put(pulls, 1, y)
+        put(pulls, 2, z)
+        take(block, pulls, forces)
     return energy
+
+
+@compiled
+def _enter(rows: Any, step: Any, triples: Any, values: Any, slopes: Any, angular: Any) -> None:
+    """B-splines with their slopes and monomials of the neighbours of a step, whose differences become unit vectors."""
+    row, functions, moments = ROWS * step, len(triples.alone), triples.products.shape[2]
+    x, y, z = get(rows, row), get(rows, row + 1), get(rows, row + 2)
+    length = square_root(x * x + y * y + z * z)
+    inverse, per_step = _ONE / length, _ONE / triples.step
+    put(rows, row, x * inverse)
+    put(rows, row + 1, y * inverse)
+    put(rows, row + 2, z * inverse)
+    put(rows, row + 3, inverse)
+    inside = larger(length, spread(triples.low))
+    place, below = (inside - triples.low) * per_step + _ONE, length - inside
+    for a in range(functions):
+        away = place - _f(a)
+        size = larger(away, _ZERO - away)
+        outer, inner = larger(_TWO - size, spread(_ZERO)), larger(_ONE - size, spread(_ZERO))
+        outer_square, inner_square = outer * outer, inner * inner * _FOUR
+        slope = with_sign(spread(_HALF * per_step), away) * (inner_square - outer_square)
+        put(slopes, step * functions + a, slope)
+        put(values, step * functions + a, (outer_square * outer - inner_square * inner) * _SIXTH + slope * below)
+    start = step * moments
+    put(angular, start, spread(_ONE))
+    for m in range(1, moments):
+        parent, axis = triples.parents[m - 1]
+        put(angular, start + m, get(angular, start + parent) * get(rows, row + axis))
+
+
+@compiled
+def _turn(triples: Any, total: Any, turned: Any) -> Any:
+    """Derivatives of the energy by moments; gives the energy."""
+    functions, _, moments = triples.products.shape
+    energies = spread(_ZERO)
+    for a in range(functions):
+        for m in range(moments):
+            uphill = spread(_ZERO)
+            for b in range(functions):
+                uphill = uphill + get(total, b * moments + m) * triples.products[a, b, m]
+            put(turned, a * moments + m, uphill)
+            energies = energies + uphill * get(total, a * moments + m) * _HALF
+    return energies
+
+
+@compiled
+def _combine(step: Any, turned: Any, values: Any, slopes: Any, angular: Any, combined: Any) -> Any:
+    """Derivatives by the monomials of a step, into `combined`, and by its distances."""
+    moments = len(combined)
+    functions = len(turned) // moments
+    radial = spread(_ZERO)
+    for m in range(moments):
+        across, along = spread(_ZERO), spread(_ZERO)
+        for a in range(functions):
+            uphill = get(turned, a * moments + m)
+            across = across + uphill * get(values, step * functions + a)
+            along = along + uphill * get(slopes, step * functions + a)
+        put(combined, m, across)
+        radial = radial + along * get(angular, step * moments + m)
+    return radial
+
+
+@compiled
+def _alone(step: Any, alone: Any, values: Any, slopes: Any) -> Any:
+    """Energy of neighbours with themselves and its slope."""
+    start = step * len(alone)
+    own = fall = spread(_ZERO)
+    for a in range(len(alone)):
+        weight = spread(_ZERO)
+        for b in range(len(alone)):
+            weight = weight + get(values, start + b) * alone[a, b]
+        own = own + weight * get(values, start + a) * _HALF
+        fall = fall + weight * get(slopes, start + a)
+    return own, fall
+
+
+@compiled
+def _pull(rows: Any, step: Any, triples: Any, radial: Any, angular: Any, combined: Any, pulls: Any) -> None:
+    """Forces of a step, into `pulls`."""
+    row, start, along = ROWS * step, step * (len(combined)), spread(_ZERO)
+    for axis in range(3):
+        turn = spread(_ZERO)
+        for m in range(triples.raised.shape[1]):
+            uphill = get(combined, triples.raised[axis, m]) * triples.factors[axis, m]
+            turn = turn + uphill * get(angular, start + m)
+        put(pulls, axis, turn)
+        along = along + turn * get(rows, row + axis)
+    inverse = get(rows, row + 3)
+    radial = radial - along * inverse
+    for axis in range(3):
+        put(pulls, axis, radial * get(rows, row + axis) + get(pulls, axis) * inverse)

@@ -1,0 +1,181 @@
+"""Neighbours of sixteen beads side by side (`cg_assets.potentials.lanes`), and what pairs of beads pull alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cg_assets.potentials.lanes import LANES
+from cg_assets.potentials.thermal.neighbours import compiled
+
+ROWS = 4
+"""Rows of lanes for each neighbour: its unit vector, which is its difference before `to_units`, and distance."""
+PRIOR_REACH = 0.13
+"""Distance beyond the beginning of the data from which on the prior is zero, 5e-12 of what it was there [nm]."""
+
+
+class Surroundings(NamedTuple):
+    """What decides which beads are neighbours, and what pairs pull alone.
+
+    Attributes:
+        box: `(3,)` edges, 0 where there are none [nm].
+        kinds: `(n,)` of the beads.
+        n_kinds: how many there are.
+        cutoff: of the neighbours [nm].
+        table: `(m, 4)` polynomials of an energy of pairs between even distances; no rows where there is none.
+        ends: least distance and cutoff of the table, 0 where there is none [nm].
+        prior: height, rate and begin of the repulsion.
+    """
+
+    box: NDArray[np.float64]
+    kinds: NDArray[np.int64]
+    n_kinds: int
+    cutoff: float
+    table: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    prior: NDArray[np.float64]
+
+
+class Room(NamedTuple):
+    """Memory for the neighbours of sixteen beads.
+
+    Attributes:
+        rows: of lanes, `ROWS` for each neighbour.
+        others: `(m, LANES)` their numbers.
+        firsts: `(n_kinds + 1,)` where those of each kind begin.
+        sizes: `(LANES,)` how many each bead has.
+        gaps: `(4, k)` differences and squares of distances of all that may be neighbours of a bead.
+        chosen: `(k + 1,)` which of them are pairs.
+    """
+
+    rows: NDArray[np.float32]
+    others: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    gaps: NDArray[np.float64]
+    chosen: NDArray[np.int64]
+
+
+@compiled
+def room(starts: Any, n_kinds: Any) -> Any:
+    """See `Room`; `starts` as for `gather`."""
+    most = 0
+    for i in range(len(starts) - 1):
+        most = max(most, starts[i + 1] - starts[i])
+    rows = np.empty(((n_kinds * most + 1) * ROWS, LANES), np.float32)
+    others, firsts = np.empty((n_kinds * most + 1, LANES), np.int64), np.zeros(n_kinds + 1, np.int64)
+    return Room(rows, others, firsts, np.empty(LANES, np.int64), np.empty((4, most)), np.empty(most + 1, np.int64))
+
+
+@compiled
+def gather(place: Any, starts: Any, listed: Any, around: Any, block: Any, near: Any, forces: Any) -> Any:
+    """Neighbours within the cutoff of sixteen beads, and the energy of their pairs alone, whose forces are added.
+
+    Lanes with fewer neighbours than others are filled with the bead itself at the cutoff, where potentials end.
+
+    Args:
+        place: `(n, 3)` positions.
+        starts: of the lists of neighbours.
+        listed: their numbers.
+        around: see `Surroundings`.
+        block: number of the sixteen beads.
+        near: see `Room`.
+        forces: `(n, 3)`.
+    """
+    square, energy, count = around.cutoff**2, 0.0, len(place)
+    rows, others, firsts = near.rows, near.others, near.firsts
+    for kind in range(around.n_kinds):
+        first = most = firsts[kind]
+        for lane in range(LANES):
+            i, size = block * LANES + lane, first
+            mine = listed[starts[min(i, count)] : starts[min(i + 1, count)]]
+            if len(mine):
+                _differences(place, i, mine, around.box, near.gaps)
+            if kind == 0:
+                energy += _pairs_alone(i, mine, around, near, forces)
+            for k in range(len(mine)):  # without branches, which would be guessed wrongly
+                j = mine[k]
+                for axis in range(3):
+                    rows[ROWS * size + axis, lane] = near.gaps[axis, k]
+                others[size, lane] = j
+                size += (near.gaps[3, k] < square) & (around.kinds[j] == kind)
+            near.sizes[lane] = size
+            most = max(most, size)
+        firsts[kind + 1] = most
+        for lane in range(LANES):
+            for size in range(near.sizes[lane], most):
+                rows[ROWS * size, lane] = around.cutoff
+                rows[ROWS * size + 1, lane] = rows[ROWS * size + 2, lane] = 0.0
+                others[size, lane] = min(block * LANES + lane, count - 1)
+    return energy
+
+
+@compiled
+def _differences(place: Any, i: Any, mine: Any, box: Any, gaps: Any) -> None:
+    """Differences of a bead from others by minimum image, and squares of the distances."""
+    x, y, z, box_x, box_y, box_z = place[i, 0], place[i, 1], place[i, 2], box[0], box[1], box[2]
+    per_x = 1.0 / box_x if box_x > 0.0 else 0.0
+    per_y = 1.0 / box_y if box_y > 0.0 else 0.0
+    per_z = 1.0 / box_z if box_z > 0.0 else 0.0
+    for k in range(len(mine)):
+        j = mine[k]
+        by_x, by_y, by_z = x - place[j, 0], y - place[j, 1], z - place[j, 2]
+        by_x -= box_x * np.rint(by_x * per_x)
+        by_y -= box_y * np.rint(by_y * per_y)
+        by_z -= box_z * np.rint(by_z * per_z)
+        gaps[0, k], gaps[1, k], gaps[2, k] = by_x, by_y, by_z
+        gaps[3, k] = by_x * by_x + by_y * by_y + by_z * by_z
+
+
+@compiled
+def _pairs_alone(i: Any, mine: Any, around: Any, near: Any, forces: Any) -> Any:
+    """Energy of the pairs of a bead with later ones, by the table and the prior; forces are added."""
+    table, low, cutoff = around.table, around.ends[0], around.ends[1]
+    height, rate, begins = around.prior[0], around.prior[1], around.prior[2]
+    gaps, chosen, size = near.gaps, near.chosen, 0
+    square = min(max(cutoff, begins + PRIOR_REACH), max(around.cutoff, cutoff)) ** 2
+    for k in range(len(mine)):
+        chosen[size] = k
+        size += (gaps[3, k] < square) & (mine[k] > i)
+    energy, per_step, last = 0.0, len(table) / (cutoff - low), len(table) - 1
+    for pair in range(size):
+        k = chosen[pair]
+        distance, slope = math.sqrt(gaps[3, k]), 0.0
+        if distance < cutoff:
+            inside = max(distance, low)
+            part = (inside - low) * per_step
+            row = min(int(part), last)
+            part -= row
+            slope = (table[row, 1] + part * (2.0 * table[row, 2] + 3.0 * part * table[row, 3])) * per_step
+            energy += table[row, 0] + part * (table[row, 1] + part * (table[row, 2] + part * table[row, 3]))
+            energy += slope * (distance - inside)
+        if distance < begins + PRIOR_REACH:
+            repulsion = height * math.exp(rate * (begins - distance))
+            energy += repulsion
+            slope -= rate * repulsion
+        slope /= distance
+        for axis in range(3):
+            pull = slope * gaps[axis, k]
+            forces[i, axis] -= pull
+            forces[mine[k], axis] += pull
+    return energy
+
+
+@compiled
+def give(near: Any, step: Any, pulls: Any, forces: Any) -> None:
+    """Add three rows of lanes to the forces on the neighbours of a step."""
+    for lane in range(LANES):
+        j = near.others[step, lane]
+        for axis in range(3):
+            forces[j, axis] += pulls[axis, lane]
+
+
+@compiled
+def take(block: Any, pulls: Any, forces: Any) -> None:
+    """Subtract three rows of lanes from the forces on sixteen beads."""
+    for lane in range(min(LANES, len(forces) - block * LANES)):
+        for axis in range(3):
+            forces[block * LANES + lane, axis] -= pulls[axis, lane]
