@@ -4,9 +4,10 @@
 
 Water at 997 kg/m3 and 300 K, one thread, everything per CPU second. Beads come from a short run of the atoms (SPC/E,
 reaction field, cutoff 0.6 nm, OpenMM's CPU platform). Contenders take turns within each repeat; the table gives median
-and range. Speed alone: the coefficients are small, which costs the same; beads move at the temperature of water, so
-that lists of neighbours are made as often as in a liquid. From 512 molecules on, a further table has
-the cost of a step for these beads and for eight boxes of them.
+and range. Splines are fitted to forces of that run, so that their beads are a liquid. HIP-NN-TS has made-up weights, so
+small that beads are an ideal gas, which costs it somewhat more. OpenMM's threads make twice as many steps a second on
+one core: `taskset -c 1` for numbers that do not flatter the beads. From 512 molecules on, a further table has the cost
+of a step for these beads and for eight boxes of them.
 With hippynn (`pip install 'cg-assets[benchmark]'`) its network is given our weights, and energies and forces are
 compared: they must agree to 1e-5.
 """
@@ -25,7 +26,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ import torch
 from cg_assets.core.units import BOLTZMANN
 from cg_assets.mapping.liquids.liquid import box_edge
 from cg_assets.mapping.liquids.water import WATER_MODELS, Water
-from cg_assets.potentials.base import Potential
+from cg_assets.potentials.base import Labels, Potential
 from cg_assets.potentials.settings import build_potential
 from cg_assets.potentials.thermal.base import ThermalPotential
 from cg_assets.potentials.thermal.pairs import neighbour_pairs
@@ -84,20 +85,65 @@ def atoms(molecules: int) -> tuple[Any, float, Water]:
     return context, edge, water
 
 
-def potential(config: dict[str, Any], beads: np.ndarray, edge: float) -> ThermalPotential:
-    """A potential with statistics of the beads."""
-    config = config | {"bead_types": [0] * beads.shape[0], "temperature_dependence": FORM}
+class Liquid(NamedTuple):
+    """Frames of beads `(f, n, 3)` and the forces on them, in a cubic box."""
+
+    frames: np.ndarray
+    forces: np.ndarray
+    edge: float
+
+    @property
+    def start(self) -> np.ndarray:
+        """The last frame."""
+        return self.frames[-1]
+
+    def eight(self) -> Liquid:
+        """Eight boxes."""
+        shifts = self.edge * np.stack(np.meshgrid(*[np.arange(2)] * 3), axis=-1).reshape(-1, 1, 3)
+        count = len(self.frames)
+        places = (shifts + self.frames[:, None]).reshape(count, -1, 3)
+        return Liquid(places, np.tile(self.forces, (1, 8, 1)), 2 * self.edge)
+
+
+def sampled(context: Any, water: Water, edge: float) -> Liquid:
+    """The next frames of the atoms."""
+    frames, forces = [], []
+    for _ in range(max(8, 6400 // water.n_molecules)):
+        context.getIntegrator().step(200)
+        state = context.getState(positions=True, forces=True)
+        frames.append(water.beads(state.getPositions(asNumpy=True)._value))
+        forces.append(state.getForces(asNumpy=True)._value.reshape(water.n_molecules, -1, 3).sum(axis=1))
+    return Liquid(np.array(frames, dtype=float), np.array(forces), edge)
+
+
+def potential(config: dict[str, Any], liquid: Liquid) -> ThermalPotential:
+    """A potential with statistics of frames; splines learn their forces, without the terms that depend on T."""
+    beads, forces = torch.as_tensor(liquid.frames), torch.as_tensor(liquid.forces)
+    config = config | {"bead_types": [0] * beads.shape[1], "temperature_dependence": FORM}
     module = build_potential(config, torch.Generator().manual_seed(0))
-    module.fit_statistics(torch.as_tensor(beads)[None], torch.full((3,), edge), torch.tensor([50.0]))
+    box, kelvin = torch.full((len(beads), 3), liquid.edge), torch.full((len(beads),), TEMPERATURE, dtype=torch.float64)
+    module.fit_statistics(beads, box[0], torch.tensor([50.0]))
     if config["type"] == "spline":
-        generator = torch.Generator().manual_seed(1)
-        module.coefficients.copy_(1e-3 * torch.randn(module.coefficients.shape, generator=generator))
+        constant = {"temperature_dependence": FORM | {"order": 0}}
+        plain = build_potential(config | constant, torch.Generator().manual_seed(0))
+        plain.fit_statistics(beads, box[0], torch.tensor([50.0]))
+        unknown = {"first_order": forces, "second_order": forces, "mean_energy": kelvin}
+        errors = {name: torch.full_like(values, torch.inf) for name, values in unknown.items()}
+        labels = Labels(
+            *(beads, forces, box, kelvin, torch.arange(len(beads))),
+            values=unknown | {"forces": forces},
+            errors=errors | {"forces": torch.zeros_like(forces)},
+            emphasis={"forces": 1.0},
+        )
+        plain.solve(labels)
+        module.coefficients[0] = plain.coefficients[0]
     else:
         module.readout.data.mul_(1e-6)
+        module.prior[0] = 0.0  # nothing else would keep beads apart, and it is too steep for that at 8 fs
     return module
 
 
-def cg_speed(module: ThermalPotential, beads: np.ndarray, edge: float, seconds: float) -> float:
+def cg_speed(module: ThermalPotential, liquid: Liquid, seconds: float) -> float:
     """CG steps per CPU second."""
     module.requires_grad_(False)
 
@@ -107,7 +153,7 @@ def cg_speed(module: ThermalPotential, beads: np.ndarray, edge: float, seconds: 
             replicas=1, timestep=CG_TIMESTEP, friction=1.0, duration=time_of_run, frame_interval=time_of_run
         )
         started = time.process_time()
-        thermal_energy, box = BOLTZMANN * TEMPERATURE, np.full(3, edge)
+        thermal_energy, box, beads = BOLTZMANN * TEMPERATURE, np.full(3, liquid.edge), liquid.start
         masses = np.full(len(beads), 18.0)
         simulate(module, beads[None], masses, thermal_energy, settings, 0, temperature=TEMPERATURE, box=box)
         return steps / (time.process_time() - started)
@@ -178,12 +224,12 @@ def hippynn_energies(module: Any) -> Callable[[torch.Tensor, torch.Tensor], torc
 
 
 def training_speed(
-    energies: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], weights: list, beads: np.ndarray, edge: float
+    energies: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], weights: list, liquid: Liquid
 ) -> Callable[[float], float]:
     """Frames per CPU second of one Adam step on forces of all orders, batches of 4."""
     optimizer = torch.optim.Adam([weight.requires_grad_(True) for weight in weights], 1e-6)
-    positions = torch.as_tensor(beads, dtype=torch.float32)[None].repeat(4, 1, 1)
-    box, labels = torch.full((3,), edge), torch.zeros_like(positions)
+    positions = torch.as_tensor(liquid.start, dtype=torch.float32)[None].repeat(4, 1, 1)
+    box, labels = torch.full((3,), liquid.edge), torch.zeros_like(positions)
 
     def run(seconds: float) -> float:
         started, steps = time.process_time(), 0
@@ -204,11 +250,11 @@ def training_speed(
     return run
 
 
-def check_agreement(beads: np.ndarray, edge: float) -> float:
+def check_agreement(liquid: Liquid) -> float:
     """Largest difference of our energies and forces from hippynn's, relative to their size, in double precision."""
-    module = potential(NETWORK, beads, edge).double().requires_grad_(False)
+    module = potential(NETWORK, liquid).double().requires_grad_(False)
     module.prior.zero_()
-    positions, box = torch.as_tensor(beads)[None], torch.full((3,), edge).double()
+    positions, box = torch.as_tensor(liquid.start)[None], torch.full((3,), liquid.edge).double()
     found = []
     for energies in (module.terms, hippynn_energies(module)):
         points = positions.clone().requires_grad_(True)
@@ -226,20 +272,22 @@ def shown(values: list[float]) -> str:
     return f"{statistics.median(values):,.0f} ({min(values):,.0f}-{max(values):,.0f})"
 
 
-def compare_steps(context: Any, beads: np.ndarray, edge: float, repeats: int, seconds: float) -> None:
+def compare_steps(context: Any, liquid: Liquid, repeats: int, seconds: float) -> None:
     """Print the table of steps."""
     contenders: dict[str, tuple[Callable[[], float], float]] = {
         ATOMS: (partial(atom_speed, context, seconds), ATOM_TIMESTEP)
     }
     for name, config in CONFIGS.items():
-        module = potential(config, beads, edge)
-        contenders[name] = (partial(cg_speed, module, beads, edge, seconds), CG_TIMESTEP)
+        module = potential(config, liquid)
+        contenders[name] = (partial(cg_speed, module, liquid, seconds), CG_TIMESTEP)
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, (speed, _) in contenders.items():
             speeds[name].append(speed())
     atom_day = statistics.median(speeds[ATOMS]) * ATOM_TIMESTEP * 86.4
-    print(f"\n| {len(beads)} molecules | steps per CPU second | time step [fs] | ns per CPU day | to the atoms |")
+    print(
+        f"\n| {len(liquid.start)} molecules | steps per CPU second | time step [fs] | ns per CPU day | to the atoms |"
+    )
     print("|---|---|---|---|---|")
     for name, (_, timestep) in contenders.items():
         day = statistics.median(speeds[name]) * timestep * 86.4
@@ -247,15 +295,17 @@ def compare_steps(context: Any, beads: np.ndarray, edge: float, repeats: int, se
         print("| " + " | ".join(row) + " |", flush=True)
 
 
-def compare_sizes(beads: np.ndarray, edge: float, repeats: int, seconds: float) -> None:
+def compare_sizes(liquid: Liquid, repeats: int, seconds: float) -> None:
     """Print the cost of a step of these beads and of eight boxes of them."""
-    shifts = edge * np.stack(np.meshgrid(*[np.arange(2)] * 3), axis=-1).reshape(-1, 1, 3)
-    sizes = ((beads, edge), ((shifts + beads).reshape(-1, 3).astype(beads.dtype), 2 * edge))
-    print(f"\n| CPU milliseconds of a step | {len(beads)} beads | {8 * len(beads)} beads | ratio |\n|---|---|---|---|")
+    sizes = liquid, liquid.eight()
+    print(
+        f"\n| CPU milliseconds of a step | {len(liquid.start)} beads | {8 * len(liquid.start)} beads | ratio |\n"
+        "|---|---|---|---|"
+    )
     for name, config in CONFIGS.items():
-        modules = [potential(config, *size) for size in sizes]
+        modules = [potential(config, size) for size in sizes]
         found = [
-            [1000.0 / cg_speed(module, *size, seconds) for module, size in zip(modules, sizes, strict=True)]
+            [1000.0 / cg_speed(module, size, seconds) for module, size in zip(modules, sizes, strict=True)]
             for _ in range(repeats)
         ]
         ratios = [large / small for small, large in found]
@@ -265,22 +315,22 @@ def compare_sizes(beads: np.ndarray, edge: float, repeats: int, seconds: float) 
         )
 
 
-def compare_with_hippynn(beads: np.ndarray, edge: float, repeats: int, seconds: float) -> None:
+def compare_with_hippynn(liquid: Liquid, repeats: int, seconds: float) -> None:
     """Print how far hippynn's numbers are from ours, and both speeds of training and of CG steps."""
-    print(f"\nlargest relative difference of energies and forces: {check_agreement(beads, edge):.1e}", flush=True)
+    print(f"\nlargest relative difference of energies and forces: {check_agreement(liquid):.1e}", flush=True)
     warnings.filterwarnings("ignore", message="Provided distances are underneath")  # repeated at every step
-    ours, peer = (potential(NETWORK, beads, edge) for _ in range(2))
+    ours, peer = (potential(NETWORK, liquid) for _ in range(2))
     theirs = hippynn_energies(ours)
     peer.terms = theirs  # type: ignore[method-assign]
     peer.engine = partial(Potential.engine, peer)  # type: ignore[method-assign]
     runs = {
         "ours": (
-            training_speed(ours.terms, list(ours.parameters()), beads, edge),
-            partial(cg_speed, potential(NETWORK, beads, edge), beads, edge),
+            training_speed(ours.terms, list(ours.parameters()), liquid),
+            partial(cg_speed, potential(NETWORK, liquid), liquid),
         ),
         "hippynn": (
-            training_speed(theirs, theirs.weights, beads, edge),  # type: ignore[attr-defined]
-            partial(cg_speed, peer, beads, edge),
+            training_speed(theirs, theirs.weights, liquid),  # type: ignore[attr-defined]
+            partial(cg_speed, peer, liquid),
         ),
     }
     speeds: dict[str, list[list[float]]] = {name: [[], []] for name in runs}
@@ -288,7 +338,7 @@ def compare_with_hippynn(beads: np.ndarray, edge: float, repeats: int, seconds: 
         for name, contest in runs.items():
             for kind, run in enumerate(contest):
                 speeds[name][kind].append(run(seconds))
-    print(f"\n| HIP-NN-TS, 64 features, {len(beads)} molecules | training frames | CG steps (per CPU second) |")
+    print(f"\n| HIP-NN-TS, 64 features, {len(liquid.start)} molecules | training frames | CG steps (per CPU second) |")
     print("|---|---|---|")
     for name, kinds in speeds.items():
         columns = [f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})" for values in kinds]
@@ -307,13 +357,12 @@ def main() -> None:
         print("hippynn is not installed: pip install 'cg-assets[benchmark]'")
     for molecules in given.molecules:
         context, edge, water = atoms(molecules)
-        sites = context.getState(getPositions=True).getPositions(asNumpy=True)._value
-        beads = water.beads(np.asarray(sites))
-        compare_steps(context, beads, edge, given.repeats, given.seconds)
+        liquid = sampled(context, water, edge)
+        compare_steps(context, liquid, given.repeats, given.seconds)
         if molecules >= 512:
-            compare_sizes(beads, edge, given.repeats, given.seconds)
+            compare_sizes(liquid, given.repeats, given.seconds)
         if peer:
-            compare_with_hippynn(beads, edge, given.repeats, given.seconds)
+            compare_with_hippynn(liquid, given.repeats, given.seconds)
 
 
 if __name__ == "__main__":

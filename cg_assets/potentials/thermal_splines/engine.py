@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cg_assets.potentials.lanes import (
     LANES,
+    TILE,
     clear,
     compiled,
     get,
@@ -23,6 +24,7 @@ from cg_assets.potentials.lanes import (
     put,
     spread,
     square_root,
+    whole,
     with_sign,
 )
 from cg_assets.potentials.thermal.engine import ListEngine, moved, pushed
@@ -39,7 +41,7 @@ class _Triples(NamedTuple):
     """What triples are evaluated with.
 
     Attributes:
-        products: `(a, b, m)` coefficients of products of moments, with multinomials.
+        products: `(a, b, m)` coefficients of products of moments, with multinomials; moments padded to whole tiles.
         alone: `(a, b)` coefficients of a neighbour with itself, which are no triples.
         parents: `(m - 1, 2)` of each monomial but the first the one that it is a multiple of, and of which component.
         raised: `(3, l)` the monomials whose slopes by a component are multiples of each of the first l monomials.
@@ -93,6 +95,7 @@ def _triples(module: SplinePotential, coefficients: NDArray[np.float64]) -> _Tri
     for (a, b), row in zip(module.couples, of_powers, strict=True):
         matrices[a, b] += 0.5 * row
         matrices[b, a] += 0.5 * row
+    of_moments = matrices[:, :, module.degrees.cpu().numpy()] * module.multinomials.cpu().numpy()
     powers = [tuple(row) for row in module.powers.tolist()]
     number = {row: index for index, row in enumerate(powers)}
 
@@ -104,7 +107,7 @@ def _triples(module: SplinePotential, coefficients: NDArray[np.float64]) -> _Tri
     axes = [next(axis for axis in range(3) if row[axis]) for row in powers[1:]]
     parents = [(lowered(row, axis), axis) for row, axis in zip(powers[1:], axes, strict=True)]
     return _Triples(
-        products=(matrices[:, :, module.degrees.cpu().numpy()] * module.multinomials.cpu().numpy()).astype(np.float32),
+        products=np.pad(of_moments, ((0, 0), (0, 0), (0, whole(len(powers)) - len(powers)))).astype(np.float32),
         alone=matrices.sum(axis=2).astype(np.float32),
         parents=np.array(parents, np.int64).reshape(-1, 2),
         raised=np.array([[number[row] for row in rows] for rows in raised], np.int64).reshape(3, -1),
@@ -134,23 +137,19 @@ def _evaluate(place: Any, starts: Any, listed: Any, around: Any, triples: Any, f
     values, slopes = np.empty((2, most * functions, LANES), np.float32)
     angular, combined = np.empty((most * moments, LANES), np.float32), np.empty((moments, LANES), np.float32)
     total, turned = np.empty((2, functions * moments, LANES), np.float32)
-    pulls = np.empty((3, LANES), np.float32)
+    pulls, inner = np.empty((3, LANES), np.float32), np.empty((functions, LANES), np.float32)
     for block in range(-(-len(forces) // LANES)):
         energy += gather(place, starts, listed, around, block, near, forces)
         rows, steps = near.rows, near.firsts[1]
         if steps < 1:
             continue
-        clear(total, 0, len(total))
         for step in range(steps):
             _enter(rows, step, triples, values, slopes, angular)
-            for a in range(functions):
-                value = get(values, step * functions + a)
-                for m in range(moments):
-                    increase(total, a * moments + m, value * get(angular, step * moments + m))
+        _sum(steps, functions, values, angular, total)
         energies = _turn(triples, total, turned)
         x = y = z = spread(_ZERO)
         for step in range(steps):
-            radial = _combine(step, turned, values, slopes, angular, combined)
+            radial = _combine(step, turned, values, slopes, angular, combined, inner)
             own, fall = _alone(step, triples.alone, values, slopes)
             energies = energies - own
             _pull(rows, step, triples, radial - fall, angular, combined, pulls)
@@ -189,9 +188,30 @@ def _enter(rows: Any, step: Any, triples: Any, values: Any, slopes: Any, angular
         put(values, step * functions + a, (outer_square * outer - inner_square * inner) * _SIXTH + slope * below)
     start = step * moments
     put(angular, start, spread(_ONE))
-    for m in range(1, moments):
-        parent, axis = triples.parents[m - 1]
-        put(angular, start + m, get(angular, start + parent) * get(rows, row + axis))
+    for m in range(len(triples.parents)):
+        parent, axis = triples.parents[m]
+        put(angular, start + 1 + m, get(angular, start + parent) * get(rows, row + axis))
+    clear(angular, start + 1 + len(triples.parents), moments - 1 - len(triples.parents))
+
+
+@compiled
+def _sum(steps: Any, functions: Any, values: Any, angular: Any, total: Any) -> None:
+    """Moments: each spline times each monomial over all steps, a tile of them at once."""
+    moments = len(total) // functions
+    for a in range(functions):
+        for m in range(0, moments, TILE):
+            one = two = three = four = spread(_ZERO)
+            for step in range(steps):
+                value, row = get(values, step * functions + a), step * moments + m
+                one = one + get(angular, row) * value
+                two = two + get(angular, row + 1) * value
+                three = three + get(angular, row + 2) * value
+                four = four + get(angular, row + 3) * value
+            row = a * moments + m
+            put(total, row, one)
+            put(total, row + 1, two)
+            put(total, row + 2, three)
+            put(total, row + 3, four)
 
 
 @compiled
@@ -210,19 +230,37 @@ def _turn(triples: Any, total: Any, turned: Any) -> Any:
 
 
 @compiled
-def _combine(step: Any, turned: Any, values: Any, slopes: Any, angular: Any, combined: Any) -> Any:
-    """Derivatives by the monomials of a step, into `combined`, and by its distances."""
-    moments = len(combined)
-    functions = len(turned) // moments
-    radial = spread(_ZERO)
-    for m in range(moments):
-        across, along = spread(_ZERO), spread(_ZERO)
+def _combine(step: Any, turned: Any, values: Any, slopes: Any, angular: Any, combined: Any, inner: Any) -> Any:
+    """Derivatives by the monomials of a step, into `combined`, a tile of them at once, and by its distances."""
+    functions, moments = len(inner), len(combined)
+    clear(inner, 0, functions)
+    for m in range(0, moments, TILE):
+        start = step * moments + m
+        of_one, of_two, of_three, of_four = (
+            get(angular, start),
+            get(angular, start + 1),
+            get(angular, start + 2),
+            get(angular, start + 3),
+        )
+        one = two = three = four = spread(_ZERO)
         for a in range(functions):
-            uphill = get(turned, a * moments + m)
-            across = across + uphill * get(values, step * functions + a)
-            along = along + uphill * get(slopes, step * functions + a)
-        put(combined, m, across)
-        radial = radial + along * get(angular, step * moments + m)
+            value, row = get(values, step * functions + a), a * moments + m
+            first, second, third, fourth = (
+                get(turned, row),
+                get(turned, row + 1),
+                get(turned, row + 2),
+                get(turned, row + 3),
+            )
+            one, two = one + first * value, two + second * value
+            three, four = three + third * value, four + fourth * value
+            increase(inner, a, first * of_one + second * of_two + third * of_three + fourth * of_four)
+        put(combined, m, one)
+        put(combined, m + 1, two)
+        put(combined, m + 2, three)
+        put(combined, m + 3, four)
+    radial = spread(_ZERO)
+    for a in range(functions):
+        radial = radial + get(inner, a) * get(slopes, step * functions + a)
     return radial
 
 
