@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import codecs
 import io
 import os
 import sys
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 from cg_assets.cli.parser import command_parser
@@ -23,8 +25,23 @@ _PLAIN = "cg_assets.plain"
 _CLOSED = "the output was closed before its end"
 
 
+def command() -> None:
+    """The command as a process of its own: it ends without taking apart all that it imported, which takes 0.7 s."""
+    status: list[int] = []
+
+    @atexit.register  # registered first, called last
+    def leave() -> None:
+        if status:
+            with suppress(OSError):
+                sys.stdout.flush()
+            os._exit(status[0])
+
+    status.append(main())
+    sys.exit(status[0])
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point of the command; returns its exit status."""
+    """Carry out a command; returns its exit status."""
     try:
         options, unknown = command_parser().parse_known_args(arguments)
         if unknown:

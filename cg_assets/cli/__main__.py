@@ -1,7 +1,5 @@
 """`python -m cg_assets.cli`."""
 
-import sys
+from cg_assets.cli import command
 
-from cg_assets.cli import main
-
-sys.exit(main())
+command()
