@@ -51,7 +51,7 @@ class Installation:
         object_store: where the data lie as objects (`CG_ASSETS_OBJECT_STORE`); None for the home folder alone.
         hosts: names by which the pages are asked for besides those of this machine (`CG_ASSETS_HOSTS`).
         changes: fields that `--set` gives other values than their files, as JSON by system (`CG_ASSETS_SET`).
-        ahead: systems whose job the process that steps fork from builds, with commas (`CG_ASSETS_AHEAD`).
+        ahead: what the process that steps fork from makes ready, as JSON (`CG_ASSETS_AHEAD`).
         search_path: `PATH`.
     """
 
@@ -66,7 +66,7 @@ class Installation:
     object_store: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] = ()
     changes: str = "{}"
-    ahead: str = ""
+    ahead: str = "{}"
     search_path: str = field(default=os.defpath, repr=False)
 
     @classmethod
@@ -89,7 +89,7 @@ class Installation:
             object_store=given.get(OBJECT_STORE) or None,
             hosts=tuple(given.get(HOSTS, "").replace(",", " ").split()),
             changes=given.get(CHANGES) or "{}",
-            ahead=given.get(AHEAD, ""),
+            ahead=given.get(AHEAD) or "{}",
             search_path=given.get("PATH", os.defpath),
         )
 

@@ -97,16 +97,11 @@ def box(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int | Table:
     """Make the data and models of a system for one batch, as far as they are not up to date."""
-    from cg_assets.operations.ahead import start_ahead
-    from cg_assets.systems import change_fields, name_of
-
-    change_fields(options.system, options.set)
-    name = name_of(options.system)
-    if _is_dry(options):
+    name = _begun(options, options.select)
+    if options.dry_run:
         from cg_assets.operations.dry_run import planned_runs
 
         return planned_runs([name], options.batch, options.select, options.force)
-    start_ahead([name], options.select)
     from cg_assets.operations.runs import run_system
 
     return run_system(name, options.batch, options.select, options.force)
@@ -114,16 +109,11 @@ def run(options: argparse.Namespace) -> int | Table:
 
 def refresh(options: argparse.Namespace) -> int | Table:
     """Add the next batch of a system and rebuild what depends on it."""
-    from cg_assets.operations.ahead import start_ahead
-    from cg_assets.systems import change_fields, name_of
-
-    change_fields(options.system, options.set)
-    name = name_of(options.system)
-    if _is_dry(options):
+    name = _begun(options)
+    if options.dry_run:
         from cg_assets.operations.dry_run import planned_refresh
 
         return planned_refresh(name, options.batch)
-    start_ahead([name])
     from cg_assets.operations.runs import refresh_system
 
     return refresh_system(name, batch=options.batch)
@@ -258,6 +248,22 @@ def _aligned(rows: Sequence[tuple[str, str]]) -> str:
     """Names and texts in two columns."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _begun(options: argparse.Namespace, stages: list[str] | None = None) -> str:
+    """The name of the system that is run; unless the command is dry, its steps are prepared meanwhile."""
+    dry = _is_dry(options)
+    if options.set:
+        from cg_assets.systems import change_fields
+
+        change_fields(options.system, options.set)
+    if not dry:
+        from cg_assets.operations.ahead import start_ahead
+
+        start_ahead([options.system], stages)
+    from cg_assets.systems import name_of
+
+    return name_of(options.system)
 
 
 def _is_dry(options: argparse.Namespace) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -346,6 +347,8 @@ def _execute(
     if any(stage.gpu for name, stage in stages if dg.AssetKey([name, stage.name]) in selection):
         set_gpu_slots(instance)  # which imports torch
     wanted = arguments_of_job(systems)
+    gc.freeze()
+    gc.enable()  # see `start_ahead`
     job = dg.build_reconstructable_job("cg_assets.operations.runs", "systems_job", reconstructable_kwargs=wanted)
     partition = {} if batch is None else {"dagster/partition": batch}
     result = dg.execute_job(

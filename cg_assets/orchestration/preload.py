@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from multiprocessing import forkserver
 
 import yaml
@@ -71,23 +72,23 @@ def modules_of(kinds: Iterable[str] = _OF_KIND) -> list[str]:
     return _OF_EVERY_STEP + [module for kind in sorted(_OF_KIND.keys() & set(kinds)) for module in _OF_KIND[kind]]
 
 
-def start_step_server(kinds: Iterable[str], systems: Iterable[str] = ()) -> None:
+def start_step_server(systems: Sequence[str], stages: Sequence[str] | None) -> None:
     """Let the process that steps fork from import what they need while this one imports Dagster and prepares a run.
 
     Its steps see the environment as it is now.
 
     Args:
-        kinds: of the stages that are run; others import for themselves.
         systems: whose job it builds, so that no step needs to.
+        stages: that are run, whose imports it makes; others import for themselves. All where None.
 
     Raises:
         CgAssetsError: the executor's options cannot be read.
     """
     own = installation()
     default = own.executor == "multiprocess" and "start_method" not in executor_options(own)
-    modules = [*modules_of(kinds), "cg_assets.operations.built_ahead"]
+    modules = [*modules_of([]), "cg_assets.operations.built_ahead"]
     if default and "forkserver" in start_method(modules):
-        set_variables({AHEAD: ",".join(systems)})
+        set_variables({AHEAD: json.dumps({"systems": systems, "stages": stages})})
         multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
         forkserver.ensure_running()
 
