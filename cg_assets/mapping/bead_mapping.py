@@ -192,7 +192,7 @@ class MoleculeBeads(Mapping):
 
     type: Literal["molecules"]
     beads: Centre = "centre_of_mass"
-    """`heavy_atoms`, `alpha_carbons`, or the atoms of each bead by name."""
+    """Where the bead is: the `centre_of_mass` of the molecule, or its `oxygen`."""
 
     def cg_map(self, structure: Liquid) -> CGMap:
         """The centre of each molecule, or its oxygen."""
