@@ -48,7 +48,8 @@ class Room(NamedTuple):
         firsts: `(n_kinds + 1,)` where those of each kind begin.
         sizes: `(LANES,)` how many each bead has.
         gaps: `(4, k)` differences and squares of distances of all that may be neighbours of a bead.
-        chosen: `(k + 1,)` which of them are pairs.
+        chosen: `(k + 1,)` which of them are near enough.
+        slopes: `(k,)` of pairs, over their distances.
     """
 
     rows: NDArray[np.float32]
@@ -57,6 +58,7 @@ class Room(NamedTuple):
     sizes: NDArray[np.int64]
     gaps: NDArray[np.float64]
     chosen: NDArray[np.int64]
+    slopes: NDArray[np.float64]
 
 
 @compiled
@@ -67,7 +69,15 @@ def room(starts: Any, n_kinds: Any) -> Any:
         most = max(most, starts[i + 1] - starts[i])
     rows = np.empty(((n_kinds * most + 1) * ROWS, LANES), np.float32)
     others, firsts = np.empty((n_kinds * most + 1, LANES), np.int64), np.zeros(n_kinds + 1, np.int64)
-    return Room(rows, others, firsts, np.empty(LANES, np.int64), np.empty((4, most)), np.empty(most + 1, np.int64))
+    return Room(
+        rows,
+        others,
+        firsts,
+        np.empty(LANES, np.int64),
+        np.empty((4, most)),
+        np.empty(most + 1, np.int64),
+        np.empty(most),
+    )
 
 
 @compiled
@@ -96,12 +106,16 @@ def gather(place: Any, starts: Any, listed: Any, around: Any, block: Any, near: 
                 _differences(place, i, mine, around.box, near.gaps)
             if kind == 0:
                 energy += _pairs_alone(i, mine, around, near, forces)
+            count_near = 0
             for k in range(len(mine)):  # without branches, which would be guessed wrongly
-                j = mine[k]
+                near.chosen[count_near] = k
+                count_near += (near.gaps[3, k] < square) & (around.kinds[mine[k]] == kind)
+            for one in range(count_near):
+                k = near.chosen[one]
                 for axis in range(3):
                     rows[ROWS * size + axis, lane] = near.gaps[axis, k]
-                others[size, lane] = j
-                size += (near.gaps[3, k] < square) & (around.kinds[j] == kind)
+                others[size, lane] = mine[k]
+                size += 1
             near.sizes[lane] = size
             most = max(most, size)
         firsts[kind + 1] = most
@@ -141,22 +155,27 @@ def _pairs_alone(i: Any, mine: Any, around: Any, near: Any, forces: Any) -> Any:
         chosen[size] = k
         size += (gaps[3, k] < square) & (mine[k] > i)
     energy, per_step, last = 0.0, len(table) / (cutoff - low), len(table) - 1
-    for pair in range(size):
-        k = chosen[pair]
-        distance, slope = math.sqrt(gaps[3, k]), 0.0
-        if distance < cutoff:
-            inside = max(distance, low)
+    if len(table):
+        for pair in range(size):  # without branches: of several pairs at once
+            distance = math.sqrt(gaps[3, chosen[pair]])
+            inside = min(max(distance, low), cutoff)
             part = (inside - low) * per_step
             row = min(int(part), last)
             part -= row
             slope = (table[row, 1] + part * (2.0 * table[row, 2] + 3.0 * part * table[row, 3])) * per_step
-            energy += table[row, 0] + part * (table[row, 1] + part * (table[row, 2] + part * table[row, 3]))
-            energy += slope * (distance - inside)
-        if distance < begins + PRIOR_REACH:
+            value = table[row, 0] + part * (table[row, 1] + part * (table[row, 2] + part * table[row, 3]))
+            energy += value + slope * (distance - inside)
+            near.slopes[pair] = slope / distance
+    else:
+        near.slopes[:size] = 0.0
+    for pair in range(size):
+        k = chosen[pair]
+        slope = near.slopes[pair]
+        if gaps[3, k] < (begins + PRIOR_REACH) ** 2:
+            distance = math.sqrt(gaps[3, k])
             repulsion = height * math.exp(rate * (begins - distance))
             energy += repulsion
-            slope -= rate * repulsion
-        slope /= distance
+            slope -= rate * repulsion / distance
         for axis in range(3):
             pull = slope * gaps[axis, k]
             forces[i, axis] -= pull
