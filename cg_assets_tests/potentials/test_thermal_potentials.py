@@ -9,7 +9,7 @@ import torch
 
 from cg_assets.potentials.settings import build_potential
 from cg_assets.potentials.thermal.engine import ListEngine
-from cg_assets.potentials.thermal_splines.module import cubic_splines
+from cg_assets.potentials.thermal_splines.module import FADE, cubic_splines
 from cg_assets.simulation.engine import engine_of
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.settings import CGSimulation
@@ -305,3 +305,18 @@ def test_many_steps_in_compiled_code_are_steps_one_by_one(kind, monkeypatch):
     assert float(np.abs(together.positions - lattice(3).numpy()[together.replica]).max()) > 0.05
     np.testing.assert_allclose(together.positions, one_by_one.positions, atol=2e-5)
     np.testing.assert_allclose(together.potential_energy, one_by_one.potential_energy, rtol=1e-4)
+
+
+def test_triples_do_not_pull_beads_together_where_there_are_no_data():
+    """Their slope, continued, would be steeper than the repulsion of pairs."""
+    module = potential("spline", bead_types=[0, 0, 0], pair_functions=4, triple_degree=0)
+    module.coefficients[:, : 1 + module.pair_functions] = 0.0
+    module.prior.zero_()
+    low = float(module.low_triple)
+    places = torch.zeros(1, 3, 3, dtype=torch.float64)
+    places[0, 1, 0], places[0, 2, 1] = low, low + 0.05
+    forces = []
+    for below in (0.0, FADE, 10 * FADE):
+        places[0, 1, 0] = low - below
+        forces.append(abs(float(module.energy_and_forces(places, 420.0)[1][0, 1, 0])))
+    assert forces[0] > 1 and forces[1] == pytest.approx(forces[0] / math.e, rel=0.05) and forces[2] < 1e-3 * forces[0]

@@ -18,6 +18,7 @@ from cg_assets.potentials.lanes import (
     TILE,
     clear,
     compiled,
+    exponential,
     get,
     increase,
     larger,
@@ -29,10 +30,11 @@ from cg_assets.potentials.lanes import (
 )
 from cg_assets.potentials.thermal.engine import ListEngine, moved, pushed
 from cg_assets.potentials.thermal.near import ROWS, Surroundings, gather, give, room, take
-from cg_assets.potentials.thermal_splines.module import SplinePotential
+from cg_assets.potentials.thermal_splines.module import FADE, SplinePotential
 
 _f = np.float32
 _ZERO, _HALF, _ONE, _TWO, _FOUR, _SIXTH = _f(0.0), _f(0.5), _f(1.0), _f(2.0), _f(4.0), _f(1.0 / 6.0)
+_FADE, _PER_FADE = _f(FADE), _f(1.0 / FADE)
 _PIECES = np.array([[1, -3, 3, -1], [4, 0, -6, 3], [1, 3, 3, -3], [0, 0, 0, 1]]) / 6.0
 """Powers (columns) of the four B-splines between two nodes."""
 
@@ -176,16 +178,17 @@ def _enter(rows: Any, step: Any, triples: Any, values: Any, slopes: Any, angular
     put(rows, row + 1, y * inverse)
     put(rows, row + 2, z * inverse)
     put(rows, row + 3, inverse)
-    inside = larger(length, spread(triples.low))
-    place, below = (inside - triples.low) * per_step + _ONE, length - inside
+    within = larger(length, spread(triples.low))
+    place, fade = (within - triples.low) * per_step + _ONE, exponential((length - within) * _PER_FADE)
+    reach = (fade - _ONE) * _FADE
     for a in range(functions):
         away = place - _f(a)
         size = larger(away, _ZERO - away)
         outer, inner = larger(_TWO - size, spread(_ZERO)), larger(_ONE - size, spread(_ZERO))
         outer_square, inner_square = outer * outer, inner * inner * _FOUR
         slope = with_sign(spread(_HALF * per_step), away) * (inner_square - outer_square)
-        put(slopes, step * functions + a, slope)
-        put(values, step * functions + a, (outer_square * outer - inner_square * inner) * _SIXTH + slope * below)
+        put(slopes, step * functions + a, slope * fade)
+        put(values, step * functions + a, (outer_square * outer - inner_square * inner) * _SIXTH + slope * reach)
     start = step * moments
     put(angular, start, spread(_ONE))
     for m in range(len(triples.parents)):

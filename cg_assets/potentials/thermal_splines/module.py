@@ -27,6 +27,8 @@ from cg_assets.potentials.thermal.dependent import ThermalConfig
 from cg_assets.potentials.thermal.pairs import Pairs, neighbour_pairs
 
 MAX_DEGREE = 6
+FADE = 0.003
+"""Distance within which slopes of triples fade below those of the data [nm]."""
 
 
 def cubic_splines(distance: Tensor, low: Tensor, cutoff: float, count: int) -> tuple[Tensor, Tensor]:
@@ -245,9 +247,16 @@ class SplinePotential(ThermalPotential):
         return total.index_add_(0, pairs.first, pull).index_add_(0, pairs.second, -pull)
 
     def _triple_factors(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Splines `(p, a)` with slopes, monomials `(p, m)` of the unit vectors, and these unit vectors `(p, 3)`."""
+        """Splines `(p, a)` with slopes, monomials `(p, m)` of the unit vectors, and these unit vectors `(p, 3)`.
+
+        Nearer than any data slopes fade within `FADE`: continued, they can be steeper than the repulsion of pairs, and
+        beads fall together.
+        """
         low = self.low_triple.to(pairs.distance)
-        value, slope = cubic_splines(pairs.distance, low, self.triple_cutoff, self.triple_functions)
+        inside = torch.maximum(pairs.distance, low)
+        fade = torch.exp((pairs.distance - inside) / FADE)
+        value, slope = cubic_splines(inside, low, self.triple_cutoff, self.triple_functions)
+        value, slope = value + FADE * slope.detach() * (fade - 1.0)[:, None], slope * fade.detach()[:, None]
         unit = pairs.difference / pairs.distance[:, None]
         return value, slope, self._monomials(unit, self.powers), unit
 
