@@ -314,7 +314,7 @@ def test_triples_do_not_pull_beads_together_where_there_are_no_data():
     module.prior.zero_()
     low = float(module.low_triple)
     places = torch.zeros(1, 3, 3, dtype=torch.float64)
-    places[0, 1, 0], places[0, 2, 1] = low, low + 0.05
+    places[0, 2, 0] = -low - 0.05  # no neighbour of the other one
     forces = []
     for below in (0.0, FADE, 10 * FADE):
         places[0, 1, 0] = low - below
