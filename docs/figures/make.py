@@ -278,7 +278,7 @@ def methanol(tables: Tables) -> Figure:
     """Errors of the structure of methanol by temperature."""
     figure = new_figure(6.5, 4.2)
     axes = figure.subplots()
-    _structure(axes, tables["Methanol"][0], "error of g(r) [nm]", 0.0008, 0.0067)
+    _structure(axes, tables["Methanol"][0], "error of g(r) [nm]", 0.0005, 0.0067)
     log_ticks(axes.yaxis, [0.01, 0.02, 0.05])
     legend_below(figure, axes, 2)
     return figure
