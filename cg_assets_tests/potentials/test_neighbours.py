@@ -47,6 +47,19 @@ def test_lists_hold_all_neighbours(box):
         np.testing.assert_array_equal(np.sort(listed[starts[bead] : starts[bead + 1]]), neighbours)
 
 
+@pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
+@pytest.mark.parametrize("cutoff", [0.0, 0.3, 0.5])
+def test_pairs_have_a_cutoff_of_their_own(box, cutoff):
+    places = beads(300, box)
+    *_, pairs, starts, listed = NeighbourLists(box, cutoff, 0.4).of(places[None])[0]
+    near = all_pairs(places, box, 0.4 + SKIN)
+    found = np.zeros_like(near)
+    np.add.at(found, tuple(pairs.T), True)
+    np.testing.assert_array_equal(found | found.T, near)
+    assert 2 * len(pairs) == near.sum() > 0
+    assert starts[-1] == len(listed) == (all_pairs(places, box, cutoff + SKIN).sum() if cutoff else 0)
+
+
 def test_lists_are_made_again_when_a_bead_has_moved():
     places, box = beads(100, BOXES["many_cells"]), np.array(BOXES["many_cells"])
     lists = NeighbourLists(box, 0.5)

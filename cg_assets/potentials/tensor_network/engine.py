@@ -36,7 +36,8 @@ from cg_assets.potentials.lanes import (
 )
 from cg_assets.potentials.tensor_network.module import CUSP, TensorNetwork
 from cg_assets.potentials.thermal.engine import ListEngine, moved, pushed
-from cg_assets.potentials.thermal.near import ROWS, Surroundings, gather, give, room, take
+from cg_assets.potentials.thermal.near import ROWS, gather, give, room, take
+from cg_assets.potentials.thermal.pairs_alone import pair_energy, pull_pairs
 
 FloatArray = NDArray[np.float32]
 
@@ -100,10 +101,7 @@ class TensorEngine(ListEngine):
         super().__init__(module, temperature, box)
         coefficients = module.dependence.coefficients(torch.tensor([temperature]))[0, 0].double()
         self.constant = module.n_beads * float(coefficients @ module.constant.double())
-        self.around = Surroundings(
-            *(self.neighbours.box, module.kinds.numpy(), module.n_kinds, module.cutoff),
-            *(np.zeros((0, 4)), np.zeros(2), self.prior),
-        )
+        self._surround(module.kinds.numpy(), module.cutoff, pair_energy(self.prior, module.cutoff))
         self.data, self.evaluate, self.loop = _weights(module, coefficients), _evaluate, _loop
 
 
@@ -162,25 +160,26 @@ def _loop(motion: Any, noise: Any, lists: Any, around: Any, weights: Any) -> Any
     for step in range(len(noise)):
         lists = moved(motion, noise[step], lists, around.box)
         pull[:] = 0.0
-        energy = _evaluate(lists.place, lists.starts, lists.listed, around, weights, pull)
+        energy = _evaluate(lists, around, weights, pull)
         energy = pushed(motion, lists.place, energy, pull)
     return energy, lists
 
 
 @compiled
-def _evaluate(place: Any, starts: Any, listed: Any, around: Any, weights: Any, forces: Any) -> Any:
+def _evaluate(lists: Any, around: Any, weights: Any, forces: Any) -> Any:
     """Energy without the constant; forces are added."""
     layers, (_, features, count) = len(weights.inner), weights.interaction.shape
     components = 1 if len(weights.scales) == 0 else 4 if len(weights.scales) == 1 else 9
-    near = room(starts, around.n_kinds)
+    near = room(lists.starts, around.n_kinds)
     sums = np.empty((around.n_kinds * components * count, LANES), np.float32)
     hidden = np.empty((components * features, LANES), np.float32)
     lengths = np.empty((len(weights.scales) * features, LANES), np.float32)
     slopes = np.empty(((1 + layers) * features, LANES), np.float32)
     rows, inside = np.empty((features, LANES), np.float32), np.empty((features, LANES), np.float32)
-    outputs, pulls, energy = np.empty((TILE, LANES), np.float32), np.empty((3, LANES), np.float32), 0.0
+    outputs, pulls = np.empty((TILE, LANES), np.float32), np.empty((3, LANES), np.float32)
+    energy = pull_pairs(lists.place, lists.pairs, around.box, around.alone, forces)
     for block in range(len(weights.own)):
-        energy += gather(place, starts, listed, around, block, near, forces)
+        gather(lists, around, block, near)
         _sum(weights, around, near, components, sums)
         _interact(weights, sums, components, hidden)
         copy(weights.own[block], 0, features, inside, 0)

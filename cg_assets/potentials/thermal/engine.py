@@ -15,6 +15,7 @@ from cg_assets.potentials.thermal.base import PRIOR_PART, PRIOR_RATE, ThermalPot
 from cg_assets.potentials.thermal.near import Surroundings
 from cg_assets.potentials.thermal.neighbours import Lists, NeighbourLists, compiled, renewed
 from cg_assets.potentials.thermal.pairs import edges_of
+from cg_assets.potentials.thermal.pairs_alone import PairEnergy
 
 
 class ListEngine:
@@ -26,8 +27,8 @@ class ListEngine:
         around: what decides which beads are neighbours.
         data: of the potential.
         constant: energy of all beads without interactions [kJ/mol].
-        evaluate: compiled; gives the energy of one replica without the constant, of positions `(n, 3)`, starts of
-            lists, lists, `around`, `data` and forces `(n, 3)`, which are added.
+        evaluate: compiled; gives the energy of one replica without the constant, of its lists, `around`, `data` and
+            forces `(n, 3)`, which are added.
         loop: compiled; steps of one replica, see `advance`.
     """
 
@@ -51,10 +52,14 @@ class ListEngine:
         edges = None if box is None else torch.as_tensor(np.array(box, dtype=np.float64))
         module.check(torch.zeros(0, module.n_beads, 3), temperature, edges)
         edges_of(torch.zeros(1, 2, 3), edges, module.cutoff)
-        self._checked, self._conditions = module, (temperature, edges)
-        self.neighbours = NeighbourLists(box, module.cutoff)
+        self._checked, self._conditions, self._box = module, (temperature, edges), box
         size, begins = (float(value) for value in module.prior)
         self.prior = np.array([size * PRIOR_PART / PRIOR_RATE, PRIOR_RATE, begins])
+
+    def _surround(self, kinds: NDArray[np.int64], cutoff: float, alone: PairEnergy) -> None:
+        """Set which beads are neighbours, for kinds `(n,)` and a cutoff, and what their pairs pull alone."""
+        self.neighbours = NeighbourLists(self._box, cutoff, alone.cutoff)
+        self.around = Surroundings(self.neighbours.box, kinds, int(kinds.max()) + 1, cutoff, alone)
 
     @torch.no_grad()
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +75,7 @@ class ListEngine:
         points = positions.numpy().astype(np.float64)
         energy, forces = np.empty(len(points)), np.zeros_like(points)
         for replica, lists in enumerate(self.neighbours.of(points)):
-            own = self.evaluate(lists.place, lists.starts, lists.listed, self.around, self.data, forces[replica])
+            own = self.evaluate(lists, self.around, self.data, forces[replica])
             energy[replica] = self.constant + own
         lost = ~np.isfinite(points).all(axis=2)
         forces[lost] = np.nan

@@ -1,20 +1,18 @@
-"""Neighbours of sixteen beads side by side (`cg_assets.potentials.lanes`), and what pairs of beads pull alone."""
+"""Neighbours of sixteen beads side by side (`cg_assets.potentials.lanes`)."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.potentials.lanes import LANES
-from cg_assets.potentials.thermal.neighbours import compiled
+from cg_assets.potentials.thermal.neighbours import compiled, inverse
+from cg_assets.potentials.thermal.pairs_alone import PairEnergy
 
 ROWS = 4
 """Rows of lanes for each neighbour: its unit vector, which is its difference before `to_units`, and distance."""
-PRIOR_REACH = 0.13
-"""Distance beyond the beginning of the data from which on the prior is zero, 5e-12 of what it was there [nm]."""
 
 
 class Surroundings(NamedTuple):
@@ -25,18 +23,14 @@ class Surroundings(NamedTuple):
         kinds: `(n,)` of the beads.
         n_kinds: how many there are.
         cutoff: of the neighbours [nm].
-        table: `(m, 4)` polynomials of an energy of pairs between even distances; no rows where there is none.
-        ends: least distance and cutoff of the table, 0 where there is none [nm].
-        prior: height, rate and begin of the repulsion.
+        alone: see `cg_assets.potentials.thermal.pairs_alone`.
     """
 
     box: NDArray[np.float64]
     kinds: NDArray[np.int64]
     n_kinds: int
     cutoff: float
-    table: NDArray[np.float64]
-    ends: NDArray[np.float64]
-    prior: NDArray[np.float64]
+    alone: PairEnergy
 
 
 class Room(NamedTuple):
@@ -49,7 +43,6 @@ class Room(NamedTuple):
         sizes: `(LANES,)` how many each bead has.
         gaps: `(4, k)` differences and squares of distances of all that may be neighbours of a bead.
         chosen: `(k + 1,)` which of them are near enough.
-        slopes: `(k,)` of pairs, over their distances.
     """
 
     rows: NDArray[np.float32]
@@ -58,7 +51,6 @@ class Room(NamedTuple):
     sizes: NDArray[np.int64]
     gaps: NDArray[np.float64]
     chosen: NDArray[np.int64]
-    slopes: NDArray[np.float64]
 
 
 @compiled
@@ -76,26 +68,23 @@ def room(starts: Any, n_kinds: Any) -> Any:
         np.empty(LANES, np.int64),
         np.empty((4, most)),
         np.empty(most + 1, np.int64),
-        np.empty(most),
     )
 
 
 @compiled
-def gather(place: Any, starts: Any, listed: Any, around: Any, block: Any, near: Any, forces: Any) -> Any:
-    """Neighbours within the cutoff of sixteen beads, and the energy of their pairs alone, whose forces are added.
+def gather(lists: Any, around: Any, block: Any, near: Any) -> None:
+    """Neighbours within the cutoff of sixteen beads.
 
     Lanes with fewer neighbours than others are filled with the bead itself at the cutoff, where potentials end.
 
     Args:
-        place: `(n, 3)` positions.
-        starts: of the lists of neighbours.
-        listed: their numbers.
+        lists: of neighbours, see `cg_assets.potentials.thermal.neighbours`.
         around: see `Surroundings`.
         block: number of the sixteen beads.
         near: see `Room`.
-        forces: `(n, 3)`.
     """
-    square, energy, count = around.cutoff**2, 0.0, len(place)
+    place, starts, listed = lists.place, lists.starts, lists.listed
+    square, count = around.cutoff**2, len(place)
     rows, others, firsts = near.rows, near.others, near.firsts
     for kind in range(around.n_kinds):
         first = most = firsts[kind]
@@ -104,8 +93,6 @@ def gather(place: Any, starts: Any, listed: Any, around: Any, block: Any, near: 
             mine = listed[starts[min(i, count)] : starts[min(i + 1, count)]]
             if len(mine):
                 _differences(place, i, mine, around.box, near.gaps)
-            if kind == 0:
-                energy += _pairs_alone(i, mine, around, near, forces)
             count_near = 0
             for k in range(len(mine)):  # without branches, which would be guessed wrongly
                 near.chosen[count_near] = k
@@ -124,16 +111,13 @@ def gather(place: Any, starts: Any, listed: Any, around: Any, block: Any, near: 
                 rows[ROWS * size, lane] = around.cutoff
                 rows[ROWS * size + 1, lane] = rows[ROWS * size + 2, lane] = 0.0
                 others[size, lane] = min(block * LANES + lane, count - 1)
-    return energy
 
 
 @compiled
 def _differences(place: Any, i: Any, mine: Any, box: Any, gaps: Any) -> None:
     """Differences of a bead from others by minimum image, and squares of the distances."""
     x, y, z, box_x, box_y, box_z = place[i, 0], place[i, 1], place[i, 2], box[0], box[1], box[2]
-    per_x = 1.0 / box_x if box_x > 0.0 else 0.0
-    per_y = 1.0 / box_y if box_y > 0.0 else 0.0
-    per_z = 1.0 / box_z if box_z > 0.0 else 0.0
+    per_x, per_y, per_z = inverse(box_x), inverse(box_y), inverse(box_z)
     for k in range(len(mine)):
         j = mine[k]
         by_x, by_y, by_z = x - place[j, 0], y - place[j, 1], z - place[j, 2]
@@ -142,45 +126,6 @@ def _differences(place: Any, i: Any, mine: Any, box: Any, gaps: Any) -> None:
         by_z -= box_z * np.rint(by_z * per_z)
         gaps[0, k], gaps[1, k], gaps[2, k] = by_x, by_y, by_z
         gaps[3, k] = by_x * by_x + by_y * by_y + by_z * by_z
-
-
-@compiled
-def _pairs_alone(i: Any, mine: Any, around: Any, near: Any, forces: Any) -> Any:
-    """Energy of the pairs of a bead with later ones, by the table and the prior; forces are added."""
-    table, low, cutoff = around.table, around.ends[0], around.ends[1]
-    height, rate, begins = around.prior[0], around.prior[1], around.prior[2]
-    gaps, chosen, size = near.gaps, near.chosen, 0
-    square = min(max(cutoff, begins + PRIOR_REACH), max(around.cutoff, cutoff)) ** 2
-    for k in range(len(mine)):
-        chosen[size] = k
-        size += (gaps[3, k] < square) & (mine[k] > i)
-    energy, per_step, last = 0.0, len(table) / (cutoff - low), len(table) - 1
-    if len(table):
-        for pair in range(size):  # without branches: of several pairs at once
-            distance = math.sqrt(gaps[3, chosen[pair]])
-            inside = min(max(distance, low), cutoff)
-            part = (inside - low) * per_step
-            row = min(int(part), last)
-            part -= row
-            slope = (table[row, 1] + part * (2.0 * table[row, 2] + 3.0 * part * table[row, 3])) * per_step
-            value = table[row, 0] + part * (table[row, 1] + part * (table[row, 2] + part * table[row, 3]))
-            energy += value + slope * (distance - inside)
-            near.slopes[pair] = slope / distance
-    else:
-        near.slopes[:size] = 0.0
-    for pair in range(size):
-        k = chosen[pair]
-        slope = near.slopes[pair]
-        if gaps[3, k] < (begins + PRIOR_REACH) ** 2:
-            distance = math.sqrt(gaps[3, k])
-            repulsion = height * math.exp(rate * (begins - distance))
-            energy += repulsion
-            slope -= rate * repulsion / distance
-        for axis in range(3):
-            pull = slope * gaps[axis, k]
-            forces[i, axis] -= pull
-            forces[mine[k], axis] += pull
-    return energy
 
 
 @compiled

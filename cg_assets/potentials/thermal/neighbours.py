@@ -30,14 +30,16 @@ class Lists(NamedTuple):
     Attributes:
         place: `(n, 3)` positions [nm].
         before: `(n, 3)` positions of which they were listed.
-        reach: distance up to which they were [nm].
+        reaches: distances up to which they were, in the lists and in the pairs [nm].
+        pairs: `(m, 2)` all pairs that may be within the cutoff of pairs, each once.
         starts: `(n + 1,)` where each bead's list begins.
         listed: all lists in turn. A list holds all beads that may be within the cutoff; each pair is in two lists.
     """
 
     place: NDArray[np.float64]
     before: NDArray[np.float64]
-    reach: float
+    reaches: tuple[float, float]
+    pairs: NDArray[np.int64]
     starts: NDArray[np.int64]
     listed: NDArray[np.int64]
 
@@ -49,22 +51,26 @@ class NeighbourLists:
         box: edges `(3,)` [nm], 0 where there are none.
     """
 
-    def __init__(self, box: ArrayLike | None, cutoff: float) -> None:
+    def __init__(self, box: ArrayLike | None, cutoff: float, pair_cutoff: float = 0.0) -> None:
         """List nothing yet.
 
         Args:
             box: edges `(3,)` of the periodic box [nm], infinite or 0 along axes that are not periodic; None for none.
-            cutoff: distance of the farthest neighbours [nm].
+            cutoff: distance of the farthest neighbours [nm]; 0 for empty lists.
+            pair_cutoff: the same of pairs.
         """
         edges = np.zeros(3) if box is None else np.array(box, dtype=np.float64)
-        self.box, self.reach = np.where(np.isfinite(edges), edges, 0.0), cutoff + SKIN
+        self.box = np.where(np.isfinite(edges), edges, 0.0)
+        self.reaches = (cutoff + SKIN if cutoff else 0.0, pair_cutoff + SKIN if pair_cutoff else 0.0)
         self.lists: list[Lists] = []
 
     def of(self, points: NDArray[np.float64]) -> list[Lists]:
         """Of each replica of positions `(r, n, 3)`."""
         if [one.place.shape for one in self.lists] != [place.shape for place in points]:
-            none = np.zeros(0, np.int64)
-            self.lists = [Lists(place, np.full(place.shape, np.inf), self.reach, none, none) for place in points]
+            none, pairs = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
+            self.lists = [
+                Lists(place, np.full(place.shape, np.inf), self.reaches, pairs, none, none) for place in points
+            ]
         for replica, place in enumerate(points):
             self.lists[replica] = renewed(self.lists[replica]._replace(place=place), self.box)
         return self.lists
@@ -80,8 +86,8 @@ def renewed(lists: Any, box: Any) -> Any:
             square += (place[bead, axis] - before[bead, axis]) ** 2
         if not square < 0.25 * SKIN * SKIN:
             before[:] = place
-            starts, listed = _neighbours(place, box, lists.reach)
-            return Lists(place, before, lists.reach, starts, listed)
+            pairs, starts, listed = _neighbours(place, box, lists.reaches)
+            return Lists(place, before, lists.reaches, pairs, starts, listed)
     return lists
 
 
@@ -99,23 +105,28 @@ def separation(one: Any, two: Any, box: Any, result: Any) -> Any:
 
 
 @compiled
-def _neighbours(positions: Any, box: Any, reach: Any) -> Any:
-    """For each bead all others within reach: where its list begins `(n + 1,)`, and the lists one after the other."""
-    sizes, cells = _cells(positions, box, reach)
+def _neighbours(positions: Any, box: Any, reaches: Any) -> Any:
+    """Pairs, and for each bead all others within reach: where its list begins, and the lists one after the other."""
+    sizes, cells = _cells(positions, box, max(reaches))
     if sizes[0] * sizes[1] * sizes[2] < CELLS:
-        return _by_pairs(positions, box, reach)
-    return _by_cells(positions, box, reach, sizes, cells)
+        return _by_pairs(positions, box, reaches)
+    return _by_cells(positions, box, reaches, sizes, cells)
 
 
 @compiled
-def _by_pairs(positions: Any, box: Any, reach: Any) -> Any:
+def _by_pairs(positions: Any, box: Any, reaches: Any) -> Any:
     """The same of few beads, in rising order."""
-    count = len(positions)
-    starts, gap, near = np.zeros(count + 1, np.int64), np.empty(3), np.empty((count, count), np.bool_)
+    count, found, square, pair_square = len(positions), 0, reaches[0] ** 2, reaches[1] ** 2
+    away, near = np.empty(count), np.empty((count, count), np.bool_)
+    pairs = np.empty((count * count // 2 + 1, 2), np.int64)
     for i in range(count):
+        _squares(positions, i, box, away)
         near[i, i] = False
         for j in range(i):
-            near[i, j] = near[j, i] = separation(positions[i], positions[j], box, gap) < reach * reach
+            near[i, j] = near[j, i] = away[j] < square
+            pairs[found, 0], pairs[found, 1] = i, j
+            found += away[j] < pair_square
+    starts = np.zeros(count + 1, np.int64)
     for i in range(count):
         total = 0
         for j in range(count):
@@ -127,7 +138,26 @@ def _by_pairs(positions: Any, box: Any, reach: Any) -> Any:
             if near[i, j]:
                 listed[place] = j
                 place += 1
-    return starts, listed
+    return pairs[:found].copy(), starts, listed
+
+
+@compiled
+def _squares(positions: Any, i: Any, box: Any, away: Any) -> None:
+    """Squares of the distances of a bead from all before it; of several at once."""
+    x, y, z, box_x, box_y, box_z = positions[i, 0], positions[i, 1], positions[i, 2], box[0], box[1], box[2]
+    per_x, per_y, per_z = inverse(box_x), inverse(box_y), inverse(box_z)
+    for j in range(i):
+        by_x, by_y, by_z = x - positions[j, 0], y - positions[j, 1], z - positions[j, 2]
+        by_x -= box_x * np.rint(by_x * per_x)
+        by_y -= box_y * np.rint(by_y * per_y)
+        by_z -= box_z * np.rint(by_z * per_z)
+        away[j] = by_x * by_x + by_y * by_y + by_z * by_z
+
+
+@compiled
+def inverse(edge: Any) -> Any:
+    """Of an edge of the box, 0 along axes that are not periodic."""
+    return 1.0 / edge if edge > 0.0 else 0.0
 
 
 @compiled
@@ -154,7 +184,7 @@ def _cells(positions: Any, box: Any, reach: Any) -> Any:
 
 
 @compiled
-def _by_cells(positions: Any, box: Any, reach: Any, sizes: Any, cells: Any) -> Any:
+def _by_cells(positions: Any, box: Any, reaches: Any, sizes: Any, cells: Any) -> Any:
     """The same of many beads: of each those in its own cell and up to two cells away, along axes with several."""
     count = len(positions)
     heads, following = np.full(sizes[0] * sizes[1] * sizes[2], -1), np.empty(count, np.int64)
@@ -163,6 +193,7 @@ def _by_cells(positions: Any, box: Any, reach: Any, sizes: Any, cells: Any) -> A
         following[i], heads[own] = heads[own], i
     far = 2 * (sizes > 1)
     starts, listed, place, gap = np.zeros(count + 1, np.int64), np.empty(32 * count, np.int64), 0, np.empty(3)
+    pairs, found, square, pair_square = np.empty((32 * count, 2), np.int64), 0, reaches[0] ** 2, reaches[1] ** 2
     for i in range(count):
         for x in range(cells[i, 0] - far[0], cells[i, 0] + far[0] + 1):
             for y in range(cells[i, 1] - far[1], cells[i, 1] + far[1] + 1):
@@ -170,11 +201,17 @@ def _by_cells(positions: Any, box: Any, reach: Any, sizes: Any, cells: Any) -> A
                 for z in range(cells[i, 2] - far[2], cells[i, 2] + far[2] + 1):
                     j = heads[row + z % sizes[2]]
                     while j >= 0:
-                        if j != i and separation(positions[i], positions[j], box, gap) < reach * reach:
+                        away = separation(positions[i], positions[j], box, gap)
+                        if j != i and away < square:
                             if place == len(listed):
                                 listed = np.concatenate((listed, np.empty(len(listed), np.int64)))
                             listed[place] = j
                             place += 1
+                        if j < i and away < pair_square:
+                            if found == len(pairs):
+                                pairs = np.concatenate((pairs, np.empty(pairs.shape, np.int64)))
+                            pairs[found, 0], pairs[found, 1] = i, j
+                            found += 1
                         j = following[j]
         starts[i + 1] = place
-    return starts, listed[:place].copy()
+    return pairs[:found].copy(), starts, listed[:place].copy()

@@ -29,7 +29,8 @@ from cg_assets.potentials.lanes import (
     with_sign,
 )
 from cg_assets.potentials.thermal.engine import ListEngine, moved, pushed
-from cg_assets.potentials.thermal.near import ROWS, Surroundings, gather, give, room, take
+from cg_assets.potentials.thermal.near import ROWS, gather, give, room, take
+from cg_assets.potentials.thermal.pairs_alone import pair_energy, pull_pairs
 from cg_assets.potentials.thermal_splines.module import FADE, SplinePotential
 
 _f = np.float32
@@ -80,11 +81,9 @@ class SplineEngine(ListEngine):
         coefficients = weights @ module.coefficients.cpu().numpy()
         self.constant = float(module.n_beads * coefficients[0])
         pair = np.append(coefficients[1 : 1 + module.pair_functions], np.zeros(3))
-        self.around = Surroundings(
-            *(self.neighbours.box, np.zeros(module.n_beads, np.int64), 1, module.triple_cutoff),
-            np.lib.stride_tricks.sliding_window_view(pair, 4) @ _PIECES,
-            *(np.array([float(module.low), module.pair_cutoff]), self.prior),
-        )
+        table = np.lib.stride_tricks.sliding_window_view(pair, 4) @ _PIECES
+        alone = pair_energy(self.prior, module.cutoff, table, (float(module.low), module.pair_cutoff))
+        self._surround(np.zeros(module.n_beads, np.int64), module.triple_cutoff, alone)
         self.data = _triples(module, coefficients[1 + module.pair_functions :])
         self.evaluate, self.loop = _evaluate, _loop
 
@@ -126,22 +125,23 @@ def _loop(motion: Any, noise: Any, lists: Any, around: Any, triples: Any) -> Any
     for step in range(len(noise)):
         lists = moved(motion, noise[step], lists, around.box)
         pull[:] = 0.0
-        energy = _evaluate(lists.place, lists.starts, lists.listed, around, triples, pull)
+        energy = _evaluate(lists, around, triples, pull)
         energy = pushed(motion, lists.place, energy, pull)
     return energy, lists
 
 
 @compiled
-def _evaluate(place: Any, starts: Any, listed: Any, around: Any, triples: Any, forces: Any) -> Any:
+def _evaluate(lists: Any, around: Any, triples: Any, forces: Any) -> Any:
     """Energy without the constant; forces are added."""
-    near, energy = room(starts, 1), 0.0
+    near = room(lists.starts, 1)
+    energy = pull_pairs(lists.place, lists.pairs, around.box, around.alone, forces)
     (functions, _, moments), most = triples.products.shape, len(near.others)
     values, slopes = np.empty((2, most * functions, LANES), np.float32)
     angular, combined = np.empty((most * moments, LANES), np.float32), np.empty((moments, LANES), np.float32)
     total, turned = np.empty((2, functions * moments, LANES), np.float32)
     pulls, inner = np.empty((3, LANES), np.float32), np.empty((functions, LANES), np.float32)
     for block in range(-(-len(forces) // LANES)):
-        energy += gather(place, starts, listed, around, block, near, forces)
+        gather(lists, around, block, near)
         rows, steps = near.rows, near.firsts[1]
         if steps < 1:
             continue
