@@ -347,8 +347,9 @@ def _execute(
     if any(stage.gpu for name, stage in stages if dg.AssetKey([name, stage.name]) in selection):
         set_gpu_slots(instance)  # which imports torch
     wanted = arguments_of_job(systems)
-    gc.freeze()
-    gc.enable()  # see `start_ahead`
+    if not gc.isenabled():  # see `start_ahead`; a notebook's is left alone
+        gc.freeze()
+        gc.enable()
     job = dg.build_reconstructable_job("cg_assets.operations.runs", "systems_job", reconstructable_kwargs=wanted)
     partition = {} if batch is None else {"dagster/partition": batch}
     result = dg.execute_job(
