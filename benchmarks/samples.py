@@ -1,6 +1,7 @@
 """Independent samples of (phi, psi) of capped alanine per CPU second: beads, atoms in implicit solvent, atoms in water.
 
     CG_ASSETS_HOME=... python benchmarks/samples.py [--system NAME] [--beads 0.002:1:100 0.004:1:96] [--repeats 5]
+                                                    [--water 10000]
 
 Reads a home where the system was run: its registered model, biased samples and reference. The slowest motion is that
 between phi < 0 and phi > 0. Replicas start from equilibrium in phi > 0 (biased samples, reweighted), and the rate k at
@@ -8,8 +9,10 @@ which they leave is the number of those that reach the core of phi < 0, over the
 balance the indicator of phi > 0 then has the autocorrelation time tau = (1 - p)/k, p being its population, and samples
 are independent after 2 tau. The error of tau is that of the number of events, of which at least five are needed.
 `--beads` gives timestep [ps], friction [1/ps] and replicas of each CG simulation to compare; the default is the plan of
-the system. Atoms in water are given the tau of those in implicit solvent: theirs is not measured. Speeds are of one
-core; all take turns, and the table has medians and lowest to highest.
+the system. Of atoms in water there is one trajectory: a spring on phi and psi brings them to phi > 0, and when they
+have left they go on from one of the states before, with other velocities. Without `--water`, its duration [ps], they
+are given the tau of those in implicit solvent. Speeds are of one core; all take turns, and the table has medians and
+lowest to highest.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,13 +34,15 @@ from numpy.typing import NDArray
 
 from cg_assets import load_model, load_system
 from cg_assets.core.frames import Frames
+from cg_assets.evaluation.long_runs import read_reference
 from cg_assets.sampling.molecule.platforms import choose_platform
 from cg_assets.settings import installation
 from cg_assets.simulation.langevin import simulate
 from cg_assets.simulation.settings import CGSimulation
-from cg_assets.storage.parquet import read_arrays
 from cg_assets.storage.store import ParquetStore
 
+START = {"phi": 1.0, "psi": 0.7}
+"""In phi > 0 [rad]."""
 CORE = (-2.9, -0.6)
 """phi of the core of phi < 0 [rad]: from there nothing comes straight back."""
 FEWEST = 5
@@ -49,16 +54,19 @@ Speed = Callable[[], float]
 """Picoseconds of all replicas together per CPU second."""
 
 
-class Leaving:
-    """Events and the time before them."""
+class Leaving(NamedTuple):
+    """Events, the time before them, and replicas that exploded."""
 
-    def __init__(self, phi: NDArray[np.float64]) -> None:
+    events: int
+    time: float
+    exploded: int
+
+    @staticmethod
+    def of(phi: NDArray[np.float64]) -> Leaving:
         """Of phi `(n_times, n_replicas)` each `INTERVAL`, NaN from where a replica exploded; all start in phi > 0."""
         left = (phi > CORE[0]) & (phi < CORE[1])
         inside = np.isfinite(phi) & (np.cumsum(left, axis=0) == 0)
-        self.events = int(left.any(axis=0).sum())
-        self.exploded = int(np.isnan(phi[-1]).sum())
-        self.time = INTERVAL * float(inside.sum())
+        return Leaving(int(left.any(axis=0).sum()), INTERVAL * float(inside.sum()), int(np.isnan(phi[-1]).sum()))
 
     def tau(self, population: float) -> tuple[float, float]:
         """Autocorrelation time of the indicator of phi > 0 and its error [ps]."""
@@ -104,7 +112,7 @@ class Beads:
         phi[np.rint(frames.time / INTERVAL).astype(int) - 1, frames.replica] = self.beads.variables(frames.positions)[
             "phi"
         ]
-        return Leaving(phi)
+        return Leaving.of(phi)
 
     def speed(self, seconds: float) -> float:
         """Picoseconds per CPU second."""
@@ -121,11 +129,20 @@ class Atoms:
     """Atoms stepped by OpenMM alone, on the platform that a run chooses."""
 
     def __init__(self, system: Any) -> None:
-        """Set up a context."""
+        """Set up a context, with springs that pull nothing."""
         import openmm
 
         structure, plan = system.structure(), system.sampling.unbiased
-        self.timestep, self.beads, self.temperature = plan.timestep, system.beads(), system.temperature
+        spring = openmm.CustomTorsionForce("pull*min(away, 6.283185307179586-away)^2; away=abs(theta-start)")
+        spring.addGlobalParameter("pull", 0.0)
+        spring.addPerTorsionParameter("start")
+        number = {(atom.residue.name, atom.name): atom.index for atom in structure.topology.atoms()}
+        chain = [("ACE", "C"), ("ALA", "N"), ("ALA", "CA"), ("ALA", "C"), ("NME", "N")]
+        for first, start in enumerate(START.values()):
+            spring.addTorsion(*(number[atom] for atom in chain[first : first + 4]), [start])
+        structure.system.addForce(spring)
+        self.system, self.beads = system, system.beads()
+        self.timestep, self.temperature = plan.timestep, system.temperature
         self.integrator = openmm.LangevinMiddleIntegrator(system.temperature, plan.friction, plan.timestep)
         self.integrator.setRandomNumberSeed(1)
         name, properties = choose_platform(structure.system.getNumParticles(), structure.box is not None)
@@ -143,12 +160,35 @@ class Atoms:
             self.context.applyConstraints(1e-8)
             self.context.setVelocitiesToTemperature(self.temperature, replica + 1)
             for row in range(len(phi)):
-                self.integrator.step(round(INTERVAL / self.timestep))
-                now = self.context.getState(positions=True).getPositions(asNumpy=True)._value
-                phi[row, replica] = self.beads.variables(self.beads.cg_map.apply(now[None]))["phi"][0]
+                phi[row, replica] = self._next()
                 if CORE[0] < phi[row, replica] < CORE[1]:
                     break
-        return Leaving(phi)
+        return Leaving.of(phi)
+
+    def leaving_again(self, duration: float) -> Leaving:
+        """How often a replica leaves phi > 0 within a time [ps], put back each time."""
+        for pull in (10.0, 100.0, 0.0):
+            self.context.setParameter("pull", pull)
+            self.integrator.step(round(5.0 / self.timestep))
+        generator, events = np.random.default_rng(1), 0
+        states = [self.context.getState(positions=True)]
+        for step in range(1, round(duration / INTERVAL) + 1):
+            phi = self._next()
+            if CORE[0] < phi < CORE[1]:
+                events += 1
+                self.context.setState(states[generator.integers(len(states))])
+                self.context.setVelocitiesToTemperature(self.temperature, events)
+            elif phi > 0 and step % 40 == 0:
+                states.append(self.context.getState(positions=True))
+            if step % 1000 == 0:
+                print(f"  {step * INTERVAL:.0f} of {duration:g} ps in water, {events} events", flush=True)
+        return Leaving(events, duration, 0)
+
+    def _next(self) -> float:
+        """What phi is after an interval."""
+        self.integrator.step(round(INTERVAL / self.timestep))
+        now = self.context.getState(positions=True).getPositions(asNumpy=True)._value
+        return float(self.beads.variables(self.beads.cg_map.apply(now[None]))["phi"][0])
 
     def speed(self, seconds: float) -> float:
         """Picoseconds per CPU second."""
@@ -171,10 +211,9 @@ def starts(system: Any, store: ParquetStore, count: int) -> NDArray[np.float32]:
     return frames.positions[np.random.default_rng(0).choice(rows, count, p=weights / weights.sum())]
 
 
-def population(system: Any, store: ParquetStore) -> float:
-    """Of phi > 0 in the reference."""
-    columns = read_arrays(store.path(system.name, "reference"))
-    return float(columns["probability"][columns["cv_phi"] > 0].sum() / columns["probability"].sum())
+def population(system: Any) -> float:
+    """Of phi > 0 in the reference that comes with a system."""
+    return float(read_reference(system.reference_case()).population({"phi": (0.0, math.pi)})[0].mean())
 
 
 def main() -> None:
@@ -184,12 +223,13 @@ def main() -> None:
     parser.add_argument("--beads", nargs="*", help="timestep:friction:replicas of CG simulations")
     parser.add_argument("--starts", type=int, default=192, help="of the beads, a quarter of them of the atoms")
     parser.add_argument("--duration", type=float, default=200.0, help="of beads, four times of atoms [ps]")
+    parser.add_argument("--water", type=float, help="of atoms in water, whose tau is not measured without it [ps]")
     parser.add_argument("--repeats", type=int, default=5, help="of the speeds")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a measurement of speed")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     system, store = load_system(chosen.system), ParquetStore(installation().home)
-    plan, share = system.cg_simulation, population(system, store)
+    plan, share = system.cg_simulation, population(system)
     atoms = starts(system, store, chosen.starts)
     plans = chosen.beads or [f"{plan.timestep}:{plan.friction}:{plan.replicas}"]
     cases: dict[str, Any] = {}
@@ -207,6 +247,10 @@ def main() -> None:
     leaving = cases[implicit].leaving(4 * chosen.duration, atoms[: chosen.starts // 4])
     times[implicit] = times[water] = leaving.tau(share)
     print(leaving.line(implicit, share), flush=True)
+    if chosen.water:
+        leaving, share = cases[water].leaving_again(chosen.water), population(cases[water].system)
+        times[water] = leaving.tau(share)
+        print(leaving.line(water, share), flush=True)
     speeds: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(chosen.repeats):
         for name, case in cases.items():
