@@ -15,8 +15,8 @@ PAIRS = 64
 PRIOR_REACH = 0.13
 """Distance beyond the beginning of the data from which on the prior is zero, 5e-12 of what it was there [nm]."""
 
-_X, _Y, _Z, _DISTANCE, _BEYOND, _ROW, _PART, _WHOLE, _REST, _WITHIN, _TERMS = (row * PAIRS for row in range(11))
-_ROWS = 14
+_X, _Y, _Z, _DISTANCE, _BEYOND, _ROW, _PART, _WHOLE, _REST, _TERMS = (row * PAIRS for row in range(10))
+_ROWS = 13
 _LN_2, _PER_LN_2 = math.log(2.0), 1.0 / math.log(2.0)
 _LEAST, _MOST = -65.0, 1023.0
 _POWERS = np.append(0.0, 2.0 ** np.arange(_LEAST + 1.0, _MOST + 1.0))
