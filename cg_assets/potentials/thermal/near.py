@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg_assets.potentials.lanes import LANES
-from cg_assets.potentials.thermal.neighbours import compiled, inverse
+from cg_assets.potentials.thermal.neighbours import compiled, differences
 from cg_assets.potentials.thermal.pairs_alone import PairEnergy
 
 ROWS = 4
@@ -92,7 +92,7 @@ def gather(lists: Any, around: Any, block: Any, near: Any) -> None:
             i, size = block * LANES + lane, first
             mine = listed[starts[min(i, count)] : starts[min(i + 1, count)]]
             if len(mine):
-                _differences(place, i, mine, around.box, near.gaps)
+                differences(place, i, mine, around.box, near.gaps)
             count_near = 0
             for k in range(len(mine)):  # without branches, which would be guessed wrongly
                 near.chosen[count_near] = k
@@ -111,21 +111,6 @@ def gather(lists: Any, around: Any, block: Any, near: Any) -> None:
                 rows[ROWS * size, lane] = around.cutoff
                 rows[ROWS * size + 1, lane] = rows[ROWS * size + 2, lane] = 0.0
                 others[size, lane] = min(block * LANES + lane, count - 1)
-
-
-@compiled
-def _differences(place: Any, i: Any, mine: Any, box: Any, gaps: Any) -> None:
-    """Differences of a bead from others by minimum image, and squares of the distances."""
-    x, y, z, box_x, box_y, box_z = place[i, 0], place[i, 1], place[i, 2], box[0], box[1], box[2]
-    per_x, per_y, per_z = inverse(box_x), inverse(box_y), inverse(box_z)
-    for k in range(len(mine)):
-        j = mine[k]
-        by_x, by_y, by_z = x - place[j, 0], y - place[j, 1], z - place[j, 2]
-        by_x -= box_x * np.rint(by_x * per_x)
-        by_y -= box_y * np.rint(by_y * per_y)
-        by_z -= box_z * np.rint(by_z * per_z)
-        gaps[0, k], gaps[1, k], gaps[2, k] = by_x, by_y, by_z
-        gaps[3, k] = by_x * by_x + by_y * by_y + by_z * by_z
 
 
 @compiled

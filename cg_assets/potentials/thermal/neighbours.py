@@ -92,19 +92,6 @@ def renewed(lists: Any, box: Any) -> Any:
 
 
 @compiled
-def separation(one: Any, two: Any, box: Any, result: Any) -> Any:
-    """Difference of two positions by minimum image, into `result`; gives its square."""
-    square = 0.0
-    for axis in range(3):
-        d = one[axis] - two[axis]
-        if box[axis] > 0.0:
-            d -= box[axis] * np.rint(d / box[axis])
-        result[axis] = d
-        square += d * d
-    return square
-
-
-@compiled
 def _neighbours(positions: Any, box: Any, reaches: Any) -> Any:
     """Pairs, and for each bead all others within reach: where its list begins, and the lists one after the other."""
     sizes, cells = _cells(positions, box, max(reaches))
@@ -117,15 +104,15 @@ def _neighbours(positions: Any, box: Any, reaches: Any) -> Any:
 def _by_pairs(positions: Any, box: Any, reaches: Any) -> Any:
     """The same of few beads, in rising order."""
     count, found, square, pair_square = len(positions), 0, reaches[0] ** 2, reaches[1] ** 2
-    away, near = np.empty(count), np.empty((count, count), np.bool_)
+    gaps, near, beads = np.empty((4, count)), np.empty((count, count), np.bool_), np.arange(count)
     pairs = np.empty((count * count // 2 + 1, 2), np.int64)
     for i in range(count):
-        _squares(positions, i, box, away)
+        differences(positions, i, beads[:i], box, gaps)
         near[i, i] = False
         for j in range(i):
-            near[i, j] = near[j, i] = away[j] < square
+            near[i, j] = near[j, i] = gaps[3, j] < square
             pairs[found, 0], pairs[found, 1] = i, j
-            found += away[j] < pair_square
+            found += gaps[3, j] < pair_square
     starts = np.zeros(count + 1, np.int64)
     for i in range(count):
         total = 0
@@ -142,16 +129,18 @@ def _by_pairs(positions: Any, box: Any, reaches: Any) -> Any:
 
 
 @compiled
-def _squares(positions: Any, i: Any, box: Any, away: Any) -> None:
-    """Squares of the distances of a bead from all before it; of several at once."""
-    x, y, z, box_x, box_y, box_z = positions[i, 0], positions[i, 1], positions[i, 2], box[0], box[1], box[2]
+def differences(place: Any, i: Any, mine: Any, box: Any, gaps: Any) -> None:
+    """Differences of a bead from others, by minimum image, and squares of the distances: rows of `gaps`."""
+    x, y, z, box_x, box_y, box_z = place[i, 0], place[i, 1], place[i, 2], box[0], box[1], box[2]
     per_x, per_y, per_z = inverse(box_x), inverse(box_y), inverse(box_z)
-    for j in range(i):
-        by_x, by_y, by_z = x - positions[j, 0], y - positions[j, 1], z - positions[j, 2]
+    for k in range(len(mine)):
+        j = mine[k]
+        by_x, by_y, by_z = x - place[j, 0], y - place[j, 1], z - place[j, 2]
         by_x -= box_x * np.rint(by_x * per_x)
         by_y -= box_y * np.rint(by_y * per_y)
         by_z -= box_z * np.rint(by_z * per_z)
-        away[j] = by_x * by_x + by_y * by_y + by_z * by_z
+        gaps[0, k], gaps[1, k], gaps[2, k] = by_x, by_y, by_z
+        gaps[3, k] = by_x * by_x + by_y * by_y + by_z * by_z
 
 
 @compiled
@@ -186,32 +175,48 @@ def _cells(positions: Any, box: Any, reach: Any) -> Any:
 @compiled
 def _by_cells(positions: Any, box: Any, reaches: Any, sizes: Any, cells: Any) -> Any:
     """The same of many beads: of each those in its own cell and up to two cells away, along axes with several."""
-    count = len(positions)
-    heads, following = np.full(sizes[0] * sizes[1] * sizes[2], -1), np.empty(count, np.int64)
+    count, square, pair_square = len(positions), reaches[0] ** 2, reaches[1] ** 2
+    firsts, order = _by_cell(sizes, cells)
+    far, gaps, beads = 2 * (sizes > 1), np.empty((4, count)), np.empty(count, np.int64)
+    starts, listed, place = np.zeros(count + 1, np.int64), np.empty(32 * count, np.int64), 0
+    pairs, found = np.empty((32 * count, 2), np.int64), 0
     for i in range(count):
-        own = (cells[i, 0] * sizes[1] + cells[i, 1]) * sizes[2] + cells[i, 2]
-        following[i], heads[own] = heads[own], i
-    far = 2 * (sizes > 1)
-    starts, listed, place, gap = np.zeros(count + 1, np.int64), np.empty(32 * count, np.int64), 0, np.empty(3)
-    pairs, found, square, pair_square = np.empty((32 * count, 2), np.int64), 0, reaches[0] ** 2, reaches[1] ** 2
-    for i in range(count):
+        near = 0
         for x in range(cells[i, 0] - far[0], cells[i, 0] + far[0] + 1):
             for y in range(cells[i, 1] - far[1], cells[i, 1] + far[1] + 1):
                 row = (x % sizes[0] * sizes[1] + y % sizes[1]) * sizes[2]
                 for z in range(cells[i, 2] - far[2], cells[i, 2] + far[2] + 1):
-                    j = heads[row + z % sizes[2]]
-                    while j >= 0:
-                        away = separation(positions[i], positions[j], box, gap)
-                        if j != i and away < square:
-                            if place == len(listed):
-                                listed = np.concatenate((listed, np.empty(len(listed), np.int64)))
-                            listed[place] = j
-                            place += 1
-                        if j < i and away < pair_square:
-                            if found == len(pairs):
-                                pairs = np.concatenate((pairs, np.empty(pairs.shape, np.int64)))
-                            pairs[found, 0], pairs[found, 1] = i, j
-                            found += 1
-                        j = following[j]
+                    cell = row + z % sizes[2]
+                    for k in range(firsts[cell], firsts[cell + 1]):
+                        beads[near] = order[k]
+                        near += 1
+        differences(positions, i, beads[:near], box, gaps)
+        if place + near > len(listed):
+            listed = np.concatenate((listed, np.empty(len(listed) + near, np.int64)))
+        if found + near > len(pairs):
+            pairs = np.concatenate((pairs, np.empty((len(pairs) + near, 2), np.int64)))
+        for k in range(near):  # without branches, which would be guessed wrongly
+            j, away = beads[k], gaps[3, k]
+            listed[place] = j
+            place += (away < square) & (j != i)
+            pairs[found, 0], pairs[found, 1] = i, j
+            found += (away < pair_square) & (j < i)
         starts[i + 1] = place
     return pairs[:found].copy(), starts, listed[:place].copy()
+
+
+@compiled
+def _by_cell(sizes: Any, cells: Any) -> Any:
+    """Where the beads of each cell begin `(c + 1,)` in the beads in order of their cells `(n,)`."""
+    count, own = len(cells), np.empty(len(cells), np.int64)
+    firsts, order = np.zeros(sizes[0] * sizes[1] * sizes[2] + 1, np.int64), np.empty(count, np.int64)
+    for i in range(count):
+        own[i] = (cells[i, 0] * sizes[1] + cells[i, 1]) * sizes[2] + cells[i, 2]
+        firsts[own[i] + 1] += 1
+    for cell in range(1, len(firsts)):
+        firsts[cell] += firsts[cell - 1]
+    places = firsts.copy()
+    for i in range(count):
+        order[places[own[i]]] = i
+        places[own[i]] += 1
+    return firsts, order
