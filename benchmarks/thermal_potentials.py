@@ -43,8 +43,8 @@ from cg_assets.simulation.settings import CGSimulation
 
 TEMPERATURE = 300.0
 CUTOFF = 0.62
-CG_TIMESTEP, ATOM_TIMESTEP = 0.010, 0.002
-"""[ps]; rigid water is stable at 0.002 to 0.004, one-site water of all temperatures up to 700 K at 0.010."""
+CG_TIMESTEP, ATOM_TIMESTEP = 0.008, 0.002
+"""[ps]; rigid water is stable at 0.002 to 0.004, one-site water at 0.008."""
 AGREEMENT = 1e-5
 ATOMS = "atoms (OpenMM, CPU platform)"
 

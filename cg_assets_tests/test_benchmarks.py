@@ -38,9 +38,9 @@ def test_a_time_needs_five_events(monkeypatch):
     samples = loaded(monkeypatch, "samples")
     phi = np.full((10, 6), 1.0)
     phi[4:, :5] = -1.5
-    tau, error = samples.Leaving(phi).tau(0.25)
+    tau, error = samples.Leaving.of(phi).tau(0.25)
     inside = samples.INTERVAL * (5 * 4 + 10)
     assert (tau, error) == (pytest.approx(0.75 * inside / 5), pytest.approx(0.75 * inside / 5**1.5))
     phi[:, 4] = 1.0
     with pytest.raises(SystemExit, match=r"4 replicas left .* --duration or more --starts"):
-        samples.Leaving(phi).tau(0.25)
+        samples.Leaving.of(phi).tau(0.25)

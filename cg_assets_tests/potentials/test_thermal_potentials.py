@@ -219,12 +219,7 @@ def test_triples_are_sums_over_triples():
     gap = gap - BOX * torch.round(gap / BOX)
     distance = gap.norm(dim=2)
     direct = torch.zeros(module.n_functions - 1 - module.pair_functions, dtype=torch.float64).reshape(-1, 4)
-
-    def value(distance):
-        inside = distance.clamp_min(module.low_triple)[None]
-        splines, slopes = cubic_splines(inside, module.low_triple, module.triple_cutoff, module.triple_functions)
-        return splines[0] + FADE * slopes[0] * (torch.exp((distance - inside) / FADE) - 1.0)
-
+    value = lambda r: cubic_splines(r[None], module.low, module.triple_cutoff, module.triple_functions)[0][0]  # noqa: E731
     for i in range(27):
         near = [j for j in range(27) if j != i and distance[i, j] < module.triple_cutoff]
         for j in near:
@@ -310,15 +305,6 @@ def test_many_steps_in_compiled_code_are_steps_one_by_one(kind, monkeypatch):
     assert float(np.abs(together.positions - lattice(3).numpy()[together.replica]).max()) > 0.05
     np.testing.assert_allclose(together.positions, one_by_one.positions, atol=2e-5)
     np.testing.assert_allclose(together.potential_energy, one_by_one.potential_energy, rtol=1e-4)
-
-
-def test_triples_begin_where_the_data_have_second_neighbours():
-    module, positions = potential("spline"), lattice(20, seed=9)
-    gaps = positions[:, :, None] - positions[:, None]
-    distance = (gaps - BOX * torch.round(gaps / BOX)).norm(dim=3).sort(dim=2)[0]
-    assert float(module.low) == pytest.approx(float(distance[..., 1].min()))
-    assert float(module.low_triple) == pytest.approx(float(distance[..., 2].min()))
-    assert module.low_triple > module.low + 1e-3
 
 
 def test_triples_do_not_pull_beads_together_where_there_are_no_data():

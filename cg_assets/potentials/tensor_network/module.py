@@ -108,7 +108,7 @@ class TensorNetwork(ThermalPotential):
         """Range of the potential [nm]."""
         return self._cutoff
 
-    def _place(self, pairs: Pairs) -> None:
+    def _place(self, distance: Tensor) -> None:
         """Centres of the sensitivities evenly in 1/r from the least distance of the data, as wide as their gap."""
         low, count = float(self.low), len(self.centers)
         if not low < self.soft_cutoff:

@@ -82,8 +82,7 @@ class ThermalPotential(TemperatureDependent):
         """
         if forces is None:
             raise ValueError("the repulsive prior is as strong as the forces of the data; give forces")
-        pairs = neighbour_pairs(positions.double(), box, self.cutoff)
-        distance = pairs.distance
+        distance = neighbour_pairs(positions.double(), box, self.cutoff).distance
         if not len(distance):
             raise ValueError(f"no two beads come closer than the cutoff {self.cutoff:g} nm; make it longer")
         if box is None:
@@ -99,10 +98,10 @@ class ThermalPotential(TemperatureDependent):
         mean_size = float(np.abs(forces.cpu().numpy()).mean())
         self.low.copy_(distance.min())
         self.prior.copy_(torch.stack([torch.tensor(mean_size).to(begins), begins]))
-        self._place(pairs)
+        self._place(distance)
 
-    def _place(self, pairs: Pairs) -> None:
-        """Whatever else a class takes from the pairs of the data."""
+    def _place(self, distance: Tensor) -> None:
+        """Whatever else a class takes from the distances of the data."""
 
     def repulsion(self, distance: Tensor) -> Tensor:
         """Energy `(p,)` of the prior at distances `(p,)` [kJ/mol]."""

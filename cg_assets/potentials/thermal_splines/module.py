@@ -5,8 +5,7 @@ Beads of one type. For each bead i with neighbours j and k, unit vectors u and t
     W = n c_0 + sum_{i<j,a} c_a B_a(r_ij) + 1/2 sum_{i,a<=b,l} c_abl sum_{j,k != j} B_a(r_ij) B_b(r_ik) P_l(u_j.u_k)
 
 with cubic B-splines B_a on an even grid that end with value, slope and curvature zero at the cutoff, and Legendre
-polynomials P_l. Below the least distance of the data splines of pairs continue along their tangents, and the prior
-repels; below the least distance of a second neighbour those of triples become constant.
+polynomials P_l. Below the least distance of the data splines continue along their tangents, and the prior repels.
 
 The triple sum is a square: with moments A_a,m = sum_j B_a(r_ij) x_m(u_j) over monomials x_m of degree p, products
 sum_m multinomial_m A_a,m A_b,m are the sums over pairs of neighbours of B_a B_b (u_j.u_k)^p, in which j = k is
@@ -135,24 +134,11 @@ class SplinePotential(ThermalPotential):
         """Range of the potential [nm]."""
         return max(self.pair_cutoff, self.triple_cutoff)
 
-    def _place(self, pairs: Pairs) -> None:
-        """Triples begin where a second neighbour does.
-
-        Where single pairs come nearer there are hardly any triples: of three beads that are all so near to each other
-        the data say nothing, and they would attract each other by what noise left, and fall together.
-        """
+    def _place(self, distance: Tensor) -> None:
         limit = min(self.pair_cutoff, self.triple_cutoff or self.pair_cutoff)
         if not self.low < limit:
             raise ValueError(f"no two beads come closer than {float(self.low):.4g} nm; the cutoff {limit} is too short")
-        if not self.triple_functions:
-            return
-        both = pairs.both_ways()
-        distance, order = both.distance.sort()
-        bead, turn = both.first[order].sort(stable=True)
-        second = torch.zeros_like(bead, dtype=torch.bool)
-        second[1:] = bead[1:] == bead[:-1]
-        nearest = distance[turn][second].min() if bool(second.any()) else self.low
-        self.low_triple.copy_(nearest if nearest < limit else self.low)
+        self.low_triple.copy_(self.low)
 
     def add_constants(self, values: Tensor) -> None:
         """Add energies `(n_terms,)` per bead, which have no forces [kJ/mol]."""
@@ -263,8 +249,8 @@ class SplinePotential(ThermalPotential):
     def _triple_factors(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Splines `(p, a)` with slopes, monomials `(p, m)` of the unit vectors, and these unit vectors `(p, 3)`.
 
-        Nearer than any second neighbour slopes fade within `FADE`: continued, they can be steeper than the repulsion
-        of pairs, and beads fall together.
+        Nearer than any data slopes fade within `FADE`: continued, they can be steeper than the repulsion of pairs, and
+        beads fall together.
         """
         low = self.low_triple.to(pairs.distance)
         inside = torch.maximum(pairs.distance, low)
